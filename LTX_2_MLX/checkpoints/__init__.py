@@ -1,0 +1,1 @@
+"""Files to networks: headers, loading, adapters, where published files are."""

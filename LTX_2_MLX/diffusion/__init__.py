@@ -1,0 +1,1 @@
+"""The mathematics of sampling. The transformer comes in as an argument."""

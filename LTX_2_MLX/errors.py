@@ -1,0 +1,25 @@
+"""The errors a user can cause or cure. Each message says what was given, what was expected and what to do."""
+
+
+class LTXError(Exception):
+    """Base of every error this library raises on purpose."""
+
+
+class CheckpointError(LTXError):
+    """A checkpoint file is missing, damaged, of another network, or does not fit its config."""
+
+
+class RequestError(LTXError):
+    """A request cannot be carried out as given: size, frame count, rate, option."""
+
+
+class MemoryBudgetError(LTXError):
+    """A stage needs more memory than the budget allows."""
+
+
+class MediaError(LTXError):
+    """A video, image or audio file cannot be read or written."""
+
+
+class OutputError(LTXError):
+    """A computed result is not a film: NaN, one colour, or frozen."""

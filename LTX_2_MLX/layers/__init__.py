@@ -1,0 +1,1 @@
+"""Modules that more than one network uses."""

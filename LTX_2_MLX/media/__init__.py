@@ -1,0 +1,1 @@
+"""Video, image and audio files to streams of frames, and back."""

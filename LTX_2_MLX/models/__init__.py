@@ -1,0 +1,1 @@
+"""One module per network: its config, the network, the map from published tensor names."""

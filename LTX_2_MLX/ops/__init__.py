@@ -1,0 +1,1 @@
+"""Functions of arrays: no weights, no state, no files."""

@@ -1,0 +1,1 @@
+"""The roads from request to frames."""

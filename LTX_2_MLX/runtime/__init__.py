@@ -1,0 +1,1 @@
+"""Running: BLAS, stages, memory, progress, jobs. Knows machines, not networks."""

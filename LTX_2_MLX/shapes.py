@@ -1,0 +1,87 @@
+"""Sizes of videos and latents, which of them are legal, and the nearest legal one."""
+
+from dataclasses import dataclass
+
+from LTX_2_MLX.errors import RequestError
+
+
+@dataclass(frozen=True)
+class Compression:
+    """Pixels per latent step along each axis; LTX-2's own VAE has ``(8, 32, 32)``."""
+
+    time: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class LatentShape:
+    """Size of a latent in cells."""
+
+    num_frames: int
+    height: int
+    width: int
+
+    @property
+    def num_tokens(self) -> int:
+        """Cells in all: the transformer takes one token for each."""
+        return self.num_frames * self.height * self.width
+
+    def pixels(self, compression: Compression) -> "VideoShape":
+        """Size of the video this latent decodes to; the first latent frame holds one pixel frame."""
+        return VideoShape(
+            num_frames=(self.num_frames - 1) * compression.time + 1,
+            height=self.height * compression.height,
+            width=self.width * compression.width,
+        )
+
+
+@dataclass(frozen=True)
+class VideoShape:
+    """Size of a video in pixels and frames."""
+
+    num_frames: int
+    height: int
+    width: int
+
+    def latent(self, compression: Compression) -> LatentShape:
+        """Size of this video's latent.
+
+        Raises:
+            RequestError: If a size is not legal; the message names the two nearest ones.
+        """
+        check_num_frames(self.num_frames, compression)
+        check_multiple("height", self.height, compression.height)
+        check_multiple("width", self.width, compression.width)
+        return LatentShape(
+            num_frames=(self.num_frames - 1) // compression.time + 1,
+            height=self.height // compression.height,
+            width=self.width // compression.width,
+        )
+
+
+def nearest_multiples(value: int, multiple: int) -> tuple[int, int]:
+    """The legal sizes below and above ``value``, the nearer one first; both at least one multiple."""
+    below = max(value // multiple * multiple, multiple)
+    above = below + multiple if value > below else below
+    return (below, above) if value - below <= above - value else (above, below)
+
+
+def check_multiple(name: str, value: int, multiple: int) -> None:
+    """Raise ``RequestError`` unless ``value`` is a positive multiple of ``multiple``."""
+    if value > 0 and value % multiple == 0:
+        return
+    near, far = nearest_multiples(value, multiple)
+    other = f" (or {far})" if far != near else ""
+    raise RequestError(f"{name} is {value}, but it must be a multiple of {multiple}. Use {near}{other}.")
+
+
+def check_num_frames(num_frames: int, compression: Compression) -> None:
+    """Raise ``RequestError`` unless ``num_frames`` is ``k * compression.time + 1``."""
+    if num_frames > 0 and (num_frames - 1) % compression.time == 0:
+        return
+    near, far = (n + 1 for n in nearest_multiples(num_frames - 1, compression.time))
+    other = f" (or {far})" if far != near else ""
+    raise RequestError(
+        f"num_frames is {num_frames}, but this checkpoint takes {compression.time}k + 1 frames. Use {near}{other}."
+    )

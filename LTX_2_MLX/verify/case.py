@@ -1,0 +1,120 @@
+"""Golden cases: inputs and outputs of the published reference networks, with stand-in weights.
+
+A case is a folder with ``case.json`` and ``io.safetensors``. It stores no weights: each tensor's value
+follows from its published name, its shape, a seed and a few rules, on any machine.
+"""
+
+import json
+import re
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from LTX_2_MLX.checkpoints.reader import Checkpoint
+from LTX_2_MLX.errors import LTXError
+
+# Applied after the case's own rules; the first pattern found in the name wins.
+_DEFAULT_RULES = [
+    [r"std-of-means|\.std$|running_var", "positive", 0.5, 0.5],
+    [r"mean-of-means|\.mean$|running_mean", "plain", 0.1],
+]
+
+
+def seeded_tensor(name: str, shape: list[int], seed: int, rules: list) -> np.ndarray:
+    """Value of tensor ``name``: float32, ``shape``, from ``seed`` and the first rule whose pattern is in the name.
+
+    Rule kinds: ``fan_in a`` is normal * a / sqrt(prod(shape[1:])); ``one a`` 1 + a * normal; ``plain a``
+    a * normal; ``positive a b`` a + b * |normal|; ``const a``. Without a match: ``fan_in 1`` for two or more
+    axes, ``one 0.1`` for a vector named weight, gamma or scale, ``plain 0.1`` otherwise.
+    """
+    normal = np.random.RandomState((zlib.crc32(name.encode()) + 7919 * seed) % 2**32).standard_normal(shape)
+    for pattern, kind, *args in [*rules, *_DEFAULT_RULES]:  # noqa: B007
+        if re.search(pattern, name):
+            break
+    else:
+        if len(shape) >= 2:
+            kind, args = "fan_in", [1.0]
+        else:
+            kind, args = ("one" if re.search(r"(weight|gamma|scale)$", name) else "plain"), [0.1]
+    if kind == "fan_in":
+        value = normal * args[0] / np.sqrt(max(1, int(np.prod(shape[1:]))))
+    elif kind == "one":
+        value = 1.0 + args[0] * normal
+    elif kind == "plain":
+        value = args[0] * normal
+    elif kind == "positive":
+        value = args[0] + args[1] * np.abs(normal)
+    elif kind == "const":
+        value = np.full(shape, args[0])
+    else:
+        raise LTXError(f"The golden case has the unknown rule kind {kind!r} for {name}.")
+    return np.asarray(value, dtype=np.float32)
+
+
+@dataclass
+class Case:
+    """One golden case.
+
+    Attributes:
+        path: Its folder.
+        spec: ``case.json``.
+        io: The tensors of ``io.safetensors`` in the reference's own layout.
+        scratch: A folder for checkpoints written on the way.
+    """
+
+    path: Path
+    spec: dict[str, Any]
+    io: dict[str, np.ndarray]
+    scratch: Path
+
+    @classmethod
+    def open(cls, path: Path, scratch: Path) -> "Case":
+        """Read a case folder."""
+        spec = json.loads((path / "case.json").read_text())
+        return cls(path=path, spec=spec, io=load_file(path / "io.safetensors"), scratch=scratch)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The published config, at the case's size."""
+        return self.spec["metadata"]["config"]
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """How the call was made, where the case says so in its metadata."""
+        return self.spec["metadata"].get("parameters", {})
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """All checkpoint tensors by published name, float32."""
+        made = {
+            name: seeded_tensor(name, shape, self.spec["seed"], self.spec.get("rules", []))
+            for name, shape in self.spec["tensors"].items()
+        }
+        explicit = {name.removeprefix("explicit."): v for name, v in self.io.items() if name.startswith("explicit.")}
+        return made | explicit
+
+    def write_checkpoint(self, name: str = "checkpoint.safetensors") -> Path:
+        """Write the weights as a file in the published format, metadata included."""
+        metadata = {
+            key: value if isinstance(value, str) else json.dumps(value)
+            for key, value in self.spec.get("metadata", {}).items()
+        }
+        target = self.scratch / name
+        save_file(self.weights(), str(target), metadata=metadata or None)
+        return target
+
+    def checkpoint(self) -> Checkpoint:
+        """The case's weights, written and opened as any user's file is."""
+        return Checkpoint(self.write_checkpoint())
+
+    def inputs(self, prefix: str = "") -> dict[str, np.ndarray]:
+        """Tensors under ``input.<prefix>``, by the rest of their names."""
+        start = f"input.{prefix}"
+        return {name.removeprefix(start): value for name, value in self.io.items() if name.startswith(start)}
+
+    def outputs(self) -> dict[str, np.ndarray]:
+        """Reference values by name without ``output.``, those for finding faults included."""
+        return {n.removeprefix("output."): v for n, v in self.io.items() if n.startswith("output.")}
