@@ -2,11 +2,9 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from LTX_2_MLX.verify import COMPONENTS, component, find_cases, run_case
-from LTX_2_MLX.verify.case import Case
+from LTX_2_MLX.verify import find_cases, run_case
 
 GOLDENS = Path(__file__).parent / "goldens"
 CASES = find_cases([GOLDENS])
