@@ -1,0 +1,1 @@
+"""FlashVSR: one-step streaming super-resolution."""

@@ -1,0 +1,413 @@
+"""Latent to video in a few layers: the tiny autoencoders, and FlashVSR's decoder that also looks at the input.
+
+Convolutions act on single frames; a ``MemoryBlock`` sees the frame before, and only that, so a clip in pieces gives
+exactly what the whole clip gives. Layers keep their published places in the lists ``encoder`` and ``decoder``.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from LTX_2_MLX.errors import CheckpointError, RequestError
+from LTX_2_MLX.models.interfaces import Header
+from LTX_2_MLX.shapes import Compression
+
+# Latent frames hold four frames each, except a clip's first, which holds one.
+_TIME = 4
+# What the conditional decoder sees of its input: blocks of 4 frames, 8 rows and 8 columns of RGB.
+_CONDITION_BLOCK = (_TIME, 8, 8)
+_CONDITION_CHANNELS = 3 * _TIME * 8 * 8
+# What each MemoryBlock remembers: its own last input frame, by the block's identity.
+Past = dict[int, mx.array]
+
+
+@dataclass(frozen=True)
+class TinyConfig:
+    """One tiny autoencoder; all its facts but the last two are in the tensors' shapes.
+
+    Attributes:
+        latent_channels: Channels of the latent: 16 (Wan 2.1), 48 (Wan 2.2) or 32 (Hunyuan 1.5).
+        patch_size: Pixels folded into channels along each side.
+        encoder_width: Channels of every encoder layer.
+        decoder_widths: Channels of the decoder's four levels, from the latent on.
+        negative_slope: Of the activation below zero; 0 is ReLU.
+        signed_output: The decoder gives [-1, 1] instead of [0, 1].
+    """
+
+    latent_channels: int
+    patch_size: int
+    encoder_width: int
+    decoder_widths: tuple[int, int, int, int]
+    negative_slope: float = 0.0
+    signed_output: bool = False
+
+    @property
+    def compression(self) -> Compression:
+        """Pixels per latent step."""
+        return Compression(time=_TIME, height=8 * self.patch_size, width=8 * self.patch_size)
+
+    @classmethod
+    def from_header(cls, header: Header) -> "TinyConfig | None":
+        """Widths, latent channels and patch size from the shapes."""
+        shapes = {name: info.shape for name, info in header.tensors.items()}
+        names = ("encoder.0", "decoder.1", "decoder.8", "decoder.14", "decoder.20", "decoder.22")
+        found = [shapes.get(f"{name}.weight", ()) for name in names]
+        if any(len(shape) != 4 for shape in found):
+            return None
+        encoder, first, *levels, last = found
+        return cls(
+            latent_channels=first[1],
+            patch_size=round((last[0] / 3) ** 0.5),
+            encoder_width=encoder[0],
+            decoder_widths=(first[0], *(shape[0] for shape in levels)),
+        )
+
+
+PRESETS = {
+    "tae-w2.1": TinyConfig(16, 1, 64, (256, 128, 64, 64)),
+    "tae-w2.2": TinyConfig(48, 2, 64, (256, 128, 64, 64)),
+    "taehv1.5": TinyConfig(32, 2, 64, (256, 128, 64, 64)),
+    "tae-hv": TinyConfig(32, 2, 64, (256, 128, 64, 64), negative_slope=0.2, signed_output=True),
+}
+
+
+class SoftClamp(nn.Module):
+    """Keep values within (-3, 3): ``3 * tanh(x / 3)``."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return mx.tanh(x / 3) * 3
+
+
+class Activation(nn.Module):
+    """ReLU, or leaky ReLU with the given slope below zero."""
+
+    def __init__(self, negative_slope: float):
+        super().__init__()
+        self.negative_slope = negative_slope
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return mx.maximum(x, x * self.negative_slope) if self.negative_slope else mx.maximum(x, 0)
+
+
+class MemoryBlock(nn.Module):
+    """Three convolutions over a frame and the one before, added to the frame; zeros before a clip's first."""
+
+    def __init__(self, channels: int, negative_slope: float):
+        super().__init__()
+        act = Activation(negative_slope)
+        self.conv = [
+            nn.Conv2d(2 * channels, channels, 3, padding=1),
+            act,
+            nn.Conv2d(channels, channels, 3, padding=1),
+            act,
+            nn.Conv2d(channels, channels, 3, padding=1),
+        ]
+        self.act = act
+
+    def __call__(self, x: mx.array, past: Past) -> mx.array:
+        before = past.get(id(self))
+        if before is None:
+            before = mx.zeros_like(x[:, :1])
+        past[id(self)] = mx.contiguous(x[:, -1:])
+        pairs = mx.concatenate([x, mx.concatenate([before, x[:, :-1]], axis=1)], axis=-1)
+        return self.act(_run(self.conv, pairs, past) + x)
+
+
+class TimePool(nn.Module):
+    """``stride`` consecutive frames to one, earlier channels first."""
+
+    def __init__(self, channels: int, stride: int):
+        super().__init__()
+        self.stride = stride
+        self.conv = nn.Conv2d(channels * stride, channels, 1, bias=False)
+
+    def __call__(self, x: mx.array, past: Past) -> mx.array:
+        batch, frames, height, width, channels = x.shape
+        x = x.reshape(batch, frames // self.stride, self.stride, height, width, channels).transpose(0, 1, 3, 4, 2, 5)
+        return _per_frame(self.conv, x.reshape(batch, frames // self.stride, height, width, -1))
+
+
+class TimeGrow(nn.Module):
+    """One frame to ``stride`` consecutive ones, earlier channels first."""
+
+    def __init__(self, channels: int, stride: int):
+        super().__init__()
+        self.stride = stride
+        self.conv = nn.Conv2d(channels, channels * stride, 1, bias=False)
+
+    def __call__(self, x: mx.array, past: Past) -> mx.array:
+        batch, frames, height, width, channels = x.shape
+        x = _per_frame(self.conv, x).reshape(batch, frames, height, width, self.stride, channels)
+        return x.transpose(0, 1, 4, 2, 3, 5).reshape(batch, frames * self.stride, height, width, channels)
+
+
+class Double(nn.Module):
+    """Every pixel four times."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return mx.repeat(mx.repeat(x, 2, axis=2), 2, axis=3)
+
+
+def _per_frame(conv: nn.Conv2d, x: mx.array) -> mx.array:
+    y = conv(x.reshape(-1, *x.shape[2:]))
+    return y.reshape(*x.shape[:2], *y.shape[1:])
+
+
+def _run(layers: list[nn.Module], x: mx.array, past: Past) -> mx.array:
+    """``layers`` one after another over ``(B, T, H, W, C)``."""
+    for layer in layers:
+        if isinstance(layer, nn.Conv2d):
+            x = _per_frame(layer, x)
+        elif isinstance(layer, (MemoryBlock, TimePool, TimeGrow)):
+            x = layer(x, past)
+        else:
+            x = layer(x)
+    return x
+
+
+def _decode(layers: list[nn.Module], x: mx.array, past: Past) -> mx.array:
+    """``_run``, with the layers at full size taking one frame at a time: no memory of frames lies in them."""
+    last_doubling = max(i for i, layer in enumerate(layers) if isinstance(layer, Double))
+    x = _run(layers[:last_doubling], x, past)
+    frames = []
+    for i in range(x.shape[1]):
+        frames.append(_run(layers[last_doubling:], x[:, i : i + 1], past))
+        mx.eval(frames[-1])
+    return mx.concatenate(frames, axis=1)
+
+
+def unshuffle(frames: mx.array, size: tuple[int, int, int]) -> mx.array:
+    """Blocks of ``size`` (frames, rows, columns) to channels, in the order (channel, frame, row, column)."""
+    batch, time, height, width, channels = frames.shape
+    t, h, w = size
+    x = frames.reshape(batch, time // t, t, height // h, h, width // w, w, channels)
+    return x.transpose(0, 1, 3, 5, 7, 2, 4, 6).reshape(batch, time // t, height // h, width // w, -1)
+
+
+def _shuffle(x: mx.array, size: int) -> mx.array:
+    """Channels (channel, row, column) to pixels."""
+    batch, time, height, width, channels = x.shape
+    x = x.reshape(batch, time, height, width, channels // size**2, size, size)
+    return x.transpose(0, 1, 2, 5, 3, 6, 4).reshape(batch, time, height * size, width * size, -1)
+
+
+def _last_rows(weights: dict[str, mx.array]) -> dict[str, mx.array]:
+    """Kernels of ``TimeGrow`` cut to the rows for the frames that are made: the last ones."""
+    for place, stride in ((7, 1), (13, 2), (19, 2)):
+        name = f"decoder.{place}.conv.weight"
+        if name in weights and weights[name].ndim == 4:
+            weights[name] = weights[name][-stride * weights[name].shape[1] :]
+    return weights
+
+
+class TinyAutoencoder(nn.Module):
+    """A tiny autoencoder of the TAEHV family, both ways.
+
+    Shape:
+        frames ``(B, T, H, W, 3)`` in [-1, 1] <-> latent ``(B, ceil(T / 4), H / 8p, W / 8p, C)``;
+        decoding f latent frames gives 4f - 3 frames, clipped to [-1, 1].
+
+    It takes the latent as the diffusion model gives it, without any statistics.
+
+    Source: madebyollin/taehv, taehv.py at 1f14a56.
+    """
+
+    Config = TinyConfig
+
+    def __init__(self, config: TinyConfig):
+        super().__init__()
+        self.config = config
+        self.compression = config.compression
+        self.encoder = _encoder_layers(config)
+        self.decoder = _decoder_layers(config)
+
+    @staticmethod
+    def parameter_name(published: str) -> str | None:
+        """The published name itself."""
+        return published if published.startswith(("encoder.", "decoder.")) else None
+
+    @staticmethod
+    def prepare(weights: dict[str, mx.array]) -> dict[str, mx.array]:
+        """A published file may hold kernels for more frames than are made."""
+        return _last_rows(weights)
+
+    def encode(self, frames: mx.array) -> mx.array:
+        """Frames in [-1, 1] to a latent; a count that is no multiple of 4 is filled with copies of the last frame."""
+        if lacking := -frames.shape[1] % _TIME:
+            frames = mx.concatenate([frames, mx.repeat(frames[:, -1:], lacking, axis=1)], axis=1)
+        patch = self.config.patch_size
+        pixels = ((frames.astype(mx.float32) + 1) / 2).astype(self.encoder[0].weight.dtype)
+        return _run(self.encoder, unshuffle(pixels, (1, patch, patch)), {})
+
+    def decode(self, latent: mx.array) -> mx.array:
+        """The whole clip at once."""
+        return mx.concatenate(list(self.stream([latent])), axis=1)
+
+    def stream(self, latents: Iterable[mx.array]) -> Iterator[mx.array]:
+        """One chunk of frames per latent frame: the first has one frame, every later one four."""
+        past: Past = {}
+        for latent in latents:
+            for i in range(latent.shape[1]):
+                frames = self.step(latent[:, i : i + 1], past)
+                mx.eval(frames, past)
+                yield frames
+
+    def step(self, latent: mx.array, past: Past) -> mx.array:
+        """Frames of the next latent frames; ``past`` is empty at a clip's start and kept up to date."""
+        skipped = 0 if past else _TIME - 1
+        x = _decode(self.decoder, latent.astype(self.decoder[1].weight.dtype), past)[:, skipped:]
+        x = _shuffle(x, self.config.patch_size)
+        return mx.clip(x, -1, 1) if self.config.signed_output else mx.clip(x, 0, 1) * 2 - 1
+
+
+@dataclass(frozen=True)
+class LightTinyConfig(TinyConfig):
+    """``lighttaehy1_5``: shapes as ``taehv1_5``, with two facts that no tensor tells."""
+
+    @classmethod
+    def from_header(cls, header: Header) -> "LightTinyConfig | None":
+        """The preset of the 32-channel tiny autoencoders, made leaky and signed."""
+        config = super().from_header(header)
+        if config is None or (config.latent_channels, config.patch_size) != (32, 2):
+            return None
+        return replace(config, negative_slope=0.2, signed_output=True)
+
+
+class LightTinyAutoencoder(TinyAutoencoder):
+    """``lighttaehy1_5``: the layers of ``TinyAutoencoder`` with leaky activations and an output in [-1, 1].
+
+    A class of its own because the file cannot be told from ``taehv1_5`` by its tensors: whoever loads it has to say.
+    Its latents are Hunyuan 1.5's divided by 1.03682, which is the caller's to do.
+
+    Source: ModelTC/LightX2V, lightx2v/models/video_encoders/hf/tae.py at f8aee98.
+    """
+
+    Config = LightTinyConfig
+
+
+def _encoder_layers(config: TinyConfig) -> list[nn.Module]:
+    width, slope = config.encoder_width, config.negative_slope
+    layers: list[nn.Module] = [nn.Conv2d(3 * config.patch_size**2, width, 3, padding=1), Activation(slope)]
+    for stride in (2, 2, 1):
+        layers += [TimePool(width, stride), nn.Conv2d(width, width, 3, stride=2, padding=1, bias=False)]
+        layers += [MemoryBlock(width, slope) for _ in range(3)]
+    return [*layers, nn.Conv2d(width, config.latent_channels, 3, padding=1)]
+
+
+def _decoder_layers(config: TinyConfig) -> list[nn.Module]:
+    widths, slope = config.decoder_widths, config.negative_slope
+    layers: list[nn.Module] = [
+        SoftClamp(),
+        nn.Conv2d(config.latent_channels, widths[0], 3, padding=1),
+        Activation(slope),
+    ]
+    for width, next_width, stride in zip(widths[:-1], widths[1:], (1, 2, 2), strict=True):
+        layers += [MemoryBlock(width, slope) for _ in range(3)]
+        layers += [Double(), TimeGrow(width, stride), nn.Conv2d(width, next_width, 3, padding=1, bias=False)]
+    return [*layers, Activation(slope), nn.Conv2d(widths[-1], 3 * config.patch_size**2, 3, padding=1)]
+
+
+@dataclass(frozen=True)
+class ConditionalConfig:
+    """FlashVSR's tiny conditional decoder.
+
+    Attributes:
+        latent_channels: Channels of the latent alone; the published ``latent_channels`` counts the condition's too.
+        widths: Channels of the four levels, ``channels``.
+    """
+
+    latent_channels: int
+    widths: tuple[int, int, int, int]
+
+    @property
+    def compression(self) -> Compression:
+        """Pixels per latent step."""
+        return Compression(time=_TIME, height=8, width=8)
+
+    @classmethod
+    def from_header(cls, header: Header) -> "ConditionalConfig | None":
+        """Widths and latent channels from the shapes."""
+        shapes = {name: info.shape for name, info in header.tensors.items()}
+        found = [shapes.get(f"decoder.{place}.weight", ()) for place in (1, 10, 16, 22, 26)]
+        if any(len(shape) != 4 for shape in found):
+            return None
+        latent_channels = found[0][1] - _CONDITION_CHANNELS
+        if latent_channels < 1:
+            raise CheckpointError(
+                f"The conditional decoder takes {found[0][1]} channels, expected more than the "
+                f"{_CONDITION_CHANNELS} of its condition. Use FlashVSR's TCDecoder."
+            )
+        return cls(latent_channels=latent_channels, widths=tuple(shape[0] for shape in found[:4]))
+
+
+class ConditionalDecoder(nn.Module):
+    """FlashVSR's TCDecoder: latent and low-quality frames to frames.
+
+    Shape:
+        latent ``(B, T, H, W, C)`` and lq_frames ``(B, 4T - 3, 8H, 8W, 3)`` in [-1, 1] -> frames of the
+        same size, about [-1, 1], not clipped.
+
+    Source: Hakaze/wan2gp-flashvsr, src/models/TCDecoder.py at 4f0afc1 (``build_tcdecoder``, ``decode_video``).
+    """
+
+    Config = ConditionalConfig
+
+    def __init__(self, config: ConditionalConfig):
+        super().__init__()
+        self.config = config
+        self.compression = config.compression
+        self.decoder = _conditional_layers(config)
+
+    @staticmethod
+    def parameter_name(published: str) -> str | None:
+        """The published name itself."""
+        return published if re.match(r"decoder\.\d+\.", published) else None
+
+    def step(self, latent: mx.array, lq_frames: mx.array, past: Past) -> mx.array:
+        """Frames of the next latent frames and their low-quality frames.
+
+        Args:
+            latent: ``(B, T, H, W, C)``.
+            lq_frames: ``(B, 4T, 8H, 8W, 3)``, at a clip's start 3 fewer.
+            past: Empty at a clip's start, kept up to date.
+
+        Raises:
+            RequestError: If frames and latent do not belong together.
+        """
+        first = not past
+        skipped = _TIME - 1 if first else 0
+        if lq_frames.shape[1] != latent.shape[1] * _TIME - skipped:
+            raise RequestError(
+                f"{lq_frames.shape[1]} low-quality frames do not fit {latent.shape[1]} latent frames: "
+                f"expected {latent.shape[1] * _TIME - skipped}."
+            )
+        if first:
+            lq_frames = mx.concatenate([mx.repeat(lq_frames[:, :1], skipped, axis=1), lq_frames], axis=1)
+        dtype = self.decoder[1].weight.dtype
+        condition = unshuffle(lq_frames, _CONDITION_BLOCK)
+        x = mx.concatenate([condition.astype(dtype), latent.astype(dtype)], axis=-1)
+        return _decode(self.decoder, x, past)[:, skipped:] * 2 - 1
+
+
+def _conditional_layers(config: ConditionalConfig) -> list[nn.Module]:
+    widths = config.widths
+    layers: list[nn.Module] = [
+        SoftClamp(),
+        nn.Conv2d(_CONDITION_CHANNELS + config.latent_channels, widths[0], 3, padding=1),
+        Activation(0),
+        nn.Conv2d(widths[0], widths[0], 3, padding=1, bias=False),
+        Activation(0),
+    ]
+    for width, next_width, stride in zip(widths[:-1], widths[1:], (1, 2, 2), strict=True):
+        layers += [MemoryBlock(width, 0) for _ in range(3)]
+        layers += [Double(), TimeGrow(width, stride), nn.Conv2d(width, next_width, 3, padding=1, bias=False)]
+    return [
+        *layers,
+        Activation(0),
+        nn.Conv2d(widths[-1], widths[-1], 3, padding=1, bias=False),
+        Activation(0),
+        nn.Conv2d(widths[-1], 3, 3, padding=1),
+    ]
