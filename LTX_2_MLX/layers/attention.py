@@ -1,0 +1,93 @@
+"""Multi-head attention with normed queries and keys, rotary positions and gated heads."""
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from LTX_2_MLX.layers.rope import RotaryTable, rotate
+
+
+class Attention(nn.Module):
+    """Tokens attend to a context, or to themselves.
+
+    Queries and keys are normed over all heads together before they are split. With ``gated``, each head's
+    result is multiplied by ``2 * sigmoid(logit)`` of the query token.
+
+    Shape:
+        tokens ``(B, N, query_width)``, context ``(B, L, context_width)`` -> ``(B, N, query_width)``.
+
+    Source: Lightricks/LTX-2, packages/ltx-core/src/ltx_core/model/transformer/{attention,ops}.py at 400fd31.
+    """
+
+    def __init__(
+        self,
+        query_width: int,
+        *,
+        heads: int,
+        head_dim: int,
+        context_width: int | None = None,
+        norm_eps: float = 1e-6,
+        gated: bool = False,
+    ):
+        super().__init__()
+        context_width, width = context_width or query_width, heads * head_dim
+        self.heads = heads
+        self.to_q = nn.Linear(query_width, width)
+        self.to_k = nn.Linear(context_width, width)
+        self.to_v = nn.Linear(context_width, width)
+        self.q_norm = nn.RMSNorm(width, eps=norm_eps)
+        self.k_norm = nn.RMSNorm(width, eps=norm_eps)
+        if gated:
+            self.to_gate_logits = nn.Linear(query_width, heads)
+        self.to_out = nn.Linear(width, query_width)
+
+    def __call__(
+        self,
+        tokens: mx.array,
+        context: mx.array | None = None,
+        *,
+        mask: mx.array | None = None,
+        rotary: RotaryTable | None = None,
+        context_rotary: RotaryTable | None = None,
+        bypass: np.ndarray | None = None,
+    ) -> mx.array:
+        """Attend.
+
+        Args:
+            tokens: ``(B, N, query_width)``.
+            context: ``(B, L, context_width)``; None means the tokens themselves.
+            mask: ``(B, 1, N or 1, L)``, boolean (True attends) or added to the logits.
+            rotary: Positions of the tokens; None leaves queries and keys as they are.
+            context_rotary: Positions of the context, where they are not the tokens' own.
+            bypass: ``(B,)`` boolean; these samples get their values as they are in place of the attention's
+                result (self-attention only). Gate and output projection still apply.
+        """
+        context = tokens if context is None else context
+        values = self.to_v(context)
+        if bypass is not None and bypass.all():
+            attended = values
+        else:
+            attended = self._attend(tokens, context, values, mask, rotary, context_rotary or rotary)
+            if bypass is not None and bypass.any():
+                attended = mx.where(mx.array(bypass)[:, None, None], values, attended)
+        if "to_gate_logits" in self:
+            gates = 2 * mx.sigmoid(self.to_gate_logits(tokens))
+            attended = (self._split(attended) * gates[..., None]).flatten(-2)
+        return self.to_out(attended)
+
+    def _attend(self, tokens, context, values, mask, rotary, context_rotary) -> mx.array:
+        queries = self._split(self.q_norm(self.to_q(tokens)))
+        keys = self._split(self.k_norm(self.to_k(context)))
+        if rotary is not None:
+            queries, keys = rotate(queries, rotary), rotate(keys, context_rotary)
+        result = mx.fast.scaled_dot_product_attention(
+            queries.swapaxes(1, 2),
+            keys.swapaxes(1, 2),
+            self._split(values).swapaxes(1, 2),
+            scale=queries.shape[-1] ** -0.5,
+            mask=mask,
+        )
+        return result.swapaxes(1, 2).flatten(-2)
+
+    def _split(self, x: mx.array) -> mx.array:
+        return x.reshape(*x.shape[:-1], self.heads, -1)
