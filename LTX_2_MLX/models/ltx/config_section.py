@@ -1,0 +1,76 @@
+"""One section of the config inside a checkpoint's metadata, read with checked types."""
+
+import math
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from LTX_2_MLX.errors import CheckpointError
+
+
+class ConfigSection:
+    """A section such as ``transformer``. Every reader raises ``CheckpointError`` on a value of another kind."""
+
+    def __init__(self, name: str, values: Any):
+        if not isinstance(values, Mapping):
+            raise CheckpointError(f"The checkpoint's config has no section {name!r}. Use the file as published.")
+        self.name = name
+        self.values = values
+
+    def __contains__(self, field: str) -> bool:
+        return field in self.values
+
+    def check_fields(self, known: Collection[str], fixed: Mapping[str, Any]) -> None:
+        """Refuse fields outside ``known`` and ``fixed``, and other values of the fixed ones than given."""
+        if unknown := sorted(self.values.keys() - set(known) - fixed.keys()):
+            raise CheckpointError(
+                f"config.{self.name} has fields that this version does not know: {', '.join(unknown)}. "
+                f"The checkpoint is newer than this library; update it."
+            )
+        for field, expected in fixed.items():
+            if field in self.values and self.values[field] != expected:
+                raise self._wrong(field, f"only {expected!r} is supported")
+
+    def size(self, field: str, default: int | None = None) -> int:
+        """A positive whole number."""
+        value = self._value(field, default)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise self._wrong(field, "expected a positive whole number")
+        return value
+
+    def number(self, field: str, default: float) -> float:
+        """A finite number."""
+        value = self._value(field, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise self._wrong(field, "expected a number")
+        return float(value)
+
+    def numbers(self, field: str, default: Collection[float], count: int) -> tuple[float, ...]:
+        """``count`` positive numbers."""
+        value = self._value(field, default)
+        right = isinstance(value, list | tuple) and len(value) == count
+        if not right or not all(type(n) in (int, float) and n > 0 and math.isfinite(n) for n in value):
+            raise self._wrong(field, f"expected a list of {count} positive number{'s' * (count > 1)}")
+        return tuple(float(n) for n in value)
+
+    def flag(self, field: str, default: bool) -> bool:
+        """True or false."""
+        value = self._value(field, default)
+        if not isinstance(value, bool):
+            raise self._wrong(field, "expected true or false")
+        return value
+
+    def choice(self, field: str, choices: Collection[str], default: str) -> str:
+        """One of a few words."""
+        value = self._value(field, default)
+        if not isinstance(value, str) or value not in choices:
+            raise self._wrong(field, f"expected {' or '.join(map(repr, choices))}")
+        return value
+
+    def _value(self, field: str, default: Any) -> Any:
+        if field not in self.values and default is None:
+            raise CheckpointError(f"config.{self.name} lacks {field}. Use the file as published.")
+        return self.values.get(field, default)
+
+    def _wrong(self, field: str, expected: str) -> CheckpointError:
+        shown = f"{self.values.get(field)!r}"[:60]
+        return CheckpointError(f"config.{self.name}.{field} is {shown}; {expected}.")
