@@ -61,11 +61,11 @@ def frequency_ladder(width: int, axes: int, theta: float = 10000.0, precision: P
     count = width // (2 * axes)
     if precision == "float64":
         return (np.power(theta, np.linspace(0.0, 1.0, count)) * np.pi / 2).astype(np.float32)
-    # Evenly spaced from both ends, as torch.linspace does it.
-    step = np.float32(1) / np.float32(max(count - 1, 1))
-    places = np.arange(count, dtype=np.float32) * step
-    far = np.float32(1) - np.arange(count - 1, -1, -1, dtype=np.float32) * step
-    exponents = np.where(np.arange(count) < count // 2, places, far).astype(np.float64)
+    # As torch.linspace spaces them: from both ends in float32, the far half with one rounding for each value.
+    step, order = np.float32(1) / np.float32(max(count - 1, 1)), np.arange(count)
+    near = order.astype(np.float32) * step
+    far = (1 - (count - 1 - order) * np.float64(step)).astype(np.float32)
+    exponents = np.where(order < count // 2, near, far).astype(np.float64)
     return np.power(float(theta), exponents).astype(np.float32) * np.float32(np.pi) / np.float32(2)
 
 
