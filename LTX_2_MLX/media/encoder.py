@@ -1,0 +1,149 @@
+"""Which encoder writes a film, by container and codec, and how good it is told to be."""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal
+
+import av
+
+from LTX_2_MLX.errors import MediaError
+from LTX_2_MLX.media.frames import Display
+
+Codec = Literal["auto", "h264", "h265", "vp9", "ffv1"]
+CRF = 17
+_MAX_CRF = 51
+
+# File name's end -> FFmpeg's container, and the codecs it is written with, the usual one first.
+_CONTAINERS = {
+    ".mp4": ("mp4", ("h264", "h265", "vp9")),
+    ".m4v": ("mp4", ("h264", "h265")),
+    ".mov": ("mov", ("h264", "h265")),
+    ".mkv": ("matroska", ("h264", "h265", "vp9", "ffv1")),
+    ".avi": ("avi", ("h264", "ffv1")),
+    ".webm": ("webm", ("vp9",)),
+}
+_APPLE = {"h264": "h264_videotoolbox", "h265": "hevc_videotoolbox"}
+_SOFTWARE = {"h264": "libx264", "h265": "libx265", "vp9": "libvpx-vp9", "ffv1": "ffv1"}
+# FFmpeg's unit of quality (FF_QP2LAMBDA).
+_QUALITY_UNIT = 118
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How a film is written.
+
+    Attributes:
+        container: FFmpeg's name of the container.
+        encoder: FFmpeg's name of the encoder.
+        pixel_format: FFmpeg's name of what the encoder takes.
+        options: The encoder's options.
+        codec_tag: Four letters that players look for, where the container's own choice is not enough.
+        constant_rate: The container cannot hold a variable frame rate.
+    """
+
+    container: str
+    encoder: str
+    pixel_format: str
+    options: Mapping[str, str] = field(default_factory=dict)
+    codec_tag: str | None = None
+    constant_rate: bool = False
+
+    def add_stream(
+        self, output: av.container.OutputContainer, size: tuple[int, int], rate: Fraction, tick: Fraction, show: Display
+    ) -> Any:
+        """The film's stream in an output; ``size`` is height and width, ``tick`` the unit of time stamps."""
+        stream = output.add_stream(self.encoder, rate=rate, options=dict(self.options), time_base=tick)
+        context = stream.codec_context
+        context.height, context.width = size
+        context.pix_fmt = self.pixel_format
+        context.sample_aspect_ratio = show.pixel_aspect
+        if self.codec_tag:
+            context.codec_tag = self.codec_tag
+        context.color_primaries, context.color_trc = show.primaries, show.transfer
+        if not av.VideoFormat(self.pixel_format).is_rgb:
+            context.colorspace, context.color_range = 1, 1
+        return stream
+
+
+def choose_encoding(path: str | Path, size: tuple[int, int], codec: Codec = "auto", crf: float = CRF) -> Encoding:
+    """The encoding for a file name, a height and width, and a codec.
+
+    H.264 and H.265 take whole 2x2 blocks of colour. A film with an odd side is written with full colour
+    instead (yuv444p, software encoder), so that every pixel is kept; some players do not show that.
+
+    Args:
+        path: The file's end says which container.
+        size: Height and width in pixels.
+        codec: ``auto`` is H.264, or VP9 in .webm. ``ffv1`` is lossless.
+        crf: x264's scale: 0 (best) to 51; other encoders get what comes nearest.
+
+    Raises:
+        MediaError: If the container is not known, cannot hold the codec, or its encoder is missing.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in _CONTAINERS:
+        raise MediaError(f"{path} cannot be a film. Let the name end in {', '.join(_CONTAINERS)}.")
+    container, codecs = _CONTAINERS[suffix]
+    codec = codecs[0] if codec == "auto" else codec
+    if codec not in codecs:
+        raise MediaError(
+            f"{suffix} films are written as {' or '.join(codecs)}, not as {codec}. Use .mkv, or {codecs[0]}."
+        )
+    if not 0 <= crf <= _MAX_CRF:
+        raise MediaError(f"crf is {crf}, but it is between 0 (best) and {_MAX_CRF}.")
+    even = size[0] % 2 == 0 and size[1] % 2 == 0
+    encoder = _encoder(codec, even)
+    return Encoding(
+        container=container,
+        encoder=encoder,
+        pixel_format=_pixel_format(codec, even),
+        options=_options(encoder, crf, container),
+        # QuickTime plays H.265 under this tag only.
+        codec_tag="hvc1" if codec == "h265" and container in ("mp4", "mov") else None,
+        constant_rate=container == "avi",
+    )
+
+
+def crf_of_quality(quality: float) -> float:
+    """The crf of a quality from 1 to 10 (35 to 17), as the published super-resolution tools scale it."""
+    if not 1 <= quality <= 10:
+        raise MediaError(f"quality is {quality}, but it is between 1 and 10 (best).")
+    return 35 - 2 * (quality - 1)
+
+
+def _encoder(codec: str, even: bool) -> str:
+    apple = _APPLE.get(codec)
+    if sys.platform == "darwin" and even and apple in av.codecs_available:
+        return apple
+    name = _SOFTWARE[codec]
+    if name not in av.codecs_available:
+        raise MediaError(f"This PyAV has no encoder {name}. Install the wheel from PyPI: pip install -U av")
+    return name
+
+
+def _pixel_format(codec: str, even: bool) -> str:
+    if codec == "ffv1":
+        return "bgr0"
+    return "yuv420p" if even or codec == "vp9" else "yuv444p"
+
+
+def _options(encoder: str, crf: float, container: str) -> dict[str, str]:
+    if encoder.endswith("_videotoolbox"):
+        # Quality runs from 0 to 100 there; at 17 on x264's scale 65 looks alike.
+        quality = round(max(1, min(100, 100 - 2 * crf)))
+        return {"flags": "+qscale", "global_quality": str(quality * _QUALITY_UNIT), "allow_sw": "1"}
+    if encoder == "libvpx-vp9":
+        # Its scale ends at 63 and runs about 10 higher for the same look.
+        return {"crf": str(round(min(63, crf + 10))), "b": "0", "row-mt": "1", "cpu-used": "4", "deadline": "good"}
+    if encoder == "ffv1":
+        return {"level": "3", "slices": "4", "slicecrc": "1"}
+    options = {"crf": str(crf), "preset": "medium"}
+    if container == "avi":
+        # AVI has no place for the order of frames that are stored out of order.
+        options["bf"] = "0"
+    if encoder == "libx265":
+        options["x265-params"] = "log-level=error" + (":bframes=0" if container == "avi" else "")
+    return options

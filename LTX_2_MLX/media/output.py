@@ -1,0 +1,59 @@
+"""Files that appear whole or not at all."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import av
+
+from LTX_2_MLX.errors import MediaError
+from LTX_2_MLX.media.probe import reason
+
+
+def check_writable(path: str | Path) -> Path:
+    """The path, if a file can be written there.
+
+    Raises:
+        MediaError: If its folder is missing or read-only, or the path is a folder.
+    """
+    path = Path(path)
+    folder = path.parent
+    if path.is_dir():
+        raise MediaError(f"{path} is a folder. Give the name of a file in it.")
+    if not folder.is_dir():
+        raise MediaError(f"The folder {folder} does not exist. Make it first: mkdir -p {folder}")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise MediaError(f"The folder {folder} is read-only. Choose another one for {path.name}.")
+    return path
+
+
+def free_bytes(path: str | Path) -> int:
+    """Free disk space where ``path`` is or will be."""
+    folder = Path(path).resolve()
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+@contextmanager
+def replaced_when_complete(path: str | Path) -> Iterator[Path]:
+    """A temporary name beside ``path``; the file gets its final name when the block ends well, else it is removed.
+
+    Raises:
+        MediaError: If the folder cannot be written to or the disk is full.
+    """
+    path = check_writable(path)
+    temporary = path.with_name(f".{path.stem[:100]}.{os.getpid()}.partial{path.suffix}")
+    try:
+        # Fails here, and not after an hour of work, where the system refuses what its flags promise.
+        temporary.touch()
+        yield temporary
+        os.replace(temporary, path)
+    except (av.FFmpegError, OSError) as error:
+        raise MediaError(
+            f"{path} cannot be written: {reason(error)}. {free_bytes(path.parent) / 2**20:.0f} MiB are free there."
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)

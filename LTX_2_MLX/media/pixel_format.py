@@ -1,0 +1,142 @@
+"""Decoded video frames to upright RGB arrays, and RGB arrays to the YUV that encoders take.
+
+Matrix and range follow the file's own tags (ITU-T H.273 code points); what comes out is always bt709,
+limited range. Transfer curve and primaries are not touched: they travel as tags (``media.frames.Display``).
+"""
+
+import struct
+from dataclasses import dataclass
+
+import av
+import numpy as np
+from av.video.reformatter import Interpolation, VideoReformatter
+
+from LTX_2_MLX.errors import MediaError
+
+_FULL_RANGE, _LIMITED_RANGE = 2, 1
+_BT709 = 1
+# H.273 matrix coefficients -> swscale's name of the same matrix.
+_MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
+_RGB_MATRIX, _UNSPECIFIED = 0, (2, 3)
+# Without these flags swscale repeats chroma samples and rounds roughly: up to 6 levels off instead of 2.
+_SCALING = (
+    Interpolation.BICUBIC
+    | Interpolation.FULL_CHR_H_INT
+    | Interpolation.FULL_CHR_H_INP
+    | Interpolation.ACCURATE_RND
+    | Interpolation.BITEXACT
+)
+
+
+@dataclass(frozen=True)
+class Orientation:
+    """How a stored picture is turned to stand upright: transposed first, then mirrored."""
+
+    transpose: bool = False
+    mirror_x: bool = False
+    mirror_y: bool = False
+
+    @classmethod
+    def from_display_matrix(cls, data: bytes) -> "Orientation":
+        """From the nine 16.16 fixed-point numbers that mp4 and its kin store.
+
+        Raises:
+            MediaError: If the matrix turns by something other than quarter turns and mirrors.
+        """
+        a, b, _, c, d, *_ = struct.unpack("=9i", data[:36])
+        if b == c == 0 and a and d:
+            return cls(mirror_x=a < 0, mirror_y=d < 0)
+        if a == d == 0 and b and c:
+            return cls(transpose=True, mirror_x=c < 0, mirror_y=b < 0)
+        raise MediaError("The video is turned by an angle that is not a quarter turn. Re-encode it upright.")
+
+    @classmethod
+    def from_exif(cls, value: int) -> "Orientation":
+        """From the EXIF tag 274; values other than 2 to 8 mean upright."""
+        turned = {
+            2: (False, True, False), 3: (False, True, True), 4: (False, False, True), 5: (True, False, False),
+            6: (True, True, False), 7: (True, True, True), 8: (True, False, True),
+        }  # fmt: skip
+        return cls(*turned.get(value, ()))
+
+    def apply(self, picture: np.ndarray) -> np.ndarray:
+        """An upright copy of a picture ``(H, W)`` or ``(H, W, C)``."""
+        if self.transpose:
+            picture = picture.swapaxes(0, 1)
+        if self.mirror_x:
+            picture = picture[:, ::-1]
+        if self.mirror_y:
+            picture = picture[::-1]
+        return np.ascontiguousarray(picture)
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """Upright height and width of a stored picture."""
+        return (width, height) if self.transpose else (height, width)
+
+
+class RgbReader:
+    """Decoded frames to ``(H, W, 3)`` uint8 RGB, upright."""
+
+    def __init__(self, orientation: Orientation):
+        """Every frame is turned by ``orientation``."""
+        self.orientation = orientation
+        self._reformatter = VideoReformatter()
+
+    def __call__(self, frame: av.VideoFrame) -> np.ndarray:
+        """One frame; its own tags say matrix and range."""
+        matrix, full_range = source_matrix(frame)
+        rgb = self._reformatter.reformat(
+            frame,
+            format="rgb24",
+            src_colorspace=matrix,
+            dst_colorspace=matrix,
+            src_color_range=_FULL_RANGE if full_range else _LIMITED_RANGE,
+            dst_color_range=_FULL_RANGE,
+            interpolation=_SCALING,
+        )
+        return self.orientation.apply(rgb.to_ndarray())
+
+
+class YuvWriter:
+    """``(H, W, 3)`` uint8 RGB to frames of ``pixel_format``, bt709, limited range."""
+
+    def __init__(self, pixel_format: str):
+        """``pixel_format`` is FFmpeg's name; an RGB one is passed through unconverted."""
+        self.pixel_format = pixel_format
+        self._reformatter = VideoReformatter()
+
+    def __call__(self, picture: np.ndarray) -> av.VideoFrame:
+        """One frame, without a time."""
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+        is_rgb = av.VideoFormat(self.pixel_format).is_rgb
+        return self._reformatter.reformat(
+            frame,
+            format=self.pixel_format,
+            src_colorspace=_BT709,
+            dst_colorspace=_BT709,
+            src_color_range=_FULL_RANGE,
+            dst_color_range=_FULL_RANGE if is_rgb else _LIMITED_RANGE,
+            interpolation=_SCALING,
+        )
+
+
+def source_matrix(frame: av.VideoFrame) -> tuple[int, bool]:
+    """Matrix (swscale's number) and whether the range is full.
+
+    A file that does not say is taken as players take it: bt709 from 1280 wide or 577 high on, bt601 below.
+
+    Raises:
+        MediaError: If the matrix is one that cannot be turned into RGB here (YCgCo, ICtCp and others).
+    """
+    name = frame.format.name
+    if frame.format.is_rgb or frame.colorspace == _RGB_MATRIX:
+        return _BT709, True
+    full_range = frame.color_range == _FULL_RANGE or name.startswith("yuvj")
+    if frame.colorspace in _UNSPECIFIED:
+        return (1 if frame.width >= 1280 or frame.height > 576 else 5), full_range
+    if frame.colorspace not in _MATRICES:
+        raise MediaError(
+            f"The video's colours are coded by matrix {int(frame.colorspace)} of H.273, which is not supported. "
+            f"Re-encode it as bt709."
+        )
+    return _MATRICES[frame.colorspace], full_range
