@@ -16,7 +16,8 @@ import numpy as np
 
 Pairing = Literal["split", "interleaved"]
 Precision = Literal["float32", "float64"]
-_KEPT_TABLES = 4
+# One for each stage of a two-stage run. A table takes as much memory as a few activations.
+_KEPT_TABLES = 2
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,8 @@ class RotaryTable:
     """Cosines and sines for every token and head.
 
     Attributes:
-        cos, sin: ``(B or 1, N, heads, head_dim / 2)``. Each head has its own slice of the frequencies:
-            the first ones turn slowly, the last ones fast.
+        cos, sin: ``(B, N, heads, head_dim / 2)``, B = 1 where all samples have the same positions. Each head
+            has its own slice of the frequencies: the first ones turn slowly, the last ones fast.
         pairing: Which elements of a head turn together: ``split`` takes i and i + head_dim / 2,
             ``interleaved`` 2i and 2i + 1.
     """
@@ -97,8 +98,6 @@ def rotary_table(
     middle = np.asarray(positions, dtype=np.float32)
     if middle.ndim == 4:
         middle = (middle[..., 0] + middle[..., 1]) / np.float32(2)
-    if (middle == middle[:1]).all():
-        middle = middle[:1]
     batch, axes, tokens = middle.shape
     ladder = frequency_ladder(width, axes, theta, precision)
     parts = [_axis(middle[:, axis], max_positions[axis], ladder, dtype) for axis in range(axes)]
@@ -124,7 +123,7 @@ def _axis(middle: np.ndarray, max_position: float, ladder: np.ndarray, dtype: mx
 
 
 class RotaryEmbedding:
-    """Rotary tables of one attention, the last few kept: positions stay the same from step to step."""
+    """Rotary tables of one attention, the last two kept: positions stay the same from step to step."""
 
     def __init__(
         self,
@@ -145,6 +144,8 @@ class RotaryEmbedding:
     def __call__(self, positions: mx.array | np.ndarray, dtype: mx.Dtype) -> RotaryTable:
         """The table of these positions, as ``rotary_table`` makes it."""
         host = np.ascontiguousarray(np.asarray(positions, dtype=np.float32))
+        if (host == host[:1]).all():
+            host = host[:1]
         key = (hashlib.sha256(host).digest(), host.shape, dtype)
         if key not in self._tables:
             self._tables[key] = rotary_table(host, dtype=dtype, **self._settings)

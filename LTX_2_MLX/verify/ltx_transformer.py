@@ -5,6 +5,7 @@ import re
 import mlx.core as mx
 
 from LTX_2_MLX.checkpoints.load import load
+from LTX_2_MLX.models.ltx.text_features import TextFeatures
 from LTX_2_MLX.models.ltx.transformer import Perturbation, StreamInput, Transformer
 from LTX_2_MLX.verify import Outputs, component
 from LTX_2_MLX.verify.case import Case
@@ -56,3 +57,16 @@ def _bypassed(case: Case, stream: str) -> set[int]:
         rf"{stream} self-attention (?:bypassed )?in blocks? (\d+(?:(?:, | and )\d+)*)", case.spec["notes"]
     )
     return {int(number) for number in re.findall(r"\d+", named.group(1))} if named else set()
+
+
+@component("ltx2/text_connector")
+def text_connector(case: Case) -> Outputs:
+    """Hidden states to features and contexts."""
+    network = load(TextFeatures, case.checkpoint(), dtype=mx.float32)
+    states, mask = mx.array(case.inputs()["hidden_states"]), mx.array(case.inputs()["attention_mask"])
+    features, contexts = network.features(states, mask), network(states, mask)
+    outputs: Outputs = {"context_mask": mx.ones_like(mask)}
+    for name, feature, context in zip(_STREAMS, features, contexts, strict=True):
+        if context is not None:
+            outputs |= {f"{name}_features": feature, f"{name}_context": context}
+    return outputs

@@ -12,7 +12,7 @@ from LTX_2_MLX.layers.embedding import ModulationRows, TimestepModulation, disti
 from LTX_2_MLX.layers.norm import layer_norm, modulate
 from LTX_2_MLX.layers.rope import RotaryEmbedding
 from LTX_2_MLX.models.ltx.transformer_block import Skips, Stream, TransformerBlock
-from LTX_2_MLX.models.ltx.transformer_config import PREFIX, StreamConfig, TransformerConfig
+from LTX_2_MLX.models.ltx.transformer_config import PREFIX, StreamConfig, TransformerConfig, layer_name
 
 
 @dataclass(frozen=True)
@@ -232,9 +232,28 @@ class Transformer(nn.Module):
         name = published.removeprefix(PREFIX)
         if match := re.fullmatch(r"transformer_blocks\.(\d+)\.(\w+)(.*)", name):
             number, part, rest = match.groups()
-            return f"blocks.{number}.{_renamed(part, _BLOCK_PARTS)}{_LAYER.sub(_layer, rest)}"
+            return f"blocks.{number}.{_renamed(part, _BLOCK_PARTS)}{layer_name(rest)}"
         part, dot, rest = name.partition(".")
         return f"{_renamed(part, _END_PARTS)}{dot}{rest.removeprefix('emb.timestep_embedder.')}"
+
+
+def evaluate_each(blocks: int = 1) -> Callable[[int, tuple[mx.array, ...]], None]:
+    """An ``on_block`` that starts evaluation after every ``blocks`` blocks, while the one before still runs.
+
+    At most two such groups are in flight, which bounds memory and keeps command buffers short enough for
+    the watchdog of macOS.
+    """
+    running: list[tuple[mx.array, ...]] = []
+
+    def on_block(number: int, tokens: tuple[mx.array, ...]) -> None:
+        if (number + 1) % blocks:
+            return
+        mx.async_eval(*tokens)
+        running.append(tokens)
+        if len(running) > 1:
+            mx.eval(*running.pop(0))
+
+    return on_block
 
 
 def _log_weights(weights: mx.array, dtype: mx.Dtype) -> mx.array:
@@ -277,12 +296,6 @@ _END_PARTS = {
     "av_ca_audio_scale_shift_adaln_single": "audio.exchange_adaln",
     "av_ca_v2a_gate_adaln_single": "audio.exchange_gate_adaln",
 }
-_LAYERS = {".to_out.0.": ".to_out.", ".net.0.proj.": ".project_in.", ".net.2.": ".project_out."}
-_LAYER = re.compile("|".join(map(re.escape, _LAYERS)))
-
-
-def _layer(match: re.Match) -> str:
-    return _LAYERS[match.group()]
 
 
 def _renamed(part: str, parts: dict[str, str]) -> str:

@@ -8,6 +8,8 @@ from LTX_2_MLX.models.interfaces import Header
 from LTX_2_MLX.models.ltx.config_section import ConfigSection
 
 PREFIX = "model.diffusion_model."
+# Published places inside an attention or feed-forward layer, by the attributes that hold them here.
+_LAYER_PARTS = {".to_out.0.": ".to_out.", ".net.0.proj.": ".project_in.", ".net.2.": ".project_out."}
 
 # Fields with one supported value; the network is built for it.
 _FIXED = {
@@ -71,6 +73,13 @@ def rotary_settings(section: ConfigSection) -> tuple[Pairing, Precision]:
     pairing = section.choice("rope_type", ("split", "interleaved"), "split")
     exact = section.choice("frequencies_precision", ("float64", "float32"), "float32")
     return pairing, exact
+
+
+def layer_name(published: str) -> str:
+    """A parameter's path in its attention or feed-forward layer: ``.net.0.proj.weight`` to ``.project_in.weight``."""
+    for theirs, ours in _LAYER_PARTS.items():
+        published = published.replace(theirs, ours)
+    return published
 
 
 @dataclass(frozen=True)
