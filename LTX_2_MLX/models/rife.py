@@ -1,0 +1,242 @@
+"""Two frames to the one between them: IFNet of RIFE 4.22.lite. Knows nothing of clips, cuts or files.
+
+Flow is estimated from coarse to fine by four blocks. Each sees both frames pulled together by the flow so far, at
+an eighth, a quarter, half and all of their size.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from LTX_2_MLX.errors import RequestError
+from LTX_2_MLX.models.interfaces import Header
+from LTX_2_MLX.ops.resize import resize
+from LTX_2_MLX.ops.shuffle import pixel_shuffle
+from LTX_2_MLX.ops.warp import sample_bilinear, warp
+
+# One estimate: two flows (x, y), a mask, features for the next block.
+_FLOW, _MASK, _FEATURES = 4, 1, 8
+_ESTIMATE = _FLOW + _MASK + _FEATURES
+# The blocks' sizes relative to the frame are the inverse of these.
+_BLOCK_SCALES = (8, 4, 2, 1)
+SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)
+# Tensors that only training used, left in some published files.
+_TRAINING_ONLY = ("teacher.", "caltime.")
+
+
+@dataclass(frozen=True)
+class IFNetConfig:
+    """Sizes of the network, read from names and shapes.
+
+    Attributes:
+        block_channels: Width of each block, coarse to fine.
+        num_residuals: Residual convolutions in a block (``num_resconv``).
+        encoder_width: Channels inside the encoder of frames.
+        encoder_channels: Features that it gives (``encode_channels``).
+    """
+
+    block_channels: tuple[int, ...] = (192, 128, 64, 32)
+    num_residuals: int = 8
+    encoder_width: int = 16
+    encoder_channels: int = 4
+
+    @classmethod
+    def from_header(cls, header: Header) -> "IFNetConfig | None":
+        """The published sizes if this is RIFE 4.22.lite, else None."""
+        shapes = {name.removeprefix("module."): info.shape for name, info in header.tensors.items()}
+        config = cls()
+        blocks = range(len(config.block_channels))
+        signs = {f"block{i}.conv0.1.0.weight": (c, c // 2, 3, 3) for i, c in zip(blocks, config.block_channels)}  # noqa: B905
+        signs["encode.cnn3.weight"] = (config.encoder_width, config.encoder_channels, 4, 4)
+        signs[f"block0.convblock.{config.num_residuals - 1}.beta"] = (1, config.block_channels[0], 1, 1)
+        return config if all(shapes.get(name) == shape for name, shape in signs.items()) else None
+
+
+class IFNet(nn.Module):
+    """Frame at a place between two frames.
+
+    Shape:
+        first, second ``(B, H, W, 3)`` in [0, 1] -> ``(B, H, W, 3)``, about [0, 1], not clamped.
+
+    Source: sgl-project/sglang, python/sglang/multimodal_gen/runtime/postprocess/rife_interpolator.py at 0bfc0102;
+    HolyWu/vs-rife, vsrife/IFNet_HDv3_v4_22_lite.py at 2a7f2c8d (same network).
+    """
+
+    Config = IFNetConfig
+
+    def __init__(self, config: IFNetConfig):
+        super().__init__()
+        pair = 2 * (3 + config.encoder_channels) + 1
+        self.encode = FrameEncoder(config)
+        for i, channels in enumerate(config.block_channels):
+            inputs = pair if i == 0 else pair + _MASK + _FEATURES + _FLOW
+            setattr(self, f"block{i}", FlowBlock(inputs, channels, config.num_residuals))
+        self.blocks_used = len(config.block_channels)
+
+    def __call__(self, first: mx.array, second: mx.array, fraction: float = 0.5, *, scale: float = 1.0) -> mx.array:
+        """The frame at ``fraction``, 0 to 1. A ``scale`` below 1 finds larger motion at less cost."""
+        height, width = first.shape[1:3]
+        first, second = pad_for(first, scale), pad_for(second, scale)
+        return self.between(self.seen(first), self.seen(second), fraction, scale)[:, :height, :width]
+
+    def seen(self, frames: mx.array) -> mx.array:
+        """Padded frames with the encoder's features behind their colours, ``(B, H, W, 3 + 4)``.
+
+        A frame's features serve the pairs before and after it.
+        """
+        return mx.concatenate([frames, self.encode(frames)], axis=-1)
+
+    def between(self, first: mx.array, second: mx.array, fraction: float, scale: float) -> mx.array:
+        """The frame at ``fraction`` between two results of ``seen``, at their padded size."""
+        *_, (flow, mask) = self.estimates(first, second, fraction, scale)
+        share = mx.sigmoid(resize(mask, *first.shape[1:3]))
+        from_first = warp(first[..., :3], flow[..., :2])
+        from_second = warp(second[..., :3], flow[..., 2:])
+        return from_second + (from_first - from_second) * share
+
+    def estimates(
+        self, first: mx.array, second: mx.array, fraction: float, scale: float
+    ) -> Iterator[tuple[mx.array, mx.array]]:
+        """What each block ends with: flow ``(B, H, W, 4)`` in pixels, and mask ``(B, h, w, 1)`` at the block's size.
+
+        The flow holds x and y for the first frame, then for the second; the mask is before its sigmoid.
+        """
+        height, width = first.shape[1:3]
+        flow = carried = None
+        for i in range(self.blocks_used):
+            block_scale = _BLOCK_SCALES[i] / scale
+            pair = self._pulled_together(first, second, flow, block_scale)
+            size = pair[0].shape[1:3]
+            plane = mx.full((first.shape[0], *size, 1), fraction, dtype=first.dtype)
+            inputs = [*pair, plane]
+            if flow is not None:
+                inputs += [carried, _reduce(flow, block_scale) / block_scale]
+            estimate = self[f"block{i}"](mx.concatenate(inputs, axis=-1))
+            change = resize(estimate[..., :_FLOW], height, width) * block_scale
+            flow = change if flow is None else flow + change
+            rest = estimate[..., _FLOW:]
+            yield flow, rest[..., :_MASK]
+            carried = _twice(rest, block_scale, height, width)
+
+    def _pulled_together(self, first, second, flow, block_scale) -> list[mx.array]:
+        if flow is None:
+            first, second = _reduce(first, block_scale), _reduce(second, block_scale)
+        else:
+            first = _warp_reduced(first, flow[..., :2], block_scale)
+            second = _warp_reduced(second, flow[..., 2:], block_scale)
+        return [first[..., :3], second[..., :3], first[..., 3:], second[..., 3:]]
+
+    @staticmethod
+    def parameter_name(published: str) -> str | None:
+        """Names stand behind ``module.`` in the published file; tensors that only training used are left out."""
+        name = published.removeprefix("module.")
+        return None if name.startswith(_TRAINING_ONLY) else name
+
+
+class FrameEncoder(nn.Module):
+    """Features of one frame at its own size: ``(B, H, W, 3)`` -> ``(B, H, W, 4)``."""
+
+    def __init__(self, config: IFNetConfig):
+        super().__init__()
+        width = config.encoder_width
+        self.cnn0 = nn.Conv2d(3, width, 3, stride=2, padding=1)
+        self.cnn1 = nn.Conv2d(width, width, 3, padding=1)
+        self.cnn2 = nn.Conv2d(width, width, 3, padding=1)
+        self.cnn3 = nn.ConvTranspose2d(width, config.encoder_channels, 4, stride=2, padding=1)
+
+    def __call__(self, frames: mx.array) -> mx.array:
+        hidden = frames
+        for convolution in (self.cnn0, self.cnn1, self.cnn2):
+            hidden = _leaky(convolution(hidden))
+        return self.cnn3(hidden)
+
+
+class FlowBlock(nn.Module):
+    """One estimate at one size: ``(B, h, w, inputs)`` -> ``(B, h, w, 13)``; h and w are multiples of 4."""
+
+    def __init__(self, inputs: int, channels: int, num_residuals: int):
+        super().__init__()
+        # Published as two sequences of one convolution each, hence the lists.
+        self.conv0 = [
+            [nn.Conv2d(inputs, channels // 2, 3, stride=2, padding=1)],
+            [nn.Conv2d(channels // 2, channels, 3, stride=2, padding=1)],
+        ]
+        self.convblock = [ScaledResidual(channels) for _ in range(num_residuals)]
+        self.lastconv = [nn.ConvTranspose2d(channels, 4 * _ESTIMATE, 4, stride=2, padding=1)]
+
+    def __call__(self, x: mx.array) -> mx.array:
+        for (convolution,) in self.conv0:
+            x = _leaky(convolution(x))
+        for residual in self.convblock:
+            x = residual(x)
+        return pixel_shuffle(self.lastconv[0](x), 2)
+
+
+class ScaledResidual(nn.Module):
+    """A convolution scaled per channel and added to its input; the activation comes last."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.beta = mx.ones((1, channels, 1, 1))
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return _leaky(self.conv(x) * self.beta.reshape(-1) + x)
+
+
+def padding_multiple(scale: float) -> int:
+    """What the sides of a padded frame are multiples of: the coarsest block reduces by 8 / scale and then by 4.
+
+    Raises:
+        RequestError: If the scale is not one of ``SCALES``.
+    """
+    if scale not in SCALES:
+        raise RequestError(f"The scale of frame interpolation is {scale}, it can be {', '.join(map(str, SCALES))}.")
+    return max(32, int(32 / scale))
+
+
+def pad_for(frames: mx.array, scale: float) -> mx.array:
+    """Frames ``(B, H, W, C)`` with zeros below and to the right, up to the multiple that ``scale`` needs."""
+    multiple = padding_multiple(scale)
+    below, right = (-size % multiple for size in frames.shape[1:3])
+    return mx.pad(frames, [(0, 0), (0, below), (0, right), (0, 0)]) if below or right else frames
+
+
+def _leaky(x: mx.array) -> mx.array:
+    return mx.maximum(x, 0.2 * x)
+
+
+def _reduce(x: mx.array, block_scale: float) -> mx.array:
+    """``x`` at a block's size (larger than the frame's where ``block_scale`` is below 1)."""
+    height, width = x.shape[1:3]
+    return resize(x, int(height / block_scale), int(width / block_scale))
+
+
+def _twice(x: mx.array, block_scale: float, height: int, width: int) -> mx.array:
+    """A block's estimate at the next block's size, which is twice its own.
+
+    The reference goes by way of the frame's size. Where that is not smaller than the block's, the detour changes
+    nothing: the two pixels which the way down takes the mean of lie on one straight line.
+    """
+    if block_scale < 1:
+        x = resize(x, height, width)
+    return resize(x, *(int(2 * size / block_scale) for size in (height, width)))
+
+
+def _warp_reduced(pixels: mx.array, flow: mx.array, block_scale: float) -> mx.array:
+    """``pixels`` pulled along ``flow`` at a block's size.
+
+    A reduction by 4 or more takes the mean of the 2 x 2 pixels in the middle of each cell, so only those are sampled.
+    """
+    step = int(block_scale)
+    if step <= 2:
+        return _reduce(warp(pixels, flow), block_scale)
+    batch, height, width = pixels.shape[:3]
+    middle = slice(step // 2 - 1, step // 2 + 1)
+    cells = flow.reshape(batch, height // step, step, width // step, step, 2)[:, :, middle, :, middle]
+    columns = mx.arange(width, dtype=mx.float32).reshape(-1, step)[:, middle]
+    rows = mx.arange(height, dtype=mx.float32).reshape(-1, step)[:, middle][..., None, None]
+    sampled = sample_bilinear(pixels, cells[..., 0] + columns, cells[..., 1] + rows)
+    return sampled.mean(axis=(2, 4))

@@ -1,0 +1,205 @@
+"""Frames to frames of 1, 2, 4 or 8 times the size, by Real-ESRGAN's large network. Knows nothing of tiles or files.
+
+Three generations of published names mean the same network; all are read.
+"""
+
+import re
+from dataclasses import dataclass
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from LTX_2_MLX.errors import CheckpointError
+from LTX_2_MLX.models.interfaces import Header, TensorInfo
+from LTX_2_MLX.ops.shuffle import pixel_unshuffle
+
+_WRAPPERS = re.compile(r"^(module|netG)\.")
+# Names of 2018's training code: RRDB_trunk.0.RDB1.conv1, trunk_conv, upconv1, HRconv.
+_TRUNK_NAMES = [
+    (re.compile(r"^RRDB_trunk\.(\d+)\.RDB(\d)\.conv(\d)\."), r"body.\1.rdb\2.conv\3."),
+    (re.compile(r"^trunk_conv\."), "conv_body."),
+    (re.compile(r"^upconv(\d)\."), r"conv_up\1."),
+    (re.compile(r"^HRconv\."), "conv_hr."),
+]
+# Names of the first release count layers: model.1.sub.0.RDB1.conv1.0. What a number means depends on how many
+# there are.
+_COUNTED_BLOCK = re.compile(r"^model\.1\.sub\.(\d+)\.RDB(\d)\.conv(\d)\.0\.")
+_COUNTED_LAYER = re.compile(r"^model\.(1\.sub\.)?(\d+)\.(weight|bias)$")
+
+
+@dataclass(frozen=True)
+class RRDBNetConfig:
+    """Sizes of a large network; published files tell them by names and shapes alone.
+
+    Attributes:
+        num_features: Channels between dense blocks (``num_feat``).
+        num_blocks: Residual-in-residual blocks (``num_block``).
+        growth: Channels that each convolution of a dense block adds (``num_grow_ch``).
+        unshuffle: Pixels along each axis folded into channels first; a network of factor 2 is one of 4 with this at 2.
+        doublings: Times that features are doubled in size.
+    """
+
+    num_features: int = 64
+    num_blocks: int = 23
+    growth: int = 32
+    unshuffle: int = 1
+    doublings: int = 2
+
+    @classmethod
+    def from_header(cls, header: Header) -> "RRDBNetConfig | None":
+        """Sizes read from the tensors, or None if this is another network.
+
+        Raises:
+            CheckpointError: If it is a relative of the network with other layers or channels.
+        """
+        tensors = modern_names({_WRAPPERS.sub("", name): info for name, info in header.tensors.items()})
+        first, dense = tensors.get("conv_first.weight"), tensors.get("body.0.rdb1.conv1.weight")
+        if first is None or dense is None:
+            return None
+        if plus := sorted(name for name in tensors if "conv1x1" in name):
+            raise CheckpointError(
+                f"This is ESRGAN+, whose dense blocks have extra layers ({plus[0]}); use an ESRGAN file."
+            )
+        folded = {3: 1, 12: 2, 48: 4}.get(first.shape[1])
+        if folded is None:
+            raise CheckpointError(
+                f"conv_first.weight takes {first.shape[1]} channels, expected 3, 12 or 48: colour pictures, whole or "
+                f"folded by 2 or 4."
+            )
+        return cls(
+            num_features=first.shape[0],
+            num_blocks=len({name.split(".")[1] for name in tensors if name.startswith("body.")}),
+            growth=dense.shape[0],
+            unshuffle=folded,
+            doublings=sum(f"conv_up{i}.weight" in tensors for i in (1, 2, 3)),
+        )
+
+
+class RRDBNet(nn.Module):
+    """Upscale frames, each by itself.
+
+    Shape:
+        frames ``(B, H, W, 3)`` in [0, 1], H and W multiples of ``multiple`` ->
+        ``(B, scale * H, scale * W, 3)``, about [0, 1], not clamped.
+
+    Source: XPixelGroup/BasicSR, basicsr/archs/rrdbnet_arch.py at 8d56e3a0; the third doubling:
+    ai-forever/Real-ESRGAN, RealESRGAN/rrdbnet_arch.py at 362a0316; old names: chaiNNer-org/spandrel,
+    libs/spandrel/spandrel/architectures/ESRGAN at b0c3eb2d.
+    """
+
+    Config = RRDBNetConfig
+
+    def __init__(self, config: RRDBNetConfig):
+        super().__init__()
+        width = config.num_features
+        self.conv_first = _convolution(3 * config.unshuffle**2, width)
+        self.body = [ResidualInResidual(width, config.growth) for _ in range(config.num_blocks)]
+        self.conv_body = _convolution(width, width)
+        for i in range(config.doublings):
+            setattr(self, f"conv_up{i + 1}", _convolution(width, width))
+        self.conv_hr = _convolution(width, width)
+        self.conv_last = _convolution(width, 3)
+        self.multiple = config.unshuffle
+        self.doublings = config.doublings
+        self.scale = 2**config.doublings // config.unshuffle
+        # Input pixels to each side that an output pixel depends on: five in each of three dense blocks, four around.
+        self.reach = (15 * config.num_blocks + 4) * config.unshuffle
+
+    def __call__(self, frames: mx.array) -> mx.array:
+        features = self.conv_first(pixel_unshuffle(frames, self.multiple))
+        hidden = features
+        for block in self.body:
+            hidden = block(hidden)
+        hidden = features + self.conv_body(hidden)
+        for i in range(self.doublings):
+            hidden = _leaky(self[f"conv_up{i + 1}"](_nearest_doubled(hidden)))
+        return self.conv_last(_leaky(self.conv_hr(hidden)))
+
+    @staticmethod
+    def parameter_name(published: str) -> str | None:
+        """Names without training wrappers; the file holds nothing else, so every name is one of ours or wrong."""
+        return _WRAPPERS.sub("", published)
+
+    @staticmethod
+    def prepare(weights: dict[str, mx.array]) -> dict[str, mx.array]:
+        """Weights under the names of today, whichever generation they came in."""
+        return modern_names(weights)
+
+
+class ResidualInResidual(nn.Module):
+    """Three dense blocks in a row, added to their input at a fifth: ``(B, H, W, C)`` -> the same."""
+
+    def __init__(self, width: int, growth: int):
+        super().__init__()
+        self.rdb1 = DenseBlock(width, growth)
+        self.rdb2 = DenseBlock(width, growth)
+        self.rdb3 = DenseBlock(width, growth)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return 0.2 * self.rdb3(self.rdb2(self.rdb1(x))) + x
+
+
+class DenseBlock(nn.Module):
+    """Five convolutions, each over everything before it, added at a fifth: ``(B, H, W, C)`` -> the same."""
+
+    def __init__(self, width: int, growth: int):
+        super().__init__()
+        for i in range(4):
+            setattr(self, f"conv{i + 1}", _convolution(width + i * growth, growth))
+        self.conv5 = _convolution(width + 4 * growth, width)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """The concatenation is never made: what one input adds to all later convolutions is one convolution."""
+        convolutions = [self[f"conv{i + 1}"] for i in range(5)]
+        sums = [convolution.bias for convolution in convolutions]
+        part, start = x, 0
+        for i in range(5):
+            stop = start + part.shape[-1]
+            later = mx.concatenate([c.weight[..., start:stop] for c in convolutions[i:]])
+            added = mx.split(mx.conv2d(part, later, padding=1), _edges(convolutions[i:]), axis=-1)
+            sums[i:] = [total + more for total, more in zip(sums[i:], added, strict=True)]
+            part, start = _leaky(sums[i]), stop
+        return 0.2 * sums[4] + x
+
+
+def _edges(convolutions: list[nn.Conv2d]) -> list[int]:
+    """Where the outputs of ``convolutions`` begin when they are laid side by side, but for the first."""
+    edges = [0]
+    for convolution in convolutions[:-1]:
+        edges.append(edges[-1] + convolution.weight.shape[0])
+    return edges[1:]
+
+
+def modern_names(tensors: dict[str, TensorInfo] | dict[str, mx.array]) -> dict:
+    """The same tensors under today's names."""
+    if "model.0.weight" in tensors and "model.1.sub.0.RDB1.conv1.0.weight" in tensors:
+        return _named_layers(tensors)
+    for pattern, today in _TRUNK_NAMES:
+        tensors = {pattern.sub(today, name): value for name, value in tensors.items()}
+    return tensors
+
+
+def _named_layers(tensors: dict) -> dict:
+    """Counted layers by name: the first, those that double, the last two; in the body the one after the blocks."""
+    numbers = sorted({int(m[2]) for name in tensors if (m := _COUNTED_LAYER.match(name)) and not m[1]})
+    doubling = [f"conv_up{i + 1}" for i in range(len(numbers) - 3)]
+    outer = dict(zip(numbers, ["conv_first", *doubling, "conv_hr", "conv_last"], strict=False))
+
+    def today(name: str) -> str:
+        if match := _COUNTED_LAYER.match(name):
+            return f"{'conv_body' if match[1] else outer.get(int(match[2]), match[2])}.{match[3]}"
+        return _COUNTED_BLOCK.sub(r"body.\1.rdb\2.conv\3.", name)
+
+    return {today(name): value for name, value in tensors.items()}
+
+
+def _convolution(inputs: int, outputs: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, padding=1)
+
+
+def _leaky(x: mx.array) -> mx.array:
+    return mx.maximum(x, 0.2 * x)
+
+
+def _nearest_doubled(x: mx.array) -> mx.array:
+    return mx.repeat(mx.repeat(x, 2, axis=1), 2, axis=2)

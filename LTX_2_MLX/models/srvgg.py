@@ -1,0 +1,100 @@
+"""Frames to frames of 2 to 4 times the size, by the compact Real-ESRGAN network. Knows nothing of tiles or files."""
+
+import re
+from dataclasses import dataclass
+from itertools import pairwise
+from math import isqrt
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from LTX_2_MLX.errors import CheckpointError
+from LTX_2_MLX.models.interfaces import Header
+from LTX_2_MLX.ops.shuffle import pixel_shuffle
+
+# Training wrappers that some published files keep before every name.
+_WRAPPERS = re.compile(r"^(module|netG)\.")
+
+
+@dataclass(frozen=True)
+class SRVGGConfig:
+    """Sizes of a compact network; published files tell them by names and shapes alone.
+
+    Attributes:
+        num_features: Channels inside (``num_feat``).
+        num_convolutions: Convolutions between the first and the last (``num_conv``).
+        scale: Factor of the output's sides (``upscale``).
+    """
+
+    num_features: int
+    num_convolutions: int
+    scale: int
+
+    @classmethod
+    def from_header(cls, header: Header) -> "SRVGGConfig | None":
+        """Sizes read from the tensors, or None if this is another network.
+
+        Raises:
+            CheckpointError: If the last convolution's channels are no scale.
+        """
+        shapes = {_WRAPPERS.sub("", name): info.shape for name, info in header.tensors.items()}
+        if "conv_first.weight" in shapes or len(shapes.get("body.0.weight", ())) != 4 or "body.1.weight" not in shapes:
+            return None
+        last = max(int(match[1]) for name in shapes if (match := re.fullmatch(r"body\.(\d+)\.weight", name)))
+        channels = shapes[f"body.{last}.weight"][0]
+        scale = isqrt(channels // 3)
+        if last < 2 or last % 2 or 3 * scale * scale != channels:
+            raise CheckpointError(
+                f"The last convolution body.{last}.weight gives {channels} channels, but a compact network ends with "
+                f"3 * scale * scale channels at an even number. Is it another kind of upscaler?"
+            )
+        return cls(num_features=shapes["body.0.weight"][0], num_convolutions=(last - 2) // 2, scale=scale)
+
+
+class SRVGG(nn.Module):
+    """Upscale frames, each by itself: convolutions at input size, then the difference to repeated pixels.
+
+    Shape:
+        frames ``(B, H, W, 3)`` in [0, 1] -> ``(B, scale * H, scale * W, 3)``, about [0, 1], not clamped.
+
+    Source: xinntao/Real-ESRGAN, realesrgan/archs/srvgg_arch.py at a4abfb2979.
+    """
+
+    Config = SRVGGConfig
+    # Sides of the input must be multiples of this.
+    multiple = 1
+
+    def __init__(self, config: SRVGGConfig):
+        super().__init__()
+        widths = [3] + [config.num_features] * (config.num_convolutions + 1)
+        layers: list[nn.Module] = []
+        for inputs, outputs in pairwise(widths):
+            layers += [nn.Conv2d(inputs, outputs, 3, padding=1), PReLU(outputs)]
+        self.body = [*layers, nn.Conv2d(widths[-1], 3 * config.scale**2, 3, padding=1)]
+        self.scale = config.scale
+        # Input pixels to each side that an output pixel depends on.
+        self.reach = config.num_convolutions + 2
+
+    def __call__(self, frames: mx.array) -> mx.array:
+        hidden = frames
+        for layer in self.body:
+            hidden = layer(hidden)
+        # A copy of the pixel for each of the places that the shuffle gives it: nearest upsampling.
+        base = mx.repeat(frames, self.scale**2, axis=-1)
+        return pixel_shuffle(hidden + base, self.scale)
+
+    @staticmethod
+    def parameter_name(published: str) -> str | None:
+        """The file holds nothing else, so every name is one of ours or wrong."""
+        return _WRAPPERS.sub("", published)
+
+
+class PReLU(nn.Module):
+    """Scale negative values by one slope per channel, whose sign and size are free."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.weight = mx.zeros((channels,))
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return mx.where(x >= 0, x, x * self.weight)
