@@ -1,14 +1,17 @@
 """One model's turn: load, work, evaluate, free. Reports seconds and peak memory of each stage."""
 
+import dataclasses
 import gc
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import mlx.core as mx
 
+from LTX_2_MLX.runtime.memory import peak_process_bytes
 from LTX_2_MLX.runtime.progress import Progress, SilentProgress
 
 Model = TypeVar("Model")
@@ -17,35 +20,57 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class StageReport:
-    """What one stage took: wall-clock seconds and the peak of MLX's active memory in it."""
+    """What one stage took.
+
+    Attributes:
+        name: The stage.
+        seconds: Wall-clock seconds of its own: neither those of a stage that worked inside it, nor those in which
+            the consumer of a stream had the turn.
+        peak_bytes: Peak of MLX's active memory while the stage was open.
+        process_bytes: Peak of the whole process's resident memory up to the stage's end.
+    """
 
     name: str
     seconds: float
     peak_bytes: int
+    process_bytes: int
+
+
+@dataclass
+class _OpenStage:
+    name: str
+    seconds: float = 0.0
+    peak_bytes: int = 0
 
 
 class StageRunner:
     """Runs stages one after another, so that each model is gone before the next one comes.
 
+    Streams may be open at the same time as other stages: frames are made as the next stage asks for them.
+
     Attributes:
         progress: Hears of stages and steps; silent unless given.
-        reports: One entry per finished stage, in order.
+        reports: One entry per finished stage, in order of finishing.
     """
 
     def __init__(self, progress: Progress | None = None):
         self.progress = progress or SilentProgress()
         self.reports: list[StageReport] = []
+        self._open: list[_OpenStage] = []
+        self._turns: list[_OpenStage] = []
+        self._since = time.perf_counter()
 
     def run(self, name: str, load: Callable[[], Model], work: Callable[[Model], Result]) -> Result:
-        """``work(load())``, evaluated; the model is freed before this returns.
+        """``work(load())``, evaluated; the model is freed before this returns or raises.
 
-        A lazy result would keep the whole model alive, hence the evaluation.
+        A lazy result would keep the whole model alive, hence the evaluation: of arrays in lists, tuples,
+        dictionaries and dataclasses.
         """
-        with self._stage(name):
+        with self._stage(name) as stage, self._turn(stage):
             model = load()
             try:
                 result = work(model)
-                mx.eval(result)
+                mx.eval(arrays_in(result))
                 return result
             finally:
                 del model
@@ -57,29 +82,87 @@ class StageRunner:
 
         The model is freed when the items end, or when the consumer stops early and closes the iterator.
         """
-        with self._stage(name):
-            model = load()
-            items = work(model)
-            del model
+        with self._stage(name) as stage:
+            with self._turn(stage):
+                items = iter(work(load()))
             try:
-                for item in items:
-                    mx.eval(item)
+                while True:
+                    with self._turn(stage):
+                        item = next(items, _END)
+                        mx.eval(arrays_in(item))
+                    if item is _END:
+                        return
                     yield item
+                    # The consumer may have kept it; this frame does not.
+                    del item
             finally:
                 if hasattr(items, "close"):
                     items.close()
                 del items
 
     @contextmanager
-    def _stage(self, name: str) -> Iterator[None]:
-        mx.reset_peak_memory()
-        start = time.perf_counter()
+    def _stage(self, name: str) -> Iterator[_OpenStage]:
+        self._note_peak()
+        stage = _OpenStage(name)
+        self._open.append(stage)
         self.progress.begin(name)
         try:
-            yield
+            yield stage
+        except BaseException as error:
+            _forget_locals(error)
+            raise
         finally:
             # Reference cycles in a module would keep its weights until the collector happens to run.
             gc.collect()
             mx.clear_cache()
+            self._note_peak()
+            self._open.remove(stage)
             self.progress.end(name)
-        self.reports.append(StageReport(name, time.perf_counter() - start, mx.get_peak_memory()))
+            self.reports.append(StageReport(name, stage.seconds, stage.peak_bytes, peak_process_bytes()))
+
+    @contextmanager
+    def _turn(self, stage: _OpenStage) -> Iterator[None]:
+        """Time counts for ``stage`` until this ends or another stage has the turn inside it."""
+        self._charge()
+        self._turns.append(stage)
+        try:
+            yield
+        finally:
+            self._charge()
+            self._turns.pop()
+
+    def _charge(self) -> None:
+        now = time.perf_counter()
+        if self._turns:
+            self._turns[-1].seconds += now - self._since
+        self._since = now
+
+    def _note_peak(self) -> None:
+        """Credit MLX's peak since the last call to every open stage; it is one counter for all of them."""
+        peak = mx.get_peak_memory()
+        for stage in self._open:
+            stage.peak_bytes = max(stage.peak_bytes, peak)
+        mx.reset_peak_memory()
+
+
+_END: Any = object()
+
+
+def _forget_locals(error: BaseException | None) -> None:
+    """Clear the local variables of finished frames that an error holds on to: the model is one of them."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+
+
+def arrays_in(value: Any) -> list[mx.array]:
+    """Every array in a value made of lists, tuples, dictionaries and dataclasses."""
+    if isinstance(value, mx.array):
+        return [value]
+    if isinstance(value, dict):
+        return [array for item in value.values() for array in arrays_in(item)]
+    if isinstance(value, list | tuple):
+        return [array for item in value for array in arrays_in(item)]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return [array for field in dataclasses.fields(value) for array in arrays_in(getattr(value, field.name))]
+    return []

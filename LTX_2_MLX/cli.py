@@ -1,0 +1,208 @@
+"""What the commands share: option types, errors to a line and an exit code, progress, the closing report.
+
+Exit codes: 0 done; 1 the library failed; 2 the request, a file or the machine will not do; 130 Ctrl-C; 143 SIGTERM.
+"""
+
+import functools
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from LTX_2_MLX.errors import LTXError, MediaError, OutputError
+from LTX_2_MLX.media.output import check_writable
+from LTX_2_MLX.runtime.memory import machine_trouble, memory_limits
+from LTX_2_MLX.runtime.progress import JsonProgress, NotesOnly, Progress, TerminalProgress
+from LTX_2_MLX.runtime.runner import StageReport, StageRunner
+
+FAILED, REFUSED, INTERRUPTED, TERMINATED = 1, 2, 130, 143
+# Set to anything to see where an unexpected error comes from.
+TRACEBACK_VARIABLE = "LTX_2_MLX_TRACEBACK"
+
+
+class ProgressKind(StrEnum):
+    """How a command tells how far it is."""
+
+    bar = "bar"
+    json = "json"
+
+
+InputVideo = Annotated[
+    Path, typer.Argument(metavar="VIDEO", help="Video file: anything FFmpeg reads.", show_default=False)
+]
+Output = Annotated[
+    Path, typer.Option("--output", "-o", help="File to write; an existing one is replaced.", show_default=False)
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing but warnings and errors.")]
+ProgressOption = Annotated[
+    ProgressKind, typer.Option("--progress", help="Bars for people, or JSON lines on stderr for programs.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")]
+Force = Annotated[bool, typer.Option("--force", help="Go on where the preflight or the check of the output says no.")]
+Seed = Annotated[int, typer.Option("--seed", help="The same seed gives the same output.", min=0, max=2**32 - 1)]
+Crf = Annotated[float, typer.Option("--crf", help="Quality of the written film: 0 (best) to 51.", min=0, max=51)]
+Fp16 = Annotated[bool, typer.Option("--fp16", help="Compute in float16.")]
+Bf16 = Annotated[bool, typer.Option("--bf16", help="Compute in bfloat16.")]
+Fp32 = Annotated[bool, typer.Option("--fp32", help="Compute in float32.")]
+_WHERE = "path, catalogue name, repository id or repository:file"
+Weights = Annotated[str, typer.Option("--weights", help=f"LTX-2 checkpoint: {_WHERE}.")]
+TemporalWeights = Annotated[str, typer.Option("--temporal-weights", help=f"Temporal upscaler: {_WHERE}.")]
+SpatialUpscalerWeights = Annotated[
+    str, typer.Option("--spatial-upscaler-weights", help=f"Spatial upscaler, for two-stage: {_WHERE}.")
+]
+
+
+class Terminated(BaseException):
+    """SIGTERM. Not an ``Exception``, so that only the outermost frame catches it, as with Ctrl-C."""
+
+
+def run(main: Callable[..., Any]) -> None:
+    """Run a script's ``main`` as its command."""
+    app(main)()
+
+
+def app(main: Callable[..., Any]) -> typer.Typer:
+    """A script's ``main`` as a command whose errors are one line on stderr and an exit code."""
+    command = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+    @functools.wraps(main)
+    def guarded(*args: Any, **options: Any) -> Any:
+        with exit_codes():
+            return main(*args, **options)
+
+    command.command()(guarded)
+    return command
+
+
+@contextmanager
+def report(
+    output: Path | None = None,
+    *,
+    source: Path | None = None,
+    quiet: bool = False,
+    progress: ProgressKind = ProgressKind.bar,
+    wired_bytes: int | None = None,
+) -> Iterator[StageRunner]:
+    """A runner for one command's work; at the end, seconds and peak memory by stage.
+
+    Args:
+        output: Checked before anything else: its folder exists, can be written to, and it is not ``source``.
+        source: The file that is read, which must not be replaced.
+        quiet: No bars and no report.
+        progress: Bars or JSON lines.
+        wired_bytes: What the largest stage needs, where a plan says so.
+    """
+    voice = progress_for(quiet, progress)
+    with exit_codes(voice), memory_limits(wired_bytes):
+        if output is not None:
+            check_output(output, source)
+        runner, start = StageRunner(voice), time.perf_counter()
+        yield runner
+        _close(voice, runner.reports, time.perf_counter() - start, output)
+
+
+def progress_for(quiet: bool, kind: ProgressKind) -> Progress:
+    """Who hears of the work."""
+    if kind is ProgressKind.json:
+        return JsonProgress()
+    return NotesOnly() if quiet else TerminalProgress()
+
+
+def check_output(output: Path, source: Path | None = None) -> None:
+    """Raise ``MediaError`` unless ``output`` can be written and is not the file that is read."""
+    check_writable(output)
+    if source is not None and output.exists() and source.exists() and output.samefile(source):
+        raise MediaError(f"{output} is the input itself. Give --output another name.")
+
+
+@contextmanager
+def exit_codes(voice: Progress | None = None) -> Iterator[None]:
+    """Turn what goes wrong inside into one line on stderr and the command's exit code."""
+    try:
+        with _sigterm_raises():
+            yield
+    except LTXError as error:
+        _leave(voice, f"{type(error).__name__}: {error}", FAILED if isinstance(error, OutputError) else REFUSED)
+    except KeyboardInterrupt:
+        _leave(voice, "Interrupted; nothing half-written is left behind.", INTERRUPTED)
+    except Terminated:
+        _leave(voice, "Terminated; nothing half-written is left behind.", TERMINATED)
+    except (typer.Exit, typer.Abort, SystemExit):
+        raise
+    except BrokenPipeError:
+        # Whoever read our output has gone.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(FAILED) from None
+    except Exception as error:
+        if os.environ.get(TRACEBACK_VARIABLE):
+            raise
+        cure = machine_trouble(error)
+        text = cure or (
+            f"{type(error).__name__}: {error}. This is a fault of ours; run again with {TRACEBACK_VARIABLE}=1 "
+            f"to see where it comes from, and report it."
+        )
+        _leave(voice, text, FAILED)
+
+
+@contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def raise_terminated(*_: Any) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, raise_terminated)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _leave(voice: Progress | None, text: str, code: int) -> None:
+    if isinstance(voice, JsonProgress):
+        voice.say("error", text=text, code=code)
+    else:
+        Console(stderr=True, soft_wrap=True).print(" ".join(text.split()), highlight=False, markup=False)
+    raise typer.Exit(code)
+
+
+def _close(voice: Progress, reports: list[StageReport], seconds: float, output: Path | None) -> None:
+    if isinstance(voice, JsonProgress):
+        stages = [
+            {
+                "stage": r.name,
+                "seconds": round(r.seconds, 3),
+                "peak_bytes": r.peak_bytes,
+                "process_bytes": r.process_bytes,
+            }
+            for r in reports
+        ]
+        voice.say("report", stages=stages, seconds=round(seconds, 3), output=str(output) if output else None)
+    elif isinstance(voice, TerminalProgress):
+        for line in report_lines(reports, seconds):
+            voice.note(line)
+        if output is not None:
+            voice.note(f"Wrote {output}")
+
+
+def report_lines(reports: list[StageReport], seconds: float) -> list[str]:
+    """Seconds and peak memory by stage, a line each, and the whole run's."""
+    width = max((len(r.name) for r in reports), default=0)
+    lines = [f"{r.name:<{width}}  {r.seconds:8.1f} s  peak {_gib(r.peak_bytes)}" for r in reports]
+    whole = max((r.process_bytes for r in reports), default=0)
+    return [*lines, f"{seconds:.1f} s in all" + (f", process peak {_gib(whole)}" if whole else "")]
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.2f} GiB"

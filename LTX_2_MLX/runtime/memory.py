@@ -1,0 +1,98 @@
+"""How much memory this machine lends, and MLX's limits while a run lasts."""
+
+import os
+import resource
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import mlx.core as mx
+
+from LTX_2_MLX.errors import MemoryBudgetError
+
+GIB = 2**30
+# What the system and other programs need beside us: at least 4 GiB, on larger machines a sixth or so.
+_MIN_RESERVE_BYTES, _RESERVE_SHARE = 4 * GIB, 0.15
+_CACHE_LIMIT_BYTES = GIB
+# What MLX, Metal and the C++ runtime say when memory has run out or the GPU was taken away.
+_OUT_OF_MEMORY = (
+    "attempting to allocate",
+    "unable to allocate",
+    "insufficient memory",
+    "out of memory",
+    "outofmemory",
+    "bad_alloc",
+    "maximum allowed buffer size",
+    "cannot allocate memory",
+)
+_WATCHDOG = ("impacting interactivity", "caused gpu timeout", "gpu hang", "command buffer execution failed")
+
+
+def total_bytes() -> int:
+    """Memory of this machine: unified on a Mac, that of the device elsewhere."""
+    if mx.default_device() == mx.gpu:
+        return int(mx.device_info()["memory_size"])
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def budget_bytes(limit_gib: float | None = None) -> int:
+    """What a run may use: a user's limit, or the machine's memory less a reserve for the system."""
+    total = total_bytes()
+    if limit_gib is not None:
+        return int(limit_gib * GIB)
+    budget = total - max(_MIN_RESERVE_BYTES, int(total * _RESERVE_SHARE))
+    if mx.metal.is_available():
+        budget = min(budget, int(mx.device_info()["max_recommended_working_set_size"]))
+    return max(budget, total // 4)
+
+
+def check_budget(stage: str, needed: int, cure: str, limit_gib: float | None = None) -> None:
+    """Raise ``MemoryBudgetError`` if ``stage`` needs more than the budget; ``cure`` says what to pass instead."""
+    budget = budget_bytes(limit_gib)
+    if needed > budget:
+        raise MemoryBudgetError(
+            f"{stage} needs about {needed / GIB:.1f} GiB, the budget is {budget / GIB:.1f} GiB. {cure}"
+        )
+
+
+def peak_process_bytes() -> int:
+    """Largest resident memory of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Linux counts in KiB, macOS in bytes.
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+@contextmanager
+def memory_limits(wired_bytes: int | None = None) -> Iterator[None]:
+    """MLX's cache limited to 1 GiB, and on a Mac memory wired up to need; both as before afterwards.
+
+    Args:
+        wired_bytes: What the largest stage needs; None wires nothing. It is capped to what the system allows.
+    """
+    cache = mx.set_cache_limit(_CACHE_LIMIT_BYTES)
+    wired = None
+    if wired_bytes is not None and mx.metal.is_available():
+        allowed = int(mx.device_info()["max_recommended_working_set_size"])
+        wired = mx.set_wired_limit(min(wired_bytes, allowed))
+    try:
+        yield
+    finally:
+        mx.set_cache_limit(cache)
+        if wired is not None:
+            mx.set_wired_limit(wired)
+
+
+def machine_trouble(error: BaseException) -> str | None:
+    """What to do about an error that means the machine gave out; None for any other error."""
+    text = str(error).lower()
+    if isinstance(error, MemoryError) or any(sign in text for sign in _OUT_OF_MEMORY):
+        return (
+            "The machine ran out of memory. Close other programs, or pass smaller sizes, fewer frames, "
+            "a smaller --tile-size or --quantize 8 where the command has them."
+        )
+    if any(sign in text for sign in _WATCHDOG):
+        return (
+            "The system took the GPU away because one step held it too long. "
+            "Pass smaller sizes or tiles, and leave the screen alone while it works."
+        )
+    return None
