@@ -1,0 +1,217 @@
+"""The verbs that pipelines share. Each is one network's turn: load, work, evaluate, free."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Literal
+
+import mlx.core as mx
+
+from LTX_2_MLX.diffusion import sampler
+from LTX_2_MLX.diffusion.conditioning import append_keyframe, fix_latent_frames, regenerate_region
+from LTX_2_MLX.diffusion.guidance import Guidance, Pass, Predict, guided
+from LTX_2_MLX.diffusion.noise import Noise
+from LTX_2_MLX.diffusion.patchify import AudioClock, VideoGrid, patchify_video, unpatchify_video
+from LTX_2_MLX.diffusion.state import LatentState, State, Streams, add_noise, start_state, to_denoised
+from LTX_2_MLX.errors import OutputError
+from LTX_2_MLX.models.ltx.transformer import Perturbation, StreamInput, Transformer
+from LTX_2_MLX.runtime.runner import StageRunner
+
+SamplerName = Literal["euler", "gradient-estimation", "ancestral", "res-2s"]
+
+
+@dataclass(frozen=True)
+class Contexts:
+    """What the transformer attends to: the prompt's contexts and, where guidance needs them, the negative prompt's.
+
+    A stream without a negative context keeps its positive one in the negative pass.
+    """
+
+    positive: Streams[mx.array]
+    negative: Streams[mx.array] = field(default_factory=lambda: Streams(None, None))
+
+
+@dataclass(frozen=True)
+class EncodedImage:
+    """An image's latent ``(1, 1, H, W, C)``, the pixel frame where it stands, and how firmly."""
+
+    latent: mx.array
+    frame: int = 0
+    strength: float = 1.0
+
+
+@dataclass(frozen=True)
+class Denoising:
+    """One denoising stage, apart from the network and the text.
+
+    Attributes:
+        name: The stage's name, for progress, reports and the noise's purposes.
+        grid: The video latent's cells.
+        sigmas: The schedule.
+        guidance: Of both streams.
+        sampler: Which loop runs over the schedule.
+        images: What stands at given frames: frame 0 is held in place, others are appended as keyframes.
+        start: Latents to begin from, video ``(B, T, H, W, C)`` and audio tokens ``(B, N, D)``; None: from nothing.
+        noise_scale: Noise level that a start is taken to.
+        region_seconds: Denoise only this span of time, hold the rest of ``start``.
+        frozen_audio: Audio tokens ``(B, N, D)`` that are given and only attended to.
+        batch_size: Films at once.
+    """
+
+    name: str
+    grid: VideoGrid
+    sigmas: Sequence[float]
+    guidance: Streams[Guidance] = field(default_factory=lambda: Streams(Guidance(), Guidance()))
+    sampler: SamplerName = "euler"
+    images: Sequence[EncodedImage] = ()
+    start: Streams[mx.array] = field(default_factory=lambda: Streams(None, None))
+    noise_scale: float = 1.0
+    region_seconds: tuple[float, float] | None = None
+    frozen_audio: mx.array | None = None
+    batch_size: int = 1
+
+
+def denoise(
+    runner: StageRunner,
+    load: Callable[[], Transformer],
+    stage: Denoising,
+    contexts: Contexts,
+    noise: Noise,
+    on_step: sampler.OnStep = sampler.ignore,
+) -> Streams[mx.array]:
+    """Run one denoising stage.
+
+    Returns:
+        The video latent ``(B, T, H, W, C)`` and the audio tokens ``(B, N, D)``, float32, without appended tokens.
+
+    Raises:
+        OutputError: If the result is not finite.
+    """
+    total = len(stage.sigmas) - 1
+
+    def report(step: int, state: State) -> None:
+        on_step(step, state)
+        runner.progress.advance(stage.name, step + 1, total)
+
+    def work(transformer: Transformer) -> Streams[mx.array]:
+        state = first_state(stage, transformer, noise)
+        runner.progress.advance(stage.name, 0, total)
+        run = guided(predictor(transformer, contexts), stage.guidance)
+        state = _sampler(stage, noise, state)(run, state, stage.sigmas, report)
+        video = unpatchify_video(state.video.latent, stage.grid.shape)
+        return Streams(video, None if state.audio is None else state.audio.latent)
+
+    latents = runner.run(stage.name, load, work)
+    if not all(mx.isfinite(latent).all().item() for latent in latents if latent is not None):
+        raise OutputError(
+            f"The result of {stage.name} is not finite. Try another precision (--bf16 or --fp32) or a lower --cfg."
+        )
+    return latents
+
+
+def first_state(stage: Denoising, transformer: Transformer, noise: Noise) -> State:
+    """Both streams at the first noise level. A network for video alone has no audio stream."""
+    config = transformer.config
+    grid = stage.grid
+    shape = (stage.batch_size, grid.shape.num_tokens, config.video.in_channels)
+    tokens = mx.zeros(shape) if stage.start.video is None else patchify_video(stage.start.video)
+    video = start_state(tokens, grid.positions())
+    if config.keyframe_embedding:
+        first = mx.arange(grid.shape.num_tokens) < grid.shape.height * grid.shape.width
+        video = video.replace(keyframe_mask=mx.broadcast_to(first[None, :, None].astype(mx.float32), (*shape[:2], 1)))
+    for image in stage.images:
+        place = fix_latent_frames if image.frame == 0 else partial(append_keyframe, frame=image.frame)
+        video = place(video, image.latent, grid, strength=image.strength)
+    state = Streams(video, None if config.audio is None else _audio_state(stage, config.audio.in_channels))
+    if stage.region_seconds is not None:
+        state = state.map(lambda s: s if s.frozen else regenerate_region(s, *stage.region_seconds))
+    return Streams(*(_noised(stage, name, s, noise) for name, s in state._asdict().items()))
+
+
+def _audio_state(stage: Denoising, channels: int) -> LatentState:
+    clock = AudioClock()
+    length = clock.num_latents(stage.grid.shape.pixels(stage.grid.compression).num_frames, stage.grid.frame_rate)
+    if stage.frozen_audio is not None:
+        return start_state(stage.frozen_audio[:, :length], clock.positions(length), frozen=True)
+    start = mx.zeros((stage.batch_size, length, channels)) if stage.start.audio is None else stage.start.audio
+    return start_state(start, clock.positions(length))
+
+
+def _noised(stage: Denoising, stream: str, state: LatentState | None, noise: Noise) -> LatentState | None:
+    if state is None or state.frozen:
+        return state
+    return add_noise(state, noise(f"{stage.name}.{stream}", state.latent.shape), stage.noise_scale)
+
+
+def _sampler(stage: Denoising, noise: Noise, state: State) -> Callable[..., State]:
+    def draw(part: str, normalise: bool, step: int) -> Streams[mx.array]:
+        fresh = Streams(
+            *(
+                None if s is None else noise(f"{stage.name}.{part}_{step}.{name}", s.latent.shape)
+                for name, s in state._asdict().items()
+            )
+        )
+        return fresh.map(sampler.normalised_noise) if normalise else fresh
+
+    if stage.sampler == "ancestral":
+        return partial(sampler.ancestral, noise=partial(draw, "step", False))
+    if stage.sampler == "res-2s":
+        return partial(sampler.res_2s, noise=partial(draw, "step", True), middle_noise=partial(draw, "middle", True))
+    return {"euler": sampler.euler, "gradient-estimation": sampler.gradient_estimation}[stage.sampler]
+
+
+def predictor(transformer: Transformer, contexts: Contexts) -> Predict:
+    """The transformer as guidance sees it: states and passes to clean estimates.
+
+    Passes run one after another. Their sum takes as long as one batch of them, and a fraction of its memory.
+    """
+    layers = range(transformer.config.num_layers)
+    positive = _projected(transformer, contexts.positive)
+    negative = _projected(transformer, contexts.negative)
+
+    def predict(state: State, sigma: float, passes: Sequence[Pass], computed: Streams[bool]):
+        estimates = []
+        for each in passes:
+            context = positive.map(lambda own, other: own if other is None else other, negative)
+            context = context if each.negative else positive
+            inputs = state.map(partial(_stream_input, sigma=sigma), context, computed)
+            skips = Perturbation(*each.skip_self_attention, *((layers, layers) if each.isolated else ()))
+            plain = not any(each.skip_self_attention) and not each.isolated
+            perturbations = None if plain else [skips] * state.video.latent.shape[0]
+            velocity = transformer(*inputs, perturbations, on_block=_start_work)
+            estimate = state.map(_estimate, Streams(*velocity), Streams(*(sigma for _ in state)))
+            mx.eval(list(filter(lambda x: x is not None, estimate)))
+            estimates.append(estimate)
+        return estimates
+
+    return predict
+
+
+def _projected(transformer: Transformer, contexts: Streams[mx.array]) -> Streams[mx.array]:
+    projected = Streams(*transformer.project_context(*contexts))
+    mx.eval([context for context in projected if context is not None])
+    return projected
+
+
+def _start_work(_number: int, tokens: tuple[mx.array, ...]) -> None:
+    # One block at a time: whole passes as one graph make command buffers that the GPU's watchdog kills.
+    mx.async_eval(tokens)
+
+
+def _stream_input(state: LatentState, context: mx.array, enabled: bool, sigma: float) -> StreamInput:
+    batch = state.latent.shape[0]
+    return StreamInput(
+        latent=state.latent,
+        sigma=mx.full((batch,), 0.0 if state.frozen else sigma),
+        positions=state.positions,
+        context=mx.broadcast_to(context, (batch, *context.shape[1:])),
+        timesteps=state.timesteps(sigma),
+        attention_mask=state.attention_mask,
+        keyframe_mask=state.keyframe_mask,
+        enabled=enabled,
+        context_projected=True,
+    )
+
+
+def _estimate(state: LatentState, velocity: mx.array | None, sigma: float) -> mx.array | None:
+    return None if velocity is None else to_denoised(state.latent, velocity, state.timesteps(sigma))
