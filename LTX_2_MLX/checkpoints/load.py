@@ -1,16 +1,19 @@
 """A checkpoint to an evaluated network. The only way in.
 
-Config -> build (lazy, costs nothing) -> rename -> check names and shapes -> axis order -> evaluate.
-Every problem is found from the header, before a tensor is read.
+Config -> build (lazy, costs nothing) -> rename -> check names and shapes -> decode 8-bit floats -> merge
+adapters -> axis order -> evaluate. Every problem of names and shapes is found from the header, before a
+tensor is read.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
+from LTX_2_MLX.checkpoints.float8 import decode_e4m3
+from LTX_2_MLX.checkpoints.lora import Lora, LoraMerge
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.errors import CheckpointError
 
@@ -33,6 +36,8 @@ def load(
     checkpoint: Checkpoint,
     *,
     dtype: mx.Dtype | None = None,
+    loras: Sequence[Lora] = (),
+    note: Callable[[str], None] | None = None,
 ) -> Network:
     """The first of ``networks`` that recognises the checkpoint's header, with its weights evaluated.
 
@@ -40,27 +45,26 @@ def load(
         networks: One network class or several. Each offers ``Config.from_header`` (as its class attribute
             ``Config``), ``parameter_name`` and, where needed, ``prepare``.
         checkpoint: An opened checkpoint; tensors of other networks in it are left alone.
-        dtype: Floating-point weights are cast to this; None keeps the file's.
+        dtype: Floating-point weights are cast to this; None keeps the file's (bfloat16 for 8-bit floats).
+        loras: Adapters to merge, each one changing at least one tensor.
+        note: Told in one line what each adapter changes.
 
     Raises:
-        CheckpointError: If no class recognises the file, or tensors are missing, unknown or misshaped.
+        CheckpointError: If no class recognises the file, tensors are missing, unknown or misshaped, an adapter
+            was made for another model, or reading fails.
     """
     network, config = recognise(networks, checkpoint)
     model = network(config)
-    weights = network_weights(network, checkpoint)
+    merge = LoraMerge(network, checkpoint, loras)
+    weights = network_weights(network, checkpoint, dtype=dtype, merge=merge)
     parameters = dict(tree_flatten(model.parameters()))
     axes = _axis_orders(model)
     _check(network, checkpoint, weights, parameters, axes)
-    for name, value in weights.items():
-        if name in axes:
-            value = value.transpose(axes[name])
-        if dtype is not None and mx.issubdtype(value.dtype, mx.floating):
-            value = value.astype(dtype)
-        model.load_weights([(name, value)], strict=False)
-        # One tensor at a time: the file's copy goes before the next one comes.
-        mx.eval(value)
-    model.freeze()
-    return model
+    for line in merge.notes if note else ():
+        note(line)
+    del merge
+    model.load_weights(_evaluated(checkpoint, weights, axes, dtype), strict=True)
+    return model.freeze()
 
 
 def recognise(
@@ -76,17 +80,73 @@ def recognise(
     raise CheckpointError(f"{checkpoint.path} holds no {names}. It begins with: {some}. Is it the right file?")
 
 
-def network_weights(network: type[nn.Module], checkpoint: Checkpoint) -> dict[str, mx.array]:
-    """Lazy arrays of one network by parameter name, still in published axis order."""
-    published = {name: network.parameter_name(name) for name in checkpoint.header.tensors}
-    arrays = checkpoint.arrays(name for name, parameter in published.items() if parameter is not None)
+def network_weights(
+    network: type[nn.Module],
+    checkpoint: Checkpoint,
+    *,
+    dtype: mx.Dtype | None = None,
+    merge: LoraMerge | None = None,
+) -> dict[str, mx.array]:
+    """Lazy arrays of one network by parameter name, still in published axis order.
+
+    Weights that adapters change and 8-bit floats come in ``dtype`` (None: the file's, or bfloat16), rounded once;
+    the others as the file has them.
+    """
+    tensors = checkpoint.header.tensors
+    scales = _float8_scales(checkpoint)
+    consumed = {scale for name in scales for scale in (f"{name}_scale", f"{name.removesuffix('weight')}input_scale")}
+    published = {name: network.parameter_name(name) for name in tensors if name not in consumed}
+    mine = [name for name, parameter in published.items() if parameter is not None]
+    arrays = checkpoint.arrays([*mine, *(f"{name}_scale" for name in mine if scales.get(name))])
     weights: dict[str, mx.array] = {}
-    for name, value in arrays.items():
+    for name in mine:
+        value = arrays[name]
         if published[name] in weights:
             raise CheckpointError(f"{checkpoint.path}: two tensors mean {published[name]}, one of them is {name}.")
-        weights[published[name]] = value
+        final = dtype or (mx.bfloat16 if name in scales else value.dtype)
+        if name in scales:
+            value = decode_e4m3(value, arrays[f"{name}_scale"] if scales[name] else None)
+        if merge is not None and name in merge.changed:
+            value = merge.apply(name, value)
+        weights[published[name]] = value if value is arrays[name] else value.astype(final)
     prepare = getattr(network, "prepare", None)
     return prepare(weights) if prepare else weights
+
+
+def _float8_scales(checkpoint: Checkpoint) -> dict[str, bool]:
+    """Tensors of 8-bit floats, and whether each has a scale beside it: the file decides tensor by tensor."""
+    tensors = checkpoint.header.tensors
+    found = {}
+    for name, info in tensors.items():
+        if info.dtype != "F8_E4M3":
+            continue
+        scale = tensors.get(f"{name}_scale")
+        if scale is not None and (scale.num_bytes == 0 or any(n != 1 for n in scale.shape)):
+            raise CheckpointError(
+                f"{checkpoint.path}: {name}_scale has shape {scale.shape}, but only one scale per tensor is supported. "
+                f"Use the published 8-bit file or the 16-bit one."
+            )
+        found[name] = scale is not None
+    return found
+
+
+def _evaluated(checkpoint, weights, axes, dtype) -> list[tuple[str, mx.array]]:
+    """Weights in MLX's axis order and in ``dtype``, one tensor after another, so that only one is held twice."""
+    done = []
+    for name in list(weights):
+        value = weights.pop(name)
+        if name in axes:
+            value = mx.contiguous(value.transpose(axes[name]))
+        if dtype is not None and mx.issubdtype(value.dtype, mx.floating):
+            value = value.astype(dtype)
+        try:
+            mx.eval(value)
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"{checkpoint.path}: {name} cannot be read: {' '.join(str(error).split())}"
+            ) from error
+        done.append((name, value))
+    return done
 
 
 def _axis_orders(model: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -104,11 +164,13 @@ def _check(network, checkpoint, weights, parameters, axes) -> None:
     if unknown := sorted(weights.keys() - parameters.keys()):
         problems.append(f"has {_listed(unknown)} that the network does not know")
     for name in sorted(weights.keys() & parameters.keys()):
-        value, wanted = weights[name], parameters[name].shape
+        value, wanted = weights[name], parameters[name]
         order = axes.get(name, tuple(range(value.ndim)))
         shape = tuple(value.shape[i] for i in order) if len(order) == value.ndim else None
-        if shape != tuple(wanted):
-            problems.append(f"has {name} in shape {tuple(value.shape)}, expected axes of {tuple(wanted)}")
+        if shape != wanted.shape:
+            problems.append(f"has {name} in shape {value.shape}, expected axes of {wanted.shape}")
+        elif mx.issubdtype(value.dtype, mx.floating) != mx.issubdtype(wanted.dtype, mx.floating):
+            problems.append(f"has {name} as {value.dtype}, expected {wanted.dtype}")
     if problems:
         more = f" (and {len(problems) - 3} more problems)" if len(problems) > 3 else ""
         raise CheckpointError(

@@ -1,15 +1,15 @@
 """Safetensors files to a header and lazy arrays.
 
-A header is checked in full (JSON, dtypes, shapes, offsets, file size) before a tensor is read, so that
-a truncated or damaged file is one clear error. Knows nothing of networks.
+A header is checked in full (JSON, names, dtypes, shapes, offsets, file size) before a tensor is read, so
+that a truncated or damaged file is one clear error. Knows nothing of networks.
 """
 
 import json
 import math
 import struct
 from collections.abc import Iterable
-from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 
@@ -21,20 +21,49 @@ _ITEM_BYTES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
     "I32": 4, "U32": 4, "F32": 4, "F64": 8, "I64": 8, "U64": 8,
 }  # fmt: skip
+# MLX refuses a whole file for one tensor of these.
+_NOT_IN_MLX = ("F64", "F8_E5M2")
 # The format's own limit on the size of a header.
 _MAX_HEADER_BYTES = 100_000_000
+# No published tensor has more than five axes; a limit keeps a hostile header from endless arithmetic.
+_MAX_AXES = 16
+
+
+def parse_json(text: str | bytes) -> Any:
+    """JSON to Python values; NaN, infinities, names given twice and nesting without end are refused.
+
+    Raises:
+        ValueError: If ``text`` is not such JSON.
+    """
+    if isinstance(text, bytes):
+        text = text.decode("utf-8")
+    try:
+        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("it holds a name twice")
+    return found
+
+
+def _no_constant(text: str) -> None:
+    raise ValueError(f"it holds {text}")
 
 
 def read_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
-    """Tensors and metadata of one .safetensors file.
+    """Tensors, by their place in the file, and metadata of one .safetensors file.
 
     Raises:
         CheckpointError: If the file is missing, is not safetensors, or is damaged or cut short.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path} does not exist. Give the path of a .safetensors file.")
-    file_bytes = path.stat().st_size
     try:
+        if not path.is_file():
+            raise CheckpointError(f"{path} does not exist. Give the path of a .safetensors file.")
+        file_bytes = path.stat().st_size
         with path.open("rb") as file:
             prefix = file.read(8)
             if len(prefix) < 8:
@@ -46,8 +75,8 @@ def read_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
     try:
-        entries = json.loads(text)
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        entries = parse_json(text)
+    except ValueError as error:
         raise CheckpointError(_not_safetensors(path, file_bytes)) from error
     if not isinstance(entries, dict):
         raise CheckpointError(_not_safetensors(path, file_bytes))
@@ -64,15 +93,20 @@ def _not_safetensors(path: Path, file_bytes: int) -> str:
     )
 
 
-def _tensors(path: Path, entries: dict, data_bytes: int) -> dict[str, TensorInfo]:
+def _tensors(path: Path, entries: dict[str, Any], data_bytes: int) -> dict[str, TensorInfo]:
     tensors, end = {}, 0
     try:
         spans = sorted((*entry["data_offsets"], name) for name, entry in entries.items())
         for start, stop, name in spans:
             shape, dtype = tuple(entries[name]["shape"]), entries[name]["dtype"]
+            if not name.isprintable():
+                raise CheckpointError(f"{path} is damaged: a tensor has the name {name!r}. Download it again.")
             if dtype not in _ITEM_BYTES:
-                raise CheckpointError(f"{path}: tensor {name} has the unknown dtype {dtype!r}.")
-            whole = all(isinstance(n, int) and n >= 0 for n in (start, stop, *shape))
+                raise CheckpointError(
+                    f"{path}: tensor {name} has the unknown dtype {dtype!r:.40}; known are {', '.join(_ITEM_BYTES)}."
+                )
+            # A bool would pass for an int.
+            whole = len(shape) <= _MAX_AXES and all(type(n) is int and n >= 0 for n in (start, stop, *shape))
             num_bytes = math.prod(shape) * _ITEM_BYTES[dtype] if whole else -1
             if start != end or stop - start != num_bytes:
                 raise CheckpointError(f"{path} is damaged: the header is wrong about tensor {name}. Download it again.")
@@ -89,24 +123,23 @@ def _tensors(path: Path, entries: dict, data_bytes: int) -> dict[str, TensorInfo
 
 
 class Checkpoint:
-    """One published checkpoint: a .safetensors file, or several that belong together.
+    """One published checkpoint: a .safetensors file, or a folder with the shards of one.
 
     Attributes:
         path: The file or folder as given, for messages.
         files: The .safetensors files, in order.
-        header: Tensors, metadata and config of all files joined.
+        header: Tensors, metadata and config of all files joined. A folder's ``config.json`` counts as
+            config too; what the files' metadata say comes before it.
     """
 
     def __init__(self, path: str | Path):
         """Read the header of a file, or of every shard in a folder.
 
         Raises:
-            CheckpointError: If nothing readable is there, or two shards hold the same tensor.
+            CheckpointError: If nothing readable is there, a shard is missing, or two hold the same tensor.
         """
         self.path = Path(path)
-        self.files = sorted(self.path.glob("*.safetensors")) if self.path.is_dir() else [self.path]
-        if not self.files:
-            raise CheckpointError(f"{self.path} holds no .safetensors file. Give a file, or a folder with the shards.")
+        self.files = _shards(self.path) if self.path.is_dir() else [self.path]
         tensors: dict[str, TensorInfo] = {}
         metadata: dict[str, str] = {}
         self._file_of: dict[str, Path] = {}
@@ -117,27 +150,67 @@ class Checkpoint:
             tensors |= found
             metadata |= extra
             self._file_of |= dict.fromkeys(found, file)
-        self.header = Header(tensors=tensors, metadata=metadata, config=self._config(metadata))
-
-    def _config(self, metadata: dict[str, str]) -> dict:
-        try:
-            config = json.loads(metadata.get("config", "{}"))
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise CheckpointError(f"{self.path}: the config in its metadata is not JSON ({error}).") from error
-        if not isinstance(config, dict):
-            raise CheckpointError(f"{self.path}: the config in its metadata is not a JSON object.")
-        return config
+        config = _json_object(self.path, "the config in its metadata", metadata.get("config", "{}"))
+        beside = self.path / "config.json"
+        if self.path.is_dir() and beside.is_file():
+            config = _json_object(beside, "it", beside.read_bytes()) | config
+        self.header = Header(tensors=tensors, metadata=metadata, config=config)
 
     def arrays(self, names: Iterable[str]) -> dict[str, mx.array]:
         """Lazy arrays by published name and in published axis order; bytes are read when one is evaluated.
 
-        F8 tensors come as uint8, the bytes as they are.
-        """
-        return {name: self._lazy[self._file_of[name]][name] for name in names}
+        The checkpoint keeps no array itself: one that the caller drops is gone. F8_E4M3 tensors come as uint8,
+        the bytes as they are.
 
-    @cached_property
-    def _lazy(self) -> dict[Path, dict[str, mx.array]]:
+        Raises:
+            CheckpointError: If a file has gone, or holds a dtype that MLX does not read.
+        """
+        wanted: dict[Path, list[str]] = {}
+        for name in names:
+            wanted.setdefault(self._file_of[name], []).append(name)
+        arrays = {}
+        for file, here in wanted.items():
+            found = self._open(file)
+            arrays |= {name: found[name] for name in here}
+        return arrays
+
+    def _open(self, file: Path) -> dict[str, mx.array]:
+        for name, holder in self._file_of.items():
+            if holder == file and (dtype := self.header.tensors[name].dtype) in _NOT_IN_MLX:
+                raise CheckpointError(
+                    f"{file}: tensor {name} is {dtype}, which MLX does not read. "
+                    f"Convert the file: scripts/convert_weights.py {file.name} --dtype float32"
+                )
         try:
-            return {file: mx.load(str(file)) for file in self.files}
-        except (RuntimeError, ValueError) as error:
-            raise CheckpointError(f"{self.path} cannot be read: {error}") from error
+            return mx.load(str(file), format="safetensors")
+        except (RuntimeError, ValueError, OSError) as error:
+            raise CheckpointError(f"{file} cannot be read: {' '.join(str(error).split())}") from error
+
+
+def _shards(folder: Path) -> list[Path]:
+    """The .safetensors files of a folder: those its index names, or all where there is no index."""
+    here = sorted(folder.glob("*.safetensors"))
+    if not here:
+        raise CheckpointError(f"{folder} holds no .safetensors file. Give a file, or a folder with the shards.")
+    indexes = sorted(folder.glob("*.safetensors.index.json"))
+    if len(indexes) != 1:
+        return here
+    places = _json_object(indexes[0], "it", indexes[0].read_bytes()).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
+        raise CheckpointError(f"{indexes[0]} does not say which file holds which tensor. Download it again.")
+    files = [folder / name for name in sorted(set(places.values()))]
+    if missing := [file.name for file in files if file not in here]:
+        raise CheckpointError(
+            f"{folder} lacks {len(missing)} of {len(files)} files ({', '.join(missing[:5])}). Finish the download."
+        )
+    return files
+
+
+def _json_object(path: Path, what: str, text: str | bytes) -> dict[str, Any]:
+    try:
+        found = parse_json(text)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {what} is not JSON ({' '.join(str(error).split())}).") from error
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path}: {what} is not a JSON object.")
+    return found

@@ -1,0 +1,36 @@
+"""LTX-2's text side from prompt to contexts."""
+
+import shutil
+
+import mlx.core as mx
+import numpy as np
+
+from LTX_2_MLX.checkpoints.gemma import encode_prompts, load_gemma
+from LTX_2_MLX.checkpoints.load import load
+from LTX_2_MLX.checkpoints.reader import Checkpoint
+from LTX_2_MLX.models.ltx.text_features import TextFeatures
+from LTX_2_MLX.verify import Outputs, component
+from LTX_2_MLX.verify.case import Case
+
+
+@component("ltx2/gemma_tiny")
+def gemma(case: Case) -> Outputs:
+    """Prompts through tokenizer, language model, feature extractor and connectors."""
+    folder = case.scratch / "gemma"
+    folder.mkdir()
+    for file in case.path.glob("*.json"):
+        if file.name != "case.json":
+            shutil.copy(file, folder)
+    checkpoint = case.write_checkpoint("gemma/model.safetensors")
+    prompts, length = case.parameters["prompts"], case.parameters["max_length"]
+    encoder = load_gemma(folder, dtype=mx.float32)
+    ids, _ = encoder.tokenizer(prompts, length)
+    states, mask = encode_prompts(encoder, prompts, max_length=length)
+    video, audio = load(TextFeatures, Checkpoint(checkpoint))(states, mask)
+    return {
+        "input_ids": ids,
+        "attention_mask": np.array(mask),
+        "hidden_states": mx.stack(states, axis=-1),
+        "video_context": video,
+        "audio_context": audio,
+    }
