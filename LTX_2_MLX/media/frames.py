@@ -117,8 +117,17 @@ def to_uint8(pixels: mx.array) -> np.ndarray:
     Raises:
         OutputError: If a value is NaN or infinite.
     """
+    return _to_levels(pixels, 255, mx.uint8)
+
+
+def to_uint16(pixels: mx.array) -> np.ndarray:
+    """Pixels in [0, 1] to uint16, same shape, as ``to_uint8`` does."""
+    return _to_levels(pixels, 65535, mx.uint16)
+
+
+def _to_levels(pixels: mx.array, largest: int, dtype: mx.Dtype) -> np.ndarray:
     finite = mx.isfinite(pixels).all()
-    levels = mx.round(mx.clip(pixels.astype(mx.float32), 0, 1) * 255).astype(mx.uint8)
+    levels = mx.round(mx.clip(pixels.astype(mx.float32), 0, 1) * largest).astype(dtype)
     mx.eval(finite, levels)
     if not finite.item():
         raise OutputError(
@@ -128,8 +137,10 @@ def to_uint8(pixels: mx.array) -> np.ndarray:
 
 
 def to_unit(frames: np.ndarray | mx.array, dtype: mx.Dtype = mx.float32) -> mx.array:
-    """uint8 frames to pixels in [0, 1], same shape."""
-    return (mx.array(frames).astype(mx.float32) / 255).astype(dtype)
+    """uint8 or uint16 frames to pixels in [0, 1], same shape."""
+    levels = mx.array(frames)
+    largest = 65535 if levels.dtype == mx.uint16 else 255
+    return (levels.astype(mx.float32) / largest).astype(dtype)
 
 
 def to_signed(frames: np.ndarray | mx.array, dtype: mx.Dtype = mx.float32) -> mx.array:

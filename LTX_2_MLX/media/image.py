@@ -1,0 +1,238 @@
+"""Picture files to upright RGB arrays with their alpha, 8 or 16 bit, and back; a folder of them as a stream."""
+
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from LTX_2_MLX.errors import MediaError
+from LTX_2_MLX.media.frames import FrameStream
+from LTX_2_MLX.media.output import replaced_when_complete
+from LTX_2_MLX.media.pixel_format import Orientation
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+_FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF"}
+_WITHOUT_ALPHA = ("JPEG", "BMP")
+_EXIF_ORIENTATION = 274
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+# Channels of a PNG by its colour type; type 3 is a palette, always 8 bit.
+_PNG_CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One still picture, upright.
+
+    Attributes:
+        pixels: ``(H, W, 3)`` RGB, uint8 or uint16.
+        alpha: ``(H, W)`` in the same dtype, its largest value opaque; None without transparency.
+        icc_profile: The colour profile as the file holds it.
+    """
+
+    pixels: np.ndarray
+    alpha: np.ndarray | None = None
+    icc_profile: bytes | None = None
+
+
+def read_image(path: str | Path) -> Picture:
+    """A picture file with its EXIF orientation applied; grey and palette pictures become RGB.
+
+    Raises:
+        MediaError: If the file is missing, animated, damaged, or not a picture of 8 or 16 bits.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MediaError(f"{path} does not exist. Give a picture file.")
+    try:
+        with Image.open(path) as opened:
+            _refuse_animated(opened, path)
+            profile = opened.info.get("icc_profile")
+            turned = Orientation.from_exif(opened.getexif().get(_EXIF_ORIENTATION, 1))
+            layers = _png_16_bit(path) if opened.format == "PNG" else None
+            layers = layers if layers is not None else _layers(opened, path)
+    except UnidentifiedImageError as error:
+        raise MediaError(f"{path} is not a picture that can be read. Convert it to PNG or JPEG.") from error
+    except (OSError, SyntaxError, ValueError, zlib.error, av.FFmpegError, Image.DecompressionBombError) as error:
+        raise MediaError(f"{path} cannot be read: {error}.") from error
+    return _picture(turned.apply(layers), profile)
+
+
+def write_image(picture: Picture, path: str | Path) -> Path:
+    """Write a picture; 16 bits are kept in PNG and rounded to 8 elsewhere.
+
+    Raises:
+        MediaError: If the name's end is unknown, the format has no transparency, or the folder will not do.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in IMAGE_SUFFIXES:
+        raise MediaError(f"{path} cannot be a picture. Let the name end in {', '.join(IMAGE_SUFFIXES)}.")
+    if picture.alpha is not None and _FORMATS.get(suffix) in _WITHOUT_ALPHA:
+        raise MediaError(f"{path} cannot hold the picture's transparency. Write .png instead.")
+    with replaced_when_complete(path) as temporary:
+        if suffix == ".png" and picture.pixels.dtype == np.uint16:
+            temporary.write_bytes(_encode_png_16_bit(picture))
+        else:
+            options = {"quality": 95} if suffix in (".jpg", ".jpeg", ".webp") else {}
+            image = Image.fromarray(_stacked(_as_8_bit(picture)))
+            image.save(temporary, format=_FORMATS.get(suffix, "PNG"), icc_profile=picture.icc_profile, **options)
+    return path
+
+
+def image_paths(folder: str | Path) -> list[Path]:
+    """The pictures of a folder in natural order (2 before 10, capitals as small letters).
+
+    Raises:
+        MediaError: If there is no such folder or no picture in it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise MediaError(f"{folder} is not a folder.")
+    found = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != "."]
+    if not found:
+        raise MediaError(f"{folder} holds no picture ({', '.join(IMAGE_SUFFIXES)}).")
+    return sorted(found, key=_natural)
+
+
+def read_folder(folder: str | Path, frame_rate: Fraction = Fraction(24)) -> FrameStream:
+    """The pictures of a folder as the frames of a clip, in natural order; transparency is left aside.
+
+    Raises:
+        MediaError: If there is none; while they are read, if one differs in size or cannot be read.
+    """
+    paths = image_paths(folder)
+    height, width = read_image(paths[0]).pixels.shape[:2]
+    return FrameStream(
+        chunks=_folder_frames(paths, (height, width)),
+        height=height,
+        width=width,
+        frame_rate=frame_rate,
+        num_frames=len(paths),
+    )
+
+
+def h264_roundtrip(image: np.ndarray, crf: float) -> np.ndarray:
+    """A picture as it looks after H.264 at ``crf``: video models know only compressed frames.
+
+    Args:
+        image: ``(H, W, 3)`` uint8. An odd last row or column is cut off, as 4:2:0 has no place for it.
+        crf: x264's scale; 0 leaves the picture as it is.
+
+    Source: Lightricks/LTX-2, packages/ltx-pipelines, utils/media_io.py. One thread instead of one slice for each
+    core, so that every machine gives the same.
+    """
+    if crf == 0:
+        return image
+    if "libx264" not in av.codecs_available:
+        raise MediaError("This PyAV has no encoder libx264. Install the wheel from PyPI: pip install -U av")
+    height, width = (side // 2 * 2 for side in image.shape[:2])
+    encoder = av.CodecContext.create("libx264", "w")
+    encoder.height, encoder.width, encoder.pix_fmt = height, width, "yuv420p"
+    encoder.time_base, encoder.framerate, encoder.thread_count = Fraction(1), Fraction(1), 1
+    encoder.options = {"crf": str(crf), "preset": "veryfast"}
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image[:height, :width]), format="rgb24")
+    # The published procedure takes swscale's own matrix and filter, there and back.
+    packets = [*encoder.encode(frame.reformat(format="yuv420p")), *encoder.encode(None)]
+    decoder = av.CodecContext.create("h264", "r")
+    decoded = [out for packet in [*packets, None] for out in decoder.decode(packet)]
+    return decoded[0].to_ndarray(format="rgb24")
+
+
+def _refuse_animated(opened: Image.Image, path: Path) -> None:
+    # A phone's JPEG may carry a second, smaller picture (MPO): it is not animated.
+    count = getattr(opened, "n_frames", 1)
+    if opened.format != "MPO" and count > 1:
+        raise MediaError(f"{path} holds {count} pictures ({opened.format}). Give a single one, or a video file.")
+
+
+def _layers(opened: Image.Image, path: Path) -> np.ndarray:
+    """``(H, W, 1 to 4)``: grey, grey and alpha, RGB, or RGB and alpha."""
+    if opened.mode.startswith("I;16"):
+        return np.asarray(opened).astype(np.uint16)[..., None]
+    if opened.mode in ("I", "F"):
+        raise MediaError(f"{path} has 32 bits a channel. Convert it to 8 or 16 bits.")
+    transparent = opened.has_transparency_data
+    return np.asarray(opened.convert("RGBA" if transparent else "RGB"))
+
+
+def _picture(layers: np.ndarray, profile: bytes | None) -> Picture:
+    channels = layers.shape[2]
+    alpha = np.ascontiguousarray(layers[..., -1]) if channels in (2, 4) else None
+    colour = layers[..., :3] if channels > 2 else np.repeat(layers[..., :1], 3, axis=2)
+    return Picture(pixels=np.ascontiguousarray(colour), alpha=alpha, icc_profile=profile)
+
+
+def _stacked(picture: Picture) -> np.ndarray:
+    return picture.pixels if picture.alpha is None else np.dstack([picture.pixels, picture.alpha])
+
+
+def _as_8_bit(picture: Picture) -> Picture:
+    if picture.pixels.dtype == np.uint8:
+        return picture
+    # 257 * level is the same brightness in 16 bits.
+    pixels, alpha = (
+        None if layer is None else ((layer.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        for layer in (picture.pixels, picture.alpha)
+    )
+    return Picture(pixels=pixels, alpha=alpha, icc_profile=picture.icc_profile)
+
+
+def _png_16_bit(path: Path) -> np.ndarray | None:
+    """A PNG's layers in uint16, None if it has not 16 bits a channel; Pillow would make 8 of them."""
+    data = path.read_bytes()
+    depth, colour_type = data[24], data[25]
+    if depth != 16:
+        return None
+    decoder = av.CodecContext.create("png", "r")
+    frames = [frame for packet in (av.Packet(data), None) for frame in decoder.decode(packet)]
+    if not frames:
+        raise MediaError(f"{path} is cut short or damaged.")
+    plane, channels = frames[0].planes[0], _PNG_CHANNELS[colour_type]
+    rows = np.frombuffer(plane, dtype=">u2").reshape(plane.height, -1)[:, : plane.width * channels]
+    return rows.reshape(plane.height, plane.width, -1).astype(np.uint16)[..., :channels]
+
+
+def _encode_png_16_bit(picture: Picture) -> bytes:
+    layers = _stacked(picture)
+    layout = "rgb48be" if layers.shape[2] == 3 else "rgba64be"
+    encoder = av.CodecContext.create("png", "w")
+    encoder.height, encoder.width, encoder.pix_fmt = *layers.shape[:2], layout
+    encoder.time_base = Fraction(1)
+    frame = av.VideoFrame(layers.shape[1], layers.shape[0], layout)
+    plane = frame.planes[0]
+    rows = np.zeros((plane.height, plane.line_size // 2), dtype=">u2")
+    rows[:, : layers.shape[1] * layers.shape[2]] = layers.reshape(plane.height, -1)
+    plane.update(rows.tobytes())
+    data = b"".join(bytes(packet) for packet in [*encoder.encode(frame), *encoder.encode(None)])
+    return _with_profile(data, picture.icc_profile) if picture.icc_profile else data
+
+
+def _with_profile(png: bytes, profile: bytes) -> bytes:
+    body = b"iCCP" + b"ICC\0\0" + zlib.compress(profile)
+    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    # The header chunk always ends at byte 33, and the profile comes before the pixels.
+    after_header = len(_PNG_SIGNATURE) + 25
+    return png[:after_header] + chunk + png[after_header:]
+
+
+def _folder_frames(paths: list[Path], size: tuple[int, int]) -> Iterator[np.ndarray]:
+    for path in paths:
+        picture = _as_8_bit(read_image(path))
+        if picture.pixels.shape[:2] != size:
+            raise MediaError(
+                f"{path} is {picture.pixels.shape[1]}×{picture.pixels.shape[0]}, the first picture of its folder "
+                f"{size[1]}×{size[0]}. Bring them to one size."
+            )
+        yield picture.pixels[None]
+
+
+def _natural(path: Path) -> list[tuple[int, int | str]]:
+    parts = re.split(r"(\d+)", path.name.lower())
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in parts]
