@@ -1,0 +1,253 @@
+"""Latent to larger latent: LTX-2's upscalers in space (×2, ×1.5) and in time (×2), 2.0 and 2.3.
+
+One class; the config in the file says which. Statistics of the norms run over the whole clip, so the result depends
+on its length and size and the network is never tiled; its activations are small beside the autoencoder's.
+"""
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from LTX_2_MLX.errors import CheckpointError, RequestError
+from LTX_2_MLX.layers.conv import convolve_zero_padded
+from LTX_2_MLX.models.interfaces import Header
+from LTX_2_MLX.models.ltx.config_section import ConfigSection
+from LTX_2_MLX.models.ltx.video_vae import LatentStatistics
+from LTX_2_MLX.ops.resample import pixel_shuffle
+from LTX_2_MLX.shapes import LatentShape
+
+_CLASS_NAME = "LatentUpsampler"
+_NUM_GROUPS = 32
+_NORM_EPS = 1e-5
+_RATIONAL_SCALES = {scale: Fraction(scale) for scale in (0.75, 1.5, 2.0, 4.0)}
+_BLUR_SIZE = 5
+
+
+@dataclass(frozen=True)
+class LatentUpscalerConfig:
+    """The config of an upscaler file; its fields stand at the top, not in a section."""
+
+    in_channels: int = 128
+    mid_channels: int = 512
+    num_blocks_per_stage: int = 4
+    spatial_upsample: bool = True
+    temporal_upsample: bool = False
+    spatial_scale: float = 2.0
+    rational_resampler: bool = False
+
+    @classmethod
+    def from_header(cls, header: Header) -> "LatentUpscalerConfig | None":
+        """The config of an upscaler; None where the file holds none.
+
+        Raises:
+            CheckpointError: If a value is not one that the network has.
+        """
+        if header.config.get("_class_name") != _CLASS_NAME:
+            return None
+        # A file may hold an autoencoder beside the upscaler; its section is not ours.
+        own = {name: value for name, value in header.config.items() if not isinstance(value, dict)}
+        section = ConfigSection(_CLASS_NAME, own)
+        section.check_fields(cls.__dataclass_fields__.keys(), {"_class_name": _CLASS_NAME, "dims": 3})
+        config = cls(
+            in_channels=section.size("in_channels", cls.in_channels),
+            mid_channels=section.size("mid_channels", cls.mid_channels),
+            num_blocks_per_stage=section.size("num_blocks_per_stage", cls.num_blocks_per_stage),
+            spatial_upsample=section.flag("spatial_upsample", cls.spatial_upsample),
+            temporal_upsample=section.flag("temporal_upsample", cls.temporal_upsample),
+            spatial_scale=section.number("spatial_scale", cls.spatial_scale),
+            rational_resampler=section.flag("rational_resampler", cls.rational_resampler),
+        )
+        config._check()
+        return config
+
+    @property
+    def scale(self) -> Fraction:
+        """How much larger height and width become; 1 for an upscaler in time alone."""
+        if not self.spatial_upsample:
+            return Fraction(1)
+        return _RATIONAL_SCALES[self.spatial_scale] if self._is_rational else Fraction(2)
+
+    @property
+    def _is_rational(self) -> bool:
+        # With both axes, or time alone, the reference does not look at the rational resampler.
+        return self.rational_resampler and self.spatial_upsample and not self.temporal_upsample
+
+    def _check(self) -> None:
+        if self.mid_channels % _NUM_GROUPS:
+            raise CheckpointError(
+                f"config.{_CLASS_NAME}.mid_channels is {self.mid_channels}; expected a multiple of {_NUM_GROUPS}."
+            )
+        if not (self.spatial_upsample or self.temporal_upsample):
+            raise CheckpointError(f"config.{_CLASS_NAME} upscales neither space nor time. Use the file as published.")
+        if self._is_rational and self.spatial_scale not in _RATIONAL_SCALES:
+            raise CheckpointError(
+                f"config.{_CLASS_NAME}.spatial_scale is {self.spatial_scale:g}; "
+                f"supported are {', '.join(f'{scale:g}' for scale in _RATIONAL_SCALES)}."
+            )
+
+    def output_shape(self, latent: LatentShape) -> LatentShape:
+        """Size of the upscaled latent."""
+        num_frames = 2 * latent.num_frames - 1 if self.temporal_upsample else latent.num_frames
+        height, width = (-(-size * self.scale.numerator // self.scale.denominator) for size in _sides(latent))
+        return LatentShape(num_frames, height, width)
+
+
+def _sides(latent: LatentShape) -> tuple[int, int]:
+    return latent.height, latent.width
+
+
+class LatentUpscaler(nn.Module):
+    """Latent to larger latent.
+
+    Shape:
+        ``(B, T, H, W, C)`` -> ``(B, T', H', W', C)``; T' is 2 T - 1 in time, H' and W' are rounded up at ×1.5.
+
+    Source: Lightricks/LTX-2, packages/ltx-core/src/ltx_core/model/upsampler/{model,res_block,pixel_shuffle,
+    spatial_rational_resampler,blur_downsample}.py at 400fd31.
+    """
+
+    Config = LatentUpscalerConfig
+
+    def __init__(self, config: LatentUpscalerConfig):
+        super().__init__()
+        self.config = config
+        channels = config.mid_channels
+        self.initial_conv = nn.Conv3d(config.in_channels, channels, kernel_size=3)
+        self.initial_norm = ClipGroupNorm(channels)
+        self.res_blocks = [UpscalerBlock(channels) for _ in range(config.num_blocks_per_stage)]
+        self.upsampler = _upsampler(config)
+        self.post_upsample_res_blocks = [UpscalerBlock(channels) for _ in range(config.num_blocks_per_stage)]
+        self.final_conv = nn.Conv3d(channels, config.in_channels, kernel_size=3)
+
+    @staticmethod
+    def parameter_name(published: str) -> str | None:
+        """Parameter name of a tensor; those of an autoencoder in the same file are left alone."""
+        if published.startswith("vae."):
+            return None
+        return published.replace("upsampler.0.", "upsampler.conv.")
+
+    def __call__(self, latent: mx.array) -> mx.array:
+        """The autoencoder's own latent, not normalised, to a larger one."""
+        x = latent.astype(self.initial_conv.weight.dtype)
+        x = nn.silu(self.initial_norm(convolve_zero_padded(self.initial_conv, x)))
+        for block in self.res_blocks:
+            x = block(x)
+        x = self.upsampler(x)
+        for block in self.post_upsample_res_blocks:
+            x = block(x)
+        return convolve_zero_padded(self.final_conv, x)
+
+    def upscale(self, latent: mx.array, statistics: LatentStatistics) -> mx.array:
+        """A normalised latent to a larger normalised one, float32.
+
+        Args:
+            latent: Normalised, as the transformer and the samplers see it.
+            statistics: Of the autoencoder of the same generation.
+
+        Raises:
+            RequestError: If the upscaler is for latents of another width.
+        """
+        if latent.shape[-1] != self.config.in_channels:
+            raise RequestError(
+                f"The latent has {latent.shape[-1]} channels, the latent upscaler takes {self.config.in_channels}. "
+                f"Use the upscaler that was published with this model."
+            )
+        return statistics.normalise(self(statistics.denormalise(latent)))
+
+
+class UpscalerBlock(nn.Module):
+    """Two convolutions with group norms beside the identity; the last SiLU comes after the sum."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv1 = nn.Conv3d(channels, channels, kernel_size=3)
+        self.norm1 = ClipGroupNorm(channels)
+        self.conv2 = nn.Conv3d(channels, channels, kernel_size=3)
+        self.norm2 = ClipGroupNorm(channels)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        update = nn.silu(self.norm1(convolve_zero_padded(self.conv1, x)))
+        return nn.silu(x + self.norm2(convolve_zero_padded(self.conv2, update)))
+
+
+class ClipGroupNorm(nn.Module):
+    """Group norm with statistics over a group's channels and all of time, height and width.
+
+    They are taken in float32, the variance from the differences to the mean: millions of values go into each.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.weight = mx.ones((channels,))
+        self.bias = mx.zeros((channels,))
+
+    def __call__(self, x: mx.array) -> mx.array:
+        grouped = x.reshape(len(x), -1, _NUM_GROUPS, x.shape[-1] // _NUM_GROUPS).astype(mx.float32)
+        grouped = grouped - _group_mean(grouped)
+        grouped = grouped * mx.rsqrt(_group_mean(mx.square(grouped)) + _NORM_EPS)
+        return grouped.reshape(x.shape).astype(x.dtype) * self.weight + self.bias
+
+
+def _group_mean(grouped: mx.array) -> mx.array:
+    return grouped.mean(axis=-1, keepdims=True).mean(axis=1, keepdims=True)
+
+
+class SpatialUpsampler(nn.Module):
+    """A 2-D convolution and a pixel shuffle of each frame; for a fraction such as 3/2, blur and subsample after it."""
+
+    def __init__(self, channels: int, scale: Fraction, rational: bool):
+        super().__init__()
+        self.scale = scale
+        self.conv = nn.Conv2d(channels, scale.numerator**2 * channels, kernel_size=3, padding=1)
+        if rational:
+            self.blur_down = BlurDown()
+
+    def __call__(self, x: mx.array) -> mx.array:
+        frames = x.reshape(-1, *x.shape[2:])
+        frames = pixel_shuffle(self.conv(frames), (self.scale.numerator, self.scale.numerator))
+        # A whole factor leaves the stored kernel unused, as the reference does.
+        if self.scale.denominator > 1:
+            frames = self.blur_down(frames, self.scale.denominator)
+        return frames.reshape(*x.shape[:2], *frames.shape[1:])
+
+
+class BlurDown(nn.Module):
+    """Each channel blurred by the stored 5×5 kernel, zeros beyond the border, every n-th pixel kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernel = mx.zeros((1, 1, _BLUR_SIZE, _BLUR_SIZE))
+
+    def __call__(self, frames: mx.array, stride: int) -> mx.array:
+        kernel = self.kernel.astype(frames.dtype).reshape(_BLUR_SIZE, _BLUR_SIZE)
+        reach = _BLUR_SIZE // 2
+        padded = mx.pad(frames, [(0, 0), (reach, reach), (reach, reach), (0, 0)])
+        height, width = (-(-size // stride) for size in frames.shape[1:3])
+        total = mx.zeros((), frames.dtype)
+        for row in range(_BLUR_SIZE):
+            for column in range(_BLUR_SIZE):
+                rows = slice(row, row + (height - 1) * stride + 1, stride)
+                columns = slice(column, column + (width - 1) * stride + 1, stride)
+                total = total + kernel[row, column] * padded[:, rows, columns]
+        return total
+
+
+class ClipUpsampler(nn.Module):
+    """A 3-D convolution and a pixel shuffle over time, or time and space; the first frame is dropped after it."""
+
+    def __init__(self, channels: int, factors: tuple[int, int, int]):
+        super().__init__()
+        self.factors = factors
+        self.conv = nn.Conv3d(channels, math.prod(factors) * channels, kernel_size=3)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return pixel_shuffle(convolve_zero_padded(self.conv, x), self.factors)[:, 1:]
+
+
+def _upsampler(config: LatentUpscalerConfig) -> SpatialUpsampler | ClipUpsampler:
+    if config.temporal_upsample:
+        return ClipUpsampler(config.mid_channels, (2, 2, 2) if config.spatial_upsample else (2, 1, 1))
+    return SpatialUpsampler(config.mid_channels, config.scale, config.rational_resampler)
