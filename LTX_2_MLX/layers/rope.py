@@ -66,7 +66,7 @@ def frequency_ladder(width: int, axes: int, theta: float = 10000.0, precision: P
     step, order = np.float32(1) / np.float32(max(count - 1, 1)), np.arange(count)
     near = order.astype(np.float32) * step
     far = (1 - (count - 1 - order) * np.float64(step)).astype(np.float32)
-    exponents = np.where(order < count // 2, near, far).astype(np.float64)
+    exponents = np.where(order < max(count // 2, 1), near, far).astype(np.float64)
     return np.power(float(theta), exponents).astype(np.float32) * np.float32(np.pi) / np.float32(2)
 
 

@@ -1,10 +1,12 @@
 """One section of the config inside a checkpoint's metadata, read with checked types."""
 
-import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from LTX_2_MLX.errors import CheckpointError
+
+# Far beyond any published value, and still a float32.
+_LARGEST = 1e30
 
 
 class ConfigSection:
@@ -33,22 +35,22 @@ class ConfigSection:
     def size(self, field: str, default: int | None = None) -> int:
         """A positive whole number."""
         value = self._value(field, default)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if type(value) is not int or value < 1:
             raise self._wrong(field, "expected a positive whole number")
         return value
 
     def number(self, field: str, default: float) -> float:
-        """A finite number."""
+        """A positive number."""
         value = self._value(field, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise self._wrong(field, "expected a number")
+        if not _is_positive(value):
+            raise self._wrong(field, "expected a positive number")
         return float(value)
 
     def numbers(self, field: str, default: Collection[float], count: int) -> tuple[float, ...]:
         """``count`` positive numbers."""
         value = self._value(field, default)
         right = isinstance(value, list | tuple) and len(value) == count
-        if not right or not all(type(n) in (int, float) and n > 0 and math.isfinite(n) for n in value):
+        if not right or not all(map(_is_positive, value)):
             raise self._wrong(field, f"expected a list of {count} positive number{'s' * (count > 1)}")
         return tuple(float(n) for n in value)
 
@@ -74,3 +76,8 @@ class ConfigSection:
     def _wrong(self, field: str, expected: str) -> CheckpointError:
         shown = f"{self.values.get(field)!r}"[:60]
         return CheckpointError(f"config.{self.name}.{field} is {shown}; {expected}.")
+
+
+def _is_positive(value: Any) -> bool:
+    # JSON allows integers that no float can hold, and Python's reader allows NaN.
+    return type(value) in (int, float) and 0 < value < _LARGEST

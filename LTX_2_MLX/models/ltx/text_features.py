@@ -84,9 +84,9 @@ class TextFeaturesConfig:
             audio = _connector(header, section, "audio")
         pairing, precision = rotary_settings(section)
         projection = f"{_PROJECTION}{'video_' * per_token}aggregate_embed.weight"
-        if projection not in header.tensors:
+        if projection not in header.tensors or len(header.tensors[projection].shape) != 2:
             raise CheckpointError(
-                f"The file has text connectors, but lacks {projection}. Check that it is complete and unmixed."
+                f"The file has text connectors, but lacks the matrix {projection}. Check that it is complete."
             )
         return cls(
             states_width=header.tensors[projection].shape[-1],
@@ -129,10 +129,15 @@ def _connector(header: Header, section: ConfigSection, stream: str) -> Connector
     blocks = {
         n.removeprefix(start).split(".")[1] for n in header.tensors if n.startswith(f"{start}transformer_1d_blocks.")
     }
-    if shape[1:] != (config.width,) or len(blocks) != config.num_layers:
+    if shape[1:] != (config.width,) or not shape[0] or len(blocks) != config.num_layers:
         raise CheckpointError(
             f"config.transformer gives the {stream} connector {config.num_layers} layers of width {config.width}, the "
             f"file has {len(blocks)} and registers of shape {shape}. The config belongs to another file."
+        )
+    if config.head_dim % 2:
+        raise CheckpointError(
+            f"config.transformer gives the {stream} connector heads of {config.head_dim} features; rotary positions "
+            f"need an even number."
         )
     return config
 

@@ -139,15 +139,19 @@ class TransformerConfig:
         video, audio = _video(section), None
         if f"{PREFIX}audio_patchify_proj.weight" in header.tensors:
             audio = _audio(section, video)
-        _check_sizes(header, section, video, audio)
         projected = section.flag("caption_proj_before_connector", False)
+        caption_channels = None if projected else section.size("caption_channels")
+        _check_layers(header, section)
+        for start, stream in {"": video, "audio_": audio}.items():
+            if stream is not None:
+                _check_stream(header, section, start, stream, caption_channels)
         pairing, precision = rotary_settings(section)
         text_modulation = section.flag("cross_attention_adaln", False)
         return cls(
             num_layers=section.size("num_layers", 48),
             video=video,
             audio=audio,
-            caption_channels=None if projected else section.size("caption_channels"),
+            caption_channels=caption_channels,
             norm_eps=section.number("norm_eps", 1e-6),
             rotary_theta=section.number("positional_embedding_theta", 10000.0),
             rotary_pairing=pairing,
@@ -189,26 +193,38 @@ def _audio(section: ConfigSection, video: StreamConfig) -> StreamConfig:
     return audio
 
 
-def _check_sizes(header: Header, section: ConfigSection, video: StreamConfig, audio: StreamConfig | None) -> None:
-    # A wrong size would otherwise show as hundreds of misshaped tensors, or build a network without end.
+def _check_layers(header: Header, section: ConfigSection) -> None:
     start = f"{PREFIX}transformer_blocks."
     blocks = {name.removeprefix(start).split(".")[0] for name in header.tensors if name.startswith(start)}
-    layers = section.size("num_layers", 48)
-    if len(blocks) != layers:
+    if len(blocks) != (layers := section.size("num_layers", 48)):
         raise CheckpointError(
             f"config.transformer.num_layers is {layers}, but the file has {len(blocks)} transformer blocks. "
             f"Check that the file is complete."
         )
-    streams = {"": video} | ({"audio_": audio} if audio else {})
-    for start, stream in streams.items():
-        shape = tuple(header.tensors[f"{PREFIX}{start}patchify_proj.weight"].shape)
-        if shape != (stream.width, stream.in_channels):
+
+
+def _check_stream(
+    header: Header, section: ConfigSection, start: str, stream: StreamConfig, caption_channels: int | None
+) -> None:
+    # A wrong size would otherwise show as hundreds of misshaped tensors, or build a network without end.
+    expected = {
+        "patchify_proj": (stream.width, stream.in_channels),
+        "proj_out": (stream.out_channels, stream.width),
+        "caption_projection.linear_1": (stream.width, caption_channels),
+    }
+    for layer, shape in expected.items():
+        found = header.tensors.get(f"{PREFIX}{start}{layer}.weight")
+        if found is not None and tuple(found.shape) != shape:
             raise CheckpointError(
-                f"config.transformer gives {start}patchify_proj the shape {(stream.width, stream.in_channels)}, "
-                f"the file has {shape}. The config belongs to another file."
+                f"config.transformer gives {start}{layer} the shape {shape}, the file has {tuple(found.shape)}. "
+                f"The config belongs to another file."
             )
-        width = section.size(f"{start}cross_attention_dim", stream.width)
-        if width != stream.width:
-            raise CheckpointError(
-                f"config.transformer.{start}cross_attention_dim is {width}; expected the stream's width {stream.width}."
-            )
+    width = section.size(f"{start}cross_attention_dim", stream.width)
+    if width != stream.width:
+        raise CheckpointError(
+            f"config.transformer.{start}cross_attention_dim is {width}; expected the stream's width {stream.width}."
+        )
+    if stream.head_dim % 2:
+        raise CheckpointError(
+            f"config.transformer.{start}attention_head_dim is {stream.head_dim}; rotary positions need an even one."
+        )
