@@ -4,6 +4,26 @@ from LTX_2_MLX.runtime.blas import load_openblas
 
 OPENBLAS_LOADED = load_openblas()
 
+from importlib import import_module
+from typing import Any
+
 from LTX_2_MLX._version import __version__
 
-__all__ = ["OPENBLAS_LOADED", "__version__"]
+# Public call -> module that has it; imported when it is first asked for.
+_PUBLIC = {
+    "FrameStream": "LTX_2_MLX.media.frames",
+    "read_video": "LTX_2_MLX.media.video",
+    "write_video": "LTX_2_MLX.media.video",
+}
+
+__all__ = ["OPENBLAS_LOADED", "__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC})

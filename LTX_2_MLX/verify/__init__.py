@@ -61,19 +61,19 @@ def find_cases(folders: Iterable[str | Path]) -> list[Path]:
 
 def run_case(path: Path, name: str | None = None) -> Result:
     """Run one case through its component and compare every output."""
+    result = Result(case=name or str(path), component="", ok=False)
     with tempfile.TemporaryDirectory() as scratch:
-        case = Case.open(path, Path(scratch))
-        component_name = case.spec["component"]
-        result = Result(case=name or str(path), component=component_name, ok=False)
-        if component_name not in COMPONENTS:
-            result.reason = f"no component {component_name!r} in this version"
-            return result
+        # One case that cannot be run must not keep the others from running, whatever is wrong with it.
         try:
-            got = {key: np.array(value) for key, value in COMPONENTS[component_name](case).items()}
-        except LTXError as error:
-            result.reason = f"{type(error).__name__}: {error}"
-            return result
-        compare(case, got, result)
+            case = Case.open(path, Path(scratch))
+            result.component = case.spec["component"]
+            if result.component not in COMPONENTS:
+                result.reason = f"no component {result.component!r} in this version"
+                return result
+            got = {key: np.array(value) for key, value in COMPONENTS[result.component](case).items()}
+            compare(case, got, result)
+        except Exception as error:
+            result.ok, result.reason = False, f"{type(error).__name__}: {error}"
     return result
 
 

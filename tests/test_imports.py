@@ -1,0 +1,147 @@
+"""The house's imports go one way, and each heavy library has its one door."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "LTX_2_MLX"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
+
+# Which rooms a room may import from, besides itself. Errors and sizes are open to all.
+BASE = {"errors", "shapes", "_version"}
+MATHEMATICS = {"ops", *BASE}
+NETWORKS = {"models", "layers", *MATHEMATICS}
+SERVICES = {"runtime", "media", "checkpoints", "diffusion"}
+ALLOWED = {
+    "errors": set(),
+    "_version": set(),
+    "shapes": {"errors"},
+    "ops": BASE,
+    "layers": MATHEMATICS,
+    "models": {"layers", *MATHEMATICS},
+    "diffusion": MATHEMATICS,
+    "runtime": NETWORKS | SERVICES,
+    "media": NETWORKS | SERVICES,
+    "checkpoints": NETWORKS | SERVICES,
+    "pipelines": NETWORKS | SERVICES,
+    "training": NETWORKS | SERVICES | {"pipelines"},
+    "verify": NETWORKS | SERVICES | {"pipelines"},
+    "cli": NETWORKS | SERVICES | {"pipelines", "verify"},
+    # The door: it loads BLAS first, and every public call when it is asked for.
+    "": {"_version", "runtime", "media", "pipelines"},
+}
+# Library -> the one module that may import it.
+DOORS = {"mlx_lm": "checkpoints/gemma.py", "torch": "checkpoints/convert.py", "typer": "cli.py"}
+SILENT = ("ops", "layers", "models", "diffusion")
+MACHINE_WORDS = re.compile(r"/work/|/root/|/home/\w|/Users/\w|\.\./shared|\bsession\b|\bissue #?\d", re.IGNORECASE)
+
+
+def name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def room(path: Path) -> str:
+    first = path.relative_to(PACKAGE).parts[0]
+    return "" if first == "__init__.py" else first.removesuffix(".py")
+
+
+def imports(path: Path) -> Iterator[tuple[str, bool]]:
+    """Every imported module's full name, and whether the import stands inside a function."""
+    tree = ast.parse(path.read_text())
+    inside = {
+        id(node)
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        for node in ast.walk(function)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, id(node) in inside
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name(path)}: imports are written in full"
+            for alias in node.names:
+                yield f"{node.module}.{alias.name}", id(node) in inside
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name)
+def test_module_imports_only_from_rooms_below_its_own(path):
+    here = room(path)
+    for module, _ in imports(path):
+        parts = module.split(".")
+        if parts[0] == "LTX_2_MLX" and len(parts) > 1:
+            assert parts[1] == here or parts[1] in ALLOWED[here], f"{name(path)} imports {module}"
+
+
+@pytest.mark.parametrize("path", MODULES + SCRIPTS, ids=name)
+def test_heavy_library_has_one_door(path):
+    for module, inside in imports(path):
+        library = module.split(".")[0]
+        if library == "typer" and path in SCRIPTS:
+            continue
+        if library in DOORS:
+            assert path == PACKAGE / DOORS[library], f"{name(path)} imports {module}"
+        if library == "torch":
+            assert inside, f"{name(path)} imports torch outside a function"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name)
+def test_package_never_imports_scripts_or_tests(path):
+    assert not {module.split(".")[0] for module, _ in imports(path)} & {"scripts", "tests"}
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if room(path) in SILENT], ids=name)
+def test_mathematics_reads_and_prints_nothing(path):
+    called = {
+        node.func.id
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
+    assert not called & {"print", "open", "input"}
+    libraries = {module.split(".")[0] for module, _ in imports(path)}
+    assert not libraries & {"os", "subprocess", "pathlib", "rich", "av", "PIL", "typer", "logging"}
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if room(path) != "cli"], ids=name)
+def test_library_prints_nothing_by_itself(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id != "print", f"{name(path)}, line {node.lineno}"
+
+
+TEXTS = [
+    path
+    for folder in ("LTX_2_MLX", "scripts", "tests", "docs", "weights")
+    for path in sorted((ROOT / folder).rglob("*"))
+    if path.suffix in (".py", ".md", ".ipynb") and path != Path(__file__).resolve()
+]
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=name)
+def test_text_speaks_of_no_machine_of_ours(path):
+    found = MACHINE_WORDS.search(path.read_text())
+    assert found is None, f"{name(path)} says {found.group()!r}"
+
+
+def test_importing_the_package_loads_no_heavy_module():
+    import subprocess
+    import sys
+
+    code = "import sys, LTX_2_MLX; print(*({'av', 'mlx.core', 'torch', 'mlx_lm', 'numpy'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def test_every_public_name_can_be_imported():
+    import LTX_2_MLX
+
+    for public in LTX_2_MLX.__all__:
+        assert getattr(LTX_2_MLX, public) is not None
+    assert set(LTX_2_MLX.__all__) <= set(dir(LTX_2_MLX))
+    with pytest.raises(AttributeError, match="nothing_like_that"):
+        _ = LTX_2_MLX.nothing_like_that
