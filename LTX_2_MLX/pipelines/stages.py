@@ -1,12 +1,17 @@
 """The verbs that pipelines share. Each is one network's turn: load, work, evaluate, free."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 import mlx.core as mx
+import numpy as np
 
+from LTX_2_MLX.checkpoints.gemma import encode_prompts, load_gemma
+from LTX_2_MLX.checkpoints.load import load
+from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.diffusion import sampler
 from LTX_2_MLX.diffusion.conditioning import append_keyframe, fix_latent_frames, regenerate_region
 from LTX_2_MLX.diffusion.guidance import Guidance, Pass, Predict, guided
@@ -14,8 +19,14 @@ from LTX_2_MLX.diffusion.noise import Noise
 from LTX_2_MLX.diffusion.patchify import AudioClock, VideoGrid, patchify_video, unpatchify_video
 from LTX_2_MLX.diffusion.state import LatentState, State, Streams, add_noise, start_state, to_denoised
 from LTX_2_MLX.errors import OutputError
+from LTX_2_MLX.media.first_frame import cover
+from LTX_2_MLX.media.frames import signed_to_uint8
+from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler
+from LTX_2_MLX.models.ltx.text_features import TextFeatures
 from LTX_2_MLX.models.ltx.transformer import Perturbation, StreamInput, Transformer
+from LTX_2_MLX.models.ltx.video_vae import LatentStatistics, VideoDecoder, VideoEncoder
 from LTX_2_MLX.runtime.runner import StageRunner
+from LTX_2_MLX.shapes import VideoShape
 
 SamplerName = Literal["euler", "gradient-estimation", "ancestral", "res-2s"]
 
@@ -69,6 +80,88 @@ class Denoising:
     region_seconds: tuple[float, float] | None = None
     frozen_audio: mx.array | None = None
     batch_size: int = 1
+
+
+def encode_text(
+    runner: StageRunner, text_encoder: Path, weights: Checkpoint, prompts: Sequence[str], dtype: mx.Dtype
+) -> list[Streams[mx.array]]:
+    """Each prompt's contexts, ``(1, L, D)`` for video and audio."""
+    # The text encoder is gone before the connectors come.
+    states, mask = runner.run(
+        "text_encoder", lambda: load_gemma(text_encoder, dtype=dtype), lambda encoder: encode_prompts(encoder, prompts)
+    )
+    video, audio = runner.run(
+        "text_features", lambda: load(TextFeatures, weights, dtype=dtype), lambda network: network(states, mask)
+    )
+    rows = [slice(i, i + 1) for i in range(len(prompts))]
+    contexts = [Streams(video[row], None if audio is None else audio[row]) for row in rows]
+    mx.eval(contexts)
+    return contexts
+
+
+def encode_images(
+    runner: StageRunner, weights: Checkpoint, picture: np.ndarray, sizes: Sequence[VideoShape], dtype: mx.Dtype
+) -> list[mx.array]:
+    """A picture ``(H, W, 3)`` uint8 as one latent frame ``(1, 1, H', W', C)`` at each of the film's sizes."""
+
+    def work(encoder: VideoEncoder) -> list[mx.array]:
+        return [encoder.encode(cover(picture, size.height, size.width)) for size in sizes]
+
+    return runner.run("image_encoder", lambda: load(VideoEncoder, weights, dtype=dtype), work)
+
+
+def upscale_latent(
+    runner: StageRunner,
+    upscaler: Checkpoint,
+    weights: Checkpoint,
+    latent: mx.array,
+    *,
+    dtype: mx.Dtype,
+    name: str = "latent_upscaler",
+) -> mx.array:
+    """A normalised latent ``(B, T, H, W, C)`` larger in space or time, as the upscaler's file says; normalised again.
+
+    Args:
+        runner: Runs the stage.
+        upscaler: The upscaler's file.
+        weights: Where the statistics of the latent are: the checkpoint of the same generation.
+        latent: Normalised.
+        dtype: Of the network; the statistics stay float32.
+        name: The stage's name.
+    """
+
+    def networks() -> tuple[LatentUpscaler, LatentStatistics]:
+        return load(LatentUpscaler, upscaler, dtype=dtype), load(LatentStatistics, weights, dtype=mx.float32)
+
+    return runner.run(name, networks, lambda both: both[0].upscale(latent, both[1]))
+
+
+def decode(
+    runner: StageRunner, weights: Checkpoint, latent: mx.array, *, key: mx.array, dtype: mx.Dtype
+) -> Iterator[np.ndarray]:
+    """Frames of a latent ``(1, T, H, W, C)`` as they come: chunks ``(T, H, W, 3)`` uint8.
+
+    Args:
+        runner: Runs the stage; the decoder is freed after the last chunk, or when the frames are closed.
+        weights: The checkpoint with the decoder.
+        latent: Normalised.
+        key: Of the noise that some decoders mix in.
+        dtype: Of the network.
+    """
+    done = 0
+
+    def work(decoder: VideoDecoder) -> Iterator[mx.array]:
+        yield from decoder.stream([latent], key=key)
+
+    stream = runner.stream("decode", lambda: load(VideoDecoder, weights, dtype=dtype), work)
+    try:
+        for frames in stream:
+            chunk = signed_to_uint8(frames[0])
+            done += len(chunk)
+            runner.progress.advance("decode", done, None)
+            yield chunk
+    finally:
+        stream.close()
 
 
 def denoise(

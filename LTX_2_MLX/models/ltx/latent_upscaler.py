@@ -45,7 +45,9 @@ class LatentUpscalerConfig:
         Raises:
             CheckpointError: If a value is not one that the network has.
         """
-        if header.config.get("_class_name") != _CLASS_NAME:
+        # The name of the class is left out of some files; the first layer is in all of them.
+        named = header.config.get("_class_name", _CLASS_NAME) == _CLASS_NAME
+        if not named or "initial_conv.weight" not in header.tensors:
             return None
         # A file may hold an autoencoder beside the upscaler; its section is not ours.
         own = {name: value for name, value in header.config.items() if not isinstance(value, dict)}
