@@ -42,13 +42,19 @@ def ltx2_schedule(
     slope = (max_shift - base_shift) / (_MAX_TOKENS - _BASE_TOKENS)
     factor = np.float32(math.exp(num_tokens * slope + base_shift - slope * _BASE_TOKENS))
     one = np.float32(1)
-    linear = np.linspace(1, 0, num_steps + 1).astype(np.float32)[:-1]
-    shifted = factor / (factor + (one / linear - one))
-    if terminal is not None:
+    linear = _falling(num_steps)
+    # A reciprocal times the factor, not a quotient: rounded as the reference's.
+    shifted = one / (factor + (one / linear - one)) * factor
+    if terminal is not None and num_steps > 1:
         rest = one - shifted
-        # A single step has nothing to stretch between.
-        shifted = one - rest / (rest[-1] / np.float32(1 - terminal)) if num_steps > 1 else shifted
+        shifted = one - rest / (rest[-1] / np.float32(1 - terminal))
     return np.append(shifted, np.float32(0))
+
+
+def _falling(num_steps: int) -> np.ndarray:
+    """Evenly from 1 down to the last value above 0, float32; counted from the nearer end, as torch.linspace does it."""
+    step, index = np.float64(np.float32(1) / np.float32(num_steps)), np.arange(num_steps)
+    return np.where(index < (num_steps + 1) // 2, 1 - index * step, (num_steps - index) * step).astype(np.float32)
 
 
 def linear_quadratic_schedule(num_steps: int, *, threshold: float = 0.025) -> np.ndarray:

@@ -32,7 +32,8 @@ def test_last_noise_level_before_zero_is_the_terminal_one():
 
 
 def test_more_tokens_mean_more_steps_at_high_noise():
-    assert (schedule.ltx2_schedule(9, num_tokens=4096) >= schedule.ltx2_schedule(9, num_tokens=500)).all()
+    many, few = schedule.ltx2_schedule(9, num_tokens=4096), schedule.ltx2_schedule(9, num_tokens=500)
+    assert (many[1:-2] > few[1:-2]).all()
 
 
 def test_refinement_is_the_end_of_the_distilled_schedule():
