@@ -80,7 +80,8 @@ def read_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
         raise CheckpointError(_not_safetensors(path, file_bytes)) from error
     if not isinstance(entries, dict):
         raise CheckpointError(_not_safetensors(path, file_bytes))
-    metadata = entries.pop("__metadata__", {})
+    # MLX writes null where there is none.
+    metadata = entries.pop("__metadata__", None) or {}
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise CheckpointError(f"{path} is damaged: its metadata is not a map of strings. Download it again.")
     return _tensors(path, entries, file_bytes - 8 - header_bytes), metadata
