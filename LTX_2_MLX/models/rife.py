@@ -13,7 +13,7 @@ import mlx.nn as nn
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.models.interfaces import Header
 from LTX_2_MLX.ops.resize import resize
-from LTX_2_MLX.ops.shuffle import pixel_shuffle
+from LTX_2_MLX.ops.resample import pixel_shuffle
 from LTX_2_MLX.ops.warp import sample_bilinear, warp
 
 # One estimate: two flows (x, y), a mask, features for the next block.
@@ -73,12 +73,17 @@ class IFNet(nn.Module):
         for i, channels in enumerate(config.block_channels):
             inputs = pair if i == 0 else pair + _MASK + _FEATURES + _FLOW
             setattr(self, f"block{i}", FlowBlock(inputs, channels, config.num_residuals))
-        self.blocks_used = len(config.block_channels)
+        self.num_blocks = len(config.block_channels)
+
+    @property
+    def dtype(self) -> mx.Dtype:
+        """What the convolutions compute in; flow and coordinates are float32 always."""
+        return self.encode.cnn0.weight.dtype
 
     def __call__(self, first: mx.array, second: mx.array, fraction: float = 0.5, *, scale: float = 1.0) -> mx.array:
         """The frame at ``fraction``, 0 to 1. A ``scale`` below 1 finds larger motion at less cost."""
         height, width = first.shape[1:3]
-        first, second = pad_for(first, scale), pad_for(second, scale)
+        first, second = (pad_for(frames, scale).astype(self.dtype) for frames in (first, second))
         return self.between(self.seen(first), self.seen(second), fraction, scale)[:, :height, :width]
 
     def seen(self, frames: mx.array) -> mx.array:
@@ -105,16 +110,16 @@ class IFNet(nn.Module):
         """
         height, width = first.shape[1:3]
         flow = carried = None
-        for i in range(self.blocks_used):
+        for i in range(self.num_blocks):
             block_scale = _BLOCK_SCALES[i] / scale
             pair = self._pulled_together(first, second, flow, block_scale)
             size = pair[0].shape[1:3]
             plane = mx.full((first.shape[0], *size, 1), fraction, dtype=first.dtype)
             inputs = [*pair, plane]
             if flow is not None:
-                inputs += [carried, _reduce(flow, block_scale) / block_scale]
+                inputs += [carried, (_reduce(flow, block_scale) / block_scale).astype(first.dtype)]
             estimate = self[f"block{i}"](mx.concatenate(inputs, axis=-1))
-            change = resize(estimate[..., :_FLOW], height, width) * block_scale
+            change = resize(estimate[..., :_FLOW].astype(mx.float32), height, width) * block_scale
             flow = change if flow is None else flow + change
             rest = estimate[..., _FLOW:]
             yield flow, rest[..., :_MASK]
@@ -171,7 +176,7 @@ class FlowBlock(nn.Module):
             x = _leaky(convolution(x))
         for residual in self.convblock:
             x = residual(x)
-        return pixel_shuffle(self.lastconv[0](x), 2)
+        return pixel_shuffle(self.lastconv[0](x), (2, 2))
 
 
 class ScaledResidual(nn.Module):

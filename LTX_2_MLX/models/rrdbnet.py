@@ -11,7 +11,7 @@ import mlx.nn as nn
 
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.interfaces import Header, TensorInfo
-from LTX_2_MLX.ops.shuffle import pixel_unshuffle
+from LTX_2_MLX.ops.resample import pixel_unshuffle
 
 _WRAPPERS = re.compile(r"^(module|netG)\.")
 # Names of 2018's training code: RRDB_trunk.0.RDB1.conv1, trunk_conv, upconv1, HRconv.
@@ -106,7 +106,7 @@ class RRDBNet(nn.Module):
         self.reach = (15 * config.num_blocks + 4) * config.unshuffle
 
     def __call__(self, frames: mx.array) -> mx.array:
-        features = self.conv_first(pixel_unshuffle(frames, self.multiple))
+        features = self.conv_first(pixel_unshuffle(frames, (self.multiple, self.multiple)))
         hidden = features
         for block in self.body:
             hidden = block(hidden)

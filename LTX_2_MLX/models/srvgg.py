@@ -10,7 +10,7 @@ import mlx.nn as nn
 
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.interfaces import Header
-from LTX_2_MLX.ops.shuffle import pixel_shuffle
+from LTX_2_MLX.ops.resample import pixel_shuffle
 
 # Training wrappers that some published files keep before every name.
 _WRAPPERS = re.compile(r"^(module|netG)\.")
@@ -81,7 +81,7 @@ class SRVGG(nn.Module):
             hidden = layer(hidden)
         # A copy of the pixel for each of the places that the shuffle gives it: nearest upsampling.
         base = mx.repeat(frames, self.scale**2, axis=-1)
-        return pixel_shuffle(hidden + base, self.scale)
+        return pixel_shuffle(hidden + base, (self.scale, self.scale))
 
     @staticmethod
     def parameter_name(published: str) -> str | None:

@@ -1,0 +1,222 @@
+"""A clip to a smoother one: new frames between its own, made by RIFE.
+
+Given frames pass through untouched. Only two neighbours and what lies between them are in memory at a time, so
+the length of the clip does not matter.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+from math import ceil
+
+import mlx.core as mx
+import numpy as np
+
+from LTX_2_MLX.checkpoints.load import load, recognise
+from LTX_2_MLX.checkpoints.reader import Checkpoint
+from LTX_2_MLX.errors import RequestError
+from LTX_2_MLX.media.frames import FrameStream, subdivide_times, to_uint8, to_unit
+from LTX_2_MLX.models.rife import IFNet, pad_for, padding_multiple
+from LTX_2_MLX.ops.resize import resize
+from LTX_2_MLX.ops.similarity import structural_similarity
+from LTX_2_MLX.runtime.progress import Progress
+from LTX_2_MLX.runtime.runner import StageRunner
+
+STAGE = "interpolate"
+MAX_EXP = 4
+# Side of the pictures by which a cut is found, as in the author's script.
+_THUMBNAIL = 32
+
+
+@dataclass(frozen=True)
+class Request:
+    """How a clip is made smoother.
+
+    Attributes:
+        model_path: IFNet 4.22.lite: path, catalogue name, repository id or ``repository:file``.
+        exp: The number of frames is doubled this many times, 0 to 4: N become ``(N - 1) * 2 ** exp + 1``.
+        scale: Size at which motion is sought: 0.25, 0.5, 1, 2 or 4. 0.5 suits 1080p and large motion.
+        target_fps: Frames per second wanted instead of a doubling; the clip's duration stays.
+        scene_threshold: Structural similarity of neighbours, 0 to 1, below which there is a cut; across it the
+            nearer frame is repeated. 0 finds no cuts.
+        fp16: Run the network in float16; flow stays float32.
+    """
+
+    model_path: str = "elfgum/RIFE-4.22.lite"
+    exp: int = 1
+    scale: float = 1.0
+    target_fps: Fraction | None = None
+    scene_threshold: float = 0.2
+    fp16: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise ``RequestError`` for values that cannot be."""
+        if not isinstance(self.exp, int) or isinstance(self.exp, bool) or not 0 <= self.exp <= MAX_EXP:
+            raise RequestError(f"exp is {self.exp!r}, it can be a whole number from 0 to {MAX_EXP}.")
+        padding_multiple(self.scale)
+        if self.target_fps is not None and not 0 < self.target_fps <= 1000:
+            raise RequestError(f"target_fps is {float(self.target_fps):g}, it can be above 0 up to 1000.")
+        if self.target_fps is not None and self.exp != 1:
+            raise RequestError("exp and target_fps both say how many frames to make. Give one of them.")
+        if not 0 <= self.scene_threshold <= 1:
+            raise RequestError(f"scene_threshold is {self.scene_threshold:g}, it can be from 0 (no cuts) to 1.")
+
+
+def interpolate(stream: FrameStream, request: Request | None = None, runner: StageRunner | None = None) -> FrameStream:
+    """The clip with new frames between its own, made while it is read.
+
+    A clip of one frame passes through, as does any with ``exp`` 0.
+
+    Raises:
+        CheckpointError: If the file is missing or of another network. What reading the clip tells is raised then.
+    """
+    request, runner = request or Request(), runner or StageRunner()
+    if stream.num_frames == 1 or (request.target_fps is None and request.exp == 0):
+        return stream
+    checkpoint = Checkpoint(request.model_path)
+    recognise(IFNet, checkpoint)
+    timeline = Timeline(stream, request)
+    dtype = mx.float16 if request.fp16 else mx.float32
+    work = partial(_chunks, stream=stream, request=request, timeline=timeline, progress=runner.progress)
+    return stream.replace(
+        chunks=runner.stream(STAGE, partial(load, IFNet, checkpoint, dtype=dtype), work),
+        frame_rate=timeline.frame_rate,
+        num_frames=timeline.num_frames,
+        times=None if request.target_fps else subdivide_times(stream.times, 2**request.exp),
+    )
+
+
+class Timeline:
+    """When the new frames are due, for doublings and for any target rate.
+
+    Attributes:
+        frame_rate: Of the new clip.
+        num_frames: Of the new clip; None while the given clip's is unknown.
+    """
+
+    def __init__(self, stream: FrameStream, request: Request):
+        self._rate, self._times = stream.frame_rate, stream.times
+        self._target, self._factor = request.target_fps, 2**request.exp
+        self.frame_rate = Fraction(request.target_fps or stream.frame_rate * self._factor)
+        given = stream.num_frames
+        self.num_frames = None if given is None else self._before(given - 1) + self.held(given)
+
+    def between(self, index: int) -> list[Fraction]:
+        """Places of the new clip's frames from frame ``index`` to the next, in [0, 1); 0 is the given frame."""
+        if self._target is None:
+            return [Fraction(step, self._factor) for step in range(self._factor)]
+        start, end = self._moment(index), self._moment(index + 1)
+        due = range(self._before(index), self._before(index + 1))
+        return [(k / self._target - start) / (end - start) for k in due]
+
+    def held(self, given: int) -> int:
+        """How often the last of ``given`` frames is shown: once, or at a target rate to the clip's end."""
+        if self._target is None:
+            return 1
+        end = self._times[-1] if self._times else given / self._rate
+        return max(round(end * self._target) - self._before(given - 1), 0)
+
+    def _before(self, index: int) -> int:
+        """Frames of the new clip that are due before frame ``index`` of the given one."""
+        return index * self._factor if self._target is None else ceil(self._moment(index) * self._target)
+
+    def _moment(self, index: int) -> Fraction:
+        return self._times[index] if self._times else index / self._rate
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """A given frame and what the network sees of it."""
+
+    levels: np.ndarray
+    seen: mx.array
+    thumbnail: mx.array
+
+
+def _chunks(
+    network: IFNet, *, stream: FrameStream, request: Request, timeline: Timeline, progress: Progress
+) -> Iterator[np.ndarray]:
+    last, done = None, 0
+    try:
+        for index, levels in enumerate(stream.frames()):
+            following = _looked_at(network, levels, request)
+            if last is not None:
+                chunk = _gap(network, last, following, timeline.between(index - 1), request)
+                done += len(chunk)
+                if len(chunk):
+                    yield chunk
+            last = following
+            progress.advance(STAGE, done, timeline.num_frames)
+        for _ in range(timeline.held(index + 1) if last is not None else 0):
+            yield last.levels[None]
+        progress.advance(STAGE, timeline.num_frames or done, timeline.num_frames)
+    finally:
+        stream.close()
+
+
+def _looked_at(network: IFNet, levels: np.ndarray, request: Request) -> _Frame:
+    pixels = to_unit(levels[None])
+    seen = network.seen(pad_for(pixels, request.scale).astype(network.dtype))
+    frame = _Frame(levels, seen, resize(pixels, _THUMBNAIL, _THUMBNAIL)[0])
+    mx.eval(frame.seen, frame.thumbnail)
+    return frame
+
+
+def _gap(network: IFNet, first: _Frame, second: _Frame, places: list[Fraction], request: Request) -> np.ndarray:
+    """The new clip's frames from ``first`` up to but without ``second``, ``(T, H, W, 3)`` uint8."""
+    inside = [place for place in places if place]
+    if inside and is_cut(first.thumbnail, second.thumbnail, request.scene_threshold):
+        made = [first.levels if place <= Fraction(1, 2) else second.levels for place in inside]
+    else:
+        made = [to_uint8(pixels)[0] for pixels in _made(network, first, second, inside, request)]
+    frames = [first.levels] * (len(places) - len(inside)) + made
+    return np.stack(frames) if frames else np.empty((0, *first.levels.shape), np.uint8)
+
+
+def _made(
+    network: IFNet, first: _Frame, second: _Frame, places: list[Fraction], request: Request
+) -> Iterator[mx.array]:
+    size = first.levels.shape[:2]
+    if request.target_fps is None:
+        yield from halved(network, first.seen, second.seen, request.exp, request.scale, size)
+        return
+    for place in places:
+        yield network.between(first.seen, second.seen, float(place), request.scale)[:, : size[0], : size[1]]
+
+
+def halved(
+    network: IFNet, first: mx.array, second: mx.array, exp: int, scale: float, size: tuple[int, int]
+) -> Iterator[mx.array]:
+    """The ``2 ** exp - 1`` frames between two, by halving the gap again and again.
+
+    Args:
+        network: The interpolator.
+        first: What it sees of the frame before, ``(1, H', W', 7)``, padded.
+        second: What it sees of the frame after.
+        exp: Times that the gap is halved.
+        scale: Size at which motion is sought.
+        size: Height and width of the frames without padding.
+
+    Yields:
+        ``(1, H, W, 3)``, about [0, 1]; a frame in the middle stays as the network gave it while gaps beside it
+        are halved.
+
+    Source: sgl-project/sglang, python/sglang/multimodal_gen/runtime/postprocess/rife_interpolator.py at 0bfc0102.
+    """
+    if exp == 0:
+        return
+    middle = network.between(first, second, 0.5, scale)[:, : size[0], : size[1]]
+    mx.eval(middle)
+    if exp == 1:
+        yield middle
+        return
+    seen = network.seen(pad_for(middle, scale))
+    yield from halved(network, first, seen, exp - 1, scale, size)
+    yield middle
+    yield from halved(network, seen, second, exp - 1, scale, size)
+
+
+def is_cut(first: mx.array, second: mx.array, threshold: float) -> bool:
+    """Whether two small pictures ``(H, W, 3)`` in [0, 1] are of different scenes."""
+    return threshold > 0 and structural_similarity(first, second).item() < threshold
