@@ -267,6 +267,36 @@ def test_evaluation_at_block_boundaries_changes_no_bit(network, streams):
         assert all(mx.array_equal(a, b) for a, b in zip(plain, stepped, strict=True))
 
 
+def test_context_modulated_by_a_table_alone_equals_prompt_rows_of_zero(network, streams, tmp_path):
+    silent = _network("transformer_av_2_3", tmp_path)
+    for ends in (silent.video, silent.audio):
+        ends.prompt_adaln.linear.weight = mx.zeros_like(ends.prompt_adaln.linear.weight)
+        ends.prompt_adaln.linear.bias = mx.zeros_like(ends.prompt_adaln.linear.bias)
+    static = Transformer(replace(network.config, prompt_modulation=False))
+    weights = dict(tree_flatten(network.parameters()))
+    static.load_weights([(name, value) for name, value in weights.items() if "prompt_adaln" not in name])
+    assert all(mx.array_equal(a, b) for a, b in zip(static(*streams), silent(*streams), strict=True))
+    assert not np.allclose(static(*streams)[0], network(*streams)[0], atol=1e-3)
+
+
+def test_gradients_reach_every_parameter_inside_a_compiled_step(tmp_path):
+    network = _network("transformer_av_2_3", tmp_path)
+    network.unfreeze()
+    # Positions stay outside of what is compiled: their tables come from NumPy.
+    video, audio = (replace(stream, timesteps=None) for stream in _streams())
+
+    def loss(network, noisy, sigma):
+        velocities = network(replace(video, latent=noisy, sigma=sigma), replace(audio, sigma=sigma))
+        return sum(mx.mean(velocity**2) for velocity in velocities)
+
+    def step(noisy, sigma):
+        return nn.value_and_grad(network, loss)(network, noisy, sigma)[1]
+
+    gradients = mx.compile(step, inputs=[network.state])(video.latent, video.sigma)
+    still = [name for name, gradient in tree_flatten(gradients) if not mx.any(gradient != 0).item()]
+    assert still == [] and len(tree_flatten(gradients)) == len(tree_flatten(network.parameters()))
+
+
 def test_projected_context_stands_for_the_context(tmp_path):
     network = _network("transformer_av_2_0", tmp_path)
     case = Case.open(TESTS / "goldens/ltx2/transformer_av_2_0", tmp_path)
