@@ -53,18 +53,40 @@ def load(
         CheckpointError: If no class recognises the file, tensors are missing, unknown or misshaped, an adapter
             was made for another model, or reading fails.
     """
+    model, weights, merge = _checked(networks, checkpoint, dtype, loras)
+    for line in merge.notes if note else ():
+        note(line)
+    del merge
+    model.load_weights(_evaluated(checkpoint, weights, _axis_orders(model), dtype), strict=True)
+    return model.freeze()
+
+
+def weights_bytes(
+    networks: type[Network] | Sequence[type[Network]],
+    checkpoint: Checkpoint,
+    *,
+    dtype: mx.Dtype | None = None,
+    loras: Sequence[Lora] = (),
+) -> int:
+    """Bytes of the weights that ``load`` would hold, after every check that it makes of names and shapes.
+
+    No tensor is read. Raises as ``load`` does.
+    """
+    _, weights, _ = _checked(networks, checkpoint, dtype, loras)
+    return sum(
+        value.size * (dtype if dtype is not None and mx.issubdtype(value.dtype, mx.floating) else value.dtype).size
+        for value in weights.values()
+    )
+
+
+def _checked(networks, checkpoint, dtype, loras) -> tuple[nn.Module, dict[str, mx.array], LoraMerge]:
+    """The network built, its weights by parameter name, all lazy, and what adapters do to them."""
     network, config = recognise(networks, checkpoint)
     model = network(config)
     merge = LoraMerge(network, checkpoint, loras)
     weights = network_weights(network, checkpoint, dtype=dtype, merge=merge)
-    parameters = dict(tree_flatten(model.parameters()))
-    axes = _axis_orders(model)
-    _check(network, checkpoint, weights, parameters, axes)
-    for line in merge.notes if note else ():
-        note(line)
-    del merge
-    model.load_weights(_evaluated(checkpoint, weights, axes, dtype), strict=True)
-    return model.freeze()
+    _check(network, checkpoint, weights, dict(tree_flatten(model.parameters())), _axis_orders(model))
+    return model, weights, merge
 
 
 def recognise(
