@@ -26,7 +26,9 @@ class FrameQueue:
         self._waiting = join_frames(self._waiting, frames)
 
     def take(self, count: int) -> mx.array | None:
-        """The first ``count`` frames, which leave the queue; None of an empty queue."""
+        """The first ``count`` frames, which leave the queue; None for no frames."""
+        if count == 0:
+            return None
         frames, length = self._waiting, len(self)
         self._waiting = None
         if count == length:
@@ -34,6 +36,10 @@ class FrameQueue:
         self._waiting = copy_frames(frames, count, length)
         mx.eval(self._waiting)
         return frames[:, :count]
+
+    def first(self, count: int) -> mx.array:
+        """The first ``count`` frames, which stay."""
+        return self._waiting[:, :count]
 
 
 def join_frames(*parts: mx.array | None) -> mx.array | None:

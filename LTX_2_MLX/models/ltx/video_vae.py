@@ -256,11 +256,8 @@ class VideoDecoder(nn.Module):
         Raises:
             RequestError: If the latent is too small for the decoder's padding.
         """
-        if noise is not None:
-            pieces = iter([self._mixed(latent, noise)])
-        else:
-            pieces = self.add_noise([latent], key)
-        return join_frames(*self._stream(pieces, timestep, piece_bytes))
+        noisy = [self._mixed(latent, noise)] if noise is not None else self.add_noise([latent], key)
+        return join_frames(*self.stream_noisy(noisy, timestep, piece_bytes))
 
     def stream(
         self,
@@ -274,7 +271,7 @@ class VideoDecoder(nn.Module):
 
         Memory does not depend on the length of the clip.
         """
-        yield from self._stream(self.add_noise(latents, key), timestep, piece_bytes)
+        yield from self.stream_noisy(self.add_noise(latents, key), timestep, piece_bytes)
 
     def add_noise(self, latents: Iterable[mx.array], key: mx.array | None = None) -> Iterator[mx.array]:
         """Latents as a timestep-conditioned decoder wants them; any other gets them as they are.
@@ -294,7 +291,11 @@ class VideoDecoder(nn.Module):
     def _mixed(self, latent: mx.array, noise: mx.array) -> mx.array:
         return noise * _NOISE_SHARE + (1 - _NOISE_SHARE) * latent
 
-    def _stream(self, latents: Iterator[mx.array], timestep: mx.array | None, piece_bytes: int) -> Iterator[mx.array]:
+    def stream_noisy(
+        self, latents: Iterable[mx.array], timestep: mx.array | None = None, piece_bytes: int = PIECE_BYTES
+    ) -> Iterator[mx.array]:
+        """:meth:`stream` of latents that :meth:`add_noise` has seen already."""
+        latents = iter(latents)
         first = next(latents, None)
         if first is None:
             return

@@ -1,0 +1,216 @@
+"""Large arrays in tiles: where the tiles lie, how they weigh where they meet, and putting them together.
+
+Tiles are planned on one grid (a latent's cells) and mapped to another (pixels and frames). Time has a rule of its own,
+since the first cell stands for one frame and every other for several: each tile but the first starts one cell
+earlier, so that what its first frame lacks is not seen.
+
+Source: Lightricks/LTX-2, packages/ltx-core/src/ltx_core/tiling.py and model/video_vae/{video_vae,
+conv_video_decoder}.py at 400fd31.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import mlx.core as mx
+import numpy as np
+
+# Weights that sum to one within this are not divided by their sum.
+_SUM_TOLERANCE = 1e-5
+_SMALLEST_SUM = 1e-8
+
+
+@dataclass(frozen=True)
+class Interval:
+    """One tile's reach along one axis, ``[start, stop)``, and how many of its samples fade in and out."""
+
+    start: int
+    stop: int
+    fade_in: int = 0
+    fade_out: int = 0
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def scaled(self, factor: int) -> "Interval":
+        """The same reach in height or width on a grid ``factor`` times as fine."""
+        return Interval(*(factor * n for n in (self.start, self.stop, self.fade_in, self.fade_out)))
+
+    def scaled_in_time(self, factor: int) -> "Interval":
+        """The same reach in frames, where cell 0 is one frame and every later one ``factor``."""
+        return Interval(
+            start=factor * self.start,
+            stop=1 + factor * (self.stop - 1),
+            fade_in=1 + factor * (self.fade_in - 1) if self.fade_in else 0,
+            fade_out=factor * self.fade_out,
+        )
+
+
+def split_axis(length: int, size: int, overlap: int) -> list[Interval]:
+    """Tiles of ``size`` cells that share ``overlap`` with each neighbour; the last one may be shorter."""
+    if length <= size:
+        return [Interval(0, length)]
+    count = -(-(length - overlap) // (size - overlap))
+    starts = [i * (size - overlap) for i in range(count)]
+    return _faded([(start, min(start + size, length)) for start in starts], overlap)
+
+
+def split_evenly(length: int, count: int, overlap: int) -> list[Interval]:
+    """``count`` tiles that share ``overlap``, equal but for a cell: the first ones are the longer."""
+    size, longer = divmod(length + overlap * (count - 1), count)
+    spans, start = [], 0
+    for i in range(count):
+        stop = start + size + (i < longer)
+        spans.append((start, stop))
+        start = stop - overlap
+    return _faded(spans, overlap)
+
+
+def _faded(spans: list[tuple[int, int]], overlap: int) -> list[Interval]:
+    last = len(spans) - 1
+    return [Interval(*span, overlap * (i > 0), overlap * (i < last)) for i, span in enumerate(spans)]
+
+
+def start_earlier(tiles: Sequence[Interval]) -> list[Interval]:
+    """Tiles in time, each but the first taking one cell more in front."""
+    return [
+        tile if tile.start == 0 else Interval(tile.start - 1, tile.stop, tile.fade_in + 1, tile.fade_out)
+        for tile in tiles
+    ]
+
+
+def blend_weights(tile: Interval, in_time: bool = False) -> np.ndarray:
+    """Weights of a tile's samples along one axis, float32; those of neighbours sum to one where they meet.
+
+    In time the first weight is zero: that sample belongs to the extra cell in front.
+    """
+    weights = np.ones(len(tile), np.float32)
+    if tile.fade_in:
+        steps = np.arange(tile.fade_in) / tile.fade_in if in_time else _ramp(tile.fade_in)
+        weights[: tile.fade_in] *= steps.astype(np.float32)
+    if tile.fade_out:
+        weights[-tile.fade_out :] *= (1 - _ramp(tile.fade_out)).astype(np.float32)
+    return weights
+
+
+def _ramp(length: int) -> np.ndarray:
+    return np.arange(1, length + 1) / (length + 1)
+
+
+@dataclass(frozen=True)
+class TiledAxis:
+    """One axis: its tiles where they are read, the same tiles where their results go, and the results' weights."""
+
+    sources: list[Interval]
+    targets: list[Interval]
+    weights: list[np.ndarray]
+
+    @cached_property
+    def weights_sum(self) -> np.ndarray:
+        """Sum of all tiles' weights at each target sample."""
+        total = np.zeros(self.targets[-1].stop, np.float32)
+        for tile, weights in zip(self.targets, self.weights, strict=True):
+            total[tile.start : tile.stop] += weights
+        return total
+
+    @property
+    def sums_to_one(self) -> bool:
+        """Whether the tiles can be added up without dividing by the sum of their weights."""
+        return bool(np.abs(self.weights_sum - 1).max() <= _SUM_TOLERANCE)
+
+
+def tiled_axis(sources: Sequence[Interval], targets: Sequence[Interval], in_time: bool = False) -> TiledAxis:
+    """An axis with the weights that belong to its targets."""
+    return TiledAxis(list(sources), list(targets), [blend_weights(tile, in_time) for tile in targets])
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Where one tile is read."""
+
+    time: Interval
+    height: Interval
+    width: Interval
+
+    def crop(self, x: mx.array) -> mx.array:
+        """This tile's height and width of ``(B, T, H, W, C)``, all of its frames."""
+        return x[:, :, self.height.start : self.height.stop, self.width.start : self.width.stop]
+
+
+@dataclass(frozen=True)
+class TilePlan:
+    """All tiles of an array: every combination of the three axes' tiles, time the slowest, width the fastest."""
+
+    time: TiledAxis
+    height: TiledAxis
+    width: TiledAxis
+
+    @property
+    def sums_to_one(self) -> bool:
+        """Whether weights sum to one everywhere."""
+        return all(axis.sums_to_one for axis in (self.time, self.height, self.width))
+
+    @property
+    def num_tiles(self) -> int:
+        """Tiles in all."""
+        return len(self.time.sources) * len(self.height.sources) * len(self.width.sources)
+
+
+def blend_tiles(plan: TilePlan, work: Callable[[Tile], mx.array]) -> Iterator[mx.array]:
+    """Work on every tile by itself and join the results.
+
+    Args:
+        plan: Where tiles lie.
+        work: One tile to its result ``(B, T, H, W, C)``; called in the plan's order.
+
+    Yields:
+        Consecutive chunks of the joined result, float32, evaluated; each as soon as no later tile reaches it.
+    """
+    rest: mx.array | None = None
+    position = 0
+    for number, target in enumerate(plan.time.targets):
+        if rest is not None and target.start > position:
+            yield _divided(plan, rest[:, : target.start - position], position)
+            rest = rest[:, target.start - position :]
+        position = target.start
+        group = _blend_space(plan, number, work)
+        mx.eval(group)
+        rest = group if rest is None else _add_overlapping(rest, group)
+    yield _divided(plan, rest, position)
+
+
+def _blend_space(plan: TilePlan, number: int, work: Callable[[Tile], mx.array]) -> mx.array:
+    """All tiles of one span of time, weighted and added up."""
+    total = None
+    for height, rows, row_weights in _tiles(plan.height):
+        for width, columns, column_weights in _tiles(plan.width):
+            weights = plan.time.weights[number][:, None, None] * row_weights[:, None] * column_weights
+            part = work(Tile(plan.time.sources[number], height, width)).astype(mx.float32)
+            part = part * mx.array(weights)[None, ..., None]
+            if total is None:
+                shape = (*part.shape[:2], plan.height.targets[-1].stop, plan.width.targets[-1].stop, part.shape[-1])
+                total = mx.zeros(shape)
+            place = (slice(None), slice(None), slice(rows.start, rows.stop), slice(columns.start, columns.stop))
+            total[place] = total[place] + part
+            mx.eval(total)
+    return total
+
+
+def _tiles(axis: TiledAxis) -> Iterator[tuple[Interval, Interval, np.ndarray]]:
+    return zip(axis.sources, axis.targets, axis.weights, strict=True)
+
+
+def _add_overlapping(rest: mx.array, group: mx.array) -> mx.array:
+    """Two arrays that begin with the same frame, added; the longer one's end stays as it is."""
+    short, long = sorted((rest, group), key=lambda part: part.shape[1])
+    shared = short.shape[1]
+    return mx.concatenate([short + long[:, :shared], long[:, shared:]], axis=1)
+
+
+def _divided(plan: TilePlan, chunk: mx.array, position: int) -> mx.array:
+    if not plan.sums_to_one:
+        time = plan.time.weights_sum[position : position + chunk.shape[1]]
+        total = time[:, None, None] * plan.height.weights_sum[:, None] * plan.width.weights_sum
+        chunk = chunk / mx.maximum(mx.array(total), _SMALLEST_SUM)[None, ..., None]
+    mx.eval(chunk)
+    return chunk
