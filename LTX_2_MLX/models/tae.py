@@ -13,6 +13,7 @@ import mlx.nn as nn
 
 from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.models.interfaces import Header
+from LTX_2_MLX.ops.resample import pixel_shuffle, pixel_unshuffle
 from LTX_2_MLX.shapes import Compression
 
 # Latent frames hold four frames each, except a clip's first, which holds one.
@@ -179,21 +180,6 @@ def _decode(layers: list[nn.Module], x: mx.array, past: Past) -> mx.array:
     return mx.concatenate(frames, axis=1)
 
 
-def unshuffle(frames: mx.array, size: tuple[int, int, int]) -> mx.array:
-    """Blocks of ``size`` (frames, rows, columns) to channels, in the order (channel, frame, row, column)."""
-    batch, time, height, width, channels = frames.shape
-    t, h, w = size
-    x = frames.reshape(batch, time // t, t, height // h, h, width // w, w, channels)
-    return x.transpose(0, 1, 3, 5, 7, 2, 4, 6).reshape(batch, time // t, height // h, width // w, -1)
-
-
-def _shuffle(x: mx.array, size: int) -> mx.array:
-    """Channels (channel, row, column) to pixels."""
-    batch, time, height, width, channels = x.shape
-    x = x.reshape(batch, time, height, width, channels // size**2, size, size)
-    return x.transpose(0, 1, 2, 5, 3, 6, 4).reshape(batch, time, height * size, width * size, -1)
-
-
 def _last_rows(weights: dict[str, mx.array]) -> dict[str, mx.array]:
     """Kernels of ``TimeGrow`` cut to the rows for the frames that are made: the last ones."""
     for place, stride in ((7, 1), (13, 2), (19, 2)):
@@ -240,7 +226,7 @@ class TinyAutoencoder(nn.Module):
             frames = mx.concatenate([frames, mx.repeat(frames[:, -1:], lacking, axis=1)], axis=1)
         patch = self.config.patch_size
         pixels = ((frames.astype(mx.float32) + 1) / 2).astype(self.encoder[0].weight.dtype)
-        return _run(self.encoder, unshuffle(pixels, (1, patch, patch)), {})
+        return _run(self.encoder, pixel_unshuffle(pixels, (1, patch, patch)), {})
 
     def decode(self, latent: mx.array) -> mx.array:
         """The whole clip at once."""
@@ -259,7 +245,7 @@ class TinyAutoencoder(nn.Module):
         """Frames of the next latent frames; ``past`` is empty at a clip's start and kept up to date."""
         skipped = 0 if past else _TIME - 1
         x = _decode(self.decoder, latent.astype(self.decoder[1].weight.dtype), past)[:, skipped:]
-        x = _shuffle(x, self.config.patch_size)
+        x = pixel_shuffle(x, (1, self.config.patch_size, self.config.patch_size))
         return mx.clip(x, -1, 1) if self.config.signed_output else mx.clip(x, 0, 1) * 2 - 1
 
 
@@ -387,7 +373,7 @@ class ConditionalDecoder(nn.Module):
         if first:
             lq_frames = mx.concatenate([mx.repeat(lq_frames[:, :1], skipped, axis=1), lq_frames], axis=1)
         dtype = self.decoder[1].weight.dtype
-        condition = unshuffle(lq_frames, _CONDITION_BLOCK)
+        condition = pixel_unshuffle(lq_frames, _CONDITION_BLOCK)
         x = mx.concatenate([condition.astype(dtype), latent.astype(dtype)], axis=-1)
         return _decode(self.decoder, x, past)[:, skipped:] * 2 - 1
 

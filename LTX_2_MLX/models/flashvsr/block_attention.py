@@ -4,7 +4,8 @@ A window is 128 tokens, two frames of 8 x 8; ``n`` windows make a slice of time.
 row, column. Queries come in windows; keys in windows ("block") or in their halves, one frame each ("sage").
 """
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,9 +18,10 @@ WINDOW_SIZE = (2, 8, 8)
 # Tokens the published sparsity of 1 is meant for: 768 x 1280 pixels.
 _NATIVE_PIXELS = 768 * 1280
 
+# Elements of scores, and of copied keys and values, computed at once.
+_MAX_ELEMENTS = 1 << 26
+
 Kind = Literal["block", "sage", "dense"]
-# Queries, keys, values (heads, tokens, d) and the mask of kept blocks to values (heads, query tokens, d).
-Form = Callable[[mx.array, mx.array, mx.array, np.ndarray], mx.array]
 
 
 @dataclass(frozen=True)
@@ -97,72 +99,73 @@ def select(queries: mx.array, keys: mx.array, near: np.ndarray, sparsity: Sparsi
 
 
 def attend(queries: mx.array, keys: mx.array, values: mx.array, mask: np.ndarray) -> mx.array:
-    """Attention of each query window over its kept blocks of keys, in the form that is fastest for this mask."""
-    if mask.all():
-        return _attend(queries, keys, values)
-    return attend_gathered(queries, keys, values, mask)
+    """Attention of each query window over its kept blocks of keys; a window without any gives 0.
 
+    Windows that keep the same blocks share one copy of them, and windows alike in number are computed together:
+    there is neither a mask nor padding, nothing that is not kept is computed.
 
-def _attend(queries: mx.array, keys: mx.array, values: mx.array, mask: mx.array | None = None) -> mx.array:
-    scale = queries.shape[-1] ** -0.5
-    return mx.fast.scaled_dot_product_attention(queries[None], keys[None], values[None], scale=scale, mask=mask)[0]
+    Args:
+        queries: ``(heads, N, d)``, tokens in windows.
+        keys: ``(heads, M, d)``, tokens in blocks.
+        values: As ``keys``.
+        mask: Kept pairs, ``(heads, query windows, key blocks)``.
 
-
-def attend_masked(queries: mx.array, keys: mx.array, values: mx.array, mask: np.ndarray) -> mx.array:
-    """Dense attention under the mask spread over tokens, some query windows at a time. Rows without keys give 0."""
-    heads, windows, blocks = mask.shape
-    # At most about 64 million scores at once.
-    group = max(1, (1 << 26) // (heads * WINDOW * keys.shape[1]))
-    parts = []
-    for first in range(0, windows, group):
-        rows = mask[:, first : first + group]
-        empty = ~rows.any(axis=-1, keepdims=True)
-        # A row without any key would come out as the mean of all values: let it see all, then drop it.
-        tokens = mx.repeat(mx.repeat(mx.array(rows | empty), keys.shape[1] // blocks, axis=2), WINDOW, axis=1)
-        some = _attend(queries[:, first * WINDOW : (first + group) * WINDOW], keys, values, tokens[None])
-        parts.append(mx.where(mx.repeat(mx.array(empty), WINDOW, axis=1), 0, some))
-        mx.eval(parts[-1])
-    return mx.concatenate(parts, axis=1)
-
-
-def attend_gathered(queries: mx.array, keys: mx.array, values: mx.array, mask: np.ndarray) -> mx.array:
-    """Attention over copies of the kept blocks, query windows with equally many of them together.
-
-    No mask and no padding: nothing that is not kept is computed. Rows without keys give 0.
+    Returns:
+        ``(heads, N, d)``.
     """
     heads, windows, blocks = mask.shape
     dim = queries.shape[-1]
-    block = keys.shape[1] // blocks
-    rows = queries.reshape(heads * windows, 1, WINDOW, dim)
-    keys, values = (part.reshape(heads * blocks, block, dim) for part in (keys, values))
-    counts = mask.sum(axis=-1).ravel()
-    order = np.argsort(counts, kind="stable")
-    parts = []
-    for count, start, stop in _runs(counts[order]):
-        group = max(1, (1 << 26) // max(1, count * block * dim * 2))
-        for first in range(start, stop, group):
-            chosen = order[first : min(first + group, stop)]
-            parts.append(_gathered(rows, keys, values, mask, chosen, int(count)))
-            mx.eval(parts[-1])
-    joined = mx.concatenate(parts, axis=0)[mx.array(np.argsort(order))]
-    return joined.reshape(heads, windows * WINDOW, dim)
+    rows = queries.reshape(heads * windows, WINDOW, dim)
+    keys, values = (part.reshape(heads * blocks, -1, dim) for part in (keys, values))
+    order, parts = [], []
+    for alike in _alike(mask, keys.shape[1]):
+        window_index = np.array([windows for windows, _ in alike])
+        block_index = np.array([blocks for _, blocks in alike])
+        order.append(window_index.ravel())
+        parts.append(_attend(rows, keys, values, window_index, block_index))
+        mx.eval(parts[-1])
+    places = np.argsort(np.concatenate(order))
+    return mx.concatenate(parts, axis=0)[mx.array(places)].reshape(heads, windows * WINDOW, dim)
 
 
-def _runs(ordered: np.ndarray) -> list[tuple[int, int, int]]:
-    """Value, start and stop of each run of equal values."""
-    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-    return list(zip(ordered[starts], starts, np.r_[starts[1:], len(ordered)], strict=True))
-
-
-def _gathered(
-    rows: mx.array, keys: mx.array, values: mx.array, mask: np.ndarray, chosen: np.ndarray, count: int
-) -> mx.array:
-    """The ``chosen`` query windows, each over its own ``count`` blocks: ``(chosen, 128, d)``."""
-    heads, windows, blocks = mask.shape
+def _attend(rows: mx.array, keys: mx.array, values: mx.array, windows: np.ndarray, blocks: np.ndarray) -> mx.array:
+    """Groups of ``windows`` ``(G, m)``, each over its ``blocks`` ``(G, k)``: ``(G * m, 128, d)``."""
     dim = rows.shape[-1]
-    if count == 0:
-        return mx.zeros((len(chosen), WINDOW, dim), rows.dtype)
-    kept = np.nonzero(mask.reshape(heads * windows, blocks)[chosen])[1].reshape(len(chosen), count)
-    index = mx.array(kept + (chosen // windows * blocks)[:, None])
-    picked = (part[index].reshape(len(chosen), 1, -1, dim) for part in (keys, values))
-    return mx.fast.scaled_dot_product_attention(rows[mx.array(chosen)], *picked, scale=dim**-0.5)[:, 0]
+    if blocks.shape[1] == 0:
+        return mx.zeros((windows.size, WINDOW, dim), rows.dtype)
+    picked = (
+        part[mx.array(index)].reshape(len(index), 1, -1, dim)
+        for part, index in ((rows, windows), (keys, blocks), (values, blocks))
+    )
+    return mx.fast.scaled_dot_product_attention(*picked, scale=dim**-0.5).reshape(-1, WINDOW, dim)
+
+
+Group = tuple[np.ndarray, np.ndarray]
+
+
+def _alike(mask: np.ndarray, block: int) -> Iterator[list[Group]]:
+    """Lists of groups to compute together: as many windows and as many blocks in each.
+
+    A group is windows that keep the same blocks, and those blocks, both counted over all heads.
+    """
+    by_size: dict[tuple[int, int], list[Group]] = defaultdict(list)
+    for windows, blocks in _groups(mask):
+        # Scores of one group stay within the limit, however many windows keep the same.
+        most = max(1, _MAX_ELEMENTS // max(1, WINDOW * block * len(blocks)))
+        for first in range(0, len(windows), most):
+            some = windows[first : first + most]
+            by_size[len(some), len(blocks)].append((some, blocks))
+    for (num_windows, num_blocks), groups in by_size.items():
+        elements = num_windows * WINDOW * num_blocks * block + num_blocks * block * 2 * WINDOW
+        most = max(1, _MAX_ELEMENTS // max(1, elements))
+        for first in range(0, len(groups), most):
+            yield groups[first : first + most]
+
+
+def _groups(mask: np.ndarray) -> Iterator[Group]:
+    """Windows of one head that keep the same blocks."""
+    heads, windows, blocks = mask.shape
+    for head in range(heads):
+        patterns, which = np.unique(mask[head], axis=0, return_inverse=True)
+        for i, pattern in enumerate(patterns):
+            yield np.flatnonzero(which == i) + head * windows, np.flatnonzero(pattern) + head * blocks

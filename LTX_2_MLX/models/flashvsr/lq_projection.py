@@ -8,7 +8,7 @@ import mlx.nn as nn
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.layers.channel_norm import ChannelNorm
 from LTX_2_MLX.models.interfaces import Header
-from LTX_2_MLX.models.tae import unshuffle
+from LTX_2_MLX.ops.resample import pixel_unshuffle
 
 # Pixels of a token along each side.
 _CELL = 16
@@ -99,7 +99,7 @@ class LQProjection(nn.Module):
         return [linear(features) for linear in self.linear_layers]
 
     def _features(self, frames: mx.array, past: LQPast, causal: bool) -> mx.array:
-        x = unshuffle(frames, (1, _CELL, _CELL)).astype(self.conv1.weight.dtype)
+        x = pixel_unshuffle(frames, (1, _CELL, _CELL)).astype(self.conv1.weight.dtype)
         before, past.conv1 = past.conv1 if causal else x[:, -_SPAN:], mx.contiguous(x[:, -_SPAN:])
         x = nn.silu(self.norm1(self.conv1(_padded(x, before))))
         before, past.conv2 = past.conv2 if causal else x[:, -_SPAN:], mx.contiguous(x[:, -_SPAN:])

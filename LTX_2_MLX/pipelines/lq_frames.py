@@ -1,0 +1,140 @@
+"""Source frames to the low-quality frames FlashVSR looks at, and its frames back to the picture's own size."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Literal
+
+import mlx.core as mx
+import numpy as np
+from PIL import Image
+
+from LTX_2_MLX.errors import MediaError
+from LTX_2_MLX.media.frames import to_signed, to_unit
+from LTX_2_MLX.models.flashvsr.stream import FIRST_MADE, FIRST_SEEN, NEXT_MADE, NEXT_SEEN
+from LTX_2_MLX.ops.resize import resize
+
+# Pixels of an attention window along each side: sizes that the transformer takes are multiples of it.
+WINDOW_PIXELS = 128
+
+Fitting = Literal["pad", "crop"]
+Resizing = Literal["float", "8bit"]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a picture is enlarged and made to fit whole attention windows.
+
+    Attributes:
+        height, width: The source's.
+        scale: Enlargement; sizes are rounded.
+        fitting: ``pad`` mirrors the picture beyond its right and lower edge and cuts that off afterwards, so all of it
+            comes back. ``crop`` keeps the middle, as the published scripts do; a side below 128 is mirrored there too.
+        resizing: ``float`` is bicubic with the coefficient -0.75 and may overshoot, as the plugin does; ``8bit`` is
+            Pillow's, with -0.5, rounded and clipped, as the authors do.
+    """
+
+    height: int
+    width: int
+    scale: float
+    fitting: Fitting = "pad"
+    resizing: Resizing = "float"
+
+    @property
+    def scaled(self) -> tuple[int, int]:
+        """Height and width after enlargement."""
+        return round(self.height * self.scale), round(self.width * self.scale)
+
+    @property
+    def target(self) -> tuple[int, int]:
+        """Height and width that the networks see."""
+        up = WINDOW_PIXELS - 1 if self.fitting == "pad" else 0
+        height, width = (max(WINDOW_PIXELS, (side + up) // WINDOW_PIXELS * WINDOW_PIXELS) for side in self.scaled)
+        return height, width
+
+    @property
+    def output(self) -> tuple[int, int]:
+        """Height and width of the result."""
+        height, width = (min(pair) for pair in zip(self.scaled, self.target, strict=True))
+        return height, width
+
+    def lq(self, frames: np.ndarray) -> mx.array:
+        """Source frames ``(T, h, w, 3)`` uint8 to ``(1, T, H, W, 3)`` in [-1, 1] or a little beyond."""
+        pixels = self._enlarged(frames)
+        for axis, (have, want) in enumerate(zip(self.scaled, self.target, strict=True), start=1):
+            pixels = mx.take(pixels, mx.array(_places(have, want)), axis=axis)
+        return (pixels * 2 - 1)[None]
+
+    def restore(self, frames: mx.array) -> mx.array:
+        """The networks' frames ``(1, T, H, W, 3)`` without what was added."""
+        height, width = self.output
+        return frames[:, :, :height, :width]
+
+    def _enlarged(self, frames: np.ndarray) -> mx.array:
+        height, width = self.scaled
+        if self.resizing == "float":
+            return resize(to_unit(frames), height, width, kernel="cubic")
+        sized = [Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC) for frame in frames]
+        return (to_signed(np.stack([np.asarray(image) for image in sized])) + 1) / 2
+
+
+def _places(have: int, want: int) -> np.ndarray:
+    """Source places of ``want`` pixels: the middle of more, or all of fewer and their mirror image behind."""
+    if want <= have:
+        return np.arange(want) + (have - want) // 2
+    period = max(1, 2 * have - 2)
+    place = np.arange(want) % period
+    return np.minimum(place, period - place)
+
+
+def padded_length(num_frames: int) -> int:
+    """Frames that the networks make for a clip: the next 8n + 5, at least 21."""
+    return FIRST_MADE + -(-max(0, num_frames - FIRST_MADE) // NEXT_MADE) * NEXT_MADE
+
+
+@dataclass(frozen=True)
+class LQChunk:
+    """One chunk's low-quality frames.
+
+    Attributes:
+        seen: What is new to the projector: ``(1, 25, H, W, 3)``, later ``(1, 8, ...)``, in [-1, 1].
+        shown: Those in the places of the frames that are made: 21, later 8.
+        wanted: How many of the made frames belong to the clip; the others follow its end.
+        last: No chunk follows.
+    """
+
+    seen: mx.array
+    shown: mx.array
+    wanted: int
+    last: bool
+
+
+def lq_chunks(frames: Iterable[np.ndarray], enlarge: Callable[[np.ndarray], mx.array]) -> Iterator[LQChunk]:
+    """Chunks of a clip of any length, the last frame repeated to fill the last one.
+
+    Args:
+        frames: Source frames ``(h, w, 3)`` uint8 in order; read as far as needed.
+        enlarge: ``Fit.lq``.
+
+    Raises:
+        MediaError: If there is no frame.
+    """
+    source, seen, made, ahead = iter(frames), 0, 0, None
+    final = np.empty(0)
+    while True:
+        count, makes = (FIRST_SEEN, FIRST_MADE) if ahead is None else (NEXT_SEEN, NEXT_MADE)
+        some = list(islice(source, count))
+        if not some and ahead is None:
+            raise MediaError("The clip has no frame. Give a video or a folder of images.")
+        seen += len(some)
+        final = some[-1] if some else final
+        new = enlarge(np.stack(some + [final] * (count - len(some))))
+        held = new if ahead is None else mx.concatenate([ahead, new], axis=1)
+        made += makes
+        last = len(some) < count and made >= seen
+        wanted = min(makes, seen - (made - makes))
+        ahead = mx.contiguous(held[:, makes:])
+        mx.eval(new, ahead)
+        yield LQChunk(seen=new, shown=held[:, :makes], wanted=wanted, last=last)
+        if last:
+            return
