@@ -12,8 +12,8 @@ import mlx.nn as nn
 
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.models.interfaces import Header
-from LTX_2_MLX.ops.resize import resize
 from LTX_2_MLX.ops.resample import pixel_shuffle
+from LTX_2_MLX.ops.resize import resize
 from LTX_2_MLX.ops.warp import sample_bilinear, warp
 
 # One estimate: two flows (x, y), a mask, features for the next block.

@@ -105,15 +105,31 @@ class RRDBNet(nn.Module):
         # Input pixels to each side that an output pixel depends on: five in each of three dense blocks, four around.
         self.reach = (15 * config.num_blocks + 4) * config.unshuffle
 
+    @property
+    def dtype(self) -> mx.Dtype:
+        """What the convolutions compute in."""
+        return self.conv_first.weight.dtype
+
+    @property
+    def bytes_per_pixel(self) -> int:
+        """Working memory per input pixel, about: that of the last layers, which work at the output's size."""
+        planes = 14 if mx.default_device() == mx.cpu else 5
+        return planes * self.scale**2 * self.conv_first.weight.shape[0] * self.dtype.size
+
     def __call__(self, frames: mx.array) -> mx.array:
         features = self.conv_first(pixel_unshuffle(frames, (self.multiple, self.multiple)))
         hidden = features
         for block in self.body:
             hidden = block(hidden)
+            # Lazily, many layers' working memory would be held at once; so below.
+            mx.eval(hidden)
         hidden = features + self.conv_body(hidden)
         for i in range(self.doublings):
             hidden = _leaky(self[f"conv_up{i + 1}"](_nearest_doubled(hidden)))
-        return self.conv_last(_leaky(self.conv_hr(hidden)))
+            mx.eval(hidden)
+        hidden = self.conv_hr(hidden)
+        mx.eval(hidden)
+        return self.conv_last(_leaky(hidden))
 
     @staticmethod
     def parameter_name(published: str) -> str | None:

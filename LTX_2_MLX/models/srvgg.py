@@ -75,10 +75,23 @@ class SRVGG(nn.Module):
         # Input pixels to each side that an output pixel depends on.
         self.reach = config.num_convolutions + 2
 
+    @property
+    def dtype(self) -> mx.Dtype:
+        """What the convolutions compute in."""
+        return self.body[0].weight.dtype
+
+    @property
+    def bytes_per_pixel(self) -> int:
+        """Working memory per input pixel, about: on the CPU a convolution spreads out its nine neighbours."""
+        planes = 13 if mx.default_device() == mx.cpu else 4
+        return planes * max(self.body[0].weight.shape[0], 3 * self.scale**2) * self.dtype.size
+
     def __call__(self, frames: mx.array) -> mx.array:
         hidden = frames
         for layer in self.body:
             hidden = layer(hidden)
+            # Lazily, many layers' working memory would be held at once.
+            mx.eval(hidden)
         # A copy of the pixel for each of the places that the shuffle gives it: nearest upsampling.
         base = mx.repeat(frames, self.scale**2, axis=-1)
         return pixel_shuffle(hidden + base, (self.scale, self.scale))

@@ -1,0 +1,51 @@
+"""Large pictures through a network piece by piece, each piece with some of its surroundings, which are cut off again.
+
+Unlike tiles that overlap and are blended, these are laid side by side: where the surroundings reach as far as the
+network looks, the result is the whole picture's.
+"""
+
+from collections.abc import Callable
+
+import mlx.core as mx
+import numpy as np
+
+
+def in_tiles(
+    network: Callable[[mx.array], mx.array], pixels: mx.array, *, scale: int, tile: int, context: int
+) -> mx.array:
+    """``network(pixels)`` computed tile by tile; each is evaluated before the next one begins.
+
+    Args:
+        network: Pictures ``(B, h, w, C)`` of any size to ``(B, scale * h, scale * w, C')``.
+        pixels: ``(B, H, W, C)``.
+        scale: Factor of the sides.
+        tile: Side of a tile in input pixels; the last ones are smaller.
+        context: Input pixels around a tile that the network sees as well, as far as the picture goes.
+
+    Returns:
+        ``(B, scale * H, scale * W, C')``.
+    """
+    height, width = pixels.shape[1:3]
+    rows = []
+    for top in range(0, height, tile):
+        row = []
+        for left in range(0, width, tile):
+            upper, lower = max(top - context, 0), min(top + tile + context, height)
+            near, far = max(left - context, 0), min(left + tile + context, width)
+            seen = network(pixels[:, upper:lower, near:far])
+            first_row, first_column = (top - upper) * scale, (left - near) * scale
+            tall, wide = (min(tile, size - start) * scale for size, start in ((height, top), (width, left)))
+            row.append(seen[:, first_row : first_row + tall, first_column : first_column + wide])
+            mx.eval(row[-1])
+        rows.append(mx.concatenate(row, axis=2))
+        mx.eval(rows[-1])
+    return mx.concatenate(rows, axis=1)
+
+
+def pad_reflected(pixels: mx.array, below: int, right: int) -> mx.array:
+    """``(B, H, W, C)`` continued below and to the right by its own mirror image, edge pixels not doubled."""
+    for axis, more in ((1, below), (2, right)):
+        if more:
+            places = np.pad(np.arange(pixels.shape[axis]), (0, more), mode="reflect")
+            pixels = mx.take(pixels, mx.array(places), axis=axis)
+    return pixels

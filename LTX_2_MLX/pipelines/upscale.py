@@ -1,0 +1,271 @@
+"""Clips and pictures to larger ones by Real-ESRGAN, frame by frame.
+
+The file tells which network it is. Frames are cut into tiles and put into batches by the memory they take; one
+batch is in memory at a time, so the length of the clip does not matter.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from math import isqrt
+
+import mlx.core as mx
+import numpy as np
+from mlx.utils import tree_map
+
+from LTX_2_MLX.checkpoints.load import load, recognise
+from LTX_2_MLX.checkpoints.reader import Checkpoint
+from LTX_2_MLX.errors import CheckpointError, RequestError
+from LTX_2_MLX.media.frames import FrameStream, to_uint8, to_unit
+from LTX_2_MLX.media.image import Picture
+from LTX_2_MLX.models.rrdbnet import RRDBNet
+from LTX_2_MLX.models.srvgg import SRVGG
+from LTX_2_MLX.ops.context_tiles import in_tiles, pad_reflected
+from LTX_2_MLX.ops.resize import resize
+from LTX_2_MLX.runtime.memory import budget_bytes
+from LTX_2_MLX.runtime.progress import Progress
+from LTX_2_MLX.runtime.runner import StageRunner
+
+STAGE = "upscale"
+NETWORKS = (RRDBNet, SRVGG)
+MAX_SCALE = 16
+Network = RRDBNet | SRVGG
+
+# Larger pieces gain nothing: convolutions are as fast or faster on pieces of this size.
+_MAX_WORKING_BYTES = 2 * 2**30
+_MAX_BATCH_BYTES = 2**28
+_MAX_BATCH = 8
+_SMALLEST_TILE = 64
+# Surroundings of a tile where the network looks too far to be given all it sees: 23 dense blocks see 349 pixels.
+_USUAL_CONTEXT, _EXACT_CONTEXT = 32, 64
+
+
+@dataclass(frozen=True)
+class Request:
+    """How pictures are made larger.
+
+    Attributes:
+        model_path: RRDBNet or SRVGG: path, catalogue name, repository id or ``repository:file``.
+        scale: Factor of the sides, above 0 up to 16. Where the network's own differs, its result is resized (bicubic).
+        tile_size: Side of a tile in input pixels; None: by memory; 0: whole frames.
+        tile_overlap: Input pixels around a tile that the network sees as well; None: all that it looks at where that
+            is up to 64, so that no seam is possible, else 32.
+        denoise_strength: From 0, keeping noise and texture, to 1: mixes ``model_path`` with ``weak_model_path``.
+        weak_model_path: The checkpoint of strength 0 (realesr-general-wdn-x4v3 beside realesr-general-x4v3).
+        fp16: Run the network in float16; None: on a GPU.
+    """
+
+    model_path: str = "ai-forever/Real-ESRGAN:RealESRGAN_x4.pth"
+    scale: float = 4.0
+    tile_size: int | None = None
+    tile_overlap: int | None = None
+    denoise_strength: float | None = None
+    weak_model_path: str | None = None
+    fp16: bool | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ``RequestError`` for values that cannot be."""
+        if not 0 < self.scale <= MAX_SCALE:
+            raise RequestError(f"scale is {self.scale:g}, it can be above 0 up to {MAX_SCALE}.")
+        if self.tile_size is not None and (self.tile_size < 0 or 0 < self.tile_size < 8):
+            raise RequestError(f"tile_size is {self.tile_size}, it can be 0 (whole frames) or at least 8.")
+        if self.tile_overlap is not None and self.tile_overlap < 0:
+            raise RequestError(f"tile_overlap is {self.tile_overlap}, it can be 0 or more.")
+        if self.denoise_strength is not None and not 0 <= self.denoise_strength <= 1:
+            raise RequestError(f"denoise_strength is {self.denoise_strength:g}, it can be from 0 to 1.")
+        if self.denoise_strength not in (None, 1) and self.weak_model_path is None:
+            raise RequestError(
+                "denoise_strength mixes two checkpoints. Name the one of strength 0 too: weak_model_path "
+                "(realesr-general-wdn-x4v3.pth for realesr-general-x4v3.pth)."
+            )
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """How a frame is cut: side of a tile (None: whole frames) and context around it, in input pixels."""
+
+    tile: int | None = None
+    context: int = 0
+
+
+def upscale(stream: FrameStream, request: Request | None = None, runner: StageRunner | None = None) -> FrameStream:
+    """The clip at ``request.scale`` times its size, made while it is read.
+
+    Raises:
+        CheckpointError: If a file is missing or of another network. What reading the clip tells is raised then.
+        RequestError: If the tiles do not suit the network.
+    """
+    request, runner = request or Request(), runner or StageRunner()
+    height, width = upscaled_size(stream.height, stream.width, request.scale)
+    loader = _loader(request)
+    work = partial(_chunks, stream=stream, request=request, progress=runner.progress)
+    return stream.replace(chunks=runner.stream(STAGE, loader, work), height=height, width=width)
+
+
+def upscale_pictures(
+    pictures: Iterable[Picture], request: Request | None = None, runner: StageRunner | None = None
+) -> Iterator[Picture]:
+    """Each picture at ``request.scale`` times its size, with alpha and 16 bits where it has them.
+
+    Raises:
+        CheckpointError: If a file is missing or of another network.
+        RequestError: If the tiles do not suit the network.
+    """
+    request, runner = request or Request(), runner or StageRunner()
+
+    def work(network: Network) -> Iterator[Picture]:
+        for done, picture in enumerate(pictures):
+            yield upscale_picture(network, picture, request)
+            runner.progress.advance(STAGE, done + 1, None)
+
+    return runner.stream(STAGE, _loader(request), work)
+
+
+def upscaled_size(height: int, width: int, scale: float) -> tuple[int, int]:
+    """Height and width after upscaling.
+
+    Raises:
+        RequestError: If nothing would be left.
+    """
+    size = int(height * scale), int(width * scale)
+    if min(size) < 1:
+        raise RequestError(f"scale {scale:g} leaves nothing of {width} x {height} pixels.")
+    return size
+
+
+def upscale_pixels(network: Network, pixels: mx.array, scale: float, tiles: Tiles) -> mx.array:
+    """Pixels ``(B, H, W, 3)`` in [0, 1] at ``scale`` times their size, float32, not clipped.
+
+    Bicubic on floats where the network's own factor is another, as sgl-project/sglang,
+    python/sglang/multimodal_gen/runtime/postprocess/realesrgan_upscaler.py at a56b7a68.
+    """
+    height, width = pixels.shape[1:3]
+    larger = enlarge(network, pixels.astype(network.dtype), tiles).astype(mx.float32)
+    return resize(larger, *upscaled_size(height, width, scale), "cubic")
+
+
+def enlarge(network: Network, pixels: mx.array, tiles: Tiles) -> mx.array:
+    """The network's own result, ``(B, network.scale * H, network.scale * W, 3)``.
+
+    Sides that are no multiple of what the network folds are continued by their mirror image and cut back.
+    """
+    height, width = pixels.shape[1:3]
+    padded = pad_reflected(pixels, -height % network.multiple, -width % network.multiple)
+    if tiles.tile is None:
+        larger = network(padded)
+    else:
+        larger = in_tiles(network, padded, scale=network.scale, tile=tiles.tile, context=tiles.context)
+    return larger[:, : height * network.scale, : width * network.scale]
+
+
+def upscale_picture(network: Network, picture: Picture, request: Request) -> Picture:
+    """One picture at ``request.scale`` times its size.
+
+    Alpha goes through the network as three equal colours, and becomes their luma afterwards.
+    """
+    tiles = tiles_for(network, *picture.pixels.shape[:2], request)
+    largest = np.iinfo(picture.pixels.dtype).max
+
+    def larger(levels: np.ndarray) -> mx.array:
+        return upscale_pixels(network, mx.array(levels.astype(np.float32) / largest)[None], request.scale, tiles)[0]
+
+    def rounded(pixels: mx.array) -> np.ndarray:
+        return np.array(mx.round(mx.clip(pixels, 0, 1) * largest)).astype(picture.pixels.dtype)
+
+    pixels, alpha = rounded(larger(picture.pixels)), picture.alpha
+    if alpha is not None:
+        alpha = rounded(luma(larger(np.repeat(alpha[..., None], 3, axis=-1))))
+    return replace(picture, pixels=pixels, alpha=alpha)
+
+
+def luma(pixels: mx.array) -> mx.array:
+    """Brightness of colours ``(..., 3)`` by BT.601, as OpenCV turns colours to grey: ``(...)``."""
+    return (pixels * mx.array([0.299, 0.587, 0.114])).sum(axis=-1)
+
+
+def tiles_for(network: Network, height: int, width: int, request: Request) -> Tiles:
+    """How frames of this size are cut.
+
+    Raises:
+        RequestError: If the tiles do not suit the network.
+    """
+    context = request.tile_overlap
+    if context is None:
+        context = network.reach if network.reach <= _EXACT_CONTEXT else _USUAL_CONTEXT
+        context += -context % network.multiple
+    for name, value in (("tile_size", request.tile_size or 0), ("tile_overlap", context)):
+        if value % network.multiple:
+            raise RequestError(
+                f"{name} is {value}, but this network folds pixels by {network.multiple}: use a multiple of it."
+            )
+    if request.tile_size == 0:
+        return Tiles()
+    tile = request.tile_size or _fitting_tile(network, height, width, context)
+    return Tiles() if tile is None or tile >= max(height, width) else Tiles(tile, context)
+
+
+def _fitting_tile(network: Network, height: int, width: int, context: int) -> int | None:
+    working = min(_MAX_WORKING_BYTES, budget_bytes() // 4)
+    pixels = working // network.bytes_per_pixel
+    if height * width <= pixels:
+        return None
+    side = isqrt(pixels) - 2 * context
+    return max(side - side % _SMALLEST_TILE, _SMALLEST_TILE)
+
+
+def _chunks(network: Network, *, stream: FrameStream, request: Request, progress: Progress) -> Iterator[np.ndarray]:
+    tiles, done = tiles_for(network, stream.height, stream.width, request), 0
+    frame_bytes = stream.height * stream.width * network.bytes_per_pixel
+    batch_size = min(max(_MAX_BATCH_BYTES // frame_bytes, 1), _MAX_BATCH)
+    try:
+        for frames in _batches(stream.frames(), batch_size):
+            pixels = to_unit(np.stack(frames))
+            yield to_uint8(upscale_pixels(network, pixels, request.scale, tiles))
+            done += len(frames)
+            progress.advance(STAGE, done, stream.num_frames)
+    finally:
+        stream.close()
+
+
+def _batches(frames: Iterator[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
+    while batch := list(islice(frames, size)):
+        yield batch
+
+
+def _loader(request: Request) -> Callable[[], Network]:
+    """What loads the network; headers are checked before."""
+    checkpoint = Checkpoint(request.model_path)
+    network, config = recognise(NETWORKS, checkpoint)
+    dtype = mx.float16 if fp16_wanted(request) else mx.float32
+    if request.denoise_strength in (None, 1):
+        return partial(load, network, checkpoint, dtype=dtype)
+    weak = Checkpoint(request.weak_model_path)
+    if recognise(NETWORKS, weak) != (network, config):
+        raise CheckpointError(f"{weak.path} is another network than {checkpoint.path}, so they cannot be mixed.")
+    return partial(load_mixed, network, checkpoint, weak, request.denoise_strength, dtype)
+
+
+def load_mixed(
+    network: type[Network], strong: Checkpoint, weak: Checkpoint, strength: float, dtype: mx.Dtype
+) -> Network:
+    """One network between two checkpoints: every tensor is ``strength * strong + (1 - strength) * weak``.
+
+    Source: xinntao/Real-ESRGAN, realesrgan/utils.py (``RealESRGANer.dni``) at a4abfb2979.
+    """
+    # Mixed in float32: half precision would round three times.
+    model, other = (load(network, checkpoint, dtype=mx.float32) for checkpoint in (strong, weak))
+    model.update(
+        tree_map(
+            lambda own, weaker: (strength * own + (1 - strength) * weaker).astype(dtype),
+            model.parameters(),
+            other.parameters(),
+        )
+    )
+    mx.eval(model.parameters())
+    return model
+
+
+def fp16_wanted(request: Request) -> bool:
+    """Half precision where nothing else is asked for and there is a GPU; a CPU is slower with it."""
+    return mx.default_device() == mx.gpu if request.fp16 is None else request.fp16
