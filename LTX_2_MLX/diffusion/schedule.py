@@ -7,6 +7,7 @@ packages/ltx-pipelines/src/ltx_pipelines/utils/constants.py at 400fd31.
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -80,6 +81,13 @@ def beta_schedule(num_steps: int, *, alpha: float = 0.6, beta: float = 0.6, shif
     quantiles = [beta_quantile(1 - i / num_steps, alpha, beta) for i in range(num_steps)]
     indices = dict.fromkeys(round(q * (len(grid) - 1)) for q in quantiles)
     return np.array([*shifted[list(indices)], 0], dtype=np.float32)
+
+
+def resampled(sigmas: Sequence[float], num_steps: int) -> np.ndarray:
+    """A list of noise levels drawn as a line and read at ``num_steps`` even steps; the ends stay."""
+    _check_steps(num_steps)
+    places = np.linspace(0, len(sigmas) - 1, num_steps + 1)
+    return np.interp(places, np.arange(len(sigmas)), sigmas).astype(np.float32)
 
 
 def beta_quantile(probability: float, alpha: float, beta: float) -> float:

@@ -137,7 +137,7 @@ def upscale_latent(
 
 
 def decode(
-    runner: StageRunner, weights: Checkpoint, latent: mx.array, *, key: mx.array, dtype: mx.Dtype
+    runner: StageRunner, weights: Checkpoint, latent: mx.array, *, num_frames: int, key: mx.array, dtype: mx.Dtype
 ) -> Iterator[np.ndarray]:
     """Frames of a latent ``(1, T, H, W, C)`` as they come: chunks ``(T, H, W, 3)`` uint8.
 
@@ -145,6 +145,7 @@ def decode(
         runner: Runs the stage; the decoder is freed after the last chunk, or when the frames are closed.
         weights: The checkpoint with the decoder.
         latent: Normalised.
+        num_frames: How many frames that makes, for progress.
         key: Of the noise that some decoders mix in.
         dtype: Of the network.
     """
@@ -158,7 +159,7 @@ def decode(
         for frames in stream:
             chunk = signed_to_uint8(frames[0])
             done += len(chunk)
-            runner.progress.advance("decode", done, None)
+            runner.progress.advance("decode", done, num_frames)
             yield chunk
     finally:
         stream.close()

@@ -1,16 +1,111 @@
-"""Denoise small, upscale the latent, refine at twice the size."""
+"""A film denoised small, its latent upscaled, and refined at the larger size."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import mlx.core as mx
 
+from LTX_2_MLX.checkpoints.load import load
+from LTX_2_MLX.checkpoints.lora import Lora
 from LTX_2_MLX.diffusion import sampler
-from LTX_2_MLX.diffusion.noise import Noise
+from LTX_2_MLX.diffusion.guidance import passes
+from LTX_2_MLX.diffusion.noise import Noise, seeded_noise
+from LTX_2_MLX.diffusion.patchify import VideoGrid
 from LTX_2_MLX.diffusion.state import Streams
+from LTX_2_MLX.errors import RequestError
+from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.models.ltx.transformer import Transformer
-from LTX_2_MLX.pipelines.stages import Contexts, Denoising, denoise
+from LTX_2_MLX.pipelines.defaults import STEPS_STAGE_1, STEPS_STAGE_2, refinement_sigmas, stage_sigmas
+from LTX_2_MLX.pipelines.film import (
+    Film,
+    Models,
+    contexts_of,
+    finished,
+    images_of,
+    planned_denoising,
+    planned_frames,
+    planned_text,
+    planned_upscaler,
+    upscaler_config,
+)
+from LTX_2_MLX.pipelines.plan import Plan
+from LTX_2_MLX.pipelines.stages import Contexts, Denoising, EncodedImage, denoise, upscale_latent
 from LTX_2_MLX.runtime.runner import StageRunner
+from LTX_2_MLX.shapes import VideoShape
+
+
+@dataclass(frozen=True)
+class Request:
+    """A film in two stages.
+
+    Stage 2 is not guided. With a dev checkpoint it runs with ``models.distilled_lora``, with a distilled one as it is.
+
+    Attributes:
+        film: What is to be seen.
+        models: The files, the spatial upscaler among them.
+        height: Pixels of stage 1; the film is as much larger as the upscaler makes it.
+        width: Pixels of stage 1.
+        steps_stage1: Of the first schedule; None takes the checkpoint's usual number.
+        steps_stage2: Of the refinement.
+    """
+
+    film: Film
+    models: Models
+    height: int
+    width: int
+    steps_stage1: int | None = None
+    steps_stage2: int = STEPS_STAGE_2
+
+    def __post_init__(self) -> None:
+        """Raise ``RequestError`` for what two stages cannot do without."""
+        if self.models.spatial_upscaler is None:
+            raise RequestError("Two-stage pipeline requires --spatial-upscaler-weights")
+        if not self.models.distilled and self.models.distilled_lora is None:
+            raise RequestError(
+                f"Stage 2 with the dev checkpoint {self.models.weights.path.name} needs --distilled-lora "
+                f"(ltx-2-19b-distilled-lora-384.safetensors for LTX-2 19B). If the checkpoint is a distilled one, "
+                f"pass --model-variant distilled."
+            )
+
+    @property
+    def shape(self) -> VideoShape:
+        """Size of stage 1."""
+        return VideoShape(self.film.num_frames, self.height, self.width)
+
+    @property
+    def output_shape(self) -> VideoShape:
+        """Size of stage 2 and of the film."""
+        return self.output_grid.shape.pixels(self.models.compression)
+
+    @property
+    def output_grid(self) -> VideoGrid:
+        """The latent's cells in stage 2."""
+        grid = self.film.grid(self.models, self.height, self.width)
+        config = upscaler_config(self.models.spatial_upscaler, temporal=False, flag="--spatial-upscaler-weights")
+        return replace(grid, shape=config.output_shape(grid.shape))
+
+    @property
+    def loras_stage2(self) -> tuple[Lora, ...]:
+        """Adapters of stage 2."""
+        models = self.models
+        return models.loras if models.distilled else (*models.loras, models.distilled_lora)
+
+    def stages(self, images: list[list[EncodedImage]]) -> tuple[Denoising, Denoising]:
+        """Both denoising stages, each with its own encoding of the picture."""
+        film, models = self.film, self.models
+        first = Denoising(
+            name="stage_1",
+            grid=film.grid(models, self.height, self.width),
+            sigmas=stage_sigmas(self.steps_stage1, film.guidance, distilled=models.distilled, usual=STEPS_STAGE_1),
+            guidance=film.both_streams,
+            sampler=models.first_sampler(film.guidance),
+            images=images[0],
+        )
+        second = Denoising(
+            name="stage_2", grid=self.output_grid, sigmas=refinement_sigmas(self.steps_stage2), images=images[1]
+        )
+        return first, second
 
 
 @dataclass(frozen=True)
@@ -20,6 +115,41 @@ class TwoStageLatents:
     stage_1: Streams[mx.array]
     upscaled: mx.array
     stage_2: Streams[mx.array]
+
+
+def plan(request: Request) -> Plan:
+    """What the request takes, from headers alone; every file is checked as loading will check it."""
+    film, models = request.film, request.models
+    first, second = request.stages([[], []])
+    lines, frames = planned_frames(film, models, request.output_shape)
+    calls = len(passes(first.guidance))
+    denoising = (
+        planned_denoising("stage_1", request.shape, len(first.sigmas) - 1, calls, models, models.loras),
+        planned_upscaler("latent_upscaler", "latent to the larger size", models.spatial_upscaler, models),
+        planned_denoising("stage_2", request.output_shape, len(second.sigmas) - 1, 1, models, request.loras_stage2),
+    )
+    sizes = (f"Stage 1: {request.height}×{request.width}", *lines)
+    return Plan(sizes, (*planned_text(film, models), *denoising, *frames))
+
+
+def two_stage(request: Request, runner: StageRunner) -> FrameStream:
+    """The film: everything up to its latent is done when this returns, frames are decoded as they are read."""
+    film, models = request.film, request.models
+    contexts = contexts_of(film, models, runner)
+    first, second = request.stages(images_of(film, models, runner, [request.shape, request.output_shape]))
+
+    def transformer(loras: tuple[Lora, ...]) -> Callable[[], Transformer]:
+        return lambda: load(Transformer, models.weights, dtype=models.dtype, loras=loras, note=runner.progress.note)
+
+    latents = denoise_in_two_stages(
+        runner,
+        (first, transformer(models.loras)),
+        (second, transformer(request.loras_stage2)),
+        partial(upscale_latent, runner, models.spatial_upscaler, models.weights, dtype=models.dtype),
+        contexts,
+        seeded_noise(film.seed),
+    )
+    return finished(film, models, runner, latents.stage_2.video)
 
 
 def denoise_in_two_stages(
@@ -42,11 +172,11 @@ def denoise_in_two_stages(
         noise: Of both stages.
         on_step: For a stage's name, what hears of its steps.
     """
-    stage, load = first
-    small = denoise(runner, load, stage, contexts, noise, on_step(stage.name))
+    stage, load_first = first
+    small = denoise(runner, load_first, stage, contexts, noise, on_step(stage.name))
     upscaled = upscale(small.video)
-    stage, load = second
+    stage, load_second = second
     start = Streams(upscaled, None if stage.frozen_audio is not None else small.audio)
     stage = replace(stage, start=start, noise_scale=float(stage.sigmas[0]))
-    refined = denoise(runner, load, stage, contexts, noise, on_step(stage.name))
+    refined = denoise(runner, load_second, stage, contexts, noise, on_step(stage.name))
     return TwoStageLatents(small, upscaled, refined)

@@ -1,0 +1,116 @@
+"""What holds where the user says nothing: set by the checkpoint's generation, or by the model itself."""
+
+import json
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+from LTX_2_MLX.diffusion import schedule
+from LTX_2_MLX.diffusion.guidance import Guidance
+from LTX_2_MLX.errors import CheckpointError
+from LTX_2_MLX.models.interfaces import Header
+from LTX_2_MLX.pipelines.stages import SamplerName
+
+NEGATIVE_PROMPT = (
+    "subtitles, blurred picture, out of focus, too bright, too dark, low contrast, washed out colours, noise, grain, "
+    "flicker, smeared motion, wrong proportions, deformed face, extra limbs, deformed hands, garbled lettering, "
+    "inconsistent perspective, shaking camera, cluttered background, harsh shadows, colour banding, cartoon look, "
+    "computer-generated look, unnatural skin, jerky movement, sudden cuts, muffled sound, distorted voice, echo, "
+    "background noise, sound out of step with the picture"
+)
+STEPS, STEPS_STAGE_1, STEPS_STAGE_2 = 30, 15, 3
+DISTILLED_STEPS = len(schedule.DISTILLED) - 1
+GUIDANCE_SCALE = 5.0
+
+# Since which model_version: the CRF of image conditioning, the block that spatio-temporal guidance bypasses in a
+# network of 48, the sampler of distilled stage 1 (Lightricks/LTX-2, packages/ltx-pipelines/src/ltx_pipelines/
+# utils/constants.py and distilled.py at 400fd31).
+_GENERATIONS: tuple[tuple[tuple[int, ...], int, int, SamplerName], ...] = (
+    ((2, 5), 18, 28, "ancestral"),
+    ((2, 4), 18, 28, "euler"),
+    ((2, 3), 33, 28, "euler"),
+    ((), 33, 29, "euler"),
+)
+_PUBLISHED_BLOCKS = 48
+
+
+@dataclass(frozen=True)
+class ModelDefaults:
+    """What one checkpoint implies.
+
+    Attributes:
+        height, width: Pixels of a one-stage film, and of stage 1 in two stages.
+        num_frames: Length of a film.
+        frame_rate: Frames per second.
+        image_crf: Compression that image conditioning goes through.
+        stg_block: Which of 48 blocks spatio-temporal guidance bypasses.
+        distilled_sampler: How a distilled checkpoint samples its first stage.
+        notice: What a user of this model has to know.
+    """
+
+    image_crf: int
+    stg_block: int
+    distilled_sampler: SamplerName
+    height: int = 480
+    width: int = 704
+    num_frames: int = 97
+    frame_rate: Fraction = Fraction(24)
+    notice: str = ""
+
+    @classmethod
+    def from_header(cls, header: Header) -> "ModelDefaults":
+        """By ``model_version`` in the file's metadata, and by ``defaults`` there, a JSON object of our own.
+
+        ``defaults`` may name ``height``, ``width``, ``num_frames``, ``frame_rate`` (text such as "24000/1001") and
+        ``notice``. A model that is small, or not yet trained, says so there.
+
+        Raises:
+            CheckpointError: If ``defaults`` is not such an object.
+        """
+        version = version_of(header)
+        crf, block, sampler = next(rest for since, *rest in _GENERATIONS if version >= since)
+        own = {"image_crf": crf, "stg_block": block, "distilled_sampler": sampler}
+        return cls(**own, **_own_defaults(header.metadata.get("defaults", "{}")))
+
+    def stg_blocks(self, num_layers: int) -> tuple[int, ...]:
+        """The bypassed block in a network of ``num_layers``: at the same share of its depth."""
+        return (self.stg_block * num_layers // _PUBLISHED_BLOCKS,)
+
+
+def version_of(header: Header) -> tuple[int, ...]:
+    """``model_version`` as numbers, (2, 4) for "2.4-rc2"; () where it is missing or unreadable, before all others."""
+    found = re.match(r"\d+(\.\d+)*", header.metadata.get("model_version", ""))
+    return tuple(map(int, found.group().split("."))) if found else ()
+
+
+def _own_defaults(text: str) -> dict:
+    try:
+        found = json.loads(text)
+        sizes = {name: int(found[name]) for name in ("height", "width", "num_frames") if name in found}
+        rate = {"frame_rate": Fraction(found["frame_rate"])} if "frame_rate" in found else {}
+        notice = {"notice": str(found["notice"])} if "notice" in found else {}
+    except (ValueError, TypeError, ZeroDivisionError, RecursionError) as error:
+        raise CheckpointError(f"The checkpoint's own defaults cannot be read: {text:.60} ({error}).") from error
+    if any(value <= 0 for value in (*sizes.values(), *rate.values())):
+        raise CheckpointError(f"The checkpoint's own defaults cannot be right: {text:.60}.")
+    return sizes | rate | notice
+
+
+def stage_sigmas(steps: int | None, guidance: Guidance, *, distilled: bool, usual: int) -> tuple[float, ...]:
+    """The schedule of a one-stage film, or of stage 1.
+
+    A distilled checkpoint without guidance takes the list it was made for, stretched where ``steps`` is not its 8;
+    everything else the shifted schedule, in ``usual`` steps unless told.
+    """
+    if distilled and guidance == Guidance():
+        return _stretched(schedule.DISTILLED, steps or DISTILLED_STEPS)
+    return tuple(schedule.ltx2_schedule(usual if steps is None else steps).tolist())
+
+
+def refinement_sigmas(steps: int) -> tuple[float, ...]:
+    """The schedule of stage 2, stretched where ``steps`` is not its 3."""
+    return _stretched(schedule.REFINEMENT, steps)
+
+
+def _stretched(sigmas: tuple[float, ...], steps: int) -> tuple[float, ...]:
+    return sigmas if steps == len(sigmas) - 1 else tuple(schedule.resampled(sigmas, steps).tolist())

@@ -1,0 +1,257 @@
+"""What every road to a film shares: the request's common part, its text and picture before, its frames after."""
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+
+import mlx.core as mx
+
+from LTX_2_MLX.checkpoints.load import recognise
+from LTX_2_MLX.checkpoints.lora import Lora
+from LTX_2_MLX.checkpoints.reader import Checkpoint
+from LTX_2_MLX.diffusion.guidance import Guidance
+from LTX_2_MLX.diffusion.noise import key_for
+from LTX_2_MLX.diffusion.patchify import VideoGrid
+from LTX_2_MLX.diffusion.state import Streams
+from LTX_2_MLX.errors import CheckpointError, RequestError
+from LTX_2_MLX.media.first_frame import read_first_frame
+from LTX_2_MLX.media.frames import FrameStream
+from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler, LatentUpscalerConfig
+from LTX_2_MLX.models.ltx.text_features import TextFeatures
+from LTX_2_MLX.models.ltx.transformer import Transformer
+from LTX_2_MLX.models.ltx.video_vae import LatentStatistics, VideoDecoder, VideoEncoder
+from LTX_2_MLX.pipelines.defaults import ModelDefaults
+from LTX_2_MLX.pipelines.embeddings import load_contexts, save_contexts
+from LTX_2_MLX.pipelines.plan import PlannedStage, planned
+from LTX_2_MLX.pipelines.stages import (
+    Contexts,
+    EncodedImage,
+    SamplerName,
+    decode,
+    encode_images,
+    encode_text,
+    upscale_latent,
+)
+from LTX_2_MLX.runtime.runner import StageRunner
+from LTX_2_MLX.shapes import Compression, LatentShape, VideoShape
+
+
+@dataclass(frozen=True)
+class Models:
+    """The files of one run, opened: their headers have been read, no weights.
+
+    Attributes:
+        weights: Transformer, connectors and video autoencoder.
+        text_encoder: Folder of the text encoder.
+        distilled: Whether ``weights`` is a distilled checkpoint, made for few steps without guidance.
+        dtype: What networks compute in.
+        loras: Adapters of the transformer in every stage.
+        distilled_lora: Adapter that makes a dev checkpoint a distilled one, for stage 2.
+        spatial_upscaler: For two stages.
+        temporal_upscaler: For twice the frame rate.
+    """
+
+    weights: Checkpoint
+    text_encoder: Path
+    distilled: bool
+    dtype: mx.Dtype = mx.bfloat16
+    loras: tuple[Lora, ...] = ()
+    distilled_lora: Lora | None = None
+    spatial_upscaler: Checkpoint | None = None
+    temporal_upscaler: Checkpoint | None = None
+
+    @cached_property
+    def compression(self) -> Compression:
+        """Pixels per latent step of the decoder."""
+        return recognise(VideoDecoder, self.weights)[1].decoder_compression
+
+    @cached_property
+    def defaults(self) -> ModelDefaults:
+        """What the checkpoint implies."""
+        return ModelDefaults.from_header(self.weights.header)
+
+    def first_sampler(self, guidance: Guidance) -> SamplerName:
+        """How the first stage is sampled: newer distilled checkpoints add noise in every step."""
+        return self.defaults.distilled_sampler if self.distilled and guidance == Guidance() else "euler"
+
+    @property
+    def text_dtype(self) -> mx.Dtype:
+        """What the text side computes in. Gemma's states exceed float16's range."""
+        return mx.bfloat16 if self.dtype == mx.float16 else self.dtype
+
+
+@dataclass(frozen=True)
+class Film:
+    """What is to be seen, whatever the road.
+
+    Attributes:
+        prompt: The text.
+        negative_prompt: What guidance leads away from.
+        num_frames: Pixel frames before any doubling of the rate.
+        frame_rate: Frames per second, likewise.
+        guidance: Of both streams in the guided stage.
+        seed: Of all noise.
+        image: A picture for the first frame.
+        image_strength: How firmly that frame is held, 0 to 1.
+        temporal_upscale: Double the frame rate in latent space before decoding.
+        embeddings: A file with the prompt's contexts, instead of the text encoder.
+        save_embeddings: Where to write the contexts.
+    """
+
+    prompt: str
+    negative_prompt: str
+    num_frames: int
+    frame_rate: Fraction
+    guidance: Guidance = field(default_factory=Guidance)
+    seed: int = 0
+    image: Path | None = None
+    image_strength: float = 1.0
+    temporal_upscale: bool = False
+    embeddings: Path | None = None
+    save_embeddings: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ``RequestError`` for values that cannot be."""
+        if not self.prompt.strip():
+            raise RequestError("The prompt is empty. Say what is to be seen.")
+        if not 0 <= self.image_strength <= 1:
+            raise RequestError(f"image_strength is {self.image_strength:g}, it can be from 0 to 1.")
+        if not 0 < self.frame_rate <= 1000:
+            raise RequestError(f"The frame rate is {float(self.frame_rate):g}, it can be above 0 up to 1000.")
+
+    @property
+    def both_streams(self) -> Streams[Guidance]:
+        """Audio is guided as video is: one scale serves both, and the video attends to the audio."""
+        return Streams(self.guidance, self.guidance)
+
+    def grid(self, models: Models, height: int, width: int) -> VideoGrid:
+        """The latent's cells at a size.
+
+        Raises:
+            RequestError: If the size or the number of frames is not legal.
+        """
+        shape = VideoShape(self.num_frames, height, width).latent(models.compression)
+        return VideoGrid(shape, models.compression, self.frame_rate)
+
+
+def contexts_of(film: Film, models: Models, runner: StageRunner) -> Contexts:
+    """The film's contexts, from a file or from the text encoder; the negative prompt's only where guidance uses it."""
+    negative_prompt = film.negative_prompt if film.guidance.uses_negative else None
+    if film.embeddings is not None:
+        return load_contexts(
+            film.embeddings, prompt=film.prompt, negative_prompt=negative_prompt, weights=models.weights
+        )
+    prompts = [film.prompt] if negative_prompt is None else [film.prompt, negative_prompt]
+    contexts = Contexts(*encode_text(runner, models.text_encoder, models.weights, prompts, models.text_dtype))
+    if film.save_embeddings is not None:
+        save_contexts(
+            film.save_embeddings,
+            contexts,
+            prompt=film.prompt,
+            negative_prompt=film.negative_prompt,
+            weights=models.weights,
+        )
+    return contexts
+
+
+def images_of(film: Film, models: Models, runner: StageRunner, sizes: list[VideoShape]) -> list[list[EncodedImage]]:
+    """What is held of the film's picture at each size; nothing where there is none."""
+    if film.image is None:
+        return [[] for _ in sizes]
+    picture = read_first_frame(film.image, models.defaults.image_crf)
+    latents = encode_images(runner, models.weights, picture, sizes, models.dtype)
+    return [[EncodedImage(latent, strength=film.image_strength)] for latent in latents]
+
+
+def finished(film: Film, models: Models, runner: StageRunner, latent: mx.array) -> FrameStream:
+    """The stream of frames that a video latent ``(1, T, H, W, C)`` decodes to, at twice the rate if so asked."""
+    frame_rate = film.frame_rate
+    if film.temporal_upscale:
+        latent = upscale_latent(
+            runner,
+            models.temporal_upscaler,
+            models.weights,
+            latent,
+            dtype=models.dtype,
+            name="temporal_upscaler",
+        )
+        frame_rate = 2 * frame_rate
+    size = LatentShape(*latent.shape[1:4]).pixels(models.compression)
+    return FrameStream(
+        chunks=decode(
+            runner,
+            models.weights,
+            latent,
+            num_frames=size.num_frames,
+            key=key_for(film.seed, "decode"),
+            dtype=models.dtype,
+        ),
+        height=size.height,
+        width=size.width,
+        frame_rate=frame_rate,
+        num_frames=size.num_frames,
+    )
+
+
+def upscaler_config(checkpoint: Checkpoint, *, temporal: bool, flag: str) -> LatentUpscalerConfig:
+    """The config of an upscaler, which has to work in time or in space.
+
+    Raises:
+        CheckpointError: If it does the other, or is no upscaler.
+    """
+    config = recognise(LatentUpscaler, checkpoint)[1]
+    if (config.temporal_upsample, config.spatial_upsample) != (temporal, not temporal):
+        does = "time" if config.temporal_upsample else "space"
+        raise CheckpointError(
+            f"{checkpoint.path} upscales in {does}. Give {flag} an upscaler in {'time' if temporal else 'space'}."
+        )
+    return config
+
+
+def planned_text(film: Film, models: Models) -> list[PlannedStage]:
+    """The stages before denoising that make contexts and encode a picture."""
+    weights, stages = models.weights, []
+    if film.embeddings is None:
+        prompts = "prompt and negative prompt" if film.guidance.uses_negative else "prompt"
+        encoder = Checkpoint(models.text_encoder)
+        size = sum(info.num_bytes for info in encoder.header.tensors.values())
+        stages.append(PlannedStage("text_encoder", prompts, models.text_encoder, size))
+        stages.append(planned("text_features", prompts, weights, [TextFeatures], dtype=models.text_dtype))
+    if film.image is not None:
+        stages.append(planned("image_encoder", "first frame", weights, [VideoEncoder], dtype=models.dtype))
+    return stages
+
+
+def planned_denoising(name: str, shape: VideoShape, steps: int, calls: int, models: Models, loras) -> PlannedStage:
+    """One denoising stage."""
+    work = f"{shape.height}×{shape.width}, {steps} steps" + (f" of {calls} passes" if calls > 1 else "")
+    return planned(name, work, models.weights, [Transformer], dtype=models.dtype, loras=loras)
+
+
+def planned_frames(film: Film, models: Models, shape: VideoShape) -> tuple[list[str], list[PlannedStage]]:
+    """What the film will be, and the stages that make its frames."""
+    num_frames, frame_rate, stages = shape.num_frames, film.frame_rate, []
+    if film.temporal_upscale:
+        upscaler_config(models.temporal_upscaler, temporal=True, flag="--temporal-weights")
+        num_frames, frame_rate = 2 * num_frames - 1, 2 * frame_rate
+        work = f"{shape.num_frames} to {num_frames} frames"
+        stages.append(planned_upscaler("temporal_upscaler", work, models.temporal_upscaler, models))
+    work = f"{shape.height}×{shape.width}, {num_frames} frames"
+    stages.append(planned("decode", work, models.weights, [VideoDecoder], dtype=models.dtype))
+    seconds = float(num_frames / frame_rate)
+    line = f"Output: {shape.height}×{shape.width}, {num_frames} frames at {float(frame_rate):g} fps, {seconds:.2f} s"
+    return [line], stages
+
+
+def planned_upscaler(name: str, work: str, checkpoint: Checkpoint, models: Models) -> PlannedStage:
+    """A latent upscaler's turn; its latent has to be as wide as the checkpoint's."""
+    stage = planned(name, work, checkpoint, [LatentUpscaler], dtype=models.dtype)
+    channels = recognise(LatentUpscaler, checkpoint)[1].in_channels
+    own = recognise(LatentStatistics, models.weights)[1].channels
+    if channels != own:
+        raise CheckpointError(
+            f"{checkpoint.path} upscales latents of {channels} channels, those of {models.weights.path} have {own}. "
+            f"Use the upscaler that was published with this model."
+        )
+    return stage
