@@ -115,7 +115,7 @@ def network_weights(
     the others as the file has them.
     """
     tensors = checkpoint.header.tensors
-    scales = _float8_scales(checkpoint)
+    scales = float8_scales(checkpoint)
     consumed = {scale for name in scales for scale in (f"{name}_scale", f"{name.removesuffix('weight')}input_scale")}
     published = {name: network.parameter_name(name) for name in tensors if name not in consumed}
     mine = [name for name, parameter in published.items() if parameter is not None]
@@ -135,7 +135,7 @@ def network_weights(
     return prepare(weights) if prepare else weights
 
 
-def _float8_scales(checkpoint: Checkpoint) -> dict[str, bool]:
+def float8_scales(checkpoint: Checkpoint) -> dict[str, bool]:
     """Tensors of 8-bit floats, and whether each has a scale beside it: the file decides tensor by tensor."""
     tensors = checkpoint.header.tensors
     found = {}

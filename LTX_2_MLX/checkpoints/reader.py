@@ -179,8 +179,7 @@ class Checkpoint:
         for name, holder in self._file_of.items():
             if holder == file and (dtype := self.header.tensors[name].dtype) in _NOT_IN_MLX:
                 raise CheckpointError(
-                    f"{file}: tensor {name} is {dtype}, which MLX does not read. "
-                    f"Convert the file: scripts/convert_weights.py {file.name} --dtype float32"
+                    f"{file}: tensor {name} is {dtype}, which MLX does not read. Use a 32- or 16-bit file."
                 )
         try:
             return mx.load(str(file), format="safetensors")

@@ -1,0 +1,261 @@
+"""Files of torch.save (.pth, .pkl, .ckpt, .pt) to arrays, without torch and without executing anything.
+
+Both forms are read: the zip archive, and the older one of several pickles in a row. The unpickler knows how
+to rebuild tensors and ordered dictionaries; a file that asks for anything else is refused.
+
+Source of the formats: pytorch/pytorch, torch/serialization.py and torch/_utils.py at v2.13.0.
+"""
+
+import io
+import math
+import pickle
+import struct
+import zipfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, ClassVar
+
+import mlx.core as mx
+import numpy as np
+
+from LTX_2_MLX.errors import CheckpointError
+
+# Storage class -> NumPy dtype of its raw little-endian values.
+_STORAGES = {
+    "FloatStorage": "<f4", "HalfStorage": "<f2", "BFloat16Storage": "<u2", "DoubleStorage": "<f8", "LongStorage": "<i8",
+    "IntStorage": "<i4", "ShortStorage": "<i2", "CharStorage": "i1", "ByteStorage": "u1", "BoolStorage": "?",
+}  # fmt: skip
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+_LEGACY_PROTOCOL = 1001
+# Published files need less than one MB for their pickle; the limit keeps a hostile one from filling the memory.
+_MAX_PICKLE_BYTES = 64_000_000
+_MAX_AXES = 16
+# Where trainers put the weights inside a file; the first that is there holds them.
+_WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict", "model_state", "model", "net")
+# The name of the only tensor in a file that holds nothing else (FlashVSR's prompt, as others store it).
+_ONLY_TENSOR = "context"
+
+
+@dataclass(frozen=True, slots=True)
+class _Storage:
+    kind: str
+    key: str
+    num_values: int
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """A tensor: a window into a storage; offset and strides count values."""
+
+    storage: _Storage
+    offset: int
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+class _Refused(Exception):
+    """The file asks for something that tensors do not need."""
+
+
+# What tensors, names and dictionaries are made of; every other instruction of a pickle is refused.
+_ALLOWED = (
+    pickle.PROTO, pickle.FRAME, pickle.STOP, pickle.MARK, pickle.PUT, pickle.BINPUT, pickle.LONG_BINPUT,
+    pickle.MEMOIZE, pickle.GET, pickle.BINGET, pickle.LONG_BINGET, pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE,
+    pickle.INT, pickle.BININT, pickle.BININT1, pickle.BININT2, pickle.LONG, pickle.LONG1, pickle.BINFLOAT,
+    pickle.BINUNICODE, pickle.SHORT_BINUNICODE, pickle.SHORT_BINSTRING, pickle.BINSTRING, pickle.UNICODE,
+    pickle.EMPTY_TUPLE, pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3, pickle.EMPTY_LIST, pickle.APPEND,
+    pickle.APPENDS, pickle.EMPTY_DICT, pickle.BINPERSID, pickle.GLOBAL, pickle.STACK_GLOBAL, pickle.REDUCE,
+)  # fmt: skip
+
+
+# The version in Python, since the one in C has no table of instructions to take some out of.
+class _Unpickler(pickle._Unpickler):
+    """Rebuilds tensors as views, and dictionaries with plain keys; nothing else can be named, hence called.
+
+    Attributes:
+        storages: Every storage that was mentioned, by key.
+    """
+
+    dispatch: ClassVar = {code[0]: pickle._Unpickler.dispatch[code[0]] for code in _ALLOWED}
+
+    def __init__(self, file: BinaryIO):
+        # Names from Python 2 are bytes that hold UTF-8.
+        super().__init__(file, encoding="utf-8")
+        self.storages: dict[str, _Storage] = {}
+
+    def load_setitem(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self.stack[-1].update(_dictionary([(key, value)]))
+
+    def load_setitems(self) -> None:
+        items = self.pop_mark()
+        self.stack[-1].update(_dictionary(zip(items[::2], items[1::2], strict=True)))
+
+    def load_build(self) -> None:
+        # The attributes of a dictionary or tensor (its module's version numbers) are of no use.
+        self.stack.pop()
+
+    dispatch |= {pickle.SETITEM[0]: load_setitem, pickle.SETITEMS[0]: load_setitems, pickle.BUILD[0]: load_build}
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("collections", "OrderedDict"):
+            return _dictionary
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return lambda storage, offset, size, stride, *_: _view(storage, offset, size, stride)
+        if (module, name) == ("torch._utils", "_rebuild_parameter"):
+            return lambda data, *_: data
+        if module in ("torch", "torch.storage") and name in _STORAGES:
+            return name
+        raise _Refused(f"{module}.{name}")
+
+    def persistent_load(self, identity: Any) -> _Storage:
+        kind, storage, key, _, count, *rest = identity
+        if kind != "storage" or storage not in _STORAGES or rest not in ([], [None]):
+            raise _Refused(f"the storage {identity!r:.80}")
+        if not isinstance(key, str) or type(count) is not int or count < 0:
+            raise _Refused(f"the storage {identity!r:.80}")
+        return self.storages.setdefault(key, _Storage(storage, key, count))
+
+
+def _dictionary(items: Iterable[tuple[Any, Any]] = ()) -> dict[str | int, Any]:
+    """A dictionary. Names and numbers are all the keys there are: hashing a deeply nested one ends Python."""
+    made = {}
+    for key, value in items:
+        if type(key) not in (str, int):
+            raise ValueError("a dictionary has something else than names for keys")
+        made[key] = value
+    return made
+
+
+def _view(storage: _Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...]) -> _View:
+    numbers = (offset, *size, *stride)
+    if not isinstance(storage, _Storage) or any(type(n) is not int or n < 0 for n in numbers):
+        raise ValueError("a tensor is described by something else than numbers")
+    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    count = math.prod(size)
+    if len(size) > _MAX_AXES or count > storage.num_values or (count and last >= storage.num_values):
+        raise ValueError("a tensor reaches beyond its storage")
+    return _View(storage, offset, tuple(size), tuple(stride))
+
+
+def read_torch_file(path: Path) -> dict[str, mx.array]:
+    """Tensors by name, wrappers such as ``params_ema`` taken off, prefixes such as ``module.`` left on.
+
+    Values keep their dtype, but float64 becomes float32, since MLX has no other. A file of a single tensor
+    gives ``context``.
+
+    Raises:
+        CheckpointError: If the file is missing, damaged, holds no tensors, or asks for code to be run.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist. Give the path of a .pth, .pkl or .ckpt file.")
+    try:
+        with path.open("rb") as file:
+            content, values = (_read_zip if zipfile.is_zipfile(file) else _read_legacy)(file)
+            views = _unwrapped(content)
+            limit = 4 * path.stat().st_size
+            if sum(math.prod(v.size) * np.dtype(_STORAGES[v.storage.kind]).itemsize for v in views.values()) > limit:
+                raise ValueError("its tensors are larger than the file")
+            return {name: _array(view, values(view.storage)) for name, view in views.items()}
+    except _Refused as refused:
+        raise CheckpointError(
+            f"{path} asks for {refused}, which tensors do not need. Such a file could run a program on your machine, "
+            f"so it is refused. Get the weights as .safetensors."
+        ) from refused
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
+    # A damaged pickle raises whatever its bytes happen to run into.
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise CheckpointError(
+            f"{path} is not a readable torch checkpoint ({reason:.120}): it is of another format, damaged or cut "
+            f"short. Download it again."
+        ) from error
+
+
+def _unwrapped(content: Any) -> dict[str, _View]:
+    if isinstance(content, _View):
+        return {_ONLY_TENSOR: content}
+    for wrapper in _WRAPPERS:
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+            break
+    if not isinstance(content, dict) or not content:
+        raise ValueError("it holds no tensors")
+    for name, value in content.items():
+        if not isinstance(name, str) or not name.isprintable() or not isinstance(value, _View):
+            raise ValueError(f"its entry {name!r:.60} is not a tensor")
+    return dict(content)
+
+
+def _read_zip(file: BinaryIO) -> tuple[Any, Callable[[_Storage], np.ndarray]]:
+    archive = zipfile.ZipFile(file)
+    entries = {entry.filename: entry for entry in archive.infolist()}
+    pickles = [name for name in entries if name.count("/") == 1 and name.endswith("/data.pkl")]
+    if len(pickles) != 1:
+        raise ValueError("the archive holds no data.pkl")
+    root = pickles[0].removesuffix("data.pkl")
+    if f"{root}byteorder" in entries and archive.read(f"{root}byteorder") != b"little":
+        raise ValueError("its numbers are not little-endian")
+    if entries[pickles[0]].file_size > _MAX_PICKLE_BYTES:
+        raise ValueError("its pickle is too large")
+    content = _Unpickler(io.BytesIO(archive.read(pickles[0]))).load()
+
+    def values(storage: _Storage) -> np.ndarray:
+        entry, dtype = entries[f"{root}data/{storage.key}"], np.dtype(_STORAGES[storage.kind])
+        if entry.file_size != storage.num_values * dtype.itemsize:
+            raise ValueError(f"storage {storage.key} has another size than its tensors say")
+        return np.frombuffer(archive.read(entry), dtype)
+
+    # Storages that several tensors share are read once; one is kept at a time.
+    return content, _remembering_last(values)
+
+
+def _read_legacy(file: BinaryIO) -> tuple[Any, Callable[[_Storage], np.ndarray]]:
+    file.seek(0)
+    if _Unpickler(file).load() != _LEGACY_MAGIC or _Unpickler(file).load() != _LEGACY_PROTOCOL:
+        raise ValueError("it does not begin as torch.save does")
+    if not _Unpickler(file).load().get("little_endian", False):
+        raise ValueError("its numbers are not little-endian")
+    unpickler = _Unpickler(file)
+    content = unpickler.load()
+    keys = _Unpickler(file).load()
+    storages, places, end = unpickler.storages, {}, file.tell()
+    for key in keys:
+        file.seek(end)
+        (count,) = struct.unpack("<q", file.read(8))
+        if key not in storages or count != storages[key].num_values:
+            raise ValueError(f"storage {key} has another size than its tensors say")
+        places[key] = end + 8
+        end += 8 + count * np.dtype(_STORAGES[storages[key].kind]).itemsize
+
+    def values(storage: _Storage) -> np.ndarray:
+        dtype = np.dtype(_STORAGES[storage.kind])
+        file.seek(places[storage.key])
+        return np.frombuffer(file.read(storage.num_values * dtype.itemsize), dtype)
+
+    return content, _remembering_last(values)
+
+
+def _remembering_last(values: Callable[[_Storage], np.ndarray]) -> Callable[[_Storage], np.ndarray]:
+    last: dict[_Storage, np.ndarray] = {}
+
+    def remembered(storage: _Storage) -> np.ndarray:
+        if storage not in last:
+            last.clear()
+            last[storage] = values(storage)
+        return last[storage]
+
+    return remembered
+
+
+def _array(view: _View, values: np.ndarray) -> mx.array:
+    if values.size != view.storage.num_values:
+        raise ValueError("it is cut short")
+    strides = [step * values.itemsize for step in view.stride]
+    window = np.lib.stride_tricks.as_strided(values[view.offset :], view.size, strides, writeable=False)
+    if view.storage.kind == "DoubleStorage":
+        window = window.astype(np.float32)
+    array = mx.array(np.ascontiguousarray(window).reshape(view.size))
+    return array.view(mx.bfloat16) if view.storage.kind == "BFloat16Storage" else array
