@@ -5,7 +5,9 @@ packets with the time of each, so that the writer can lay them between the frame
 """
 
 import heapq
+import io
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import count
@@ -182,13 +184,26 @@ def merge_by_time(*sources: TimedPackets) -> TimedPackets:
 
 
 def _copy_track(output: av.container.OutputContainer, track: Any) -> Any | None:
-    try:
-        added = output.add_stream_from_template(track)
-    except ValueError:
-        # PyAV's way to say that the container has no such codec.
+    if not _can_hold(output.format.name, track):
         return None
+    added = output.add_stream_from_template(track)
     _describe(added, track)
     return added
+
+
+def _can_hold(container: str, track: Any) -> bool:
+    """Whether a container takes a track's codec. Some say so only when their header is written: a trial tells."""
+    trial = av.open(io.BytesIO(), "w", format=container)
+    try:
+        trial.add_stream_from_template(track)
+        trial.start_encoding()
+    except (ValueError, av.FFmpegError):
+        return False
+    finally:
+        # An empty file is nothing to finish off.
+        with suppress(av.FFmpegError):
+            trial.close()
+    return True
 
 
 def _describe(added: Any, track: Any) -> None:

@@ -15,6 +15,8 @@ from LTX_2_MLX.media.frames import Display
 Codec = Literal["auto", "h264", "h265", "vp9", "ffv1"]
 CRF = 17
 _MAX_CRF = 51
+# libx265 4.2 writes past its buffers with sides below 64 (seen: 48×32 and 48×35 end in "corrupted size").
+_MIN_H265_SIDE = 64
 
 # File name's end -> FFmpeg's container, and the codecs it is written with, the usual one first.
 _CONTAINERS = {
@@ -55,6 +57,8 @@ class Encoding:
         self, output: av.container.OutputContainer, size: tuple[int, int], rate: Fraction, tick: Fraction, show: Display
     ) -> Any:
         """The film's stream in an output; ``size`` is height and width, ``tick`` the unit of time stamps."""
+        if self.encoder == "ffv1" and show.pixel_aspect != 1:
+            raise MediaError("ffv1 films have square pixels, this one has not. Write h264 instead.")
         stream = output.add_stream(self.encoder, rate=rate, options=dict(self.options), time_base=tick)
         context = stream.codec_context
         context.height, context.width = size
@@ -96,6 +100,10 @@ def choose_encoding(path: str | Path, size: tuple[int, int], codec: Codec = "aut
         raise MediaError(f"crf is {crf}, but it is between 0 (best) and {_MAX_CRF}.")
     even = size[0] % 2 == 0 and size[1] % 2 == 0
     encoder = _encoder(codec, even)
+    if encoder == "libx265" and min(size) < _MIN_H265_SIDE:
+        raise MediaError(
+            f"h265 takes at least {_MIN_H265_SIDE} pixels each way, this film is {size[1]}×{size[0]}. Use h264."
+        )
     return Encoding(
         container=container,
         encoder=encoder,
