@@ -16,6 +16,7 @@ import numpy as np
 from mlx.utils import tree_unflatten
 
 from LTX_2_MLX.checkpoints.load import load
+from LTX_2_MLX.checkpoints.quantize import Quantization
 from LTX_2_MLX.checkpoints.reader import Checkpoint, parse_json
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.interfaces import Header
@@ -156,6 +157,7 @@ class Gemma(nn.Module):
     """
 
     Config = GemmaConfig
+    BLOCKS = "model.layers"
 
     def __init__(self, config: GemmaConfig):
         # mlx-lm takes seconds to import.
@@ -192,12 +194,15 @@ class Gemma(nn.Module):
         hidden = hidden * mx.array(math.sqrt(self.config.hidden_size), hidden.dtype)
         yield _evaluated(hidden)
         place = _Place(offset)
-        *layers, last = self.model.layers
-        for layer in layers:
+        for number, layer in enumerate(self.model.layers, 1):
             hidden = layer(hidden, near if layer.self_attn.is_sliding else causal, place)
-            yield _evaluated(hidden)
-        hidden = last(hidden, near if last.self_attn.is_sliding else causal, place)
-        yield _evaluated(self.model.norm(hidden))
+            last = number == self.config.num_hidden_layers
+            yield _evaluated(self.model.norm(hidden) if last else hidden)
+
+    @staticmethod
+    def quantizes(path: str, config: GemmaConfig) -> bool:
+        """Whether a layer may hold few bits: all but the embedding, of which only a few rows are read."""
+        return path.startswith("model.layers.")
 
     @staticmethod
     def parameter_name(published: str) -> str | None:
@@ -302,12 +307,20 @@ class TextEncoder:
     tokenizer: GemmaTokenizer
 
 
-def load_gemma(folder: str | Path, *, dtype: mx.Dtype | None = None) -> TextEncoder:
+def load_gemma(
+    folder: str | Path,
+    *,
+    dtype: mx.Dtype | None = None,
+    quantize: Quantization | None = None,
+    stream_blocks: bool = False,
+) -> TextEncoder:
     """Gemma 3 and its tokenizer from a folder in the published form, or quantised by mlx-lm.
 
     Args:
         folder: Holds ``config.json``, ``tokenizer.json`` and the .safetensors files.
         dtype: Floating-point weights are cast to this; None keeps the file's.
+        quantize: Quantise the layers while they load.
+        stream_blocks: Leave the layers on disk and read each ahead of its use.
 
     Raises:
         CheckpointError: If something is missing or damaged, or the model is another one.
@@ -320,7 +333,8 @@ def load_gemma(folder: str | Path, *, dtype: mx.Dtype | None = None) -> TextEnco
     if GemmaConfig.from_header(checkpoint.header) is None:
         kind = checkpoint.header.config.get("model_type", "none")
         raise CheckpointError(f"{folder} is no Gemma 3: model_type in its config.json is {kind!r}, expected 'gemma3'.")
-    return TextEncoder(load(Gemma, checkpoint, dtype=dtype), tokenizer)
+    network = load(Gemma, checkpoint, dtype=dtype, quantize=quantize, stream_blocks=stream_blocks)
+    return TextEncoder(network, tokenizer)
 
 
 def encode_prompts(

@@ -123,9 +123,13 @@ class LoraMerge:
             CheckpointError: If an adapter changes nothing, is of another kind, or was made for another model.
         """
         self.notes: list[str] = []
-        self._updates: dict[str, list[_Update]] = {}
+        self._loras = tuple(loras)
+        # By the weight's name: which adapter, and its pair.
+        self._pairs: dict[str, list[tuple[int, _Pair]]] = {}
+        # Each adapter's tensors that are open and not yet used.
+        self._open: list[dict[str, mx.array]] = [{} for _ in loras]
         weights = _weight_names(checkpoint) if loras else {}
-        for lora in loras:
+        for place, lora in enumerate(loras):
             found, aside = {}, []
             for pair in _pairs(lora):
                 name = weights.get(_flat(pair.module))
@@ -137,25 +141,36 @@ class LoraMerge:
                 else:
                     aside.append((pair.module, name))
             self.notes.append(_account(lora, network, checkpoint, found, aside))
-            arrays = lora.checkpoint.arrays(part for pair in found.values() for part in pair.parts)
             for name, pair in found.items():
-                self._updates.setdefault(name, []).append(pair.update(arrays, lora.strength))
+                self._pairs.setdefault(name, []).append((place, pair))
 
     @property
     def changed(self) -> frozenset[str]:
         """Published names of the weights that change."""
-        return frozenset(self._updates)
+        return frozenset(self._pairs)
 
     def apply(self, name: str, weight: mx.array) -> mx.array:
         """``weight`` and every update of it, summed in float32; lazy.
+
+        The adapters' tensors are not kept: one that is asked for again is read again.
 
         Source: Lightricks/LTX-2, packages/ltx-core/src/ltx_core/loader/fuse_loras.py at 400fd31, which forms the
         product in bfloat16 where this stays exact.
         """
         total = weight.astype(mx.float32)
-        for update in self._updates.get(name, []):
+        for place, pair in self._pairs.get(name, []):
+            update = pair.update(self._take(place, pair), self._loras[place].strength)
             total = total + (update.up.astype(mx.float32) * update.scale) @ update.down.astype(mx.float32)
         return total
+
+    def _take(self, place: int, pair: _Pair) -> dict[str, mx.array]:
+        """A pair's tensors. Opening a file takes as long for one tensor as for all, so all are opened at once."""
+        if any(part not in self._open[place] for part in pair.parts):
+            names = [
+                part for all_of in self._pairs.values() for own, each in all_of if own == place for part in each.parts
+            ]
+            self._open[place] = self._loras[place].checkpoint.arrays(names)
+        return {part: self._open[place].pop(part) for part in pair.parts}
 
 
 def _pairs(lora: Lora) -> list[_Pair]:

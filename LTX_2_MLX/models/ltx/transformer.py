@@ -173,6 +173,7 @@ class Transformer(nn.Module):
     """
 
     Config = TransformerConfig
+    BLOCKS = "blocks"
 
     def __init__(self, config: TransformerConfig):
         super().__init__()
@@ -223,6 +224,15 @@ class Transformer(nn.Module):
             None if video is None else self.video.project_context(video),
             None if audio is None else self.audio.project_context(audio),
         )
+
+    @staticmethod
+    def quantizes(path: str, config: TransformerConfig) -> bool:
+        """Whether a layer may hold few bits: the large ones of every block but the first and the last.
+
+        What enters and leaves the blocks, modulation and gates are small, and errors there reach every token.
+        """
+        match = re.match(r"blocks\.(\d+)\.", path)
+        return bool(match) and 0 < int(match[1]) < config.num_layers - 1 and not path.endswith(".to_gate_logits")
 
     @staticmethod
     def parameter_name(published: str) -> str | None:

@@ -1,0 +1,62 @@
+"""Blocks of a network that stay on disk and are read ahead of their use, in every pass again."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import mlx.core as mx
+import mlx.nn as nn
+
+# Held at a time: the block that runs, the one that is set up behind it, and the one that is being read.
+LIVE_BLOCKS = 3
+
+
+class BlockStream:
+    """Stands where a network has its list of blocks; each walk over it reads them from disk once.
+
+    While a block runs, the next one is being read. A block has weights only from when it is handed out to when the
+    next one is asked for, so whoever walks must have evaluated a block's work by the time it asks for the block
+    after the next; otherwise the blocks pile up.
+    """
+
+    def __init__(
+        self,
+        blocks: Sequence[nn.Module],
+        read: Callable[[int], Mapping[str, mx.array]],
+        weights: Callable[[int, Mapping[str, mx.array]], list[tuple[str, mx.array]]],
+    ):
+        """Take blocks that have no weights yet.
+
+        Args:
+            blocks: In order.
+            read: A block's number to its tensors as published, lazy.
+            weights: Number and tensors to the block's weights by their names inside it, lazy.
+        """
+        self._blocks = list(blocks)
+        self._read = read
+        self._weights = weights
+        # Reading has a stream of its own: on the CPU it would otherwise wait for the blocks' work.
+        self._reader = mx.new_stream(mx.cpu)
+        # Never evaluated, so they take no memory.
+        self._empty = [block.parameters() for block in self._blocks]
+
+    def __len__(self) -> int:
+        return len(self._blocks)
+
+    def __iter__(self) -> Iterator[nn.Module]:
+        ahead = self._begin(0)
+        for number, (block, empty) in enumerate(zip(self._blocks, self._empty, strict=True)):
+            arrays, ahead = ahead, None
+            if number + 1 < len(self._blocks):
+                ahead = self._begin(number + 1)
+            block.load_weights(self._weights(number, arrays), strict=True)
+            del arrays
+            try:
+                yield block
+            finally:
+                block.update(empty)
+
+    def _begin(self, number: int) -> Mapping[str, mx.array]:
+        """Start reading a block."""
+        with mx.stream(self._reader):
+            arrays = self._read(number)
+        mx.async_eval(list(arrays.values()))
+        return arrays
