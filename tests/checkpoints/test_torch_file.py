@@ -89,8 +89,13 @@ def test_every_published_form_gives_the_same_tensors():
 
 
 def test_offsets_strides_and_shared_storages_are_honoured(write_zip):
-    content = {"a": tensor("0", (2, 3), (3, 1)), "b": tensor("0", (3, 2), (1, 3)),
-               "c": tensor("0", (2,), (2,), offset=1), "d": tensor("0", (), (), offset=5), "e": tensor("0", (0, 4), (4, 1))}  # fmt: skip
+    content = {
+        "a": tensor("0", (2, 3), (3, 1)),
+        "b": tensor("0", (3, 2), (1, 3)),
+        "c": tensor("0", (2,), (2,), offset=1),
+        "d": tensor("0", (), (), offset=5),
+        "e": tensor("0", (0, 4), (4, 1)),
+    }
     found = read_torch_file(write_zip(content, {"0": SIX}))
     base = np.arange(6, dtype=np.float32).reshape(2, 3)
     for name, want in {

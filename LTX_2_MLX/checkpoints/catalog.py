@@ -1,0 +1,245 @@
+"""The published files this library uses: where they are, how large, under which licence, what is inside.
+
+Figures that no public source states exactly are left out; the hub tells them before a download.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Role = Literal[
+    "model", "spatial-upscaler", "temporal-upscaler", "distilled-lora", "text-encoder", "interpolator", "upscaler",
+    "super-resolution", "decoder",
+]  # fmt: skip
+Variant = Literal["dev", "distilled"]
+Family = Literal["LTX-2", "LTX-2.3", "demo"]
+
+LTX_LICENCE = "LTX-2 Community License"
+GEMMA_LICENCE = "Gemma Terms of Use"
+_HUB = "https://huggingface.co"
+_ESRGAN_RELEASES = "https://github.com/xinntao/Real-ESRGAN/releases/download"
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """One file of a repository.
+
+    Attributes:
+        path: In the repository; a ``*`` stands for all that match.
+        num_bytes: Exact size, where it is known.
+        sha256: Of the content, where it is known.
+        optional: Taken when it is there.
+    """
+
+    path: str
+    num_bytes: int | None = None
+    sha256: str | None = None
+    optional: bool = False
+
+    @property
+    def name(self) -> str:
+        """Last part of the path."""
+        return self.path.rsplit("/", 1)[-1]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is fetched and named together: one checkpoint, or the files of one model.
+
+    Attributes:
+        name: What users type.
+        role: What it is used for.
+        files: One file, or the files of a folder.
+        folder: Where it lies under ``weights/``; a model of several files has one of its own.
+        repository: On the Hugging Face hub; None where ``url`` says the place.
+        url: Address of the folder with the files, for those that are not on the hub.
+        licence: Of the weights.
+        networks: What is inside, or which kind it is.
+        family: Files of one family belong together.
+        variant: Of a model, how it was trained.
+        about_bytes: Size of all files where the exact one is not known: read off a public listing.
+        gated: The repository wants a login and an accepted licence.
+    """
+
+    name: str
+    role: Role
+    files: tuple[PublishedFile, ...]
+    folder: str
+    licence: str
+    networks: tuple[str, ...]
+    repository: str | None = None
+    url: str | None = None
+    family: Family | None = None
+    variant: Variant | None = None
+    about_bytes: int | None = None
+    gated: bool = False
+    notes: str = field(default="")
+
+    @property
+    def num_bytes(self) -> int | None:
+        """Size of all files, exact or about; None where nobody says."""
+        sizes = [file.num_bytes for file in self.files if not file.optional]
+        return self.about_bytes if None in sizes else sum(sizes)
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether the whole folder is what a loader takes."""
+        return len(self.files) > 1
+
+    @property
+    def page(self) -> str:
+        """Where a person reads about it."""
+        return f"{_HUB}/{self.repository}" if self.repository else (self.url or "")
+
+
+_AUDIO_VIDEO = ("transformer", "text connectors", "video VAE", "audio VAE", "vocoder")
+_UPSCALER = ("latent upscaler",)
+
+
+def _ltx(name: str, role: Role, networks: tuple[str, ...], num_bytes: int | None = None, **more) -> Entry:
+    family: Family = "LTX-2.3" if name.startswith("ltx-2.3") else "LTX-2"
+    file = PublishedFile(f"{name}.safetensors", num_bytes)
+    return Entry(
+        name, role, (file,), family.lower(), LTX_LICENCE, networks, f"Lightricks/{family}", family=family, **more
+    )
+
+
+def _gemma(name: str, repository: str, about_bytes: int, *, gated: bool = False, notes: str = "") -> Entry:
+    files = (
+        PublishedFile("config.json"),
+        PublishedFile("tokenizer.json"),
+        PublishedFile("tokenizer_config.json"),
+        PublishedFile("*.safetensors"),
+        PublishedFile("*.safetensors.index.json", optional=True),
+    )
+    return Entry(
+        name, "text-encoder", files, f"gemma/{name}", GEMMA_LICENCE, ("Gemma 3",), repository,
+        about_bytes=about_bytes, gated=gated, notes=notes,
+    )  # fmt: skip
+
+
+def _esrgan(name: str, release: str, networks: str, sha256: str | None = None) -> Entry:
+    return Entry(
+        name, "upscaler", (PublishedFile(f"{name}.pth", sha256=sha256),), "real-esrgan", "BSD-3-Clause", (networks,),
+        url=f"{_ESRGAN_RELEASES}/{release}",
+    )  # fmt: skip
+
+
+def _flashvsr(version: str, repository: str) -> Entry:
+    files = (
+        PublishedFile("diffusion_pytorch_model_streaming_dmd.safetensors"),
+        PublishedFile("LQ_proj_in.ckpt"),
+        PublishedFile("TCDecoder.ckpt"),
+        PublishedFile("Wan2.1_VAE.pth"),
+    )
+    return Entry(
+        f"flashvsr-{version}", "super-resolution", files, f"FlashVSR-{version}", "Apache-2.0",
+        ("transformer", "LQ projection", "TCDecoder", "Wan 2.1 VAE"), repository,
+        notes="posi_prompt.pth comes from the code repository: put it into the same folder.",
+    )  # fmt: skip
+
+
+def _autoencoder(name: str, repository: str, networks: str, num_bytes=None, sha256=None, licence="Apache-2.0") -> Entry:
+    file = PublishedFile(name, num_bytes, sha256)
+    return Entry(name.rsplit(".", 1)[0], "decoder", (file,), "VAEs", licence, (networks,), repository)
+
+
+def _demo(name: str, role: Role, file: str, networks: tuple[str, ...], variant: Variant | None = None) -> Entry:
+    files = (PublishedFile(file),)
+    return Entry(name, role, files, "demo", "Apache-2.0", networks, family="demo", variant=variant)
+
+
+# In the order in which ``auto`` takes the first that is there.
+ENTRIES = (
+    _ltx("ltx-2-19b-distilled", "model", _AUDIO_VIDEO, variant="distilled", about_bytes=43_300_000_000),
+    _ltx("ltx-2-19b-dev", "model", _AUDIO_VIDEO, variant="dev", about_bytes=43_300_000_000),
+    _ltx("ltx-2-19b-distilled-fp8", "model", _AUDIO_VIDEO, variant="distilled", about_bytes=27_100_000_000),
+    _ltx("ltx-2-19b-dev-fp8", "model", _AUDIO_VIDEO, variant="dev", about_bytes=27_100_000_000),
+    _ltx("ltx-2.3-22b-distilled-1.1", "model", _AUDIO_VIDEO, 46_149_345_038, variant="distilled"),
+    _ltx("ltx-2.3-22b-distilled", "model", _AUDIO_VIDEO, 46_149_345_038, variant="distilled"),
+    _ltx("ltx-2.3-22b-dev", "model", _AUDIO_VIDEO, variant="dev", about_bytes=46_100_000_000),
+    _ltx("ltx-2-spatial-upscaler-x2-1.0", "spatial-upscaler", _UPSCALER, 995_765_578),
+    _ltx("ltx-2.3-spatial-upscaler-x2-1.1", "spatial-upscaler", _UPSCALER, about_bytes=996_000_000),
+    _ltx("ltx-2.3-spatial-upscaler-x2-1.0", "spatial-upscaler", _UPSCALER, 995_743_504),
+    _ltx("ltx-2.3-spatial-upscaler-x1.5-1.0", "spatial-upscaler", _UPSCALER, about_bytes=1_090_000_000),
+    _ltx("ltx-2-temporal-upscaler-x2-1.0", "temporal-upscaler", _UPSCALER, 261_965_800),
+    _ltx("ltx-2.3-temporal-upscaler-x2-1.0", "temporal-upscaler", _UPSCALER, 261_944_000),
+    _ltx("ltx-2-19b-distilled-lora-384", "distilled-lora", ("LoRA",), about_bytes=7_674_600_000),
+    _ltx("ltx-2.3-22b-distilled-lora-384-1.1", "distilled-lora", ("LoRA",), about_bytes=7_605_500_000),
+    _ltx("ltx-2.3-22b-distilled-lora-384", "distilled-lora", ("LoRA",), about_bytes=7_605_500_000),
+    _gemma("gemma-3-12b-it", "google/gemma-3-12b-it", 24_400_000_000, gated=True),
+    _gemma(
+        "gemma-3-12b-it-qat-q4_0-unquantized", "google/gemma-3-12b-it-qat-q4_0-unquantized", 24_400_000_000, gated=True
+    ),
+    _gemma("gemma-3-12b-it-bf16", "mlx-community/gemma-3-12b-it-bf16", 24_400_000_000, notes="No login needed."),
+    _gemma("gemma-3-12b-it-8bit", "mlx-community/gemma-3-12b-it-8bit", 13_000_000_000, notes="8 bit, no login needed."),
+    _gemma("gemma-3-12b-it-4bit", "mlx-community/gemma-3-12b-it-4bit", 8_000_000_000, notes="4 bit, no login needed."),
+    Entry(
+        "rife-4.22.lite", "interpolator", (PublishedFile("flownet.pkl"),), "rife", "MIT", ("IFNet 4.22.lite",),
+        "elfgum/RIFE-4.22.lite",
+    ),
+    *(
+        Entry(
+            f"RealESRGAN_x{scale}", "upscaler", (PublishedFile(f"RealESRGAN_x{scale}.pth"),), "real-esrgan",
+            "BSD-3-Clause", (f"RRDBNet x{scale}, 23 blocks",), "ai-forever/Real-ESRGAN",
+        )
+        for scale in (4, 2, 8)
+    ),
+    _esrgan(
+        "RealESRGAN_x4plus", "v0.1.0", "RRDBNet x4, 23 blocks",
+        "4fa0d38905f75ac06eb49a7951b426670021be3018265fd191d2125df9d682f1",
+    ),
+    _esrgan("RealESRNet_x4plus", "v0.1.1", "RRDBNet x4, 23 blocks"),
+    _esrgan("RealESRGAN_x4plus_anime_6B", "v0.2.2.4", "RRDBNet x4, 6 blocks"),
+    _esrgan("RealESRGAN_x2plus", "v0.2.1", "RRDBNet x2, 23 blocks"),
+    _esrgan(
+        "realesr-animevideov3", "v0.2.5.0", "SRVGGNetCompact x4, 16 convolutions",
+        "b8a8376811077954d82ca3fcf476f1ac3da3e8a68a4f4d71363008000a18b75d",
+    ),
+    _esrgan(
+        "realesr-general-x4v3", "v0.2.5.0", "SRVGGNetCompact x4, 32 convolutions",
+        "8dc7edb9ac80ccdc30c3a5dca6616509367f05fbc184ad95b731f05bece96292",
+    ),
+    _esrgan(
+        "realesr-general-wdn-x4v3", "v0.2.5.0", "SRVGGNetCompact x4, 32 convolutions",
+        "1641f8c4464b9f097c9fdda5589273713f67cf59f3d909e0bd688f0cee269dca",
+    ),
+    _flashvsr("v1.1", "JunhaoZhuang/FlashVSR-v1.1"),
+    _flashvsr("v1", "JunhaoZhuang/FlashVSR"),
+    _autoencoder("Wan2.1_VAE.pth", "lightx2v/Autoencoders", "Wan 2.1 VAE"),
+    _autoencoder("Wan2.2_VAE.pth", "lightx2v/Autoencoders", "Wan 2.2 VAE"),
+    _autoencoder(
+        "lightvaew2_1.pth", "lightx2v/Autoencoders", "pruned Wan 2.1 VAE", 32_208_043,
+        "d5d6b094d4829fb03b6179be2cf4589baab21c9fea1ca70dcaa8c85ba8183ec9",
+    ),
+    _autoencoder(
+        "lighttaew2_1.pth", "lightx2v/Autoencoders", "tiny autoencoder", 45_301_802,
+        "7c55c7d6b8eb3d24c7daca1295dea803fb847411e2c67bceecbb286f4dfdbef5",
+    ),
+    _autoencoder("taew2_2.safetensors", "lightx2v/Autoencoders", "tiny autoencoder"),
+    _autoencoder("lighttaehy1_5.pth", "lightx2v/Autoencoders", "tiny autoencoder"),
+    _demo("demo-distilled", "model", "ltx-2-demo-distilled.safetensors", _AUDIO_VIDEO[:3], "distilled"),
+    _demo("demo-dev", "model", "ltx-2-demo-dev.safetensors", _AUDIO_VIDEO[:3], "dev"),
+    _demo("demo-spatial-upscaler", "spatial-upscaler", "ltx-2-demo-spatial-upscaler-x2.safetensors", _UPSCALER),
+    _demo("demo-temporal-upscaler", "temporal-upscaler", "ltx-2-demo-temporal-upscaler-x2.safetensors", _UPSCALER),
+    _demo("demo-distilled-lora", "distilled-lora", "ltx-2-demo-distilled-lora.safetensors", ("LoRA",)),
+    _demo("demo-gemma", "text-encoder", "gemma", ("Gemma 3",)),
+)  # fmt: skip
+
+BY_NAME = {entry.name.lower(): entry for entry in ENTRIES}
+
+
+def entry_named(name: str) -> Entry | None:
+    """The entry that users mean by a catalogue name or a published file's name; letters may be small or large."""
+    lower = name.lower()
+    if lower in BY_NAME:
+        return BY_NAME[lower]
+    return next((e for e in ENTRIES if not e.is_folder and e.files[0].name.lower() == lower), None)
+
+
+def entries_for(role: Role, *, family: Family | None = None, variant: Variant | None = None) -> list[Entry]:
+    """Entries of a role in order of preference, of one family and variant where they are given."""
+    return [
+        entry
+        for entry in ENTRIES
+        if entry.role == role and family in (None, entry.family) and variant in (None, entry.variant)
+    ]

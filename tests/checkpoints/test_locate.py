@@ -1,0 +1,180 @@
+"""From what a user writes to a path on this machine."""
+
+from pathlib import Path
+
+import pytest
+
+from LTX_2_MLX.checkpoints import locate as module
+from LTX_2_MLX.checkpoints.catalog import ENTRIES, entry_named
+from LTX_2_MLX.checkpoints.locate import Located, find, locate, weights_folders
+from LTX_2_MLX.errors import CheckpointError
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    """``machine(files, cached={repository: files})``: a machine that holds just these files."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "weights").mkdir()
+    monkeypatch.setattr(module, "weights_folders", lambda: [tmp_path / "weights"])
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+
+    def place(files=(), cached=None):
+        for name in files:
+            path = tmp_path / "weights" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"x")
+        for repository, names in (cached or {}).items():
+            home = tmp_path / "hub" / f"models--{repository.replace('/', '--')}"
+            (home / "refs").mkdir(parents=True)
+            (home / "refs/main").write_text("c0ffee")
+            for name in names:
+                path = home / "snapshots/c0ffee" / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(b"x")
+        return tmp_path
+
+    return place
+
+
+GEMMA = ("config.json", "tokenizer.json", "tokenizer_config.json", "model-00001-of-00001.safetensors")
+DEMO = (
+    "demo/ltx-2-demo-distilled.safetensors", "demo/ltx-2-demo-dev.safetensors", "demo/gemma/config.json",
+    "demo/ltx-2-demo-spatial-upscaler-x2.safetensors",
+)  # fmt: skip
+
+
+def test_a_path_is_itself(machine):
+    folder = machine(["mine/model.safetensors"])
+    path = folder / "weights/mine/model.safetensors"
+    assert locate(path, "model") == locate(str(path), "model") == Located(path)
+
+
+@pytest.mark.parametrize("place", ["ltx-2/", "", "anything/"])
+@pytest.mark.parametrize(
+    "given",
+    ["ltx-2-19b-dev", "LTX-2-19B-dev", "ltx-2-19b-dev.safetensors", "Lightricks/LTX-2:ltx-2-19b-dev.safetensors"],
+)
+def test_a_published_file_is_found_by_each_of_its_names(machine, place, given):
+    folder = machine([f"{place}ltx-2-19b-dev.safetensors"])
+    located = locate(given, "model")
+    assert located.path == folder / f"weights/{place}ltx-2-19b-dev.safetensors"
+    assert located.family == "LTX-2" and located.entry.variant == "dev"
+
+
+def test_files_in_the_hub_cache_are_found(machine):
+    folder = machine(
+        cached={"Lightricks/LTX-2.3": ["ltx-2.3-22b-dev.safetensors"], "someone/else": ["sub/x.safetensors"]}
+    )
+    home = folder / "hub/models--Lightricks--LTX-2.3/snapshots/c0ffee"
+    assert locate("ltx-2.3-22b-dev", "model").path == home / "ltx-2.3-22b-dev.safetensors"
+    assert locate("Lightricks/LTX-2.3", "model").entry.name == "ltx-2.3-22b-dev"
+    assert locate("someone/else:sub/x.safetensors", "distilled-lora").path.name == "x.safetensors"
+
+
+def test_a_folder_counts_only_when_it_is_whole(machine):
+    folder = machine([f"gemma/gemma-3-12b-it/{name}" for name in GEMMA[:3]])
+    entry = entry_named("gemma-3-12b-it")
+    assert find(entry) is None
+    machine([f"gemma/gemma-3-12b-it/{GEMMA[3]}"])
+    assert find(entry) == folder / "weights/gemma/gemma-3-12b-it"
+    assert find(entry_named("gemma-3-12b-it-4bit")) is None
+
+
+def test_a_gemma_in_the_cache_is_its_snapshot_folder(machine):
+    machine(cached={"mlx-community/gemma-3-12b-it-4bit": GEMMA})
+    located = locate("auto", "text-encoder")
+    assert located.entry.name == "gemma-3-12b-it-4bit" and (located.path / "tokenizer.json").is_file()
+
+
+def test_a_repository_without_a_file_means_its_file_of_that_role(machine):
+    machine(["real-esrgan/RealESRGAN_x2.pth"])
+    assert locate("ai-forever/Real-ESRGAN", "upscaler").path.name == "RealESRGAN_x2.pth"
+    machine(["real-esrgan/RealESRGAN_x4.pth.safetensors"])
+    assert locate("ai-forever/Real-ESRGAN", "upscaler").path.name == "RealESRGAN_x4.pth.safetensors"
+    with pytest.raises(CheckpointError, match=r"elfgum/RIFE-4\.22\.lite has no model"):
+        locate("elfgum/RIFE-4.22.lite", "model")
+
+
+def test_automatic_prefers_published_files_to_the_demo(machine):
+    machine(DEMO)
+    assert locate("auto", "model").is_demo
+    machine(["ltx-2/ltx-2-19b-dev.safetensors"])
+    assert locate("auto", "model").entry.name == "ltx-2-19b-dev"
+    with pytest.raises(
+        CheckpointError, match=r"ltx-2-19b-distilled is not on this machine.*43\.3 GB.*download_weights\.py ltx"
+    ):
+        locate("ltx-2-19b-distilled", "model")
+
+
+def test_automatic_obeys_the_variant(machine):
+    folder = machine(DEMO)
+    assert locate("auto", "model", variant="dev").path == folder / "weights/demo/ltx-2-demo-dev.safetensors"
+    machine(["ltx-2.3/ltx-2.3-22b-distilled.safetensors", "ltx-2/ltx-2-19b-dev-fp8.safetensors"])
+    assert locate("auto", "model", variant="dev").entry.name == "ltx-2-19b-dev-fp8"
+    assert locate("auto", "model", variant="distilled").entry.name == "ltx-2.3-22b-distilled"
+
+
+def test_companions_come_from_the_family_of_their_model(machine):
+    machine(
+        [
+            *DEMO,
+            "ltx-2/ltx-2-spatial-upscaler-x2-1.0.safetensors",
+            "ltx-2.3/ltx-2.3-spatial-upscaler-x2-1.0.safetensors",
+        ]
+    )
+    machine(["ltx-2.3/ltx-2.3-22b-dev.safetensors", "ltx-2/ltx-2-19b-dev.safetensors", "my-model.safetensors"])
+    for name, family in {"ltx-2.3-22b-dev": "LTX-2.3", "ltx-2-19b-dev": "LTX-2", "demo-dev": "demo"}.items():
+        model = locate(name, "model")
+        assert locate("auto", "spatial-upscaler", beside=model).family == family
+    demo = locate("weights/demo/ltx-2-demo-dev.safetensors", "model")
+    assert demo.is_demo and locate("auto", "text-encoder", beside=demo).path.name == "gemma"
+    own = locate("weights/my-model.safetensors", "model")
+    assert own.family is None and locate("auto", "spatial-upscaler", beside=own).family == "LTX-2"
+    with pytest.raises(CheckpointError, match="gemma-3-12b-it is not on this machine"):
+        locate("auto", "text-encoder", beside=own)
+
+
+def test_the_demo_that_is_not_there_is_said_so(machine):
+    machine()
+    with pytest.raises(CheckpointError, match=r"demo model is not there either.*clone.*download_weights\.py"):
+        locate("auto", "model")
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("weights/ltx-2/ltx-2-19b-dev.safetensors", "Get it: python scripts/download_weights.py ltx-2-19b-dev"),
+        ("weights/nothing.safetensors", "does not exist"),
+        ("no-such-name", "a catalogue name"),
+        ("owner/repository", "has no model in the catalogue"),
+        ("owner/repository:file.safetensors", "download_weights.py owner/repository:file.safetensors"),
+        ("Lightricks/LTX-2:ltx-2-19b-dev.safetensors", "download_weights.py ltx-2-19b-dev"),
+        ("", "does not exist"),
+        ("a/b/c:d", "does not exist"),
+        ("../../etc:passwd", "does not exist"),
+        ("..:..", "does not exist"),
+        ("a\0b", "does not exist"),
+        ("x" * 5000, "does not exist"),
+    ],
+)
+def test_what_is_not_there_is_one_line_that_says_what_to_do(machine, given, says):
+    machine()
+    with pytest.raises(CheckpointError) as caught:
+        locate(given, "model")
+    assert says in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_weights_lie_beside_the_package_and_in_the_current_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert weights_folders() == [Path(module.__file__).parents[2] / "weights"]
+    (tmp_path / "weights").mkdir()
+    assert weights_folders()[0] == (tmp_path / "weights").resolve()
+
+
+def test_names_in_the_catalogue_are_unique_and_say_what_they_are():
+    names = [entry.name.lower() for entry in ENTRIES]
+    assert len(set(names)) == len(names)
+    for entry in ENTRIES:
+        assert entry_named(entry.name) is entry and entry.networks and entry.licence
+        assert (entry.repository is None) != (entry.url is None) or entry.family == "demo"
+        assert all(file.sha256 is None or len(file.sha256) == 64 for file in entry.files)
