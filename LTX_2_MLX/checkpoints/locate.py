@@ -147,7 +147,7 @@ def _in_repository(repository: str, file: str | None, role: Role) -> Located:
         if chosen:
             raise _missing(chosen[0])
         raise CheckpointError(
-            f"{repository} has no {role} in the catalogue, so which file of it is meant is open. Give {repository}:FILE."
+            f"{repository} has no {role} in the catalogue, so its file has to be named. Give {repository}:FILE."
         )
     for entry in entries:
         if file in (entry.files[0].path, entry.files[0].name):
