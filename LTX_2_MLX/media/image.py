@@ -54,9 +54,10 @@ def read_image(path: str | Path) -> Picture:
         with Image.open(path) as opened:
             _refuse_animated(opened, path)
             profile = opened.info.get("icc_profile")
-            turned = Orientation.from_exif(opened.getexif().get(_EXIF_ORIENTATION, 1))
             layers = _png_16_bit(path) if opened.format == "PNG" else None
             layers = layers if layers is not None else _layers(opened, path)
+            # Asked for after the pixels: Pillow turns a TIFF itself while it loads it, and drops the tag.
+            turned = Orientation.from_exif(opened.getexif().get(_EXIF_ORIENTATION, 1))
     except UnidentifiedImageError as error:
         raise MediaError(f"{path} is not a picture that can be read. Convert it to PNG or JPEG.") from error
     except (OSError, SyntaxError, ValueError, zlib.error, av.FFmpegError, Image.DecompressionBombError) as error:
