@@ -18,9 +18,7 @@ NEGATIVE_PROMPT = (
     "computer-generated look, unnatural skin, jerky movement, sudden cuts, muffled sound, distorted voice, echo, "
     "background noise, sound out of step with the picture"
 )
-STEPS, STEPS_STAGE_1, STEPS_STAGE_2 = 30, 15, 3
 DISTILLED_STEPS = len(schedule.DISTILLED) - 1
-GUIDANCE_SCALE = 5.0
 
 # Since which model_version: the CRF of image conditioning, the block that spatio-temporal guidance bypasses in a
 # network of 48, the sampler of distilled stage 1 (Lightricks/LTX-2, packages/ltx-pipelines/src/ltx_pipelines/
@@ -42,6 +40,9 @@ class ModelDefaults:
         height, width: Pixels of a one-stage film, and of stage 1 in two stages.
         num_frames: Length of a film.
         frame_rate: Frames per second.
+        steps: Of one stage; stage 1 of two has ``steps_stage1``, its refinement ``steps_stage2``.
+        cfg: Guidance scale of a dev checkpoint.
+        negative_prompt: What guidance leads away from.
         image_crf: Compression that image conditioning goes through.
         stg_block: Which of 48 blocks spatio-temporal guidance bypasses.
         distilled_sampler: How a distilled checkpoint samples its first stage.
@@ -55,14 +56,19 @@ class ModelDefaults:
     width: int = 704
     num_frames: int = 97
     frame_rate: Fraction = Fraction(24)
+    steps: int = 30
+    steps_stage1: int = 15
+    steps_stage2: int = 3
+    cfg: float = 5.0
+    negative_prompt: str = NEGATIVE_PROMPT
     notice: str = ""
 
     @classmethod
     def from_header(cls, header: Header) -> "ModelDefaults":
         """By ``model_version`` in the file's metadata, and by ``defaults`` there, a JSON object of our own.
 
-        ``defaults`` may name ``height``, ``width``, ``num_frames``, ``frame_rate`` (text such as "24000/1001") and
-        ``notice``. A model that is small, or not yet trained, says so there.
+        ``defaults`` may hold any of this class's fields from ``height`` on; ``frame_rate`` may be text such as
+        "24000/1001". A model that is small, or not yet trained, says so in ``notice``.
 
         Raises:
             CheckpointError: If ``defaults`` is not such an object.
@@ -84,16 +90,16 @@ def version_of(header: Header) -> tuple[int, ...]:
 
 
 def _own_defaults(text: str) -> dict:
+    readers = dict.fromkeys(("height", "width", "num_frames", "steps", "steps_stage1", "steps_stage2"), int)
+    readers |= {"frame_rate": lambda rate: Fraction(str(rate)), "cfg": float, "negative_prompt": str, "notice": str}
     try:
-        found = json.loads(text)
-        sizes = {name: int(found[name]) for name in ("height", "width", "num_frames") if name in found}
-        rate = {"frame_rate": Fraction(found["frame_rate"])} if "frame_rate" in found else {}
-        notice = {"notice": str(found["notice"])} if "notice" in found else {}
+        given = json.loads(text)
+        found = {name: read(given[name]) for name, read in readers.items() if name in given}
     except (ValueError, TypeError, ZeroDivisionError, RecursionError) as error:
         raise CheckpointError(f"The checkpoint's own defaults cannot be read: {text:.60} ({error}).") from error
-    if any(value <= 0 for value in (*sizes.values(), *rate.values())):
+    if any(value <= 0 for value in found.values() if not isinstance(value, str)):
         raise CheckpointError(f"The checkpoint's own defaults cannot be right: {text:.60}.")
-    return sizes | rate | notice
+    return found
 
 
 def stage_sigmas(steps: int | None, guidance: Guidance, *, distilled: bool, usual: int) -> tuple[float, ...]:

@@ -1,12 +1,13 @@
 """What every road to a film shares: the request's common part, its text and picture before, its frames after."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 
 import mlx.core as mx
 
+from LTX_2_MLX.checkpoints.gemma import GemmaConfig
 from LTX_2_MLX.checkpoints.load import recognise
 from LTX_2_MLX.checkpoints.lora import Lora
 from LTX_2_MLX.checkpoints.reader import Checkpoint
@@ -17,6 +18,7 @@ from LTX_2_MLX.diffusion.state import Streams
 from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.media.first_frame import read_first_frame
 from LTX_2_MLX.media.frames import FrameStream
+from LTX_2_MLX.media.image import read_image
 from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler, LatentUpscalerConfig
 from LTX_2_MLX.models.ltx.text_features import TextFeatures
 from LTX_2_MLX.models.ltx.transformer import Transformer
@@ -43,7 +45,7 @@ class Models:
 
     Attributes:
         weights: Transformer, connectors and video autoencoder.
-        text_encoder: Folder of the text encoder.
+        text_encoder: Folder of the text encoder; None where saved embeddings take its place.
         distilled: Whether ``weights`` is a distilled checkpoint, made for few steps without guidance.
         dtype: What networks compute in.
         loras: Adapters of the transformer in every stage.
@@ -53,13 +55,19 @@ class Models:
     """
 
     weights: Checkpoint
-    text_encoder: Path
+    text_encoder: Path | None
     distilled: bool
     dtype: mx.Dtype = mx.bfloat16
     loras: tuple[Lora, ...] = ()
     distilled_lora: Lora | None = None
     spatial_upscaler: Checkpoint | None = None
     temporal_upscaler: Checkpoint | None = None
+
+    def as_distilled(self) -> "Models":
+        """The same files with the checkpoint made a distilled one, by its adapter where it is a dev one."""
+        if self.distilled:
+            return self
+        return replace(self, distilled=True, loras=(*self.loras, self.distilled_lora), distilled_lora=None)
 
     @cached_property
     def compression(self) -> Compression:
@@ -215,12 +223,28 @@ def planned_text(film: Film, models: Models) -> list[PlannedStage]:
     if film.embeddings is None:
         prompts = "prompt and negative prompt" if film.guidance.uses_negative else "prompt"
         encoder = Checkpoint(models.text_encoder)
+        _check_text_encoder(encoder, weights)
         size = sum(info.num_bytes for info in encoder.header.tensors.values())
         stages.append(PlannedStage("text_encoder", prompts, models.text_encoder, size))
         stages.append(planned("text_features", prompts, weights, [TextFeatures], dtype=models.text_dtype))
     if film.image is not None:
+        # Found now rather than after the text encoder's turn, if it cannot be read.
+        read_image(film.image)
         stages.append(planned("image_encoder", "first frame", weights, [VideoEncoder], dtype=models.dtype))
     return stages
+
+
+def _check_text_encoder(encoder: Checkpoint, weights: Checkpoint) -> None:
+    config = GemmaConfig.from_header(encoder.header)
+    if config is None:
+        raise CheckpointError(f"{encoder.path} is no Gemma 3. Give --gemma the folder of the text encoder.")
+    given = config.hidden_size * (config.num_hidden_layers + 1)
+    wanted = recognise(TextFeatures, weights)[1].states_width
+    if given != wanted:
+        raise CheckpointError(
+            f"{encoder.path} gives {given} features for each token, {weights.path} takes {wanted}. "
+            f"Give --gemma the text encoder that belongs to this checkpoint."
+        )
 
 
 def planned_denoising(name: str, shape: VideoShape, steps: int, calls: int, models: Models, loras) -> PlannedStage:
@@ -237,11 +261,21 @@ def planned_frames(film: Film, models: Models, shape: VideoShape) -> tuple[list[
         num_frames, frame_rate = 2 * num_frames - 1, 2 * frame_rate
         work = f"{shape.num_frames} to {num_frames} frames"
         stages.append(planned_upscaler("temporal_upscaler", work, models.temporal_upscaler, models))
+    _check_mirrored_borders(models, shape)
     work = f"{shape.height}×{shape.width}, {num_frames} frames"
     stages.append(planned("decode", work, models.weights, [VideoDecoder], dtype=models.dtype))
     seconds = float(num_frames / frame_rate)
     line = f"Output: {shape.height}×{shape.width}, {num_frames} frames at {float(frame_rate):g} fps, {seconds:.2f} s"
     return [line], stages
+
+
+def _check_mirrored_borders(models: Models, shape: VideoShape) -> None:
+    config, cell = recognise(VideoDecoder, models.weights)[1], models.compression
+    if config.spatial_padding_mode == "reflect" and (shape.height < 2 * cell.height or shape.width < 2 * cell.width):
+        raise RequestError(
+            f"The film would be {shape.height}×{shape.width}, but this checkpoint's decoder mirrors its borders and "
+            f"needs at least {2 * cell.height}×{2 * cell.width}."
+        )
 
 
 def planned_upscaler(name: str, work: str, checkpoint: Checkpoint, models: Models) -> PlannedStage:

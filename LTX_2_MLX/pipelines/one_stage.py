@@ -7,7 +7,7 @@ from LTX_2_MLX.diffusion.guidance import passes
 from LTX_2_MLX.diffusion.noise import seeded_noise
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.models.ltx.transformer import Transformer
-from LTX_2_MLX.pipelines.defaults import STEPS, stage_sigmas
+from LTX_2_MLX.pipelines.defaults import stage_sigmas
 from LTX_2_MLX.pipelines.film import (
     Film,
     Models,
@@ -53,7 +53,7 @@ class Request:
         return Denoising(
             name="denoise",
             grid=film.grid(models, self.height, self.width),
-            sigmas=stage_sigmas(self.steps, film.guidance, distilled=models.distilled, usual=STEPS),
+            sigmas=stage_sigmas(self.steps, film.guidance, distilled=models.distilled, usual=models.defaults.steps),
             guidance=film.both_streams,
             sampler=models.first_sampler(film.guidance),
             images=images,

@@ -16,7 +16,7 @@ from LTX_2_MLX.diffusion.state import Streams
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.models.ltx.transformer import Transformer
-from LTX_2_MLX.pipelines.defaults import STEPS_STAGE_1, STEPS_STAGE_2, refinement_sigmas, stage_sigmas
+from LTX_2_MLX.pipelines.defaults import refinement_sigmas, stage_sigmas
 from LTX_2_MLX.pipelines.film import (
     Film,
     Models,
@@ -47,7 +47,7 @@ class Request:
         height: Pixels of stage 1; the film is as much larger as the upscaler makes it.
         width: Pixels of stage 1.
         steps_stage1: Of the first schedule; None takes the checkpoint's usual number.
-        steps_stage2: Of the refinement.
+        steps_stage2: Of the refinement; likewise.
     """
 
     film: Film
@@ -55,7 +55,7 @@ class Request:
     height: int
     width: int
     steps_stage1: int | None = None
-    steps_stage2: int = STEPS_STAGE_2
+    steps_stage2: int | None = None
 
     def __post_init__(self) -> None:
         """Raise ``RequestError`` for what two stages cannot do without."""
@@ -97,14 +97,15 @@ class Request:
         first = Denoising(
             name="stage_1",
             grid=film.grid(models, self.height, self.width),
-            sigmas=stage_sigmas(self.steps_stage1, film.guidance, distilled=models.distilled, usual=STEPS_STAGE_1),
+            sigmas=stage_sigmas(
+                self.steps_stage1, film.guidance, distilled=models.distilled, usual=models.defaults.steps_stage1
+            ),
             guidance=film.both_streams,
             sampler=models.first_sampler(film.guidance),
             images=images[0],
         )
-        second = Denoising(
-            name="stage_2", grid=self.output_grid, sigmas=refinement_sigmas(self.steps_stage2), images=images[1]
-        )
+        steps = self.steps_stage2 or models.defaults.steps_stage2
+        second = Denoising(name="stage_2", grid=self.output_grid, sigmas=refinement_sigmas(steps), images=images[1])
         return first, second
 
 

@@ -1,0 +1,292 @@
+"""A prompt and the command's options to a film. One function for the command, notebooks and programs."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal
+
+import mlx.core as mx
+
+from LTX_2_MLX.checkpoints.load import recognise
+from LTX_2_MLX.checkpoints.locate import AUTO
+from LTX_2_MLX.diffusion.guidance import Guidance
+from LTX_2_MLX.errors import RequestError
+from LTX_2_MLX.media.frames import FrameStream
+from LTX_2_MLX.media.record import run_record
+from LTX_2_MLX.models.ltx.transformer import Transformer
+from LTX_2_MLX.pipelines import one_stage, two_stage
+from LTX_2_MLX.pipelines.film import Film, Models, upscaler_config
+from LTX_2_MLX.pipelines.model_files import FileOptions, find_models
+from LTX_2_MLX.pipelines.plan import Plan
+from LTX_2_MLX.runtime.progress import Progress
+from LTX_2_MLX.runtime.runner import StageRunner
+from LTX_2_MLX.shapes import check_multiple
+
+PipelineName = Literal["one-stage", "text-to-video", "distilled", "two-stage"]
+Precision = Literal["fp16", "bf16", "fp32"]
+Request = one_stage.Request | two_stage.Request
+_RANGES = {
+    "cfg": (0, 100),
+    "cfg_stage1": (0, 100),
+    "stg_scale": (0, 100),
+    "guidance_rescale": (0, 1),
+    "image_strength": (0, 1),
+    "steps": (1, 1000),
+    "steps_stage1": (1, 1000),
+    "steps_stage2": (1, 1000),
+}
+_DTYPES = {"fp16": mx.float16, "bf16": mx.bfloat16, "fp32": mx.float32}
+
+
+@dataclass(frozen=True)
+class Options:
+    """Everything that can be asked for, under the command's names. None: the model or the pipeline decides.
+
+    Attributes:
+        prompt: What is to be seen.
+        pipeline: ``one-stage`` (also called ``text-to-video``), ``distilled`` or ``two-stage``.
+        height, width: Pixels of stage 1 in ``two-stage``, where the film is larger; of the film otherwise.
+        output_height, output_width: Pixels of the film instead.
+        frames: Pixel frames, 8k + 1.
+        duration: Seconds instead of frames; rounded up to 8k + 1 frames.
+        fps: Frames per second.
+        steps: Of ``one-stage`` (30) and ``distilled`` (8).
+        steps_stage1, steps_stage2: Of ``two-stage`` (15, or 8 with a distilled checkpoint and no guidance; 3).
+        cfg: Guidance scale, 1 for none; 5 for dev checkpoints, 1 for distilled ones.
+        cfg_stage1: The same for stage 1 of ``two-stage``, instead of ``cfg``. Stage 2 is never guided.
+        guidance_rescale: 0 to 1; 0.7 against colours that are too strong.
+        stg_scale: Spatio-temporal guidance; 0 for none.
+        negative_prompt: What guidance leads away from.
+        image: A picture for the first frame.
+        image_strength: How firmly it is held, 0 to 1.
+        lora: Adapters of the transformer, ``path`` or ``path:strength``.
+        model_variant: ``dev`` or ``distilled``: picks the file, or says what the given one is.
+        weights, spatial_upscaler_weights, temporal_weights, distilled_lora, gemma: Files: a path, a catalogue name,
+            a repository or ``repository:file``; ``auto`` finds what is on this machine.
+        precision: ``fp16``, ``bf16`` or ``fp32``; bfloat16 on a GPU and float32 on a CPU unless given.
+        temporal_upscale: Double the frame rate in latent space before decoding.
+        seed: The same seed gives the same film.
+        embeddings: A file with the prompt's embeddings, instead of the text encoder.
+        save_embeddings: Where to write them.
+    """
+
+    prompt: str
+    pipeline: PipelineName = "two-stage"
+    height: int | None = None
+    width: int | None = None
+    output_height: int | None = None
+    output_width: int | None = None
+    frames: int | None = None
+    duration: float | None = None
+    fps: Fraction | float | str | None = None
+    steps: int | None = None
+    steps_stage1: int | None = None
+    steps_stage2: int | None = None
+    cfg: float | None = None
+    cfg_stage1: float | None = None
+    guidance_rescale: float = 0.0
+    stg_scale: float = 0.0
+    negative_prompt: str | None = None
+    image: str | Path | None = None
+    image_strength: float = 1.0
+    lora: Sequence[str] = ()
+    model_variant: Literal["dev", "distilled"] | None = None
+    weights: str = "auto"
+    spatial_upscaler_weights: str = "auto"
+    temporal_weights: str = "auto"
+    distilled_lora: str = "auto"
+    gemma: str = "auto"
+    precision: Precision | None = None
+    temporal_upscale: bool = False
+    seed: int = 0
+    embeddings: str | Path | None = None
+    save_embeddings: str | Path | None = None
+
+    @property
+    def two_stages(self) -> bool:
+        """Whether the film is made in two stages."""
+        return self.pipeline == "two-stage"
+
+    def __post_init__(self) -> None:
+        """Raise ``RequestError`` for options that contradict each other or cannot be."""
+        self._refuse_unused()
+        _refuse_both("--frames", self.frames, "--duration", self.duration)
+        _refuse_both("--height", self.height, "--output-height", self.output_height)
+        _refuse_both("--width", self.width, "--output-width", self.output_width)
+        _refuse_both("--embeddings", self.embeddings, "--save-embeddings", self.save_embeddings)
+        for name, low, high in (
+            ("cfg", 0, 100),
+            ("cfg_stage1", 0, 100),
+            ("stg_scale", 0, 100),
+            ("guidance_rescale", 0, 1),
+        ):
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise RequestError(f"--{name.replace('_', '-')} is {value:g}, it can be from {low} to {high}.")
+        for name in ("steps", "steps_stage1", "steps_stage2"):
+            value = getattr(self, name)
+            if value is not None and not 1 <= value <= 1000:
+                raise RequestError(f"--{name.replace('_', '-')} is {value}, it can be from 1 to 1000.")
+
+    def _refuse_unused(self) -> None:
+        """An option that another pipeline has would be ignored, so it is refused."""
+        foreign = (
+            {"steps": "one-stage and distilled"}
+            if self.two_stages
+            else dict.fromkeys(("steps_stage1", "cfg_stage1"), "two-stage")
+        )
+        for name, where in foreign.items():
+            if getattr(self, name) is not None:
+                raise RequestError(
+                    f"--{name.replace('_', '-')} belongs to {where}, but --pipeline is {self.pipeline}. Leave it out."
+                )
+
+
+def generate(prompt: str, *, progress: Progress | None = None, **options: Any) -> FrameStream:
+    """A film of ``prompt``. It prints nothing; ``progress`` hears of it.
+
+    Args:
+        prompt: What is to be seen.
+        progress: Told of stages, steps and choices made; see ``runtime.progress``.
+        **options: The other fields of ``Options``, which are those of the command.
+
+    Returns:
+        The film. Its latent is done; frames are decoded as they are read, or by ``.save(path)``.
+
+    Raises:
+        RequestError: If the request cannot be carried out as given.
+        CheckpointError: If a file is missing, damaged or of another network.
+    """
+    runner = StageRunner(progress)
+    given = Options(prompt, **options)
+    request = request_for(given, runner.progress.note)
+    plan(request)
+    return film(request, runner, given)
+
+
+def request_for(options: Options, note: Callable[[str], None] = lambda text: None) -> Request:
+    """The options as a pipeline's request: files found, sizes and defaults settled; ``note`` hears of choices.
+
+    Raises:
+        RequestError: If they cannot be carried out as given.
+        CheckpointError: If a file is missing, or is not what its flag says.
+    """
+    models = find_models(_file_options(options), note)
+    if options.pipeline == "distilled":
+        models = models.as_distilled()
+    if models.defaults.notice:
+        note(models.defaults.notice)
+    scene = Film(
+        prompt=options.prompt,
+        negative_prompt=_or(options.negative_prompt, models.defaults.negative_prompt),
+        num_frames=_num_frames(options, models),
+        frame_rate=_frame_rate(options, models),
+        guidance=_guidance(options, models, note),
+        seed=options.seed,
+        image=_path(options.image),
+        image_strength=options.image_strength,
+        temporal_upscale=options.temporal_upscale,
+        embeddings=_path(options.embeddings),
+        save_embeddings=_path(options.save_embeddings),
+    )
+    if not options.two_stages:
+        height, width = (_side(options, models, name, Fraction(1)) for name in ("height", "width"))
+        return one_stage.Request(scene, models, height, width, options.steps)
+    scale = upscaler_config(models.spatial_upscaler, temporal=False, flag="--spatial-upscaler-weights").scale
+    height, width = (_side(options, models, name, scale) for name in ("height", "width"))
+    return two_stage.Request(scene, models, height, width, options.steps_stage1, options.steps_stage2)
+
+
+def plan(request: Request) -> Plan:
+    """What the request takes, from headers alone; every file is checked as loading will check it."""
+    return two_stage.plan(request) if isinstance(request, two_stage.Request) else one_stage.plan(request)
+
+
+def film(request: Request, runner: StageRunner, options: Options) -> FrameStream:
+    """The film of a request; ``options`` go into its metadata, so that it can be made again."""
+    make = two_stage.two_stage if isinstance(request, two_stage.Request) else one_stage.one_stage
+    given = {name: value for name, value in asdict(options).items() if value is not None}
+    return make(request, runner).replace(metadata=run_record("generate", given))
+
+
+def _file_options(options: Options) -> FileOptions:
+    variant = options.model_variant
+    if variant is None and options.weights == AUTO and options.pipeline == "distilled":
+        variant = "distilled"
+    return FileOptions(
+        weights=options.weights,
+        variant=variant,
+        gemma=options.gemma if options.embeddings is None else None,
+        spatial_upscaler=options.spatial_upscaler_weights if options.two_stages else None,
+        temporal_upscaler=options.temporal_weights if options.temporal_upscale else None,
+        distilled_lora=options.distilled_lora if options.pipeline in ("two-stage", "distilled") else None,
+        loras=tuple(options.lora),
+        dtype=_DTYPES[options.precision] if options.precision else _usual_dtype(),
+    )
+
+
+def _usual_dtype() -> mx.Dtype:
+    # 16-bit matrix products are slow on MLX's CPU backend.
+    return mx.float32 if mx.default_device() == mx.cpu else mx.bfloat16
+
+
+def _num_frames(options: Options, models: Models) -> int:
+    if options.duration is None:
+        return _or(options.frames, models.defaults.num_frames)
+    if not 0 < options.duration <= 3600:
+        raise RequestError(f"--duration is {options.duration:g} s, it can be above 0 up to 3600.")
+    step = models.compression.time
+    return math.ceil((Fraction(str(options.duration)) * _frame_rate(options, models) - 1) / step) * step + 1
+
+
+def _frame_rate(options: Options, models: Models) -> Fraction:
+    try:
+        return models.defaults.frame_rate if options.fps is None else Fraction(str(options.fps))
+    except (ValueError, ZeroDivisionError) as error:
+        raise RequestError(f"--fps is {options.fps}, expected a number such as 24 or 24000/1001.") from error
+
+
+def _guidance(options: Options, models: Models, note) -> Guidance:
+    scale = options.cfg if options.cfg_stage1 is None else options.cfg_stage1
+    if scale is None:
+        scale = 1.0 if models.distilled else models.defaults.cfg
+    elif scale > 1 and models.distilled:
+        note(
+            f"Guidance {scale:g} with a distilled checkpoint costs twice the time and tends to harsh colours: "
+            f"it was made for --cfg 1."
+        )
+    blocks = models.defaults.stg_blocks(recognise(Transformer, models.weights)[1].num_layers)
+    return Guidance(
+        guidance_scale=scale,
+        guidance_rescale=options.guidance_rescale,
+        stg_scale=options.stg_scale,
+        stg_blocks=blocks if options.stg_scale else (),
+    )
+
+
+def _side(options: Options, models: Models, name: Literal["height", "width"], scale: Fraction) -> int:
+    """Pixels of the first stage along one axis."""
+    cell = getattr(models.compression, name)
+    output = getattr(options, f"output_{name}")
+    if output is None:
+        side = _or(getattr(options, name), getattr(models.defaults, name))
+        check_multiple(f"--{name}", side, cell)
+        return side
+    # Output sizes that a whole number of stage-1 cells leads to.
+    check_multiple(f"--output-{name}", output, scale.numerator * cell)
+    return int(output / scale)
+
+
+def _path(given: str | Path | None) -> Path | None:
+    return None if given is None else Path(given)
+
+
+def _or(given: Any, usual: Any) -> Any:
+    return usual if given is None else given
+
+
+def _refuse_both(first: str, one: Any, second: str, other: Any) -> None:
+    if one is not None and other is not None:
+        raise RequestError(f"{first} and {second} say the same in two ways. Leave one out.")

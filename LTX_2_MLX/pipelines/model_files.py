@@ -1,0 +1,121 @@
+"""Which files a film is made with: those named, those on this machine, or the small model that comes with the code."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import mlx.core as mx
+
+from LTX_2_MLX.checkpoints.catalog import Variant
+from LTX_2_MLX.checkpoints.gemma import GemmaConfig
+from LTX_2_MLX.checkpoints.locate import AUTO, DEMO_NOTE, DOWNLOAD, Located, locate
+from LTX_2_MLX.checkpoints.lora import Lora, split_strength
+from LTX_2_MLX.checkpoints.reader import Checkpoint
+from LTX_2_MLX.errors import CheckpointError, RequestError
+from LTX_2_MLX.pipelines.film import Models
+
+# Users search for the first sentence.
+_NO_UPSCALER = (
+    "Two-stage pipeline requires --spatial-upscaler-weights. "
+    f"Give a path, or get the published file: {DOWNLOAD} ltx-2-spatial-upscaler-x2-1.0 "
+    "(ltx-2.3-spatial-upscaler-x2-1.1 for LTX-2.3)."
+)
+
+
+@dataclass(frozen=True)
+class FileOptions:
+    """Which files are asked for, as users write them; None where the request has no use for one.
+
+    Attributes:
+        weights: The checkpoint.
+        variant: ``dev`` or ``distilled``; None takes what the file is.
+        gemma: The text encoder's folder.
+        spatial_upscaler: For two stages.
+        temporal_upscaler: For twice the frame rate.
+        distilled_lora: What makes a dev checkpoint a distilled one; looked for only if the checkpoint is a dev one.
+        loras: Adapters, ``path`` or ``path:strength``.
+        dtype: What networks compute in.
+    """
+
+    weights: str = AUTO
+    variant: Variant | None = None
+    gemma: str | None = AUTO
+    spatial_upscaler: str | None = None
+    temporal_upscaler: str | None = None
+    distilled_lora: str | None = None
+    loras: tuple[str, ...] = ()
+    dtype: mx.Dtype = mx.bfloat16
+
+
+def find_models(options: FileOptions, note: Callable[[str], None]) -> Models:
+    """The files, opened. ``note`` hears of choices that were made.
+
+    Raises:
+        CheckpointError: If a file is missing or cannot be read; the message says how to get it.
+        RequestError: If two stages lack an upscaler, or the checkpoint is of the other variant.
+    """
+    model = locate(options.weights, "model", variant=options.variant)
+    if model.is_demo and options.weights == AUTO:
+        note(DEMO_NOTE)
+    weights = Checkpoint(model.path)
+    distilled = _variant(model, options.variant) == "distilled"
+    models = Models(
+        weights=weights,
+        text_encoder=None if options.gemma is None else _text_encoder(options.gemma, model),
+        distilled=distilled,
+        dtype=options.dtype,
+        loras=tuple(_lora(text) for text in options.loras),
+        spatial_upscaler=_spatial_upscaler(options.spatial_upscaler, model),
+        temporal_upscaler=_opened(options.temporal_upscaler, "temporal-upscaler", model),
+    )
+    if distilled or options.distilled_lora is None:
+        return models
+    path, strength = split_strength(options.distilled_lora)
+    return replace(models, distilled_lora=Lora.open(locate(path, "distilled-lora", beside=model).path, strength))
+
+
+def _variant(model: Located, asked: Variant | None) -> Variant:
+    """How the checkpoint was trained: as the catalogue says, or the user; a file of one's own counts as dev."""
+    known = model.entry.variant if model.entry else None
+    if known is not None and asked is not None and known != asked:
+        raise RequestError(
+            f"{model.path.name} is the {known} checkpoint, but --model-variant is {asked}. Leave out one of the two."
+        )
+    return asked or known or "dev"
+
+
+def _text_encoder(given: str, model: Located) -> Path:
+    if given == AUTO and (beside := _gemma_beside(model.path)) is not None:
+        return beside
+    return locate(given, "text-encoder", beside=model).path
+
+
+def _gemma_beside(weights: Path) -> Path | None:
+    """A text encoder in a folder of its own next to the checkpoint."""
+    folders = sorted(path.parent for path in weights.parent.glob("*/tokenizer.json"))
+    return next((folder for folder in folders if _is_gemma(folder)), None)
+
+
+def _is_gemma(folder: Path) -> bool:
+    try:
+        return GemmaConfig.from_header(Checkpoint(folder).header) is not None
+    except CheckpointError:
+        return False
+
+
+def _spatial_upscaler(given: str | None, model: Located) -> Checkpoint | None:
+    try:
+        return _opened(given, "spatial-upscaler", model)
+    except CheckpointError as error:
+        if given != AUTO:
+            raise
+        raise RequestError(_NO_UPSCALER) from error
+
+
+def _opened(given: str | None, role, model: Located) -> Checkpoint | None:
+    return None if given is None else Checkpoint(locate(given, role, beside=model).path)
+
+
+def _lora(text: str) -> Lora:
+    path, strength = split_strength(text)
+    return Lora.open(path, strength)
