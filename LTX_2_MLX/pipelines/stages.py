@@ -20,11 +20,11 @@ from LTX_2_MLX.diffusion.patchify import AudioClock, VideoGrid, patchify_video, 
 from LTX_2_MLX.diffusion.state import LatentState, State, Streams, add_noise, start_state, to_denoised
 from LTX_2_MLX.errors import OutputError
 from LTX_2_MLX.media.first_frame import cover
-from LTX_2_MLX.media.frames import signed_to_uint8
 from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler
 from LTX_2_MLX.models.ltx.text_features import TextFeatures
 from LTX_2_MLX.models.ltx.transformer import Perturbation, StreamInput, Transformer
 from LTX_2_MLX.models.ltx.video_vae import LatentStatistics, VideoDecoder, VideoEncoder
+from LTX_2_MLX.pipelines.video_latents import decode_frames
 from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.shapes import VideoShape
 
@@ -137,7 +137,14 @@ def upscale_latent(
 
 
 def decode(
-    runner: StageRunner, weights: Checkpoint, latent: mx.array, *, num_frames: int, key: mx.array, dtype: mx.Dtype
+    runner: StageRunner,
+    weights: Checkpoint,
+    latent: mx.array,
+    *,
+    num_frames: int,
+    key: mx.array,
+    dtype: mx.Dtype,
+    tile_size: int | None = None,
 ) -> Iterator[np.ndarray]:
     """Frames of a latent ``(1, T, H, W, C)`` as they come: chunks ``(T, H, W, 3)`` uint8.
 
@@ -148,16 +155,16 @@ def decode(
         num_frames: How many frames that makes, for progress.
         key: Of the noise that some decoders mix in.
         dtype: Of the network.
+        tile_size: Side of a tile in pixels; None: whole frames wherever memory allows.
     """
     done = 0
 
-    def work(decoder: VideoDecoder) -> Iterator[mx.array]:
-        yield from decoder.stream([latent], key=key)
+    def work(decoder: VideoDecoder) -> Iterator[np.ndarray]:
+        yield from decode_frames(decoder, latent, tile_size, key)
 
     stream = runner.stream("decode", lambda: load(VideoDecoder, weights, dtype=dtype), work)
     try:
-        for frames in stream:
-            chunk = signed_to_uint8(frames[0])
+        for chunk in stream:
             done += len(chunk)
             runner.progress.advance("decode", done, num_frames)
             yield chunk

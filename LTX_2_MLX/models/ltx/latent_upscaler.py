@@ -24,6 +24,8 @@ _NUM_GROUPS = 32
 _NORM_EPS = 1e-5
 _RATIONAL_SCALES = {scale: Fraction(scale) for scale in (0.75, 1.5, 2.0, 4.0)}
 _BLUR_SIZE = 5
+# Far above any size in use: a damaged config must not ask for endless layers.
+_MOST = 8192
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class LatentUpscalerConfig:
             spatial_scale=section.number("spatial_scale", cls.spatial_scale),
             rational_resampler=section.flag("rational_resampler", cls.rational_resampler),
         )
-        config._check()
+        config.check()
         return config
 
     @property
@@ -77,7 +79,11 @@ class LatentUpscalerConfig:
         # With both axes, or time alone, the reference does not look at the rational resampler.
         return self.rational_resampler and self.spatial_upsample and not self.temporal_upsample
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Raise ``CheckpointError`` for sizes and switches that no upscaler has."""
+        largest = max(self.in_channels, self.mid_channels, self.num_blocks_per_stage)
+        if largest > _MOST:
+            raise CheckpointError(f"config.{_CLASS_NAME} has a size of {largest}; at most {_MOST} is supported.")
         if self.mid_channels % _NUM_GROUPS:
             raise CheckpointError(
                 f"config.{_CLASS_NAME}.mid_channels is {self.mid_channels}; expected a multiple of {_NUM_GROUPS}."

@@ -22,8 +22,10 @@ from LTX_2_MLX.models.ltx.video_vae_config import VideoVAEConfig
 from LTX_2_MLX.ops.resample import pixel_shuffle, pixel_unshuffle
 from LTX_2_MLX.shapes import check_multiple
 
-# One copy of the largest array that a piece of a clip may lead to; a few of them live at once.
-PIECE_BYTES = 128 * 2**20
+# One copy of the largest array that a piece of a clip may lead to, and how many such copies live at once (measured on
+# the CPU; counted from the arrays of a residual block on the GPU). On the CPU a convolution unfolds its input 27 times.
+_PIECE_BYTES, _CPU_PIECE_BYTES = 128 * 2**20, 8 * 2**20
+_COPIES, _CPU_COPIES = 8, 60
 _NOISE_SHARE = 0.025
 _DECODE_TIMESTEP = 0.05
 _STATISTICS = {"mean-of-means": "mean", "std-of-means": "std"}
@@ -90,17 +92,48 @@ class Level:
     Attributes:
         push: Its run.
         elements: Of its widest array, per frame that goes in and per H × W of the network's input.
+        held: Elements that the run keeps between two pushes, per H × W of the network's input.
+        frames_late: How far its result lags behind its input until the last push.
     """
 
     push: Push
     elements: float
+    held: float
+    frames_late: int = 0
 
     def frames_at_once(self, shape: tuple[int, ...], item_bytes: int, piece_bytes: int) -> int:
         """Frames that keep the widest array within ``piece_bytes``, at least one; ``shape`` is the network's input."""
-        return max(1, int(piece_bytes / (math.prod(shape[2:4]) * shape[0] * self.elements * item_bytes)))
+        return max(1, int(piece_bytes / (shape[0] * math.prod(shape[2:4]) * self.elements * item_bytes)))
 
 
-def _run(levels: list[Level], chunks: Iterable[mx.array], dtype: mx.Dtype, piece_bytes: int) -> Iterator[mx.array]:
+def run_bytes(levels: list[Level], shape: tuple[int, ...], item_bytes: int, piece_bytes: int | None = None) -> int:
+    """About what a run over ``(B, T, H, W, C)`` takes in memory beside the weights, for any T.
+
+    What the convolutions hold between pieces, and the copies of the largest piece.
+    """
+    piece_bytes = piece_bytes or default_piece_bytes()
+    frame_bytes = shape[0] * math.prod(shape[2:4]) * item_bytes
+    held = sum(level.held for level in levels) * frame_bytes
+    # One push works on what has waited, on two frames more of the kernel and on those that the last push brings.
+    largest = max(
+        (level.frames_at_once(shape, item_bytes, piece_bytes) + 2 + level.frames_late) * level.elements
+        for level in levels
+    )
+    return int(held + largest * frame_bytes * (_CPU_COPIES if _on_cpu() else _COPIES))
+
+
+def default_piece_bytes() -> int:
+    """The bound that keeps a run's memory small without slowing it down on the default device."""
+    return _CPU_PIECE_BYTES if _on_cpu() else _PIECE_BYTES
+
+
+def _on_cpu() -> bool:
+    return mx.default_device() == mx.Device(mx.cpu)
+
+
+def _run(
+    levels: list[Level], chunks: Iterable[mx.array], dtype: mx.Dtype, piece_bytes: int | None
+) -> Iterator[mx.array]:
     chunks = iter(chunks)
     first = next(chunks, None)
     if first is None:
@@ -108,7 +141,8 @@ def _run(levels: list[Level], chunks: Iterable[mx.array], dtype: mx.Dtype, piece
     shape, stream = first.shape, chain([first], chunks)
     del first
     for level in levels:
-        stream = run_frames(level.push, stream, level.frames_at_once(shape, dtype.size, piece_bytes))
+        most = level.frames_at_once(shape, dtype.size, piece_bytes or default_piece_bytes())
+        stream = run_frames(level.push, stream, most)
     yield from stream
 
 
@@ -155,7 +189,7 @@ class VideoEncoder(nn.Module):
             x = level.push(x, True)
         return x
 
-    def encode(self, frames: mx.array, piece_bytes: int = PIECE_BYTES) -> mx.array:
+    def encode(self, frames: mx.array, piece_bytes: int | None = None) -> mx.array:
         """The latent of a clip; frames beyond the last 8k + 1 are left out.
 
         Raises:
@@ -163,7 +197,7 @@ class VideoEncoder(nn.Module):
         """
         return join_frames(*self.stream([frames], piece_bytes))
 
-    def stream(self, chunks: Iterable[mx.array], piece_bytes: int = PIECE_BYTES) -> Iterator[mx.array]:
+    def stream(self, chunks: Iterable[mx.array], piece_bytes: int | None = None) -> Iterator[mx.array]:
         """Consecutive chunks of frames to consecutive pieces of the latent."""
         yield from _run(self.levels(), map(self._checked, chunks), self.conv_in.conv.weight.dtype, piece_bytes)
 
@@ -177,13 +211,16 @@ class VideoEncoder(nn.Module):
         area = 1 / self.config.patch_size**2
         dtype, conv_in = self.conv_in.conv.weight.dtype, self.conv_in.start()
         fold = each_frame(lambda frames: _fold(frames.astype(dtype), self.config.patch_size))
-        levels = [Level(in_turn(fold, conv_in), self.config.latent_channels * area)]
+        channels = self.config.latent_channels
+        widest = max(channels * area, self.config.in_channels)
+        levels = [Level(in_turn(fold, conv_in), widest, 2 * self.config.in_channels)]
         for block in self.down_blocks:
-            levels.append(Level(block.start(), block.widest_channels * area))
+            levels.append(Level(block.start(), block.widest_channels * area, block.held_channels * area))
             if isinstance(block, Downsample):
                 area /= math.prod(block.stride[1:])
         head = in_turn(each_frame(activate), self.conv_out.start(), each_frame(self._normalised))
-        return [*levels, Level(head, self.down_blocks[-1].out_channels * area)]
+        channels = self.down_blocks[-1].out_channels
+        return [*levels, Level(head, channels * area, 2 * channels * area)]
 
     def _normalised(self, x: mx.array) -> mx.array:
         return self.per_channel_statistics.normalise(x[..., : self.config.latent_channels])
@@ -242,7 +279,7 @@ class VideoDecoder(nn.Module):
         noise: mx.array | None = None,
         timestep: mx.array | None = None,
         key: mx.array | None = None,
-        piece_bytes: int = PIECE_BYTES,
+        piece_bytes: int | None = None,
     ) -> mx.array:
         """Frames of a latent.
 
@@ -251,7 +288,7 @@ class VideoDecoder(nn.Module):
             noise: What a timestep-conditioned decoder mixes in, shaped as the latent; drawn from ``key`` unless given.
             timestep: ``(B,)``; 0.05 unless given.
             key: Key of the noise; key 0 unless given.
-            piece_bytes: Bound on one copy of the largest array.
+            piece_bytes: Bound on one copy of the largest array; chosen by the device unless given.
 
         Raises:
             RequestError: If the latent is too small for the decoder's padding.
@@ -265,7 +302,7 @@ class VideoDecoder(nn.Module):
         *,
         timestep: mx.array | None = None,
         key: mx.array | None = None,
-        piece_bytes: int = PIECE_BYTES,
+        piece_bytes: int | None = None,
     ) -> Iterator[mx.array]:
         """Consecutive pieces of a latent to consecutive chunks of frames; joined, they are :meth:`decode` of the whole.
 
@@ -292,7 +329,7 @@ class VideoDecoder(nn.Module):
         return noise * _NOISE_SHARE + (1 - _NOISE_SHARE) * latent
 
     def stream_noisy(
-        self, latents: Iterable[mx.array], timestep: mx.array | None = None, piece_bytes: int = PIECE_BYTES
+        self, latents: Iterable[mx.array], timestep: mx.array | None = None, piece_bytes: int | None = None
     ) -> Iterator[mx.array]:
         """:meth:`stream` of latents that :meth:`add_noise` has seen already."""
         latents = iter(latents)
@@ -318,13 +355,18 @@ class VideoDecoder(nn.Module):
             timestep = None
         dtype, area = self.conv_in.conv.weight.dtype, 1.0
         denormalise = each_frame(lambda latent: self.per_channel_statistics.denormalise(latent).astype(dtype))
-        levels = [Level(in_turn(denormalise, self.conv_in.start()), self.config.bottleneck_channels)]
+        first = in_turn(denormalise, self.conv_in.start())
+        levels = [Level(first, self.config.bottleneck_channels, 2 * self.config.latent_channels)]
         for block in self.up_blocks:
-            levels.append(Level(block.start(timestep), block.widest_channels * area))
+            levels.append(
+                Level(
+                    block.start(timestep), block.widest_channels * area, block.held_channels * area, block.frames_late
+                )
+            )
             if isinstance(block, Upsample):
                 area *= math.prod(block.stride[1:])
-        head = self._head(timestep)
-        return [*levels, Level(head, max(self.up_blocks[-1].out_channels, self.conv_out.conv.weight.shape[0]) * area)]
+        channels, out_channels = self.up_blocks[-1].out_channels, self.conv_out.conv.weight.shape[0]
+        return [*levels, Level(self._head(timestep), max(channels, out_channels) * area, 2 * channels * area)]
 
     def _head(self, timestep: mx.array | None) -> Push:
         shift = scale = None

@@ -1,7 +1,9 @@
 """The video autoencoder's blocks: residual groups, and the steps between resolutions.
 
 Each block takes and gives ``(B, T, H, W, C)``. Called, it maps a whole clip; ``start()`` begins a run over
-consecutive frames (see ``layers.streaming``) with the same result.
+consecutive frames (see ``layers.streaming``) with the same result. ``widest_channels`` is the width of a block's
+largest array and ``held_channels`` what a run keeps between two pushes, both per frame and cell of its input;
+``frames_late`` is how far a run's result lags behind its input.
 """
 
 import math
@@ -87,6 +89,9 @@ class ResGroup(nn.Module):
     def __init__(self, channels: int, num_layers: int, timestep_conditioning: bool = False, **padding):
         super().__init__()
         self.widest_channels = self.out_channels = channels
+        self.frames_late = 0 if padding["causal"] else 2 * num_layers
+        # Two frames for each convolution and, where it looks ahead, two of the shortcut.
+        self.held_channels = num_layers * channels * (4 if padding["causal"] else 6)
         self.res_blocks = [ResBlock(channels, timestep_conditioning, **padding) for _ in range(num_layers)]
         if timestep_conditioning:
             self.time_embedder = TimeEmbedder(_ROWS * channels)
@@ -118,7 +123,7 @@ class Downsample(nn.Module):
                 f"config.vae asks for a step from {channels} to {self.out_channels} channels that gathers {cells} "
                 f"cells; neither divides into the other. Use the file as published."
             )
-        self.widest_channels = channels
+        self.widest_channels, self.held_channels = channels, 4 * channels
         self.conv = CausalConv3d(channels, self.out_channels // cells, **padding)
 
     def __call__(self, x: mx.array) -> mx.array:
@@ -163,7 +168,8 @@ class Upsample(nn.Module):
                 f"the channels do not divide. Use the file as published."
             )
         self.stride, self.residual, self.out_channels = stride, residual, channels // multiplier
-        self.widest_channels = cells * self.out_channels
+        self.frames_late = 0 if padding["causal"] else 1
+        self.widest_channels, self.held_channels = cells * self.out_channels, (3 if residual else 2) * channels
         self.conv = CausalConv3d(channels, self.widest_channels, **padding)
 
     def __call__(self, x: mx.array, timestep: mx.array | None = None) -> mx.array:

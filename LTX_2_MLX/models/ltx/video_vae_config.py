@@ -31,6 +31,8 @@ _FIXED = {
     "scaling_factor": 1.0,
     "use_quant_conv": False,
 }
+# Far above any size in use: a damaged config must not ask for endless layers.
+_MOST = 8192
 _PADDINGS = ("zeros", "reflect")
 
 
@@ -85,11 +87,11 @@ class VideoVAEConfig:
         return cls(
             encoder_blocks=_blocks(section, "encoder_blocks", _ENCODER_KINDS, multiplier=2),
             decoder_blocks=_blocks(section, "decoder_blocks", _DECODER_KINDS, multiplier=1),
-            latent_channels=section.size("latent_channels", cls.latent_channels),
-            decoder_base_channels=section.size("decoder_base_channels", cls.decoder_base_channels),
-            in_channels=section.size("in_channels", cls.in_channels),
-            out_channels=section.size("out_channels", cls.out_channels),
-            patch_size=section.size("patch_size", cls.patch_size),
+            latent_channels=_size(section, "latent_channels", cls.latent_channels),
+            decoder_base_channels=_size(section, "decoder_base_channels", cls.decoder_base_channels),
+            in_channels=_size(section, "in_channels", cls.in_channels),
+            out_channels=_size(section, "out_channels", cls.out_channels),
+            patch_size=_size(section, "patch_size", cls.patch_size),
             causal_decoder=section.flag("causal_decoder", cls.causal_decoder),
             timestep_conditioning=section.flag("timestep_conditioning", cls.timestep_conditioning),
             spatial_padding_mode=section.choice("spatial_padding_mode", _PADDINGS, cls.spatial_padding_mode),
@@ -113,6 +115,11 @@ class VideoVAEConfig:
         """Width of the decoder's first layers."""
         return self.decoder_base_channels * math.prod(block.multiplier for block in self.decoder_blocks)
 
+    @property
+    def fewest_cells(self) -> int:
+        """Height and width that a latent needs at least: borders that are mirrored take two cells."""
+        return 2 if "reflect" in (self.spatial_padding_mode, self.encoder_spatial_padding_mode) else 1
+
     def _compression(self, blocks: tuple[Block, ...]) -> Compression:
         strides = [block.stride for block in blocks if block.stride]
         time, height, width = (math.prod(stride[axis] for stride in strides) for axis in range(3))
@@ -123,7 +130,16 @@ def _blocks(section: ConfigSection, field: str, kinds: Mapping[str, Any], multip
     entries = section.values.get(field, [])
     if not isinstance(entries, list):
         raise CheckpointError(f"config.vae.{field} is {entries!r:.60}; expected a list of blocks.")
+    if len(entries) > _MOST:
+        raise CheckpointError(f"config.vae.{field} has {len(entries)} blocks; at most {_MOST} are supported.")
     return tuple(_block(field, entry, kinds, multiplier) for entry in entries)
+
+
+def _size(section: ConfigSection, field: str, default: int | None = None) -> int:
+    value = section.size(field, default)
+    if value > _MOST:
+        raise CheckpointError(f"config.{section.name}.{field} is {value}; at most {_MOST} is supported.")
+    return value
 
 
 def _block(field: str, entry: Any, kinds: Mapping[str, Any], multiplier: int) -> Block:
@@ -135,8 +151,8 @@ def _block(field: str, entry: Any, kinds: Mapping[str, Any], multiplier: int) ->
     options = ConfigSection(f"vae.{field}.{name}", {"num_layers": values} if isinstance(values, int) else values)
     if name == "res_x":
         options.check_fields({"num_layers"}, {"inject_noise": False})
-        return Block(stride=None, num_layers=options.size("num_layers"))
+        return Block(stride=None, num_layers=_size(options, "num_layers"))
     options.check_fields({"multiplier", "residual"}, {})
     # The reference passes this switch on in compress_all alone.
     residual = name == "compress_all" and options.flag("residual", False)
-    return Block(stride=kinds[name], multiplier=options.size("multiplier", multiplier), residual=residual)
+    return Block(stride=kinds[name], multiplier=_size(options, "multiplier", multiplier), residual=residual)

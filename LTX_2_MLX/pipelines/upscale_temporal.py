@@ -1,0 +1,208 @@
+"""A clip to one of twice the frame rate, by the temporal upscaler between the video autoencoder's two halves.
+
+N frames become 2 N - 1 at twice the rate, so the clip's duration stays. Frames are encoded as they are read and decoded
+as they are asked for: only the latent is there as a whole. Each network is gone before the next one comes.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import mlx.core as mx
+import numpy as np
+
+from LTX_2_MLX.checkpoints.load import load, recognise
+from LTX_2_MLX.checkpoints.reader import Checkpoint
+from LTX_2_MLX.diffusion.noise import key_for
+from LTX_2_MLX.errors import CheckpointError, MediaError
+from LTX_2_MLX.media.frames import FrameStream, subdivide_times
+from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler
+from LTX_2_MLX.models.ltx.video_vae import LatentStatistics, VideoDecoder, VideoEncoder
+from LTX_2_MLX.models.ltx.video_vae_config import VideoVAEConfig
+from LTX_2_MLX.pipelines.plan import Plan, planned
+from LTX_2_MLX.pipelines.stages import decode, upscale_latent
+from LTX_2_MLX.pipelines.video_latents import encode_frames, square_tiles
+from LTX_2_MLX.runtime.progress import Progress
+from LTX_2_MLX.runtime.runner import StageRunner
+
+ENCODE, UPSCALE, DECODE = "encode", "temporal_upscaler", "decode"
+
+
+@dataclass(frozen=True)
+class Request:
+    """How a clip's frame rate is doubled.
+
+    Attributes:
+        weights: LTX-2 checkpoint with the video autoencoder: path, catalogue name, repository id or
+            ``repository:file``.
+        temporal_weights: Temporal upscaler of the same generation.
+        fp16: Run the networks in float16; else bfloat16 on a GPU, float32 on a CPU.
+        tile_size: Side of the autoencoder's tiles in pixels; None: whole frames wherever memory allows.
+        seed: Of the noise that some decoders mix in.
+    """
+
+    weights: str
+    temporal_weights: str
+    fp16: bool = False
+    tile_size: int | None = None
+    seed: int = 0
+
+    @property
+    def dtype(self) -> mx.Dtype:
+        """What the networks compute in."""
+        if self.fp16:
+            return mx.float16
+        return mx.float32 if mx.default_device() == mx.Device(mx.cpu) else mx.bfloat16
+
+
+@dataclass(frozen=True)
+class _Files:
+    """Both files, opened, and what they say of the autoencoder."""
+
+    weights: Checkpoint
+    upscaler: Checkpoint
+    vae: VideoVAEConfig
+
+    @classmethod
+    def of(cls, request: Request) -> "_Files":
+        weights, upscaler = Checkpoint(request.weights), Checkpoint(request.temporal_weights)
+        config, channels = recognise(LatentUpscaler, upscaler)[1], recognise(LatentStatistics, weights)[1].channels
+        if config.spatial_upsample:
+            raise CheckpointError(
+                f"{upscaler.path} upscales in space. Give --temporal-weights an upscaler in time, such as "
+                f"ltx-2-temporal-upscaler-x2-1.0.safetensors."
+            )
+        if config.in_channels != channels:
+            raise CheckpointError(
+                f"{upscaler.path} upscales latents of {config.in_channels} channels, those of {weights.path} have "
+                f"{channels}. Use the upscaler that was published with this model."
+            )
+        vae = recognise(VideoEncoder, weights)[1]
+        if request.tile_size is not None:
+            square_tiles(request.tile_size, vae.encoder_compression)
+        return cls(weights, upscaler, vae)
+
+    def padded(self, stream: FrameStream) -> tuple[int, int]:
+        """The clip's height and width made up to what the autoencoder takes."""
+        cell, fewest = self.vae.encoder_compression, self.vae.fewest_cells
+        height, width = (
+            max(-(-side // step), fewest) * step
+            for side, step in ((stream.height, cell.height), (stream.width, cell.width))
+        )
+        return height, width
+
+
+def plan(stream: FrameStream, request: Request) -> Plan:
+    """What the run does: sizes, and the three networks' turns.
+
+    Raises:
+        CheckpointError: If a file is missing, of another network, or does not fit.
+    """
+    files, dtype = _Files.of(request), request.dtype
+    given, made = stream.num_frames, _doubled(stream.num_frames)
+    rates = f"{float(stream.frame_rate):g} to {float(2 * stream.frame_rate):g} fps"
+    frames = rates if given is None else f"{given} to {made} frames, {rates}"
+    size = "{}×{}".format(*files.padded(stream))
+    stages = (
+        planned(ENCODE, size, files.weights, [VideoEncoder], dtype=dtype),
+        planned(UPSCALE, frames, files.upscaler, [LatentUpscaler], dtype=dtype),
+        planned(DECODE, size, files.weights, [VideoDecoder], dtype=dtype),
+    )
+    return Plan(sizes=(f"Output: {stream.height}×{stream.width}, {frames}",), stages=stages)
+
+
+def upscale_temporal(stream: FrameStream, request: Request, runner: StageRunner | None = None) -> FrameStream:
+    """The clip at twice its rate: 2 N - 1 frames for N, everything else as it was.
+
+    What the networks cannot take is made up and cut off again: the last frame is repeated up to 8k + 1 frames, edge
+    pixels up to multiples of the compression. A clip of one frame passes through.
+
+    Raises:
+        CheckpointError: If a file is missing, of another network, or does not fit. What reading the clip tells is
+            raised while frames are read.
+        RequestError: If the tile size does not fit the autoencoder.
+    """
+    if stream.num_frames == 1:
+        return stream
+    files = _Files.of(request)
+    return stream.replace(
+        chunks=_chunks(stream, request, files, runner or StageRunner()),
+        frame_rate=2 * stream.frame_rate,
+        num_frames=_doubled(stream.num_frames),
+        times=subdivide_times(stream.times, 2),
+    )
+
+
+def _doubled(num_frames: int | None) -> int | None:
+    return None if num_frames is None else 2 * num_frames - 1
+
+
+def _chunks(stream: FrameStream, request: Request, files: _Files, runner: StageRunner) -> Iterator[np.ndarray]:
+    dtype, padding = request.dtype, _Padding(stream, files, runner.progress)
+    try:
+        latent = runner.run(
+            ENCODE,
+            partial(load, VideoEncoder, files.weights, dtype=dtype),
+            lambda encoder: encode_frames(
+                encoder,
+                padding.chunks(),
+                size=padding.size,
+                num_frames=padding.padded_length(stream.num_frames),
+                tile_size=request.tile_size,
+            ),
+        )
+    finally:
+        stream.close()
+    latent = upscale_latent(runner, files.upscaler, files.weights, latent, dtype=dtype, name=UPSCALE)
+    left = _doubled(padding.num_frames)
+    film = decode(
+        runner,
+        files.weights,
+        latent,
+        num_frames=left,
+        key=key_for(request.seed, DECODE),
+        dtype=dtype,
+        tile_size=request.tile_size,
+    )
+    del latent
+    try:
+        for chunk in film:
+            chunk = chunk[:left, : stream.height, : stream.width]
+            left -= len(chunk)
+            if len(chunk):
+                yield chunk
+            if not left:
+                return
+    finally:
+        film.close()
+
+
+class _Padding:
+    """A clip made up to sizes that the autoencoder takes.
+
+    Attributes:
+        size: Height and width of what it gives.
+        num_frames: Frames of the clip itself, counted as they pass.
+    """
+
+    def __init__(self, stream: FrameStream, files: _Files, progress: Progress):
+        self.size, self.num_frames = files.padded(stream), 0
+        self._stream, self._step, self._progress = stream, files.vae.encoder_compression.time, progress
+
+    def chunks(self) -> Iterator[np.ndarray]:
+        """Consecutive frames ``(T, H, W, 3)`` uint8."""
+        below, right = self.size[0] - self._stream.height, self.size[1] - self._stream.width
+        last = None
+        for chunk in self._stream:
+            padded = np.pad(chunk, ((0, 0), (0, below), (0, right), (0, 0)), mode="edge")
+            self.num_frames, last = self.num_frames + len(padded), padded[-1:]
+            self._progress.advance(ENCODE, self.num_frames, self._stream.num_frames)
+            yield padded
+        if last is None:
+            raise MediaError("The clip has no frame.")
+        for _ in range(self.padded_length(self.num_frames) - self.num_frames):
+            yield last
+
+    def padded_length(self, num_frames: int | None) -> int | None:
+        """Frames that ``num_frames`` are made up to."""
+        return None if num_frames is None else -(-(num_frames - 1) // self._step) * self._step + 1

@@ -1,0 +1,48 @@
+"""Double a video's frame rate in latent space, with LTX-2's video autoencoder and temporal upscaler."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from LTX_2_MLX import cli, read_video, write_video
+from LTX_2_MLX.media.check import checked
+from LTX_2_MLX.media.encoder import CRF
+from LTX_2_MLX.media.record import run_record
+from LTX_2_MLX.pipelines.upscale_temporal import Request, plan, upscale_temporal
+
+TileSize = Annotated[
+    int | None,
+    typer.Option("--tile-size", help="Side of the autoencoder's tiles in pixels; whole frames where they fit."),
+]
+
+
+def main(
+    video: cli.InputVideo,
+    output: cli.Output,
+    weights: cli.Weights,
+    temporal_weights: cli.TemporalWeights,
+    fp16: cli.Fp16 = False,
+    tile_size: TileSize = None,
+    seed: cli.Seed = 0,
+    crf: cli.Crf = CRF,
+    dry_run: cli.DryRun = False,
+    force: cli.Force = False,
+    quiet: cli.Quiet = False,
+    progress: cli.ProgressOption = cli.ProgressKind.bar,
+) -> None:
+    """Write VIDEO with twice the frame rate to OUTPUT: 2 N - 1 frames for N, same duration, same sound."""
+    request = Request(weights=weights, temporal_weights=temporal_weights, fp16=fp16, tile_size=tile_size, seed=seed)
+    with cli.report(output, source=video, quiet=quiet, progress=progress) as runner:
+        stream = read_video(video)
+        run = plan(stream, request)
+        if dry_run:
+            typer.echo("\n".join(run.lines()))
+            raise typer.Exit
+        film = upscale_temporal(stream, request, runner)
+        film = film.replace(metadata=film.metadata | run_record("upscale_temporal", asdict(request)))
+        write_video(film if force else checked(film), output, crf=crf, progress=runner.progress)
+
+
+if __name__ == "__main__":
+    cli.run(main)
