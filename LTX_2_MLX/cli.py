@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from LTX_2_MLX.errors import LTXError, MediaError, OutputError
+from LTX_2_MLX.errors import LTXError, MediaError, OutputError, RequestError
 from LTX_2_MLX.media.output import check_writable
 from LTX_2_MLX.runtime.memory import machine_trouble, memory_limits
 from LTX_2_MLX.runtime.progress import JsonProgress, NotesOnly, Progress, TerminalProgress
@@ -59,6 +59,69 @@ TemporalWeights = Annotated[str, typer.Option("--temporal-weights", help=f"Tempo
 SpatialUpscalerWeights = Annotated[
     str, typer.Option("--spatial-upscaler-weights", help=f"Spatial upscaler, for two-stage: {_WHERE}.")
 ]
+DistilledLora = Annotated[
+    str,
+    typer.Option(
+        "--distilled-lora",
+        help=f"What makes a dev checkpoint a distilled one: {_WHERE}; a strength may follow a colon.",
+    ),
+]
+Gemma = Annotated[str, typer.Option("--gemma", help=f"Text encoder, a folder: {_WHERE}.")]
+Lora = Annotated[
+    list[str] | None, typer.Option("--lora", metavar="PATH[:SCALE]", help="LoRA of the transformer; repeatable.")
+]
+
+
+class PipelineName(StrEnum):
+    """How a film is made; ``text-to-video`` is another name of ``one-stage``."""
+
+    one_stage = "one-stage"
+    text_to_video = "text-to-video"
+    distilled = "distilled"
+    two_stage = "two-stage"
+
+
+class ModelVariant(StrEnum):
+    """How a checkpoint was trained."""
+
+    dev = "dev"
+    distilled = "distilled"
+
+
+Prompt = Annotated[str | None, typer.Argument(help="What is to be seen.", show_default=False)]
+Pipeline = Annotated[PipelineName, typer.Option("--pipeline", help="How the film is made.")]
+Height = Annotated[int | None, typer.Option("--height", help="Rows of pixels; in two-stage, of stage 1.")]
+Width = Annotated[int | None, typer.Option("--width", help="Columns of pixels; in two-stage, of stage 1.")]
+OutputHeight = Annotated[int | None, typer.Option("--output-height", help="Rows of the film, instead of --height.")]
+OutputWidth = Annotated[int | None, typer.Option("--output-width", help="Columns of the film, instead of --width.")]
+Frames = Annotated[int | None, typer.Option("--frames", "--num-frames", help="Frames: 8k + 1.")]
+Duration = Annotated[float | None, typer.Option("--duration", help="Seconds instead; rounded up to 8k + 1 frames.")]
+Fps = Annotated[
+    str | None, typer.Option("--fps", "--frame-rate", metavar="RATE", help="Frames per second, 24 or 24000/1001.")
+]
+Steps = Annotated[int | None, typer.Option("--steps", help="Steps of one-stage (30) and distilled (8).")]
+StepsStage1 = Annotated[int | None, typer.Option("--steps-stage1", help="Steps of stage 1 (15).")]
+StepsStage2 = Annotated[int | None, typer.Option("--steps-stage2", help="Steps of stage 2 (3).")]
+Cfg = Annotated[float | None, typer.Option("--cfg", help="Guidance scale; 1 is none (dev 5, distilled 1).")]
+CfgStage1 = Annotated[float | None, typer.Option("--cfg-stage1", help="The same for stage 1 (value of --cfg).")]
+GuidanceRescale = Annotated[
+    float, typer.Option("--guidance-rescale", help="0 to 1; 0.7 against colours that are too strong.")
+]
+StgScale = Annotated[float, typer.Option("--stg-scale", help="Spatio-temporal guidance; 0 is none.")]
+NegativePrompt = Annotated[
+    str | None, typer.Option("--negative-prompt", help="What guidance leads away from (a list of faults).")
+]
+FirstFrame = Annotated[Path | None, typer.Option("--image", help="Picture for the first frame.")]
+ImageStrength = Annotated[float, typer.Option("--image-strength", help="How firmly it is held, 0 to 1.")]
+Variant = Annotated[
+    ModelVariant | None, typer.Option("--model-variant", help="Which checkpoint to take, or what the given one is.")
+]
+TemporalUpscale = Annotated[
+    bool, typer.Option("--temporal-upscale", help="Double the frame rate in latent space before decoding.")
+]
+Embeddings = Annotated[Path | None, typer.Option("--embeddings", help="The prompt's embeddings from an earlier run.")]
+SaveEmbeddings = Annotated[Path | None, typer.Option("--save-embeddings", help="File for the prompt's embeddings.")]
+Replay = Annotated[Path | None, typer.Option("--replay", help="Film to make again from the options in its tags.")]
 
 
 class Terminated(BaseException):
@@ -108,6 +171,18 @@ def report(
         runner, start = StageRunner(voice), time.perf_counter()
         yield runner
         _close(voice, runner.reports, time.perf_counter() - start, output)
+
+
+def precision(*, fp16: bool, bf16: bool, fp32: bool) -> str | None:
+    """The precision that was asked for; None where none was.
+
+    Raises:
+        RequestError: If it was more than one.
+    """
+    asked = [name for name, given in (("fp16", fp16), ("bf16", bf16), ("fp32", fp32)) if given]
+    if len(asked) > 1:
+        raise RequestError(f"--{' and --'.join(asked)} cannot go together. Leave one.")
+    return asked[0] if asked else None
 
 
 def progress_for(quiet: bool, kind: ProgressKind) -> Progress:

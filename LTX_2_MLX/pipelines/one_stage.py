@@ -67,7 +67,7 @@ def plan(request: Request) -> Plan:
     denoising = planned_denoising(
         stage.name, request.shape, len(stage.sigmas) - 1, len(passes(stage.guidance)), models, models.loras
     )
-    return Plan(tuple(lines), (*planned_text(film, models), denoising, *frames))
+    return Plan(tuple(lines), (request.height, request.width), (*planned_text(film, models), denoising, *frames))
 
 
 def one_stage(request: Request, runner: StageRunner) -> FrameStream:

@@ -1,0 +1,85 @@
+"""Make a film from a prompt."""
+
+from pathlib import Path
+
+import typer
+
+from LTX_2_MLX import cli, write_video
+from LTX_2_MLX.errors import RequestError
+from LTX_2_MLX.media.check import checked
+from LTX_2_MLX.media.encoder import CRF, choose_encoding
+from LTX_2_MLX.media.record import read_run_record
+from LTX_2_MLX.pipelines.generate import Options, film, plan, request_for
+
+
+def main(
+    prompt: cli.Prompt = None,
+    output: cli.Output = Path("output.mp4"),
+    pipeline: cli.Pipeline = cli.PipelineName.two_stage,
+    height: cli.Height = None,
+    width: cli.Width = None,
+    output_height: cli.OutputHeight = None,
+    output_width: cli.OutputWidth = None,
+    frames: cli.Frames = None,
+    duration: cli.Duration = None,
+    fps: cli.Fps = None,
+    steps: cli.Steps = None,
+    steps_stage1: cli.StepsStage1 = None,
+    steps_stage2: cli.StepsStage2 = None,
+    cfg: cli.Cfg = None,
+    cfg_stage1: cli.CfgStage1 = None,
+    guidance_rescale: cli.GuidanceRescale = Options.guidance_rescale,
+    stg_scale: cli.StgScale = Options.stg_scale,
+    negative_prompt: cli.NegativePrompt = None,
+    image: cli.FirstFrame = None,
+    image_strength: cli.ImageStrength = Options.image_strength,
+    lora: cli.Lora = None,
+    model_variant: cli.Variant = None,
+    weights: cli.Weights = Options.weights,
+    spatial_upscaler_weights: cli.SpatialUpscalerWeights = Options.spatial_upscaler_weights,
+    temporal_weights: cli.TemporalWeights = Options.temporal_weights,
+    distilled_lora: cli.DistilledLora = Options.distilled_lora,
+    gemma: cli.Gemma = Options.gemma,
+    fp16: cli.Fp16 = False,
+    bf16: cli.Bf16 = False,
+    fp32: cli.Fp32 = False,
+    temporal_upscale: cli.TemporalUpscale = False,
+    seed: cli.Seed = Options.seed,
+    embeddings: cli.Embeddings = None,
+    save_embeddings: cli.SaveEmbeddings = None,
+    crf: cli.Crf = CRF,
+    replay: cli.Replay = None,
+    quiet: cli.Quiet = False,
+    progress: cli.ProgressOption = cli.ProgressKind.bar,
+    dry_run: cli.DryRun = False,
+    force: cli.Force = False,
+) -> None:
+    """Make a film of PROMPT and write it to OUTPUT."""
+    given = {name: value for name, value in locals().items() if name in Options.__dataclass_fields__}
+    given |= {"precision": cli.precision(fp16=fp16, bf16=bf16, fp32=fp32), "lora": tuple(lora or ())}
+    options = Options(**asked_for(given, replay))
+    voice = cli.progress_for(quiet, progress)
+    request = request_for(options, voice.note)
+    intended = plan(request)
+    if dry_run:
+        typer.echo("\n".join(intended.lines()))
+        return
+    with cli.report(output, quiet=quiet, progress=progress, wired_bytes=intended.largest_bytes) as runner:
+        choose_encoding(output, intended.output_size, crf=crf)
+        for line in () if quiet else intended.sizes:
+            runner.progress.note(line)
+        stream = film(request, runner, options)
+        write_video(stream if force else checked(stream, moving=True), output, crf=crf, progress=runner.progress)
+
+
+def asked_for(given: dict, replay: Path | None) -> dict:
+    """The options given here; those of a replayed film where nothing else is said."""
+    if replay is None and given["prompt"] is None:
+        raise RequestError("There is no prompt. Say what is to be seen, or give --replay a film.")
+    usual = Options(prompt=None)
+    told = {name: value for name, value in given.items() if value != getattr(usual, name)}
+    return (read_run_record(replay, "generate") if replay else {}) | told
+
+
+if __name__ == "__main__":
+    cli.run(main)
