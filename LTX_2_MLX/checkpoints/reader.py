@@ -6,6 +6,7 @@ that a truncated or damaged file is one clear error. Knows nothing of networks.
 
 import json
 import math
+import os
 import struct
 from collections.abc import Iterable
 from pathlib import Path
@@ -140,7 +141,7 @@ class Checkpoint:
             CheckpointError: If nothing readable is there, a shard is missing, or two hold the same tensor.
         """
         self.path = Path(path)
-        self.files = _shards(self.path) if self.path.is_dir() else [self.path]
+        self.files = _shards(self.path) if os.path.isdir(self.path) else [self.path]
         tensors: dict[str, TensorInfo] = {}
         metadata: dict[str, str] = {}
         self._file_of: dict[str, Path] = {}
@@ -153,7 +154,7 @@ class Checkpoint:
             self._file_of |= dict.fromkeys(found, file)
         config = _json_object(self.path, "the config in its metadata", metadata.get("config", "{}"))
         beside = self.path / "config.json"
-        if self.path.is_dir() and beside.is_file():
+        if self.path not in self.files and beside.is_file():
             config = _json_object(beside, "it", beside.read_bytes()) | config
         self.header = Header(tensors=tensors, metadata=metadata, config=config)
 

@@ -90,9 +90,14 @@ def write_raw(tmp_path):
 def full_size(tmp_path):
     """``full_size(manifest)`` gives a checkpoint with every published name and shape, and holes for values."""
 
-    def build(manifest, extra=()):
+    def build(manifest, float8=lambda name: True):
         spec = json.loads(gzip.decompress((MANIFESTS / f"{manifest}.json.gz").read_bytes()))
-        tensors = {name: (dtype, shape) for name, (shape, dtype) in spec["tensors"].items()} | dict(extra)
+        tensors = {name: (dtype, shape) for name, (shape, dtype) in spec["tensors"].items()}
+        # Which layers of an 8-bit file are in 8 bits differs by file.
+        for name in [name for name, (dtype, _) in tensors.items() if dtype == "F8_E4M3 or BF16"]:
+            tensors[name] = ("F8_E4M3" if float8(name) else "BF16", tensors[name][1])
+            if float8(name):
+                tensors |= {f"{name}_scale": ("F32", []), f"{name.removesuffix('weight')}input_scale": ("F32", [])}
         header, end = {}, 0
         for name, (dtype, shape) in tensors.items():
             start, end = end, end + math.prod(shape) * ITEM_BYTES[dtype]
