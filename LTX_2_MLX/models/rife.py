@@ -14,6 +14,8 @@ from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.models.interfaces import Header
 from LTX_2_MLX.ops.resample import pixel_shuffle
 from LTX_2_MLX.ops.resize import resize
+from LTX_2_MLX.ops.settle import settled
+from LTX_2_MLX.ops.transposed import doubled
 from LTX_2_MLX.ops.warp import sample_bilinear, warp
 
 # One estimate: two flows (x, y), a mask, features for the next block.
@@ -97,8 +99,8 @@ class IFNet(nn.Module):
         """The frame at ``fraction`` between two results of ``seen``, at their padded size."""
         *_, (flow, mask) = self.estimates(first, second, fraction, scale)
         share = mx.sigmoid(resize(mask, *first.shape[1:3]))
-        from_first = warp(first[..., :3], flow[..., :2])
-        from_second = warp(second[..., :3], flow[..., 2:])
+        from_first = settled(warp(first[..., :3], flow[..., :2]))
+        from_second = settled(warp(second[..., :3], flow[..., 2:]))
         return from_second + (from_first - from_second) * share
 
     def estimates(
@@ -109,28 +111,26 @@ class IFNet(nn.Module):
         The flow holds x and y for the first frame, then for the second; the mask is before its sigmoid.
         """
         height, width = first.shape[1:3]
-        flow = carried = None
+        flow = rest = None
         for i in range(self.num_blocks):
             block_scale = _BLOCK_SCALES[i] / scale
-            pair = self._pulled_together(first, second, flow, block_scale)
-            size = pair[0].shape[1:3]
-            plane = mx.full((first.shape[0], *size, 1), fraction, dtype=first.dtype)
-            inputs = [*pair, plane]
+            inputs = self._pulled_together(first, second, flow, block_scale)
+            inputs.append(mx.full((*inputs[0].shape[:3], 1), fraction, dtype=first.dtype))
             if flow is not None:
-                inputs += [carried, (_reduce(flow, block_scale) / block_scale).astype(first.dtype)]
-            estimate = self[f"block{i}"](mx.concatenate(inputs, axis=-1))
+                inputs.append(_twice(rest, 2 * block_scale, height, width))
+                inputs.append((_reduce(flow, block_scale) / block_scale).astype(first.dtype))
+            estimate = settled(self[f"block{i}"](settled(mx.concatenate(inputs, axis=-1))))
             change = resize(estimate[..., :_FLOW].astype(mx.float32), height, width) * block_scale
-            flow = change if flow is None else flow + change
+            flow = settled(change if flow is None else flow + change)
             rest = estimate[..., _FLOW:]
             yield flow, rest[..., :_MASK]
-            carried = _twice(rest, block_scale, height, width)
 
     def _pulled_together(self, first, second, flow, block_scale) -> list[mx.array]:
         if flow is None:
             first, second = _reduce(first, block_scale), _reduce(second, block_scale)
         else:
-            first = _warp_reduced(first, flow[..., :2], block_scale)
-            second = _warp_reduced(second, flow[..., 2:], block_scale)
+            first = settled(_warp_reduced(first, flow[..., :2], block_scale))
+            second = settled(_warp_reduced(second, flow[..., 2:], block_scale))
         return [first[..., :3], second[..., :3], first[..., 3:], second[..., 3:]]
 
     @staticmethod
@@ -154,8 +154,8 @@ class FrameEncoder(nn.Module):
     def __call__(self, frames: mx.array) -> mx.array:
         hidden = frames
         for convolution in (self.cnn0, self.cnn1, self.cnn2):
-            hidden = _leaky(convolution(hidden))
-        return self.cnn3(hidden)
+            hidden = settled(_leaky(convolution(hidden)))
+        return doubled(self.cnn3, hidden)
 
 
 class FlowBlock(nn.Module):
@@ -173,10 +173,10 @@ class FlowBlock(nn.Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         for (convolution,) in self.conv0:
-            x = _leaky(convolution(x))
+            x = settled(_leaky(convolution(x)))
         for residual in self.convblock:
-            x = residual(x)
-        return pixel_shuffle(self.lastconv[0](x), (2, 2))
+            x = settled(residual(x))
+        return pixel_shuffle(doubled(self.lastconv[0], x), (2, 2))
 
 
 class ScaledResidual(nn.Module):

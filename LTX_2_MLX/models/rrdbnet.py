@@ -12,6 +12,7 @@ import mlx.nn as nn
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.interfaces import Header, TensorInfo
 from LTX_2_MLX.ops.resample import pixel_unshuffle
+from LTX_2_MLX.ops.settle import settled
 
 _WRAPPERS = re.compile(r"^(module|netG)\.")
 # Names of 2018's training code: RRDB_trunk.0.RDB1.conv1, trunk_conv, upconv1, HRconv.
@@ -120,16 +121,11 @@ class RRDBNet(nn.Module):
         features = self.conv_first(pixel_unshuffle(frames, (self.multiple, self.multiple)))
         hidden = features
         for block in self.body:
-            hidden = block(hidden)
-            # Lazily, many layers' working memory would be held at once; so below.
-            mx.eval(hidden)
+            hidden = settled(block(hidden))
         hidden = features + self.conv_body(hidden)
         for i in range(self.doublings):
-            hidden = _leaky(self[f"conv_up{i + 1}"](_nearest_doubled(hidden)))
-            mx.eval(hidden)
-        hidden = self.conv_hr(hidden)
-        mx.eval(hidden)
-        return self.conv_last(_leaky(hidden))
+            hidden = settled(_leaky(self[f"conv_up{i + 1}"](_nearest_doubled(hidden))))
+        return self.conv_last(_leaky(settled(self.conv_hr(hidden))))
 
     @staticmethod
     def parameter_name(published: str) -> str | None:

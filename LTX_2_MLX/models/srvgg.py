@@ -11,6 +11,7 @@ import mlx.nn as nn
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.interfaces import Header
 from LTX_2_MLX.ops.resample import pixel_shuffle
+from LTX_2_MLX.ops.settle import settled
 
 # Training wrappers that some published files keep before every name.
 _WRAPPERS = re.compile(r"^(module|netG)\.")
@@ -89,9 +90,7 @@ class SRVGG(nn.Module):
     def __call__(self, frames: mx.array) -> mx.array:
         hidden = frames
         for layer in self.body:
-            hidden = layer(hidden)
-            # Lazily, many layers' working memory would be held at once.
-            mx.eval(hidden)
+            hidden = settled(layer(hidden))
         # A copy of the pixel for each of the places that the shuffle gives it: nearest upsampling.
         base = mx.repeat(frames, self.scale**2, axis=-1)
         return pixel_shuffle(hidden + base, (self.scale, self.scale))

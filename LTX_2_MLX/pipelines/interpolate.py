@@ -14,12 +14,12 @@ import mlx.core as mx
 import numpy as np
 
 from LTX_2_MLX.checkpoints.load import load, recognise
-from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.media.frames import FrameStream, subdivide_times, to_uint8, to_unit
 from LTX_2_MLX.models.rife import IFNet, pad_for, padding_multiple
 from LTX_2_MLX.ops.resize import resize
 from LTX_2_MLX.ops.similarity import structural_similarity
+from LTX_2_MLX.pipelines.network_file import open_network_file
 from LTX_2_MLX.runtime.progress import Progress
 from LTX_2_MLX.runtime.runner import StageRunner
 
@@ -74,7 +74,7 @@ def interpolate(stream: FrameStream, request: Request | None = None, runner: Sta
     request, runner = request or Request(), runner or StageRunner()
     if stream.num_frames == 1 or (request.target_fps is None and request.exp == 0):
         return stream
-    checkpoint = Checkpoint(request.model_path)
+    checkpoint = open_network_file(request.model_path, "interpolator")
     recognise(IFNet, checkpoint)
     timeline = Timeline(stream, request)
     dtype = mx.float16 if request.fp16 else mx.float32

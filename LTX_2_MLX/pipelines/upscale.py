@@ -23,6 +23,7 @@ from LTX_2_MLX.models.rrdbnet import RRDBNet
 from LTX_2_MLX.models.srvgg import SRVGG
 from LTX_2_MLX.ops.context_tiles import in_tiles, pad_reflected
 from LTX_2_MLX.ops.resize import resize
+from LTX_2_MLX.pipelines.network_file import open_network_file
 from LTX_2_MLX.runtime.memory import budget_bytes
 from LTX_2_MLX.runtime.progress import Progress
 from LTX_2_MLX.runtime.runner import StageRunner
@@ -52,7 +53,7 @@ class Request:
         tile_overlap: Input pixels around a tile that the network sees as well; None: all that it looks at where that
             is up to 64, so that no seam is possible, else 32.
         denoise_strength: From 0, keeping noise and texture, to 1: mixes ``model_path`` with ``weak_model_path``.
-        weak_model_path: The checkpoint of strength 0 (realesr-general-wdn-x4v3 beside realesr-general-x4v3).
+        weak_model_path: The checkpoint of strength 0; the default goes with realesr-general-x4v3.
         fp16: Run the network in float16; None: on a GPU.
     """
 
@@ -61,7 +62,7 @@ class Request:
     tile_size: int | None = None
     tile_overlap: int | None = None
     denoise_strength: float | None = None
-    weak_model_path: str | None = None
+    weak_model_path: str = "realesr-general-wdn-x4v3"
     fp16: bool | None = None
 
     def __post_init__(self) -> None:
@@ -74,11 +75,6 @@ class Request:
             raise RequestError(f"tile_overlap is {self.tile_overlap}, it can be 0 or more.")
         if self.denoise_strength is not None and not 0 <= self.denoise_strength <= 1:
             raise RequestError(f"denoise_strength is {self.denoise_strength:g}, it can be from 0 to 1.")
-        if self.denoise_strength not in (None, 1) and self.weak_model_path is None:
-            raise RequestError(
-                "denoise_strength mixes two checkpoints. Name the one of strength 0 too: weak_model_path "
-                "(realesr-general-wdn-x4v3.pth for realesr-general-x4v3.pth)."
-            )
 
 
 @dataclass(frozen=True)
@@ -235,12 +231,12 @@ def _batches(frames: Iterator[np.ndarray], size: int) -> Iterator[list[np.ndarra
 
 def _loader(request: Request) -> Callable[[], Network]:
     """What loads the network; headers are checked before."""
-    checkpoint = Checkpoint(request.model_path)
+    checkpoint = open_network_file(request.model_path, "upscaler")
     network, config = recognise(NETWORKS, checkpoint)
     dtype = mx.float16 if fp16_wanted(request) else mx.float32
     if request.denoise_strength in (None, 1):
         return partial(load, network, checkpoint, dtype=dtype)
-    weak = Checkpoint(request.weak_model_path)
+    weak = open_network_file(request.weak_model_path, "upscaler")
     if recognise(NETWORKS, weak) != (network, config):
         raise CheckpointError(f"{weak.path} is another network than {checkpoint.path}, so they cannot be mixed.")
     return partial(load_mixed, network, checkpoint, weak, request.denoise_strength, dtype)
