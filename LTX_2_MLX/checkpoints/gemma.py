@@ -33,6 +33,8 @@ _FIXED = {
     "hidden_activation": ("gelu_pytorch_tanh",),
     "use_bidirectional_attention": (False, None),
 }
+# What a hostile config may ask for at most; 48 layers are published.
+_LARGEST = {"num_hidden_layers": 1000, "rope_theta": 1e12}
 
 
 @dataclass(frozen=True)
@@ -70,17 +72,21 @@ class GemmaConfig:
         if kind not in ("gemma3", "gemma3_text"):
             return None
         text = header.config.get("text_config", {}) if kind == "gemma3" else header.config
-        if not isinstance(text, dict):
-            raise CheckpointError("The Gemma config has no object under text_config.")
-        for name, allowed in _FIXED.items():
-            if name in text and text[name] not in allowed:
-                raise CheckpointError(f"Gemma's {name} is {text[name]!r}, supported is {allowed[0]!r}.")
-        fields = {name: text[name] for name in cls.__dataclass_fields__ if name in text and name != "quantized"}
-        fields |= _rope(text) | _pattern(text)
+        try:
+            for name, allowed in _FIXED.items():
+                if name in text and text[name] not in allowed:
+                    raise CheckpointError(f"Gemma's {name} is {text[name]!r}, supported is {allowed[0]!r}.")
+            fields = {name: text[name] for name in cls.__dataclass_fields__ if name in text and name != "quantized"}
+            fields |= _rope(text) | _pattern(text)
+            quantized = _quantized(header)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise CheckpointError(f"Gemma's config.json is not in the published form ({error}).") from error
         for name, value in fields.items():
-            if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
-                raise CheckpointError(f"Gemma's {name} is {value!r}, expected a positive number.")
-        return cls(**fields, quantized=_quantized(header))
+            whole = cls.__dataclass_fields__[name].type is int
+            if type(value) not in ((int,) if whole else (int, float)) or not 0 < value <= _LARGEST.get(name, 1 << 24):
+                kind = "a whole number" if whole else "a number"
+                raise CheckpointError(f"Gemma's {name} is {value!r:.40}, expected {kind} above 0 within reason.")
+        return cls(**fields, quantized=quantized)
 
 
 def _rope(text: dict[str, Any]) -> dict[str, float]:
@@ -107,6 +113,8 @@ def _pattern(text: dict[str, Any]) -> dict[str, int]:
     kinds = text.get("layer_types")
     if kinds is None:
         return {"sliding_window_pattern": pattern}
+    if not isinstance(kinds, list) or not set(kinds) <= {"full_attention", "sliding_attention"}:
+        raise ValueError("layer_types holds other kinds than full_attention and sliding_attention")
     is_global = [kind == "full_attention" for kind in kinds]
     pattern = is_global.index(True) + 1 if any(is_global) else len(kinds) + 1
     if is_global != [(i + 1) % pattern == 0 for i in range(len(kinds))]:

@@ -214,6 +214,28 @@ def test_config_values_that_change_the_mathematics_are_refused(change, says):
         config_of(TEXT_CONFIG | change)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        [], 3, "text", {"rope_scaling": "linear"}, {"rope_scaling": [8]}, {"rope_parameters": {"full_attention": 3}},
+        {"rope_scaling": {"rope_type": "linear", "factor": "8"}}, {"rope_scaling": {"rope_type": []}},
+        {"rope_scaling": {"rope_type": "linear", "factor": 0}}, {"layer_types": 3}, {"layer_types": "full"}, {"num_hidden_layers": 10**9},
+        {"hidden_size": 1e3}, {"hidden_size": 10**30}, {"rms_norm_eps": -1e-6}, {"sliding_window_pattern": None},
+        {"hidden_activation": {"a": 1}}, {"vocab_size": [1]},
+    ],
+)  # fmt: skip
+def test_a_config_in_another_form_is_one_error(text):
+    with pytest.raises(CheckpointError) as caught:
+        config_of(text if not isinstance(text, dict) else TEXT_CONFIG | text)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("quantization", [3, "4bit", [], {"bits": 4}, {"model.layers.0.mlp.up_proj": 3}])
+def test_settings_of_quantisation_in_another_form_are_one_error(quantization):
+    with pytest.raises(CheckpointError):
+        config_of(names=["language_model.model.layers.0.mlp.up_proj.scales"], quantization=quantization)
+
+
 def test_newer_ways_of_writing_the_config_mean_the_same():
     newer = {k: v for k, v in TEXT_CONFIG.items() if k != "rope_scaling"} | {
         "layer_types": (["sliding_attention"] * 5 + ["full_attention"] + ["sliding_attention"]),
