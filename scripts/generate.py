@@ -65,7 +65,8 @@ def main(
         typer.echo("\n".join(intended.lines()))
         return
     with cli.report(output, quiet=quiet, progress=progress, wired_bytes=intended.largest_bytes) as runner:
-        choose_encoding(output, intended.output_size, crf=crf)
+        # A name that no container fits is refused now, not after the work.
+        choose_encoding(output, (request.output_shape.height, request.output_shape.width), crf=crf)
         for line in () if quiet else intended.sizes:
             runner.progress.note(line)
         stream = film(request, runner, options)

@@ -2,7 +2,7 @@
 
 import gzip
 import json
-import math
+import re
 import shutil
 from pathlib import Path
 
@@ -35,7 +35,7 @@ RULES = [
 
 
 def transformer_section(**changes) -> dict:
-    """``config.transformer`` as published, small; without ``audio_*`` sizes where ``audio=False`` is asked for."""
+    """``config.transformer`` as published, small."""
     case = json.loads((HERE / "goldens" / "ltx2" / "pipeline_one_stage_t2v" / "case.json").read_text())
     section = dict(case["metadata"]["config"]["transformer"])
     section |= {
@@ -127,8 +127,11 @@ def arrays_of(network, config: dict, names: list[str], shapes: dict, seed: int) 
     return arrays
 
 
-def write_weights(path: Path, *, seed: int = 1, metadata: dict | None = None, **sections) -> Path:
-    """A checkpoint with transformer, text features and video autoencoder, as ``ltx-2-19b-*.safetensors`` has them."""
+def write_weights(path: Path, *, seed: int = 1, audio: bool = True, metadata: dict | None = None, **sections) -> Path:
+    """A checkpoint with transformer, text features and video autoencoder, as ``ltx-2-19b-*.safetensors`` has them.
+
+    ``audio=False`` leaves out everything of the audio stream, as a network for video alone has it.
+    """
     config = {"transformer": transformer_section(), "vae": vae_section()} | sections
     section = config["transformer"]
     video = section["num_attention_heads"] * section["attention_head_dim"]
@@ -142,6 +145,7 @@ def write_weights(path: Path, *, seed: int = 1, metadata: dict | None = None, **
         "text_embedding_projection.aggregate_embed.weight": (TEXT_WIDTH, TEXT_WIDTH * STATES),
     }
     names = [n for n in published_names("ltx-2-19b-dev.safetensors.transformer") if _within(n, section)]
+    names = [n for n in names if audio or not re.search("audio|av_ca|a2v", n)]
     vae_names = published_names("ltx-2-19b-dev.safetensors.vae")
     arrays = {}
     for network in (Transformer, TextFeatures):
@@ -204,11 +208,3 @@ def write_gemma(folder: Path) -> Path:
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         shutil.copy(GEMMA_CASE / name, folder / name)
     return folder
-
-
-def size_of(path: Path) -> int:
-    """Bytes of the tensors in a file, to be held against a plan's."""
-    from safetensors import safe_open
-
-    with safe_open(str(path), framework="numpy") as file:
-        return sum(4 * math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118

@@ -261,7 +261,7 @@ def planned_frames(film: Film, models: Models, shape: VideoShape) -> tuple[list[
         num_frames, frame_rate = 2 * num_frames - 1, 2 * frame_rate
         work = f"{shape.num_frames} to {num_frames} frames"
         stages.append(planned_upscaler("temporal_upscaler", work, models.temporal_upscaler, models))
-    _check_mirrored_borders(models, shape)
+    _check_smallest(models, shape)
     work = f"{shape.height}×{shape.width}, {num_frames} frames"
     stages.append(planned("decode", work, models.weights, [VideoDecoder], dtype=models.dtype))
     seconds = float(num_frames / frame_rate)
@@ -269,12 +269,12 @@ def planned_frames(film: Film, models: Models, shape: VideoShape) -> tuple[list[
     return [line], stages
 
 
-def _check_mirrored_borders(models: Models, shape: VideoShape) -> None:
-    config, cell = recognise(VideoDecoder, models.weights)[1], models.compression
-    if config.spatial_padding_mode == "reflect" and (shape.height < 2 * cell.height or shape.width < 2 * cell.width):
+def _check_smallest(models: Models, shape: VideoShape) -> None:
+    cell, fewest = models.compression, recognise(VideoDecoder, models.weights)[1].fewest_cells
+    if shape.height < fewest * cell.height or shape.width < fewest * cell.width:
         raise RequestError(
             f"The film would be {shape.height}×{shape.width}, but this checkpoint's decoder mirrors its borders and "
-            f"needs at least {2 * cell.height}×{2 * cell.width}."
+            f"needs at least {fewest * cell.height}×{fewest * cell.width}."
         )
 
 

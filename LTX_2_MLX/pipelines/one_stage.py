@@ -47,6 +47,11 @@ class Request:
         """Size of the film as it is denoised."""
         return VideoShape(self.film.num_frames, self.height, self.width)
 
+    @property
+    def output_shape(self) -> VideoShape:
+        """Size of the film as it is decoded: the same."""
+        return self.shape
+
     def stage(self, images: list[EncodedImage]) -> Denoising:
         """The denoising stage."""
         film, models = self.film, self.models
@@ -67,7 +72,7 @@ def plan(request: Request) -> Plan:
     denoising = planned_denoising(
         stage.name, request.shape, len(stage.sigmas) - 1, len(passes(stage.guidance)), models, models.loras
     )
-    return Plan(tuple(lines), (request.height, request.width), (*planned_text(film, models), denoising, *frames))
+    return Plan(tuple(lines), (*planned_text(film, models), denoising, *frames))
 
 
 def one_stage(request: Request, runner: StageRunner) -> FrameStream:

@@ -35,12 +35,10 @@ class Plan:
 
     Attributes:
         sizes: Lines that tell the film's sizes.
-        output_size: Height and width of the film.
         stages: In order; each one's weights are gone before the next one's come.
     """
 
     sizes: tuple[str, ...]
-    output_size: tuple[int, int]
     stages: tuple[PlannedStage, ...]
 
     @property

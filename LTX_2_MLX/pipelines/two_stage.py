@@ -130,8 +130,7 @@ def plan(request: Request) -> Plan:
         planned_denoising("stage_2", request.output_shape, len(second.sigmas) - 1, 1, models, request.loras_stage2),
     )
     sizes = (f"Stage 1: {request.height}×{request.width}", *lines)
-    size = (request.output_shape.height, request.output_shape.width)
-    return Plan(sizes, size, (*planned_text(film, models), *denoising, *frames))
+    return Plan(sizes, (*planned_text(film, models), *denoising, *frames))
 
 
 def two_stage(request: Request, runner: StageRunner) -> FrameStream:
