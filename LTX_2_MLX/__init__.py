@@ -12,7 +12,12 @@ from LTX_2_MLX._version import __version__
 # Public call -> module that has it; imported when it is first asked for.
 _PUBLIC = {
     "FrameStream": "LTX_2_MLX.media.frames",
+    "generate": "LTX_2_MLX.pipelines.generate",
+    "interpolate": "LTX_2_MLX.calls",
     "read_video": "LTX_2_MLX.media.video",
+    "super_resolve": "LTX_2_MLX.calls",
+    "upscale": "LTX_2_MLX.calls",
+    "upscale_temporal": "LTX_2_MLX.calls",
     "write_video": "LTX_2_MLX.media.video",
 }
 
