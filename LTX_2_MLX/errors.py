@@ -9,6 +9,10 @@ class CheckpointError(LTXError):
     """A checkpoint file is missing, damaged, of another network, or does not fit its config."""
 
 
+class DownloadError(LTXError):
+    """A published file cannot be fetched, or what arrived is not what was published."""
+
+
 class RequestError(LTXError):
     """A request cannot be carried out as given: size, frame count, rate, option."""
 

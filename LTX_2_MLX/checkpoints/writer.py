@@ -10,7 +10,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from LTX_2_MLX.errors import OutputError
+from LTX_2_MLX.errors import CheckpointError
 
 _DTYPES = {
     mx.bool_: "BOOL", mx.uint8: "U8", mx.int8: "I8", mx.uint16: "U16", mx.int16: "I16", mx.uint32: "U32",
@@ -35,7 +35,7 @@ def write_safetensors(
         metadata: The file's own texts, ``config`` among them.
 
     Raises:
-        OutputError: If the folder is missing, cannot be written to, or the disk is full.
+        CheckpointError: If the folder is missing, cannot be written to, or the disk is full.
     """
     header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     end = 0
@@ -54,7 +54,7 @@ def write_safetensors(
                 file.write(_bytes(array))
         part.replace(path)
     except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror}.") from error
+        raise CheckpointError(f"{path} cannot be written: {error.strerror}.") from error
     finally:
         part.unlink(missing_ok=True)
     return path
