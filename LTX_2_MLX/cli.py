@@ -10,8 +10,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import StrEnum
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -123,6 +124,75 @@ Embeddings = Annotated[Path | None, typer.Option("--embeddings", help="The promp
 SaveEmbeddings = Annotated[Path | None, typer.Option("--save-embeddings", help="File for the prompt's embeddings.")]
 Replay = Annotated[Path | None, typer.Option("--replay", help="Film to make again from the options in its tags.")]
 
+InterpolationExp = Annotated[
+    int, typer.Option("--exp", help="Times that the number of frames is doubled.", min=0, max=4)
+]
+InterpolationScale = Annotated[
+    float,
+    typer.Option("--scale", help="Size at which motion is sought: 0.25, 0.5 (for 1080p), 1, 2, 4.", min=0.25, max=4),
+]
+InterpolationModel = Annotated[str, typer.Option("--model-path", help=f"RIFE 4.22.lite: {_WHERE}.")]
+TargetFps = Annotated[
+    str | None,
+    typer.Option("--target-fps", metavar="RATE", help="Any frame rate instead of --exp: 60 or 60000/1001."),
+]
+SceneThreshold = Annotated[
+    float,
+    typer.Option(
+        "--scene-threshold", help="Similarity of frames below which there is a cut; 0 finds none.", min=0, max=1
+    ),
+]
+InputPictures = Annotated[
+    Path,
+    typer.Argument(metavar="SOURCE", help="Picture, folder of pictures, or video.", show_default=False),
+]
+OutputPictures = Annotated[
+    Path, typer.Option("--output", "-o", help="File to write, or folder for a folder.", show_default=False)
+]
+Scale = Annotated[float, typer.Option("--scale", help="Factor of the sides, above 0 up to 16.", min=0, max=16)]
+UpscalerModel = Annotated[str, typer.Option("--model-path", help=f"Real-ESRGAN: {_WHERE}.")]
+UpscalerTileSize = Annotated[
+    int | None, typer.Option("--tile-size", help="Side of the tiles in input pixels; 0 is none (by memory).", min=0)
+]
+UpscalerTileOverlap = Annotated[
+    int | None,
+    typer.Option("--tile-overlap", help="Pixels seen around a tile (all the network looks at, or 32).", min=0),
+]
+DenoiseStrength = Annotated[
+    float | None,
+    typer.Option("--denoise-strength", help="0 keeps noise and texture, 1 none; mixes two checkpoints.", min=0, max=1),
+]
+WeakModel = Annotated[str, typer.Option("--weak-model-path", help=f"The checkpoint of denoise strength 0: {_WHERE}.")]
+
+
+class Order(StrEnum):
+    """What post-processing begins with."""
+
+    interpolate_first = "interpolate-first"
+    upscale_first = "upscale-first"
+
+
+EnableFrameInterpolation = Annotated[
+    bool, typer.Option("--enable-frame-interpolation", help="Make the film smoother, by RIFE.")
+]
+FrameInterpolationExp = Annotated[
+    int,
+    typer.Option("--frame-interpolation-exp", help="Times that the number of frames is doubled.", min=0, max=4),
+]
+FrameInterpolationScale = Annotated[
+    float,
+    typer.Option("--frame-interpolation-scale", help="Size at which motion is sought; 0.5 for 1080p.", min=0.25, max=4),
+]
+FrameInterpolationModel = Annotated[
+    str, typer.Option("--frame-interpolation-model-path", help=f"RIFE 4.22.lite: {_WHERE}.")
+]
+EnableUpscaling = Annotated[bool, typer.Option("--enable-upscaling", help="Make the film larger, by Real-ESRGAN.")]
+UpscalingScale = Annotated[
+    float, typer.Option("--upscaling-scale", help="Factor of the sides, above 0 up to 16.", min=0, max=16)
+]
+UpscalingModel = Annotated[str, typer.Option("--upscaling-model-path", help=f"Real-ESRGAN: {_WHERE}.")]
+PostprocessingOrder = Annotated[Order, typer.Option("--order", help="What comes first.")]
+
 
 class Terminated(BaseException):
     """SIGTERM. Not an ``Exception``, so that only the outermost frame catches it, as with Ctrl-C."""
@@ -183,6 +253,20 @@ def precision(*, fp16: bool, bf16: bool, fp32: bool) -> str | None:
     if len(asked) > 1:
         raise RequestError(f"--{' and --'.join(asked)} cannot go together. Leave one.")
     return asked[0] if asked else None
+
+
+def rate(text: str | None) -> Fraction | None:
+    """A frame rate as a user writes it: 60, 59.94 or 60000/1001.
+
+    Raises:
+        RequestError: If it is not a number above 0.
+    """
+    if text is None:
+        return None
+    with suppress(ValueError, ZeroDivisionError):
+        if (value := Fraction(text)) > 0:
+            return value
+    raise RequestError(f"{text} is not a frame rate. Write 60 or 60000/1001.")
 
 
 def progress_for(quiet: bool, kind: ProgressKind) -> Progress:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from math import ceil
+from typing import Literal
 
 import mlx.core as mx
 import numpy as np
@@ -20,6 +21,7 @@ from LTX_2_MLX.models.rife import IFNet, pad_for, padding_multiple
 from LTX_2_MLX.ops.resize import resize
 from LTX_2_MLX.ops.similarity import structural_similarity
 from LTX_2_MLX.pipelines.network_file import open_network_file
+from LTX_2_MLX.pipelines.plan import Plan, planned
 from LTX_2_MLX.runtime.progress import Progress
 from LTX_2_MLX.runtime.runner import StageRunner
 
@@ -40,7 +42,7 @@ class Request:
         target_fps: Frames per second wanted instead of a doubling; the clip's duration stays.
         scene_threshold: Structural similarity of neighbours, 0 to 1, below which there is a cut; across it the
             nearer frame is repeated. 0 finds no cuts.
-        fp16: Run the network in float16; flow stays float32.
+        precision: What the network computes in, ``fp16`` or ``fp32`` (the default); flow is float32 always.
     """
 
     model_path: str = "elfgum/RIFE-4.22.lite"
@@ -48,7 +50,7 @@ class Request:
     scale: float = 1.0
     target_fps: Fraction | None = None
     scene_threshold: float = 0.2
-    fp16: bool = False
+    precision: Literal["fp16", "fp32"] | None = None
 
     def __post_init__(self) -> None:
         """Raise ``RequestError`` for values that cannot be."""
@@ -61,6 +63,27 @@ class Request:
             raise RequestError("exp and target_fps both say how many frames to make. Give one of them.")
         if not 0 <= self.scene_threshold <= 1:
             raise RequestError(f"scene_threshold is {self.scene_threshold:g}, it can be from 0 (no cuts) to 1.")
+        if self.precision not in (None, "fp16", "fp32"):
+            raise RequestError(f"precision is {self.precision}, interpolation computes in fp16 or fp32.")
+
+    @property
+    def dtype(self) -> mx.Dtype:
+        """What the network computes in."""
+        return mx.float16 if self.precision == "fp16" else mx.float32
+
+
+def plan(stream: FrameStream, request: Request) -> Plan:
+    """What the run does.
+
+    Raises:
+        CheckpointError: If the file is missing, of another network, or does not fit it.
+    """
+    timeline, given = Timeline(stream, request), stream.num_frames
+    frames = "" if given is None else f"{given} to {timeline.num_frames} frames, "
+    rates = f"{float(stream.frame_rate):g} to {float(timeline.frame_rate):g} fps"
+    checkpoint = open_network_file(request.model_path, "interpolator")
+    stage = planned(STAGE, f"{stream.height}×{stream.width}", checkpoint, [IFNet], dtype=request.dtype)
+    return Plan(sizes=(f"Interpolate: {frames}{rates}",), stages=(stage,))
 
 
 def interpolate(stream: FrameStream, request: Request | None = None, runner: StageRunner | None = None) -> FrameStream:
@@ -77,10 +100,9 @@ def interpolate(stream: FrameStream, request: Request | None = None, runner: Sta
     checkpoint = open_network_file(request.model_path, "interpolator")
     recognise(IFNet, checkpoint)
     timeline = Timeline(stream, request)
-    dtype = mx.float16 if request.fp16 else mx.float32
     work = partial(_chunks, stream=stream, request=request, timeline=timeline, progress=runner.progress)
     return stream.replace(
-        chunks=runner.stream(STAGE, partial(load, IFNet, checkpoint, dtype=dtype), work),
+        chunks=runner.stream(STAGE, partial(load, IFNet, checkpoint, dtype=request.dtype), work),
         frame_rate=timeline.frame_rate,
         num_frames=timeline.num_frames,
         times=None if request.target_fps else subdivide_times(stream.times, 2**request.exp),

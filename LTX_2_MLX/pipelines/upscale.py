@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from math import isqrt
+from typing import Literal
 
 import mlx.core as mx
 import numpy as np
@@ -24,6 +25,7 @@ from LTX_2_MLX.models.srvgg import SRVGG
 from LTX_2_MLX.ops.context_tiles import in_tiles, pad_reflected
 from LTX_2_MLX.ops.resize import resize
 from LTX_2_MLX.pipelines.network_file import open_network_file
+from LTX_2_MLX.pipelines.plan import Plan, planned
 from LTX_2_MLX.runtime.memory import budget_bytes
 from LTX_2_MLX.runtime.progress import Progress
 from LTX_2_MLX.runtime.runner import StageRunner
@@ -54,7 +56,8 @@ class Request:
             is up to 64, so that no seam is possible, else 32.
         denoise_strength: From 0, keeping noise and texture, to 1: mixes ``model_path`` with ``weak_model_path``.
         weak_model_path: The checkpoint of strength 0; the default goes with realesr-general-x4v3.
-        fp16: Run the network in float16; None: on a GPU.
+        precision: What the network computes in, ``fp16`` or ``fp32``; None: fp16 on a GPU, fp32 on a CPU, which is
+            slower with less.
     """
 
     model_path: str = "ai-forever/Real-ESRGAN:RealESRGAN_x4.pth"
@@ -63,7 +66,7 @@ class Request:
     tile_overlap: int | None = None
     denoise_strength: float | None = None
     weak_model_path: str = "realesr-general-wdn-x4v3"
-    fp16: bool | None = None
+    precision: Literal["fp16", "fp32"] | None = None
 
     def __post_init__(self) -> None:
         """Raise ``RequestError`` for values that cannot be."""
@@ -75,6 +78,15 @@ class Request:
             raise RequestError(f"tile_overlap is {self.tile_overlap}, it can be 0 or more.")
         if self.denoise_strength is not None and not 0 <= self.denoise_strength <= 1:
             raise RequestError(f"denoise_strength is {self.denoise_strength:g}, it can be from 0 to 1.")
+        if self.precision not in (None, "fp16", "fp32"):
+            raise RequestError(f"precision is {self.precision}, upscaling computes in fp16 or fp32.")
+
+    @property
+    def dtype(self) -> mx.Dtype:
+        """What the network computes in."""
+        if self.precision is None:
+            return mx.float16 if mx.default_device() == mx.Device(mx.gpu) else mx.float32
+        return {"fp16": mx.float16, "fp32": mx.float32}[self.precision]
 
 
 @dataclass(frozen=True)
@@ -83,6 +95,20 @@ class Tiles:
 
     tile: int | None = None
     context: int = 0
+
+
+def plan(height: int, width: int, request: Request) -> Plan:
+    """What is done to frames or pictures of this size.
+
+    Raises:
+        CheckpointError: If a file is missing, of another network, or does not fit it.
+    """
+    checkpoint = open_network_file(request.model_path, "upscaler")
+    network, _ = recognise(NETWORKS, checkpoint)
+    new_height, new_width = upscaled_size(height, width, request.scale)
+    work = f"{network.__name__} {height}×{width} to {new_height}×{new_width}"
+    stage = planned(STAGE, work, checkpoint, [network], dtype=request.dtype)
+    return Plan(sizes=(f"Upscale: {height}×{width} to {new_height}×{new_width}",), stages=(stage,))
 
 
 def upscale(stream: FrameStream, request: Request | None = None, runner: StageRunner | None = None) -> FrameStream:
@@ -233,13 +259,12 @@ def _loader(request: Request) -> Callable[[], Network]:
     """What loads the network; headers are checked before."""
     checkpoint = open_network_file(request.model_path, "upscaler")
     network, config = recognise(NETWORKS, checkpoint)
-    dtype = mx.float16 if fp16_wanted(request) else mx.float32
     if request.denoise_strength in (None, 1):
-        return partial(load, network, checkpoint, dtype=dtype)
+        return partial(load, network, checkpoint, dtype=request.dtype)
     weak = open_network_file(request.weak_model_path, "upscaler")
     if recognise(NETWORKS, weak) != (network, config):
         raise CheckpointError(f"{weak.path} is another network than {checkpoint.path}, so they cannot be mixed.")
-    return partial(load_mixed, network, checkpoint, weak, request.denoise_strength, dtype)
+    return partial(load_mixed, network, checkpoint, weak, request.denoise_strength, request.dtype)
 
 
 def load_mixed(
@@ -260,8 +285,3 @@ def load_mixed(
     )
     mx.eval(model.parameters())
     return model
-
-
-def fp16_wanted(request: Request) -> bool:
-    """Half precision where nothing else is asked for and there is a GPU; a CPU is slower with it."""
-    return mx.default_device() == mx.gpu if request.fp16 is None else request.fp16

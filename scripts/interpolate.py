@@ -1,0 +1,51 @@
+"""Make a video smoother: new frames between its own, by RIFE."""
+
+from dataclasses import asdict
+
+import typer
+
+from LTX_2_MLX import cli, read_video, write_video
+from LTX_2_MLX.media.check import checked
+from LTX_2_MLX.media.encoder import CRF
+from LTX_2_MLX.media.record import run_record
+from LTX_2_MLX.pipelines.interpolate import Request, interpolate, plan
+
+
+def main(
+    video: cli.InputVideo,
+    output: cli.Output,
+    exp: cli.InterpolationExp = Request.exp,
+    scale: cli.InterpolationScale = Request.scale,
+    target_fps: cli.TargetFps = None,
+    scene_threshold: cli.SceneThreshold = Request.scene_threshold,
+    model_path: cli.InterpolationModel = Request.model_path,
+    fp16: cli.Fp16 = False,
+    fp32: cli.Fp32 = False,
+    crf: cli.Crf = CRF,
+    dry_run: cli.DryRun = False,
+    force: cli.Force = False,
+    quiet: cli.Quiet = False,
+    progress: cli.ProgressOption = cli.ProgressKind.bar,
+) -> None:
+    """Write VIDEO to OUTPUT with (N - 1) * 2 ** exp + 1 frames for N; its own frames and its sound stay as they are."""
+    with cli.report(output, source=video, quiet=quiet, progress=progress) as runner:
+        request = Request(
+            model_path=model_path,
+            exp=exp,
+            scale=scale,
+            target_fps=cli.rate(target_fps),
+            scene_threshold=scene_threshold,
+            precision=cli.precision(fp16=fp16, bf16=False, fp32=fp32),
+        )
+        stream = read_video(video)
+        intended = plan(stream, request)
+        if dry_run:
+            typer.echo("\n".join(intended.lines()))
+            raise typer.Exit
+        film = interpolate(stream, request, runner)
+        film = film.replace(metadata=film.metadata | run_record("interpolate", asdict(request)))
+        write_video(film if force else checked(film), output, crf=crf, progress=runner.progress)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,75 @@
+"""Make a picture, a folder of pictures or a video larger, by Real-ESRGAN."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import typer
+
+from LTX_2_MLX import cli, read_video, write_video
+from LTX_2_MLX.errors import MediaError
+from LTX_2_MLX.media.check import checked
+from LTX_2_MLX.media.encoder import CRF
+from LTX_2_MLX.media.image import IMAGE_SUFFIXES, image_paths, read_image, write_image
+from LTX_2_MLX.media.record import run_record
+from LTX_2_MLX.pipelines.upscale import Request, plan, upscale, upscale_pictures
+from LTX_2_MLX.runtime.runner import StageRunner
+
+
+def main(
+    source: cli.InputPictures,
+    output: cli.OutputPictures,
+    scale: cli.Scale = Request.scale,
+    model_path: cli.UpscalerModel = Request.model_path,
+    tile_size: cli.UpscalerTileSize = Request.tile_size,
+    tile_overlap: cli.UpscalerTileOverlap = Request.tile_overlap,
+    denoise_strength: cli.DenoiseStrength = Request.denoise_strength,
+    weak_model_path: cli.WeakModel = Request.weak_model_path,
+    fp16: cli.Fp16 = False,
+    fp32: cli.Fp32 = False,
+    crf: cli.Crf = CRF,
+    dry_run: cli.DryRun = False,
+    force: cli.Force = False,
+    quiet: cli.Quiet = False,
+    progress: cli.ProgressOption = cli.ProgressKind.bar,
+) -> None:
+    """Write SOURCE at SCALE times its size to OUTPUT; a folder's pictures go into a folder under their own names."""
+    given = {name: value for name, value in locals().items() if name in Request.__dataclass_fields__}
+    folder = source.is_dir()
+    with cli.report(None if folder else output, source=source, quiet=quiet, progress=progress) as runner:
+        request = Request(**given, precision=cli.precision(fp16=fp16, bf16=False, fp32=fp32))
+        pairs = in_folder(source, output) if folder else [(source, output)]
+        still = folder or source.suffix.lower() in IMAGE_SUFFIXES
+        stream = None if still else read_video(source)
+        size = read_image(pairs[0][0]).pixels.shape[:2] if still else (stream.height, stream.width)
+        intended = plan(*size, request)
+        if dry_run:
+            typer.echo("\n".join(intended.lines()))
+            raise typer.Exit
+        if still:
+            return pictures(pairs, request, runner)
+        film = upscale(stream, request, runner)
+        film = film.replace(metadata=film.metadata | run_record("upscale", asdict(request)))
+        write_video(film if force else checked(film), output, crf=crf, progress=runner.progress)
+
+
+def in_folder(source: Path, output: Path) -> list[tuple[Path, Path]]:
+    """Each picture of a folder and its place in another, which is made where it is missing."""
+    paths = image_paths(source)
+    if output.exists() and output.samefile(source):
+        raise MediaError(f"{output} is the input itself. Give --output another folder.")
+    try:
+        output.mkdir(exist_ok=True)
+    except OSError as error:
+        raise MediaError(f"The folder {output} cannot be made: {error.strerror}.") from error
+    return [(path, output / path.name) for path in paths]
+
+
+def pictures(pairs: list[tuple[Path, Path]], request: Request, runner: StageRunner) -> None:
+    """Upscale picture files one after another."""
+    larger = upscale_pictures((read_image(path) for path, _ in pairs), request, runner)
+    for (_, target), picture in zip(pairs, larger, strict=True):
+        write_image(picture, target)
+
+
+if __name__ == "__main__":
+    cli.run(main)
