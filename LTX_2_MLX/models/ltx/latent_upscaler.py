@@ -193,14 +193,17 @@ class ClipGroupNorm(nn.Module):
         self.bias = mx.zeros((channels,))
 
     def __call__(self, x: mx.array) -> mx.array:
-        grouped = x.reshape(len(x), -1, _NUM_GROUPS, x.shape[-1] // _NUM_GROUPS).astype(mx.float32)
+        grouped = x.reshape(*x.shape[:-1], _NUM_GROUPS, x.shape[-1] // _NUM_GROUPS).astype(mx.float32)
         grouped = grouped - _group_mean(grouped)
         grouped = grouped * mx.rsqrt(_group_mean(mx.square(grouped)) + _NORM_EPS)
         return grouped.reshape(x.shape).astype(x.dtype) * self.weight + self.bias
 
 
 def _group_mean(grouped: mx.array) -> mx.array:
-    return grouped.mean(axis=-1, keepdims=True).mean(axis=1, keepdims=True)
+    # Axis by axis: one long sum would lose a thousand times the precision of a float32 where values are far from zero.
+    for axis in (-1, 3, 2, 1):
+        grouped = grouped.mean(axis=axis, keepdims=True)
+    return grouped
 
 
 class SpatialUpsampler(nn.Module):
