@@ -32,7 +32,10 @@ WORKSHOP = ("bench", "train", "measure")
 VALUES: dict[str, str] = {"fps": "25", "target_fps": "25", "duration": "2.5"}
 # Flags that only mean something beside others, by script and parameter.
 COMPANY: dict[tuple[str, str], list[str]] = {
-    ("postprocess", "order"): ["--enable-frame-interpolation", "--enable-upscaling"],
+    **dict.fromkeys(
+        (("postprocess", name) for name in ("order", "crf", "dry_run", "force")),
+        ["--enable-frame-interpolation", "--enable-upscaling"],
+    ),
     ("generate", "steps"): ["--pipeline", "distilled"],
 }
 
