@@ -15,8 +15,12 @@ from LTX_2_MLX.media.frames import Display
 Codec = Literal["auto", "h264", "h265", "vp9", "ffv1"]
 CRF = 17
 _MAX_CRF = 51
+# Bytes of film for a pixel of a frame. Calm films take this much; noise takes fifty times more.
+_BYTES_PER_PIXEL, _LOSSLESS_BYTES_PER_PIXEL = 0.005, 0.1
 # libx265 4.2 writes past its buffers with sides below 64 (seen: 48×32 and 48×35 end in "corrupted size").
 _MIN_H265_SIDE = 64
+# Apple's encoders are made for films; thumbnails go to the software ones.
+_MIN_APPLE_SIDE = 128
 
 # File name's end -> FFmpeg's container, and the codecs it is written with, the usual one first.
 _CONTAINERS = {
@@ -99,7 +103,7 @@ def choose_encoding(path: str | Path, size: tuple[int, int], codec: Codec = "aut
     if not 0 <= crf <= _MAX_CRF:
         raise MediaError(f"crf is {crf}, but it is between 0 (best) and {_MAX_CRF}.")
     even = size[0] % 2 == 0 and size[1] % 2 == 0
-    encoder = _encoder(codec, even)
+    encoder = _encoder(codec, hardware=even and min(size) >= _MIN_APPLE_SIDE)
     if encoder == "libx265" and min(size) < _MIN_H265_SIDE:
         raise MediaError(
             f"h265 takes at least {_MIN_H265_SIDE} pixels each way, this film is {size[1]}×{size[0]}. Use h264."
@@ -115,6 +119,12 @@ def choose_encoding(path: str | Path, size: tuple[int, int], codec: Codec = "aut
     )
 
 
+def least_bytes(size: tuple[int, int], num_frames: int, codec: Codec = "auto") -> int:
+    """What a film of this height and width takes on the disk at the very least; sound apart."""
+    per_pixel = _LOSSLESS_BYTES_PER_PIXEL if codec == "ffv1" else _BYTES_PER_PIXEL
+    return int(size[0] * size[1] * num_frames * per_pixel)
+
+
 def crf_of_quality(quality: float) -> float:
     """The crf of a quality from 1 to 10 (35 to 17), as the published super-resolution tools scale it."""
     if not 1 <= quality <= 10:
@@ -122,9 +132,9 @@ def crf_of_quality(quality: float) -> float:
     return 35 - 2 * (quality - 1)
 
 
-def _encoder(codec: str, even: bool) -> str:
+def _encoder(codec: str, hardware: bool) -> str:
     apple = _APPLE.get(codec)
-    if sys.platform == "darwin" and even and apple in av.codecs_available:
+    if sys.platform == "darwin" and hardware and apple in av.codecs_available:
         return apple
     name = _SOFTWARE[codec]
     if name not in av.codecs_available:

@@ -37,6 +37,16 @@ def free_bytes(path: str | Path) -> int:
     return shutil.disk_usage(folder).free
 
 
+def check_free(path: str | Path, needed_bytes: int) -> None:
+    """Raise ``MediaError`` if there is less free disk space where ``path`` will be than ``needed_bytes``."""
+    free = free_bytes(path)
+    if free < needed_bytes:
+        raise MediaError(
+            f"{path} needs about {needed_bytes / 2**20:.0f} MiB of disk, {free / 2**20:.0f} MiB are free there. "
+            f"Make room, or choose another disk."
+        )
+
+
 @contextmanager
 def replaced_when_complete(path: str | Path) -> Iterator[Path]:
     """A temporary name beside ``path``; the file gets its final name when the block ends well, else it is removed.

@@ -16,9 +16,9 @@ import numpy as np
 
 from LTX_2_MLX.errors import MediaError
 from LTX_2_MLX.media.audio import SourceTracks, TimedPackets, merge_by_time
-from LTX_2_MLX.media.encoder import CRF, Codec, Encoding, choose_encoding
+from LTX_2_MLX.media.encoder import CRF, Codec, Encoding, choose_encoding, least_bytes
 from LTX_2_MLX.media.frames import FrameStream
-from LTX_2_MLX.media.output import replaced_when_complete
+from LTX_2_MLX.media.output import check_free, check_writable, replaced_when_complete
 from LTX_2_MLX.media.pixel_format import RgbReader, YuvWriter
 from LTX_2_MLX.media.probe import VideoInfo, count_frames, open_media, probe_video
 from LTX_2_MLX.runtime.progress import Progress, SilentProgress
@@ -132,6 +132,8 @@ def write_video(
         encoding = choose_encoding(path, (stream.height, stream.width), codec, crf)
         if encoding.constant_rate and stream.times is not None:
             raise MediaError(f"{path.suffix} cannot hold a variable frame rate. Write .mp4 or .mkv instead.")
+        check_writable(path)
+        check_free(path, least_bytes((stream.height, stream.width), stream.num_frames or 1, codec))
         with replaced_when_complete(path) as temporary:
             written = _write(stream, temporary, encoding, progress)
             _check_count(stream, temporary, path, written)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from LTX_2_MLX.errors import MediaError
-from LTX_2_MLX.media import video
+from LTX_2_MLX.media import output, video
 from LTX_2_MLX.media.audio import Waveform, read_waveform
 from LTX_2_MLX.media.frames import Display, FrameStream
 from LTX_2_MLX.media.probe import probe_video
@@ -388,6 +388,15 @@ def test_full_disk_is_one_clear_error(tmp_path, monkeypatch):
     with pytest.raises(MediaError, match="the disk is full"):
         write_video(clip_of(grey_steps(3)), tmp_path / "a.mp4")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_too_little_disk_is_refused_before_a_frame_is_asked_for(tmp_path, monkeypatch):
+    asked = []
+    stream = clip_of(grey_steps(3)).replace(chunks=(asked.append(1) for _ in range(3)), num_frames=400_000)
+    monkeypatch.setattr(output, "free_bytes", lambda path: 2 * 2**20)
+    with pytest.raises(MediaError, match="needs about 3 MiB of disk, 2 MiB are free"):
+        write_video(stream, tmp_path / "a.mp4")
+    assert asked == [] and list(tmp_path.iterdir()) == []
 
 
 FULL_DISK = """

@@ -1,0 +1,87 @@
+"""Which encoder writes which film."""
+
+import pytest
+
+from LTX_2_MLX.errors import MediaError
+from LTX_2_MLX.media import encoder
+from LTX_2_MLX.media.encoder import choose_encoding, crf_of_quality, least_bytes
+
+APPLE = {"h264_videotoolbox", "hevc_videotoolbox"}
+EVERYWHERE = {"libx264", "libx265", "libvpx-vp9", "ffv1"}
+
+
+@pytest.fixture
+def mac(monkeypatch):
+    monkeypatch.setattr(encoder.sys, "platform", "darwin")
+    monkeypatch.setattr(encoder.av, "codecs_available", APPLE | EVERYWHERE)
+
+
+@pytest.fixture
+def linux(monkeypatch):
+    monkeypatch.setattr(encoder.sys, "platform", "linux")
+    monkeypatch.setattr(encoder.av, "codecs_available", EVERYWHERE)
+
+
+@pytest.mark.parametrize(
+    ("codec", "size", "expected"),
+    [
+        ("auto", (480, 704), "h264_videotoolbox"),
+        ("h265", (480, 704), "hevc_videotoolbox"),
+        ("h264", (481, 704), "libx264"),
+        ("h264", (96, 704), "libx264"),
+        ("vp9", (480, 704), "libvpx-vp9"),
+    ],
+)
+def test_mac_encodes_in_hardware_what_its_hardware_takes(mac, codec, size, expected):
+    assert choose_encoding("a.mp4", size, codec).encoder == expected
+
+
+def test_mac_without_videotoolbox_takes_the_software_encoder(mac, monkeypatch):
+    monkeypatch.setattr(encoder.av, "codecs_available", EVERYWHERE)
+    assert choose_encoding("a.mp4", (480, 704)).encoder == "libx264"
+
+
+def test_hardware_quality_follows_crf(mac):
+    qualities = [
+        int(choose_encoding("a.mp4", (480, 704), crf=crf).options["global_quality"]) for crf in (0, 17, 30, 51)
+    ]
+    assert qualities == sorted(qualities, reverse=True) and qualities[0] == 100 * 118 and qualities[-1] == 118
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "expected"),
+    [
+        ("a.mp4", "auto", ("mp4", "libx264", "yuv420p", None)),
+        ("a.MOV", "h265", ("mov", "libx265", "yuv420p", "hvc1")),
+        ("a.mkv", "h265", ("matroska", "libx265", "yuv420p", None)),
+        ("a.webm", "auto", ("webm", "libvpx-vp9", "yuv420p", None)),
+        ("a.avi", "ffv1", ("avi", "ffv1", "bgr0", None)),
+    ],
+)
+def test_container_and_codec_choose_the_encoding(linux, name, codec, expected):
+    got = choose_encoding(name, (96, 128), codec)
+    assert (got.container, got.encoder, got.pixel_format, got.codec_tag) == expected
+    assert got.constant_rate is (expected[0] == "avi")
+
+
+@pytest.mark.parametrize(("codec", "expected"), [("h264", "yuv444p"), ("h265", "yuv444p"), ("vp9", "yuv420p")])
+def test_odd_size_keeps_its_pixels(linux, codec, expected):
+    assert choose_encoding("a.mkv", (97, 128), codec).pixel_format == expected
+
+
+def test_missing_encoder_is_named(linux, monkeypatch):
+    monkeypatch.setattr(encoder.av, "codecs_available", set())
+    with pytest.raises(MediaError, match="no encoder libx264"):
+        choose_encoding("a.mp4", (96, 128))
+
+
+def test_quality_from_1_to_10_is_crf_from_35_to_17():
+    assert [crf_of_quality(quality) for quality in (1, 6, 10)] == [35, 25, 17]
+    for quality in (0, 11):
+        with pytest.raises(MediaError, match="between 1 and 10"):
+            crf_of_quality(quality)
+
+
+def test_least_size_grows_with_pixels_and_frames():
+    assert least_bytes((480, 704), 97) < least_bytes((960, 1408), 97) < least_bytes((960, 1408), 193)
+    assert least_bytes((480, 704), 97, "ffv1") > least_bytes((480, 704), 97)
