@@ -19,6 +19,7 @@ from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.media.first_frame import read_first_frame
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.media.image import read_image
+from LTX_2_MLX.media.output import check_writable
 from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler, LatentUpscalerConfig
 from LTX_2_MLX.models.ltx.text_features import TextFeatures
 from LTX_2_MLX.models.ltx.transformer import Transformer
@@ -145,12 +146,9 @@ class Film:
 
 def contexts_of(film: Film, models: Models, runner: StageRunner) -> Contexts:
     """The film's contexts, from a file or from the text encoder; the negative prompt's only where guidance uses it."""
-    negative_prompt = film.negative_prompt if film.guidance.uses_negative else None
     if film.embeddings is not None:
-        return load_contexts(
-            film.embeddings, prompt=film.prompt, negative_prompt=negative_prompt, weights=models.weights
-        )
-    prompts = [film.prompt] if negative_prompt is None else [film.prompt, negative_prompt]
+        return saved_contexts(film, models)
+    prompts = [film.prompt, film.negative_prompt] if film.guidance.uses_negative else [film.prompt]
     contexts = Contexts(*encode_text(runner, models.text_encoder, models.weights, prompts, models.text_dtype))
     if film.save_embeddings is not None:
         save_contexts(
@@ -161,6 +159,17 @@ def contexts_of(film: Film, models: Models, runner: StageRunner) -> Contexts:
             weights=models.weights,
         )
     return contexts
+
+
+def saved_contexts(film: Film, models: Models) -> Contexts:
+    """The contexts in the film's file of embeddings.
+
+    Raises:
+        CheckpointError: If the file cannot be read.
+        RequestError: If they were made for something else.
+    """
+    negative_prompt = film.negative_prompt if film.guidance.uses_negative else None
+    return load_contexts(film.embeddings, prompt=film.prompt, negative_prompt=negative_prompt, weights=models.weights)
 
 
 def images_of(film: Film, models: Models, runner: StageRunner, sizes: list[VideoShape]) -> list[list[EncodedImage]]:
@@ -220,10 +229,18 @@ def upscaler_config(checkpoint: Checkpoint, *, temporal: bool, flag: str) -> Lat
 def planned_text(film: Film, models: Models) -> list[PlannedStage]:
     """The stages before denoising that make contexts and encode a picture."""
     weights, stages = models.weights, []
-    if film.embeddings is None:
+    if film.save_embeddings is not None:
+        check_writable(film.save_embeddings)
+    if film.embeddings is not None:
+        saved_contexts(film, models)
+    else:
         prompts = "prompt and negative prompt" if film.guidance.uses_negative else "prompt"
         encoder = Checkpoint(models.text_encoder)
-        _check_text_encoder(encoder, weights)
+        if not text_encoder_fits(encoder, weights):
+            raise CheckpointError(
+                f"{encoder.path} is not the text encoder that {weights.path} was made for: the number of its "
+                f"features is another. Give --gemma the one that belongs to it."
+            )
         size = sum(info.num_bytes for info in encoder.header.tensors.values())
         stages.append(PlannedStage("text_encoder", prompts, models.text_encoder, size))
         stages.append(planned("text_features", prompts, weights, [TextFeatures], dtype=models.text_dtype))
@@ -234,17 +251,17 @@ def planned_text(film: Film, models: Models) -> list[PlannedStage]:
     return stages
 
 
-def _check_text_encoder(encoder: Checkpoint, weights: Checkpoint) -> None:
+def text_encoder_fits(encoder: Checkpoint, weights: Checkpoint) -> bool:
+    """Whether the checkpoint takes as many features for each token as the text encoder gives.
+
+    Raises:
+        CheckpointError: If ``encoder`` is none, or ``weights`` have no text features.
+    """
     config = GemmaConfig.from_header(encoder.header)
     if config is None:
         raise CheckpointError(f"{encoder.path} is no Gemma 3. Give --gemma the folder of the text encoder.")
-    given = config.hidden_size * (config.num_hidden_layers + 1)
-    wanted = recognise(TextFeatures, weights)[1].states_width
-    if given != wanted:
-        raise CheckpointError(
-            f"{encoder.path} gives {given} features for each token, {weights.path} takes {wanted}. "
-            f"Give --gemma the text encoder that belongs to this checkpoint."
-        )
+    features = config.hidden_size * (config.num_hidden_layers + 1)
+    return features == recognise(TextFeatures, weights)[1].states_width
 
 
 def planned_denoising(name: str, shape: VideoShape, steps: int, calls: int, models: Models, loras) -> PlannedStage:

@@ -1,18 +1,20 @@
 """Which files a film is made with: those named, those on this machine, or the small model that comes with the code."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import mlx.core as mx
 
-from LTX_2_MLX.checkpoints.catalog import Variant
+from LTX_2_MLX.checkpoints.catalog import Role, Variant, entries_for
 from LTX_2_MLX.checkpoints.gemma import GemmaConfig
-from LTX_2_MLX.checkpoints.locate import AUTO, DEMO_NOTE, DOWNLOAD, Located, locate
+from LTX_2_MLX.checkpoints.load import recognise
+from LTX_2_MLX.checkpoints.locate import AUTO, DEMO_NOTE, DOWNLOAD, Located, find, locate
 from LTX_2_MLX.checkpoints.lora import Lora, split_strength
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.errors import CheckpointError, RequestError
-from LTX_2_MLX.pipelines.film import Models
+from LTX_2_MLX.models.ltx.transformer import Transformer
+from LTX_2_MLX.pipelines.film import Models, text_encoder_fits
 
 # Users search for the first sentence.
 _NO_UPSCALER = (
@@ -58,20 +60,18 @@ def find_models(options: FileOptions, note: Callable[[str], None]) -> Models:
     if model.is_demo and options.weights == AUTO:
         note(DEMO_NOTE)
     weights = Checkpoint(model.path)
+    recognise(Transformer, weights)
     distilled = _variant(model, options.variant) == "distilled"
-    models = Models(
+    return Models(
         weights=weights,
-        text_encoder=None if options.gemma is None else _text_encoder(options.gemma, model),
         distilled=distilled,
         dtype=options.dtype,
         loras=tuple(_lora(text) for text in options.loras),
         spatial_upscaler=_spatial_upscaler(options.spatial_upscaler, model),
         temporal_upscaler=_opened(options.temporal_upscaler, "temporal-upscaler", model),
+        distilled_lora=None if distilled else _distilled_lora(options.distilled_lora, model),
+        text_encoder=None if options.gemma is None else _text_encoder(options.gemma, model, weights, note),
     )
-    if distilled or options.distilled_lora is None:
-        return models
-    path, strength = split_strength(options.distilled_lora)
-    return replace(models, distilled_lora=Lora.open(locate(path, "distilled-lora", beside=model).path, strength))
 
 
 def _variant(model: Located, asked: Variant | None) -> Variant:
@@ -84,10 +84,19 @@ def _variant(model: Located, asked: Variant | None) -> Variant:
     return asked or known or "dev"
 
 
-def _text_encoder(given: str, model: Located) -> Path:
-    if given == AUTO and (beside := _gemma_beside(model.path)) is not None:
+def _text_encoder(given: str, model: Located, weights: Checkpoint, note: Callable[[str], None]) -> Path:
+    if given != AUTO:
+        return locate(given, "text-encoder", beside=model).path
+    if (beside := _gemma_beside(model.path)) is not None:
         return beside
-    return locate(given, "text-encoder", beside=model).path
+    try:
+        return locate(AUTO, "text-encoder", beside=model).path
+    except CheckpointError:
+        demo = find(entries_for("text-encoder", family="demo")[0])
+        if demo is None or not text_encoder_fits(Checkpoint(demo), weights):
+            raise
+        note(f"The text encoder is that of the demo model, {demo}: this checkpoint was made for it.")
+        return demo
 
 
 def _gemma_beside(weights: Path) -> Path | None:
@@ -103,6 +112,13 @@ def _is_gemma(folder: Path) -> bool:
         return False
 
 
+def _distilled_lora(given: str | None, model: Located) -> Lora | None:
+    if given is None:
+        return None
+    path, strength = split_strength(given)
+    return Lora.open(locate(path, "distilled-lora", beside=model).path, strength)
+
+
 def _spatial_upscaler(given: str | None, model: Located) -> Checkpoint | None:
     try:
         return _opened(given, "spatial-upscaler", model)
@@ -112,7 +128,7 @@ def _spatial_upscaler(given: str | None, model: Located) -> Checkpoint | None:
         raise RequestError(_NO_UPSCALER) from error
 
 
-def _opened(given: str | None, role, model: Located) -> Checkpoint | None:
+def _opened(given: str | None, role: Role, model: Located) -> Checkpoint | None:
     return None if given is None else Checkpoint(locate(given, role, beside=model).path)
 
 
