@@ -22,7 +22,7 @@ from LTX_2_MLX.errors import OutputError
 from LTX_2_MLX.media.first_frame import cover
 from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler
 from LTX_2_MLX.models.ltx.text_features import TextFeatures
-from LTX_2_MLX.models.ltx.transformer import Perturbation, StreamInput, Transformer
+from LTX_2_MLX.models.ltx.transformer import Perturbation, StreamInput, Transformer, evaluate_each
 from LTX_2_MLX.models.ltx.video_vae import LatentStatistics, VideoDecoder, VideoEncoder
 from LTX_2_MLX.pipelines.video_latents import decode_frames
 from LTX_2_MLX.runtime.runner import StageRunner
@@ -279,7 +279,7 @@ def predictor(transformer: Transformer, contexts: Contexts) -> Predict:
             skips = Perturbation(*each.skip_self_attention, *((layers, layers) if each.isolated else ()))
             plain = not any(each.skip_self_attention) and not each.isolated
             perturbations = None if plain else [skips] * state.video.latent.shape[0]
-            velocity = transformer(*inputs, perturbations, on_block=_start_work)
+            velocity = transformer(*inputs, perturbations, on_block=evaluate_each())
             estimate = state.map(_estimate, Streams(*velocity), Streams(*(sigma for _ in state)))
             mx.eval(list(filter(lambda x: x is not None, estimate)))
             estimates.append(estimate)
@@ -292,11 +292,6 @@ def _projected(transformer: Transformer, contexts: Streams[mx.array]) -> Streams
     projected = Streams(*transformer.project_context(*contexts))
     mx.eval([context for context in projected if context is not None])
     return projected
-
-
-def _start_work(_number: int, tokens: tuple[mx.array, ...]) -> None:
-    # One block at a time: whole passes as one graph make command buffers that the GPU's watchdog kills.
-    mx.async_eval(tokens)
 
 
 def _stream_input(state: LatentState, context: mx.array, enabled: bool, sigma: float) -> StreamInput:

@@ -15,16 +15,20 @@ _STREAMS = ("video", "audio")
 
 @component("ltx2/transformer")
 def transformer(case: Case) -> Outputs:
+    """The golden cases of the network as users load it."""
+    return velocities(case, load(Transformer, case.checkpoint(), dtype=mx.float32))
+
+
+def velocities(case: Case, network: Transformer) -> Outputs:
     """Every run that the case's outputs name: masks, perturbations, a stream alone."""
-    network = load(Transformer, case.checkpoint(), dtype=mx.float32)
     tensors = {name: mx.array(value) for name, value in case.inputs().items()}
     outputs: Outputs = {}
     for run in sorted({name.rpartition(".")[0] for name in case.outputs() if not name.startswith("trace.")}):
         streams = {name: _stream(tensors, name, run) for name in _STREAMS if f"{name}.latent" in tensors}
         if run in ("videoalone", "audioalone"):
             streams = {name: value for name, value in streams.items() if run.startswith(name)}
-        velocities = network(streams.get("video"), streams.get("audio"), _perturbations(case, run, network))
-        for name, velocity in zip(_STREAMS, velocities, strict=True):
+        found = network(streams.get("video"), streams.get("audio"), _perturbations(case, run, network))
+        for name, velocity in zip(_STREAMS, found, strict=True):
             if velocity is not None:
                 start = f"{run}." if run else ""
                 outputs[f"{start}{name}_velocity"] = velocity

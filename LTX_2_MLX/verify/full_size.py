@@ -1,0 +1,87 @@
+"""A published checkpoint's names and shapes without its values, to see what full size takes."""
+
+import gzip
+import json
+import math
+import struct
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlx.core as mx
+
+from LTX_2_MLX.checkpoints.load import load, recognise, weights_bytes
+from LTX_2_MLX.checkpoints.reader import Checkpoint
+from LTX_2_MLX.diffusion.noise import seeded_noise
+from LTX_2_MLX.diffusion.patchify import VideoGrid
+from LTX_2_MLX.diffusion.state import Streams
+from LTX_2_MLX.models.ltx.transformer import Transformer
+from LTX_2_MLX.pipelines.stages import Contexts, Denoising, denoise
+from LTX_2_MLX.runtime.memory import peak_process_bytes
+from LTX_2_MLX.runtime.runner import StageRunner
+from LTX_2_MLX.shapes import Compression, VideoShape
+
+_ITEM_BYTES = {"F8_E4M3": 1, "F16": 2, "BF16": 2, "F32": 4}
+_COMPRESSION = Compression(8, 32, 32)
+_TEXT_TOKENS = 8
+
+
+def write_hollow(manifest: Path, path: Path) -> Checkpoint:
+    """A file with every tensor that a manifest lists. Its values are holes: they read as 0 and take no disk.
+
+    Args:
+        manifest: ``.json.gz`` with ``tensors`` (name: shape and dtype) and ``metadata``.
+        path: Where to; the disk's file system must know sparse files.
+    """
+    spec = json.loads(gzip.decompress(manifest.read_bytes()))
+    config = spec["metadata"]["config"]
+    header: dict = {"__metadata__": {"config": config if isinstance(config, str) else json.dumps(config)}}
+    end = 0
+    for name, (shape, dtype) in spec["tensors"].items():
+        start, end = end, end + math.prod(shape) * _ITEM_BYTES[dtype]
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        file.truncate(8 + len(text) + end)
+    return Checkpoint(path)
+
+
+@dataclass(frozen=True)
+class StreamedStep:
+    """What one streamed denoising step took.
+
+    Attributes:
+        resident_bytes: Weights of the transformer, were it held whole.
+        peak_bytes: Peak of MLX's memory in the stage.
+        process_bytes: Peak of the process.
+        seconds: Of the stage.
+    """
+
+    resident_bytes: int
+    peak_bytes: int
+    process_bytes: int
+    seconds: float
+
+
+def streamed_step(checkpoint: Checkpoint, shape: VideoShape, dtype: mx.Dtype = mx.bfloat16) -> StreamedStep:
+    """Denoise one step with the transformer's blocks left on disk, by the road that films take."""
+    runner, start = StageRunner(), time.perf_counter()
+    config = recognise(Transformer, checkpoint)[1]
+    widths = [config.video.width, 0 if config.audio is None else config.audio.width]
+    if config.caption_channels is not None:
+        widths = [config.caption_channels] * 2
+    contexts = Streams(*(mx.zeros((1, _TEXT_TOKENS, width)) for width in widths))
+    denoise(
+        runner,
+        lambda: load(Transformer, checkpoint, dtype=dtype, stream_blocks=True),
+        Denoising(name="denoise", grid=VideoGrid(shape.latent(_COMPRESSION), _COMPRESSION, 24.0), sigmas=(1.0, 0.0)),
+        Contexts(contexts if config.audio is not None else contexts._replace(audio=None)),
+        seeded_noise(0),
+    )
+    return StreamedStep(
+        resident_bytes=weights_bytes(Transformer, checkpoint, dtype=dtype),
+        peak_bytes=runner.reports[0].peak_bytes,
+        process_bytes=peak_process_bytes(),
+        seconds=time.perf_counter() - start,
+    )
