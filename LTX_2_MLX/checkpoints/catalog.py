@@ -117,10 +117,10 @@ def _gemma(name: str, repository: str, about_bytes: int, *, gated: bool = False,
     )  # fmt: skip
 
 
-def _esrgan(name: str, release: str, networks: str, sha256: str | None = None) -> Entry:
+def _esrgan(name: str, release: str, networks: str, sha256: str | None = None, about: int | None = None) -> Entry:
     return Entry(
         name, "upscaler", (PublishedFile(f"{name}.pth", sha256=sha256),), "real-esrgan", "BSD-3-Clause", (networks,),
-        url=f"{_ESRGAN_RELEASES}/{release}",
+        url=f"{_ESRGAN_RELEASES}/{release}", about_bytes=about,
     )  # fmt: skip
 
 
@@ -133,7 +133,7 @@ def _flashvsr(version: str, repository: str) -> Entry:
     )
     return Entry(
         f"flashvsr-{version}", "super-resolution", files, f"FlashVSR-{version}", "Apache-2.0",
-        ("transformer", "LQ projection", "TCDecoder", "Wan 2.1 VAE"), repository,
+        ("transformer", "LQ projection", "TCDecoder", "Wan 2.1 VAE"), repository, about_bytes=6_900_000_000,
         notes="posi_prompt.pth comes from the code repository: put it into the same folder.",
     )  # fmt: skip
 
@@ -180,13 +180,13 @@ ENTRIES = (
     *(
         Entry(
             f"RealESRGAN_x{scale}", "upscaler", (PublishedFile(f"RealESRGAN_x{scale}.pth"),), "real-esrgan",
-            "BSD-3-Clause", (f"RRDBNet x{scale}, 23 blocks",), "ai-forever/Real-ESRGAN",
+            "BSD-3-Clause", (f"RRDBNet x{scale}, 23 blocks",), "ai-forever/Real-ESRGAN", about_bytes=67_000_000,
         )
         for scale in (4, 2, 8)
     ),
     _esrgan(
         "RealESRGAN_x4plus", "v0.1.0", "RRDBNet x4, 23 blocks",
-        "4fa0d38905f75ac06eb49a7951b426670021be3018265fd191d2125df9d682f1",
+        "4fa0d38905f75ac06eb49a7951b426670021be3018265fd191d2125df9d682f1", 67_000_000,
     ),
     _esrgan("RealESRNet_x4plus", "v0.1.1", "RRDBNet x4, 23 blocks"),
     _esrgan("RealESRGAN_x4plus_anime_6B", "v0.2.2.4", "RRDBNet x4, 6 blocks"),

@@ -106,7 +106,7 @@ def _cached(entry: Entry, remote: RemoteFile) -> Path | None:
         return None
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(entry.repository, remote.path, cache_dir=_cache_folder())
+    found = try_to_load_from_cache(entry.repository, remote.path, cache_dir=cache_folder())
     return Path(found) if isinstance(found, str) and os.path.exists(found) else None
 
 
@@ -162,14 +162,15 @@ def _into_cache(entry: Entry, remote: RemoteFile, advance: Advance, endpoint: st
         same = place.split("/")[:3] == url.split("/")[:3]
         return place, build_hf_headers() if same else {}
 
-    blob = _cache_folder() / f"models--{entry.repository.replace('/', '--')}" / "blobs" / etag
+    blob = cache_folder() / f"models--{entry.repository.replace('/', '--')}" / "blobs" / etag
     blob.parent.mkdir(parents=True, exist_ok=True)
     if not blob.is_file():
         _transfer(remote, blob, address, advance, pause)
-    return Path(hf_hub_download(entry.repository, remote.path, endpoint=endpoint, cache_dir=_cache_folder()))
+    return Path(hf_hub_download(entry.repository, remote.path, endpoint=endpoint, cache_dir=cache_folder()))
 
 
-def _cache_folder() -> Path:
+def cache_folder() -> Path:
+    """Where the hub's library keeps its files; the variable HF_HOME moves it."""
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE)

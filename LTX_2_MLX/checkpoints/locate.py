@@ -65,7 +65,7 @@ def locate(given: str | Path, role: Role, *, variant: Variant | None = None, bes
         return _automatic(role, variant, beside.family if beside else None)
     path = Path(text).expanduser()
     if text and os.path.exists(path):
-        return Located(path, _entry_at(path))
+        return Located(path, published_entry(path))
     if (entry := entry_named(text)) is not None:
         return _required(entry)
     match = _REPOSITORY.fullmatch(text)
@@ -193,8 +193,8 @@ def _missing(entry: Entry) -> CheckpointError:
     return CheckpointError(f"{entry.name} is not on this machine. Get it{size}: {DOWNLOAD} {entry.name}")
 
 
-def _entry_at(path: Path) -> Entry | None:
-    """Which published file a path names; files of the demo by their folder as well."""
+def published_entry(path: Path) -> Entry | None:
+    """Which published file a path's name is; files of the demo by their folder as well, None for others."""
     for entry in ENTRIES:
         if entry.is_folder:
             continue

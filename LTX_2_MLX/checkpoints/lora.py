@@ -173,6 +173,11 @@ class LoraMerge:
         return {part: self._open[place].pop(part) for part in pair.parts}
 
 
+def is_lora_tensor(name: str) -> bool:
+    """Whether a tensor is half of an update."""
+    return bool(re.search(_DOWN, name) or re.search(_UP, name))
+
+
 def _pairs(lora: Lora) -> list[_Pair]:
     """The updates in one file."""
     file, tensors = lora.checkpoint, lora.checkpoint.header.tensors
