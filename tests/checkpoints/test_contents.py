@@ -86,9 +86,9 @@ def test_what_is_wrong_with_a_network_is_said(write, full_size):
     names = {"model.diffusion_model.patchify_proj.weight": np.zeros((4096, 128), np.float16)}
     contents = inspect(write("part.safetensors", names, config=json.dumps(config)))
     assert contents.parts[0].name == "Transformer" and "0 transformer blocks" in contents.parts[0].problem
-    config["transformer"]["rope_type"] = "spiral"
+    config["transformer"]["num_layers"] = "many"
     contents = inspect(write("odd.safetensors", names, config=json.dumps(config)))
-    assert "spiral" in contents.parts[0].problem
+    assert "num_layers is 'many'" in contents.parts[0].problem
 
 
 def test_a_published_name_tells_the_variant(full_size):
