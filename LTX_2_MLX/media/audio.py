@@ -55,8 +55,8 @@ class SourceTracks:
         encoded: dict[int, Any] = {}
         with open_media(self.path) as source:
             for track in (*source.streams.audio, *source.streams.subtitles):
-                if track.codec_context is None:
-                    note(f"Track {track.index} of {self.path.name} is of an unknown kind and is left out.")
+                if track.codec_context is None or (track.type == "audio" and not (track.rate and track.channels)):
+                    note(f"Track {track.index} of {self.path.name} cannot be read and is left out.")
                 elif (added := _copy_track(output, track)) is not None:
                     copied[track.index] = added
                 elif track.type == "audio":

@@ -87,19 +87,19 @@ def _decoded(info: VideoInfo) -> Iterator[av.VideoFrame]:
     with open_media(info.path) as container:
         stream = container.streams[info.stream_index]
         stream.thread_type = "AUTO"
-        begun = False
+        done = 0
         for packet in container.demux(stream):
             try:
                 frames = packet.decode()
             except av.InvalidDataError:
-                if begun:
+                if done:
                     raise
                 continue
             for frame in frames:
                 if frame.is_corrupt:
-                    raise MediaError(f"{info.path} is damaged: a frame near {frame.time:.2f} s cannot be decoded.")
+                    raise MediaError(f"{info.path} is damaged: frame {done} cannot be decoded.")
                 if info.first_pts is None or frame.pts is None or frame.pts >= info.first_pts:
-                    begun = True
+                    done += 1
                     yield frame
 
 
