@@ -127,10 +127,19 @@ def arrays_of(network, config: dict, names: list[str], shapes: dict, seed: int) 
     return arrays
 
 
-def write_weights(path: Path, *, seed: int = 1, audio: bool = True, metadata: dict | None = None, **sections) -> Path:
+def write_weights(
+    path: Path,
+    *,
+    seed: int = 1,
+    audio: bool = True,
+    text_states: int = STATES,
+    metadata: dict | None = None,
+    **sections,
+) -> Path:
     """A checkpoint with transformer, text features and video autoencoder, as ``ltx-2-19b-*.safetensors`` has them.
 
-    ``audio=False`` leaves out everything of the audio stream, as a network for video alone has it.
+    ``audio=False`` leaves out everything of the audio stream, as a network for video alone has it; ``text_states``
+    is the number of the text encoder's states.
     """
     config = {"transformer": transformer_section(), "vae": vae_section()} | sections
     section = config["transformer"]
@@ -142,7 +151,7 @@ def write_weights(path: Path, *, seed: int = 1, audio: bool = True, metadata: di
         f"{PREFIX}audio_patchify_proj.weight": (audio, section["audio_in_channels"]),
         f"{PREFIX}video_embeddings_connector.learnable_registers": registers,
         f"{PREFIX}audio_embeddings_connector.learnable_registers": registers,
-        "text_embedding_projection.aggregate_embed.weight": (TEXT_WIDTH, TEXT_WIDTH * STATES),
+        "text_embedding_projection.aggregate_embed.weight": (registers[1], TEXT_WIDTH * text_states),
     }
     names = [n for n in published_names("ltx-2-19b-dev.safetensors.transformer") if _within(n, section)]
     names = [n for n in names if audio or not re.search("audio|av_ca|a2v", n)]
@@ -154,6 +163,17 @@ def write_weights(path: Path, *, seed: int = 1, audio: bool = True, metadata: di
         arrays |= arrays_of(network, config, vae_names, shapes, seed)
     texts = {"config": json.dumps(config)} | (metadata or {})
     save_file(arrays, str(path), metadata=texts)
+    return path
+
+
+def write_vae(path: Path, *, seed: int = 1, **changes) -> Path:
+    """The video autoencoder alone, as the split ``*_vae.safetensors`` files have it; ``changes`` of its section."""
+    config = {"vae": vae_section(**changes)}
+    names = published_names("ltx-2-19b-dev.safetensors.vae")
+    arrays = {}
+    for network in (VideoEncoder, VideoDecoder):
+        arrays |= arrays_of(network, config, names, {}, seed)
+    save_file(arrays, str(path), metadata={"config": json.dumps(config)})
     return path
 
 

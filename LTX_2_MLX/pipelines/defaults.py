@@ -93,9 +93,9 @@ def _own_defaults(text: str) -> dict:
     readers = dict.fromkeys(("height", "width", "num_frames", "steps", "steps_stage1", "steps_stage2"), int)
     readers |= {"frame_rate": lambda rate: Fraction(str(rate)), "cfg": float, "negative_prompt": str, "notice": str}
     try:
-        given = json.loads(text)
+        given = dict(json.loads(text).items())
         found = {name: read(given[name]) for name, read in readers.items() if name in given}
-    except (ValueError, TypeError, ZeroDivisionError, RecursionError) as error:
+    except (AttributeError, ValueError, TypeError, ZeroDivisionError, RecursionError) as error:
         raise CheckpointError(f"The checkpoint's own defaults cannot be read: {text:.60} ({error}).") from error
     if any(value <= 0 for value in found.values() if not isinstance(value, str)):
         raise CheckpointError(f"The checkpoint's own defaults cannot be right: {text:.60}.")

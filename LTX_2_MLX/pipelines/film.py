@@ -3,11 +3,12 @@
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
+from math import prod
 from pathlib import Path
 
 import mlx.core as mx
 
-from LTX_2_MLX.checkpoints.gemma import GemmaConfig
+from LTX_2_MLX.checkpoints.gemma import Gemma, GemmaConfig
 from LTX_2_MLX.checkpoints.load import recognise
 from LTX_2_MLX.checkpoints.lora import Lora
 from LTX_2_MLX.checkpoints.reader import Checkpoint
@@ -38,6 +39,8 @@ from LTX_2_MLX.pipelines.stages import (
 )
 from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.shapes import Compression, LatentShape, VideoShape
+
+_FLOATS = ("F16", "BF16", "F32")
 
 
 @dataclass(frozen=True)
@@ -241,7 +244,7 @@ def planned_text(film: Film, models: Models) -> list[PlannedStage]:
                 f"{encoder.path} is not the text encoder that {weights.path} was made for: the number of its "
                 f"features is another. Give --gemma the one that belongs to it."
             )
-        size = sum(info.num_bytes for info in encoder.header.tensors.values())
+        size = _text_encoder_bytes(encoder, models.text_dtype)
         stages.append(PlannedStage("text_encoder", prompts, models.text_encoder, size))
         stages.append(planned("text_features", prompts, weights, [TextFeatures], dtype=models.text_dtype))
     if film.image is not None:
@@ -262,6 +265,12 @@ def text_encoder_fits(encoder: Checkpoint, weights: Checkpoint) -> bool:
         raise CheckpointError(f"{encoder.path} is no Gemma 3. Give --gemma the folder of the text encoder.")
     features = config.hidden_size * (config.num_hidden_layers + 1)
     return features == recognise(TextFeatures, weights)[1].states_width
+
+
+def _text_encoder_bytes(encoder: Checkpoint, dtype: mx.Dtype) -> int:
+    """Weights of the language model; the vision tower in its files is not loaded, packed integers stay as they are."""
+    mine = (info for name, info in encoder.header.tensors.items() if Gemma.parameter_name(name) is not None)
+    return sum(prod(info.shape) * dtype.size if info.dtype in _FLOATS else info.num_bytes for info in mine)
 
 
 def planned_denoising(name: str, shape: VideoShape, steps: int, calls: int, models: Models, loras) -> PlannedStage:

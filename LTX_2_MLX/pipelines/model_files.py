@@ -59,6 +59,8 @@ def find_models(options: FileOptions, note: Callable[[str], None]) -> Models:
     model = locate(options.weights, "model", variant=options.variant)
     if model.is_demo and options.weights == AUTO:
         note(DEMO_NOTE)
+        # The demo has both, and its dev checkpoint shows what guidance does.
+        model = locate(AUTO, "model", variant=options.variant or "dev")
     weights = Checkpoint(model.path)
     recognise(Transformer, weights)
     distilled = _variant(model, options.variant) == "distilled"

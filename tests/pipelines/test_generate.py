@@ -1,0 +1,161 @@
+"""The public call: options to requests, files to models, and what is said on the way."""
+
+from fractions import Fraction
+
+import pytest
+import tiny_checkpoints
+
+import LTX_2_MLX
+from LTX_2_MLX.errors import CheckpointError, RequestError
+from LTX_2_MLX.pipelines import one_stage, two_stage
+from LTX_2_MLX.pipelines.generate import Options, generate, plan, request_for
+from LTX_2_MLX.runtime.progress import SilentProgress
+
+
+class Listening(SilentProgress):
+    """Keeps every note and stage."""
+
+    def __init__(self):
+        self.notes, self.stages, self.steps = [], [], {}
+
+    def begin(self, stage):
+        self.stages.append(stage)
+
+    def advance(self, stage, done, total):
+        self.steps[stage] = (done, total)
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+@pytest.fixture
+def own(files):
+    """Options that name the small files."""
+    return {
+        "weights": str(files.weights),
+        "spatial_upscaler_weights": str(files.spatial),
+        "temporal_weights": str(files.temporal),
+        "distilled_lora": str(files.lora),
+        "gemma": str(files.gemma),
+        "precision": "fp32",
+    }
+
+
+def request(own, **options):
+    return request_for(Options("A blue ball", **own | options))
+
+
+def test_public_call_gives_a_film_and_prints_nothing(own, capfd):
+    heard = Listening()
+    film = LTX_2_MLX.generate("A blue ball", progress=heard, height=64, width=64, frames=9, steps_stage1=2, **own)
+    assert (film.height, film.width, film.num_frames, film.frame_rate) == (128, 128, 9, 24)
+    assert film.array().shape == (9, 128, 128, 3)
+    assert capfd.readouterr() == ("", "")
+    assert heard.stages == ["text_encoder", "text_features", "stage_1", "latent_upscaler", "stage_2", "decode"]
+    assert heard.steps == {"stage_1": (2, 2), "stage_2": (3, 3), "decode": (9, 9)}
+
+
+def test_film_carries_the_options_it_was_made_with(own):
+    film = generate("A blue ball", pipeline="one-stage", height=64, width=64, frames=9, steps=1, seed=7, **own)
+    assert '"seed": 7' in film.metadata["comment"] and "A blue ball" in film.metadata["comment"]
+    film.close()
+
+
+def test_request_is_checked_whole_before_anything_loads(own):
+    heard = Listening()
+    with pytest.raises(RequestError, match="Use 9"):
+        generate("A blue ball", progress=heard, height=64, width=64, frames=10, **own)
+    assert heard.stages == []
+
+
+def test_stage_1_has_the_size_given_and_the_film_twice_that(own):
+    made = request(own, height=480, width=704)
+    assert (made.height, made.width) == (480, 704)
+    assert (made.output_shape.height, made.output_shape.width) == (960, 1408)
+    assert plan(made).sizes[0] == "Stage 1: 480×704"
+
+
+def test_output_size_is_halved_for_stage_1(own):
+    made = request(own, output_height=512, output_width=768)
+    assert (made.height, made.width) == (256, 384)
+    assert request(own, pipeline="one-stage", output_height=96, output_width=64).height == 96
+
+
+def test_output_size_follows_the_upscalers_own_scale(own, files):
+    path = tiny_checkpoints.write_upscaler(files.folder / "x15.safetensors", spatial_scale=1.5)
+    own = own | {"spatial_upscaler_weights": str(path)}
+    made = request(own, output_height=192, output_width=288)
+    assert (made.height, made.width) == (128, 192)
+    assert request(own, height=480, width=704).output_shape.height == 736
+    with pytest.raises(RequestError, match="multiple of 96"):
+        request(own, output_height=128)
+
+
+@pytest.mark.parametrize(("seconds", "fps", "frames"), [(4, 24, 97), (4.05, 24, 105), (0.01, 24, 1), (1, 16, 17)])
+def test_duration_is_rounded_up_to_a_legal_length(own, seconds, fps, frames):
+    assert request(own, duration=seconds, fps=fps).film.num_frames == frames
+
+
+@pytest.mark.parametrize(("given", "rate"), [(24, 24), ("24000/1001", Fraction(24000, 1001)), (12.5, Fraction(25, 2))])
+def test_frame_rate_is_exact(own, given, rate):
+    assert request(own, fps=given).film.frame_rate == rate
+
+
+def test_sizes_that_are_not_given_come_from_the_model(own, files):
+    metadata = {"defaults": '{"height": 64, "width": 96, "num_frames": 17, "frame_rate": 12, "notice": "Small model."}'}
+    path = tiny_checkpoints.write_weights(files.folder / "own.safetensors", metadata=metadata)
+    notes = []
+    made = request_for(Options("A blue ball", **own | {"weights": str(path)}), notes.append)
+    assert (made.height, made.width, made.film.num_frames, made.film.frame_rate) == (64, 96, 17, 12)
+    assert notes == ["Small model."]
+
+
+def test_guidance_is_five_for_dev_and_none_for_distilled(own):
+    assert request(own).film.guidance.guidance_scale == 5.0
+    assert request(own, model_variant="distilled").film.guidance.guidance_scale == 1.0
+    assert request(own, cfg=3.0).film.guidance.guidance_scale == 3.0
+    assert request(own, cfg=3.0, cfg_stage1=4.0).film.guidance.guidance_scale == 4.0
+
+
+def test_guidance_on_a_distilled_checkpoint_is_allowed_with_a_warning(own):
+    notes = []
+    request_for(Options("A blue ball", cfg=5.0, model_variant="distilled", **own), notes.append)
+    assert len(notes) == 1 and "distilled" in notes[0]
+
+
+def test_distilled_pipeline_makes_a_dev_checkpoint_distilled_by_its_adapter(own):
+    made = request(own, pipeline="distilled")
+    assert isinstance(made, one_stage.Request)
+    assert made.models.distilled and len(made.models.loras) == 1
+    assert len(made.stage([]).sigmas) == 9
+
+
+def test_dev_checkpoint_without_the_adapter_cannot_refine(own, files, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(CheckpointError, match="lora"):
+        request(own | {"distilled_lora": "auto"})
+    made = request(own | {"distilled_lora": "auto"}, model_variant="distilled")
+    assert isinstance(made, two_stage.Request) and made.models.distilled_lora is None
+
+
+def test_text_encoder_of_another_checkpoint_is_refused_before_it_loads(own, files):
+    section = tiny_checkpoints.transformer_section(caption_channels=48, connector_attention_head_dim=16)
+    path = tiny_checkpoints.write_weights(files.folder / "wide.safetensors", text_states=9, transformer=section)
+    with pytest.raises(CheckpointError, match="--gemma"):
+        plan(request(own | {"weights": str(path), "distilled_lora": "auto"}, pipeline="one-stage"))
+
+
+def test_text_encoder_beside_the_checkpoint_is_found(own, files):
+    assert request(own | {"gemma": "auto"}).models.text_encoder == files.gemma
+
+
+def test_upscaler_of_another_latent_is_refused(own, files):
+    path = tiny_checkpoints.write_upscaler(files.folder / "other.safetensors", in_channels=16)
+    with pytest.raises(CheckpointError, match="16 channels"):
+        plan(request(own | {"spatial_upscaler_weights": str(path)}, height=64, width=64))
+
+
+def test_film_too_small_for_the_decoder_is_refused(own):
+    with pytest.raises(RequestError, match="64×64"):
+        plan(request(own, pipeline="one-stage", height=32, width=64))
