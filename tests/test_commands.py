@@ -30,12 +30,13 @@ WORKSHOP = ("bench", "train", "measure")
 
 # Values where a type alone does not say what is allowed.
 VALUES: dict[str, str] = {"fps": "25", "target_fps": "25", "duration": "2.5"}
+ENABLED = ["--enable-frame-interpolation", "--enable-upscaling"]
 # Flags that only mean something beside others, by script and parameter.
 COMPANY: dict[tuple[str, str], list[str]] = {
-    **dict.fromkeys(
-        (("postprocess", name) for name in ("order", "crf", "dry_run", "force")),
-        ["--enable-frame-interpolation", "--enable-upscaling"],
-    ),
+    ("postprocess", "order"): ENABLED,
+    ("postprocess", "crf"): ENABLED,
+    ("postprocess", "dry_run"): ENABLED,
+    ("postprocess", "force"): ENABLED,
     ("generate", "steps"): ["--pipeline", "distilled"],
 }
 

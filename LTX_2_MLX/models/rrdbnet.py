@@ -55,7 +55,7 @@ class RRDBNetConfig:
         """
         tensors = modern_names({_WRAPPERS.sub("", name): info for name, info in header.tensors.items()})
         first, dense = tensors.get("conv_first.weight"), tensors.get("body.0.rdb1.conv1.weight")
-        if first is None or dense is None:
+        if first is None or dense is None or len(first.shape) != 4 or len(dense.shape) != 4:
             return None
         if plus := sorted(name for name in tensors if "conv1x1" in name):
             raise CheckpointError(
@@ -67,12 +67,18 @@ class RRDBNetConfig:
                 f"conv_first.weight takes {first.shape[1]} channels, expected 3, 12 or 48: colour pictures, whole or "
                 f"folded by 2 or 4."
             )
+        doublings = sum(f"conv_up{i}.weight" in tensors for i in (1, 2, 3))
+        if 2**doublings < folded:
+            raise CheckpointError(
+                f"It folds pixels by {folded} and doubles {doublings} times, which makes pictures smaller. "
+                f"Is it another kind of network?"
+            )
         return cls(
             num_features=first.shape[0],
             num_blocks=len({name.split(".")[1] for name in tensors if name.startswith("body.")}),
             growth=dense.shape[0],
             unshuffle=folded,
-            doublings=sum(f"conv_up{i}.weight" in tensors for i in (1, 2, 3)),
+            doublings=doublings,
         )
 
 

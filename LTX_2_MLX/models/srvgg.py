@@ -15,6 +15,7 @@ from LTX_2_MLX.ops.settle import settled
 
 # Training wrappers that some published files keep before every name.
 _WRAPPERS = re.compile(r"^(module|netG)\.")
+_WEIGHT = re.compile(r"body\.(0|[1-9]\d{0,4})\.weight")
 
 
 @dataclass(frozen=True)
@@ -41,13 +42,14 @@ class SRVGGConfig:
         shapes = {_WRAPPERS.sub("", name): info.shape for name, info in header.tensors.items()}
         if "conv_first.weight" in shapes or len(shapes.get("body.0.weight", ())) != 4 or "body.1.weight" not in shapes:
             return None
-        last = max(int(match[1]) for name in shapes if (match := re.fullmatch(r"body\.(\d+)\.weight", name)))
-        channels = shapes[f"body.{last}.weight"][0]
+        numbers = {int(match[1]) for name in shapes if (match := _WEIGHT.fullmatch(name))}
+        last = max(numbers)
+        channels = shapes[f"body.{last}.weight"][0] if shapes[f"body.{last}.weight"] else 0
         scale = isqrt(channels // 3)
-        if last < 2 or last % 2 or 3 * scale * scale != channels:
+        if len(numbers) != last + 1 or last % 2 or scale == 0 or 3 * scale * scale != channels:
             raise CheckpointError(
-                f"The last convolution body.{last}.weight gives {channels} channels, but a compact network ends with "
-                f"3 * scale * scale channels at an even number. Is it another kind of upscaler?"
+                f"It has {len(numbers)} layers body.0 to body.{last}, the last one of {channels} channels. A compact "
+                f"network has an odd number of them and ends with 3 * scale * scale channels. Is it another upscaler?"
             )
         return cls(num_features=shapes["body.0.weight"][0], num_convolutions=(last - 2) // 2, scale=scale)
 
