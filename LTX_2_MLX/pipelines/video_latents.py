@@ -27,7 +27,8 @@ from LTX_2_MLX.shapes import Compression, LatentShape, VideoShape
 
 # Activations may take this share of the budget: the rest is for weights, frames in flight and other stages' results.
 _BUDGET_SHARE = 0.5
-_TILE_FRAMES, _TILE_FRAMES_OVERLAP = 80, 24
+# Shorter spans than the published 80 frames: all the frames of a span stand in memory while its tiles are blended.
+_TILE_FRAMES, _TILE_FRAMES_OVERLAP = 40, 16
 _TILE_OVERLAP = 64
 # Of the frames of one span of time, in float32: those being added up, those of the span before, and one sum.
 _BLEND_COPIES = 3
@@ -128,7 +129,7 @@ def choose_tiling(
 
 
 def square_tiles(side: int, compression: Compression) -> Tiling:
-    """Tiles of ``side`` pixels that share 64, or a quarter of it where that is less; 80 frames that share 24.
+    """Tiles of ``side`` pixels that share 64, or a quarter of it where that is less; 40 frames that share 16.
 
     Raises:
         RequestError: If ``side`` does not fit the compression.

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -28,7 +30,7 @@ def _time(length, size, overlap):
 def test_tiles_cover_the_axis_and_overlap_as_asked(length, size, overlap):
     tiles = split_axis(length, size, overlap)
     assert tiles[0].start == 0 and tiles[-1].stop == length
-    assert all(after.start == before.start + size - overlap for before, after in zip(tiles, tiles[1:], strict=False))
+    assert all(after.start == before.start + size - overlap for before, after in pairwise(tiles))
     assert all(len(tile) == size for tile in tiles[:-1])
 
 
@@ -75,7 +77,7 @@ def test_even_split_differs_by_one_cell_at_most():
     tiles = split_evenly(23, 4, 2)
     assert tiles[0].start == 0 and tiles[-1].stop == 23
     assert [len(tile) for tile in tiles] == [8, 7, 7, 7]
-    assert all(before.stop - after.start == 2 for before, after in zip(tiles, tiles[1:], strict=False))
+    assert all(before.stop - after.start == 2 for before, after in pairwise(tiles))
 
 
 def test_first_cell_is_one_frame_and_every_other_eight():

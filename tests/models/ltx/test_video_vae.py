@@ -122,7 +122,7 @@ def _pieces(x, lengths):
 
 def _frames(encoder, length):
     cell = encoder.compression
-    return mx.random.uniform(-1, 1, (2, length, 2 * cell.height, 3 * cell.width, 3))
+    return mx.random.uniform(-1, 1, (1, length, cell.height, 2 * cell.width, 3))
 
 
 def _close(first, second, tolerance=1e-4):
@@ -131,7 +131,7 @@ def _close(first, second, tolerance=1e-4):
 
 
 @pytest.mark.parametrize("lengths", [(5,), (1, 1, 1, 1, 1), (2, 3)])
-@pytest.mark.parametrize("piece_bytes", [1, 20_000])
+@pytest.mark.parametrize("piece_bytes", [1, 6_000])
 def test_decoding_piece_by_piece_equals_decoding_the_whole(networks, lengths, piece_bytes):
     decoder = networks[1]
     latent = mx.random.normal((1, 5, 2, 3, 8))
@@ -141,14 +141,12 @@ def test_decoding_piece_by_piece_equals_decoding_the_whole(networks, lengths, pi
     assert _close(mx.concatenate(chunks, axis=1), decoder(noisy))
 
 
-@pytest.fixture(scope="module")
-def encoder(networks):
-    if networks[1].config.timestep_conditioning:
-        pytest.skip("the encoder has no timestep")
-    return networks[0]
+@pytest.fixture(scope="module", params=NETWORKS[:2])
+def encoder(request, tmp_path_factory):
+    return load(VideoEncoder, Case.open(GOLDENS / request.param, tmp_path_factory.mktemp("encoder")).checkpoint())
 
 
-@pytest.mark.parametrize("lengths", [(9,), (1,) * 9, (4, 2, 3)])
+@pytest.mark.parametrize("lengths", [(1,) * 9, (4, 2, 3)])
 @pytest.mark.parametrize("piece_bytes", [1, 30_000])
 def test_encoding_piece_by_piece_equals_encoding_the_whole(encoder, lengths, piece_bytes):
     frames = _frames(encoder, 9)
@@ -187,13 +185,18 @@ def test_sizes_that_do_not_fit_are_refused(networks):
             decoder.decode(mx.zeros((1, 1, 1, 4, 8)))
 
 
-def test_one_tile_equals_no_tiles(encoder, networks):
-    decoder, tiling = networks[1], Tiling(TileSize(8, 2), TileSize(4, 1), None)
-    latent = mx.random.normal((1, 3, 2, 4, 8))
-    plan = decode_plan(LatentShape(3, 2, 4), tiling, decoder.compression)
+ONE_TILE = Tiling(TileSize(8, 2), TileSize(4, 1), None)
+
+
+def test_decoding_in_one_tile_equals_decoding_the_whole(networks):
+    decoder, latent = networks[1], mx.random.normal((1, 3, 2, 4, 8))
+    plan = decode_plan(LatentShape(3, 2, 4), ONE_TILE, decoder.compression)
     assert _close(mx.concatenate(list(decode_tiled(decoder, latent, plan)), axis=1), decoder.decode(latent))
+
+
+def test_encoding_in_one_tile_equals_encoding_the_whole(encoder):
     frames = _frames(encoder, 9)
-    plan = encode_plan(VideoShape(*frames.shape[1:4]).latent(encoder.compression), tiling, encoder.compression)
+    plan = encode_plan(VideoShape(*frames.shape[1:4]).latent(encoder.compression), ONE_TILE, encoder.compression)
     pieces = list(encode_tiled(encoder, _pieces(frames, (3, 2, 4)), plan))
     assert _close(mx.concatenate(pieces, axis=1), encoder.encode(frames))
 
@@ -207,21 +210,20 @@ def test_network_computes_in_the_precision_of_its_weights(tmp_path):
     assert _close(frames.astype(mx.float32), whole.decode(latent), 0.05)
 
 
-def test_memory_of_a_run_does_not_grow_with_the_clip(networks):
+def test_what_a_run_holds_does_not_grow_with_the_clip(networks):
     decoder = networks[1]
-    compression, peaks = decoder.compression, []
-    for length in (6, 12, 24):
+    most = []
+    for length in (5, 10, 20):
         latents = [mx.random.normal((1, 1, 2, 2, 8)) for _ in range(length)]
         mx.eval(latents)
-        mx.clear_cache()
-        before = mx.get_active_memory()
-        mx.reset_peak_memory()
-        frames = 0
+        before, held, frames = mx.get_active_memory(), [], 0
         for chunk in decoder.stream(iter(latents), piece_bytes=20_000):
             frames += chunk.shape[1]
             del chunk
-        assert frames == compression.time * (length - 1) + 1
-        peaks.append(mx.get_peak_memory() - before)
-    # On the CPU, how far work is ahead of its memory being freed varies a little.
-    assert peaks[2] < 1.25 * peaks[1]
-    assert peaks[-1] < 2 * run_bytes(decoder.levels(1), (1, 1, 2, 2, 8), 4, 20_000)
+            # Work is freed when its thread is through with it.
+            mx.synchronize()
+            held.append(mx.get_active_memory() - before)
+        assert frames == decoder.compression.time * (length - 1) + 1
+        most.append(max(held))
+    assert most[2] <= 1.05 * most[1]
+    assert most[2] < run_bytes(decoder.levels(1), (1, 1, 2, 2, 8), 4, 20_000)
