@@ -54,6 +54,13 @@ Crf = Annotated[float, typer.Option("--crf", help="Quality of the written film: 
 Fp16 = Annotated[bool, typer.Option("--fp16", help="Compute in float16.")]
 Bf16 = Annotated[bool, typer.Option("--bf16", help="Compute in bfloat16.")]
 Fp32 = Annotated[bool, typer.Option("--fp32", help="Compute in float32.")]
+Quantize = Annotated[
+    int | None,
+    typer.Option("--quantize", "-q", help="Bits of the large layers while they load: 8 or 4.", show_default=False),
+]
+LowRam = Annotated[
+    bool, typer.Option("--low-ram", help="Read transformer and text encoder block by block from disk, in every step.")
+]
 _WHERE = "path, catalogue name, repository id or repository:file"
 Weights = Annotated[str, typer.Option("--weights", help=f"LTX-2 checkpoint: {_WHERE}.")]
 TemporalWeights = Annotated[str, typer.Option("--temporal-weights", help=f"Temporal upscaler: {_WHERE}.")]
@@ -151,6 +158,10 @@ OutputPictures = Annotated[
 ]
 Scale = Annotated[float, typer.Option("--scale", help="Factor of the sides, above 0 up to 16.", min=0, max=16)]
 UpscalerModel = Annotated[str, typer.Option("--model-path", help=f"Real-ESRGAN: {_WHERE}.")]
+TileSize = Annotated[
+    int | None,
+    typer.Option("--tile-size", help="Side of the autoencoder's tiles in pixels; whole frames where they fit."),
+]
 UpscalerTileSize = Annotated[
     int | None, typer.Option("--tile-size", help="Side of the tiles in input pixels; 0 is none (by memory).", min=0)
 ]
@@ -364,4 +375,4 @@ def report_lines(reports: list[StageReport], seconds: float) -> list[str]:
 
 
 def _gib(count: int) -> str:
-    return f"{count / 2**30:.2f} GiB"
+    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"

@@ -50,7 +50,7 @@ class NotesOnly(SilentProgress):
 
     def note(self, text: str) -> None:
         """Print the line."""
-        self._console.print(text, highlight=False, markup=False)
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 class TerminalProgress(NotesOnly):
