@@ -1,7 +1,6 @@
 """Double a video's frame rate in latent space, with LTX-2's video autoencoder and temporal upscaler."""
 
 from dataclasses import asdict
-from typing import Annotated
 
 import typer
 
@@ -11,11 +10,6 @@ from LTX_2_MLX.media.encoder import CRF
 from LTX_2_MLX.media.record import run_record
 from LTX_2_MLX.pipelines.upscale_temporal import Request, plan, upscale_temporal
 
-TileSize = Annotated[
-    int | None,
-    typer.Option("--tile-size", help="Side of the autoencoder's tiles in pixels; whole frames where they fit."),
-]
-
 
 def main(
     video: cli.InputVideo,
@@ -23,7 +17,7 @@ def main(
     weights: cli.Weights,
     temporal_weights: cli.TemporalWeights,
     fp16: cli.Fp16 = False,
-    tile_size: TileSize = None,
+    tile_size: cli.TileSize = None,
     seed: cli.Seed = 0,
     crf: cli.Crf = CRF,
     dry_run: cli.DryRun = False,

@@ -24,7 +24,7 @@ from LTX_2_MLX.checkpoints.quantize import (
 )
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.streaming import LIVE_BLOCKS, BlockStream
-from LTX_2_MLX.errors import CheckpointError
+from LTX_2_MLX.errors import CheckpointError, RequestError
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -104,6 +104,23 @@ def weights_bytes(
         number = _block_of(type(model), name)
         blocks[number] = blocks.get(number, 0) + size
     return blocks.pop(None, 0) + min(LIVE_BLOCKS, len(blocks)) * max(blocks.values())
+
+
+def quantization_for(network: type[nn.Module], checkpoint: Checkpoint, bits: int) -> Quantization | None:
+    """``bits`` in the widest groups that fit the network's layers; None where none fit or they hold few bits already.
+
+    Raises:
+        CheckpointError: If the file holds no such network.
+        RequestError: If the bits are not 8 or 4.
+    """
+    model = network(recognise(network, checkpoint)[1])
+    for quantization in (Quantization(bits, 64), Quantization(bits, 32)):
+        try:
+            layers_to_quantize(model, quantization)
+        except RequestError:
+            continue
+        return None if is_quantized(checkpoint) else quantization
+    return None
 
 
 def _checked(networks, checkpoint, dtype, loras) -> tuple[nn.Module, dict[str, mx.array], LoraMerge]:

@@ -1,16 +1,18 @@
 """What every road to a film shares: the request's common part, its text and picture before, its frames after."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
-from math import prod
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 
 from LTX_2_MLX.checkpoints.gemma import Gemma, GemmaConfig
-from LTX_2_MLX.checkpoints.load import recognise
+from LTX_2_MLX.checkpoints.load import load, quantization_for, recognise
 from LTX_2_MLX.checkpoints.lora import Lora
+from LTX_2_MLX.checkpoints.quantize import Quantization
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.diffusion.guidance import Guidance
 from LTX_2_MLX.diffusion.noise import key_for
@@ -37,10 +39,9 @@ from LTX_2_MLX.pipelines.stages import (
     encode_text,
     upscale_latent,
 )
+from LTX_2_MLX.pipelines.video_latents import square_tiles
 from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.shapes import Compression, LatentShape, VideoShape
-
-_FLOATS = ("F16", "BF16", "F32")
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ class Models:
         distilled_lora: Adapter that makes a dev checkpoint a distilled one, for stage 2.
         spatial_upscaler: For two stages.
         temporal_upscaler: For twice the frame rate.
+        quantize: Bits that the large layers of transformer and text encoder are brought to while they load.
+        low_ram: Leave the blocks of both on disk and read each ahead of its use.
     """
 
     weights: Checkpoint
@@ -66,6 +69,8 @@ class Models:
     distilled_lora: Lora | None = None
     spatial_upscaler: Checkpoint | None = None
     temporal_upscaler: Checkpoint | None = None
+    quantize: int | None = None
+    low_ram: bool = False
 
     def as_distilled(self) -> "Models":
         """The same files with the checkpoint made a distilled one, by its adapter where it is a dev one."""
@@ -87,6 +92,26 @@ class Models:
         """How the first stage is sampled: newer distilled checkpoints add noise in every step."""
         return self.defaults.distilled_sampler if self.distilled and guidance == Guidance() else "euler"
 
+    def load_transformer(self, loras: Sequence[Lora], note: Callable[[str], None]) -> Transformer:
+        """The transformer with adapters, in memory or on disk as the run has it."""
+        return load(Transformer, self.weights, **self.transformer_options, loras=loras, note=note)
+
+    @cached_property
+    def transformer_options(self) -> dict[str, Any]:
+        """How the transformer is held: options of ``load`` and ``weights_bytes``."""
+        few_bits = None
+        if self.quantize is not None:
+            few_bits = quantization_for(Transformer, self.weights, self.quantize) or Quantization(self.quantize)
+        return {"dtype": self.dtype, "quantize": few_bits, "stream_blocks": self.low_ram}
+
+    @cached_property
+    def text_encoder_options(self) -> dict[str, Any]:
+        """The same for the text encoder, which keeps its precision where its layers are too narrow for groups."""
+        few_bits = None
+        if self.quantize is not None:
+            few_bits = quantization_for(Gemma, Checkpoint(self.text_encoder), self.quantize)
+        return {"dtype": self.text_dtype, "quantize": few_bits, "stream_blocks": self.low_ram}
+
     @property
     def text_dtype(self) -> mx.Dtype:
         """What the text side computes in. Gemma's states exceed float16's range."""
@@ -107,6 +132,7 @@ class Film:
         image: A picture for the first frame.
         image_strength: How firmly that frame is held, 0 to 1.
         temporal_upscale: Double the frame rate in latent space before decoding.
+        tile_size: Side of the decoder's tiles in pixels; None: whole frames wherever memory allows.
         embeddings: A file with the prompt's contexts, instead of the text encoder.
         save_embeddings: Where to write the contexts.
     """
@@ -120,6 +146,7 @@ class Film:
     image: Path | None = None
     image_strength: float = 1.0
     temporal_upscale: bool = False
+    tile_size: int | None = None
     embeddings: Path | None = None
     save_embeddings: Path | None = None
 
@@ -152,7 +179,9 @@ def contexts_of(film: Film, models: Models, runner: StageRunner) -> Contexts:
     if film.embeddings is not None:
         return saved_contexts(film, models)
     prompts = [film.prompt, film.negative_prompt] if film.guidance.uses_negative else [film.prompt]
-    contexts = Contexts(*encode_text(runner, models.text_encoder, models.weights, prompts, models.text_dtype))
+    contexts = Contexts(
+        *encode_text(runner, models.text_encoder, models.weights, prompts, **models.text_encoder_options)
+    )
     if film.save_embeddings is not None:
         save_contexts(
             film.save_embeddings,
@@ -206,6 +235,7 @@ def finished(film: Film, models: Models, runner: StageRunner, latent: mx.array) 
             num_frames=size.num_frames,
             key=key_for(film.seed, "decode"),
             dtype=models.dtype,
+            tile_size=film.tile_size,
         ),
         height=size.height,
         width=size.width,
@@ -244,8 +274,7 @@ def planned_text(film: Film, models: Models) -> list[PlannedStage]:
                 f"{encoder.path} is not the text encoder that {weights.path} was made for: the number of its "
                 f"features is another. Give --gemma the one that belongs to it."
             )
-        size = _text_encoder_bytes(encoder, models.text_dtype)
-        stages.append(PlannedStage("text_encoder", prompts, models.text_encoder, size))
+        stages.append(planned("text_encoder", prompts, encoder, [Gemma], **models.text_encoder_options))
         stages.append(planned("text_features", prompts, weights, [TextFeatures], dtype=models.text_dtype))
     if film.image is not None:
         # Found now rather than after the text encoder's turn, if it cannot be read.
@@ -267,16 +296,10 @@ def text_encoder_fits(encoder: Checkpoint, weights: Checkpoint) -> bool:
     return features == recognise(TextFeatures, weights)[1].states_width
 
 
-def _text_encoder_bytes(encoder: Checkpoint, dtype: mx.Dtype) -> int:
-    """Weights of the language model; the vision tower in its files is not loaded, packed integers stay as they are."""
-    mine = (info for name, info in encoder.header.tensors.items() if Gemma.parameter_name(name) is not None)
-    return sum(prod(info.shape) * dtype.size if info.dtype in _FLOATS else info.num_bytes for info in mine)
-
-
 def planned_denoising(name: str, shape: VideoShape, steps: int, calls: int, models: Models, loras) -> PlannedStage:
     """One denoising stage."""
     work = f"{shape.height}×{shape.width}, {steps} steps" + (f" of {calls} passes" if calls > 1 else "")
-    return planned(name, work, models.weights, [Transformer], dtype=models.dtype, loras=loras)
+    return planned(name, work, models.weights, [Transformer], loras=loras, **models.transformer_options)
 
 
 def planned_frames(film: Film, models: Models, shape: VideoShape) -> tuple[list[str], list[PlannedStage]]:
@@ -288,6 +311,8 @@ def planned_frames(film: Film, models: Models, shape: VideoShape) -> tuple[list[
         work = f"{shape.num_frames} to {num_frames} frames"
         stages.append(planned_upscaler("temporal_upscaler", work, models.temporal_upscaler, models))
     _check_smallest(models, shape)
+    if film.tile_size is not None:
+        square_tiles(film.tile_size, models.compression)
     work = f"{shape.height}×{shape.width}, {num_frames} frames"
     stages.append(planned("decode", work, models.weights, [VideoDecoder], dtype=models.dtype))
     seconds = float(num_frames / frame_rate)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
@@ -66,7 +66,10 @@ class Options:
         weights, spatial_upscaler_weights, temporal_weights, distilled_lora, gemma: Files: a path, a catalogue name,
             a repository or ``repository:file``; ``auto`` finds what is on this machine.
         precision: ``fp16``, ``bf16`` or ``fp32``; bfloat16 on a GPU and float32 on a CPU unless given.
+        quantize: 8 or 4: bits of the transformer's and the text encoder's large layers; None keeps the precision.
+        low_ram: Read the blocks of both from disk while they run, instead of holding them.
         temporal_upscale: Double the frame rate in latent space before decoding.
+        tile_size: Side of the decoder's tiles in pixels; whole frames wherever memory allows unless given.
         seed: The same seed gives the same film.
         embeddings: A file with the prompt's embeddings, instead of the text encoder.
         save_embeddings: Where to write them.
@@ -99,7 +102,10 @@ class Options:
     distilled_lora: str = "auto"
     gemma: str = "auto"
     precision: Precision | None = None
+    quantize: int | None = None
+    low_ram: bool = False
     temporal_upscale: bool = False
+    tile_size: int | None = None
     seed: int = 0
     embeddings: str | Path | None = None
     save_embeddings: str | Path | None = None
@@ -173,7 +179,7 @@ def request_for(options: Options, note: Callable[[str], None] = lambda text: Non
         RequestError: If they cannot be carried out as given.
         CheckpointError: If a file is missing, or is not what its flag says.
     """
-    models = find_models(_file_options(options), note)
+    models = replace(find_models(_file_options(options), note), quantize=options.quantize, low_ram=options.low_ram)
     if options.pipeline == "distilled":
         models = models.as_distilled()
     if models.defaults.notice:
@@ -188,6 +194,7 @@ def request_for(options: Options, note: Callable[[str], None] = lambda text: Non
         image=_path(options.image),
         image_strength=options.image_strength,
         temporal_upscale=options.temporal_upscale,
+        tile_size=options.tile_size,
         embeddings=_path(options.embeddings),
         save_embeddings=_path(options.save_embeddings),
     )

@@ -2,11 +2,9 @@
 
 from dataclasses import dataclass
 
-from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.diffusion.guidance import passes
 from LTX_2_MLX.diffusion.noise import seeded_noise
 from LTX_2_MLX.media.frames import FrameStream
-from LTX_2_MLX.models.ltx.transformer import Transformer
 from LTX_2_MLX.pipelines.defaults import stage_sigmas
 from LTX_2_MLX.pipelines.film import (
     Film,
@@ -82,7 +80,7 @@ def one_stage(request: Request, runner: StageRunner) -> FrameStream:
     (images,) = images_of(film, models, runner, [request.shape])
     latents = denoise(
         runner,
-        lambda: load(Transformer, models.weights, dtype=models.dtype, loras=models.loras, note=runner.progress.note),
+        lambda: models.load_transformer(models.loras, runner.progress.note),
         request.stage(images),
         contexts,
         seeded_noise(film.seed),

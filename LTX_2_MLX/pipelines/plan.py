@@ -9,6 +9,7 @@ import mlx.nn as nn
 
 from LTX_2_MLX.checkpoints.load import weights_bytes
 from LTX_2_MLX.checkpoints.lora import Lora
+from LTX_2_MLX.checkpoints.quantize import Quantization
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 
 
@@ -65,13 +66,16 @@ def planned(
     *,
     dtype: mx.Dtype,
     loras: Sequence[Lora] = (),
+    quantize: Quantization | None = None,
+    stream_blocks: bool = False,
 ) -> PlannedStage:
     """One stage, its files checked as loading will check them.
 
     Raises:
         CheckpointError: If the file is of another network, or does not fit it.
     """
-    count = sum(weights_bytes(network, checkpoint, dtype=dtype, loras=loras) for network in networks)
+    held = {"dtype": dtype, "loras": loras, "quantize": quantize, "stream_blocks": stream_blocks}
+    count = sum(weights_bytes(network, checkpoint, **held) for network in networks)
     return PlannedStage(name=name, work=work, file=checkpoint.path, weights_bytes=count)
 
 

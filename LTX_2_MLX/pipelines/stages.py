@@ -9,8 +9,9 @@ from typing import Literal
 import mlx.core as mx
 import numpy as np
 
-from LTX_2_MLX.checkpoints.gemma import encode_prompts, load_gemma
+from LTX_2_MLX.checkpoints.gemma import TextEncoder, encode_prompts, load_gemma
 from LTX_2_MLX.checkpoints.load import load
+from LTX_2_MLX.checkpoints.quantize import Quantization
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.diffusion import sampler
 from LTX_2_MLX.diffusion.conditioning import append_keyframe, fix_latent_frames, regenerate_region
@@ -83,13 +84,25 @@ class Denoising:
 
 
 def encode_text(
-    runner: StageRunner, text_encoder: Path, weights: Checkpoint, prompts: Sequence[str], dtype: mx.Dtype
+    runner: StageRunner,
+    text_encoder: Path,
+    weights: Checkpoint,
+    prompts: Sequence[str],
+    dtype: mx.Dtype,
+    *,
+    quantize: Quantization | None = None,
+    stream_blocks: bool = False,
 ) -> list[Streams[mx.array]]:
-    """Each prompt's contexts, ``(1, L, D)`` for video and audio."""
+    """Each prompt's contexts, ``(1, L, D)`` for video and audio.
+
+    ``quantize`` and ``stream_blocks`` are those of ``load``, for the text encoder.
+    """
+
+    def encoder() -> TextEncoder:
+        return load_gemma(text_encoder, dtype=dtype, quantize=quantize, stream_blocks=stream_blocks)
+
     # The text encoder is gone before the connectors come.
-    states, mask = runner.run(
-        "text_encoder", lambda: load_gemma(text_encoder, dtype=dtype), lambda encoder: encode_prompts(encoder, prompts)
-    )
+    states, mask = runner.run("text_encoder", encoder, lambda encoder: encode_prompts(encoder, prompts))
     video, audio = runner.run(
         "text_features", lambda: load(TextFeatures, weights, dtype=dtype), lambda network: network(states, mask)
     )

@@ -6,7 +6,6 @@ from functools import partial
 
 import mlx.core as mx
 
-from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.lora import Lora
 from LTX_2_MLX.diffusion import sampler
 from LTX_2_MLX.diffusion.guidance import passes
@@ -140,7 +139,7 @@ def two_stage(request: Request, runner: StageRunner) -> FrameStream:
     first, second = request.stages(images_of(film, models, runner, [request.shape, request.output_shape]))
 
     def transformer(loras: tuple[Lora, ...]) -> Callable[[], Transformer]:
-        return lambda: load(Transformer, models.weights, dtype=models.dtype, loras=loras, note=runner.progress.note)
+        return lambda: models.load_transformer(loras, runner.progress.note)
 
     latents = denoise_in_two_stages(
         runner,

@@ -159,3 +159,11 @@ def test_upscaler_of_another_latent_is_refused(own, files):
 def test_film_too_small_for_the_decoder_is_refused(own):
     with pytest.raises(RequestError, match="64×64"):
         plan(request(own, pipeline="one-stage", height=32, width=64))
+
+
+def test_tiles_reach_the_decoder_and_bad_ones_are_refused_early(own):
+    size = {"pipeline": "one-stage", "height": 128, "width": 128, "frames": 9, "steps": 1, "cfg": 1.0}
+    whole, tiled = (generate("A blue ball", tile_size=tile, **size, **own).array() for tile in (None, 64))
+    assert tiled.shape == whole.shape and (tiled != whole).any()
+    with pytest.raises(RequestError, match="multiples of 32"):
+        plan(request(own, tile_size=50, pipeline="one-stage"))
