@@ -245,7 +245,7 @@ def test_four_thousand_tensors_load_in_seconds_and_are_held_once(write):
     seconds = time.perf_counter() - start
     held = sum(value.nbytes for _, value in tree_flatten(model.parameters()))
     assert len(tree_flatten(model.parameters())) == 4032 and held > 1 << 24
-    assert seconds < 20
+    assert seconds < 60
     assert mx.get_peak_memory() - before < 1.1 * held
 
 

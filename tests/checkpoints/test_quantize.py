@@ -13,7 +13,7 @@ from LTX_2_MLX.checkpoints.load import load, weights_bytes
 from LTX_2_MLX.checkpoints.lora import Lora
 from LTX_2_MLX.checkpoints.quantize import Quantization
 from LTX_2_MLX.checkpoints.reader import Checkpoint
-from LTX_2_MLX.errors import CheckpointError, OutputError, RequestError
+from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.models.ltx.text_features import TextFeatures
 from LTX_2_MLX.models.ltx.transformer import Transformer
 
@@ -177,7 +177,7 @@ def test_output_folder_is_for_gemma_alone(weights, tmp_path):
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / "model.safetensors").write_bytes(weights.path.read_bytes())
-    with pytest.raises(OutputError, match="no Gemma folder"):
+    with pytest.raises(CheckpointError, match="no Gemma folder"):
         convert(folder, tmp_path / "other", quantize=EIGHT)
 
 
