@@ -83,7 +83,8 @@ def locate(given: str | Path, role: Role, *, variant: Variant | None = None, bes
 def find(entry: Entry) -> Path | None:
     """Where a published file or folder is on this machine; None when it is not, or not whole."""
     for root in weights_folders():
-        for folder in (root / entry.folder, root / entry.name, root, *_subfolders(root)):
+        elsewhere = () if entry.family == "demo" else (root / entry.name, root, *_subfolders(root))
+        for folder in (root / entry.folder, *elsewhere):
             if (found := _in_folder(entry, folder, alone=folder != root)) is not None:
                 return found
     return _in_cache(entry)
@@ -103,8 +104,9 @@ def _in_folder(entry: Entry, folder: Path, alone: bool = True) -> Path | None:
 
 
 def _own_folder(entry: Entry, folder: Path) -> bool:
-    """Several Gemma folders hold the same names, so the folder's own name counts."""
-    return folder.name in (Path(entry.folder).name, entry.name, (entry.repository or "").rsplit("/", 1)[-1])
+    """Several Gemma folders hold the same names, so the folder's own name counts; plain ``gemma`` is any of them."""
+    place = Path(entry.folder)
+    return folder.name in (place.name, place.parts[0], entry.name, (entry.repository or "").rsplit("/", 1)[-1])
 
 
 def _names(entry: Entry) -> list[str]:

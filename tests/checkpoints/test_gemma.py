@@ -217,9 +217,10 @@ def test_config_values_that_change_the_mathematics_are_refused(change, says):
 @pytest.mark.parametrize(
     "text",
     [
-        [], 3, "text", {"rope_scaling": "linear"}, {"rope_scaling": [8]}, {"rope_parameters": {"full_attention": 3}},
+        [], 3, "text", {"rope_scaling": "linear"}, {"rope_scaling": [8]},
+        {"rope_parameters": {"full_attention": 3}}, {"layer_types": 3}, {"layer_types": "full"},
         {"rope_scaling": {"rope_type": "linear", "factor": "8"}}, {"rope_scaling": {"rope_type": []}},
-        {"rope_scaling": {"rope_type": "linear", "factor": 0}}, {"layer_types": 3}, {"layer_types": "full"}, {"num_hidden_layers": 10**9},
+        {"rope_scaling": {"rope_type": "linear", "factor": 0}}, {"num_hidden_layers": 10**9},
         {"hidden_size": 1e3}, {"hidden_size": 10**30}, {"rms_norm_eps": -1e-6}, {"sliding_window_pattern": None},
         {"hidden_activation": {"a": 1}}, {"vocab_size": [1]},
     ],

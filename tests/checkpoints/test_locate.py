@@ -80,6 +80,12 @@ def test_a_folder_counts_only_when_it_is_whole(machine):
     assert find(entry_named("gemma-3-12b-it-4bit")) is None
 
 
+def test_a_plain_gemma_folder_serves_as_the_text_encoder_and_never_as_the_demos(machine):
+    folder = machine([f"gemma/{name}" for name in GEMMA])
+    assert locate("auto", "text-encoder").path == folder / "weights/gemma"
+    assert find(entry_named("demo-gemma")) is None
+
+
 def test_a_gemma_in_the_cache_is_its_snapshot_folder(machine):
     machine(cached={"mlx-community/gemma-3-12b-it-4bit": GEMMA})
     located = locate("auto", "text-encoder")
