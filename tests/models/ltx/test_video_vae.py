@@ -213,11 +213,11 @@ def test_network_computes_in_the_precision_of_its_weights(tmp_path):
 def test_what_a_run_holds_does_not_grow_with_the_clip(networks):
     decoder = networks[1]
     most = []
-    for length in (5, 10, 20):
+    for length in (8, 16):
         latents = [mx.random.normal((1, 1, 2, 2, 8)) for _ in range(length)]
         mx.eval(latents)
         before, held, frames = mx.get_active_memory(), [], 0
-        for chunk in decoder.stream(iter(latents), piece_bytes=20_000):
+        for chunk in decoder.stream(iter(latents), piece_bytes=1):
             frames += chunk.shape[1]
             del chunk
             # Work is freed when its thread is through with it.
@@ -225,5 +225,5 @@ def test_what_a_run_holds_does_not_grow_with_the_clip(networks):
             held.append(mx.get_active_memory() - before)
         assert frames == decoder.compression.time * (length - 1) + 1
         most.append(max(held))
-    assert most[2] <= 1.05 * most[1]
-    assert most[2] < run_bytes(decoder.levels(1), (1, 1, 2, 2, 8), 4, 20_000)
+    assert most[1] <= 1.05 * most[0]
+    assert most[1] < run_bytes(decoder.levels(1), (1, 1, 2, 2, 8), 4, 1)
