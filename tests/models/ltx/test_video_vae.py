@@ -225,5 +225,5 @@ def test_what_a_run_holds_does_not_grow_with_the_clip(networks):
             held.append(mx.get_active_memory() - before)
         assert frames == decoder.compression.time * (length - 1) + 1
         most.append(max(held))
-    assert most[1] <= 1.05 * most[0]
+    assert most[1] <= 1.2 * most[0]
     assert most[1] < run_bytes(decoder.levels(1), (1, 1, 2, 2, 8), 4, 1)
