@@ -67,7 +67,6 @@ class Denoising:
         noise_scale: Noise level that a start is taken to.
         region_seconds: Denoise only this span of time, hold the rest of ``start``.
         frozen_audio: Audio tokens ``(B, N, D)`` that are given and only attended to.
-        batch_size: Films at once.
     """
 
     name: str
@@ -80,7 +79,6 @@ class Denoising:
     noise_scale: float = 1.0
     region_seconds: tuple[float, float] | None = None
     frozen_audio: mx.array | None = None
-    batch_size: int = 1
 
 
 def encode_text(
@@ -187,13 +185,16 @@ def decode(
 
 def denoise(
     runner: StageRunner,
-    load: Callable[[], Transformer],
+    load_transformer: Callable[[], Transformer],
     stage: Denoising,
     contexts: Contexts,
     noise: Noise,
     on_step: sampler.OnStep = sampler.ignore,
 ) -> Streams[mx.array]:
     """Run one denoising stage.
+
+    A network with an audio stream runs it whether its sound is wanted or not: the video attends to it, so the film is
+    the one that the reference makes.
 
     Returns:
         The video latent ``(B, T, H, W, C)`` and the audio tokens ``(B, N, D)``, float32, without appended tokens.
@@ -215,7 +216,7 @@ def denoise(
         video = unpatchify_video(state.video.latent, stage.grid.shape)
         return Streams(video, None if state.audio is None else state.audio.latent)
 
-    latents = runner.run(stage.name, load, work)
+    latents = runner.run(stage.name, load_transformer, work)
     if not all(mx.isfinite(latent).all().item() for latent in latents if latent is not None):
         raise OutputError(
             f"The result of {stage.name} is not finite. Try another precision (--bf16 or --fp32) or a lower --cfg."
@@ -227,12 +228,12 @@ def first_state(stage: Denoising, transformer: Transformer, noise: Noise) -> Sta
     """Both streams at the first noise level. A network for video alone has no audio stream."""
     config = transformer.config
     grid = stage.grid
-    shape = (stage.batch_size, grid.shape.num_tokens, config.video.in_channels)
+    shape = (1, grid.shape.num_tokens, config.video.in_channels)
     tokens = mx.zeros(shape) if stage.start.video is None else patchify_video(stage.start.video)
     video = start_state(tokens, grid.positions())
     if config.keyframe_embedding:
         first = mx.arange(grid.shape.num_tokens) < grid.shape.height * grid.shape.width
-        video = video.replace(keyframe_mask=mx.broadcast_to(first[None, :, None].astype(mx.float32), (*shape[:2], 1)))
+        video = video.replace(keyframe_mask=first[None, :, None].astype(mx.float32))
     for image in stage.images:
         place = fix_latent_frames if image.frame == 0 else partial(append_keyframe, frame=image.frame)
         video = place(video, image.latent, grid, strength=image.strength)
@@ -244,10 +245,12 @@ def first_state(stage: Denoising, transformer: Transformer, noise: Noise) -> Sta
 
 def _audio_state(stage: Denoising, channels: int) -> LatentState:
     clock = AudioClock()
-    length = clock.num_latents(stage.grid.shape.pixels(stage.grid.compression).num_frames, stage.grid.frame_rate)
+    num_frames = stage.grid.shape.pixels(stage.grid.compression).num_frames
+    # A single frame at a high rate is shorter than half a latent, but attention to nothing is not a number.
+    length = max(clock.num_latents(num_frames, stage.grid.frame_rate), 1)
     if stage.frozen_audio is not None:
         return start_state(stage.frozen_audio[:, :length], clock.positions(length), frozen=True)
-    start = mx.zeros((stage.batch_size, length, channels)) if stage.start.audio is None else stage.start.audio
+    start = mx.zeros((1, length, channels)) if stage.start.audio is None else stage.start.audio
     return start_state(start, clock.positions(length))
 
 
@@ -277,7 +280,7 @@ def _sampler(stage: Denoising, noise: Noise, state: State) -> Callable[..., Stat
 def predictor(transformer: Transformer, contexts: Contexts) -> Predict:
     """The transformer as guidance sees it: states and passes to clean estimates.
 
-    Passes run one after another. Their sum takes as long as one batch of them, and a fraction of its memory.
+    Passes run one after another, so activations take what one pass takes, whatever the guidance.
     """
     layers = range(transformer.config.num_layers)
     positive = _projected(transformer, contexts.positive)

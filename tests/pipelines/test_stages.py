@@ -1,6 +1,8 @@
 """Verbs and whole roads with small checkpoints: what is held, what is run, and what is gone afterwards."""
 
 import weakref
+from dataclasses import replace
+from fractions import Fraction
 
 import mlx.core as mx
 import numpy as np
@@ -194,3 +196,22 @@ def test_result_that_is_not_finite_ends_the_run(models, film):
     broken = Contexts(Streams(mx.full((1, 128, 24), mx.nan), mx.zeros((1, 128, 24))))
     with pytest.raises(OutputError, match="denoise"):
         denoise(StageRunner(), lambda: load(Transformer, opened.weights), request.stage([]), broken, seeded_noise(0))
+
+
+def test_single_frame_at_a_high_rate_is_a_film(models, film):
+    request = one_stage.Request(film(num_frames=1, frame_rate=Fraction(120)), models(), 64, 64, steps=1)
+    assert frames(request).shape == (1, 64, 64, 3)
+
+
+@pytest.mark.parametrize("sampler", ["gradient-estimation", "ancestral", "res-2s"])
+def test_every_sampler_reaches_a_finite_film_of_its_own(models, film, sampler):
+    opened = models()
+    request = one_stage.Request(film(), opened, 64, 96, steps=3)
+    contexts = contexts_of(request.film, opened, StageRunner())
+
+    def made(stage):
+        return denoise(StageRunner(), lambda: load(Transformer, opened.weights), stage, contexts, seeded_noise(0)).video
+
+    plain, other = made(request.stage([])), made(replace(request.stage([]), sampler=sampler))
+    assert other.shape == plain.shape and not mx.allclose(other, plain, atol=1e-3)
+    assert mx.array_equal(made(replace(request.stage([]), sampler=sampler)), other)
