@@ -188,6 +188,8 @@ def _transfer(remote: RemoteFile, target: Path, address, advance: Advance, pause
                 break
             reason = f"it stopped at {part.stat().st_size} of {total} bytes"
         except _broken() as error:
+            if not _may_pass(error):
+                raise
             reason = " ".join(str(error).split()) or type(error).__name__
         after = part.stat().st_size if part.exists() else 0
         failures = 0 if after > before else failures + 1
@@ -201,10 +203,16 @@ def _transfer(remote: RemoteFile, target: Path, address, advance: Advance, pause
 
 
 def _broken() -> tuple[type[Exception], ...]:
-    """What a bad connection raises; the hub's answers are errors of their own."""
+    """What a bad connection raises, and the hub's answers."""
     from huggingface_hub.errors import HTTPError
 
     return (HTTPError, ConnectionError, TimeoutError)
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether it is worth another attempt: a broken line, or a server that is busy; not a refusal."""
+    response = getattr(error, "response", None)
+    return response is None or response.status_code >= 500 or response.status_code == 429
 
 
 def _receive(url: str, headers: dict[str, str], part: Path, remote: RemoteFile, advance: Advance) -> int | None:
@@ -212,8 +220,10 @@ def _receive(url: str, headers: dict[str, str], part: Path, remote: RemoteFile, 
     from huggingface_hub import get_session
 
     have = part.stat().st_size if part.exists() else 0
-    if remote.num_bytes is not None and have >= remote.num_bytes > 0:
-        return _sized(part, have, remote.num_bytes)
+    if have == remote.num_bytes:
+        return have
+    if remote.num_bytes is not None and have > remote.num_bytes:
+        have = 0
     headers = {**headers, "Accept-Encoding": "identity", **({"Range": f"bytes={have}-"} if have else {})}
     with get_session().stream("GET", url, headers=headers, timeout=_TIMEOUT_SECONDS, follow_redirects=True) as response:
         if response.status_code == 416:
@@ -233,12 +243,6 @@ def _receive(url: str, headers: dict[str, str], part: Path, remote: RemoteFile, 
                 have += len(chunk)
                 advance(remote.path, have, total)
     return total
-
-
-def _sized(part: Path, have: int, num_bytes: int) -> int:
-    if have > num_bytes:
-        part.unlink()
-    return num_bytes
 
 
 def _refused(remote: RemoteFile, status: int) -> None:

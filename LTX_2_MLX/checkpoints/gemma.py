@@ -279,7 +279,8 @@ class GemmaTokenizer:
         self._pad = next((i for i in map(self._tokenizer.token_to_id, ("<pad>", "<eos>")) if i is not None), None)
         if self._bos is None or self._pad is None:
             raise CheckpointError(f"{path} is of another model: it has no <bos>, or neither <pad> nor <eos>.")
-        self.max_length = min(MAX_LENGTH, int(settings.get("model_max_length") or MAX_LENGTH))
+        limit = settings.get("model_max_length")
+        self.max_length = min(MAX_LENGTH, limit) if isinstance(limit, int) and limit > 0 else MAX_LENGTH
 
     def __call__(self, prompts: Sequence[str], max_length: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Ids and mask, ``(B, max_length)`` int32 each; padding stands on the left and is 0 in the mask.

@@ -37,7 +37,7 @@ _DIFFUSERS_NAMES = {
     "av_cross_attn_audio_v2a_gate": "av_ca_v2a_gate_adaln_single",
 }
 # Parts of the text side that adapters may carry; the reference merges into the transformer alone.
-_TEXT_SIDE = ("text_embedding_projection.", "video_embeddings_connector.", "audio_embeddings_connector.")
+_TEXT_SIDE = ("text_embedding_projection", "video_embeddings_connector", "audio_embeddings_connector")
 _DTYPES = ("F32", "F16", "BF16")
 _SHOWN = 3
 

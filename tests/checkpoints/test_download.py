@@ -27,6 +27,7 @@ class Hub:
         files: Content by path.
         sent: Bytes that a transfer carries before the line breaks; None: all.
         broken: How many transfers break; later ones go through.
+        busy: How many requests for content are put off.
         status: Answer to everything, where it is not 200.
         resumes: Whether the server can go on in the middle.
         starts: Where each transfer began.
@@ -37,6 +38,7 @@ class Hub:
         self.files = {"model.safetensors": CONTENT, "config.json": b"{}"}
         self.tags: dict[str, str] = {}
         self.sent, self.broken, self.status, self.headers, self.resumes = None, 10**9, 200, {}, True
+        self.busy = 0
         self.starts: list[int] = []
         self.tokens: list[str | None] = []
         self.calls = Counter()
@@ -58,7 +60,10 @@ def hub(tmp_path, monkeypatch):
 
         def answer(self, head):
             state.calls[self.command, self.path.split("/")[1]] += 1
-            if state.status != 200:
+            if state.busy and self.command == "GET":
+                state.busy -= 1
+                self.begin(503, 0, {})
+            elif state.status != 200:
                 self.begin(state.status, 0, state.headers)
             elif self.path.startswith("/api/models/"):
                 self.listing()
@@ -235,6 +240,34 @@ def test_a_gated_repository_says_how_to_log_in(get, hub):
     hub.status, hub.headers = 403, {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access denied"}
     with pytest.raises(DownloadError, match=r"google/gemma-3-12b-it wants a login: accept its licence .*hf auth login"):
         get(entry_named("gemma-3-12b-it"))
+
+
+def test_a_refusal_in_the_middle_is_not_tried_again(get, hub):
+    def refuse(path, done, total):
+        hub.status, hub.headers = 403, {"X-Error-Code": "GatedRepo"}
+
+    hub.sent = 70_000
+    with pytest.raises(DownloadError, match="wants a login"):
+        get(advance=refuse)
+    assert len(hub.starts) == 1
+
+
+def test_a_busy_server_is_asked_again(get, hub):
+    def busy(path, done, total):
+        # Once, when the line breaks for the first time.
+        hub.busy, hub.sent = (2, None) if hub.sent else (hub.busy, None)
+
+    hub.sent, hub.broken = 70_000, 1
+    assert get(advance=busy)[0].read_bytes() == CONTENT
+    assert hub.starts == [0, 70_000]
+
+
+def test_a_part_that_is_longer_than_the_file_starts_over(get, hub, tmp_path):
+    target = tmp_path / "weights/esrgan/.model.safetensors.part"
+    target.parent.mkdir(parents=True)
+    target.write_bytes(CONTENT + b"more")
+    (place,) = get(plain(hub, num_bytes=len(CONTENT), sha256=SHA256))
+    assert place.read_bytes() == CONTENT and hub.starts == [0]
 
 
 def test_a_repository_that_is_not_there_is_said(get, hub):
