@@ -88,7 +88,7 @@ class Entry:
     @property
     def page(self) -> str:
         """Where a person reads about it."""
-        return f"{_HUB}/{self.repository}" if self.repository else (self.url or "")
+        return f"{_HUB}/{self.repository}" if self.repository else (self.url or "comes with the code")
 
 
 _AUDIO_VIDEO = ("transformer", "text connectors", "video VAE", "audio VAE", "vocoder")
