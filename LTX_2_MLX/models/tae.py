@@ -158,7 +158,7 @@ def _per_frame(conv: nn.Conv2d, x: mx.array) -> mx.array:
 
 
 def _run(layers: list[nn.Module], x: mx.array, past: Past) -> mx.array:
-    """``layers`` one after another over ``(B, T, H, W, C)``."""
+    """``layers`` one after another over ``(B, T, H, W, C)``, each evaluated: one's working memory at a time."""
     for layer in layers:
         if isinstance(layer, nn.Conv2d):
             x = _per_frame(layer, x)
@@ -166,6 +166,7 @@ def _run(layers: list[nn.Module], x: mx.array, past: Past) -> mx.array:
             x = layer(x, past)
         else:
             x = layer(x)
+        mx.eval(x, past)
     return x
 
 
@@ -176,7 +177,6 @@ def _decode(layers: list[nn.Module], x: mx.array, past: Past) -> mx.array:
     frames = []
     for i in range(x.shape[1]):
         frames.append(_run(layers[last_doubling:], x[:, i : i + 1], past))
-        mx.eval(frames[-1])
     return mx.concatenate(frames, axis=1)
 
 

@@ -27,6 +27,8 @@ def _low_band(x: mx.array) -> mx.array:
     for level in range(_LEVELS):
         for axis in (2, 3):
             x = _blurred(x, axis, 2**level)
+            # One blur's copies at a time.
+            mx.eval(x)
     return x
 
 

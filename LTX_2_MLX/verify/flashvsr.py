@@ -21,8 +21,8 @@ from LTX_2_MLX.models.wan.tiled_decoder import TiledDecoder, tile_places
 from LTX_2_MLX.models.wan.transformer import WanTransformer, join_heads, rotary_tables, rotate, split_heads
 from LTX_2_MLX.models.wan.vae import WanDecoder, WanEncoder
 from LTX_2_MLX.ops.color import adain_transfer, wavelet_transfer
-from LTX_2_MLX.pipelines.lq_frames import Fit, lq_chunks, padded_length
-from LTX_2_MLX.pipelines.picture_tiles import Tile, join_picture, picture_tiles, published_feather
+from LTX_2_MLX.pipelines.super_resolve.lq_frames import Fit, in_groups, lq_chunks, padded_length
+from LTX_2_MLX.pipelines.super_resolve.tiles import Tile, join_picture, picture_tiles, published_feather
 from LTX_2_MLX.verify import Outputs, component
 from LTX_2_MLX.verify.case import Case
 
@@ -267,14 +267,15 @@ def _run(
     latents = LatentStream(networks.projection, stream, case.config["version"] != "1")
     frames, noise, first = FrameDecoder(networks.decoder), _last(io["noise"]), 0
     parts = defaultdict(list)
-    for chunk in lq_chunks(source, fit.lq):
+    for chunk in lq_chunks(source):
         count = 2 if first else 6
-        latent = latents.step(chunk.seen, noise[:, first : first + count])
+        latent = latents.step(in_groups(chunk.seen, fit.lq), noise[:, first : first + count])
         first += count
-        parts["lq"].append(chunk.seen)
-        parts["shown"].append(chunk.shown)
         parts["latents"].append(latent)
-        parts["raw"] += frames.step(latent, chunk.shown)
+        parts["lq"].append(fit.lq(chunk.seen))
+        for i, lq_frames in enumerate(in_groups(chunk.shown, fit.lq)):
+            parts["shown"].append(lq_frames)
+            parts["raw"].append(frames.step(latent[:, i : i + 1], lq_frames))
     return {name: mx.concatenate(arrays, axis=1) for name, arrays in parts.items()}
 
 

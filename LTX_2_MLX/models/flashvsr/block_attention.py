@@ -18,8 +18,8 @@ WINDOW_SIZE = (2, 8, 8)
 # Tokens the published sparsity of 1 is meant for: 768 x 1280 pixels.
 _NATIVE_PIXELS = 768 * 1280
 
-# Elements of scores, and of copied keys and values, computed at once.
-_MAX_ELEMENTS = 1 << 26
+# Elements of scores, and of copied keys and values, computed at once. Only a CPU forms the scores as an array.
+_MAX_ELEMENTS = {mx.cpu: 1 << 24, mx.gpu: 1 << 27}
 
 Kind = Literal["block", "sage", "dense"]
 
@@ -149,17 +149,23 @@ def _alike(mask: np.ndarray, block: int) -> Iterator[list[Group]]:
     A group is windows that keep the same blocks, and those blocks, both counted over all heads.
     """
     by_size: dict[tuple[int, int], list[Group]] = defaultdict(list)
+    limit = max_elements()
     for windows, blocks in _groups(mask):
         # Scores of one group stay within the limit, however many windows keep the same.
-        most = max(1, _MAX_ELEMENTS // max(1, WINDOW * block * len(blocks)))
+        most = max(1, limit // max(1, WINDOW * block * len(blocks)))
         for first in range(0, len(windows), most):
             some = windows[first : first + most]
             by_size[len(some), len(blocks)].append((some, blocks))
     for (num_windows, num_blocks), groups in by_size.items():
         elements = num_windows * WINDOW * num_blocks * block + num_blocks * block * 2 * WINDOW
-        most = max(1, _MAX_ELEMENTS // max(1, elements))
+        most = max(1, limit // max(1, elements))
         for first in range(0, len(groups), most):
             yield groups[first : first + most]
+
+
+def max_elements() -> int:
+    """Elements that one call of the attention may hold on the default device."""
+    return _MAX_ELEMENTS[mx.default_device().type]
 
 
 def _groups(mask: np.ndarray) -> Iterator[Group]:

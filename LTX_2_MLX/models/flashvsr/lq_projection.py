@@ -102,6 +102,7 @@ class LQProjection(nn.Module):
         x = pixel_unshuffle(frames, (1, _CELL, _CELL)).astype(self.conv1.weight.dtype)
         before, past.conv1 = past.conv1 if causal else x[:, -_SPAN:], mx.contiguous(x[:, -_SPAN:])
         x = nn.silu(self.norm1(self.conv1(_padded(x, before))))
+        mx.eval(x, past.conv1)
         before, past.conv2 = past.conv2 if causal else x[:, -_SPAN:], mx.contiguous(x[:, -_SPAN:])
         return nn.silu(self.norm2(self.conv2(_padded(x, before))))
 

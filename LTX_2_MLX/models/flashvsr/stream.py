@@ -4,7 +4,7 @@ The first chunk takes 25 low-quality frames and gives 21, every later one takes 
 looked at before they are made.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 import mlx.core as mx
 
@@ -32,21 +32,22 @@ class LatentStream:
         self.causal = causal
         self.past: LQPast | None = None
 
-    def step(self, lq_frames: mx.array, noise: mx.array) -> mx.array:
+    def step(self, lq_groups: Iterable[mx.array], noise: mx.array) -> mx.array:
         """The latent of the next chunk.
 
         Args:
-            lq_frames: The next ``(1, 25, H, W, 3)`` in [-1, 1] at a clip's start, ``(1, 8, H, W, 3)`` later.
+            lq_groups: The chunk's frames in [-1, 1], in groups ``(1, 4, H, W, 3)``: six of them after the first frame
+                alone at a clip's start, two later. Each is asked for when its turn comes.
             noise: ``(1, 6, H / 8, W / 8, C)``, later ``(1, 2, ...)``.
         """
+        groups = iter(lq_groups)
         if self.past is None:
-            self.past = self.projection.start(lq_frames[:, :1], self.causal)
-            lq_frames = lq_frames[:, 1:]
-        groups = []
-        for first in range(0, lq_frames.shape[1], _TIME):
-            groups.append(self.projection.step(lq_frames[:, first : first + _TIME], self.past, self.causal))
-            mx.eval(groups[-1])
-        tokens = [mx.concatenate(layer, axis=1) for layer in zip(*groups, strict=True)]
+            self.past = self.projection.start(next(groups), self.causal)
+        made = []
+        for frames in groups:
+            made.append(self.projection.step(frames, self.past, self.causal))
+            mx.eval(made[-1])
+        tokens = [mx.concatenate(layer, axis=1) for layer in zip(*made, strict=True)]
         latent = self.transformer.step(noise, tokens)
         mx.eval(latent)
         return latent
@@ -59,22 +60,17 @@ class FrameDecoder:
         self.decoder = decoder
         self.past: dict = {}
 
-    def step(self, latent: mx.array, lq_frames: mx.array) -> Iterator[mx.array]:
-        """Frames of the next latent frames in [-1, 1] or about, one chunk ``(1, T, H, W, 3)`` for each latent frame.
+    def step(self, latent: mx.array, lq_frames: mx.array) -> mx.array:
+        """Frames of the next latent frame, ``(1, T, H, W, 3)`` in [-1, 1] or about: 4 of them, at a clip's start 1.
 
         Args:
-            latent: ``(1, T, H / 8, W / 8, C)``.
-            lq_frames: The low-quality frames in the places of those that are made, ``(1, 4T, H, W, 3)``, at a clip's
-                start three fewer.
+            latent: ``(1, 1, H / 8, W / 8, C)``.
+            lq_frames: The low-quality frames in the places of those that are made, in the same size.
         """
-        made = 0
-        for i in range(latent.shape[1]):
-            one = latent[:, i : i + 1]
-            if isinstance(self.decoder, ConditionalDecoder):
-                count = _TIME if self.past else 1
-                frames = self.decoder.step(one, lq_frames[:, made : made + count], self.past)
-            else:
-                frames = self.decoder.step(one, self.past)
-            mx.eval(frames, self.past)
-            made += frames.shape[1]
-            yield frames
+        if isinstance(self.decoder, ConditionalDecoder):
+            frames = self.decoder.step(latent, lq_frames, self.past)
+        else:
+            # The published wrappers of these decoders clip.
+            frames = mx.clip(self.decoder.step(latent, self.past), -1, 1)
+        mx.eval(frames, self.past)
+        return frames

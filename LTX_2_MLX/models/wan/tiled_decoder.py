@@ -11,6 +11,10 @@ from LTX_2_MLX.models.wan.vae import Past, WanDecoder
 Tile = tuple[int, int, int, int]
 
 
+# Rows and columns of a tile, and from one to the next, in latent cells: what the published pipelines pass.
+PUBLISHED_TILE, PUBLISHED_STRIDE = (60, 104), (30, 52)
+
+
 class TiledDecoder:
     """``WanDecoder`` tile by tile, blended where tiles overlap.
 
@@ -20,7 +24,12 @@ class TiledDecoder:
     Source: Hakaze/wan2gp-flashvsr, src/models/wan_video_vae.py at 4f0afc1 (``tiled_decode``).
     """
 
-    def __init__(self, decoder: WanDecoder, size: tuple[int, int] = (60, 104), stride: tuple[int, int] = (30, 52)):
+    def __init__(
+        self,
+        decoder: WanDecoder,
+        size: tuple[int, int] = PUBLISHED_TILE,
+        stride: tuple[int, int] = PUBLISHED_STRIDE,
+    ):
         """Rows and columns of a tile, and from one tile's start to the next, in latent cells."""
         self.decoder = decoder
         self.compression = decoder.compression

@@ -170,6 +170,7 @@ class ResidualBlock(nn.Module):
 
     def __call__(self, x: mx.array, past: Past) -> mx.array:
         y = causal_conv(self.conv1, nn.silu(self.norm1(x)), past)
+        mx.eval(y, past)
         y = causal_conv(self.conv2, nn.silu(self.norm2(y)), past)
         return y + (self.shortcut(x) if "shortcut" in self else x)
 
@@ -269,6 +270,7 @@ class Level(nn.Module):
         y = x
         for layer in self.layers:
             y = layer(y, past)
+            mx.eval(y, past)
         if self.factors is None:
             return y
         shortcut = _repeated if self.up else _averaged
@@ -331,6 +333,8 @@ class _Trunk(nn.Module):
         order = [self.middle, self.layers] if self.middle_first else [self.layers, self.middle]
         for layer in (layer for part in order for layer in part):
             x = layer(x, past)
+            # One layer's working memory at a time.
+            mx.eval(x, past)
         return causal_conv(self.head_conv, nn.silu(self.head_norm(x)), past)
 
 

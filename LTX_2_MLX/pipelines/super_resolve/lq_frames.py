@@ -16,6 +16,8 @@ from LTX_2_MLX.ops.resize import resize
 
 # Pixels of an attention window along each side: sizes that the transformer takes are multiples of it.
 WINDOW_PIXELS = 128
+# Frames that are enlarged, projected and decoded together: a latent frame's.
+GROUP = 4
 
 Fitting = Literal["pad", "crop"]
 Resizing = Literal["float", "8bit"]
@@ -94,47 +96,49 @@ def padded_length(num_frames: int) -> int:
 
 @dataclass(frozen=True)
 class LQChunk:
-    """One chunk's low-quality frames.
+    """One chunk's source frames, ``(T, h, w, 3)`` uint8; they are enlarged when they are looked at.
 
     Attributes:
-        seen: What is new to the projector: ``(1, 25, H, W, 3)``, later ``(1, 8, ...)``, in [-1, 1].
+        seen: What is new to the projector: 25 frames, later 8.
         shown: Those in the places of the frames that are made: 21, later 8.
         wanted: How many of the made frames belong to the clip; the others follow its end.
-        last: No chunk follows.
     """
 
-    seen: mx.array
-    shown: mx.array
+    seen: np.ndarray
+    shown: np.ndarray
     wanted: int
-    last: bool
 
 
-def lq_chunks(frames: Iterable[np.ndarray], enlarge: Callable[[np.ndarray], mx.array]) -> Iterator[LQChunk]:
+def in_groups(frames: np.ndarray, enlarge: Callable[[np.ndarray], mx.array]) -> Iterator[mx.array]:
+    """Enlarged frames, four at a time; what is over, at a clip's start one frame, comes first."""
+    over = len(frames) % GROUP
+    starts = ([0] if over else []) + list(range(over, len(frames), GROUP))
+    for first in starts:
+        enlarged = enlarge(frames[first : first + (GROUP if first >= over else over)])
+        mx.eval(enlarged)
+        yield enlarged
+
+
+def lq_chunks(frames: Iterable[np.ndarray]) -> Iterator[LQChunk]:
     """Chunks of a clip of any length, the last frame repeated to fill the last one.
 
     Args:
         frames: Source frames ``(h, w, 3)`` uint8 in order; read as far as needed.
-        enlarge: ``Fit.lq``.
 
     Raises:
         MediaError: If there is no frame.
     """
-    source, seen, made, ahead = iter(frames), 0, 0, None
-    final = np.empty(0)
+    source, held = iter(frames), []
+    seen, made, final = 0, 0, None
     while True:
-        count, makes = (FIRST_SEEN, FIRST_MADE) if ahead is None else (NEXT_SEEN, NEXT_MADE)
+        count, makes = (NEXT_SEEN, NEXT_MADE) if made else (FIRST_SEEN, FIRST_MADE)
         some = list(islice(source, count))
-        if not some and ahead is None:
+        if not some and final is None:
             raise MediaError("The clip has no frame. Give a video or a folder of images.")
-        seen += len(some)
-        final = some[-1] if some else final
-        new = enlarge(np.stack(some + [final] * (count - len(some))))
-        held = new if ahead is None else mx.concatenate([ahead, new], axis=1)
-        made += makes
-        last = len(some) < count and made >= seen
-        wanted = min(makes, seen - (made - makes))
-        ahead = mx.contiguous(held[:, makes:])
-        mx.eval(new, ahead)
-        yield LQChunk(seen=new, shown=held[:, :makes], wanted=wanted, last=last)
-        if last:
+        seen, final = seen + len(some), some[-1] if some else final
+        new = some + [final] * (count - len(some))
+        held += new
+        yield LQChunk(seen=np.stack(new), shown=np.stack(held[:makes]), wanted=min(makes, seen - made))
+        held, made = held[makes:], made + makes
+        if len(some) < count and made >= seen:
             return
