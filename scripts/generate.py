@@ -82,7 +82,10 @@ def asked_for(given: dict, replay: Path | None) -> dict:
         raise RequestError("There is no prompt. Say what is to be seen, or give --replay a film.")
     usual = Options(prompt=None)
     told = {name: value for name, value in given.items() if value != getattr(usual, name)}
-    return (read_run_record(replay, "generate") if replay else {}) | told
+    recorded = read_run_record(replay, "generate") if replay else {}
+    if unknown := sorted(recorded.keys() - Options.__dataclass_fields__.keys()):
+        raise RequestError(f"{replay} was made with {unknown[0]!r}, which this version does not have.")
+    return recorded | told
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import mlx.core as mx
 
@@ -36,6 +36,11 @@ _RANGES = {
     "steps": (1, 1000),
     "steps_stage1": (1, 1000),
     "steps_stage2": (1, 1000),
+}
+_CHOICES = {
+    "pipeline": get_args(PipelineName),
+    "model_variant": (None, "dev", "distilled"),
+    "precision": (None, *get_args(Precision)),
 }
 _DTYPES = {"fp16": mx.float16, "bf16": mx.bfloat16, "fp32": mx.float32}
 
@@ -122,19 +127,14 @@ class Options:
         _refuse_both("--height", self.height, "--output-height", self.output_height)
         _refuse_both("--width", self.width, "--output-width", self.output_width)
         _refuse_both("--embeddings", self.embeddings, "--save-embeddings", self.save_embeddings)
-        for name, low, high in (
-            ("cfg", 0, 100),
-            ("cfg_stage1", 0, 100),
-            ("stg_scale", 0, 100),
-            ("guidance_rescale", 0, 1),
-        ):
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                known = ", ".join(choice for choice in choices if choice)
+                raise RequestError(f"--{_flag(name)} is {getattr(self, name)!r}, it can be {known}.")
+        for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
-                raise RequestError(f"--{name.replace('_', '-')} is {value:g}, it can be from {low} to {high}.")
-        for name in ("steps", "steps_stage1", "steps_stage2"):
-            value = getattr(self, name)
-            if value is not None and not 1 <= value <= 1000:
-                raise RequestError(f"--{name.replace('_', '-')} is {value}, it can be from 1 to 1000.")
+                raise RequestError(f"--{_flag(name)} is {value:g}, it can be from {low} to {high}.")
 
     def _refuse_unused(self) -> None:
         """An option that another pipeline has would be ignored, so it is refused."""
@@ -146,7 +146,7 @@ class Options:
         for name, where in foreign.items():
             if getattr(self, name) is not None:
                 raise RequestError(
-                    f"--{name.replace('_', '-')} belongs to {where}, but --pipeline is {self.pipeline}. Leave it out."
+                    f"--{_flag(name)} belongs to {where}, but --pipeline is {self.pipeline}. Leave it out."
                 )
 
 
@@ -292,6 +292,10 @@ def _path(given: str | Path | None) -> Path | None:
 
 def _or(given: Any, usual: Any) -> Any:
     return usual if given is None else given
+
+
+def _flag(name: str) -> str:
+    return name.replace("_", "-")
 
 
 def _refuse_both(first: str, one: Any, second: str, other: Any) -> None:

@@ -167,3 +167,14 @@ def test_tiles_reach_the_decoder_and_bad_ones_are_refused_early(own):
     assert tiled.shape == whole.shape and (tiled != whole).any()
     with pytest.raises(RequestError, match="multiples of 32"):
         plan(request(own, tile_size=50, pipeline="one-stage"))
+
+
+@pytest.mark.parametrize("name", ["pipeline", "model_variant", "precision"])
+def test_unknown_choices_are_refused_with_the_known_ones(name):
+    with pytest.raises(RequestError, match="it can be"):
+        Options("A blue ball", **{name: "other"})
+
+
+def test_unknown_options_are_refused(own):
+    with pytest.raises(TypeError, match="hight"):
+        generate("A blue ball", hight=64, **own)

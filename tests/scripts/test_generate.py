@@ -14,7 +14,8 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
-from LTX_2_MLX import cli
+from LTX_2_MLX import FrameStream, cli, write_video
+from LTX_2_MLX.media.record import run_record
 from LTX_2_MLX.pipelines.generate import Options
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "generate.py"
@@ -272,3 +273,12 @@ def test_every_option_of_the_library_is_a_flag(script):
 def test_quiet_says_nothing(generate, folder):
     result = generate(PROMPT, *SIZE, "--steps-stage1", 1, "--quiet", "-o", folder / "gens" / "quiet.mp4")
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_film_made_with_options_that_are_not_known_is_not_replayed(generate, folder):
+    path = folder / "gens" / "newer.mp4"
+    record = run_record("generate", {"prompt": "A red car", "time_travel": True})
+    black = [np.zeros((1, 64, 64, 3), np.uint8)]
+    write_video(FrameStream(black, 64, 64, Fraction(24), 1, metadata=record), path)
+    result = generate("--replay", path)
+    assert result.exit_code == cli.REFUSED and "'time_travel'" in result.stderr
