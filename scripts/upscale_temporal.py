@@ -14,11 +14,13 @@ from LTX_2_MLX.pipelines.upscale_temporal import Request, plan, upscale_temporal
 def main(
     video: cli.InputVideo,
     output: cli.Output,
-    weights: cli.Weights,
-    temporal_weights: cli.TemporalWeights,
+    weights: cli.Weights = Request.weights,
+    temporal_weights: cli.TemporalWeights = Request.temporal_weights,
     fp16: cli.Fp16 = False,
-    tile_size: cli.TileSize = None,
-    seed: cli.Seed = 0,
+    bf16: cli.Bf16 = False,
+    fp32: cli.Fp32 = False,
+    tile_size: cli.TileSize = Request.tile_size,
+    seed: cli.Seed = Request.seed,
     crf: cli.Crf = CRF,
     dry_run: cli.DryRun = False,
     force: cli.Force = False,
@@ -26,8 +28,14 @@ def main(
     progress: cli.ProgressOption = cli.ProgressKind.bar,
 ) -> None:
     """Write VIDEO with twice the frame rate to OUTPUT: 2 N - 1 frames for N, same duration, same sound."""
-    request = Request(weights=weights, temporal_weights=temporal_weights, fp16=fp16, tile_size=tile_size, seed=seed)
     with cli.report(output, source=video, quiet=quiet, progress=progress) as runner:
+        request = Request(
+            weights=weights,
+            temporal_weights=temporal_weights,
+            precision=cli.precision(fp16=fp16, bf16=bf16, fp32=fp32),
+            tile_size=tile_size,
+            seed=seed,
+        )
         stream = read_video(video)
         run = plan(stream, request)
         if dry_run:

@@ -7,14 +7,16 @@ as they are asked for: only the latent is there as a whole. Each network is gone
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import mlx.core as mx
 import numpy as np
 
 from LTX_2_MLX.checkpoints.load import load, recognise
+from LTX_2_MLX.checkpoints.locate import AUTO, DEMO_NOTE, locate
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.diffusion.noise import key_for
-from LTX_2_MLX.errors import CheckpointError, MediaError
+from LTX_2_MLX.errors import CheckpointError, MediaError, RequestError
 from LTX_2_MLX.media.frames import FrameStream, subdivide_times
 from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler
 from LTX_2_MLX.models.ltx.video_vae import LatentStatistics, VideoDecoder, VideoEncoder
@@ -25,6 +27,7 @@ from LTX_2_MLX.pipelines.video_latents import encode_frames, square_tiles
 from LTX_2_MLX.runtime.progress import Progress
 from LTX_2_MLX.runtime.runner import StageRunner
 
+_DTYPES = {"fp16": mx.float16, "bf16": mx.bfloat16, "fp32": mx.float32}
 ENCODE, UPSCALE, DECODE = "encode", "temporal_upscaler", "decode"
 
 
@@ -34,38 +37,45 @@ class Request:
 
     Attributes:
         weights: LTX-2 checkpoint with the video autoencoder: path, catalogue name, repository id or
-            ``repository:file``.
-        temporal_weights: Temporal upscaler of the same generation.
-        fp16: Run the networks in float16; else bfloat16 on a GPU, float32 on a CPU.
+            ``repository:file``; ``auto`` takes what is on this machine, else the demo model.
+        temporal_weights: Temporal upscaler of the same generation, likewise.
+        precision: What the networks compute in, ``fp16``, ``bf16`` or ``fp32``; None: bf16 on a GPU, fp32 on a CPU.
         tile_size: Side of the autoencoder's tiles in pixels; None: whole frames wherever memory allows.
         seed: Of the noise that some decoders mix in.
     """
 
-    weights: str
-    temporal_weights: str
-    fp16: bool = False
+    weights: str = AUTO
+    temporal_weights: str = AUTO
+    precision: Literal["fp16", "bf16", "fp32"] | None = None
     tile_size: int | None = None
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raise ``RequestError`` for values that cannot be."""
+        if self.precision is not None and self.precision not in _DTYPES:
+            raise RequestError(f"precision is {self.precision!r}, it can be {', '.join(_DTYPES)}.")
 
     @property
     def dtype(self) -> mx.Dtype:
         """What the networks compute in."""
-        if self.fp16:
-            return mx.float16
-        return mx.float32 if mx.default_device() == mx.Device(mx.cpu) else mx.bfloat16
+        usual = "fp32" if mx.default_device() == mx.Device(mx.cpu) else "bf16"
+        return _DTYPES[self.precision or usual]
 
 
 @dataclass(frozen=True)
 class _Files:
-    """Both files, opened, and what they say of the autoencoder."""
+    """Both files, opened, what they say of the autoencoder, and whether they stand in for files that are not here."""
 
     weights: Checkpoint
     upscaler: Checkpoint
     vae: VideoVAEConfig
+    is_demo: bool
 
     @classmethod
     def of(cls, request: Request) -> "_Files":
-        weights, upscaler = Checkpoint(request.weights), Checkpoint(request.temporal_weights)
+        model = locate(request.weights, "model")
+        weights = Checkpoint(model.path)
+        upscaler = Checkpoint(locate(request.temporal_weights, "temporal-upscaler", beside=model).path)
         config, channels = recognise(LatentUpscaler, upscaler)[1], recognise(LatentStatistics, weights)[1].channels
         if config.spatial_upsample:
             raise CheckpointError(
@@ -80,7 +90,7 @@ class _Files:
         vae = recognise(VideoEncoder, weights)[1]
         if request.tile_size is not None:
             square_tiles(request.tile_size, vae.encoder_compression)
-        return cls(weights, upscaler, vae)
+        return cls(weights, upscaler, vae, is_demo=model.is_demo and request.weights == AUTO)
 
     def padded(self, stream: FrameStream) -> tuple[int, int]:
         """The clip's height and width made up to what the autoencoder takes."""
@@ -92,12 +102,13 @@ class _Files:
         return height, width
 
 
-def plan(stream: FrameStream, request: Request) -> Plan:
+def plan(stream: FrameStream, request: Request | None = None) -> Plan:
     """What the run does: sizes, and the three networks' turns.
 
     Raises:
         CheckpointError: If a file is missing, of another network, or does not fit.
     """
+    request = request or Request()
     files, dtype = _Files.of(request), request.dtype
     given, made = stream.num_frames, _doubled(stream.num_frames)
     rates = f"{float(stream.frame_rate):g} to {float(2 * stream.frame_rate):g} fps"
@@ -111,7 +122,9 @@ def plan(stream: FrameStream, request: Request) -> Plan:
     return Plan(sizes=(f"Output: {stream.height}×{stream.width}, {frames}",), stages=stages)
 
 
-def upscale_temporal(stream: FrameStream, request: Request, runner: StageRunner | None = None) -> FrameStream:
+def upscale_temporal(
+    stream: FrameStream, request: Request | None = None, runner: StageRunner | None = None
+) -> FrameStream:
     """The clip at twice its rate: 2 N - 1 frames for N, everything else as it was.
 
     What the networks cannot take is made up and cut off again: the last frame is repeated up to 8k + 1 frames, edge
@@ -122,11 +135,14 @@ def upscale_temporal(stream: FrameStream, request: Request, runner: StageRunner 
             raised while frames are read.
         RequestError: If the tile size does not fit the autoencoder.
     """
+    request, runner = request or Request(), runner or StageRunner()
     if stream.num_frames == 1:
         return stream
     files = _Files.of(request)
+    if files.is_demo:
+        runner.progress.note(DEMO_NOTE)
     return stream.replace(
-        chunks=_chunks(stream, request, files, runner or StageRunner()),
+        chunks=_chunks(stream, request, files, runner),
         frame_rate=2 * stream.frame_rate,
         num_frames=_doubled(stream.num_frames),
         times=subdivide_times(stream.times, 2),

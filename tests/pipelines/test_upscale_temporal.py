@@ -193,8 +193,9 @@ def test_files_that_do_not_belong_together_are_refused_before_a_frame_is_read(re
 
 
 def test_half_precision_is_near_single_precision(request_of):
-    half, single = (
-        upscale_temporal.upscale_temporal(_clip(9), request_of(fp16=fp16)).array() for fp16 in (True, False)
-    )
-    assert request_of(fp16=True).dtype == mx.float16
+    requests = request_of(precision="fp16"), request_of()
+    half, single = (upscale_temporal.upscale_temporal(_clip(9), request).array() for request in requests)
+    assert [request.dtype for request in requests] == [mx.float16, mx.float32]
+    with pytest.raises(RequestError, match="fp8"):
+        request_of(precision="fp8")
     assert np.abs(half.astype(int) - single).mean() < 1
