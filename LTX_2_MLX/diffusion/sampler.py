@@ -22,6 +22,8 @@ Noise = Callable[[int], Streams[mx.array]]
 
 # What res_2s puts before a final 0, which its logarithmic steps cannot reach.
 _SMALLEST_SIGMA = 0.0011
+# New noise is never all of it.
+_LARGEST_SHARE = 0.9999
 # Bounds within which res_2s refines its anchor: step length in ln(sigma), and sigma.
 _ANCHOR_MAX_STEP, _ANCHOR_MIN_SIGMA, _ANCHOR_ROUNDS = 0.5, 0.03, 100
 
@@ -32,11 +34,12 @@ def ignore(step: int, state: State) -> None:
 
 def euler(denoise: Denoise, state: State, sigmas: Sequence[float], on_step: OnStep = ignore) -> State:
     """Straight steps along the velocity."""
-    for step, (sigma, following) in enumerate(_pairs(sigmas)):
+
+    def advance(state: State, sigma: float, following: float, step: int) -> State:
         denoised = _held(state, denoise(state, sigma, step))
-        state = _moved(state, lambda s, x0, a=sigma, b=following: euler_step(s.latent, x0, a, b), denoised)
-        on_step(step, state)
-    return state
+        return _moved(state, lambda s, x0: euler_step(s.latent, x0, sigma, following), denoised)
+
+    return _walk(advance, state, sigmas, on_step)
 
 
 def gradient_estimation(
@@ -44,17 +47,19 @@ def gradient_estimation(
 ) -> State:
     """Euler steps whose velocity is extrapolated from the last one by ``gamma``."""
     last: Streams[mx.array] = Streams(None, None)
-    for step, (sigma, following) in enumerate(_pairs(sigmas)):
+
+    def advance(state: State, sigma: float, following: float, step: int) -> State:
+        nonlocal last
         denoised = _held(state, denoise(state, sigma, step))
-        velocity = state.map(lambda s, x0, a=sigma: to_velocity(s.latent, x0, a), denoised)
+        velocity = state.map(lambda s, x0: to_velocity(s.latent, x0, sigma), denoised)
         if step and following:
             denoised = state.map(
-                lambda s, v, before, a=sigma: s.latent - a * (gamma * (v - before) + before), velocity, last
+                lambda s, v, before: s.latent - sigma * (gamma * (v - before) + before), velocity, last
             )
         last = velocity
-        state = _moved(state, lambda s, x0, a=sigma, b=following: euler_step(s.latent, x0, a, b), denoised)
-        on_step(step, state)
-    return state
+        return _moved(state, lambda s, x0: euler_step(s.latent, x0, sigma, following), denoised)
+
+    return _walk(advance, state, sigmas, on_step)
 
 
 def ancestral(
@@ -67,17 +72,18 @@ def ancestral(
     eta: float = 1.0,
 ) -> State:
     """Euler steps that go below the next noise level and come back up with new noise; ``eta`` says how far."""
-    for step, (sigma, following) in enumerate(_pairs(sigmas)):
+
+    def advance(state: State, sigma: float, following: float, step: int) -> State:
         denoised = _held(state, denoise(state, sigma, step))
-        if following:
-            denoised = state.map(
-                lambda s, x0, n, a=sigma, b=following: s.hold(ancestral_step(s.latent, x0, a, b, n, eta=eta)),
-                denoised,
-                noise(step),
-            )
-        state = _moved(state, lambda s, x: x, denoised)
-        on_step(step, state)
-    return state
+        if following == 0:
+            return _moved(state, lambda _, x0: x0, denoised)
+
+        def move(s: LatentState, x0: mx.array, fresh: mx.array) -> mx.array:
+            return s.hold(ancestral_step(s.latent, x0, sigma, following, fresh, eta=eta))
+
+        return _moved(state, move, denoised, noise(step))
+
+    return _walk(advance, state, sigmas, on_step)
 
 
 def cfg_plus_plus(
@@ -93,19 +99,19 @@ def cfg_plus_plus(
 
     ``denoise`` gives both, guided first (``guidance.guided_and_unconditional``).
     """
-    for step, (sigma, following) in enumerate(_pairs(sigmas)):
-        estimate, unconditional = denoise(state, sigma, step)
-        denoised = _held(state, estimate)
-        if following:
-            denoised = state.map(
-                lambda s, x0, u, n, a=sigma, b=following: s.hold(cfg_plus_plus_step(s.latent, x0, u, a, b, n, eta=eta)),
-                denoised,
-                unconditional,
-                noise(step),
-            )
-        state = _moved(state, lambda s, x: x, denoised)
-        on_step(step, state)
-    return state
+
+    def advance(state: State, sigma: float, following: float, step: int) -> State:
+        guided, unconditional = denoise(state, sigma, step)
+        denoised = _held(state, guided)
+        if following == 0:
+            return _moved(state, lambda _, x0: x0, denoised)
+
+        def move(s: LatentState, x0: mx.array, other: mx.array, fresh: mx.array) -> mx.array:
+            return s.hold(cfg_plus_plus_step(s.latent, x0, other, sigma, following, fresh, eta=eta))
+
+        return _moved(state, move, denoised, unconditional, noise(step))
+
+    return _walk(advance, state, sigmas, on_step)
 
 
 def res_2s(
@@ -126,7 +132,7 @@ def res_2s(
         denoise: As everywhere; called twice a step.
         state: Both streams at the first noise level.
         sigmas: The schedule.
-        on_step: Hears of whole steps.
+        on_step: Hears of whole steps; the last one includes the call at the smallest noise level.
         noise: For the end of a step, see ``normalised_noise``.
         middle_noise: For its middle.
         eta: Share of new noise at the end of a step; the middle always has one half.
@@ -134,34 +140,29 @@ def res_2s(
         per_token: New noise by every token's own level instead of the stream's. As in the reference, a stream
             that holds any token entirely then gets none.
     """
-    sigmas = list(map(float, sigmas))
-    num_steps = len(sigmas) - 1
-    if to_zero := sigmas[-1] == 0:
-        sigmas[-1] = _SMALLEST_SIGMA
-    for step, (sigma, following) in enumerate(_pairs(sigmas)):
-        length = math.log(sigma / following)
+    inject = _token_noise if per_token else _stream_noise
+
+    def advance(state: State, sigma: float, following: float, step: int) -> State:
+        to_zero, following = following == 0, following or _SMALLEST_SIGMA
+        length, between = math.log(sigma / following), math.sqrt(sigma * following)
         a21, b1, b2 = res_2s_coefficients(length)
-        between = math.sqrt(sigma * following)
-        inject = _token_noise if per_token else _stream_noise
+        reach = length * a21
         anchor = state.map(lambda s: s.latent)
         first = _held(state, denoise(state, sigma, step))
         slope = anchor.map(lambda x, x0: x0 - x, first)
-        middle = anchor.map(lambda x, d, h=length * a21: x + h * d, slope)
+        middle = anchor.map(lambda x, d: x + reach * d, slope)
         middle = state.map(inject(sigma, between, 0.5), anchor, middle, middle_noise(step))
         if refine_anchor and length < _ANCHOR_MAX_STEP and sigma > _ANCHOR_MIN_SIGMA:
-            slope = middle.map(lambda m, d, x0, h=length * a21: _refined_slope(m, d, x0, h), slope, first)
+            slope = middle.map(lambda m, d, x0: _refined_slope(m, d, x0, reach), slope, first)
             anchor = first.map(lambda x0, d: x0 - d, slope)
-        halfway = _moved(state, lambda s, m: m, middle)
-        second = _held(state, denoise(halfway, between, step))
-        ends = anchor.map(lambda x, d, x0, h=length, p=b1, q=b2: x + h * (p * d + q * (x0 - x)), slope, second)
-        ends = state.map(inject(sigma, following, eta), anchor, ends, noise(step))
-        state = _moved(state, lambda s, x: x, ends)
-        if not to_zero or step + 1 < num_steps:
-            on_step(step, state)
-    if to_zero:
-        state = _moved(state, lambda s, x0: x0, _held(state, denoise(state, sigmas[-1], num_steps)))
-        on_step(num_steps - 1, state)
-    return state
+        second = _held(state, denoise(_moved(state, lambda _, m: m, middle), between, step))
+        ends = anchor.map(lambda x, d, x0: x + length * (b1 * d + b2 * (x0 - x)), slope, second)
+        state = _moved(state, inject(sigma, following, eta), anchor, ends, noise(step))
+        if not to_zero:
+            return state
+        return _moved(state, lambda _, x0: x0, _held(state, denoise(state, following, step + 1)))
+
+    return _walk(advance, state, sigmas, on_step)
 
 
 def euler_step(latent: mx.array, denoised: mx.array, sigma: float, following: float) -> mx.array:
@@ -225,14 +226,22 @@ def _phi(order: int, z: float) -> float:
 
 
 def sde_step(
-    origin: mx.array, arrival: mx.array, sigma: float, following: float, noise: mx.array, *, eta: float = 0.5
+    origin: mx.array,
+    arrival: mx.array,
+    sigma: float | mx.array,
+    following: float | mx.array,
+    noise: mx.array,
+    *,
+    eta: float = 0.5,
 ) -> mx.array:
-    """``arrival`` at noise level ``following``, reached from ``origin`` at ``sigma``, with a share of its noise new."""
-    if following == 0 or eta == 0:
-        return arrival
-    signal, below, new = _sde_levels(following, eta)
+    """``arrival`` at noise level ``following``, reached from ``origin`` at ``sigma``, with a share of its noise new.
+
+    Levels are numbers, or ``(B, N, 1)`` for each token its own. At level 0, or with ``eta`` 0, nothing changes.
+    """
+    share = min(eta, _LARGEST_SHARE)
+    kept = following * math.sqrt(1 - share**2)
     slope = (origin - arrival) / (sigma - following)
-    return signal * (origin - sigma * slope + below * slope) + new * noise
+    return (1 - following + kept) * (origin - sigma * slope) + kept * slope + (share * following) * noise
 
 
 def normalised_noise(noise: mx.array) -> mx.array:
@@ -240,13 +249,6 @@ def normalised_noise(noise: mx.array) -> mx.array:
     noise = (noise - mx.mean(noise)) / mx.std(noise, ddof=1)
     centred = noise - mx.mean(noise, axis=(1, 2), keepdims=True)
     return centred / mx.std(centred, axis=(1, 2), keepdims=True, ddof=1)
-
-
-def _sde_levels(following: float, eta: float) -> tuple[float, float, float]:
-    new = following * min(eta, 0.9999)
-    rest = math.sqrt(following**2 - new**2)
-    signal = 1 - following + rest
-    return signal, rest / signal, new
 
 
 def _stream_noise(sigma: float, following: float, eta: float) -> Callable[..., mx.array]:
@@ -260,12 +262,7 @@ def _token_noise(sigma: float, following: float, eta: float) -> Callable[..., mx
     def inject(s: LatentState, origin: mx.array, arrival: mx.array, noise: mx.array) -> mx.array:
         if mx.any(s.denoise_mask == 0).item():
             return arrival
-        mask = s.denoise_mask
-        here, there = mask * sigma, mask * following
-        rest = there * math.sqrt(1 - min(eta, 0.9999) ** 2)
-        signal = 1 - there + rest
-        slope = (origin - arrival) / (here - there)
-        return signal * (origin - here * slope) + rest * slope + there * min(eta, 0.9999) * noise
+        return sde_step(origin, arrival, s.timesteps(sigma), s.timesteps(following), noise, eta=eta)
 
     return inject
 
@@ -277,8 +274,14 @@ def _refined_slope(middle: mx.array, slope: mx.array, denoised: mx.array, length
     return rest * slope + (1 - rest) / (1 - length) * (denoised - middle)
 
 
-def _pairs(sigmas: Sequence[float]) -> list[tuple[float, float]]:
-    return list(itertools.pairwise(float(sigma) for sigma in sigmas))
+def _walk(
+    advance: Callable[[State, float, float, int], State], state: State, sigmas: Sequence[float], on_step: OnStep
+) -> State:
+    """Every pair of neighbouring noise levels in turn."""
+    for step, (sigma, following) in enumerate(itertools.pairwise(float(sigma) for sigma in sigmas)):
+        state = advance(state, sigma, following, step)
+        on_step(step, state)
+    return state
 
 
 def _held(state: State, denoised: Streams[mx.array]) -> Streams[mx.array]:
