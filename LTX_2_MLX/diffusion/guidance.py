@@ -78,7 +78,7 @@ def passes(guidance: Streams[Guidance]) -> list[Pass]:
     needed = [_CONDITIONAL]
     if any(stream.uses_negative for stream in present):
         needed.append(_NEGATIVE)
-    if any(stream.stg_scale for stream in present):
+    if any(blocks):
         needed.append(Pass(skip_self_attention=blocks))
     if any(stream.modality_scale != 1 for stream in present):
         needed.append(_ISOLATED)
@@ -109,15 +109,6 @@ def guided(predict: Predict, guidance: Streams[Guidance]) -> Denoise:
     return denoise
 
 
-def unguided(predict: Predict) -> Denoise:
-    """``denoise`` of one conditional call for each step."""
-
-    def denoise(state: State, sigma: float, step: int) -> Streams[mx.array]:
-        return predict(state, sigma, [_CONDITIONAL], state.map(lambda _: True))[0]
-
-    return denoise
-
-
 def guided_and_unconditional(predict: Predict, guidance: Streams[Guidance]):
     """``(guided, unconditional)`` estimates for each step, for the CFG++ sampler."""
 
@@ -136,10 +127,12 @@ def guided_and_unconditional(predict: Predict, guidance: Streams[Guidance]):
 
 
 def _combine(guidance: Guidance, estimates: dict[Pass, mx.array]) -> mx.array:
-    perturbed = next((value for key, value in estimates.items() if any(key.skip_self_attention)), None)
+    conditional = estimates[_CONDITIONAL]
+    # Where no block is bypassed, the perturbed pass would be the conditional one.
+    perturbed = next((value for key, value in estimates.items() if any(key.skip_self_attention)), conditional)
     return guide(
         guidance,
-        estimates[_CONDITIONAL],
+        conditional,
         negative=estimates.get(_NEGATIVE),
         perturbed=perturbed,
         isolated=estimates.get(_ISOLATED),

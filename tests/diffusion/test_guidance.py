@@ -14,7 +14,6 @@ from LTX_2_MLX.diffusion.guidance import (
     guided,
     guided_and_unconditional,
     passes,
-    unguided,
 )
 from LTX_2_MLX.diffusion.state import LatentState, Streams
 
@@ -82,10 +81,11 @@ def test_when_both_streams_skip_the_network_is_not_called():
     assert [denoise(state(), 0.9, step) for step in range(4)] and len(network.calls) == 2
 
 
-def test_unguided_takes_one_call_a_step():
-    network = Network()
-    unguided(network)(state(), 0.4, 3)
-    assert network.calls == [(0.4, [Pass()], Streams(True, True))]
+def test_bypassing_no_block_changes_nothing_and_costs_nothing():
+    network, x = Network(), state()
+    out = guided(network, Streams(Guidance(stg_scale=1.0), Guidance()))(x, 0.5, 0)
+    assert network.calls == [(0.5, [Pass()], Streams(True, True))]
+    assert mx.array_equal(out.video, x.video.latent)
 
 
 def test_unconditional_estimate_comes_along_whatever_the_guidance():
