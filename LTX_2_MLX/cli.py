@@ -202,6 +202,116 @@ UpscalingScale = Annotated[
     float, typer.Option("--upscaling-scale", help="Factor of the sides, above 0 up to 16.", min=0, max=16)
 ]
 UpscalingModel = Annotated[str, typer.Option("--upscaling-model-path", help=f"Real-ESRGAN: {_WHERE}.")]
+
+
+class SuperResolutionMode(StrEnum):
+    """Which kind of decoder finishes super-resolution."""
+
+    tiny = "tiny"
+    tiny_long = "tiny-long"
+    full = "full"
+
+
+class SuperResolutionVersion(StrEnum):
+    """Which FlashVSR the files are."""
+
+    v1 = "v1"
+    v1_1 = "v1.1"
+
+
+class ColorFix(StrEnum):
+    """Where the colours come from."""
+
+    wavelet = "wavelet"
+    adain = "adain"
+    none = "none"
+
+
+class SparseAttention(StrEnum):
+    """How attention chooses what it looks at."""
+
+    block = "block"
+    sage = "sage"
+    dense = "dense"
+
+
+class ComputeType(StrEnum):
+    """Precision of the networks."""
+
+    bf16 = "bf16"
+    fp16 = "fp16"
+    fp32 = "fp32"
+
+
+class PictureFit(StrEnum):
+    """How sides become multiples of 128."""
+
+    pad = "pad"
+    crop = "crop"
+
+
+class PictureResize(StrEnum):
+    """How frames are enlarged before the networks see them."""
+
+    floats = "float"
+    eight_bits = "8bit"
+
+
+InputClip = Annotated[
+    Path, typer.Option("--input", "-i", help="Video, folder of pictures, or picture.", show_default=False)
+]
+OutputClip = Annotated[Path, typer.Option("--output", "-o", help="File to write, or folder for it.")]
+Mode = Annotated[
+    SuperResolutionMode, typer.Option("--mode", help="tiny and tiny-long end in a small decoder, full in a Wan VAE.")
+]
+VaeType = Annotated[
+    str | None,
+    typer.Option("--vae-type", help="Decoder: tcd, tae-w2.1, lighttae-w2.1 (tiny), wan2.1, light (full)."),
+]
+VaePath = Annotated[str | None, typer.Option("--vae-path", help=f"The decoder's file: {_WHERE}.")]
+SuperResolutionWeights = Annotated[
+    str, typer.Option("--weights", help=f"Folder with FlashVSR's files, or its transformer: {_WHERE}.")
+]
+VersionOption = Annotated[
+    SuperResolutionVersion, typer.Option("--version", help="Which FlashVSR the files are; they do not tell.")
+]
+SuperResolutionScale = Annotated[
+    float, typer.Option("--scale", help="Factor of the sides; the networks were trained for 4.", min=1, max=8)
+]
+KeepAudio = Annotated[bool, typer.Option("--keep-audio/--no-keep-audio", help="Copy the sound.")]
+ColorFixOption = Annotated[ColorFix, typer.Option("--color-fix", help="Take colours from the input.")]
+TileDit = Annotated[bool, typer.Option("--tile-dit", help="Super-resolve in tiles of the source: less memory.")]
+TileVae = Annotated[
+    bool, typer.Option("--tile-vae/--no-tile-vae", help="Decode in tiles: less memory (the Wan decoders only).")
+]
+SuperResolutionTileSize = Annotated[
+    int, typer.Option("--tile-size", help="Side of a tile in source pixels.", min=48, max=1024)
+]
+Overlap = Annotated[int, typer.Option("--overlap", help="Source pixels that neighbouring tiles share.", min=0, max=512)]
+SparseRatio = Annotated[
+    float, typer.Option("--sparse-ratio", help="How much attention keeps; less is faster.", min=0.5, max=5)
+]
+KvRatio = Annotated[
+    float, typer.Option("--kv-ratio", help="Slices of two latent frames that attention remembers.", min=1, max=8)
+]
+LocalRange = Annotated[
+    int, typer.Option("--local-range", help="Windows that attention looks at around its own; odd.", min=3, max=15)
+]
+AttentionOption = Annotated[
+    SparseAttention, typer.Option("--attention", help="block: the authors' choice; sage: the plugin's; dense: all.")
+]
+Quality = Annotated[float, typer.Option("--quality", help="Of the written film: 1 to 10 (best).", min=1, max=10)]
+FolderFps = Annotated[str, typer.Option("--fps", help="Frames a second of a folder of pictures, such as 30000/1001.")]
+DtypeOption = Annotated[
+    ComputeType | None, typer.Option("--dtype", help="Precision of the networks (bf16; fp32 on a CPU).")
+]
+UnloadDit = Annotated[
+    bool, typer.Option("--unload-dit", help="Free the transformer before decoding: less memory; latents wait on disk.")
+]
+Fit = Annotated[
+    PictureFit, typer.Option("--fit", help="pad keeps the whole picture, crop cuts it to multiples of 128.")
+]
+Resize = Annotated[PictureResize, typer.Option("--resize", help="First enlargement: on floats, or on 8 bits.")]
 PostprocessingOrder = Annotated[Order, typer.Option("--order", help="What comes first.")]
 
 

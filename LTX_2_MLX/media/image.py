@@ -108,7 +108,15 @@ def read_folder(folder: str | Path, frame_rate: Fraction = Fraction(24)) -> Fram
     Raises:
         MediaError: If there is none; while they are read, if one differs in size or cannot be read.
     """
-    paths = image_paths(folder)
+    return read_pictures(image_paths(folder), frame_rate)
+
+
+def read_pictures(paths: list[Path], frame_rate: Fraction = Fraction(24)) -> FrameStream:
+    """Picture files of one size as the frames of a clip, in the order given; transparency is left aside.
+
+    Raises:
+        MediaError: While they are read, if one differs in size or cannot be read.
+    """
     height, width = read_image(paths[0]).pixels.shape[:2]
     return FrameStream(
         chunks=_folder_frames(paths, (height, width)),

@@ -58,3 +58,8 @@ class Spool:
     def close(self) -> None:
         """Give the disk back."""
         self._file.close()
+
+
+def spool_folder() -> Path:
+    """Where temporary files go when no other place is given."""
+    return Path(tempfile.gettempdir())

@@ -70,11 +70,13 @@ class Plan:
         sizes: Lines that tell sizes and choices.
         stages: In order.
         disk_bytes: Temporary files; None while the clip's length is unknown.
+        note: What the user has to know of a choice that was made for them.
     """
 
     sizes: tuple[str, ...]
     stages: tuple[StageMemory, ...]
     disk_bytes: int | None
+    note: str | None = None
 
     @property
     def peak_bytes(self) -> int:
@@ -83,6 +85,10 @@ class Plan:
 
     def lines(self) -> list[str]:
         """The plan for a person to read."""
+        return [*((self.note,) if self.note else ()), *self.rows()]
+
+    def rows(self) -> list[str]:
+        """The plan without the note, which ``super_resolve`` tells itself."""
         rows = [
             f"{stage.name}: {_gib(stage.peak_bytes)} (weights {_gib(stage.weights_bytes)}, keys and values "
             f"{_gib(stage.cache_bytes)}, working memory {_gib(stage.working_bytes)})"
@@ -107,9 +113,10 @@ def plan(stream: FrameStream, request: Request) -> Plan:
         f"{request.attention} attention.",
     )
     return Plan(
-        sizes=(*((files.note,) if files.note else ()), *sizes),
+        sizes=sizes,
         stages=_stages(files, areas, request),
         disk_bytes=_disk(stream, areas, request),
+        note=files.note,
     )
 
 

@@ -27,7 +27,7 @@ _CHOICES = {
 }
 _RANGES = {
     "scale": (1, 8),
-    "tile_size": (32, 1024),
+    "tile_size": (48, 1024),
     "sparse_ratio": (0.5, 5),
     "kv_ratio": (1, 8),
     "local_range": (3, 15),

@@ -1,0 +1,78 @@
+"""Make a video sharper and larger, by FlashVSR."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import typer
+
+from LTX_2_MLX import cli, write_video
+from LTX_2_MLX.media.check import checked
+from LTX_2_MLX.media.encoder import crf_of_quality
+from LTX_2_MLX.media.image import IMAGE_SUFFIXES, Picture, write_image
+from LTX_2_MLX.media.output import free_bytes
+from LTX_2_MLX.media.record import run_record
+from LTX_2_MLX.pipelines.super_resolve import Request, check_plan, plan, super_resolve
+from LTX_2_MLX.pipelines.super_resolve.places import make_folder, output_path, read_clip
+from LTX_2_MLX.runtime.spool import spool_folder
+
+
+def main(
+    input: cli.InputClip,
+    output: cli.OutputClip = Path("results"),
+    mode: cli.Mode = cli.SuperResolutionMode.tiny,
+    vae_type: cli.VaeType = Request.vae_type,
+    vae_path: cli.VaePath = Request.vae_path,
+    weights: cli.SuperResolutionWeights = Request.weights,
+    version: cli.VersionOption = cli.SuperResolutionVersion.v1_1,
+    scale: cli.SuperResolutionScale = Request.scale,
+    attention: cli.AttentionOption = cli.SparseAttention.block,
+    keep_audio: cli.KeepAudio = True,
+    color_fix: cli.ColorFixOption = cli.ColorFix.wavelet,
+    tile_dit: cli.TileDit = Request.tile_dit,
+    tile_vae: cli.TileVae = Request.tile_vae,
+    tile_size: cli.SuperResolutionTileSize = Request.tile_size,
+    overlap: cli.Overlap = Request.overlap,
+    sparse_ratio: cli.SparseRatio = Request.sparse_ratio,
+    kv_ratio: cli.KvRatio = Request.kv_ratio,
+    local_range: cli.LocalRange = Request.local_range,
+    quality: cli.Quality = 6,
+    fps: cli.FolderFps = "30",
+    dtype: cli.DtypeOption = Request.dtype,
+    unload_dit: cli.UnloadDit = Request.unload_dit,
+    seed: cli.Seed = Request.seed,
+    fit: cli.Fit = cli.PictureFit.pad,
+    resize: cli.Resize = cli.PictureResize.floats,
+    dry_run: cli.DryRun = False,
+    force: cli.Force = False,
+    quiet: cli.Quiet = False,
+    progress: cli.ProgressOption = cli.ProgressKind.bar,
+) -> None:
+    """Write INPUT at SCALE times its size, with as many frames and its sound."""
+    given = {name: value for name, value in locals().items() if name in Request.__dataclass_fields__}
+    request = Request(**{name: getattr(value, "value", value) for name, value in given.items()})
+    target = output_path(input, output, request)
+    if not dry_run:
+        make_folder(target)
+    with cli.report(None if dry_run else target, source=input, quiet=quiet, progress=progress) as runner:
+        stream = read_clip(input, cli.rate(fps))
+        crf = crf_of_quality(quality)
+        if dry_run or force:
+            intended = plan(stream, request)
+        else:
+            intended = check_plan(stream, request, free_bytes(spool_folder()))
+        if dry_run:
+            typer.echo("\n".join(intended.lines()))
+            raise typer.Exit
+        for line in intended.rows():
+            runner.progress.note(line)
+        film = super_resolve(stream if keep_audio else stream.replace(audio=None), request, runner)
+        film = film.replace(metadata=film.metadata | run_record("super_resolve", asdict(request)))
+        film = film if force else checked(film)
+        if target.suffix.lower() in IMAGE_SUFFIXES:
+            write_image(Picture(film.array()[0]), target)
+        else:
+            write_video(film, target, crf=crf, progress=runner.progress)
+
+
+if __name__ == "__main__":
+    cli.run(main)
