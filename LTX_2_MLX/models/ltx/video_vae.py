@@ -14,13 +14,13 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from LTX_2_MLX.errors import CheckpointError, RequestError
-from LTX_2_MLX.layers.conv import CausalConv3d
+from LTX_2_MLX.layers.conv import CausalConv3d, SpatialPadding
 from LTX_2_MLX.layers.streaming import Push, each_frame, in_turn, join_frames, run_frames
 from LTX_2_MLX.models.interfaces import Header
 from LTX_2_MLX.models.ltx.video_vae_blocks import Downsample, ResGroup, TimeEmbedder, Upsample, activate
 from LTX_2_MLX.models.ltx.video_vae_config import VideoVAEConfig
 from LTX_2_MLX.ops.resample import pixel_shuffle, pixel_unshuffle
-from LTX_2_MLX.shapes import check_multiple
+from LTX_2_MLX.shapes import Compression, check_multiple
 
 # One copy of the largest array that a piece of a clip may lead to, and how many such copies live at once (measured on
 # the CPU; counted from the arrays of a residual block on the GPU). On the CPU a convolution unfolds its input 27 times.
@@ -204,6 +204,8 @@ class VideoEncoder(nn.Module):
     def _checked(self, frames: mx.array) -> mx.array:
         check_multiple("height", frames.shape[2], self.compression.height)
         check_multiple("width", frames.shape[3], self.compression.width)
+        cells = frames.shape[2] // self.compression.height, frames.shape[3] // self.compression.width
+        _check_borders(self.config.encoder_spatial_padding_mode, cells, self.compression)
         return frames
 
     def levels(self) -> list[Level]:
@@ -336,12 +338,7 @@ class VideoDecoder(nn.Module):
         first = next(latents, None)
         if first is None:
             return
-        if self.config.spatial_padding_mode == "reflect" and min(first.shape[2:4]) < 2:
-            sides = (2 * self.compression.height, 2 * self.compression.width)
-            raise RequestError(
-                f"The latent is {first.shape[2]}×{first.shape[3]} cells, but this decoder mirrors its borders and "
-                f"needs two on each side. Use frames of at least {sides[0]}×{sides[1]} pixels."
-            )
+        _check_borders(self.config.spatial_padding_mode, first.shape[2:4], self.compression)
         levels, latents = self.levels(len(first), timestep), chain([first], latents)
         del first
         yield from _run(levels, latents, self.conv_in.conv.weight.dtype, piece_bytes)
@@ -378,6 +375,14 @@ class VideoDecoder(nn.Module):
             each_frame(lambda x: activate(x, shift, scale)),
             self.conv_out.start(),
             each_frame(lambda x: _unfold(x, self.config.patch_size)),
+        )
+
+
+def _check_borders(padding: SpatialPadding, cells: tuple[int, int], compression: Compression) -> None:
+    if padding == "reflect" and min(cells) < 2:
+        raise RequestError(
+            f"The latent is {cells[0]}×{cells[1]} cells, but this network mirrors its borders and needs two on each "
+            f"side. Use frames of at least {2 * compression.height}×{2 * compression.width} pixels."
         )
 
 

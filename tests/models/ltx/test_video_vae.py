@@ -185,6 +185,14 @@ def test_sizes_that_do_not_fit_are_refused(networks):
             decoder.decode(mx.zeros((1, 1, 1, 4, 8)))
 
 
+def test_encoder_that_mirrors_its_borders_refuses_a_single_cell(encoder):
+    network = VideoEncoder(replace(encoder.config, encoder_spatial_padding_mode="reflect"))
+    frames = _frames(encoder, 1)
+    with pytest.raises(RequestError, match="1×2 cells"):
+        network.encode(frames)
+    assert network.encode(mx.concatenate([frames, frames], axis=2)).shape == (1, 1, 2, 2, 8)
+
+
 ONE_TILE = Tiling(TileSize(8, 2), TileSize(4, 1), None)
 
 
