@@ -12,6 +12,7 @@ import mlx.nn as nn
 
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.models.interfaces import Header
+from LTX_2_MLX.ops.convolve import convolve_3x3
 from LTX_2_MLX.ops.resample import pixel_shuffle
 from LTX_2_MLX.ops.resize import resize
 from LTX_2_MLX.ops.settle import settled
@@ -152,9 +153,9 @@ class FrameEncoder(nn.Module):
         self.cnn3 = nn.ConvTranspose2d(width, config.encoder_channels, 4, stride=2, padding=1)
 
     def __call__(self, frames: mx.array) -> mx.array:
-        hidden = frames
-        for convolution in (self.cnn0, self.cnn1, self.cnn2):
-            hidden = settled(_leaky(convolution(hidden)))
+        hidden = settled(_leaky(self.cnn0(frames)))
+        for layer in (self.cnn1, self.cnn2):
+            hidden = settled(_leaky(convolve_3x3(hidden, layer.weight, layer.bias)))
         return doubled(self.cnn3, hidden)
 
 
@@ -188,7 +189,10 @@ class ScaledResidual(nn.Module):
         self.beta = mx.ones((1, channels, 1, 1))
 
     def __call__(self, x: mx.array) -> mx.array:
-        return _leaky(self.conv(x) * self.beta.reshape(-1) + x)
+        # The scale goes into the kernel, which is small beside the picture.
+        scale = self.beta.reshape(-1)
+        changed = convolve_3x3(x, self.conv.weight * scale[:, None, None, None], self.conv.bias * scale)
+        return _leaky(changed + x)
 
 
 def padding_multiple(scale: float) -> int:

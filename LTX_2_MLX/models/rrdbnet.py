@@ -11,6 +11,7 @@ import mlx.nn as nn
 
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.interfaces import Header, TensorInfo
+from LTX_2_MLX.ops.convolve import convolve_3x3
 from LTX_2_MLX.ops.resample import pixel_unshuffle
 from LTX_2_MLX.ops.settle import settled
 
@@ -120,18 +121,18 @@ class RRDBNet(nn.Module):
     @property
     def bytes_per_pixel(self) -> int:
         """Working memory per input pixel, about: that of the last layers, which work at the output's size."""
-        planes = 14 if mx.default_device() == mx.cpu else 5
+        planes = 8 if mx.default_device() == mx.cpu else 5
         return planes * self.scale**2 * self.conv_first.weight.shape[0] * self.dtype.size
 
     def __call__(self, frames: mx.array) -> mx.array:
-        features = self.conv_first(pixel_unshuffle(frames, (self.multiple, self.multiple)))
+        features = _convolved(self.conv_first, pixel_unshuffle(frames, (self.multiple, self.multiple)))
         hidden = features
         for block in self.body:
             hidden = settled(block(hidden))
-        hidden = features + self.conv_body(hidden)
+        hidden = features + _convolved(self.conv_body, hidden)
         for i in range(self.doublings):
-            hidden = settled(_leaky(self[f"conv_up{i + 1}"](_nearest_doubled(hidden))))
-        return self.conv_last(_leaky(settled(self.conv_hr(hidden))))
+            hidden = settled(_leaky(_convolved(self[f"conv_up{i + 1}"], _nearest_doubled(hidden))))
+        return _convolved(self.conv_last, _leaky(settled(_convolved(self.conv_hr, hidden))))
 
     @staticmethod
     def parameter_name(published: str) -> str | None:
@@ -174,7 +175,7 @@ class DenseBlock(nn.Module):
         for i in range(5):
             stop = start + part.shape[-1]
             later = mx.concatenate([c.weight[..., start:stop] for c in convolutions[i:]])
-            added = mx.split(mx.conv2d(part, later, padding=1), _edges(convolutions[i:]), axis=-1)
+            added = mx.split(convolve_3x3(part, later), _edges(convolutions[i:]), axis=-1)
             sums[i:] = [total + more for total, more in zip(sums[i:], added, strict=True)]
             part, start = _leaky(sums[i]), stop
         return 0.2 * sums[4] + x
@@ -213,6 +214,10 @@ def _named_layers(tensors: dict) -> dict:
 
 def _convolution(inputs: int, outputs: int) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3, padding=1)
+
+
+def _convolved(layer: nn.Conv2d, x: mx.array) -> mx.array:
+    return convolve_3x3(x, layer.weight, layer.bias)
 
 
 def _leaky(x: mx.array) -> mx.array:
