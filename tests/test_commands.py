@@ -48,7 +48,7 @@ COMPANY: dict[tuple[str, str], list[str]] = {
 class Recorder:
     """Takes every call, gives itself back, and writes down in ``trace`` how it was called.
 
-    As a number it is nothing, as a collection it is empty.
+    As a collection it is empty, as a number it is itself, below every other.
     """
 
     def __init__(self, trace: list[str], name: str):
@@ -79,10 +79,13 @@ class Recorder:
     def __repr__(self) -> str:
         return f"<{self._name}>"
 
-    def nothing(self, _: Any) -> float:
-        return 0.0
+    def __format__(self, _: str) -> str:
+        return repr(self)
 
-    __truediv__ = __mul__ = __rmul__ = __add__ = __radd__ = __sub__ = __rsub__ = nothing
+    def itself(self, _: Any) -> "Recorder":
+        return self
+
+    __truediv__ = __mul__ = __rmul__ = __add__ = __radd__ = __sub__ = __rsub__ = itself
 
     def __lt__(self, other: Any) -> bool:
         return True

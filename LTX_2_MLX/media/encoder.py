@@ -19,6 +19,8 @@ _MAX_CRF = 51
 _BYTES_PER_PIXEL, _LOSSLESS_BYTES_PER_PIXEL = 0.005, 0.1
 # libx265 4.2 writes past its buffers with sides below 64 (seen: 48×32 and 48×35 end in "corrupted size").
 _MIN_H265_SIDE = 64
+# With fewer frames than it looks ahead for reordering, libx265 4.2 gives decoding times from unwritten memory.
+_MIN_REORDERED_FRAMES = 3
 # Apple's encoders are made for films; thumbnails go to the software ones.
 _MIN_APPLE_SIDE = 128
 
@@ -76,7 +78,9 @@ class Encoding:
         return stream
 
 
-def choose_encoding(path: str | Path, size: tuple[int, int], codec: Codec = "auto", crf: float = CRF) -> Encoding:
+def choose_encoding(
+    path: str | Path, size: tuple[int, int], codec: Codec = "auto", crf: float = CRF, num_frames: int | None = None
+) -> Encoding:
     """The encoding for a file name, a height and width, and a codec.
 
     H.264 and H.265 take whole 2x2 blocks of colour. A film with an odd side is written with full colour
@@ -87,6 +91,7 @@ def choose_encoding(path: str | Path, size: tuple[int, int], codec: Codec = "aut
         size: Height and width in pixels.
         codec: ``auto`` is H.264, or VP9 in .webm. ``ffv1`` is lossless.
         crf: x264's scale: 0 (best) to 51; other encoders get what comes nearest.
+        num_frames: Length of the film, where it is known.
 
     Raises:
         MediaError: If the container is not known, cannot hold the codec, or its encoder is missing.
@@ -102,6 +107,8 @@ def choose_encoding(path: str | Path, size: tuple[int, int], codec: Codec = "aut
         )
     if not 0 <= crf <= _MAX_CRF:
         raise MediaError(f"crf is {crf}, but it is between 0 (best) and {_MAX_CRF}.")
+    # AVI has no place for the order of frames that are stored out of order.
+    reordered = container != "avi" and (num_frames or 0) >= _MIN_REORDERED_FRAMES
     even = size[0] % 2 == 0 and size[1] % 2 == 0
     encoder = _encoder(codec, hardware=even and min(size) >= _MIN_APPLE_SIDE)
     if encoder == "libx265" and min(size) < _MIN_H265_SIDE:
@@ -112,7 +119,7 @@ def choose_encoding(path: str | Path, size: tuple[int, int], codec: Codec = "aut
         container=container,
         encoder=encoder,
         pixel_format=_pixel_format(codec, even),
-        options=_options(encoder, crf, container),
+        options=_options(encoder, crf, reordered),
         # QuickTime plays H.265 under this tag only.
         codec_tag="hvc1" if codec == "h265" and container in ("mp4", "mov") else None,
         constant_rate=container == "avi",
@@ -148,7 +155,7 @@ def _pixel_format(codec: str, even: bool) -> str:
     return "yuv420p" if even or codec == "vp9" else "yuv444p"
 
 
-def _options(encoder: str, crf: float, container: str) -> dict[str, str]:
+def _options(encoder: str, crf: float, reordered: bool) -> dict[str, str]:
     if encoder.endswith("_videotoolbox"):
         # Quality runs from 0 to 100 there; at 17 on x264's scale 65 looks alike.
         quality = round(max(1, min(100, 100 - 2 * crf)))
@@ -159,9 +166,6 @@ def _options(encoder: str, crf: float, container: str) -> dict[str, str]:
     if encoder == "ffv1":
         return {"level": "3", "slices": "4", "slicecrc": "1"}
     options = {"crf": str(crf), "preset": "medium"}
-    if container == "avi":
-        # AVI has no place for the order of frames that are stored out of order.
-        options["bf"] = "0"
     if encoder == "libx265":
-        options["x265-params"] = "log-level=error" + (":bframes=0" if container == "avi" else "")
-    return options
+        return options | {"x265-params": "log-level=error" + ("" if reordered else ":bframes=0")}
+    return options if reordered else options | {"bf": "0"}

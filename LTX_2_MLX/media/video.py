@@ -129,7 +129,7 @@ def write_video(
     """
     path, progress = Path(path), progress or SilentProgress()
     try:
-        encoding = choose_encoding(path, (stream.height, stream.width), codec, crf)
+        encoding = choose_encoding(path, (stream.height, stream.width), codec, crf, stream.num_frames)
         if encoding.constant_rate and stream.times is not None:
             raise MediaError(f"{path.suffix} cannot hold a variable frame rate. Write .mp4 or .mkv instead.")
         check_writable(path)

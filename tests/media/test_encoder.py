@@ -85,3 +85,11 @@ def test_quality_from_1_to_10_is_crf_from_35_to_17():
 def test_least_size_grows_with_pixels_and_frames():
     assert least_bytes((480, 704), 97) < least_bytes((960, 1408), 97) < least_bytes((960, 1408), 193)
     assert least_bytes((480, 704), 97, "ffv1") > least_bytes((480, 704), 97)
+
+
+@pytest.mark.parametrize(("name", "num_frames", "reordered"), [("a.mp4", 97, True), ("a.mp4", 2, False)])
+@pytest.mark.parametrize("codec", ["h264", "h265"])
+def test_frames_are_reordered_only_in_films_long_enough(linux, name, num_frames, reordered, codec):
+    options = choose_encoding(name, (96, 128), codec, num_frames=num_frames).options
+    assert (options.get("bf") == "0" or "bframes=0" in options.get("x265-params", "")) is not reordered
+    assert choose_encoding("a.avi", (96, 128), num_frames=97).options["bf"] == "0"

@@ -62,6 +62,13 @@ def test_shortest_films_come_back(tmp_path, suffix, count):
     assert (stream.num_frames, stream.frame_rate) == (count, Fraction(30000, 1001))
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_shortest_h265_films_have_times_of_their_own_every_time(tmp_path, count):
+    for _ in range(12):
+        path = write_video(clip_of(grey_steps(count, (64, 64))), tmp_path / "a.mov", codec="h265")
+        assert read_video(path).num_frames == count
+
+
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".webm"])
 def test_variable_rate_comes_back(tmp_path, suffix):
     times = tuple(Fraction(ms, 1000) for ms in (0, 40, 90, 300, 320, 500, 900))

@@ -1,7 +1,6 @@
 """Stages: evaluated, freed, timed and measured, however they end."""
 
 import gc
-import time
 import weakref
 from dataclasses import dataclass
 
@@ -166,25 +165,32 @@ def test_no_stage_sees_the_model_of_the_one_before():
     assert second.freed
 
 
-def test_nested_streams_share_time_and_memory_fairly():
+def test_nested_streams_share_time_and_memory_fairly(monkeypatch):
+    now = 0.0
+    monkeypatch.setattr("LTX_2_MLX.runtime.runner.time.perf_counter", lambda: now)
+
+    def take(seconds):
+        nonlocal now
+        now += seconds
+
     runner = StageRunner()
 
     def decode(_):
         for _ in range(3):
-            time.sleep(0.02)
+            take(2)
             yield mx.ones((256, 1024))
 
     def upscale(_):
-        for item in runner.stream("decode", lambda: None, decode):
-            time.sleep(0.05)
+        for item in runner.stream("decode", lambda: take(10), decode):
+            take(5)
             yield item + 1
 
-    for _ in runner.stream("upscale", lambda: None, upscale):
-        time.sleep(0.03)
+    for _ in runner.stream("upscale", lambda: take(100), upscale):
+        take(1000)
     reports = {report.name: report for report in runner.reports}
-    # The consumer's 0.09 s are nobody's; the inner stage's 0.06 s are not the outer's.
-    assert 0.06 <= reports["decode"].seconds < 0.14
-    assert 0.15 <= reports["upscale"].seconds < 0.24
+    # The consumer's time is nobody's; the inner stage's is not the outer's.
+    assert reports["decode"].seconds == 10 + 3 * 2
+    assert reports["upscale"].seconds == 100 + 3 * 5
     for report in reports.values():
         assert report.peak_bytes >= 2**20 and report.process_bytes > 2**20
 
