@@ -50,11 +50,11 @@ def sample_bilinear(pixels: mx.array, x: mx.array, y: mx.array) -> mx.array:
 def _corners(pixels: mx.array) -> mx.array:
     """Each pixel and its right neighbour, above those of the next row: ``(B * H * W, 2, 2 * C)``.
 
-    A view, since neighbours are neighbours in memory. What stands beyond the right and the lower edge belongs to
-    other rows or is zero; its share is zero too.
+    Neighbours are neighbours in memory, so this is one copy, and one gather then finds all four. What stands beyond
+    the right and the lower edge belongs to other rows or is zero; its share is zero too.
     """
     batch, height, width, channels = pixels.shape
     count = batch * height * width
     beyond = mx.zeros(((width + 1) * channels,), dtype=pixels.dtype)
     flat = mx.concatenate([pixels.reshape(-1), beyond])
-    return mx.as_strided(flat, (count, 2, 2 * channels), (channels, width * channels, 1))
+    return mx.contiguous(mx.as_strided(flat, (count, 2, 2 * channels), (channels, width * channels, 1)))
