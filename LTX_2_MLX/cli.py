@@ -10,9 +10,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from enum import StrEnum
-from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -374,20 +373,6 @@ def precision(*, fp16: bool, bf16: bool, fp32: bool) -> str | None:
     if len(asked) > 1:
         raise RequestError(f"--{' and --'.join(asked)} cannot go together. Leave one.")
     return asked[0] if asked else None
-
-
-def rate(text: str | None) -> Fraction | None:
-    """A frame rate as a user writes it: 60, 59.94 or 60000/1001.
-
-    Raises:
-        RequestError: If it is not a number above 0.
-    """
-    if text is None:
-        return None
-    with suppress(ValueError, ZeroDivisionError):
-        if (value := Fraction(text)) > 0:
-            return value
-    raise RequestError(f"{text} is not a frame rate. Write 60 or 60000/1001.")
 
 
 def progress_for(quiet: bool, kind: ProgressKind) -> Progress:

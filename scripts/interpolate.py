@@ -33,7 +33,7 @@ def main(
             model_path=model_path,
             exp=exp,
             scale=scale,
-            target_fps=cli.rate(target_fps),
+            target_fps=target_fps,
             scene_threshold=scene_threshold,
             precision=cli.precision(fp16=fp16, bf16=False, fp32=fp32),
         )

@@ -5,6 +5,7 @@ the length of the clip does not matter.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -39,7 +40,7 @@ class Request:
         model_path: IFNet 4.22.lite: path, catalogue name, repository id or ``repository:file``.
         exp: The number of frames is doubled this many times, 0 to 4: N become ``(N - 1) * 2 ** exp + 1``.
         scale: Size at which motion is sought: 0.25, 0.5, 1, 2 or 4. 0.5 suits 1080p and large motion.
-        target_fps: Frames per second wanted instead of a doubling; the clip's duration stays.
+        target_fps: Frames per second wanted instead of a doubling, also as ``"60000/1001"``; the clip's duration stays.
         scene_threshold: Structural similarity of neighbours, 0 to 1, below which there is a cut; across it the
             nearer frame is repeated. 0 finds no cuts.
         precision: What the network computes in, ``fp16`` or ``fp32`` (the default); flow is float32 always.
@@ -48,7 +49,7 @@ class Request:
     model_path: str = "elfgum/RIFE-4.22.lite"
     exp: int = 1
     scale: float = 1.0
-    target_fps: Fraction | None = None
+    target_fps: Fraction | float | str | None = None
     scene_threshold: float = 0.2
     precision: Literal["fp16", "fp32"] | None = None
 
@@ -57,8 +58,9 @@ class Request:
         if not isinstance(self.exp, int) or isinstance(self.exp, bool) or not 0 <= self.exp <= MAX_EXP:
             raise RequestError(f"exp is {self.exp!r}, it can be a whole number from 0 to {MAX_EXP}.")
         padding_multiple(self.scale)
-        if self.target_fps is not None and not 0 < self.target_fps <= 1000:
-            raise RequestError(f"target_fps is {float(self.target_fps):g}, it can be above 0 up to 1000.")
+        if self.target_fps is not None:
+            # Frozen from here on.
+            object.__setattr__(self, "target_fps", _rate(self.target_fps))
         if self.target_fps is not None and self.exp != 1:
             raise RequestError("exp and target_fps both say how many frames to make. Give one of them.")
         if not 0 <= self.scene_threshold <= 1:
@@ -70,6 +72,13 @@ class Request:
     def dtype(self) -> mx.Dtype:
         """What the network computes in."""
         return mx.float16 if self.precision == "fp16" else mx.float32
+
+
+def _rate(given: Fraction | float | str) -> Fraction:
+    with suppress(ValueError, ZeroDivisionError):
+        if 0 < (rate := Fraction(str(given))) <= 1000:
+            return rate
+    raise RequestError(f"target_fps is {given}. Give a rate above 0 up to 1000, such as 60 or 60000/1001.")
 
 
 def plan(stream: FrameStream, request: Request) -> Plan:
@@ -120,7 +129,7 @@ class Timeline:
     def __init__(self, stream: FrameStream, request: Request):
         self._rate, self._times = stream.frame_rate, stream.times
         self._target, self._factor = request.target_fps, 2**request.exp
-        self.frame_rate = Fraction(request.target_fps or stream.frame_rate * self._factor)
+        self.frame_rate = request.target_fps or stream.frame_rate * self._factor
         given = stream.num_frames
         self.num_frames = None if given is None else self._before(given - 1) + self.held(given)
 

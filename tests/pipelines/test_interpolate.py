@@ -95,6 +95,11 @@ def test_any_rate_keeps_the_duration_to_half_a_frame(weights, given, target):
             assert np.array_equal(frame, frames[place.numerator])
 
 
+@pytest.mark.parametrize("given", [60, 60.0, "60", Fraction(60)])
+def test_a_rate_may_be_written_in_any_way(given):
+    assert Request(target_fps=given).target_fps == Fraction(60)
+
+
 def test_any_rate_of_a_clip_of_unknown_length_ends_at_the_same_frame(weights):
     request = Request(weights, target_fps=Fraction(60))
     known, unknown = (interpolate(clip(scene(4), num_frames=n), request).array() for n in (4, None))
@@ -150,6 +155,9 @@ def test_frames_are_read_as_they_are_needed_and_the_model_goes_with_the_stream(w
         ({"exp": True}, "0 to 4"),
         ({"scale": 0.3}, r"0\.25, 0\.5"),
         ({"target_fps": Fraction(0)}, "above 0"),
+        ({"target_fps": "fast"}, "60000/1001"),
+        ({"target_fps": "1/0"}, "60000/1001"),
+        ({"target_fps": float("nan")}, "target_fps is nan"),
         ({"target_fps": Fraction(60), "exp": 2}, "one of them"),
         ({"scene_threshold": 1.5}, "0 .no cuts. to 1"),
         ({"precision": "bf16"}, "fp16 or fp32"),

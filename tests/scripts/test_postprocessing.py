@@ -169,7 +169,7 @@ BAD = {
     "nothing enabled": ("postprocess", [], "Nothing is enabled"),
     "option of what is not enabled": ("postprocess", ["--upscaling-scale", "2"], "without --enable-upscaling"),
     "impossible scale": ("interpolate", ["--scale", "0.3"], "0.25, 0.5"),
-    "no rate": ("interpolate", ["--target-fps", "fast"], "not a frame rate"),
+    "no rate": ("interpolate", ["--target-fps", "fast"], "such as 60"),
     "missing model": ("upscale", ["--model-path", "gone.pth"], "gone.pth does not exist"),
     "foreign model": ("upscale", ["--model-path", "{rife}"], "no RRDBNet or SRVGG"),
     "foreign interpolator": ("interpolate", ["--model-path", "{compact}"], "no IFNet"),
