@@ -46,6 +46,13 @@ def main(
     quantize: cli.Quantize = None,
     low_ram: cli.LowRam = False,
     temporal_upscale: cli.TemporalUpscale = False,
+    enable_frame_interpolation: cli.EnableFrameInterpolation = False,
+    frame_interpolation_exp: cli.FrameInterpolationExp = Options.frame_interpolation_exp,
+    frame_interpolation_scale: cli.FrameInterpolationScale = Options.frame_interpolation_scale,
+    frame_interpolation_model_path: cli.FrameInterpolationModel = Options.frame_interpolation_model_path,
+    enable_upscaling: cli.EnableUpscaling = False,
+    upscaling_scale: cli.UpscalingScale = Options.upscaling_scale,
+    upscaling_model_path: cli.UpscalingModel = Options.upscaling_model_path,
     tile_size: cli.TileSize = None,
     seed: cli.Seed = Options.seed,
     embeddings: cli.Embeddings = None,
@@ -63,13 +70,15 @@ def main(
     options = Options(**asked_for(given, replay))
     voice = cli.progress_for(quiet, progress)
     request = request_for(options, voice.note)
-    intended = plan(request)
+    intended = plan(request, options)
     if dry_run:
         typer.echo("\n".join(intended.lines()))
         return
     with cli.report(output, quiet=quiet, progress=progress, wired_bytes=intended.largest_bytes) as runner:
         # A name that no container fits is refused now, not after the work.
-        choose_encoding(output, (request.output_shape.height, request.output_shape.width), crf=crf)
+        choose_encoding(
+            output, options.finishing.size(request.output_shape.height, request.output_shape.width), crf=crf
+        )
         for line in () if quiet else intended.sizes:
             runner.progress.note(line)
         stream = film(request, runner, options)

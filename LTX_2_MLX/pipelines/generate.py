@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -16,10 +16,11 @@ from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.media.record import run_record
 from LTX_2_MLX.models.ltx.transformer import Transformer
-from LTX_2_MLX.pipelines import one_stage, two_stage
+from LTX_2_MLX.pipelines import one_stage, postprocess, two_stage
 from LTX_2_MLX.pipelines.film import Film, Models, upscaler_config
 from LTX_2_MLX.pipelines.model_files import FileOptions, find_models
 from LTX_2_MLX.pipelines.plan import Plan
+from LTX_2_MLX.pipelines.postprocess import Request as Finishing
 from LTX_2_MLX.runtime.progress import Progress
 from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.shapes import check_multiple
@@ -78,6 +79,9 @@ class Options:
         seed: The same seed gives the same film.
         embeddings: A file with the prompt's embeddings, instead of the text encoder.
         save_embeddings: Where to write them.
+        enable_frame_interpolation, frame_interpolation_exp, frame_interpolation_scale,
+        frame_interpolation_model_path: Make the film smoother by RIFE; see ``pipelines.postprocess``.
+        enable_upscaling, upscaling_scale, upscaling_model_path: Make it larger by Real-ESRGAN after that.
     """
 
     prompt: str
@@ -114,6 +118,19 @@ class Options:
     seed: int = 0
     embeddings: str | Path | None = None
     save_embeddings: str | Path | None = None
+    enable_frame_interpolation: bool = Finishing.enable_frame_interpolation
+    frame_interpolation_exp: int = Finishing.frame_interpolation_exp
+    frame_interpolation_scale: float = Finishing.frame_interpolation_scale
+    frame_interpolation_model_path: str = Finishing.frame_interpolation_model_path
+    enable_upscaling: bool = Finishing.enable_upscaling
+    upscaling_scale: float = Finishing.upscaling_scale
+    upscaling_model_path: str = Finishing.upscaling_model_path
+
+    @property
+    def finishing(self) -> Finishing:
+        """What is done to the film's frames: interpolation, then upscaling."""
+        names = {field.name for field in fields(Finishing)} & {field.name for field in fields(self)}
+        return Finishing(**{name: getattr(self, name) for name in names})
 
     @property
     def two_stages(self) -> bool:
@@ -123,6 +140,8 @@ class Options:
     def __post_init__(self) -> None:
         """Raise ``RequestError`` for options that contradict each other or cannot be."""
         self._refuse_unused()
+        # Checks its own values.
+        _ = self.finishing
         _refuse_both("--frames", self.frames, "--duration", self.duration)
         _refuse_both("--height", self.height, "--output-height", self.output_height)
         _refuse_both("--width", self.width, "--output-width", self.output_width)
@@ -168,7 +187,7 @@ def generate(prompt: str, *, progress: Progress | None = None, **options: Any) -
     runner = StageRunner(progress)
     given = Options(prompt, **options)
     request = request_for(given, runner.progress.note)
-    plan(request)
+    plan(request, given)
     return film(request, runner, given)
 
 
@@ -206,16 +225,28 @@ def request_for(options: Options, note: Callable[[str], None] = lambda text: Non
     return two_stage.Request(scene, models, height, width, options.steps_stage1, options.steps_stage2)
 
 
-def plan(request: Request) -> Plan:
-    """What the request takes, from headers alone; every file is checked as loading will check it."""
-    return two_stage.plan(request) if isinstance(request, two_stage.Request) else one_stage.plan(request)
+def plan(request: Request, options: Options | None = None) -> Plan:
+    """What the request takes, from headers alone; every file is checked as loading will check it.
+
+    With ``options`` it tells what is done to the frames afterwards as well.
+    """
+    making = two_stage.plan(request) if isinstance(request, two_stage.Request) else one_stage.plan(request)
+    if options is None or not options.finishing.anything:
+        return making
+    shape, frames, rate = request.output_shape, request.output_shape.num_frames, request.film.frame_rate
+    if request.film.temporal_upscale:
+        frames, rate = 2 * frames - 1, 2 * rate
+    coming = FrameStream((), height=shape.height, width=shape.width, frame_rate=rate, num_frames=frames)
+    finishing = postprocess.plan(coming, options.finishing)
+    return replace(making, sizes=making.sizes + finishing.sizes, stages=making.stages + finishing.stages)
 
 
 def film(request: Request, runner: StageRunner, options: Options) -> FrameStream:
     """The film of a request; ``options`` go into its metadata, so that it can be made again."""
     make = two_stage.two_stage if isinstance(request, two_stage.Request) else one_stage.one_stage
     given = {name: value for name, value in asdict(options).items() if value is not None}
-    return make(request, runner).replace(metadata=run_record("generate", given))
+    made = postprocess.postprocess(make(request, runner), options.finishing, runner)
+    return made.replace(metadata=run_record("generate", given))
 
 
 def _file_options(options: Options) -> FileOptions:

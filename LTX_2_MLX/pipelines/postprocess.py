@@ -77,6 +77,11 @@ class Request:
             return None
         return upscale.Request(model_path=self.upscaling_model_path, scale=self.upscaling_scale)
 
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of a clip when it is done."""
+        upscaling = self.upscaling
+        return upscale.upscaled_size(height, width, upscaling.scale) if upscaling else (height, width)
+
 
 def plan(stream: FrameStream, request: Request) -> Plan:
     """What the run does, in its order.
@@ -86,8 +91,8 @@ def plan(stream: FrameStream, request: Request) -> Plan:
     """
     interpolation, upscaling = request.interpolation, request.upscaling
     height, width = stream.height, stream.width
-    if upscaling and request.order == "upscale-first":
-        larger = upscale.upscaled_size(height, width, upscaling.scale)
+    if request.order == "upscale-first":
+        larger = request.size(height, width)
         stream = stream.replace(height=larger[0], width=larger[1])
     plans = [interpolate.plan(stream, interpolation)] if interpolation else []
     plans += [upscale.plan(height, width, upscaling)] if upscaling else []

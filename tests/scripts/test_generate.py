@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from LTX_2_MLX import FrameStream, cli, write_video
 from LTX_2_MLX.media.record import run_record
 from LTX_2_MLX.pipelines.generate import Options
+from LTX_2_MLX.verify.case import Case
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "generate.py"
 PROMPT = "A blue ball bouncing on green grass"
@@ -282,3 +283,32 @@ def test_film_made_with_options_that_are_not_known_is_not_replayed(generate, fol
     write_video(FrameStream(black, 64, 64, Fraction(24), 1, metadata=record), path)
     result = generate("--replay", path)
     assert result.exit_code == cli.REFUSED and "'time_travel'" in result.stderr
+
+
+@pytest.fixture(scope="module")
+def finishers(tmp_path_factory):
+    """Flags that make the film smoother and twice as large, with small networks."""
+    place = tmp_path_factory.mktemp("finishers")
+    case = Case.open(Path(__file__).parents[1] / "goldens" / "rife" / "procedure", place)
+    rife = case.write_checkpoint("flownet.safetensors")
+    compact = Case.open(Path(__file__).parents[1] / "goldens" / "esrgan" / "srvgg_x2", place)
+    esrgan = compact.write_checkpoint("compact.safetensors")
+    smoother = ("--enable-frame-interpolation", "--frame-interpolation-model-path", rife)
+    return (*smoother, "--enable-upscaling", "--upscaling-scale", 2, "--upscaling-model-path", esrgan)
+
+
+def test_film_is_made_smoother_and_larger_after_it_is_decoded(generate, folder, finishers):
+    output = folder / "gens" / "finished.mp4"
+    size = ("--pipeline", "distilled", "--steps", 2, "--height", 64, "--width", 64, "--frames", 9)
+    result = generate(PROMPT, *size, *finishers, "-o", output)
+    assert result.exit_code == 0, result.stderr
+    assert probe(output) == (128, 128, 17, 48)
+    assert "Interpolate: 9 to 17 frames, 24 to 48 fps" in result.stderr and "to 128×128" in result.stderr
+
+
+def test_missing_finishers_are_found_out_before_any_work(generate, folder):
+    output = folder / "gens" / "unfinished.mp4"
+    result = generate(PROMPT, "--enable-upscaling", "--upscaling-model-path", "gone.pth", "-o", output)
+    assert result.exit_code == 2 and "gone.pth does not exist" in result.stderr and not output.exists()
+    result = generate(PROMPT, "--upscaling-scale", 2, "-o", output)
+    assert result.exit_code == 2 and "does nothing without --enable-upscaling" in result.stderr
