@@ -9,7 +9,7 @@ from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.media.check import checked
 from LTX_2_MLX.media.encoder import CRF, choose_encoding
 from LTX_2_MLX.media.record import read_run_record
-from LTX_2_MLX.pipelines.generate import Options, film, plan, request_for
+from LTX_2_MLX.pipelines.generate import Options, film, output_size, plan, request_for
 
 
 def main(

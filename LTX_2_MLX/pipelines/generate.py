@@ -241,6 +241,11 @@ def plan(request: Request, options: Options | None = None) -> Plan:
     return replace(making, sizes=making.sizes + finishing.sizes, stages=making.stages + finishing.stages)
 
 
+def output_size(request: Request, options: Options) -> tuple[int, int]:
+    """Height and width of the finished film."""
+    return options.finishing.size(request.output_shape.height, request.output_shape.width)
+
+
 def film(request: Request, runner: StageRunner, options: Options) -> FrameStream:
     """The film of a request; ``options`` go into its metadata, so that it can be made again."""
     make = two_stage.two_stage if isinstance(request, two_stage.Request) else one_stage.one_stage
