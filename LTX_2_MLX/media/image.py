@@ -1,5 +1,6 @@
 """Picture files to upright RGB arrays with their alpha, 8 or 16 bit, and back; a folder of them as a stream."""
 
+import os
 import re
 import struct
 import zlib
@@ -48,7 +49,9 @@ def read_image(path: str | Path) -> Picture:
         MediaError: If the file is missing, animated, damaged, or not a picture of 8 or 16 bits.
     """
     path = Path(path)
-    if not path.is_file():
+    if os.path.isdir(path):
+        raise MediaError(f"{path} is a folder. Give a picture file.")
+    if not os.path.isfile(path):
         raise MediaError(f"{path} does not exist. Give a picture file.")
     try:
         with Image.open(path) as opened:

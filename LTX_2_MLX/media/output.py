@@ -16,16 +16,20 @@ def check_writable(path: str | Path) -> Path:
     """The path, if a file can be written there.
 
     Raises:
-        MediaError: If its folder is missing or read-only, or the path is a folder.
+        MediaError: If its folder is missing or read-only, the path is a folder, or the name is too long.
     """
     path = Path(path)
     folder = path.parent
-    if path.is_dir():
+    # Those of pathlib raise where a name is too long.
+    if os.path.isdir(path):
         raise MediaError(f"{path} is a folder. Give the name of a file in it.")
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise MediaError(f"The folder {folder} does not exist. Make it first: mkdir -p {folder}")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise MediaError(f"The folder {folder} is read-only. Choose another one for {path.name}.")
+    given, most = len(os.fsencode(path.name)), os.pathconf(folder, "PC_NAME_MAX")
+    if given > most:
+        raise MediaError(f"The name {path.name[:20]}… has {given} bytes, its disk takes {most}. Choose a shorter one.")
     return path
 
 
@@ -55,7 +59,8 @@ def replaced_when_complete(path: str | Path) -> Iterator[Path]:
         MediaError: If the folder cannot be written to or the disk is full.
     """
     path = check_writable(path)
-    temporary = path.with_name(f".{path.stem[:100]}.{os.getpid()}.partial{path.suffix}")
+    # Absolute, since FFmpeg takes a relative "a:b.mp4" for a protocol; short, since a letter may take four bytes.
+    temporary = path.absolute().with_name(f".{path.stem[:40]}.{os.getpid()}.partial{path.suffix}")
     try:
         # Fails here, and not after an hour of work, where the system refuses what its flags promise.
         temporary.touch()

@@ -142,7 +142,8 @@ def refuse_pictures(path: Path) -> None:
 def open_media(path: Path) -> Iterator[av.container.InputContainer]:
     """The file opened for reading; everything FFmpeg has against it becomes one ``MediaError``."""
     try:
-        with av.open(str(path), metadata_errors="replace") as container:
+        # Absolute, since FFmpeg takes a relative "a:b.mp4" for a protocol.
+        with av.open(str(path.absolute()), metadata_errors="replace") as container:
             yield container
     except (av.FFmpegError, OSError) as error:
         raise MediaError(f"{path} cannot be read as video: {reason(error)}.") from error

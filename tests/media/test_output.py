@@ -1,0 +1,45 @@
+"""Names of files to write: refused before any work, and never misread."""
+
+import os
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from LTX_2_MLX.errors import MediaError
+from LTX_2_MLX.media.frames import FrameStream
+from LTX_2_MLX.media.image import read_image
+from LTX_2_MLX.media.output import check_writable, replaced_when_complete
+from LTX_2_MLX.media.video import read_video, write_video
+
+
+def film() -> FrameStream:
+    frames = np.random.default_rng(0).integers(0, 255, (3, 32, 48, 3), dtype=np.uint8)
+    return FrameStream([frames], 32, 48, Fraction(24), 3)
+
+
+def test_name_that_the_disk_cannot_hold_is_refused_with_its_length(tmp_path):
+    most = os.pathconf(tmp_path, "PC_NAME_MAX")
+    assert check_writable(tmp_path / ("a" * (most - 4) + ".mp4"))
+    with pytest.raises(MediaError, match=f"has {most + 1} bytes, its disk takes {most}"):
+        check_writable(tmp_path / ("a" * (most - 3) + ".mp4"))
+
+
+def test_longest_name_of_wide_letters_can_be_written(tmp_path):
+    most = os.pathconf(tmp_path, "PC_NAME_MAX")
+    path = tmp_path / ("🎈" * ((most - 4) // 4) + ".bin")
+    with replaced_when_complete(path) as temporary:
+        temporary.write_bytes(b"whole")
+    assert [path] == list(tmp_path.iterdir()) and path.read_bytes() == b"whole"
+
+
+def test_film_whose_name_reads_like_a_protocol_is_written_and_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_video(film(), "file:first.mp4")
+    assert os.listdir() == ["file:first.mp4"]
+    assert read_video("file:first.mp4").array().shape == (3, 32, 48, 3)
+
+
+def test_folder_in_the_place_of_a_picture_is_called_a_folder(tmp_path):
+    with pytest.raises(MediaError, match="is a folder"):
+        read_image(tmp_path)
