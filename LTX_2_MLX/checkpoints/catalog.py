@@ -8,7 +8,7 @@ from typing import Literal
 
 Role = Literal[
     "model", "spatial-upscaler", "temporal-upscaler", "distilled-lora", "text-encoder", "interpolator", "upscaler",
-    "super-resolution", "decoder",
+    "super-resolution", "decoder", "lora",
 ]  # fmt: skip
 Variant = Literal["dev", "distilled"]
 Family = Literal["LTX-2", "LTX-2.3", "demo"]

@@ -35,7 +35,7 @@ class FileOptions:
         spatial_upscaler: For two stages.
         temporal_upscaler: For twice the frame rate.
         distilled_lora: What makes a dev checkpoint a distilled one; looked for only if the checkpoint is a dev one.
-        loras: Adapters, ``path`` or ``path:strength``.
+        loras: Adapters; a strength may follow a colon.
         dtype: What networks compute in.
     """
 
@@ -136,4 +136,4 @@ def _opened(given: str | None, role: Role, model: Located) -> Checkpoint | None:
 
 def _lora(text: str) -> Lora:
     path, strength = split_strength(text)
-    return Lora.open(path, strength)
+    return Lora.open(locate(path, "lora").path, strength)
