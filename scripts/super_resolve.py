@@ -54,7 +54,7 @@ def main(
     if not dry_run:
         make_folder(target)
     with cli.report(None if dry_run else target, source=input, quiet=quiet, progress=progress) as runner:
-        stream = read_clip(input, cli.rate(fps))
+        stream = read_clip(input, fps)
         crf = crf_of_quality(quality)
         if dry_run or force:
             intended = plan(stream, request)

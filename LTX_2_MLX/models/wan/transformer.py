@@ -19,6 +19,18 @@ from LTX_2_MLX.models.interfaces import Header
 # Width of an attention head in every published model of the family; the tensors do not tell it.
 _HEAD_DIM = 128
 _ROTARY_BASE = 10000.0
+# Fields of published configs that sizes do not tell, with the one value that this network computes, or None for those
+# that say nothing of it.
+_KNOWN = {
+    "_class_name": None,
+    "_diffusers_version": None,
+    "model_type": "t2v",
+    "has_image_input": False,
+    "qk_norm": True,
+    "cross_attn_norm": True,
+    "window_size": [-1, -1],
+    "text_len": None,
+}
 
 # Normed queries, keys and values ``(N, dim)`` to attended values ``(N, dim)``.
 Attend = Callable[[mx.array, mx.array, mx.array], mx.array]
@@ -66,11 +78,11 @@ class WanTransformerConfig:
         }
         said = dict(header.config)
         heads, eps = said.pop("num_heads", patch[0] // _HEAD_DIM), said.pop("eps", cls.eps)
+        expected = sizes | {"patch_size": list(patch[2:])} | _KNOWN
         for name, value in said.items():
-            found = list(sizes[name]) if name == "patch_size" else sizes.get(name)
-            if value != found:
+            if (found := expected.get(name, "nothing")) not in (None, value):
                 raise CheckpointError(
-                    f"The config of this Wan transformer says {name} = {value!r}, its tensors say {found!r}. "
+                    f"The config of this Wan transformer says {name} = {value!r}, expected {found!r}. "
                     f"The file is of another network or damaged."
                 )
         if heads < 1 or patch[0] % heads:

@@ -3,22 +3,33 @@
 from fractions import Fraction
 from pathlib import Path
 
-from LTX_2_MLX.errors import MediaError
+from LTX_2_MLX.errors import MediaError, RequestError
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.media.image import IMAGE_SUFFIXES, read_folder, read_pictures
 from LTX_2_MLX.media.video import read_video
 from LTX_2_MLX.pipelines.super_resolve.request import Request
 
 
-def read_clip(source: Path, frame_rate: Fraction) -> FrameStream:
-    """A video, the pictures of a folder at ``frame_rate``, or one picture as a clip of one frame.
+def read_clip(source: Path, frame_rate: str) -> FrameStream:
+    """A video, the pictures of a folder, or one picture as a clip of one frame.
+
+    Args:
+        source: The file or folder.
+        frame_rate: Of pictures, as a user writes it: 30 or 30000/1001.
 
     Raises:
-        MediaError: If it cannot be read.
+        RequestError: If the rate is no number above 0.
+        MediaError: If the clip cannot be read.
     """
+    try:
+        rate = Fraction(frame_rate)
+    except (ValueError, ZeroDivisionError):
+        rate = Fraction(0)
+    if not 0 < rate <= 1000:
+        raise RequestError(f"fps is {frame_rate}, which is not a frame rate. Write 30 or 30000/1001.")
     if source.is_dir():
-        return read_folder(source, frame_rate)
-    return read_pictures([source], frame_rate) if _is_picture(source) else read_video(source)
+        return read_folder(source, rate)
+    return read_pictures([source], rate) if _is_picture(source) else read_video(source)
 
 
 def _is_picture(path: Path) -> bool:

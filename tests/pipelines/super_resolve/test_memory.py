@@ -1,0 +1,77 @@
+import pytest
+from tiny_flashvsr import clip
+
+from LTX_2_MLX.errors import MediaError, MemoryBudgetError
+from LTX_2_MLX.pipelines.super_resolve import Request, check_plan, plan, super_resolve
+from LTX_2_MLX.runtime.memory import GIB
+from LTX_2_MLX.runtime.runner import StageRunner
+
+
+def planned(folder, height=32, width=48, num_frames=5, **options):
+    return plan(clip(num_frames, height, width), Request(weights=str(folder), **options))
+
+
+@pytest.mark.parametrize(("height", "width"), [(10, 17), (40, 70)])
+def test_plan_is_near_the_measured_peak(flashvsr, height, width):
+    runner, request = StageRunner(), Request(weights=str(flashvsr))
+    expected = plan(clip(1, height, width), request).peak_bytes
+    super_resolve(clip(1, height, width), request, runner).array()
+    assert runner.reports[0].peak_bytes == pytest.approx(expected, rel=0.2)
+
+
+def test_peak_grows_with_the_picture_and_not_with_the_clip(flashvsr):
+    peaks = [planned(flashvsr, height, width).peak_bytes for height, width in ((16, 16), (64, 32), (64, 96), (128, 96))]
+    assert peaks == sorted(set(peaks))
+    assert planned(flashvsr, num_frames=5).peak_bytes == planned(flashvsr, num_frames=5000).peak_bytes
+
+
+def test_keys_and_values_are_in_the_plan(flashvsr):
+    (three,), (six,) = (planned(flashvsr, kv_ratio=k).stages for k in (3, 6))
+    # Tokens of a slice of 128 x 256 pixels, 40 features, two blocks and the one at work, keys and values in float32.
+    slice_bytes = 2 * 8 * 16 * 40 * 2 * 4
+    assert six.cache_bytes - three.cache_bytes == slice_bytes * 2 * 3
+    assert three.cache_bytes == slice_bytes * (2 * 3 + 1) + 2 * 512 * 40 * 2 * 4
+
+
+def test_tiles_and_unloading_take_less_memory_and_some_disk(flashvsr):
+    size = {"height": 128, "width": 192}
+    whole, tiled = planned(flashvsr, **size), planned(flashvsr, tile_dit=True, tile_size=64, overlap=8, **size)
+    unloaded = planned(flashvsr, unload_dit=True, **size)
+    assert tiled.peak_bytes < whole.peak_bytes / 2 and unloaded.peak_bytes < whole.peak_bytes
+    assert whole.disk_bytes == 0 and unloaded.disk_bytes > 0 and tiled.disk_bytes > unloaded.disk_bytes
+    assert [stage.name for stage in unloaded.stages] == ["super-resolve latents", "super-resolve decode"]
+
+
+def test_more_than_the_budget_is_refused_with_what_would_fit(flashvsr):
+    stream, request = clip(5, 128, 192), Request(weights=str(flashvsr))
+    peak = plan(stream, request).peak_bytes
+    assert check_plan(stream, request, free_disk=GIB, budget=peak).peak_bytes == peak
+    with pytest.raises(MemoryBudgetError, match=r"Pass --tile-dit --tile-size \d+ --overlap \d+"):
+        check_plan(stream, request, free_disk=GIB, budget=peak // 2)
+    with pytest.raises(MemoryBudgetError, match=r"Nothing smaller would fit.*--force"):
+        check_plan(stream, request, free_disk=GIB, budget=1000)
+
+
+def test_what_is_advised_does_fit(flashvsr):
+    stream, request = clip(5, 128, 192), Request(weights=str(flashvsr))
+    budget = plan(stream, request).peak_bytes // 2
+    from LTX_2_MLX.pipelines.super_resolve.memory import nearest
+
+    found, flags = nearest(stream, request, budget)
+    words = flags.replace("--unload-dit", "").split()
+    options = {"tile_dit": True, "tile_size": int(words[2]), "overlap": int(words[4])}
+    again = planned(flashvsr, 128, 192, unload_dit="--unload-dit" in flags, **options)
+    assert again.peak_bytes == found.peak_bytes <= budget
+
+
+def test_temporary_files_that_would_not_fit_are_refused(flashvsr):
+    stream, request = clip(5, 32, 48), Request(weights=str(flashvsr), unload_dit=True)
+    with pytest.raises(MediaError, match="TMPDIR"):
+        check_plan(stream, request, free_disk=1000)
+
+
+def test_plan_reads_no_frame_and_says_what_it_takes(flashvsr):
+    stream = clip(5, 32, 48)
+    lines = "\n".join(plan(stream, Request(weights=str(flashvsr), vae_type="wan2.2", tile_dit=True)).lines())
+    assert "48 x 32 -> 192 x 128" in lines and "keys and values" in lines and "wan2.2" in lines
+    assert len(list(stream.frames())) == 5

@@ -1,0 +1,94 @@
+"""The command as users type it, with small files in the published format."""
+
+import importlib.util
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_flashvsr import write_flashvsr
+from typer.testing import CliRunner
+
+from LTX_2_MLX import cli, read_video
+from LTX_2_MLX.pipelines.super_resolve import Request, super_resolve
+
+TESTS = Path(__file__).parents[1]
+PEBBLES = TESTS / "media" / "pebbles_160x112.mp4"
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    return write_flashvsr(tmp_path_factory.mktemp("flashvsr"))
+
+
+@pytest.fixture
+def command(monkeypatch, tmp_path):
+    """``command(*arguments)`` runs in an empty folder; its result has exit_code and stderr."""
+    spec = importlib.util.spec_from_file_location("super_resolve_command", TESTS.parent / "scripts/super_resolve.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: CliRunner().invoke(cli.app(module.main), [str(argument) for argument in arguments])
+
+
+def folder_of_pictures(place: Path, count: int = 2, size: tuple[int, int] = (17, 10)) -> Path:
+    place.mkdir()
+    for i in range(count):
+        levels = np.random.default_rng(i).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+        Image.fromarray(levels).save(place / f"frame{i + 9}.png")
+    return place
+
+
+def test_film_keeps_its_frames_rate_and_sound(command, weights, tmp_path):
+    result = command("-i", PEBBLES, "--weights", weights, "--scale", 1, "--tile-dit", "--tile-size", 128)
+    assert result.exit_code == 0, result.stderr
+    written = read_video(tmp_path / "results" / "FlashVSR_tiny_pebbles_160x112_x1_seed0.mp4")
+    source = read_video(PEBBLES)
+    assert (written.height, written.width) == (112, 160)
+    assert (written.num_frames, written.frame_rate) == (source.num_frames, source.frame_rate)
+    assert written.audio is not None
+    assert "keys and values" in result.stderr and "super-resolve" in result.stderr
+
+
+def test_folder_of_pictures_becomes_a_film_at_the_rate_that_is_given(command, weights, tmp_path):
+    source = folder_of_pictures(tmp_path / "frames")
+    result = command("-i", source, "-o", "film.mkv", "--weights", weights, "--fps", "24000/1001", "--quiet")
+    assert result.exit_code == 0, result.stderr
+    film = read_video(tmp_path / "film.mkv")
+    assert (film.num_frames, film.frame_rate, film.height, film.width) == (2, Fraction(24000, 1001), 40, 68)
+
+
+def test_picture_becomes_a_picture_with_the_librarys_own_pixels(command, weights, tmp_path):
+    source = folder_of_pictures(tmp_path / "frames", 1) / "frame9.png"
+    result = command("-i", source, "--weights", weights)
+    assert result.exit_code == 0, result.stderr
+    (written,) = (tmp_path / "results").iterdir()
+    from LTX_2_MLX.media.image import read_pictures
+
+    wanted = super_resolve(read_pictures([source]), Request(weights=str(weights))).array()[0]
+    np.testing.assert_array_equal(np.asarray(Image.open(written)), wanted)
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(command, weights, tmp_path):
+    result = command("-i", PEBBLES, "--weights", weights, "--vae-type", "wan2.1", "--dry-run")
+    assert result.exit_code == 0 and list(tmp_path.iterdir()) == []
+    assert "160 x 112 -> 640 x 448" in result.stdout and "wan2.1 cannot be used" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("-i", "missing.mp4"), "does not exist"),
+        (("-i", PEBBLES, "--weights", "nowhere"), "nowhere"),
+        (("-i", PEBBLES, "--local-range", 4), "odd"),
+        (("-i", PEBBLES, "--fps", "fast"), "not a frame rate"),
+        (("-i", PEBBLES, "-o", "no/such/place/film.mp4"), "cannot be made"),
+    ],
+)
+def test_what_cannot_be_is_one_line_and_exit_code_2(command, weights, tmp_path, arguments, words):
+    given = arguments if "--weights" in arguments else (*arguments, "--weights", weights)
+    result = command(*given)
+    assert result.exit_code == cli.REFUSED, result.output
+    assert words in result.stderr and len(result.stderr.strip().splitlines()) == 1
+    assert not list(tmp_path.rglob("*.mp4"))
