@@ -1,0 +1,222 @@
+"""Results of a run's stages in a folder, so that a run that was ended goes on from its last complete stage.
+
+A state is a .safetensors file with the arrays of one stage, a digest of everything that they follow from, and a sum of
+their bytes. It appears whole or not at all. One that is damaged, or was made from anything else, is named and computed
+again, never trusted.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from LTX_2_MLX._version import __version__
+from LTX_2_MLX.errors import OutputError, RequestError
+
+REQUEST_FILE = "request.json"
+_FORMAT = "LTX-2-MLX state 1"
+# Files up to this size are read whole for their fingerprint, larger ones at their ends.
+_WHOLE_BYTES, _END_BYTES = 64 * 2**20, 2**20
+
+Arrays = dict[str, mx.array]
+
+
+class Job:
+    """What one run keeps, and what it finds of an earlier one.
+
+    Attributes:
+        folder: Where states are; None keeps nothing.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None = None,
+        facts: Mapping[str, Any] | None = None,
+        *,
+        resume: bool = False,
+        note: Callable[[str], None] = lambda text: None,
+    ):
+        """Make the folder, if it is not there.
+
+        Args:
+            folder: Where states are; None keeps nothing.
+            facts: Everything that results follow from, as values that JSON has a form for.
+            resume: Use the states that are there already; else they are replaced as their stages end.
+            note: Told what was found, and what was not usable and why.
+
+        Raises:
+            RequestError: If the folder cannot be made, or there is none to resume from.
+        """
+        self.folder, self._resume, self._note = folder, resume, note
+        self._digest = digest_of(facts or {})
+        if folder is None:
+            return
+        if resume and not folder.is_dir():
+            raise RequestError(f"{folder} is not a folder, so there is nothing to resume. Start with --save-latents.")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for stale in folder.glob(".*.partial"):
+                stale.unlink()
+        except OSError as error:
+            raise RequestError(f"The folder {folder} for states cannot be written: {error.strerror}.") from error
+
+    def kept(self, stage: str, compute: Callable[[], Arrays], **more: Any) -> Arrays:
+        """The arrays of a stage: from its state where there is one that holds, else computed, checked and kept.
+
+        Args:
+            stage: Its name, which becomes the file's.
+            compute: Makes them.
+            **more: Further facts that this stage follows from.
+
+        Raises:
+            OutputError: If what was computed is not finite, or all one value; what was kept before stays.
+        """
+        if (found := self.found(stage, **more)) is not None:
+            self._note(f"{stage}: found in {self.folder}")
+            return found
+        arrays = compute()
+        mx.eval(arrays)
+        check_result(stage, arrays)
+        self.keep(stage, arrays, **more)
+        return arrays
+
+    def keep(self, stage: str, arrays: Arrays, **more: Any) -> None:
+        """Write a state; nothing where the run keeps none.
+
+        Raises:
+            OutputError: If the disk is full or the folder cannot be written.
+        """
+        if self.folder is None:
+            return
+        path = self._path(stage)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        facts = {"format": _FORMAT, "stage": stage, "digest": self._digest_of(stage, more), "sum": _sum(arrays)}
+        try:
+            with temporary.open("wb") as file:
+                mx.save_safetensors(file, arrays, metadata=facts)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except (OSError, RuntimeError) as error:
+            raise OutputError(
+                f"The state {path} cannot be written ({error}). Make room, or name another folder."
+            ) from error
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def found(self, stage: str, **more: Any) -> Arrays | None:
+        """The arrays of a stage's state, evaluated; None where there is none that holds, and why is told."""
+        if self.folder is None or not self._resume or not (path := self._path(stage)).is_file():
+            return None
+        try:
+            # Read at once: MLX would read a lazy array's bytes after the sum was taken.
+            arrays, facts = mx.load(str(path), format="safetensors", return_metadata=True)
+            mx.eval(arrays)
+            damaged = facts.get("sum") != _sum(arrays)
+        except Exception:
+            # Whatever a damaged file makes the reader raise, the answer is the same.
+            damaged, facts = True, {}
+        if damaged:
+            self._note(f"{path} is damaged. It is computed again.")
+            return None
+        wanted = {"format": _FORMAT, "stage": stage, "digest": self._digest_of(stage, more)}
+        if any(facts.get(name) != value for name, value in wanted.items()):
+            self._note(f"{path} was made from another request or other files. It is computed again.")
+            return None
+        return arrays
+
+    def remember(self, request: Mapping[str, Any]) -> None:
+        """Write the request beside the states, so that resuming needs no more than the folder."""
+        if self.folder is None:
+            return
+        path = self.folder / REQUEST_FILE
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        try:
+            temporary.write_text(json.dumps(dict(request), default=str, indent=1), encoding="utf-8")
+            temporary.replace(path)
+        except OSError as error:
+            raise OutputError(f"{path} cannot be written: {error.strerror}.") from error
+
+    def _path(self, stage: str) -> Path:
+        return self.folder / f"{stage}.safetensors"
+
+    def _digest_of(self, stage: str, more: Mapping[str, Any]) -> str:
+        return digest_of({"run": self._digest, "stage": stage, **more})
+
+
+def remembered_request(folder: Path) -> dict[str, Any]:
+    """The request of the run whose states are in a folder.
+
+    Raises:
+        RequestError: If the folder holds none that can be read.
+    """
+    path = folder / REQUEST_FILE
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise RequestError(f"{path} cannot be read, so {folder} holds no run to resume ({error}).") from error
+    if not isinstance(found, dict):
+        raise RequestError(f"{path} holds no request. Start again with --save-latents {folder}.")
+    return found
+
+
+def digest_of(facts: Mapping[str, Any]) -> str:
+    """A digest of facts, and of what computes: this library, MLX and its device."""
+    machine = {"library": __version__, "mlx": mx.__version__, "device": str(mx.default_device())}
+    return hashlib.sha256(json.dumps([machine, dict(facts)], sort_keys=True, default=str).encode()).hexdigest()
+
+
+def fingerprints(paths: Iterable[Path]) -> dict[str, list[Any]]:
+    """What tells a file from another of its name: size, time of change, and its bytes or those at its ends.
+
+    Folders count with every file in them.
+    """
+    files = [file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
+    return {str(file): _fingerprint(file) for file in files if file.is_file()}
+
+
+def _fingerprint(file: Path) -> list[Any]:
+    about, digest = file.stat(), hashlib.sha256()
+    with file.open("rb") as opened:
+        if about.st_size <= _WHOLE_BYTES:
+            digest.update(opened.read())
+            # Its bytes say all; a copy of it is the same file.
+            return [about.st_size, digest.hexdigest()]
+        digest.update(opened.read(_END_BYTES))
+        opened.seek(-_END_BYTES, os.SEEK_END)
+        digest.update(opened.read())
+    return [about.st_size, about.st_mtime_ns, digest.hexdigest()]
+
+
+def check_result(stage: str, arrays: Mapping[str, mx.array]) -> None:
+    """Raise ``OutputError`` if a stage's result is not finite, or all one value."""
+    for name, array in arrays.items():
+        if not mx.issubdtype(array.dtype, mx.floating):
+            continue
+        if not mx.isfinite(array).all().item():
+            raise OutputError(
+                f"The result of {stage} ({name}) is not finite. Try another precision (--bf16 or --fp32) or a lower "
+                f"--cfg. What was kept before stays."
+            )
+        if array.size > 1 and (array == array.reshape(-1)[0]).all().item():
+            raise OutputError(
+                f"The result of {stage} ({name}) is the same value everywhere: that becomes no film. "
+                f"Check the weights. What was kept before stays."
+            )
+
+
+def _sum(arrays: Mapping[str, mx.array]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(np.array(mx.contiguous(array).reshape(-1).view(mx.uint8)).tobytes())
+    return digest.hexdigest()
+
+
+NOTHING_KEPT = Job()

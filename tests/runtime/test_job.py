@@ -1,0 +1,138 @@
+import json
+
+import mlx.core as mx
+import pytest
+
+from LTX_2_MLX.errors import OutputError, RequestError
+from LTX_2_MLX.runtime.job import Job, check_result, fingerprints, remembered_request
+
+
+def _arrays():
+    return {
+        "video": mx.random.normal((1, 2, 3, 5), key=mx.random.key(1)),
+        "text": mx.random.normal((4, 7), key=mx.random.key(2)).astype(mx.bfloat16),
+        "count": mx.array([3]),
+    }
+
+
+def _refuse():
+    raise AssertionError("this stage was complete")
+
+
+def _equal(first, second):
+    return first.keys() == second.keys() and all(
+        first[name].dtype == second[name].dtype and mx.array_equal(first[name], second[name]) for name in first
+    )
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """A folder with one state."""
+    Job(tmp_path / "job", {"prompt": "a ball"}).kept("stage_1", _arrays)
+    return tmp_path / "job"
+
+
+def test_state_comes_back_bit_for_bit(kept):
+    notes = []
+    job = Job(kept, {"prompt": "a ball"}, resume=True, note=notes.append)
+    assert _equal(job.kept("stage_1", _refuse), _arrays())
+    assert notes == [f"stage_1: found in {kept}"]
+
+
+def test_a_new_run_replaces_the_states_that_are_there(kept):
+    changed = Job(kept, {"prompt": "a ball"}).kept("stage_1", lambda: {"video": mx.arange(3)})
+    found = Job(kept, {"prompt": "a ball"}, resume=True).found("stage_1")
+    assert _equal(found, changed)
+
+
+@pytest.mark.parametrize("facts", [{"prompt": "two balls"}, {}, {"prompt": "a ball", "seed": 1}])
+def test_state_of_another_request_is_named_and_computed_again(kept, facts):
+    notes = []
+    job = Job(kept, facts, resume=True, note=notes.append)
+    assert _equal(job.kept("stage_1", lambda: {"new": mx.arange(4)}), {"new": mx.arange(4)})
+    assert "stage_1.safetensors was made from another request" in notes[0]
+
+
+def test_facts_of_a_stage_count_as_well(kept):
+    job = Job(kept, {"prompt": "a ball"}, resume=True)
+    assert job.found("stage_1", tile_size=64) is None
+
+
+def test_state_of_another_stage_under_this_name_is_not_trusted(kept):
+    (kept / "stage_1.safetensors").rename(kept / "stage_2.safetensors")
+    assert Job(kept, {"prompt": "a ball"}, resume=True).found("stage_2") is None
+
+
+def test_every_flipped_byte_and_every_cut_is_found(kept):
+    path = kept / "stage_1.safetensors"
+    whole = path.read_bytes()
+    places = [*range(0, len(whole), 41), len(whole) - 1]
+    damaged = [whole[:n] + bytes([whole[n] ^ 0x10]) + whole[n + 1 :] for n in places]
+    for content in [*damaged, *(whole[:n] for n in places), b"", whole + b"x" * 8]:
+        path.write_bytes(content)
+        notes = []
+        found = Job(kept, {"prompt": "a ball"}, resume=True, note=notes.append).found("stage_1")
+        assert found is None and str(path) in notes[0] or _equal(found, _arrays())
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert Job(kept, {"prompt": "a ball"}, resume=True).found("stage_1") is None
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_result_that_is_not_finite_is_refused_and_what_was_kept_stays(kept, value):
+    before = sorted(kept.iterdir())
+    job = Job(kept, {"prompt": "a ball"}, resume=True)
+    with pytest.raises(OutputError, match=r"stage_2 \(video\) is not finite.*stays"):
+        job.kept("stage_2", lambda: {"video": mx.array([1.0, value])})
+    assert sorted(kept.iterdir()) == before
+    assert job.found("stage_1") is not None
+
+
+def test_result_of_one_value_is_refused_whole_numbers_aside():
+    with pytest.raises(OutputError, match="same value everywhere"):
+        check_result("stage_1", {"video": mx.zeros((2, 3))})
+    check_result("frames", {"frames": mx.zeros((2, 3), mx.uint8), "one": mx.array([2.0])})
+
+
+def test_job_without_a_folder_keeps_nothing_and_still_checks(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    job = Job()
+    assert _equal(job.kept("stage_1", _arrays), _arrays())
+    assert job.found("stage_1") is None
+    with pytest.raises(OutputError):
+        job.kept("stage_1", lambda: {"video": mx.zeros((2, 3))})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_half_written_states_of_an_ended_run_are_removed(kept):
+    (kept / ".stage_2.safetensors.77.partial").write_bytes(b"half")
+    Job(kept, {"prompt": "a ball"}, resume=True)
+    assert [path.name for path in kept.iterdir()] == ["stage_1.safetensors"]
+
+
+def test_resuming_where_nothing_is_says_how_to_start(tmp_path):
+    with pytest.raises(RequestError, match="nothing to resume. Start with --save-latents"):
+        Job(tmp_path / "none", resume=True)
+
+
+def test_request_is_remembered_beside_the_states(kept):
+    Job(kept).remember({"prompt": "a ball", "seed": 3})
+    assert remembered_request(kept) == {"prompt": "a ball", "seed": 3}
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "{", "[" * 100_000, "\udcff"])
+def test_request_that_cannot_be_read_is_one_clear_error(kept, text):
+    (kept / "request.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(RequestError, match="request.json"):
+        remembered_request(kept)
+
+
+def test_fingerprint_follows_the_bytes_of_small_files_not_their_place(tmp_path):
+    (tmp_path / "folder").mkdir()
+    first, second = tmp_path / "first", tmp_path / "folder" / "second"
+    first.write_bytes(b"weights")
+    second.write_bytes(b"weights")
+    (one,), (other,) = fingerprints([first]).values(), fingerprints([second.parent]).values()
+    assert one == other
+    second.write_bytes(b"weighty")
+    assert fingerprints([second.parent]) != {str(second): one}
+    json.dumps(fingerprints([tmp_path]))
