@@ -128,6 +128,13 @@ TemporalUpscale = Annotated[
 ]
 Embeddings = Annotated[Path | None, typer.Option("--embeddings", help="The prompt's embeddings from an earlier run.")]
 SaveEmbeddings = Annotated[Path | None, typer.Option("--save-embeddings", help="File for the prompt's embeddings.")]
+SaveLatents = Annotated[
+    Path | None, typer.Option("--save-latents", help="Folder to keep every stage's result in.", show_default=False)
+]
+Resume = Annotated[
+    Path | None,
+    typer.Option("--resume", help="Folder of an earlier run: go on from its last complete stage.", show_default=False),
+]
 Replay = Annotated[Path | None, typer.Option("--replay", help="Film to make again from the options in its tags.")]
 
 InterpolationExp = Annotated[

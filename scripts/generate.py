@@ -9,7 +9,8 @@ from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.media.check import checked
 from LTX_2_MLX.media.encoder import CRF, choose_encoding
 from LTX_2_MLX.media.record import read_run_record
-from LTX_2_MLX.pipelines.generate import Options, film, output_size, plan, request_for
+from LTX_2_MLX.pipelines.generate import Options, film, options_from, output_size, plan, request_for
+from LTX_2_MLX.runtime.job import remembered_request
 
 
 def main(
@@ -57,6 +58,8 @@ def main(
     seed: cli.Seed = Options.seed,
     embeddings: cli.Embeddings = None,
     save_embeddings: cli.SaveEmbeddings = None,
+    save_latents: cli.SaveLatents = None,
+    resume: cli.Resume = None,
     crf: cli.Crf = CRF,
     replay: cli.Replay = None,
     quiet: cli.Quiet = False,
@@ -67,7 +70,7 @@ def main(
     """Make a film of PROMPT and write it to OUTPUT."""
     given = {name: value for name, value in locals().items() if name in Options.__dataclass_fields__}
     given |= {"precision": cli.precision(fp16=fp16, bf16=bf16, fp32=fp32), "lora": tuple(lora or ())}
-    options = Options(**asked_for(given, replay))
+    options = asked_for(given, replay)
     voice = cli.progress_for(quiet, progress)
     request = request_for(options, voice.note)
     intended = plan(request, options)
@@ -76,25 +79,22 @@ def main(
         return
     with cli.report(output, quiet=quiet, progress=progress, wired_bytes=intended.largest_bytes) as runner:
         # A name that no container fits is refused now, not after the work.
-        choose_encoding(
-            output, options.finishing.size(request.output_shape.height, request.output_shape.width), crf=crf
-        )
+        choose_encoding(output, output_size(request, options), crf=crf)
         for line in () if quiet else intended.sizes:
             runner.progress.note(line)
         stream = film(request, runner, options)
         write_video(stream if force else checked(stream, moving=True), output, crf=crf, progress=runner.progress)
 
 
-def asked_for(given: dict, replay: Path | None) -> dict:
-    """The options given here; those of a replayed film where nothing else is said."""
-    if replay is None and given["prompt"] is None:
+def asked_for(given: dict, replay: Path | None) -> Options:
+    """The options given here; those of a replayed film or of a run that goes on where nothing else is said."""
+    resume = given["resume"]
+    if replay is None and resume is None and given["prompt"] is None:
         raise RequestError("There is no prompt. Say what is to be seen, or give --replay a film.")
     usual = Options(prompt=None)
     told = {name: value for name, value in given.items() if value != getattr(usual, name)}
-    recorded = read_run_record(replay, "generate") if replay else {}
-    if unknown := sorted(recorded.keys() - Options.__dataclass_fields__.keys()):
-        raise RequestError(f"{replay} was made with {unknown[0]!r}, which this version does not have.")
-    return recorded | told
+    recorded = read_run_record(replay, "generate") if replay else remembered_request(resume) if resume else {}
+    return options_from(recorded, told)
 
 
 if __name__ == "__main__":

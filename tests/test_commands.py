@@ -26,8 +26,8 @@ from typer.testing import CliRunner
 from LTX_2_MLX import cli
 
 SCRIPTS = sorted((Path(__file__).parent.parent / "scripts").glob("*.py"))
-# What measures or trains builds networks of its own; their flags are no requests.
-WORKSHOP = ("bench", "train", "measure")
+# What measures, trains or tries to break things builds what it needs; its flags are no requests.
+WORKSHOP = ("bench", "train", "measure", "crash", "fuzz")
 
 # Values where a type alone does not say what is allowed.
 VALUES: dict[str, str] = {"fps": "25", "target_fps": "25", "duration": "2.5", "quantize": "8", "group_size": "32"}

@@ -1,5 +1,6 @@
 """Contexts of a prompt in a file, so that the text encoder runs once for many films."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import mlx.core as mx
@@ -13,14 +14,24 @@ from LTX_2_MLX.pipelines.stages import Contexts
 _FORMAT = "LTX-2-MLX contexts 1"
 
 
-def save_contexts(path: Path, contexts: Contexts, *, prompt: str, negative_prompt: str, weights: Checkpoint) -> None:
-    """Write contexts with the texts they stand for and the name of the checkpoint that made them."""
-    arrays = {
+def context_arrays(contexts: Contexts) -> dict[str, mx.array]:
+    """Contexts as arrays by name: ``positive.video`` and so on, without those that are absent."""
+    return {
         f"{name}.{stream}": context
         for name, streams in (("positive", contexts.positive), ("negative", contexts.negative))
         for stream, context in streams._asdict().items()
         if context is not None
     }
+
+
+def contexts_from(arrays: Mapping[str, mx.array]) -> Contexts:
+    """The contexts that :func:`context_arrays` gave."""
+    return Contexts(*(Streams(arrays.get(f"{n}.video"), arrays.get(f"{n}.audio")) for n in ("positive", "negative")))
+
+
+def save_contexts(path: Path, contexts: Contexts, *, prompt: str, negative_prompt: str, weights: Checkpoint) -> None:
+    """Write contexts with the texts they stand for and the name of the checkpoint that made them."""
+    arrays = context_arrays(contexts)
     texts = {"format": _FORMAT, "prompt": prompt, "negative_prompt": negative_prompt, "weights": weights.path.name}
     check_writable(path)
     with replaced_when_complete(path) as temporary, temporary.open("wb") as file:

@@ -1,22 +1,23 @@
 """What every road to a film shares: the request's common part, its text and picture before, its frames after."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 
-from LTX_2_MLX.checkpoints.gemma import Gemma, GemmaConfig
+from LTX_2_MLX.checkpoints.gemma import MAX_LENGTH, Gemma, GemmaConfig, GemmaTokenizer
 from LTX_2_MLX.checkpoints.load import load, quantization_for, recognise
 from LTX_2_MLX.checkpoints.lora import Lora
 from LTX_2_MLX.checkpoints.quantize import Quantization
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.diffusion.guidance import Guidance
 from LTX_2_MLX.diffusion.noise import key_for
-from LTX_2_MLX.diffusion.patchify import VideoGrid
+from LTX_2_MLX.diffusion.patchify import AudioClock, VideoGrid
 from LTX_2_MLX.diffusion.state import Streams
 from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.media.first_frame import read_first_frame
@@ -28,7 +29,16 @@ from LTX_2_MLX.models.ltx.text_features import TextFeatures
 from LTX_2_MLX.models.ltx.transformer import Transformer
 from LTX_2_MLX.models.ltx.video_vae import LatentStatistics, VideoDecoder, VideoEncoder
 from LTX_2_MLX.pipelines.defaults import ModelDefaults
-from LTX_2_MLX.pipelines.embeddings import load_contexts, save_contexts
+from LTX_2_MLX.pipelines.embeddings import context_arrays, contexts_from, load_contexts, save_contexts
+from LTX_2_MLX.pipelines.memory import (
+    context_states_bytes,
+    decode_bytes,
+    encoder_bytes,
+    text_encoder_bytes,
+    text_features_bytes,
+    transformer_bytes,
+    upscaler_bytes,
+)
 from LTX_2_MLX.pipelines.plan import PlannedStage, planned
 from LTX_2_MLX.pipelines.stages import (
     Contexts,
@@ -40,8 +50,11 @@ from LTX_2_MLX.pipelines.stages import (
     upscale_latent,
 )
 from LTX_2_MLX.pipelines.video_latents import square_tiles
+from LTX_2_MLX.runtime.job import NOTHING_KEPT, Job
 from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.shapes import Compression, LatentShape, VideoShape
+
+TEMPORAL = "temporal_upscaler"
 
 
 @dataclass(frozen=True)
@@ -160,6 +173,11 @@ class Film:
             raise RequestError(f"The frame rate is {float(self.frame_rate):g}, it can be above 0 up to 1000.")
 
     @property
+    def prompts(self) -> list[str]:
+        """What the text encoder reads: the negative prompt only where guidance uses it."""
+        return [self.prompt, self.negative_prompt] if self.guidance.uses_negative else [self.prompt]
+
+    @property
     def both_streams(self) -> Streams[Guidance]:
         """Audio is guided as video is: one scale serves both, and the video attends to the audio."""
         return Streams(self.guidance, self.guidance)
@@ -174,14 +192,22 @@ class Film:
         return VideoGrid(shape, models.compression, self.frame_rate)
 
 
-def contexts_of(film: Film, models: Models, runner: StageRunner) -> Contexts:
+def kept_streams(job: Job, stage: str, compute: Callable[[], Streams[mx.array]]) -> Streams[mx.array]:
+    """A stage's video and audio arrays, from the job's folder where they are there."""
+    found = job.kept(stage, lambda: {name: x for name, x in compute()._asdict().items() if x is not None})
+    return Streams(found["video"], found.get("audio"))
+
+
+def contexts_of(film: Film, models: Models, runner: StageRunner, job: Job = NOTHING_KEPT) -> Contexts:
     """The film's contexts, from a file or from the text encoder; the negative prompt's only where guidance uses it."""
     if film.embeddings is not None:
         return saved_contexts(film, models)
-    prompts = [film.prompt, film.negative_prompt] if film.guidance.uses_negative else [film.prompt]
-    contexts = Contexts(
-        *encode_text(runner, models.text_encoder, models.weights, prompts, **models.text_encoder_options)
-    )
+
+    def encode() -> dict[str, mx.array]:
+        streams = encode_text(runner, models.text_encoder, models.weights, film.prompts, **models.text_encoder_options)
+        return context_arrays(Contexts(*streams))
+
+    contexts = contexts_from(job.kept("text", encode))
     if film.save_embeddings is not None:
         save_contexts(
             film.save_embeddings,
@@ -204,44 +230,75 @@ def saved_contexts(film: Film, models: Models) -> Contexts:
     return load_contexts(film.embeddings, prompt=film.prompt, negative_prompt=negative_prompt, weights=models.weights)
 
 
-def images_of(film: Film, models: Models, runner: StageRunner, sizes: list[VideoShape]) -> list[list[EncodedImage]]:
+def images_of(
+    film: Film, models: Models, runner: StageRunner, sizes: list[VideoShape], job: Job = NOTHING_KEPT
+) -> list[list[EncodedImage]]:
     """What is held of the film's picture at each size; nothing where there is none."""
     if film.image is None:
         return [[] for _ in sizes]
-    picture = read_first_frame(film.image, models.defaults.image_crf)
-    latents = encode_images(runner, models.weights, picture, sizes, models.dtype)
-    return [[EncodedImage(latent, strength=film.image_strength)] for latent in latents]
+
+    def encode() -> dict[str, mx.array]:
+        picture = read_first_frame(film.image, models.defaults.image_crf)
+        latents = encode_images(runner, models.weights, picture, sizes, models.dtype)
+        return {f"{number}": latent for number, latent in enumerate(latents)}
+
+    latents = job.kept("image", encode)
+    return [[EncodedImage(latents[f"{n}"], strength=film.image_strength)] for n in range(len(sizes))]
 
 
-def finished(film: Film, models: Models, runner: StageRunner, latent: mx.array) -> FrameStream:
+def finished(film: Film, models: Models, runner: StageRunner, latent: mx.array, job: Job = NOTHING_KEPT) -> FrameStream:
     """The stream of frames that a video latent ``(1, T, H, W, C)`` decodes to, at twice the rate if so asked."""
     frame_rate = film.frame_rate
     if film.temporal_upscale:
-        latent = upscale_latent(
-            runner,
-            models.temporal_upscaler,
-            models.weights,
-            latent,
-            dtype=models.dtype,
-            name="temporal_upscaler",
+        upscale = partial(
+            upscale_latent, runner, models.temporal_upscaler, models.weights, latent, dtype=models.dtype, name=TEMPORAL
         )
+        latent = job.kept(TEMPORAL, lambda: {"video": upscale()})["video"]
         frame_rate = 2 * frame_rate
     size = LatentShape(*latent.shape[1:4]).pixels(models.compression)
     return FrameStream(
-        chunks=decode(
-            runner,
-            models.weights,
-            latent,
-            num_frames=size.num_frames,
-            key=key_for(film.seed, "decode"),
-            dtype=models.dtype,
-            tile_size=film.tile_size,
+        chunks=_kept_frames(
+            job,
+            partial(
+                decode,
+                runner,
+                models.weights,
+                latent,
+                num_frames=size.num_frames,
+                key=key_for(film.seed, "decode"),
+                dtype=models.dtype,
+                tile_size=film.tile_size,
+            ),
+            film.tile_size,
         ),
         height=size.height,
         width=size.width,
         frame_rate=frame_rate,
         num_frames=size.num_frames,
     )
+
+
+def _kept_frames(job: Job, make: Callable[[], Iterator[np.ndarray]], tile_size: int | None) -> Iterator[np.ndarray]:
+    """Chunks of frames, each kept as it passes; from the job's folder where all of them are there."""
+    if job.folder is None:
+        yield from make()
+        return
+    facts = {"tile_size": tile_size}
+    if (whole := job.found("frames", **facts)) is not None:
+        names = [f"frames_{number}" for number in range(whole["chunks"].item())]
+        # All are looked at before the first is given on: a decoder cannot begin in the middle.
+        if all(job.found(name, **facts) is not None for name in names):
+            for name in names:
+                yield np.array(job.found(name, **facts)["frames"])
+            return
+    number, chunks = 0, make()
+    try:
+        for number, chunk in enumerate(chunks, 1):
+            job.keep(f"frames_{number - 1}", {"frames": mx.array(chunk)}, **facts)
+            yield chunk
+    finally:
+        chunks.close()
+    job.keep("frames", {"chunks": mx.array(number)}, **facts)
 
 
 def upscaler_config(checkpoint: Checkpoint, *, temporal: bool, flag: str) -> LatentUpscalerConfig:
@@ -259,8 +316,8 @@ def upscaler_config(checkpoint: Checkpoint, *, temporal: bool, flag: str) -> Lat
     return config
 
 
-def planned_text(film: Film, models: Models) -> list[PlannedStage]:
-    """The stages before denoising that make contexts and encode a picture."""
+def planned_text(film: Film, models: Models, shape: VideoShape) -> list[PlannedStage]:
+    """The stages before denoising that make contexts, and encode a picture at sizes up to ``shape``."""
     weights, stages = models.weights, []
     if film.save_embeddings is not None:
         check_writable(film.save_embeddings)
@@ -274,13 +331,42 @@ def planned_text(film: Film, models: Models) -> list[PlannedStage]:
                 f"{encoder.path} is not the text encoder that {weights.path} was made for: the number of its "
                 f"features is another. Give --gemma the one that belongs to it."
             )
-        stages.append(planned("text_encoder", prompts, encoder, [Gemma], **models.text_encoder_options))
-        stages.append(planned("text_features", prompts, weights, [TextFeatures], dtype=models.text_dtype))
+        stages += _planned_encoding(film, models, encoder, prompts)
     if film.image is not None:
         # Found now rather than after the text encoder's turn, if it cannot be read.
         read_image(film.image)
-        stages.append(planned("image_encoder", "first frame", weights, [VideoEncoder], dtype=models.dtype))
+        needed = encoder_bytes(recognise(VideoEncoder, weights)[1], shape, item_bytes=models.dtype.size)
+        held = {"dtype": models.dtype, "activation_bytes": needed}
+        stages.append(planned("image_encoder", "first frame", weights, [VideoEncoder], **held))
     return stages
+
+
+def _planned_encoding(film: Film, models: Models, encoder: Checkpoint, work: str) -> list[PlannedStage]:
+    """The text encoder's turn and that of the text features, which the encoder's states wait for."""
+    tokenizer = GemmaTokenizer(models.text_encoder)
+    _, mask = tokenizer(film.prompts)
+    config, text_config = recognise(Gemma, encoder)[1], recognise(TextFeatures, models.weights)[1]
+    batch = {"prompts": len(mask), "length": mask.shape[1], "item_bytes": models.text_dtype.size}
+    tokens = int(mask.sum(axis=1).max())
+    states = context_states_bytes(config, **batch)
+    return [
+        planned(
+            "text_encoder",
+            work,
+            encoder,
+            [Gemma],
+            **models.text_encoder_options,
+            activation_bytes=text_encoder_bytes(config, tokens=tokens, **batch),
+        ),
+        planned(
+            "text_features",
+            work,
+            models.weights,
+            [TextFeatures],
+            dtype=models.text_dtype,
+            activation_bytes=states + text_features_bytes(text_config, **batch),
+        ),
+    ]
 
 
 def text_encoder_fits(encoder: Checkpoint, weights: Checkpoint) -> bool:
@@ -296,25 +382,50 @@ def text_encoder_fits(encoder: Checkpoint, weights: Checkpoint) -> bool:
     return features == recognise(TextFeatures, weights)[1].states_width
 
 
-def planned_denoising(name: str, shape: VideoShape, steps: int, calls: int, models: Models, loras) -> PlannedStage:
+def planned_denoising(
+    name: str, shape: VideoShape, steps: int, calls: int, film: Film, models: Models, loras: Sequence[Lora]
+) -> PlannedStage:
     """One denoising stage."""
+    needed = transformer_bytes(
+        recognise(Transformer, models.weights)[1],
+        tokens=shape.latent(models.compression).num_tokens,
+        audio_tokens=AudioClock().num_latents(shape.num_frames, film.frame_rate),
+        text_tokens=MAX_LENGTH,
+        prompts=len(film.prompts),
+        item_bytes=models.dtype.size,
+    )
     work = f"{shape.height}×{shape.width}, {steps} steps" + (f" of {calls} passes" if calls > 1 else "")
-    return planned(name, work, models.weights, [Transformer], loras=loras, **models.transformer_options)
+    return planned(
+        name, work, models.weights, [Transformer], loras=loras, activation_bytes=needed, **models.transformer_options
+    )
+
+
+def _contexts_bytes(film: Film, models: Models) -> int:
+    """The contexts, which stay until the film is denoised."""
+    config = recognise(TextFeatures, models.weights)[1]
+    widths = config.video.width + (0 if config.audio is None else config.audio.width)
+    return len(film.prompts) * MAX_LENGTH * widths * models.text_dtype.size
 
 
 def planned_frames(film: Film, models: Models, shape: VideoShape) -> tuple[list[str], list[PlannedStage]]:
     """What the film will be, and the stages that make its frames."""
     num_frames, frame_rate, stages = shape.num_frames, film.frame_rate, []
+    latent = shape.latent(models.compression)
     if film.temporal_upscale:
         upscaler_config(models.temporal_upscaler, temporal=True, flag="--temporal-weights")
         num_frames, frame_rate = 2 * num_frames - 1, 2 * frame_rate
         work = f"{shape.num_frames} to {num_frames} frames"
-        stages.append(planned_upscaler("temporal_upscaler", work, models.temporal_upscaler, models))
+        stages.append(planned_upscaler(TEMPORAL, work, models.temporal_upscaler, film, models, latent))
+        latent = recognise(LatentUpscaler, models.temporal_upscaler)[1].output_shape(latent)
     _check_smallest(models, shape)
     if film.tile_size is not None:
         square_tiles(film.tile_size, models.compression)
     work = f"{shape.height}×{shape.width}, {num_frames} frames"
-    stages.append(planned("decode", work, models.weights, [VideoDecoder], dtype=models.dtype))
+    needed = decode_bytes(
+        recognise(VideoDecoder, models.weights)[1], latent, item_bytes=models.dtype.size, tile_size=film.tile_size
+    )
+    held = {"dtype": models.dtype, "activation_bytes": needed}
+    stages.append(planned("decode", work, models.weights, [VideoDecoder], **held))
     seconds = float(num_frames / frame_rate)
     line = f"Output: {shape.height}×{shape.width}, {num_frames} frames at {float(frame_rate):g} fps, {seconds:.2f} s"
     return [line], stages
@@ -329,10 +440,15 @@ def _check_smallest(models: Models, shape: VideoShape) -> None:
         )
 
 
-def planned_upscaler(name: str, work: str, checkpoint: Checkpoint, models: Models) -> PlannedStage:
-    """A latent upscaler's turn; its latent has to be as wide as the checkpoint's."""
-    stage = planned(name, work, checkpoint, [LatentUpscaler], dtype=models.dtype)
-    channels = recognise(LatentUpscaler, checkpoint)[1].in_channels
+def planned_upscaler(
+    name: str, work: str, checkpoint: Checkpoint, film: Film, models: Models, latent: LatentShape
+) -> PlannedStage:
+    """A latent upscaler's turn with ``latent``, which has to be as wide as the checkpoint's."""
+    config = recognise(LatentUpscaler, checkpoint)[1]
+    needed = upscaler_bytes(config, latent, item_bytes=models.dtype.size, waiting_bytes=_contexts_bytes(film, models))
+    held = {"dtype": models.dtype, "activation_bytes": needed}
+    stage = planned(name, work, checkpoint, [LatentUpscaler], **held)
+    channels = config.in_channels
     own = recognise(LatentStatistics, models.weights)[1].channels
     if channels != own:
         raise CheckpointError(

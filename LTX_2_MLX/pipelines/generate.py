@@ -18,9 +18,11 @@ from LTX_2_MLX.media.record import run_record
 from LTX_2_MLX.models.ltx.transformer import Transformer
 from LTX_2_MLX.pipelines import one_stage, postprocess, two_stage
 from LTX_2_MLX.pipelines.film import Film, Models, upscaler_config
+from LTX_2_MLX.pipelines.kept import job_for
 from LTX_2_MLX.pipelines.model_files import FileOptions, find_models
 from LTX_2_MLX.pipelines.plan import Plan
 from LTX_2_MLX.pipelines.postprocess import Request as Finishing
+from LTX_2_MLX.runtime.job import Job, remembered_request
 from LTX_2_MLX.runtime.progress import Progress
 from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.shapes import check_multiple
@@ -79,6 +81,8 @@ class Options:
         seed: The same seed gives the same film.
         embeddings: A file with the prompt's embeddings, instead of the text encoder.
         save_embeddings: Where to write them.
+        save_latents: Folder in which every stage's result is kept.
+        resume: The same folder again, to go on from the last complete stage.
         enable_frame_interpolation, frame_interpolation_exp, frame_interpolation_scale,
         frame_interpolation_model_path: Make the film smoother by RIFE; see ``pipelines.postprocess``.
         enable_upscaling, upscaling_scale, upscaling_model_path: Make it larger by Real-ESRGAN after that.
@@ -118,6 +122,8 @@ class Options:
     seed: int = 0
     embeddings: str | Path | None = None
     save_embeddings: str | Path | None = None
+    save_latents: str | Path | None = None
+    resume: str | Path | None = None
     enable_frame_interpolation: bool = Finishing.enable_frame_interpolation
     frame_interpolation_exp: int = Finishing.frame_interpolation_exp
     frame_interpolation_scale: float = Finishing.frame_interpolation_scale
@@ -142,6 +148,7 @@ class Options:
         self._refuse_unused()
         # Checks its own values.
         _ = self.finishing
+        _refuse_both("--save-latents", self.save_latents, "--resume", self.resume)
         _refuse_both("--frames", self.frames, "--duration", self.duration)
         _refuse_both("--height", self.height, "--output-height", self.output_height)
         _refuse_both("--width", self.width, "--output-width", self.output_width)
@@ -249,9 +256,61 @@ def output_size(request: Request, options: Options) -> tuple[int, int]:
 def film(request: Request, runner: StageRunner, options: Options) -> FrameStream:
     """The film of a request; ``options`` go into its metadata, so that it can be made again."""
     make = two_stage.two_stage if isinstance(request, two_stage.Request) else one_stage.one_stage
-    given = {name: value for name, value in asdict(options).items() if value is not None}
-    made = postprocess.postprocess(make(request, runner), options.finishing, runner)
+    given = _recorded(options)
+    made = postprocess.postprocess(make(request, runner, _job(request, options, runner)), options.finishing, runner)
     return made.replace(metadata=run_record("generate", given))
+
+
+def kept_film(folder: Path, runner: StageRunner, *, tile_size: int | None = None) -> FrameStream:
+    """The film whose latent a run has left in a folder: only decoding and what comes after it is done.
+
+    Args:
+        folder: Given to ``save_latents`` or ``resume``.
+        runner: Runs the stages.
+        tile_size: Side of the decoder's tiles in pixels, instead of what the run was asked for.
+
+    Raises:
+        RequestError: If the run has not come to its latent yet, or was made from other files.
+    """
+    asked = options_from(remembered_request(folder), {"resume": folder})
+    options = asked if tile_size is None else replace(asked, tile_size=tile_size)
+    request = request_for(options, runner.progress.note)
+    last = two_stage.LAST_STAGE if options.two_stages else one_stage.LAST_STAGE
+    if (found := _job(request, options, runner).found(last)) is None:
+        raise RequestError(f"{folder} has no latent to decode. Finish it: scripts/generate.py --resume {folder}")
+    del found
+    return film(request, runner, options)
+
+
+def options_from(recorded: dict[str, Any], told: dict[str, Any]) -> Options:
+    """Options of an earlier run with others in their place.
+
+    Raises:
+        RequestError: If this version does not know one of them.
+    """
+    if unknown := sorted(recorded.keys() - Options.__dataclass_fields__.keys()):
+        raise RequestError(f"The run to be repeated was made with {unknown[0]!r}, which this version does not have.")
+    return Options(**(recorded | told))
+
+
+def _recorded(options: Options) -> dict[str, Any]:
+    """What makes the same film again; where its states are kept is of no account."""
+    return {
+        name: value
+        for name, value in asdict(options).items()
+        if value is not None and name not in ("save_latents", "resume")
+    }
+
+
+def _job(request: Request, options: Options, runner: StageRunner) -> Job:
+    return job_for(
+        _recorded(options),
+        request.film,
+        request.models,
+        save=_path(options.save_latents),
+        resume=_path(options.resume),
+        note=runner.progress.note,
+    )
 
 
 def _file_options(options: Options) -> FileOptions:

@@ -30,6 +30,8 @@ STAGE = "interpolate"
 MAX_EXP = 4
 # Side of the pictures by which a cut is found, as in the author's script.
 _THUMBNAIL = 32
+# Bytes per padded pixel of a pair, and of each frame that waits while gaps beside it are halved; measured.
+_PAIR_BYTES, _HALVING_BYTES = 740, 28
 
 
 @dataclass(frozen=True)
@@ -91,8 +93,17 @@ def plan(stream: FrameStream, request: Request) -> Plan:
     frames = "" if given is None else f"{given} to {timeline.num_frames} frames, "
     rates = f"{float(stream.frame_rate):g} to {float(timeline.frame_rate):g} fps"
     checkpoint = open_network_file(request.model_path, "interpolator")
-    stage = planned(STAGE, f"{stream.height}×{stream.width}", checkpoint, [IFNet], dtype=request.dtype)
+    working = working_bytes(stream.height, stream.width, request)
+    size = f"{stream.height}×{stream.width}"
+    stage = planned(STAGE, size, checkpoint, [IFNet], dtype=request.dtype, activation_bytes=working)
     return Plan(sizes=(f"Interpolate: {frames}{rates}",), stages=(stage,))
+
+
+def working_bytes(height: int, width: int, request: Request) -> int:
+    """Memory that a pair of frames takes beside the weights, about; its largest arrays are float32 always."""
+    multiple = padding_multiple(request.scale)
+    pixels = (height + -height % multiple) * (width + -width % multiple)
+    return int(pixels * (_PAIR_BYTES * max(request.scale, 1) ** 2 + _HALVING_BYTES * request.exp))
 
 
 def interpolate(stream: FrameStream, request: Request | None = None, runner: StageRunner | None = None) -> FrameStream:

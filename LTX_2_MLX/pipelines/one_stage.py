@@ -2,8 +2,11 @@
 
 from dataclasses import dataclass
 
+import mlx.core as mx
+
 from LTX_2_MLX.diffusion.guidance import passes
 from LTX_2_MLX.diffusion.noise import seeded_noise
+from LTX_2_MLX.diffusion.state import Streams
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.pipelines.defaults import stage_sigmas
 from LTX_2_MLX.pipelines.film import (
@@ -12,14 +15,18 @@ from LTX_2_MLX.pipelines.film import (
     contexts_of,
     finished,
     images_of,
+    kept_streams,
     planned_denoising,
     planned_frames,
     planned_text,
 )
 from LTX_2_MLX.pipelines.plan import Plan
 from LTX_2_MLX.pipelines.stages import Denoising, EncodedImage, denoise
+from LTX_2_MLX.runtime.job import NOTHING_KEPT, Job
 from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.shapes import VideoShape
+
+LAST_STAGE = "denoise"
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,7 @@ class Request:
         """The denoising stage."""
         film, models = self.film, self.models
         return Denoising(
-            name="denoise",
+            name=LAST_STAGE,
             grid=film.grid(models, self.height, self.width),
             sigmas=stage_sigmas(self.steps, film.guidance, distilled=models.distilled, usual=models.defaults.steps),
             guidance=film.both_streams,
@@ -68,21 +75,27 @@ def plan(request: Request) -> Plan:
     film, models, stage = request.film, request.models, request.stage([])
     lines, frames = planned_frames(film, models, request.shape)
     denoising = planned_denoising(
-        stage.name, request.shape, len(stage.sigmas) - 1, len(passes(stage.guidance)), models, models.loras
+        stage.name, request.shape, len(stage.sigmas) - 1, len(passes(stage.guidance)), film, models, models.loras
     )
-    return Plan(tuple(lines), (*planned_text(film, models), denoising, *frames))
+    return Plan(tuple(lines), (*planned_text(film, models, request.shape), denoising, *frames))
 
 
-def one_stage(request: Request, runner: StageRunner) -> FrameStream:
-    """The film: everything up to its latent is done when this returns, frames are decoded as they are read."""
+def one_stage(request: Request, runner: StageRunner, job: Job = NOTHING_KEPT) -> FrameStream:
+    """The film: everything up to its latent is done when this returns, frames are decoded as they are read.
+
+    ``job`` keeps the stages' results, and has those of an earlier run.
+    """
     film, models = request.film, request.models
-    contexts = contexts_of(film, models, runner)
-    (images,) = images_of(film, models, runner, [request.shape])
-    latents = denoise(
-        runner,
-        lambda: models.load_transformer(models.loras, runner.progress.note),
-        request.stage(images),
-        contexts,
-        seeded_noise(film.seed),
-    )
-    return finished(film, models, runner, latents.video)
+
+    def denoised() -> Streams[mx.array]:
+        contexts = contexts_of(film, models, runner, job)
+        (images,) = images_of(film, models, runner, [request.shape], job)
+        return denoise(
+            runner,
+            lambda: models.load_transformer(models.loras, runner.progress.note),
+            request.stage(images),
+            contexts,
+            seeded_noise(film.seed),
+        )
+
+    return finished(film, models, runner, kept_streams(job, LAST_STAGE, denoised).video, job)

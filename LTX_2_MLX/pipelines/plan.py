@@ -22,12 +22,19 @@ class PlannedStage:
         work: What it does, in words.
         file: Where its weights come from.
         weights_bytes: What they take in memory.
+        activation_bytes: What its work takes beside them, results that wait for later stages included.
     """
 
     name: str
     work: str
     file: Path
     weights_bytes: int
+    activation_bytes: int = 0
+
+    @property
+    def peak_bytes(self) -> int:
+        """What the stage needs in all."""
+        return self.weights_bytes + self.activation_bytes
 
 
 @dataclass(frozen=True)
@@ -43,19 +50,40 @@ class Plan:
     stages: tuple[PlannedStage, ...]
 
     @property
+    def largest(self) -> PlannedStage:
+        """The stage that needs most: stages come one after another, so it is what the run needs."""
+        return max(self.stages, key=lambda stage: stage.peak_bytes)
+
+    @property
     def largest_bytes(self) -> int:
-        """Weights of the largest stage."""
-        return max(stage.weights_bytes for stage in self.stages)
+        """Peak of the largest stage."""
+        return self.largest.peak_bytes
+
+    def as_json(self) -> dict[str, object]:
+        """The plan for a program: bytes by stage."""
+        stages = [
+            {
+                "stage": stage.name,
+                "work": stage.work,
+                "file": str(stage.file),
+                "weights_bytes": stage.weights_bytes,
+                "activation_bytes": stage.activation_bytes,
+                "peak_bytes": stage.peak_bytes,
+            }
+            for stage in self.stages
+        ]
+        return {"sizes": list(self.sizes), "stages": stages, "peak_bytes": self.largest_bytes}
 
     def lines(self) -> list[str]:
         """The plan for a person to read."""
         names = max(len(stage.name) for stage in self.stages)
         works = max(len(stage.work) for stage in self.stages)
         rows = [
-            f"{stage.name:<{names}}  {stage.work:<{works}}  weights {_size(stage.weights_bytes):>10}  {stage.file.name}"
+            f"{stage.name:<{names}}  {stage.work:<{works}}  weights {_size(stage.weights_bytes):>10}  "
+            f"peak {_size(stage.peak_bytes):>10}  {stage.file.name}"
             for stage in self.stages
         ]
-        return [*self.sizes, *rows, f"The largest stage holds {_size(self.largest_bytes)} of weights."]
+        return [*self.sizes, *rows, f"Peak: {self.largest.name} with {_size(self.largest_bytes)}."]
 
 
 def planned(
@@ -68,6 +96,7 @@ def planned(
     loras: Sequence[Lora] = (),
     quantize: Quantization | None = None,
     stream_blocks: bool = False,
+    activation_bytes: int = 0,
 ) -> PlannedStage:
     """One stage, its files checked as loading will check them.
 
@@ -76,7 +105,9 @@ def planned(
     """
     held = {"dtype": dtype, "loras": loras, "quantize": quantize, "stream_blocks": stream_blocks}
     count = sum(weights_bytes(network, checkpoint, **held) for network in networks)
-    return PlannedStage(name=name, work=work, file=checkpoint.path, weights_bytes=count)
+    return PlannedStage(
+        name=name, work=work, file=checkpoint.path, weights_bytes=count, activation_bytes=activation_bytes
+    )
 
 
 def _size(count: int) -> str:

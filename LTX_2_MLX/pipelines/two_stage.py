@@ -22,6 +22,7 @@ from LTX_2_MLX.pipelines.film import (
     contexts_of,
     finished,
     images_of,
+    kept_streams,
     planned_denoising,
     planned_frames,
     planned_text,
@@ -30,8 +31,11 @@ from LTX_2_MLX.pipelines.film import (
 )
 from LTX_2_MLX.pipelines.plan import Plan
 from LTX_2_MLX.pipelines.stages import Contexts, Denoising, EncodedImage, denoise, upscale_latent
+from LTX_2_MLX.runtime.job import NOTHING_KEPT, Job
 from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.shapes import VideoShape
+
+LAST_STAGE = "stage_2"
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,7 @@ class Request:
             images=images[0],
         )
         steps = self.steps_stage2 or models.defaults.steps_stage2
-        second = Denoising(name="stage_2", grid=self.output_grid, sigmas=refinement_sigmas(steps), images=images[1])
+        second = Denoising(name=LAST_STAGE, grid=self.output_grid, sigmas=refinement_sigmas(steps), images=images[1])
         return first, second
 
 
@@ -122,34 +126,43 @@ def plan(request: Request) -> Plan:
     film, models = request.film, request.models
     first, second = request.stages([[], []])
     lines, frames = planned_frames(film, models, request.output_shape)
-    calls = len(passes(first.guidance))
+    calls, latent = len(passes(first.guidance)), first.grid.shape
     denoising = (
-        planned_denoising("stage_1", request.shape, len(first.sigmas) - 1, calls, models, models.loras),
-        planned_upscaler("latent_upscaler", "latent to the larger size", models.spatial_upscaler, models),
-        planned_denoising("stage_2", request.output_shape, len(second.sigmas) - 1, 1, models, request.loras_stage2),
+        planned_denoising("stage_1", request.shape, len(first.sigmas) - 1, calls, film, models, models.loras),
+        planned_upscaler("latent_upscaler", "latent to the larger size", models.spatial_upscaler, film, models, latent),
+        planned_denoising(
+            "stage_2", request.output_shape, len(second.sigmas) - 1, 1, film, models, request.loras_stage2
+        ),
     )
     sizes = (f"Stage 1: {request.height}×{request.width}", *lines)
-    return Plan(sizes, (*planned_text(film, models), *denoising, *frames))
+    return Plan(sizes, (*planned_text(film, models, request.output_shape), *denoising, *frames))
 
 
-def two_stage(request: Request, runner: StageRunner) -> FrameStream:
-    """The film: everything up to its latent is done when this returns, frames are decoded as they are read."""
+def two_stage(request: Request, runner: StageRunner, job: Job = NOTHING_KEPT) -> FrameStream:
+    """The film: everything up to its latent is done when this returns, frames are decoded as they are read.
+
+    ``job`` keeps the stages' results, and has those of an earlier run.
+    """
     film, models = request.film, request.models
-    contexts = contexts_of(film, models, runner)
-    first, second = request.stages(images_of(film, models, runner, [request.shape, request.output_shape]))
 
     def transformer(loras: tuple[Lora, ...]) -> Callable[[], Transformer]:
         return lambda: models.load_transformer(loras, runner.progress.note)
 
-    latents = denoise_in_two_stages(
-        runner,
-        (first, transformer(models.loras)),
-        (second, transformer(request.loras_stage2)),
-        partial(upscale_latent, runner, models.spatial_upscaler, models.weights, dtype=models.dtype),
-        contexts,
-        seeded_noise(film.seed),
-    )
-    return finished(film, models, runner, latents.stage_2.video)
+    def denoised() -> Streams[mx.array]:
+        contexts = contexts_of(film, models, runner, job)
+        sizes = [request.shape, request.output_shape]
+        first, second = request.stages(images_of(film, models, runner, sizes, job))
+        return denoise_in_two_stages(
+            runner,
+            (first, transformer(models.loras)),
+            (second, transformer(request.loras_stage2)),
+            partial(upscale_latent, runner, models.spatial_upscaler, models.weights, dtype=models.dtype),
+            contexts,
+            seeded_noise(film.seed),
+            keep=partial(kept_streams, job),
+        ).stage_2
+
+    return finished(film, models, runner, kept_streams(job, LAST_STAGE, denoised).video, job)
 
 
 def denoise_in_two_stages(
@@ -160,6 +173,7 @@ def denoise_in_two_stages(
     contexts: Contexts,
     noise: Noise,
     on_step: Callable[[str], sampler.OnStep] = lambda name: sampler.ignore,
+    keep: Callable[[str, Callable[[], Streams[mx.array]]], Streams[mx.array]] = lambda name, compute: compute(),
 ) -> TwoStageLatents:
     """Both stages with the latent upscaler between them.
 
@@ -171,10 +185,11 @@ def denoise_in_two_stages(
         contexts: Of both stages.
         noise: Of both stages.
         on_step: For a stage's name, what hears of its steps.
+        keep: Gives the result of what comes before stage 2, from a name and what computes it.
     """
     stage, load_first = first
-    small = denoise(runner, load_first, stage, contexts, noise, on_step(stage.name))
-    upscaled = upscale(small.video)
+    small = keep(stage.name, lambda: denoise(runner, load_first, first[0], contexts, noise, on_step(first[0].name)))
+    upscaled = keep("latent_upscaler", lambda: Streams(upscale(small.video))).video
     stage, load_second = second
     start = Streams(upscaled, None if stage.frozen_audio is not None else small.audio)
     stage = replace(stage, start=start, noise_scale=float(stage.sigmas[0]))

@@ -40,6 +40,8 @@ _MAX_WORKING_BYTES = 2 * 2**30
 _MAX_BATCH_BYTES = 2**28
 _MAX_BATCH = 8
 _SMALLEST_TILE = 64
+# Float copies of the result that live while it becomes integers, and while it is resized; measured.
+_FINISHING_COPIES, _RESIZING_COPIES = 4, 12
 # Surroundings of a tile where the network looks too far to be given all it sees: 23 dense blocks see 349 pixels.
 _USUAL_CONTEXT, _EXACT_CONTEXT = 32, 64
 
@@ -104,10 +106,13 @@ def plan(height: int, width: int, request: Request) -> Plan:
         CheckpointError: If a file is missing, of another network, or does not fit it.
     """
     checkpoint = open_network_file(request.model_path, "upscaler")
-    network, _ = recognise(NETWORKS, checkpoint)
+    network, config = recognise(NETWORKS, checkpoint)
     new_height, new_width = upscaled_size(height, width, request.scale)
     work = f"{network.__name__} {height}×{width} to {new_height}×{new_width}"
-    stage = planned(STAGE, work, checkpoint, [network], dtype=request.dtype)
+    lazy = network(config)
+    lazy.set_dtype(request.dtype)
+    working = working_bytes(lazy, height, width, request)
+    stage = planned(STAGE, work, checkpoint, [network], dtype=request.dtype, activation_bytes=working)
     return Plan(sizes=(f"Upscale: {height}×{width} to {new_height}×{new_width}",), stages=(stage,))
 
 
@@ -236,10 +241,25 @@ def _fitting_tile(network: Network, height: int, width: int, context: int) -> in
     return max(side - side % _SMALLEST_TILE, _SMALLEST_TILE)
 
 
+def working_bytes(network: Network, height: int, width: int, request: Request) -> int:
+    """Memory that a batch takes beside the weights, about: the network's, or that of finishing its result."""
+    tiles = tiles_for(network, height, width, request)
+    around = 2 * tiles.context
+    piece = height * width if tiles.tile is None else min(tiles.tile + around, height) * min(tiles.tile + around, width)
+    finishing = _FINISHING_COPIES * network.scale**2
+    if request.scale != network.scale:
+        finishing += _RESIZING_COPIES * network.scale * request.scale
+    frame = max(piece * network.bytes_per_pixel, int(height * width * 3 * mx.float32.size * finishing))
+    return _batch_size(network, height, width) * frame
+
+
+def _batch_size(network: Network, height: int, width: int) -> int:
+    return min(max(_MAX_BATCH_BYTES // (height * width * network.bytes_per_pixel), 1), _MAX_BATCH)
+
+
 def _chunks(network: Network, *, stream: FrameStream, request: Request, progress: Progress) -> Iterator[np.ndarray]:
     tiles, done = tiles_for(network, stream.height, stream.width, request), 0
-    frame_bytes = stream.height * stream.width * network.bytes_per_pixel
-    batch_size = min(max(_MAX_BATCH_BYTES // frame_bytes, 1), _MAX_BATCH)
+    batch_size = _batch_size(network, stream.height, stream.width)
     try:
         for frames in _batches(stream.frames(), batch_size):
             pixels = to_unit(np.stack(frames))

@@ -31,7 +31,7 @@ _BUDGET_SHARE = 0.5
 _TILE_FRAMES, _TILE_FRAMES_OVERLAP = 40, 16
 _TILE_OVERLAP = 64
 # Of the frames of one span of time, in float32: those being added up, those of the span before, and one sum.
-_BLEND_COPIES = 3
+BLEND_COPIES = 3
 _SMALLEST_TILE_CELLS = 4
 
 
@@ -116,7 +116,7 @@ def choose_tiling(
         return None
     compression = network.compression
     pixels = prod((_TILE_FRAMES, latent.height * compression.height, latent.width * compression.width))
-    left = budget - _BLEND_COPIES * 3 * mx.float32.size * pixels
+    left = budget - BLEND_COPIES * 3 * mx.float32.size * pixels
     side = max(latent.height, latent.width) - 1
     while side >= _SMALLEST_TILE_CELLS:
         if _activation_bytes(network, min(side, latent.height), min(side, latent.width)) <= left:

@@ -177,4 +177,4 @@ def test_a_file_of_another_network_is_refused_before_anything_is_read(tmp_path):
 def test_plan_tells_frames_and_rates(weights):
     told = plan(clip(scene(5)), Request(weights, exp=2))
     assert told.sizes == ("Interpolate: 5 to 17 frames, 24 to 96 fps",)
-    assert told.largest_bytes == pytest.approx(4 * 4.87e6, rel=0.01)
+    assert told.stages[0].weights_bytes == pytest.approx(4 * 4.87e6, rel=0.01)

@@ -1,0 +1,114 @@
+"""Kill a small two-stage run again and again, let it go on, and hold the film against that of a run left in peace."""
+
+import hashlib
+import os
+import random
+import shutil
+import signal
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from LTX_2_MLX import cli, write_video
+from LTX_2_MLX.errors import OutputError
+from LTX_2_MLX.pipelines.generate import Options, film, options_from, request_for
+from LTX_2_MLX.runtime.job import REQUEST_FILE, remembered_request
+from LTX_2_MLX.runtime.runner import StageRunner
+
+DEMO = Path(__file__).parents[1] / "weights" / "demo"
+PROMPT = "A blue ball bouncing on green grass"
+
+
+def main(
+    kills: Annotated[int, typer.Option("--kills", help="How often a run is killed.", min=1)] = 100,
+    seed: cli.Seed = 0,
+) -> None:
+    """Kill KILLS runs at random moments; exit code 1 if a film differs or something half-written has a final name."""
+    with cli.exit_codes(), tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        shutil.copytree(DEMO, work / "demo")
+        # Nothing is computed in this process: its copies, each a run, start from a clean one.
+        seconds = timed(lambda: finish(work, work / "peace", work / "peace.mp4"))
+        wanted, dice, found = digest(work / "peace.mp4"), random.Random(seed), []
+        for number in range(kills):
+            states, output = work / f"states-{number}", work / f"film-{number}.mp4"
+            found.append(killed(work, states, output, after=dice.uniform(0, seconds)))
+            if output.exists() and digest(output) != wanted:
+                raise OutputError(f"Kill {number} left something half-written under the final name.")
+            finish(work, states, output)
+            if digest(output) != wanted:
+                raise OutputError(f"The film that went on after kill {number} differs from that of a run in peace.")
+            shutil.rmtree(states)
+            output.unlink()
+    print(f"{kills} kills, every film the same, bit for bit. A run left in peace takes {seconds:.1f} s.")
+    for stage in sorted(set(found)):
+        print(f"killed with {stage} as the last complete state: {found.count(stage)}")
+
+
+def killed(work: Path, states: Path, output: Path, *, after: float) -> str:
+    """Begin a run and kill it; the last state that it has left."""
+    child = begin(work, states, output)
+    time.sleep(after)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    left = sorted(states.glob("*.safetensors"), key=lambda path: path.stat().st_mtime_ns) if states.exists() else []
+    return left[-1].stem if left else "nothing"
+
+
+def finish(work: Path, states: Path, output: Path) -> None:
+    """Run to the end, from what there is."""
+    _, status = os.waitpid(begin(work, states, output), 0)
+    if status:
+        raise OutputError(f"A run that was left in peace ended with status {os.waitstatus_to_exitcode(status)}.")
+
+
+def begin(work: Path, states: Path, output: Path) -> int:
+    """Start a run in a process of its own; its id."""
+    if child := os.fork():
+        return child
+    code = 1
+    try:
+        options = asked_for(work / "demo", states)
+        runner = StageRunner()
+        write_video(film(request_for(options), runner, options), output)
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def asked_for(demo: Path, states: Path) -> Options:
+    """The request, or that of the run that is to go on."""
+    if (states / REQUEST_FILE).exists():
+        return options_from(remembered_request(states), {"resume": states})
+    return Options(
+        PROMPT,
+        height=64,
+        width=64,
+        frames=9,
+        steps_stage1=3,
+        steps_stage2=2,
+        weights=str(demo / "ltx-2-demo-dev.safetensors"),
+        distilled_lora=str(demo / "ltx-2-demo-distilled-lora.safetensors"),
+        spatial_upscaler_weights=str(demo / "ltx-2-demo-spatial-upscaler-x2.safetensors"),
+        gemma=str(demo / "gemma"),
+        save_latents=states,
+    )
+
+
+def digest(path: Path) -> str:
+    """Of a file's bytes."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def timed(work) -> float:
+    """Seconds that a call takes."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    cli.run(main)

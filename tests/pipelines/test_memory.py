@@ -1,0 +1,83 @@
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tiny_checkpoints
+from PIL import Image
+
+from LTX_2_MLX.pipelines.generate import Options, film, plan, request_for
+from LTX_2_MLX.runtime.memory import memory_limits
+from LTX_2_MLX.runtime.runner import StageRunner
+
+# Stage 1: height, width, frames. The film is twice as high and wide and has 2 N - 1 frames.
+SIZES = [(64, 96, 9), (96, 64, 25), (96, 128, 17), (128, 96, 33), (160, 128, 25)]
+TOLERANCE = 0.15
+
+
+@pytest.fixture(scope="module")
+def options(tmp_path_factory):
+    """Every stage there is: text, picture, two stages with an adapter, both upscalers, frames."""
+    folder = tmp_path_factory.mktemp("files")
+    section = tiny_checkpoints.transformer_section(
+        num_layers=3,
+        attention_head_dim=48,
+        cross_attention_dim=192,
+        audio_attention_head_dim=24,
+        audio_cross_attention_dim=96,
+    )
+    weights = tiny_checkpoints.write_weights(
+        folder / "weights.safetensors",
+        transformer=section,
+        vae=tiny_checkpoints.vae_section(decoder_base_channels=8),
+    )
+    tiny_checkpoints.write_upscaler(folder / "spatial.safetensors", mid_channels=64)
+    tiny_checkpoints.write_upscaler(folder / "temporal.safetensors", temporal=True, mid_channels=64)
+    pixels = np.random.default_rng(0).integers(0, 255, (120, 180, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(folder / "picture.png")
+    return Options(
+        "a red ball",
+        steps_stage1=1,
+        steps_stage2=1,
+        cfg=3.0,
+        weights=str(weights),
+        spatial_upscaler_weights=str(folder / "spatial.safetensors"),
+        temporal_weights=str(folder / "temporal.safetensors"),
+        temporal_upscale=True,
+        distilled_lora=str(tiny_checkpoints.write_lora(folder / "lora.safetensors", weights)),
+        gemma=str(tiny_checkpoints.write_gemma(folder / "gemma")),
+        image=folder / "picture.png",
+        precision="fp32",
+    )
+
+
+def _planned(options, height, width, frames, **changes):
+    return plan(request_for(replace(options, height=height, width=width, frames=frames, **changes)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("height", "width", "frames"), SIZES)
+def test_predicted_peak_of_every_stage_is_within_15_percent_of_the_measured_one(options, height, width, frames):
+    asked = replace(options, height=height, width=width, frames=frames)
+    runner = StageRunner()
+    with memory_limits():
+        for _ in film(request_for(asked), runner, asked):
+            pass
+    expected = {stage.name: stage.peak_bytes for stage in _planned(options, height, width, frames).stages}
+    measured = {report.name: report.peak_bytes for report in runner.reports}
+    assert measured.keys() == expected.keys() and len(measured) == 8
+    ratios = {name: expected[name] / measured[name] for name in measured}
+    assert {name: ratio for name, ratio in ratios.items() if abs(ratio - 1) > TOLERANCE} == {}
+
+
+@pytest.mark.parametrize("changes", [{}, {"quantize": 8}, {"low_ram": True}, {"precision": "fp16"}])
+def test_peak_never_falls_as_the_film_grows(options, changes):
+    heights, widths, frames = (64, 160, 1088), (64, 704, 1280), (9, 97, 257)
+
+    def peaks(*size):
+        return {stage.name: stage.peak_bytes for stage in _planned(options, *size, **changes).stages}
+
+    found = {size: peaks(*size) for size in itertools.product(heights, widths, frames)}
+    for size, larger in itertools.permutations(found, 2):
+        if sum(a != b for a, b in zip(size, larger, strict=True)) == 1 and larger > size:
+            assert all(found[size][name] <= found[larger][name] for name in found[size]), (size, larger)
