@@ -1,0 +1,141 @@
+"""What a clip shows, read off its pixels by plain image processing: background, colour, motion, shape, sharpness.
+
+Knows the world's tables and nothing of the networks, so it judges their clips as it judges drawn ones.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from LTX_2_MLX.training import world
+
+# A pixel belongs to the thing if it differs this much from the background, in units of white.
+_DIFFERENCE = 0.17
+_LEAST_PIXELS = 0.004
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was seen; an entry is "nothing" where no thing was found.
+
+    Attributes:
+        background, colour, motion, thing: Words of the world's tables.
+    """
+
+    background: str
+    colour: str
+    motion: str
+    thing: str
+
+
+def look_at(clip: np.ndarray) -> Findings:
+    """Judge a clip ``(T, H, W, 3)`` in [0, 1]."""
+    name, plain = _background(clip)
+    masks = [_mask(frame, plain) for frame in clip]
+    if np.mean([mask.mean() for mask in masks]) < _LEAST_PIXELS:
+        return Findings(name, "nothing", "nothing", "nothing")
+    return Findings(name, _colour(clip, masks), _motion(masks), _thing(masks))
+
+
+def _background(clip: np.ndarray) -> tuple[str, np.ndarray]:
+    """The background's name, and its picture at the clip's brightness."""
+    height, width = clip.shape[1:3]
+    # Where the thing has passed for less than half of the time, the median over time shows what is behind it.
+    still = np.median(clip, axis=0)
+    best = None
+    for name in world.BACKGROUNDS:
+        plain = world.plain_background(name, height, width)
+        light = np.median(still.mean(-1)) / max(np.median(plain.mean(-1)), 1e-3)
+        plain = np.clip(plain * np.clip(light, 0.85, 1.15), 0, 1)
+        errors = np.sort(np.abs(still - plain).max(-1), axis=None)
+        # The thing, and clouds that have drifted, are among the largest differences.
+        error = errors[: len(errors) * 7 // 10].mean()
+        if best is None or error < best[0]:
+            best = error, name, plain
+    return best[1], best[2]
+
+
+def _mask(frame: np.ndarray, plain: np.ndarray) -> np.ndarray:
+    """The thing's pixels, ``(H, W)`` boolean: the largest connected part that differs from the background."""
+    differs = _smoothed(np.abs(frame - plain).max(-1) > _DIFFERENCE)
+    return _largest_part(differs)
+
+
+def _smoothed(mask: np.ndarray) -> np.ndarray:
+    """True where most of the 3×3 pixels around are: thin lines and specks go."""
+    padded = np.pad(mask.astype(np.int32), 1)
+    total = sum(padded[y : y + mask.shape[0], x : x + mask.shape[1]] for y in range(3) for x in range(3))
+    return total >= 5
+
+
+def _largest_part(mask: np.ndarray) -> np.ndarray:
+    """The largest part of a mask whose pixels touch side by side."""
+    labels = np.where(mask, np.arange(1, mask.size + 1).reshape(mask.shape), 0)
+    while True:
+        padded = np.pad(labels, 1)
+        around = np.maximum.reduce([padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:], labels])
+        grown = np.where(mask, around, 0)
+        if (grown == labels).all():
+            break
+        labels = grown
+    if not mask.any():
+        return mask
+    values, counts = np.unique(labels[mask], return_counts=True)
+    return labels == values[counts.argmax()]
+
+
+def _colour(clip: np.ndarray, masks: list[np.ndarray]) -> str:
+    pixels = np.concatenate([frame[mask] for frame, mask in zip(clip, masks, strict=True)])
+    seen = np.median(pixels, axis=0)
+
+    def distance(name: str) -> float:
+        colour = np.asarray(world.COLOURS[name])
+        # The light changes brightness, not hue.
+        share = np.clip(seen @ colour / (colour @ colour), 0.6, 1.1)
+        return float(np.linalg.norm(seen - share * colour))
+
+    return min(world.COLOURS, key=distance)
+
+
+def _motion(masks: list[np.ndarray]) -> str:
+    height = masks[0].shape[0]
+    found = [(*(axis.mean() / height for axis in np.nonzero(mask)), mask.sum()) for mask in masks if mask.any()]
+    if len(found) < 3:
+        return "nothing"
+    y, x, area = (np.array(values, dtype=np.float64) for values in zip(*found, strict=True))
+    few = max(1, len(found) // 8)
+    across, down = x[-few:].mean() - x[:few].mean(), y[-few:].mean() - y[:few].mean()
+    middle = y[len(y) // 2 - few : len(y) // 2 + few + 1].mean()
+    dip = middle - (y[:few].mean() + y[-few:].mean()) / 2
+    if area[-few:].mean() > 2.2 * area[:few].mean():
+        return "grows"
+    if abs(across) > 0.25 and abs(across) > abs(down):
+        return "rolls right" if across > 0 else "rolls left"
+    if dip > 0.14 and abs(down) < 2 * dip:
+        return "bounces"
+    if abs(down) > 0.18:
+        return "falls" if down > 0 else "rises"
+    return "stays"
+
+
+def _thing(masks: list[np.ndarray]) -> str:
+    """By how much of the circle around it the thing fills: nearly all, two thirds, or less than half."""
+    shares = []
+    for mask in masks:
+        rows, columns = np.nonzero(mask)
+        edge = len(rows) == 0 or rows.min() == 0 or columns.min() == 0
+        if edge or rows.max() == mask.shape[0] - 1 or columns.max() == mask.shape[1] - 1:
+            continue
+        reach = np.hypot(rows - rows.mean(), columns - columns.mean())
+        # The farthest pixels alone would let a single one decide.
+        shares.append(len(rows) / (np.pi * (np.sort(reach)[-max(3, len(rows) // 50) :].mean() + 0.5) ** 2))
+    if not shares:
+        return "nothing"
+    share = float(np.median(shares))
+    return "ball" if share > 0.83 else "box" if share > 0.53 else "star"
+
+
+def sharpness(clip: np.ndarray) -> float:
+    """Root mean square of the differences between neighbouring pixels, in 8-bit levels."""
+    down, across = np.diff(clip, axis=1), np.diff(clip, axis=2)
+    return float(255 * np.sqrt((down**2).mean() + (across**2).mean()))
