@@ -1,0 +1,133 @@
+"""Training of the video VAE's decoder, from the closed-form start; the encoder stays as it began.
+
+Because the encoder is fixed, everything else can be trained on its latents at the same time.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+
+from LTX_2_MLX.models.ltx.video_vae import VideoDecoder, VideoEncoder
+from LTX_2_MLX.models.ltx.video_vae_blocks import activate
+from LTX_2_MLX.ops.pad import pad_edge
+from LTX_2_MLX.training import world
+from LTX_2_MLX.training.loop import Batch, Loss, Settings, train
+
+# Small noise on the latent, so that the decoder forgives what a transformer gets slightly wrong.
+_LATENT_NOISE = 0.04
+NUM_FRAMES, HEIGHT, WIDTH = 17, 64, 96
+
+
+def counted_clips(small: int, large: int, seed: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Clips at both scales for the closed-form start, and how often each of their blocks counts.
+
+    Every block with the thing counts, and one in eight of the others: there are many of them, and they are simple.
+    """
+    for number in range(small + large):
+        rng, scale = np.random.default_rng((seed, number)), 1 if number < small else 2
+        scene = world.sample_scene(rng)
+        cells = world.thing_cells(scene, NUM_FRAMES, HEIGHT * scale // 16, WIDTH * scale // 16)
+        counts = np.maximum(cells, rng.random(cells.shape) < 0.125).astype(np.int64)
+        yield world.draw(scene, NUM_FRAMES, HEIGHT * scale, WIDTH * scale) * 2 - 1, counts
+
+
+def window(rng: np.random.Generator, scale: int) -> np.ndarray:
+    """A whole clip at scale 1, a piece of the same size around the thing at scale 2; in [-1, 1]."""
+    scene = world.sample_scene(rng)
+    place = world.path(scene, np.array([rng.random()]))
+    rows, columns = (scale - 1) * HEIGHT, (scale - 1) * WIDTH
+    y = place.y[0] * HEIGHT * scale - HEIGHT / 2 + rng.uniform(-24, 24)
+    x = (place.x[0] - world.ASPECT / 2) * HEIGHT * scale + WIDTH * (scale - 1) / 2 + rng.uniform(-24, 24)
+    top, left = (int(np.clip(round(v / 16) * 16, 0, limit)) for v, limit in ((y, rows), (x, columns)))
+    size = (NUM_FRAMES, HEIGHT * scale, WIDTH * scale)
+    return world.draw(scene, *size, (0, NUM_FRAMES, top, top + HEIGHT, left, left + WIDTH)) * 2 - 1
+
+
+def reconstruction_loss(encoder: VideoEncoder) -> Loss:
+    """Squared error of the pixels and of their differences along height and width."""
+
+    def loss(decoder: VideoDecoder, batch: Batch, key: mx.array) -> tuple[mx.array, dict[str, mx.array]]:
+        frames = batch["frames"]
+        latent = mx.stop_gradient(encoder(frames))
+        latent = latent + _LATENT_NOISE * mx.random.normal(latent.shape, key=key)
+        error = decoder(latent) - frames
+        squared = mx.square(error).mean()
+        slopes = mx.square(error[:, :, 1:] - error[:, :, :-1]).mean()
+        slopes = slopes + mx.square(error[:, :, :, 1:] - error[:, :, :, :-1]).mean()
+        return squared + 0.5 * slopes, {"psnr": -10 * mx.log10(squared / 4)}
+
+    return loss
+
+
+def batches(rng: np.random.Generator, count: int) -> Batch:
+    """Windows at both scales, most of them at the larger one."""
+    return {"frames": mx.array(np.stack([window(rng, 1 + (rng.random() < 0.6)) for _ in range(count)]))}
+
+
+def psnr(frames: np.ndarray, other: np.ndarray) -> float:
+    """Peak signal-to-noise ratio in dB of two clips in [-1, 1]."""
+    error = np.mean((np.clip(frames, -1, 1) - np.clip(other, -1, 1)) ** 2)
+    return float(10 * np.log10(4 / max(error, 1e-12)))
+
+
+def reconstruction(encoder: VideoEncoder, decoder: VideoDecoder, scale: int, count: int) -> float:
+    """Mean PSNR in dB over ``count`` held-out clips of ``scale`` times 64×96 pixels."""
+    values = []
+    for number in range(count):
+        scene = world.sample_scene(np.random.default_rng((900, number)), held_out=True)
+        clip = world.draw(scene, NUM_FRAMES, HEIGHT * scale, WIDTH * scale)[None] * 2 - 1
+        values.append(psnr(clip, np.array(decoder(encoder(mx.array(clip))))))
+    return float(np.mean(values))
+
+
+def train_decoder(encoder: VideoEncoder, decoder: VideoDecoder, settings: Settings, folder: Path) -> VideoDecoder:
+    """Train the decoder on the frozen encoder's latents."""
+    encoder.freeze()
+    decoder.unfreeze()
+    # Measured on the encoder's latents once; both networks and the latent upscalers rely on them.
+    decoder.per_channel_statistics.freeze()
+
+    def held_out(step: int, network: VideoDecoder) -> dict[str, float]:
+        return {f"held_out_psnr_{64 * s}": round(reconstruction(encoder, network, s, 4), 3) for s in (1, 2)}
+
+    return train(decoder, reconstruction_loss(encoder), batches, settings, folder, on_save=held_out)
+
+
+def refit_last_layer(encoder: VideoEncoder, decoder: VideoDecoder, count: int, seed: int = 1) -> VideoDecoder:
+    """Set the decoder's last convolution to the least-squares solution over ``count`` random windows."""
+    taps = decoder.conv_out.conv.weight.shape[-1] * 27
+    gram, cross = np.zeros((taps + 1, taps + 1)), 0.0
+    for number in range(count):
+        rng = np.random.default_rng((seed, number))
+        frames = window(rng, 1 + (rng.random() < 0.6))[None]
+        rows = _last_features(decoder, encoder(mx.array(frames)))
+        wanted = np.array(_patches(mx.array(frames), decoder.config.patch_size)).reshape(len(rows), -1)
+        gram += rows.T @ rows
+        cross = cross + rows.T @ wanted
+    ridge = 1e-5 * np.trace(gram) / len(gram)
+    solved = np.linalg.solve(gram + ridge * np.eye(len(gram)), cross).T.astype(np.float32)
+    decoder.conv_out.conv.weight = mx.array(solved[:, :-1].reshape(decoder.conv_out.conv.weight.shape))
+    decoder.conv_out.conv.bias = mx.array(solved[:, -1])
+    return decoder
+
+
+def _last_features(decoder: VideoDecoder, latent: mx.array) -> np.ndarray:
+    """What the last convolution sees at each cell, ``(cells, 27 * channels + 1)`` float32 with a one at the end."""
+    x = latent
+    for level in decoder.levels(len(latent))[:-1]:
+        x = level.push(x, True)
+    x = pad_edge(activate(x), 1, before=1, after=1)
+    x = np.pad(np.array(x)[0], [(0, 0), (1, 1), (1, 1), (0, 0)])
+    t, h, w = (size - 2 for size in x.shape[:3])
+    shifts = [x[a : a + t, b : b + h, c : c + w] for a in range(3) for b in range(3) for c in range(3)]
+    rows = np.concatenate(shifts, axis=-1).reshape(t * h * w, -1)
+    return np.concatenate([rows, np.ones((len(rows), 1), dtype=rows.dtype)], axis=1)
+
+
+def _patches(frames: mx.array, size: int) -> mx.array:
+    """Frames as the last convolution's output: colour slowest, then column, then row within a patch."""
+    b, t, h, w, c = frames.shape
+    parts = frames.reshape(b, t, h // size, size, w // size, size, c).transpose(0, 1, 2, 4, 6, 5, 3)
+    return parts.reshape(b, t, h // size, w // size, -1)
