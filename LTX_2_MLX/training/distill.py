@@ -1,0 +1,120 @@
+"""Training of the distilled transformer: few steps, no guidance, and the refinement at twice the size.
+
+It starts from the dev transformer. At the small size it learns to go from each noise level of the distilled
+schedule to the next in one step, where the dev transformer takes several guided ones. At the large size, which the
+dev transformer has never seen, it learns from the clips themselves.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import mlx.core as mx
+import numpy as np
+
+from LTX_2_MLX.checkpoints.gemma import TextEncoder
+from LTX_2_MLX.diffusion.schedule import DISTILLED, REFINEMENT
+from LTX_2_MLX.models.ltx.text_features import TextFeatures
+from LTX_2_MLX.models.ltx.transformer import StreamInput, Transformer
+from LTX_2_MLX.shapes import LatentShape
+from LTX_2_MLX.training import world
+from LTX_2_MLX.training.captions import caption
+from LTX_2_MLX.training.clips import scene_of
+from LTX_2_MLX.training.denoiser import COMPRESSION, THING_WEIGHT, positions
+from LTX_2_MLX.training.language import contexts
+from LTX_2_MLX.training.loop import Batch, Loss
+
+# Steps of the teacher within one step of the student.
+_SUBSTEPS = 2
+# Samples of the small size for each of the large one, which has four times as many tokens.
+_SMALL_PER_LARGE = 4
+
+
+def distillation_batches(
+    teacher: Transformer,
+    small: np.ndarray,
+    large: np.ndarray,
+    encoder: TextEncoder,
+    features: TextFeatures,
+    frame_rate: float,
+    guidance_scale: float,
+) -> Callable[[np.random.Generator, int], Batch]:
+    """Batches of both sizes; the teacher's answers are in them. The batch size counts the small ones."""
+    places = positions(LatentShape(*small.shape[1:4]), frame_rate)
+    empty = mx.array(contexts(encoder, features, [""]))
+    step = partial(_guided_step, teacher, places, guidance_scale)
+    # The rotary tables that a network keeps have to be real ones before it is traced.
+    mx.eval(teacher(StreamInput(mx.zeros((1, places.shape[2], small.shape[-1])), mx.ones((1,)), places, empty), None))
+    teach = mx.compile(step)
+
+    def batches(rng: np.random.Generator, count: int) -> Batch:
+        numbers = rng.integers(0, len(small), count)
+        context = mx.array(contexts(encoder, features, [_said(n, rng) for n in numbers]))
+        noisy, start, stop = _noisy(small[numbers], rng)
+        velocity = teach(noisy, start, stop, context, mx.repeat(empty, count, axis=0))
+        taught = {"small": noisy, "small_sigma": start, "small_velocity": velocity, "small_context": context}
+        return taught | _large_batch(large, encoder, features, rng, count // _SMALL_PER_LARGE)
+
+    return batches
+
+
+def _said(number: int, rng: np.random.Generator) -> str:
+    return caption(scene_of(int(number)), rng)
+
+
+def _noisy(latents: np.ndarray, rng: np.random.Generator) -> tuple[mx.array, mx.array, mx.array]:
+    """Tokens at noise levels of the distilled schedule, those levels and the next ones."""
+    clean = latents.astype(np.float32).reshape(len(latents), -1, latents.shape[-1])
+    # The first steps are tiny and alike; the later ones decide.
+    steps = rng.choice(len(DISTILLED) - 1, len(latents), p=[0.1, 0.05, 0.05, 0.05, 0.1, 0.25, 0.2, 0.2])
+    sigmas = np.asarray(DISTILLED, dtype=np.float32)
+    start, stop = sigmas[steps], sigmas[steps + 1]
+    noise = rng.standard_normal(clean.shape).astype(np.float32)
+    noisy = clean + start[:, None, None] * (noise - clean)
+    return mx.array(noisy), mx.array(start), mx.array(stop)
+
+
+def _guided_step(teacher, places, guidance_scale, noisy, start, stop, context, empty) -> mx.array:
+    """The mean velocity of the teacher's guided steps from ``start`` to ``stop``."""
+    latent, doubled = noisy, mx.concatenate([context, empty])
+    for number in range(_SUBSTEPS):
+        sigma = start + (stop - start) * (number / _SUBSTEPS)
+        both = StreamInput(mx.concatenate([latent, latent]), mx.concatenate([sigma, sigma]), places, doubled)
+        told, untold = mx.split(teacher(both, None)[0], 2)
+        velocity = untold + guidance_scale * (told - untold)
+        latent = latent + ((stop - start) / _SUBSTEPS)[:, None, None] * velocity
+    return mx.stop_gradient((latent - noisy) / (stop - start)[:, None, None])
+
+
+def _large_batch(large: np.ndarray, encoder, features, rng: np.random.Generator, count: int) -> Batch:
+    """Large latents at noise levels of the refinement."""
+    frames, rows, columns, channels = large.shape[1:]
+    numbers = rng.integers(0, len(large), count)
+    clean = large[numbers].astype(np.float32).reshape(count, -1, channels)
+    scenes = [scene_of(int(number)) for number in numbers]
+    num_frames = (frames - 1) * COMPRESSION.time + 1
+    cells = np.stack([world.thing_cells(scene, num_frames, rows, columns) for scene in scenes])
+    sigma = np.asarray(REFINEMENT[:3], dtype=np.float32)[rng.integers(0, 3, count)]
+    noise = rng.standard_normal(clean.shape).astype(np.float32)
+    return {
+        "large": mx.array(clean + sigma[:, None, None] * (noise - clean)),
+        "large_velocity": mx.array(noise - clean),
+        "large_sigma": mx.array(sigma),
+        "large_context": mx.array(contexts(encoder, features, [caption(scene, rng) for scene in scenes])),
+        "large_weight": mx.array(1 + THING_WEIGHT * cells.reshape(count, -1, 1)),
+    }
+
+
+def distillation_loss(small_places: np.ndarray, large_places: np.ndarray) -> Loss:
+    """Squared error of the velocity at both sizes."""
+
+    def loss(network: Transformer, batch: Batch, key: mx.array) -> tuple[mx.array, dict[str, mx.array]]:
+        squared = {}
+        for size, places in (("small", small_places), ("large", large_places)):
+            stream = StreamInput(batch[size], batch[f"{size}_sigma"], places, batch[f"{size}_context"])
+            squared[size] = mx.square(network(stream, None)[0] - batch[f"{size}_velocity"])
+        taught = squared["small"].mean()
+        weight = batch["large_weight"]
+        seen = (squared["large"] * weight).mean() / weight.mean()
+        return taught + seen, {"taught": taught, "large": seen}
+
+    return loss

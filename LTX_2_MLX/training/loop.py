@@ -1,0 +1,205 @@
+"""One training run: steps, averages, a log, and checkpoints that it resumes from.
+
+Every run of the model in the box is this loop with a network, a loss and batches of its own.
+"""
+
+import json
+import os
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optim
+import numpy as np
+from mlx.utils import tree_flatten, tree_unflatten
+
+Batch = dict[str, mx.array]
+Loss = Callable[[nn.Module, Batch, mx.array], tuple[mx.array, dict[str, mx.array]]]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a run goes.
+
+    Attributes:
+        steps: Updates in all.
+        batch_size: Samples in each.
+        matrix_rate: Learning rate of the matrices inside the network.
+        rate: Learning rate of everything else, by Adam.
+        muon: Whether Muon trains the matrices; else Adam does. Muon moves all directions alike, which is fast from
+            random weights and too coarse near a good solution.
+        warmup: Steps over which both rates rise.
+        cooldown: Share of the steps at the end over which both fall to a twentieth.
+        average: Decay of the running average of the weights, which is what a run delivers.
+        seed: Of batches and noise; a resumed run draws what an uninterrupted one would have drawn.
+        traced: Whether the loss is traced, which a network that looks at its inputs' values forbids.
+        log_every: Steps between two lines of the log.
+        save_seconds: Time between two checkpoints.
+    """
+
+    steps: int
+    batch_size: int
+    matrix_rate: float = 0.01
+    rate: float = 5e-4
+    muon: bool = True
+    warmup: int = 50
+    cooldown: float = 0.3
+    average: float = 0.995
+    seed: int = 0
+    traced: bool = True
+    log_every: int = 20
+    save_seconds: float = 120.0
+
+    def factor(self, step: int) -> float:
+        """Share of the learning rates that step ``step``, from 0, goes with."""
+        left = (self.steps - step) / max(self.cooldown * self.steps, 1)
+        return min(1.0, (step + 1) / max(self.warmup, 1), max(0.05, left))
+
+
+def train(
+    network: nn.Module,
+    loss: Loss,
+    batches: Callable[[np.random.Generator, int], Batch],
+    settings: Settings,
+    folder: Path,
+    *,
+    on_save: Callable[[int, nn.Module], dict[str, float]] | None = None,
+) -> nn.Module:
+    """Train ``network`` from the checkpoint in ``folder``, if there is one, to the last step.
+
+    Args:
+        network: Its parameters are what is trained; frozen ones stay.
+        loss: Of the network, a batch and a random key: what to lower, and figures for the log.
+        batches: Of a generator and a batch size.
+        settings: How long and how fast.
+        folder: Gets ``checkpoint.safetensors`` and ``log.jsonl``.
+        on_save: Of the step and the network with averaged weights, at each checkpoint: more figures for the log.
+
+    Returns:
+        The network with averaged weights.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    optimizer = _optimizer(settings)
+    optimizer.init(network.trainable_parameters())
+    average = dict(tree_flatten(network.trainable_parameters()))
+    step, seconds = 0, 0.0
+    if (folder / "checkpoint.safetensors").exists():
+        step, seconds, average = _resume(folder, network, optimizer)
+    step_loss = nn.value_and_grad(network, loss)
+    if settings.traced:
+        step_loss = _traced(network, step_loss)
+    began, saved, figures = time.monotonic() - seconds, time.monotonic(), []
+    while step < settings.steps:
+        batch = batches(np.random.default_rng((settings.seed, step)), settings.batch_size)
+        (value, extra), gradients = step_loss(network, batch, mx.random.key(settings.seed * 1_000_003 + step))
+        factor = settings.factor(step)
+        for part, rate in zip(optimizer.optimizers, (settings.matrix_rate, settings.rate), strict=True):
+            part.learning_rate = rate * factor
+        optimizer.update(network, gradients)
+        step += 1
+        decay = min(settings.average, step / (step + 10))
+        for name, weight in tree_flatten(network.trainable_parameters()):
+            average[name] = average[name] * decay + weight * (1 - decay)
+        mx.eval(network.parameters(), optimizer.state, average, value, extra)
+        figures.append({"loss": value.item(), **{name: v.item() for name, v in extra.items()}})
+        done = step == settings.steps
+        if step % settings.log_every == 0 or done:
+            means = {name: round(float(np.mean([f[name] for f in figures])), 5) for name in figures[0]}
+            _log(folder, {"step": step, "seconds": round(time.monotonic() - began, 1), **means})
+            figures = []
+        if time.monotonic() - saved > settings.save_seconds or done:
+            saved = time.monotonic()
+            _save(folder, network, optimizer, average, step, saved - began)
+            if on_save is not None:
+                with_average(network, average, lambda: _log(folder, {"step": step, **on_save(step, network)}))  # noqa: B023
+    network.update(tree_unflatten(list(average.items())))
+    mx.eval(network.parameters())
+    return network
+
+
+def _traced(network: nn.Module, step_loss: Callable) -> Callable:
+    """The same function, traced once: on the CPU that saves a fifth of the time.
+
+    The first batch runs untraced, so that tables which a network keeps are real ones.
+    """
+    state = [network.state]
+    traced = mx.compile(lambda batch, key: step_loss(network, batch, key), inputs=state, outputs=state)
+    begun = False
+
+    def step(network: nn.Module, batch: Batch, key: mx.array):
+        nonlocal begun
+        if begun:
+            return traced(batch, key)
+        begun = True
+        return step_loss(network, batch, key)
+
+    return step
+
+
+def _optimizer(settings: Settings) -> optim.MultiOptimizer:
+    def adam(rate: float) -> optim.Adam:
+        return optim.Adam(learning_rate=rate, betas=[0.9, 0.98], bias_correction=True)
+
+    muon = optim.Muon(learning_rate=settings.matrix_rate, momentum=0.95, weight_decay=0.0)
+    matrices = muon if settings.muon else adam(settings.matrix_rate)
+    return optim.MultiOptimizer([matrices, adam(settings.rate)], [_is_inner_matrix])
+
+
+def with_average(network: nn.Module, average: dict[str, mx.array], work: Callable[[], None]) -> None:
+    """Run ``work`` while the network has its averaged weights."""
+    kept = network.trainable_parameters()
+    network.update(tree_unflatten(list(average.items())))
+    work()
+    network.update(kept)
+
+
+def averaged_weights(folder: Path) -> dict[str, mx.array]:
+    """What the run in ``folder`` has come to: averaged weights by parameter name."""
+    arrays = mx.load(str(folder / "checkpoint.safetensors"))
+    return {name[2:]: value for name, value in arrays.items() if name.startswith("a.")}
+
+
+# Parts that Adam trains although they are matrices: first and last layers, tables, and what follows a sinusoid.
+_NOT_INNER = re.compile(
+    r"(^|\.)(conv_in|conv_out|up_blocks\.\d+\.conv|initial_conv|final_conv|video\.project_in|video\.project_out|video\.adaln|probes|"
+    r"aggregate_embed|learnable_registers)\b|table"
+)
+
+
+def _is_inner_matrix(name: str, weight: mx.array) -> bool:
+    """Muon is for maps between features."""
+    return weight.ndim >= 2 and not _NOT_INNER.search(name)
+
+
+def _save(folder: Path, network, optimizer, average, step: int, seconds: float) -> None:
+    arrays = {f"w.{name}": value for name, value in tree_flatten(network.trainable_parameters())}
+    arrays |= {f"a.{name}": value for name, value in average.items()}
+    arrays |= {f"o.{name}": value for name, value in tree_flatten(optimizer.state)}
+    part = folder / "checkpoint.part.safetensors"
+    mx.save_safetensors(str(part), arrays, {"step": str(step), "seconds": str(seconds)})
+    os.replace(part, folder / "checkpoint.safetensors")
+
+
+def _resume(folder: Path, network, optimizer) -> tuple[int, float, dict[str, mx.array]]:
+    arrays, metadata = mx.load(str(folder / "checkpoint.safetensors"), return_metadata=True)
+    parts = {start: {n[2:]: v for n, v in arrays.items() if n.startswith(start)} for start in ("w.", "a.", "o.")}
+    network.update(tree_unflatten(list(parts["w."].items())))
+    optimizer.state = tree_unflatten(list(parts["o."].items()))
+    return int(metadata["step"]), float(metadata["seconds"]), parts["a."]
+
+
+def _log(folder: Path, line: dict[str, float]) -> None:
+    text = json.dumps(line)
+    with (folder / "log.jsonl").open("a") as file:
+        file.write(text + "\n")
+    print(f"{folder.name}: {text}", flush=True)
+
+
+def finished_steps(folder: Path) -> int:
+    """Steps that the run in ``folder`` has behind it; 0 where there is no checkpoint."""
+    path = folder / "checkpoint.safetensors"
+    return int(mx.load(str(path), return_metadata=True)[1]["step"]) if path.exists() else 0
