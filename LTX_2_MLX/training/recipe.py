@@ -1,0 +1,214 @@
+"""From nothing to the model in the box: every run in order, each resumed where it stopped."""
+
+import json
+import shutil
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+
+from LTX_2_MLX.checkpoints.gemma import TextEncoder, load_gemma
+from LTX_2_MLX.checkpoints.load import load
+from LTX_2_MLX.checkpoints.reader import Checkpoint
+from LTX_2_MLX.models.ltx.text_features import TextFeatures
+from LTX_2_MLX.models.ltx.transformer import Transformer
+from LTX_2_MLX.models.ltx.video_vae import LatentStatistics, VideoDecoder, VideoEncoder
+from LTX_2_MLX.shapes import LatentShape
+from LTX_2_MLX.training import autoencoder, bundle, clips, denoiser, distill, language, upscaler
+from LTX_2_MLX.training.linear_start import VAE_CONFIG, linear_start
+from LTX_2_MLX.training.loop import Settings, averaged_weights, finished_steps, train
+
+RUNS = ("text", "dev", "decoder", "spatial", "temporal", "distilled")
+NOTICE = (
+    "The demo model draws one thing (ball, box or star) before one background (grass, sky, sand, night, brick); "
+    "it knows nothing else."
+)
+UNTRAINED = "The demo model is not trained yet: its films are noise."
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How much of everything.
+
+    Attributes:
+        clips: Training scenes as latents of 64×96 pixels.
+        pairs: Of these, scenes that are encoded at 128×192 pixels and at 33 frames as well.
+        start_clips: Clips of each size that the VAE's closed-form start is fitted to.
+        runs: Settings of every run by name.
+        guidance_scale: Of the dev transformer while it teaches the distilled one.
+        lora_rank: Of the adapters that turn the dev transformer into the distilled one.
+    """
+
+    clips: int = 3000
+    pairs: int = 600
+    start_clips: tuple[int, int] = (160, 60)
+    guidance_scale: float = 3.0
+    lora_rank: int = 32
+    runs: dict[str, Settings] = field(
+        default_factory=lambda: {
+            "text": Settings(
+                steps=300, batch_size=64, matrix_rate=0.01, rate=1e-3, warmup=20, average=0.98, traced=False
+            ),
+            "dev": Settings(steps=20000, batch_size=16, matrix_rate=0.02, rate=1e-3, warmup=30, average=0.99),
+            "decoder": Settings(
+                steps=4000, batch_size=4, matrix_rate=1e-4, rate=1e-5, muon=False, average=0.98, save_seconds=180.0
+            ),
+            "spatial": Settings(steps=2000, batch_size=8, matrix_rate=0.01, rate=1e-3, warmup=20, average=0.98),
+            "temporal": Settings(steps=2000, batch_size=8, matrix_rate=0.01, rate=1e-3, warmup=20, average=0.98),
+            "distilled": Settings(steps=4000, batch_size=16, matrix_rate=0.01, rate=5e-4, warmup=20, average=0.98),
+        }
+    )
+
+    def with_steps(self, name: str, steps: int) -> "Recipe":
+        """The same with another length of one run; 0 only takes what it has come to."""
+        return replace(self, runs=self.runs | {name: replace(self.runs[name], steps=steps)})
+
+    def shortened(self, steps: int) -> "Recipe":
+        """The same in a few seconds: what a test can afford."""
+        runs = {
+            name: replace(settings, steps=steps, batch_size=4, warmup=2, log_every=1, cooldown=0.0, traced=False)
+            for name, settings in self.runs.items()
+        }
+        return replace(self, clips=8, pairs=8, start_clips=(16, 2), runs=runs)
+
+
+class Workshop:
+    """One folder with everything that training keeps, and the recipe it follows.
+
+    Args:
+        folder: Gets ``gemma/``, ``vae_start.safetensors``, ``clips/`` and one folder for each run.
+        recipe: How much of everything.
+    """
+
+    def __init__(self, folder: Path, recipe: Recipe):
+        self.folder, self.recipe = folder, recipe
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / "gemma" / "model.safetensors").exists():
+            language.write_gemma(folder / "gemma")
+        self._start = folder / "vae_start.safetensors"
+        if not self._start.exists():
+            tensors = linear_start(autoencoder.counted_clips(*recipe.start_clips))
+            bundle.write_exact(self._start, tensors, {"vae": VAE_CONFIG})
+
+    def run(self, name: str) -> None:
+        """Train one network, or go on with it; those before it in ``RUNS`` have to be there."""
+        getattr(self, f"_run_{name}")(self.recipe.runs[name], self.folder / name)
+
+    def finished(self, name: str) -> int:
+        """Steps that a run has behind it."""
+        return finished_steps(self.folder / name)
+
+    def encoder(self) -> VideoEncoder:
+        """The video encoder, which is not trained."""
+        return load(VideoEncoder, Checkpoint(self._start))
+
+    def decoder(self) -> VideoDecoder:
+        """The video decoder as far as it has come."""
+        return self._so_far(load(VideoDecoder, Checkpoint(self._start)), "decoder")
+
+    def statistics(self) -> LatentStatistics:
+        """Mean and deviation of the latent's channels."""
+        return load(LatentStatistics, Checkpoint(self._start))
+
+    def text(self) -> tuple[TextEncoder, TextFeatures]:
+        """The language model and the trained text features."""
+        network = bundle.new_features()
+        if self.finished("text"):
+            weights = averaged_weights(self.folder / "text")
+            mine = [(n.removeprefix("features."), v) for n, v in weights.items() if n.startswith("features.")]
+            network.load_weights(mine)
+        network.freeze()
+        return load_gemma(self.folder / "gemma", dtype=mx.float32), network
+
+    def transformer(self, name: str) -> Transformer:
+        """The dev or distilled transformer as far as it has come; the distilled one starts as the dev one."""
+        network = denoiser.fresh(bundle.new_transformer())
+        return self._so_far(network, name if self.finished(name) else "dev")
+
+    def upscaler(self, name: str) -> upscaler.LatentUpscaler:
+        """The spatial or temporal upscaler as far as it has come."""
+        network = upscaler.fresh(bundle.new_upscaler(temporal=name == "temporal"), self.statistics())
+        return self._so_far(network, name)
+
+    def _so_far(self, network, name: str):
+        if self.finished(name):
+            network.load_weights(list(averaged_weights(self.folder / name).items()), strict=False)
+        return network
+
+    def latents(self, count: int, **size: int) -> np.ndarray:
+        """Latents of the first scenes, encoded now if they are not there yet."""
+        return clips.latents(self.encoder(), self.folder / "clips", count, **size)
+
+    def _places(self, scale: int) -> np.ndarray:
+        rows, columns = autoencoder.HEIGHT * scale // 16, autoencoder.WIDTH * scale // 16
+        return denoiser.positions(LatentShape(5, rows, columns), bundle.FRAME_RATE)
+
+    def _run_text(self, settings: Settings, folder: Path) -> None:
+        encoder = load_gemma(self.folder / "gemma", dtype=mx.float32)
+        language.train_features(encoder, bundle.new_features(), settings, folder)
+
+    def _run_dev(self, settings: Settings, folder: Path) -> None:
+        network = denoiser.fresh(bundle.new_transformer())
+        batches = denoiser.clip_batches(self.latents(self.recipe.clips), *self.text())
+        train(network, denoiser.flow_loss(self._places(1)), batches, settings, folder)
+
+    def _run_decoder(self, settings: Settings, folder: Path) -> None:
+        decoder = load(VideoDecoder, Checkpoint(self._start))
+        autoencoder.train_decoder(self.encoder(), decoder, settings, folder)
+
+    def _run_spatial(self, settings: Settings, folder: Path) -> None:
+        self._run_upscaler(settings, folder, scale=2)
+
+    def _run_temporal(self, settings: Settings, folder: Path) -> None:
+        self._run_upscaler(settings, folder, num_frames=2 * autoencoder.NUM_FRAMES - 1)
+
+    def _run_upscaler(self, settings: Settings, folder: Path, **larger: int) -> None:
+        network = upscaler.fresh(bundle.new_upscaler(temporal="num_frames" in larger), self.statistics())
+        small, large = self.latents(self.recipe.pairs), self.latents(self.recipe.pairs, **larger)
+        upscaler.train_upscaler(network, self.statistics(), small, large, settings, folder)
+
+    def _run_distilled(self, settings: Settings, folder: Path) -> None:
+        teacher = self.transformer("dev")
+        teacher.freeze()
+        batches = distill.distillation_batches(
+            teacher,
+            self.latents(self.recipe.clips),
+            self.latents(self.recipe.pairs, scale=2),
+            *self.text(),
+            frame_rate=bundle.FRAME_RATE,
+            guidance_scale=self.recipe.guidance_scale,
+        )
+        loss = distill.distillation_loss(self._places(1), self._places(2))
+        train(self._so_far(bundle.new_transformer(), "dev"), loss, batches, settings, folder)
+
+    def write_bundle(self, target: Path) -> None:
+        """Write the model in the box as far as it has come, with its logs beside it."""
+        decoder = bundle.published(self.decoder(), lambda name: bundle.vae_name(name, "decoder"))
+        encoder = bundle.published(self.encoder(), lambda name: bundle.vae_name(name, "encoder"))
+        dev, distilled = self.transformer("dev"), self.transformer("distilled")
+        parts = bundle.Parts(
+            vae=encoder | decoder,
+            features=self.text()[1],
+            dev=dev,
+            distilled=distilled,
+            lora=bundle.difference(dev, distilled, self.recipe.lora_rank),
+            spatial=self.upscaler("spatial"),
+            temporal=self.upscaler("temporal"),
+            training={"steps": {name: self.finished(name) for name in RUNS}},
+        )
+        shutil.copytree(self.folder / "gemma", target / "gemma", dirs_exist_ok=True)
+        (target / "logs").mkdir(parents=True, exist_ok=True)
+        for name in RUNS:
+            if (log := self.folder / name / "log.jsonl").exists():
+                (target / "logs" / f"{name}.jsonl").write_text(_thinned(log.read_text(encoding="utf-8")))
+        bundle.write_bundle(target, parts, NOTICE if self.finished("dev") else UNTRAINED)
+
+
+def _thinned(log: str, most: int = 200) -> str:
+    """Some two hundred lines of a log, evenly spaced; lines with held-out figures all stay."""
+    lines = log.splitlines()
+    step = max(1, len(lines) // most)
+    kept = [line for n, line in enumerate(lines) if n % step == 0 or n == len(lines) - 1 or "held_out" in line]
+    assert all(isinstance(json.loads(line), dict) for line in kept)
+    return "\n".join(kept) + "\n"

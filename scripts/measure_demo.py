@@ -1,0 +1,39 @@
+"""Measure the model in the box: what its films show, how sharp they are, what its VAE and upscalers keep."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from LTX_2_MLX.training.report import (
+    ASPECTS,
+    WAYS,
+    held_out_scenes,
+    reconstruction,
+    shares,
+    sharpness_beside_bicubic,
+    temporal_upscaling,
+)
+
+
+def main(
+    folder: Annotated[Path, typer.Argument(help="The bundle.")] = Path("weights/demo"),
+    prompts: Annotated[int, typer.Option(help="Unseen prompts.")] = 64,
+    clips: Annotated[int, typer.Option(help="Held-out clips for the VAE and the temporal upscaler.")] = 16,
+) -> None:
+    """Print the tables of docs/DEMO-MODEL.md."""
+    scenes, films = held_out_scenes(prompts), {}
+    typer.echo(f"| {prompts} unseen prompts | {' | '.join(ASPECTS)} |\n|{'---|' * (len(ASPECTS) + 1)}")
+    for way, options in WAYS.items():
+        found, films[way] = shares(folder, scenes, **options)
+        typer.echo(f"| {way} | {' | '.join(f'{found[name]:.0%}' for name in ASPECTS)} |")
+    sharp, soft = sharpness_beside_bicubic(films["two-stage"], films["one-stage, guided"])
+    typer.echo(f"\nsharpness in levels: two-stage {sharp:.2f}, one-stage resized by bicubic {soft:.2f}")
+    for size, decibel in reconstruction(folder, clips).items():
+        typer.echo(f"VAE, {size}: {decibel:.2f} dB over {clips} held-out clips")
+    for name, decibel in temporal_upscaling(folder, clips).items():
+        typer.echo(f"17 to 33 frames, {name}: {decibel:.2f} dB over {clips} held-out clips")
+
+
+if __name__ == "__main__":
+    typer.run(main)
