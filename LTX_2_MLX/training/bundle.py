@@ -9,7 +9,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from LTX_2_MLX.checkpoints.load import _AXES
 from LTX_2_MLX.models.interfaces import Header, TensorInfo
@@ -170,7 +170,7 @@ def published(network: nn.Module, name) -> dict[str, np.ndarray]:
 
 def write_exact(path: Path, tensors: dict[str, np.ndarray], config: dict) -> None:
     """One file in 32 bit, for training to start from."""
-    save_file(tensors, str(path), metadata={"config": json.dumps(config)})
+    path.write_bytes(save(tensors, metadata={"config": json.dumps(config)}))
 
 
 def write(path: Path, tensors: dict[str, np.ndarray], config: dict, **metadata) -> None:
@@ -181,7 +181,7 @@ def write(path: Path, tensors: dict[str, np.ndarray], config: dict, **metadata) 
     }
     texts = {"config": json.dumps(config), "license": "Apache-2.0"}
     texts |= {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
-    save_file(halved, str(path), metadata=texts)
+    path.write_bytes(save(halved, metadata=texts))
 
 
 def manifest(folder: Path) -> dict[str, dict]:

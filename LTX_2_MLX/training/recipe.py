@@ -24,7 +24,7 @@ NOTICE = (
     "The demo model draws one thing (ball, box or star) before one background (grass, sky, sand, night, brick); "
     "it knows nothing else."
 )
-UNTRAINED = "The demo model is not trained yet: its films are noise."
+UNFINISHED = "Its training is not finished: expect ghosts and blobs."
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,8 @@ class Workshop:
         for name in RUNS:
             if (log := self.folder / name / "log.jsonl").exists():
                 (target / "logs" / f"{name}.jsonl").write_text(_thinned(log.read_text(encoding="utf-8")))
-        bundle.write_bundle(target, parts, NOTICE if self.finished("dev") else UNTRAINED)
+        done = all(self.finished(name) >= settings.steps for name, settings in self.recipe.runs.items())
+        bundle.write_bundle(target, parts, NOTICE if done else f"{NOTICE} {UNFINISHED}")
 
 
 def _thinned(log: str, most: int = 200) -> str:
