@@ -75,8 +75,12 @@ class _Packets:
     exact: bool
 
 
-def probe_video(path: str | Path) -> VideoInfo:
+def probe_video(path: str | Path, unknown_rate: Fraction | None = None) -> VideoInfo:
     """Look through a video file.
+
+    Args:
+        path: The file.
+        unknown_rate: Frame rate of a file that has none, such as a bare H.264 stream; None: FFmpeg's guess.
 
     Raises:
         MediaError: If it is missing, is a picture, holds no video, or is damaged or cut short.
@@ -88,6 +92,8 @@ def probe_video(path: str | Path) -> VideoInfo:
         packets = _scan(container, stream, path)
         frame, time_base = packets.first, stream.time_base
         rate, times = _rate_and_times(stream, packets)
+        if unknown_rate is not None and not _tells_rate(stream, packets):
+            rate, times = unknown_rate, None
         orientation = _orientation(frame, path)
         height, width = orientation.size(frame.height, frame.width)
         started = packets.timed and container.start_time is not None
@@ -221,6 +227,12 @@ def _rate_and_times(stream: av.VideoStream, packets: _Packets) -> tuple[Fraction
     end = starts[-1] + (stamps[-1][1] or starts[-1] - starts[-2])
     mean = Fraction(len(starts)) / (end * tick)
     return mean.limit_denominator(100_000), tuple(start * tick for start in (*starts, end))
+
+
+def _tells_rate(stream: av.VideoStream, packets: _Packets) -> bool:
+    """Whether the rate is the file's own. Without a container no frame has a time, and FFmpeg puts in a rate."""
+    untimed = all(start is None for start, _ in packets.stamps)
+    return not untimed and bool(stream.average_rate or stream.guessed_rate or len(packets.stamps) > 1)
 
 
 def _ascending(starts: list[int]) -> list[int]:

@@ -37,16 +37,20 @@ _MUXER_OPTIONS = {
 STAGE = "write"
 
 
-def read_video(path: str | Path) -> FrameStream:
+def read_video(path: str | Path, unknown_rate: Fraction | None = None) -> FrameStream:
     """A video file as a stream of upright RGB frames, decoded as they are asked for.
 
     Sound and subtitle tracks come along (``audio``), the file's title and kin as ``metadata``.
+
+    Args:
+        path: The file.
+        unknown_rate: Frame rate of a file that has none, such as a bare H.264 stream; None: FFmpeg's guess.
 
     Raises:
         MediaError: If it is missing, is a picture, holds no video, or is damaged. What only decoding
             tells is raised while the frames are read.
     """
-    info = probe_video(path)
+    info = probe_video(path, unknown_rate)
     return FrameStream(
         chunks=_chunks(info),
         height=info.height,

@@ -47,6 +47,13 @@ def test_count_order_and_rate_are_exact(tmp_path, clip, suffix, rate):
     assert np.allclose(greys(stream), [20 + 9 * index for index in range(9)], atol=3)
 
 
+def test_a_rate_can_be_given_for_a_film_that_has_none(tmp_path, clip):
+    bare, told = (clip(tmp_path / name, rate=12, num_frames=3) for name in ("a.h264", "a.mkv"))
+    assert read_video(bare, unknown_rate=Fraction(30000, 1001)).frame_rate == Fraction(30000, 1001)
+    assert read_video(told, unknown_rate=Fraction(30000, 1001)).frame_rate == 12
+    assert read_video(bare).num_frames == 3
+
+
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm", ".avi"])
 def test_one_frame_keeps_its_rate(tmp_path, clip, suffix):
     codec = {".webm": "libvpx-vp9", ".avi": "ffv1"}.get(suffix, "libx264")

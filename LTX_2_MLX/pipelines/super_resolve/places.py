@@ -15,7 +15,7 @@ def read_clip(source: Path, frame_rate: str) -> FrameStream:
 
     Args:
         source: The file or folder.
-        frame_rate: Of pictures, as a user writes it: 30 or 30000/1001.
+        frame_rate: Of pictures and of a video that has none, as a user writes it: 30 or 30000/1001.
 
     Raises:
         RequestError: If the rate is no number above 0.
@@ -29,7 +29,7 @@ def read_clip(source: Path, frame_rate: str) -> FrameStream:
         raise RequestError(f"fps is {frame_rate}, which is not a frame rate. Write 30 or 30000/1001.")
     if source.is_dir():
         return read_folder(source, rate)
-    return read_pictures([source], rate) if _is_picture(source) else read_video(source)
+    return read_pictures([source], rate) if _is_picture(source) else read_video(source, unknown_rate=rate)
 
 
 def _is_picture(path: Path) -> bool:
