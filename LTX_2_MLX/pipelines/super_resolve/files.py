@@ -83,13 +83,16 @@ def _transformer(request: Request) -> tuple[Path, Path]:
     given = locate(wanted, "super-resolution").path
     if given.is_dir():
         return given, _find(given, "transformer", _NAMES["transformer"], request.version)
+    _check_version(given, request.version)
     return given.parent, as_safetensors(given)
 
 
 def _decoder(folder: Path, name: str, request: Request, replaced: bool) -> Checkpoint:
     # A path given for a decoder that cannot be used is not the other one's.
     if request.vae_path is not None and not replaced:
-        return Checkpoint(as_safetensors(locate(request.vae_path, "decoder").path))
+        path = locate(request.vae_path, "decoder").path
+        _check_version(path, request.version)
+        return Checkpoint(as_safetensors(path))
     stems = DECODERS[name].files
     try:
         return _open(folder, f"decoder {name}", stems, request.version)
@@ -139,10 +142,17 @@ def version_of(path: Path) -> str | None:
     for entry in entries:
         # The folder under weights/, and the one the hub's cache has for a repository.
         folders = {entry.folder, f"models--{(entry.repository or '').replace('/', '--')}"}
-        own = {file.name for file in entry.files if file.name not in _SHARED}
-        if folders & set(path.parts[:-1]) and path.name in own:
+        own = {_stem(file.name) for file in entry.files if file.name not in _SHARED}
+        if folders & set(path.parts[:-1]) and _stem(path.name) in own:
             return entry.name.removeprefix("flashvsr-")
     return None
+
+
+def _stem(name: str) -> str:
+    """A file's name as published or converted, without its endings."""
+    for suffix in (".safetensors", *TORCH_SUFFIXES):
+        name = name.removesuffix(suffix)
+    return name
 
 
 def _check(files: Files) -> None:

@@ -176,6 +176,22 @@ def test_files_of_another_version_are_refused_where_the_catalogue_knows(tmp_path
     assert made(folder, 1, version="v1").shape == (1, 40, 68, 3)
 
 
+def test_one_file_of_another_version_among_others_is_refused(tmp_path, flashvsr):
+    old, mixed = tmp_path / "FlashVSR-v1", tmp_path / "mixed"
+    for folder in (old, mixed):
+        folder.mkdir()
+        write_flashvsr(folder)
+    alone = old / "diffusion_pytorch_model_streaming_dmd.safetensors"
+    for name in ("LQ_proj_in", "TCDecoder", "posi_prompt"):
+        (old / f"{name}.safetensors").unlink()
+        (tmp_path / f"{name}.safetensors").symlink_to(mixed / f"{name}.safetensors")
+    with pytest.raises(CheckpointError, match=rf"{alone.name} is FlashVSR v1's, but version is v1\.1"):
+        super_resolve(clip(1), Request(weights=str(alone)))
+    write_flashvsr(old)
+    with pytest.raises(CheckpointError, match=r"TCDecoder\.safetensors is FlashVSR v1's"):
+        super_resolve(clip(1), Request(weights=str(mixed), vae_path=str(old / "TCDecoder.safetensors")))
+
+
 def test_too_small_pictures_and_empty_clips_are_refused(flashvsr):
     with pytest.raises(RequestError, match="1 x 9"):
         super_resolve(clip(1, 9, 1), Request(weights=str(flashvsr)))
