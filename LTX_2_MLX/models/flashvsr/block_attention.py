@@ -5,7 +5,7 @@ row, column. Queries come in windows; keys in windows ("block") or in their halv
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,7 +21,13 @@ _NATIVE_PIXELS = 768 * 1280
 # Elements of scores, and of copied keys and values, computed at once. Only a CPU forms the scores as an array.
 _MAX_ELEMENTS = {mx.cpu: 1 << 24, mx.gpu: 1 << 27}
 
+# Share of kept pairs from which it is faster to compute all and mask than to gather the kept ones. On a CPU never, by
+# scripts/bench_super_resolve.py forms; on a GPU after xocialize/mlx-flashvsr-swift (1c656ce), whose gathered form lost
+# where half were kept.
+_MASKED_FROM = {mx.cpu: 1.0, mx.gpu: 0.3}
+
 Kind = Literal["block", "sage", "dense"]
+Form = Literal["patterns", "padded", "masked"]
 
 
 @dataclass(frozen=True)
@@ -98,17 +104,15 @@ def select(queries: mx.array, keys: mx.array, near: np.ndarray, sparsity: Sparsi
     return np.array((flat > threshold[..., None]).reshape(chances.shape))
 
 
-def attend(queries: mx.array, keys: mx.array, values: mx.array, mask: np.ndarray) -> mx.array:
+def attend(queries: mx.array, keys: mx.array, values: mx.array, mask: np.ndarray, form: Form | None = None) -> mx.array:
     """Attention of each query window over its kept blocks of keys; a window without any gives 0.
-
-    Windows that keep the same blocks share one copy of them, and windows alike in number are computed together:
-    there is neither a mask nor padding, nothing that is not kept is computed.
 
     Args:
         queries: ``(heads, N, d)``, tokens in windows.
         keys: ``(heads, M, d)``, tokens in blocks.
         values: As ``keys``.
         mask: Kept pairs, ``(heads, query windows, key blocks)``.
+        form: How it is computed, one of ``FORMS``, which are equally exact; None: the fastest for this mask.
 
     Returns:
         ``(heads, N, d)``.
@@ -118,18 +122,92 @@ def attend(queries: mx.array, keys: mx.array, values: mx.array, mask: np.ndarray
     rows = queries.reshape(heads * windows, WINDOW, dim)
     keys, values = (part.reshape(heads * blocks, -1, dim) for part in (keys, values))
     order, parts = [], []
-    for alike in _alike(mask, keys.shape[1]):
-        window_index = np.array([windows for windows, _ in alike])
-        block_index = np.array([blocks for _, blocks in alike])
-        order.append(window_index.ravel())
-        parts.append(_attend(rows, keys, values, window_index, block_index))
-        mx.eval(parts[-1])
+    for index, part in FORMS[form or fastest_form(mask)](rows, keys, values, mask):
+        mx.eval(part)
+        order.append(index)
+        parts.append(part)
     places = np.argsort(np.concatenate(order))
     return mx.concatenate(parts, axis=0)[mx.array(places)].reshape(heads, windows * WINDOW, dim)
 
 
-def _attend(rows: mx.array, keys: mx.array, values: mx.array, windows: np.ndarray, blocks: np.ndarray) -> mx.array:
-    """Groups of ``windows`` ``(G, m)``, each over its ``blocks`` ``(G, k)``: ``(G * m, 128, d)``."""
+def fastest_form(mask: np.ndarray) -> Form:
+    """The form to compute a mask's attention by, on the default device."""
+    share = mask.mean()
+    return "masked" if _MASKED_FROM[mx.default_device().type] <= share < 1 else "patterns"
+
+
+def max_elements() -> int:
+    """Elements that one call of the attention may hold on the default device."""
+    return _MAX_ELEMENTS[mx.default_device().type]
+
+
+# Indices of windows, counted over all heads, and what they see: ``(windows, 128, d)``.
+Part = tuple[np.ndarray, mx.array]
+
+
+def _by_patterns(rows: mx.array, keys: mx.array, values: mx.array, mask: np.ndarray) -> Iterator[Part]:
+    """Windows that keep the same blocks share one copy of them, and windows alike in number are computed together.
+
+    There is neither a mask nor padding: nothing that is not kept is computed.
+    """
+    for alike in _alike(mask, keys.shape[1]):
+        windows = np.array([windows for windows, _ in alike])
+        blocks = np.array([blocks for _, blocks in alike])
+        yield windows.ravel(), _attend(rows, keys, values, windows, blocks)
+
+
+def _padded(rows: mx.array, keys: mx.array, values: mx.array, mask: np.ndarray) -> Iterator[Part]:
+    """Each window's kept blocks gathered for it alone, up to the largest number among windows computed together."""
+    heads, windows, blocks = mask.shape
+    kept, block = mask.reshape(-1, blocks), keys.shape[1]
+    counts, first_block = kept.sum(axis=-1), np.repeat(np.arange(heads), windows) * blocks
+    # Those with the most first, so that what is computed together differs little.
+    ranked = np.argsort(-counts, kind="stable")
+    while len(ranked):
+        most = counts[ranked[0]]
+        elements = most * block * (WINDOW + 2 * rows.shape[-1])
+        together = max(1, max_elements() // max(1, elements))
+        some, ranked = ranked[:together], ranked[together:]
+        picked = np.argsort(~kept[some], axis=-1, kind="stable")[:, :most] + first_block[some, None]
+        real = np.repeat(np.arange(most) < counts[some, None], block, axis=-1)[:, None, None]
+        seen = _attend(rows, keys, values, some[:, None], picked, mx.array(real))
+        yield some, mx.where(mx.array(counts[some] > 0)[:, None, None], seen, 0)
+
+
+def _masked(rows: mx.array, keys: mx.array, values: mx.array, mask: np.ndarray) -> Iterator[Part]:
+    """All pairs computed and those not kept masked, some windows of a head at a time."""
+    heads, windows, blocks = mask.shape
+    block = keys.shape[1]
+    some = max(1, max_elements() // (WINDOW * blocks * block))
+    for head in range(heads):
+        for first in range(0, windows, some):
+            kept = mask[head, first : first + some]
+            index = np.arange(first, first + len(kept)) + head * windows
+            pairs = mx.repeat(mx.repeat(mx.array(kept), WINDOW, axis=0), block, axis=1)[None, None]
+            seen = _attend(rows, keys, values, index[None], np.arange(blocks)[None] + head * blocks, pairs)
+            # A row of which nothing is kept would come out as the mean of all values.
+            yield index, mx.where(mx.array(kept.any(axis=-1))[:, None, None], seen, 0)
+
+
+FORMS: dict[Form, Callable[[mx.array, mx.array, mx.array, np.ndarray], Iterator[Part]]] = {
+    "patterns": _by_patterns,
+    "padded": _padded,
+    "masked": _masked,
+}
+
+
+def _attend(
+    rows: mx.array,
+    keys: mx.array,
+    values: mx.array,
+    windows: np.ndarray,
+    blocks: np.ndarray,
+    pairs: mx.array | None = None,
+) -> mx.array:
+    """Groups of ``windows`` ``(G, m)``, each over its ``blocks`` ``(G, k)``: ``(G * m, 128, d)``.
+
+    ``pairs`` tells which of a group's tokens see which, and broadcasts to ``(G, 1, m * 128, tokens)``.
+    """
     dim = rows.shape[-1]
     if blocks.shape[1] == 0:
         return mx.zeros((windows.size, WINDOW, dim), rows.dtype)
@@ -137,7 +215,7 @@ def _attend(rows: mx.array, keys: mx.array, values: mx.array, windows: np.ndarra
         part[mx.array(index)].reshape(len(index), 1, -1, dim)
         for part, index in ((rows, windows), (keys, blocks), (values, blocks))
     )
-    return mx.fast.scaled_dot_product_attention(*picked, scale=dim**-0.5).reshape(-1, WINDOW, dim)
+    return mx.fast.scaled_dot_product_attention(*picked, scale=dim**-0.5, mask=pairs).reshape(-1, WINDOW, dim)
 
 
 Group = tuple[np.ndarray, np.ndarray]
@@ -161,11 +239,6 @@ def _alike(mask: np.ndarray, block: int) -> Iterator[list[Group]]:
         most = max(1, limit // max(1, elements))
         for first in range(0, len(groups), most):
             yield groups[first : first + most]
-
-
-def max_elements() -> int:
-    """Elements that one call of the attention may hold on the default device."""
-    return _MAX_ELEMENTS[mx.default_device().type]
 
 
 def _groups(mask: np.ndarray) -> Iterator[Group]:

@@ -2,7 +2,18 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from LTX_2_MLX.models.flashvsr.block_attention import WINDOW, Sparsity, attend, locality, pool, select, topk_ratio
+from LTX_2_MLX.models.flashvsr import block_attention
+from LTX_2_MLX.models.flashvsr.block_attention import (
+    FORMS,
+    WINDOW,
+    Sparsity,
+    attend,
+    fastest_form,
+    locality,
+    pool,
+    select,
+    topk_ratio,
+)
 
 HEADS, DIM = 3, 10
 
@@ -20,26 +31,34 @@ def plain_attention(queries, keys, values, mask, block):
     return (weights / np.maximum(weights.sum(-1, keepdims=True), 1e-300)) @ values
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("block", [WINDOW, WINDOW // 2])
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-def test_attention_over_kept_blocks_is_softmax_over_their_tokens(block, share):
+def test_attention_over_kept_blocks_is_softmax_over_their_tokens(block, share, form, monkeypatch):
+    # Small enough for several parts in every form.
+    monkeypatch.setattr(block_attention, "max_elements", lambda: WINDOW * WINDOW * 9)
     queries, keys, values = windows(5, 1), windows(4, 2), windows(4, 3)
     mask = np.random.default_rng(4).random((HEADS, 5, 4 * WINDOW // block)) < share
     mask[1, 3] = False
     wanted = plain_attention(queries, keys, values, mask, block)
-    got = np.array(attend(queries, keys, values, mask))
+    got = np.array(attend(queries, keys, values, mask, form))
     np.testing.assert_allclose(got, wanted, atol=2e-6)
     assert not got.reshape(HEADS, 5, -1)[1, 3].any()
 
 
 def test_many_windows_that_keep_the_same_blocks_are_computed_in_parts(monkeypatch):
-    from LTX_2_MLX.models.flashvsr import block_attention
-
     queries, keys, values = windows(5, 1), windows(4, 2), windows(4, 3)
     mask = np.ones((HEADS, 5, 4), bool)
     wanted = plain_attention(queries, keys, values, mask, WINDOW)
     monkeypatch.setattr(block_attention, "max_elements", lambda: WINDOW * WINDOW * 9)
     np.testing.assert_allclose(np.array(attend(queries, keys, values, mask)), wanted, atol=2e-6)
+
+
+def test_pairs_are_gathered_on_a_cpu_and_masked_on_a_gpu_that_keeps_many(monkeypatch):
+    few, many, all_of_them = (np.arange(100).reshape(1, 10, 10) < count for count in (10, 60, 100))
+    assert [fastest_form(mask) for mask in (few, many, all_of_them)] == ["patterns"] * 3
+    monkeypatch.setattr(block_attention.mx, "default_device", lambda: block_attention.mx.Device(mx.gpu))
+    assert [fastest_form(mask) for mask in (few, many, all_of_them)] == ["patterns", "masked", "patterns"]
 
 
 def test_sparse_equals_dense_when_the_ratio_covers_all():
