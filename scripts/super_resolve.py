@@ -11,7 +11,7 @@ from LTX_2_MLX.media.encoder import crf_of_quality
 from LTX_2_MLX.media.image import IMAGE_SUFFIXES, Picture, write_image
 from LTX_2_MLX.media.output import free_bytes
 from LTX_2_MLX.media.record import run_record
-from LTX_2_MLX.pipelines.super_resolve import Request, check_plan, plan, super_resolve
+from LTX_2_MLX.pipelines.super_resolve import Request, advice, check_plan, plan, super_resolve
 from LTX_2_MLX.pipelines.super_resolve.places import make_folder, output_path, read_clip
 from LTX_2_MLX.runtime.spool import spool_folder
 
@@ -61,7 +61,7 @@ def main(
         else:
             intended = check_plan(stream, request, free_bytes(spool_folder()))
         if dry_run:
-            typer.echo("\n".join(intended.lines()))
+            typer.echo("\n".join([*intended.lines(), advice(stream, request, intended)]))
             raise typer.Exit
         for line in intended.rows():
             runner.progress.note(line)

@@ -58,6 +58,23 @@ def allowed(mode: Mode) -> list[str]:
     return sorted(names, key=lambda name: name != DEFAULTS[mode])
 
 
+def matrix() -> list[str]:
+    """Modes and decoders as lines of a Markdown table."""
+
+    def cell(mode: Mode, name: str) -> str:
+        if name == DEFAULTS[mode]:
+            return "default"
+        return "yes" if name in allowed(mode) else "-"
+
+    def row(name: str, choice: DecoderChoice) -> str:
+        names = ", ".join(f"`{n}`" for n in (name, *(alias for alias, of in ALIASES.items() if of == name)))
+        cells = " | ".join(cell(mode, name) for mode in DEFAULTS)
+        return f"| {names} | `{choice.files[0]}` | {choice.latent_channels} | {cells} |"
+
+    head = f"| `--vae-type` | file | latent channels | {' | '.join(f'`{mode}`' for mode in DEFAULTS)} |"
+    return [head, "|---" * (3 + len(DEFAULTS)) + "|", *(row(name, choice) for name, choice in DECODERS.items())]
+
+
 def choose_decoder(mode: Mode, vae_type: str | None) -> tuple[str, str | None]:
     """The decoder to use, and what to tell the user where it is not the one they named.
 

@@ -135,18 +135,23 @@ def check_plan(stream: FrameStream, request: Request, free_disk: int, budget: in
     """
     wanted, budget = plan(stream, request), budget or budget_bytes()
     if wanted.peak_bytes > budget:
-        smaller = nearest(stream, request, budget)
-        cure = f"Pass {smaller[1]}: {_gib(smaller[0].peak_bytes)}." if smaller else "Nothing smaller would fit either."
-        raise MemoryBudgetError(
-            f"This takes about {_gib(wanted.peak_bytes)} of memory, the budget is {_gib(budget)}. {cure} "
-            f"--force goes on all the same."
-        )
+        raise MemoryBudgetError(f"{advice(stream, request, wanted, budget)} --force goes on all the same.")
     if (wanted.disk_bytes or 0) > free_disk:
         raise MediaError(
             f"Temporary files take about {_gib(wanted.disk_bytes)}, {_gib(free_disk)} are free. "
             f"Free some disk, or set TMPDIR to a larger one."
         )
     return wanted
+
+
+def advice(stream: FrameStream, request: Request, wanted: Plan, budget: int | None = None) -> str:
+    """Whether a plan fits the budget of memory (None: what the machine lends), and if not, which flags would."""
+    budget = budget or budget_bytes()
+    if wanted.peak_bytes <= budget:
+        return f"Peak {_gib(wanted.peak_bytes)} of memory; the budget is {_gib(budget)}."
+    smaller = nearest(stream, request, budget)
+    cure = f"Pass {smaller[1]}: {_gib(smaller[0].peak_bytes)}." if smaller else "Nothing smaller would fit either."
+    return f"This takes about {_gib(wanted.peak_bytes)} of memory, the budget is {_gib(budget)}. {cure}"
 
 
 def nearest(stream: FrameStream, request: Request, budget: int) -> tuple[Plan, str] | None:
