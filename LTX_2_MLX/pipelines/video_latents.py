@@ -118,7 +118,7 @@ def choose_tiling(
     pixels = prod((_TILE_FRAMES, latent.height * compression.height, latent.width * compression.width))
     left = budget - BLEND_COPIES * 3 * mx.float32.size * pixels
     side = max(latent.height, latent.width) - 1
-    while side >= _SMALLEST_TILE_CELLS:
+    while left > 0 and side >= _SMALLEST_TILE_CELLS:
         if _activation_bytes(network, min(side, latent.height), min(side, latent.width)) <= left:
             return square_tiles(side * max(compression.height, compression.width), compression)
         side -= 1

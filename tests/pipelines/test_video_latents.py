@@ -9,6 +9,7 @@ from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.errors import MemoryBudgetError, RequestError
 from LTX_2_MLX.models.ltx.video_vae import VideoDecoder, VideoEncoder
+from LTX_2_MLX.pipelines import video_latents
 from LTX_2_MLX.pipelines.video_latents import choose_tiling, decode_frames, encode_frames, square_tiles
 from LTX_2_MLX.shapes import Compression, LatentShape
 
@@ -47,6 +48,14 @@ def test_smaller_budget_gives_smaller_tiles_down_to_a_clear_end(networks):
     assert sides == sorted(sides, reverse=True) and 44 == sides[0] > sides[1] > sides[-1] >= 4
     with pytest.raises(MemoryBudgetError, match="1408×960"):
         choose_tiling(decoder, latent, budget=2**20)
+
+
+def test_frames_that_no_tile_helps_are_refused_without_trying_every_side(networks, monkeypatch):
+    sides = []
+    monkeypatch.setattr(video_latents, "_activation_bytes", lambda network, *size: sides.append(size) or 2**62)
+    with pytest.raises(MemoryBudgetError):
+        choose_tiling(networks[1], LatentShape(2, 3_000_000, 3))
+    assert len(sides) == 1
 
 
 def test_tile_size_has_to_fit_the_compression(networks):
