@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperCommand
 
 from LTX_2_MLX.errors import LTXError, MediaError, OutputError, RequestError
 from LTX_2_MLX.media.output import check_writable
@@ -25,6 +26,8 @@ from LTX_2_MLX.runtime.progress import JsonProgress, NotesOnly, Progress, Termin
 from LTX_2_MLX.runtime.runner import StageReport, StageRunner
 
 FAILED, REFUSED, INTERRUPTED, TERMINATED = 1, 2, 130, 143
+# Typer's own, or that of Click in older versions.
+UsageError = typer.BadParameter.__base__
 # Set to anything to see where an unexpected error comes from.
 TRACEBACK_VARIABLE = "LTX_2_MLX_TRACEBACK"
 
@@ -321,6 +324,18 @@ Resize = Annotated[PictureResize, typer.Option("--resize", help="First enlargeme
 PostprocessingOrder = Annotated[Order, typer.Option("--order", help="What comes first.")]
 
 
+class OneLineCommand(TyperCommand):
+    """A command whose mistyped options are told as every other error: in one line."""
+
+    def make_context(self, info_name: str | None, args: list[str], *rest: Any, **options: Any) -> Any:
+        """As Typer makes it."""
+        try:
+            return super().make_context(info_name, args, *rest, **options)
+        except UsageError as error:
+            text = error.format_message().rstrip(".")
+            _leave(None, f"{text}. Its options are told by {Path(info_name or 'the command').name} --help.", REFUSED)
+
+
 class Terminated(BaseException):
     """SIGTERM. Not an ``Exception``, so that only the outermost frame catches it, as with Ctrl-C."""
 
@@ -339,7 +354,7 @@ def app(main: Callable[..., Any]) -> typer.Typer:
         with exit_codes():
             return main(*args, **options)
 
-    command.command()(guarded)
+    command.command(cls=OneLineCommand)(guarded)
     return command
 
 

@@ -114,6 +114,22 @@ def test_bad_input_is_one_clear_line_and_exit_code_2(script, film, case):
     assert sorted(folder.rglob("*")) == before
 
 
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ([], "VIDEO"),
+        (["in.mp4"], "--output"),
+        (["in.mp4", "-o", "out.mp4", "--tempo", "3"], "--tempo"),
+        (["in.mp4", "-o", "out.mp4", "--progress", "loud"], "'bar', 'json'"),
+        (["in.mp4", "in.mp4", "-o", "out.mp4"], "in.mp4"),
+    ],
+)
+def test_mistyped_options_are_one_line_and_exit_code_2(script, film, given, words):
+    done = call(script, *given)
+    assert done.returncode == 2 and done.stdout == ""
+    assert words in done.stderr and "duplicate.py --help" in done.stderr and done.stderr.count("\n") == 1
+
+
 def test_json_errors_are_json_too(script, film, tmp_path):
     done = call(script, film, "-o", film, "--progress", "json")
     told = json.loads(done.stderr.splitlines()[-1])
