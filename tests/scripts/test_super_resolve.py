@@ -1,19 +1,23 @@
 """The command as users type it, with small files in the published format."""
 
 import importlib.util
+import signal
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_flashvsr import write_flashvsr
+from tiny_flashvsr import clip, write_flashvsr
 from typer.testing import CliRunner
 
-from LTX_2_MLX import cli, read_video
+from LTX_2_MLX import cli, read_video, write_video
 from LTX_2_MLX.pipelines.super_resolve import Request, super_resolve
 
 TESTS = Path(__file__).parents[1]
+SCRIPT = TESTS.parent / "scripts" / "super_resolve.py"
 PEBBLES = TESTS / "media" / "pebbles_160x112.mp4"
 
 
@@ -25,7 +29,7 @@ def weights(tmp_path_factory) -> Path:
 @pytest.fixture
 def command(monkeypatch, tmp_path):
     """``command(*arguments)`` runs in an empty folder; its result has exit_code and stderr."""
-    spec = importlib.util.spec_from_file_location("super_resolve_command", TESTS.parent / "scripts/super_resolve.py")
+    spec = importlib.util.spec_from_file_location("super_resolve_command", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     monkeypatch.chdir(tmp_path)
@@ -76,12 +80,30 @@ def test_dry_run_prints_the_plan_and_writes_nothing(command, weights, tmp_path):
     assert "160 x 112 -> 640 x 448" in result.stdout and "wan2.1 cannot be used" in result.stdout
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, cli.INTERRUPTED), (signal.SIGKILL, -signal.SIGKILL)])
+def test_stopped_run_leaves_nothing_under_the_final_name(weights, tmp_path, number, code):
+    source = write_video(clip(60, 10, 17), tmp_path / "in.mkv")
+    words = ["-i", source, "-o", tmp_path / "out.mkv", "--weights", weights, "--progress", "json"]
+    run = subprocess.Popen([sys.executable, SCRIPT, *words], stderr=subprocess.PIPE, text=True)
+    # The first chunk has been made, others wait.
+    next(line for line in run.stderr if '"advance"' in line and '"super-resolve"' in line)
+    run.send_signal(number)
+    said = run.stderr.read()
+    run.stderr.close()
+    assert run.wait() == code
+    assert not (tmp_path / "out.mkv").exists()
+    if number == signal.SIGINT:
+        assert "Interrupted" in said and list(tmp_path.iterdir()) == [source]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (("-i", "missing.mp4"), "does not exist"),
         (("-i", PEBBLES, "--weights", "nowhere"), "nowhere"),
         (("-i", PEBBLES, "--local-range", 4), "odd"),
+        (("-i", PEBBLES, "--vae-type", "wan3"), "lighttae-hy1.5"),
+        (("-i", PEBBLES, "--overlap", 200), "half the tile size"),
         (("-i", PEBBLES, "--fps", "fast"), "not a frame rate"),
         (("-i", PEBBLES, "-o", "no/such/place/film.mp4"), "cannot be made"),
     ],

@@ -10,6 +10,7 @@ from LTX_2_MLX.errors import CheckpointError, MediaError, RequestError
 from LTX_2_MLX.models.flashvsr.block_attention import Sparsity
 from LTX_2_MLX.models.flashvsr.transformer import TransformerStream
 from LTX_2_MLX.pipelines.super_resolve import Request, run, super_resolve
+from LTX_2_MLX.pipelines.super_resolve.decoders import DEFAULTS, allowed
 from LTX_2_MLX.runtime.runner import StageRunner
 
 # One attention window of output: the smallest picture there is.
@@ -112,6 +113,12 @@ def test_decoder_that_does_not_fit_is_replaced_with_a_word(flashvsr):
     stream = super_resolve(clip(1, **SMALL), request, StageRunner(Listener()))
     np.testing.assert_array_equal(stream.array(), made(flashvsr, 1))
     assert len(heard) == 1 and "tae-hv" in heard[0]
+
+
+@pytest.mark.parametrize(("mode", "name"), [(mode, name) for mode in DEFAULTS for name in allowed(mode)])
+def test_every_decoder_finishes_every_mode_it_belongs_to(flashvsr, mode, name):
+    frames = made(flashvsr, 2, mode=mode, vae_type=name)
+    assert frames.shape == (2, 40, 68, 3) and frames.std() > 1
 
 
 def test_decoder_of_ones_own_is_taken_from_its_path(flashvsr):
