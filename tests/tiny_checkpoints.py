@@ -25,6 +25,8 @@ LATENT_CHANNELS = 8
 TEXT_WIDTH, STATES = 24, 8
 HEADS, HEAD_DIM, AUDIO_HEAD_DIM, LAYERS = 4, 14, 6, 2
 PREFIX = "model.diffusion_model."
+# Generation -> the published file whose names and flags a small one has.
+PUBLISHED = {"2.0": "ltx-2-19b-dev.safetensors", "2.3": "ltx-2.3-22b-dev.safetensors"}
 # What keeps small random networks from saturating.
 RULES = [
     ["std-of-means", "positive", 0.6, 0.3],
@@ -56,6 +58,30 @@ def transformer_section(**changes) -> dict:
         "connector_num_layers": 1,
     }
     return section | changes
+
+
+def transformer_section_2_3(**changes) -> dict:
+    """The same with the flags of 2.3: connectors as wide as the streams, gates, modulated text attention."""
+    published = json.loads((HERE / "goldens" / "ltx2" / "text_connector_2_3" / "case.json").read_text())
+    flags = published["metadata"]["config"]["transformer"]
+    section = transformer_section()
+    section |= {name: value for name, value in flags.items() if name not in section}
+    section |= {
+        "connector_num_attention_heads": HEADS,
+        "connector_attention_head_dim": HEAD_DIM,
+        "audio_connector_num_attention_heads": HEADS,
+        "audio_connector_attention_head_dim": AUDIO_HEAD_DIM,
+    }
+    return section | changes
+
+
+def vae_section_2_3(**changes) -> dict:
+    """``config.vae`` of 2.3, whose decoder doubles one axis at a time and pads with zeros."""
+    steps = (("compress_space", 2), ("compress_time", 2), ("compress_all", 1), ("compress_all", 2))
+    blocks = [["res_x", {"num_layers": 1}]]
+    for name, multiplier in steps:
+        blocks += [[name, {"multiplier": multiplier}], ["res_x", {"num_layers": 1}]]
+    return vae_section(decoder_blocks=blocks, spatial_padding_mode="zeros") | changes
 
 
 def vae_section(**changes) -> dict:
@@ -134,35 +160,47 @@ def write_weights(
     audio: bool = True,
     text_states: int = STATES,
     metadata: dict | None = None,
+    generation: str = "2.0",
     **sections,
 ) -> Path:
     """A checkpoint with transformer, text features and video autoencoder, as ``ltx-2-19b-*.safetensors`` has them.
 
+    ``generation="2.3"``: as ``ltx-2.3-22b-*.safetensors`` has them.
+
     ``audio=False`` leaves out everything of the audio stream, as a network for video alone has it; ``text_states``
     is the number of the text encoder's states.
     """
-    config = {"transformer": transformer_section(), "vae": vae_section()} | sections
+    newer = generation == "2.3"
+    config = {"transformer": transformer_section(), "vae": vae_section()}
+    if newer:
+        config = {"transformer": transformer_section_2_3(), "vae": vae_section_2_3()}
+    config |= sections
     section = config["transformer"]
     video = section["num_attention_heads"] * section["attention_head_dim"]
-    audio = section["audio_num_attention_heads"] * section["audio_attention_head_dim"]
-    registers = (128, section["caption_channels"])
+    sound = section["audio_num_attention_heads"] * section["audio_attention_head_dim"]
+    states = TEXT_WIDTH * text_states
+    texts = (
+        {"video": video, "audio": sound} if newer else dict.fromkeys(("video", "audio"), section["caption_channels"])
+    )
     shapes = {
         f"{PREFIX}patchify_proj.weight": (video, section["in_channels"]),
-        f"{PREFIX}audio_patchify_proj.weight": (audio, section["audio_in_channels"]),
-        f"{PREFIX}video_embeddings_connector.learnable_registers": registers,
-        f"{PREFIX}audio_embeddings_connector.learnable_registers": registers,
-        "text_embedding_projection.aggregate_embed.weight": (registers[1], TEXT_WIDTH * text_states),
+        f"{PREFIX}audio_patchify_proj.weight": (sound, section["audio_in_channels"]),
+        f"{PREFIX}video_embeddings_connector.learnable_registers": (128, texts["video"]),
+        f"{PREFIX}audio_embeddings_connector.learnable_registers": (128, texts["audio"]),
+        "text_embedding_projection.aggregate_embed.weight": (texts["video"], states),
+        "text_embedding_projection.video_aggregate_embed.weight": (texts["video"], states),
+        "text_embedding_projection.audio_aggregate_embed.weight": (texts["audio"], states),
     }
-    names = [n for n in published_names("ltx-2-19b-dev.safetensors.transformer") if _within(n, section)]
+    names = [n for n in published_names(f"{PUBLISHED[generation]}.transformer") if _within(n, section)]
     names = [n for n in names if audio or not re.search("audio|av_ca|a2v", n)]
-    vae_names = published_names("ltx-2-19b-dev.safetensors.vae")
+    vae_names = published_names(f"{PUBLISHED[generation]}.vae")
     arrays = {}
     for network in (Transformer, TextFeatures):
         arrays |= arrays_of(network, config, names, shapes, seed)
     for network in (VideoEncoder, VideoDecoder):
         arrays |= arrays_of(network, config, vae_names, shapes, seed)
-    texts = {"config": json.dumps(config)} | (metadata or {})
-    save_file(arrays, str(path), metadata=texts)
+    told = {"config": json.dumps(config)} | ({"model_version": "2.3.0"} if newer else {}) | (metadata or {})
+    save_file(arrays, str(path), metadata=told)
     return path
 
 
