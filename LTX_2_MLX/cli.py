@@ -4,6 +4,7 @@ Exit codes: 0 done; 1 the library failed; 2 the request, a file or the machine w
 """
 
 import functools
+import json
 import os
 import signal
 import sys
@@ -20,7 +21,8 @@ from rich.console import Console
 from typer.core import TyperCommand
 
 from LTX_2_MLX.errors import LTXError, MediaError, OutputError, RequestError
-from LTX_2_MLX.media.output import check_writable
+from LTX_2_MLX.media.output import check_free, check_writable
+from LTX_2_MLX.pipelines.plan import Plan
 from LTX_2_MLX.runtime.memory import machine_trouble, memory_limits
 from LTX_2_MLX.runtime.progress import JsonProgress, NotesOnly, Progress, TerminalProgress
 from LTX_2_MLX.runtime.runner import StageReport, StageRunner
@@ -50,6 +52,14 @@ ProgressOption = Annotated[
     ProgressKind, typer.Option("--progress", help="Bars for people, or JSON lines on stderr for programs.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")]
+JsonPlan = Annotated[bool, typer.Option("--json", help="With --dry-run: the plan as JSON.")]
+MemoryLimit = Annotated[
+    float | None,
+    typer.Option("--memory-limit-gb", help="GiB that the run may use (what the machine lends).", show_default=False),
+]
+FitMemory = Annotated[
+    bool, typer.Option("--fit", help="Change what does not fit into memory to the nearest that does.")
+]
 Force = Annotated[bool, typer.Option("--force", help="Go on where the preflight or the check of the output says no.")]
 Seed = Annotated[int, typer.Option("--seed", help="The same seed gives the same output.", min=0, max=2**32 - 1)]
 Crf = Annotated[float, typer.Option("--crf", help="Quality of the written film: 0 (best) to 51.", min=0, max=51)]
@@ -252,7 +262,7 @@ class ComputeType(StrEnum):
     fp32 = "fp32"
 
 
-class PictureFit(StrEnum):
+class PictureBorders(StrEnum):
     """How sides become multiples of 128."""
 
     pad = "pad"
@@ -310,15 +320,17 @@ AttentionOption = Annotated[
     SparseAttention, typer.Option("--attention", help="block: the authors' choice; sage: the plugin's; dense: all.")
 ]
 Quality = Annotated[float, typer.Option("--quality", help="Of the written film: 1 to 10 (best).", min=1, max=10)]
-FolderFps = Annotated[str, typer.Option("--fps", help="Frames a second of a folder of pictures, such as 30000/1001.")]
+FolderFps = Annotated[
+    str, typer.Option("--fps", help="Frames a second of pictures, and of a film without a rate, such as 30000/1001.")
+]
 DtypeOption = Annotated[
     ComputeType | None, typer.Option("--dtype", help="Precision of the networks (bf16; fp32 on a CPU).")
 ]
 UnloadDit = Annotated[
     bool, typer.Option("--unload-dit", help="Free the transformer before decoding: less memory; latents wait on disk.")
 ]
-Fit = Annotated[
-    PictureFit, typer.Option("--fit", help="pad keeps the whole picture, crop cuts it to multiples of 128.")
+Borders = Annotated[
+    PictureBorders, typer.Option("--borders", help="pad keeps the whole picture, crop cuts it to multiples of 128.")
 ]
 Resize = Annotated[PictureResize, typer.Option("--resize", help="First enlargement: on floats, or on 8 bits.")]
 PostprocessingOrder = Annotated[Order, typer.Option("--order", help="What comes first.")]
@@ -402,6 +414,18 @@ def progress_for(quiet: bool, kind: ProgressKind) -> Progress:
     if kind is ProgressKind.json:
         return JsonProgress()
     return NotesOnly() if quiet else TerminalProgress()
+
+
+def told(plan: Plan, *, as_json: bool) -> str:
+    """A plan as ``--dry-run`` prints it."""
+    return json.dumps(plan.as_json(), indent=1) if as_json else "\n".join(plan.lines())
+
+
+def check_disk(plan: Plan, output: Path, states: Path | None = None) -> None:
+    """Raise ``MediaError`` if the film, or the states that are kept of it, cannot find room on their disks."""
+    check_free(output, plan.output_bytes)
+    if states is not None:
+        check_free(states, plan.states_bytes)
 
 
 def check_output(output: Path, source: Path | None = None) -> None:

@@ -11,8 +11,9 @@ from LTX_2_MLX.media.encoder import crf_of_quality
 from LTX_2_MLX.media.image import IMAGE_SUFFIXES, Picture, write_image
 from LTX_2_MLX.media.output import free_bytes
 from LTX_2_MLX.media.record import run_record
-from LTX_2_MLX.pipelines.super_resolve import Request, advice, check_plan, plan, super_resolve
+from LTX_2_MLX.pipelines.super_resolve import Request, advice, check_plan, fitted, plan, super_resolve
 from LTX_2_MLX.pipelines.super_resolve.places import make_folder, output_path, read_clip
+from LTX_2_MLX.runtime.memory import budget_bytes
 from LTX_2_MLX.runtime.spool import spool_folder
 
 
@@ -40,9 +41,12 @@ def main(
     dtype: cli.DtypeOption = Request.dtype,
     unload_dit: cli.UnloadDit = Request.unload_dit,
     seed: cli.Seed = Request.seed,
-    fit: cli.Fit = cli.PictureFit.pad,
+    borders: cli.Borders = cli.PictureBorders.pad,
     resize: cli.Resize = cli.PictureResize.floats,
+    memory_limit_gb: cli.MemoryLimit = None,
+    fit: cli.FitMemory = False,
     dry_run: cli.DryRun = False,
+    json: cli.JsonPlan = False,
     force: cli.Force = False,
     quiet: cli.Quiet = False,
     progress: cli.ProgressOption = cli.ProgressKind.bar,
@@ -55,13 +59,20 @@ def main(
         make_folder(target)
     with cli.report(None if dry_run else target, source=input, quiet=quiet, progress=progress) as runner:
         stream = read_clip(input, fps)
-        crf = crf_of_quality(quality)
+        crf, budget = crf_of_quality(quality), budget_bytes(memory_limit_gb)
+        if fit:
+            milder = fitted(stream, request, budget)
+            request = milder.request
+            if milder.flags:
+                runner.progress.note(f"Fitted into memory by {milder.flags}.")
         if dry_run or force:
-            intended = plan(stream, request)
+            intended = plan(stream, request, budget)
         else:
-            intended = check_plan(stream, request, free_bytes(spool_folder()))
+            intended = check_plan(stream, request, free_bytes(spool_folder()), budget)
         if dry_run:
-            typer.echo("\n".join([*intended.lines(), advice(stream, request, intended)]))
+            typer.echo(cli.told(intended, as_json=json))
+            if not json:
+                typer.echo(advice(stream, request, intended, budget))
             raise typer.Exit
         for line in intended.rows():
             runner.progress.note(line)

@@ -39,6 +39,8 @@ COMPANY: dict[tuple[str, str], list[str]] = {
     ("postprocess", "dry_run"): ENABLED,
     ("postprocess", "force"): ENABLED,
     ("generate", "steps"): ["--pipeline", "distilled"],
+    ("generate", "json"): ["--dry-run"],
+    ("super_resolve", "json"): ["--dry-run"],
     ("convert_weights", "group_size"): ["--quantize", "8"],
     # Without it the recorded disk is full.
     ("download_weights", "dry_run"): ["--force"],

@@ -167,8 +167,8 @@ def tiled_vae(case: Case) -> Outputs:
 def preprocess(case: Case) -> Outputs:
     """Low-quality frames by both rules, and the lengths of padded clips."""
     call, source = case.spec["call"], case.inputs()["frames_u8"]
-    plugin = Fit(*source.shape[1:3], call["scale"], fitting="crop")
-    official = Fit(*source.shape[1:3], call["official_scale"], fitting="crop", resizing="8bit")
+    plugin = Fit(*source.shape[1:3], call["scale"], borders="crop")
+    official = Fit(*source.shape[1:3], call["official_scale"], borders="crop", resizing="8bit")
     padded, cut = padded_length(len(source)), (len(source) + 4 - 1) // 8 * 8 + 1
     levels = mx.round((official.lq(source[_held(call["frames"], source)]) + 1) / 2 * 255).astype(mx.uint8)
     return {
@@ -196,7 +196,7 @@ def pipeline(case: Case) -> Outputs:
     """Super-resolve a clip as the published pipelines do."""
     networks = _networks(case)
     io = case.inputs()
-    fit = Fit(*io["frames_u8"].shape[1:3], case.spec["call"]["scale"], fitting="crop")
+    fit = Fit(*io["frames_u8"].shape[1:3], case.spec["call"]["scale"], borders="crop")
     masks: list[np.ndarray] = []
     run = _run(case, networks, fit, io["frames_u8"], fit.target, masks)
     raw, lq, shown = run["raw"], run["lq"], run["shown"]
@@ -306,7 +306,7 @@ def _tiled_source(case: Case) -> Outputs:
     tiles = picture_tiles(height, width, call["tile_size"], call["overlap"])
     scale, parts = call["scale"], []
     for tile in tiles:
-        fit = Fit(tile.bottom - tile.top, tile.right - tile.left, scale, fitting="crop")
+        fit = Fit(tile.bottom - tile.top, tile.right - tile.left, scale, borders="crop")
         run = _run(case, networks, fit, tile.cut(source), fit.target)
         fixed = mx.clip(adain_transfer(run["raw"], run["shown"]), -1, 1)
         parts.append((np.array(fixed[0, : len(source)]) + 1) / 2)
@@ -323,7 +323,7 @@ def _tiled_source(case: Case) -> Outputs:
 def _tiled_output(case: Case) -> Outputs:
     """FlashVSR-Pro's: tiles of the enlarged frames, without colour fix, sparsity for the whole picture."""
     call, source, networks = case.spec["call"], case.inputs()["frames_u8"], _networks(case)
-    whole = Fit(*source.shape[1:3], call["scale"], fitting="crop")
+    whole = Fit(*source.shape[1:3], call["scale"], borders="crop")
     tiles = picture_tiles(*whole.target, call["tile_size"], call["overlap"], multiple=32)
     parts = []
     for tile in tiles:

@@ -1,6 +1,7 @@
 """The command as users type it, with small files in the published format."""
 
 import importlib.util
+import json
 import signal
 import subprocess
 import sys
@@ -78,6 +79,16 @@ def test_dry_run_prints_the_plan_and_writes_nothing(command, weights, tmp_path):
     result = command("-i", PEBBLES, "--weights", weights, "--vae-type", "wan2.1", "--dry-run")
     assert result.exit_code == 0 and list(tmp_path.iterdir()) == []
     assert "160 x 112 -> 640 x 448" in result.stdout and "wan2.1 cannot be used" in result.stdout
+
+
+def test_run_is_fitted_into_less_memory_on_request(command, weights, tmp_path):
+    words = ("-i", folder_of_pictures(tmp_path / "frames", size=(140, 130)), "-o", "film.mkv", "--weights", weights)
+    refused = command(*words, "--memory-limit-gb", 0.3)
+    assert refused.exit_code == cli.REFUSED and "Pass --tile-dit" in refused.stderr and not Path("film.mkv").exists()
+    dry = command(*words, "--memory-limit-gb", 0.3, "--fit", "--dry-run")
+    assert dry.exit_code == 0 and "tiles" in dry.stdout and "Peak" in dry.stdout
+    programs = command(*words, "--memory-limit-gb", 0.3, "--dry-run", "--json")
+    assert json.loads(programs.stdout)["fits"] is False
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, cli.INTERRUPTED), (signal.SIGKILL, -signal.SIGKILL)])

@@ -32,7 +32,7 @@ def areas_of(height: int, width: int, request: Request) -> Areas:
     if min(height, width) < 2:
         raise RequestError(f"The clip is {width} x {height} pixels, too small to be enlarged. Give at least 2 x 2.")
     if not request.tile_dit:
-        fit = Fit(height, width, request.scale, request.fit, request.resize)
+        fit = Fit(height, width, request.scale, request.borders, request.resize)
         return Areas([Tile(0, 0, width, height)], [fit], fit.output)
     tiles = picture_tiles(height, width, request.tile_size, request.overlap)
     # A cropped tile would leave a gap beside it.

@@ -19,7 +19,7 @@ WINDOW_PIXELS = 128
 # Frames that are enlarged, projected and decoded together: a latent frame's.
 GROUP = 4
 
-Fitting = Literal["pad", "crop"]
+Borders = Literal["pad", "crop"]
 Resizing = Literal["float", "8bit"]
 
 
@@ -30,7 +30,7 @@ class Fit:
     Attributes:
         height, width: The source's.
         scale: Enlargement; sizes are rounded.
-        fitting: ``pad`` mirrors the picture beyond its right and lower edge and cuts that off afterwards, so all of it
+        borders: ``pad`` mirrors the picture beyond its right and lower edge and cuts that off afterwards, so all of it
             comes back. ``crop`` keeps the middle, as the published scripts do; a side below 128 is mirrored there too.
         resizing: ``float`` is bicubic with the coefficient -0.75 and may overshoot, as the plugin does; ``8bit`` is
             Pillow's, with -0.5, rounded and clipped, as the authors do.
@@ -39,7 +39,7 @@ class Fit:
     height: int
     width: int
     scale: float
-    fitting: Fitting = "pad"
+    borders: Borders = "pad"
     resizing: Resizing = "float"
 
     @property
@@ -50,7 +50,7 @@ class Fit:
     @property
     def target(self) -> tuple[int, int]:
         """Height and width that the networks see."""
-        up = WINDOW_PIXELS - 1 if self.fitting == "pad" else 0
+        up = WINDOW_PIXELS - 1 if self.borders == "pad" else 0
         height, width = (max(WINDOW_PIXELS, (side + up) // WINDOW_PIXELS * WINDOW_PIXELS) for side in self.scaled)
         return height, width
 

@@ -4,7 +4,8 @@ Working memory is counted in arrays of one token or one pixel that live at once.
 backend by ``scripts/bench_super_resolve.py plan``; what a GPU saves (no unfolded convolutions, no scores) is taken off.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import mlx.core as mx
 
@@ -71,17 +72,34 @@ class Plan:
         stages: In order.
         disk_bytes: Temporary files; None while the clip's length is unknown.
         note: What the user has to know of a choice that was made for them.
+        budget_bytes: What it may use; None: nobody has said.
     """
 
     sizes: tuple[str, ...]
     stages: tuple[StageMemory, ...]
     disk_bytes: int | None
     note: str | None = None
+    budget_bytes: int | None = None
 
     @property
     def peak_bytes(self) -> int:
         """The largest stage's memory."""
         return max(stage.peak_bytes for stage in self.stages)
+
+    def as_json(self) -> dict[str, Any]:
+        """The plan for a program: bytes by stage."""
+        stages = [{"stage": stage.name, **asdict(stage), "peak_bytes": stage.peak_bytes} for stage in self.stages]
+        for stage in stages:
+            del stage["name"]
+        return {
+            "sizes": list(self.sizes),
+            "stages": stages,
+            "peak_bytes": self.peak_bytes,
+            "budget_bytes": self.budget_bytes,
+            "fits": self.budget_bytes is None or self.peak_bytes <= self.budget_bytes,
+            "disk_bytes": self.disk_bytes,
+            "note": self.note,
+        }
 
     def lines(self) -> list[str]:
         """The plan for a person to read."""
@@ -98,8 +116,8 @@ class Plan:
         return [*self.sizes, *rows, f"Temporary files: {disk}."]
 
 
-def plan(stream: FrameStream, request: Request) -> Plan:
-    """What super-resolving a clip takes. Its frames are not read.
+def plan(stream: FrameStream, request: Request, budget: int | None = None) -> Plan:
+    """What super-resolving a clip takes, beside a budget of memory. Its frames are not read.
 
     Raises:
         CheckpointError: If a file is missing, of another network, or does not fit the others.
@@ -117,6 +135,7 @@ def plan(stream: FrameStream, request: Request) -> Plan:
         stages=_stages(files, areas, request),
         disk_bytes=_disk(stream, areas, request),
         note=files.note,
+        budget_bytes=budget,
     )
 
 
@@ -133,7 +152,8 @@ def check_plan(stream: FrameStream, request: Request, free_disk: int, budget: in
         MemoryBudgetError: If it needs more memory; the message says what would fit.
         MediaError: If the temporary files would not fit.
     """
-    wanted, budget = plan(stream, request), budget or budget_bytes()
+    budget = budget_bytes() if budget is None else budget
+    wanted = plan(stream, request, budget)
     if wanted.peak_bytes > budget:
         raise MemoryBudgetError(f"{advice(stream, request, wanted, budget)} --force goes on all the same.")
     if (wanted.disk_bytes or 0) > free_disk:
@@ -146,20 +166,44 @@ def check_plan(stream: FrameStream, request: Request, free_disk: int, budget: in
 
 def advice(stream: FrameStream, request: Request, wanted: Plan, budget: int | None = None) -> str:
     """Whether a plan fits the budget of memory (None: what the machine lends), and if not, which flags would."""
-    budget = budget or budget_bytes()
+    budget = budget_bytes() if budget is None else budget
     if wanted.peak_bytes <= budget:
         return f"Peak {_gib(wanted.peak_bytes)} of memory; the budget is {_gib(budget)}."
     smaller = nearest(stream, request, budget)
-    cure = f"Pass {smaller[1]}: {_gib(smaller[0].peak_bytes)}." if smaller else "Nothing smaller would fit either."
+    cure = f"Pass {smaller.flags}: {_gib(smaller.plan.peak_bytes)}." if smaller else "Nothing smaller would fit either."
     return f"This takes about {_gib(wanted.peak_bytes)} of memory, the budget is {_gib(budget)}. {cure}"
 
 
-def nearest(stream: FrameStream, request: Request, budget: int) -> tuple[Plan, str] | None:
-    """The first milder plan that fits, and the flags that make it."""
+@dataclass(frozen=True)
+class Milder:
+    """A request that needs less, its plan, and the flags that make it."""
+
+    request: Request
+    plan: Plan
+    flags: str
+
+
+def nearest(stream: FrameStream, request: Request, budget: int) -> Milder | None:
+    """The first milder request that fits."""
     for flags, changes in _milder(request):
-        if (found := plan(stream, replace(request, **changes))).peak_bytes <= budget:
-            return found, flags
+        milder = replace(request, **changes)
+        if (found := plan(stream, milder)).peak_bytes <= budget:
+            return Milder(milder, found, flags)
     return None
+
+
+def fitted(stream: FrameStream, request: Request, budget: int) -> Milder:
+    """The request itself, with no flags, or the nearest that fits the budget.
+
+    Raises:
+        MemoryBudgetError: If none fits.
+    """
+    wanted = plan(stream, request)
+    if wanted.peak_bytes <= budget:
+        return Milder(request, wanted, flags="")
+    if (found := nearest(stream, request, budget)) is None:
+        raise MemoryBudgetError(advice(stream, request, wanted, budget))
+    return found
 
 
 def _milder(request: Request) -> list[tuple[str, dict]]:

@@ -8,7 +8,7 @@ import mlx.core as mx
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.models.flashvsr.block_attention import Kind
 from LTX_2_MLX.pipelines.super_resolve.decoders import Mode, choose_decoder
-from LTX_2_MLX.pipelines.super_resolve.lq_frames import Fitting, Resizing
+from LTX_2_MLX.pipelines.super_resolve.lq_frames import Borders, Resizing
 
 STAGE, LATENT_STAGE, DECODE_STAGE = "super-resolve", "super-resolve latents", "super-resolve decode"
 
@@ -22,7 +22,7 @@ _CHOICES = {
     "color_fix": ("wavelet", "adain", "none"),
     "attention": ("block", "sage", "dense"),
     "dtype": (None, *_DTYPES),
-    "fit": ("pad", "crop"),
+    "borders": ("pad", "crop"),
     "resize": ("float", "8bit"),
 }
 _RANGES = {
@@ -58,7 +58,7 @@ class Request:
         dtype: ``bf16``, ``fp16`` or ``fp32``; None: bf16 on a GPU, fp32 on a CPU.
         unload_dit: Make all latents first and free the transformer before decoding; latents wait on disk.
         seed: The same seed gives the same frames.
-        fit: ``pad`` keeps the whole picture, ``crop`` cuts sides to multiples of 128 as the published tools do.
+        borders: ``pad`` keeps the whole picture, ``crop`` cuts sides to multiples of 128 as the published tools do.
         resize: Bicubic on floats, or on 8 bits as FlashVSR's authors do.
     """
 
@@ -80,7 +80,7 @@ class Request:
     dtype: Dtype | None = None
     unload_dit: bool = False
     seed: int = 0
-    fit: Fitting = "pad"
+    borders: Borders = "pad"
     resize: Resizing = "float"
 
     def __post_init__(self) -> None:

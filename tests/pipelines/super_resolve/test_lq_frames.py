@@ -58,7 +58,7 @@ def test_padded_picture_comes_back_whole(size, scale):
 
 
 def test_cropped_picture_keeps_its_middle():
-    fit = Fit(140, 300, 1, fitting="crop")
+    fit = Fit(140, 300, 1, borders="crop")
     frames = np.random.default_rng(0).integers(0, 256, (1, 140, 300, 3), dtype=np.uint8)
     lq = np.array(fit.lq(frames))[0]
     assert fit.output == fit.target == (128, 256)

@@ -1,8 +1,12 @@
+import json
+
 import pytest
 from tiny_flashvsr import clip
 
 from LTX_2_MLX.errors import MediaError, MemoryBudgetError
-from LTX_2_MLX.pipelines.super_resolve import Request, check_plan, plan, super_resolve
+from LTX_2_MLX.models.wan.transformer import WanTransformerConfig
+from LTX_2_MLX.pipelines.super_resolve import Request, check_plan, fitted, plan, super_resolve
+from LTX_2_MLX.pipelines.super_resolve.memory import _cache, nearest
 from LTX_2_MLX.runtime.memory import GIB
 from LTX_2_MLX.runtime.runner import StageRunner
 
@@ -55,19 +59,48 @@ def test_more_than_the_budget_is_refused_with_what_would_fit(flashvsr):
 def test_what_is_advised_does_fit(flashvsr):
     stream, request = clip(5, 128, 192), Request(weights=str(flashvsr))
     budget = plan(stream, request).peak_bytes // 2
-    from LTX_2_MLX.pipelines.super_resolve.memory import nearest
-
-    found, flags = nearest(stream, request, budget)
-    words = flags.replace("--unload-dit", "").split()
+    found = nearest(stream, request, budget)
+    words = found.flags.replace("--unload-dit", "").split()
     options = {"tile_dit": True, "tile_size": int(words[2]), "overlap": int(words[4])}
-    again = planned(flashvsr, 128, 192, unload_dit="--unload-dit" in flags, **options)
-    assert again.peak_bytes == found.peak_bytes <= budget
+    again = planned(flashvsr, 128, 192, unload_dit="--unload-dit" in found.flags, **options)
+    assert again.peak_bytes == found.plan.peak_bytes <= budget
+
+
+def test_request_is_fitted_into_memory_only_where_it_has_to_be(flashvsr):
+    stream, request = clip(5, 128, 192), Request(weights=str(flashvsr))
+    peak = plan(stream, request).peak_bytes
+    unchanged, milder = fitted(stream, request, peak), fitted(stream, request, peak // 2)
+    assert unchanged.request == request and not unchanged.flags
+    assert plan(stream, milder.request).peak_bytes <= peak // 2 and "--tile-dit" in milder.flags
+    with pytest.raises(MemoryBudgetError, match="Nothing smaller"):
+        fitted(stream, request, 1000)
+
+
+def test_published_network_holds_as_many_keys_and_values_as_counted_by_hand():
+    published = WanTransformerConfig(
+        dim=1536, in_dim=16, out_dim=16, ffn_dim=8960, text_dim=4096, freq_dim=256, num_heads=12, num_layers=30
+    )
+    request = Request(dtype="bf16")
+    # 30 blocks, three slices of two latent frames, keys and values of 1536 features in 16 bits.
+    assert _cache(published, 768, 1408, request) == pytest.approx(4.67e9, rel=0.05)
+    assert _cache(published, 1280, 1920, request) == pytest.approx(10.6e9, rel=0.05)
 
 
 def test_temporary_files_that_would_not_fit_are_refused(flashvsr):
     stream, request = clip(5, 32, 48), Request(weights=str(flashvsr), unload_dit=True)
     with pytest.raises(MediaError, match="TMPDIR"):
         check_plan(stream, request, free_disk=1000)
+
+
+def test_plan_is_told_to_programs_in_bytes(flashvsr):
+    stream, request = clip(5), Request(weights=str(flashvsr), unload_dit=True)
+    intended = plan(stream, request, budget=1000)
+    told = json.loads(json.dumps(intended.as_json()))
+    assert [stage["stage"] for stage in told["stages"]] == ["super-resolve latents", "super-resolve decode"]
+    parts = ("weights_bytes", "cache_bytes", "working_bytes")
+    assert all(sum(stage[part] for part in parts) == stage["peak_bytes"] for stage in told["stages"])
+    assert (told["peak_bytes"], told["disk_bytes"]) == (intended.peak_bytes, intended.disk_bytes)
+    assert not told["fits"] and plan(stream, request, intended.peak_bytes).as_json()["fits"]
 
 
 def test_plan_reads_no_frame_and_says_what_it_takes(flashvsr):

@@ -21,7 +21,7 @@ from LTX_2_MLX.pipelines.super_resolve import Request
         ({"dtype": "int8"}, "bf16, fp16, fp32"),
         ({"mode": "long"}, "tiny, tiny-long, full"),
         ({"vae_type": "sd"}, "wan2.1"),
-        ({"fit": "stretch"}, "pad, crop"),
+        ({"borders": "stretch"}, "pad, crop"),
         ({"resize": "nearest"}, "float, 8bit"),
         ({"seed": -1}, "seed is -1"),
         ({"scale": float("nan")}, "scale is nan"),

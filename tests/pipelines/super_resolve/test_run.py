@@ -96,7 +96,7 @@ def test_what_attention_keeps_is_told_to_the_transformer(flashvsr, monkeypatch):
 
 
 def test_cropping_cuts_sides_to_multiples_of_128(flashvsr):
-    assert made(flashvsr, height=33, width=70, fit="crop").shape == (3, 128, 256, 3)
+    assert made(flashvsr, height=33, width=70, borders="crop").shape == (3, 128, 256, 3)
 
 
 def test_decoder_that_does_not_fit_is_replaced_with_a_word(flashvsr):
