@@ -9,7 +9,7 @@ from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.media.check import checked
 from LTX_2_MLX.media.encoder import CRF, choose_encoding
 from LTX_2_MLX.media.record import read_run_record
-from LTX_2_MLX.pipelines.generate import Options, film, options_from, output_size, plan, request_for
+from LTX_2_MLX.pipelines.generate import Options, film, options_from, output_size, prepare
 from LTX_2_MLX.runtime.job import remembered_request
 
 
@@ -55,6 +55,8 @@ def main(
     upscaling_scale: cli.UpscalingScale = Options.upscaling_scale,
     upscaling_model_path: cli.UpscalingModel = Options.upscaling_model_path,
     tile_size: cli.TileSize = None,
+    memory_limit_gb: cli.MemoryLimit = None,
+    fit: cli.FitMemory = Options.fit,
     seed: cli.Seed = Options.seed,
     embeddings: cli.Embeddings = None,
     save_embeddings: cli.SaveEmbeddings = None,
@@ -65,6 +67,7 @@ def main(
     quiet: cli.Quiet = False,
     progress: cli.ProgressOption = cli.ProgressKind.bar,
     dry_run: cli.DryRun = False,
+    json: cli.JsonPlan = False,
     force: cli.Force = False,
 ) -> None:
     """Make a film of PROMPT and write it to OUTPUT."""
@@ -72,14 +75,15 @@ def main(
     given |= {"precision": cli.precision(fp16=fp16, bf16=bf16, fp32=fp32), "lora": tuple(lora or ())}
     options = asked_for(given, replay)
     voice = cli.progress_for(quiet, progress)
-    request = request_for(options, voice.note)
-    intended = plan(request, options)
+    ready = prepare(options, voice.note, refuse=not (dry_run or force))
+    options, request, intended = ready.options, ready.request, ready.plan
     if dry_run:
-        typer.echo("\n".join(intended.lines()))
+        typer.echo(cli.told(intended, as_json=json))
         return
     with cli.report(output, quiet=quiet, progress=progress, wired_bytes=intended.largest_bytes) as runner:
-        # A name that no container fits is refused now, not after the work.
+        # A name that no container fits, or a full disk, is refused now and not after the work.
         choose_encoding(output, output_size(request, options), crf=crf)
+        cli.check_disk(intended, output, options.save_latents or options.resume)
         for line in () if quiet else intended.sizes:
             runner.progress.note(line)
         stream = film(request, runner, options)

@@ -189,7 +189,7 @@ def recorded(command: Command, monkeypatch: pytest.MonkeyPatch) -> Iterator[list
         if hasattr(command.module, "asdict"):
             patch.setattr(command.module, "asdict", as_dictionary)
         patch.setattr(json.JSONEncoder, "default", lambda self, value: repr(value))
-        for name in ("report", "progress_for"):
+        for name in ("report", "progress_for", "check_disk", "told"):
             patch.setattr(cli, name, Recorder(trace, name))
         patch.setattr(mx, "set_default_device", Recorder(trace, "set_default_device"))
         yield trace

@@ -40,6 +40,7 @@ from LTX_2_MLX.pipelines.memory import (
     upscaler_bytes,
 )
 from LTX_2_MLX.pipelines.plan import PlannedStage, planned
+from LTX_2_MLX.pipelines.seconds import denoising_seconds, transformer_operations
 from LTX_2_MLX.pipelines.stages import (
     Contexts,
     EncodedImage,
@@ -49,7 +50,7 @@ from LTX_2_MLX.pipelines.stages import (
     encode_text,
     upscale_latent,
 )
-from LTX_2_MLX.pipelines.video_latents import square_tiles
+from LTX_2_MLX.pipelines.video_latents import activation_budget, square_tiles
 from LTX_2_MLX.runtime.job import NOTHING_KEPT, Job
 from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.shapes import Compression, LatentShape, VideoShape
@@ -146,6 +147,7 @@ class Film:
         image_strength: How firmly that frame is held, 0 to 1.
         temporal_upscale: Double the frame rate in latent space before decoding.
         tile_size: Side of the decoder's tiles in pixels; None: whole frames wherever memory allows.
+        memory_limit_gb: GiB that the run may use; None: what the machine lends.
         embeddings: A file with the prompt's contexts, instead of the text encoder.
         save_embeddings: Where to write the contexts.
     """
@@ -160,6 +162,7 @@ class Film:
     image_strength: float = 1.0
     temporal_upscale: bool = False
     tile_size: int | None = None
+    memory_limit_gb: float | None = None
     embeddings: Path | None = None
     save_embeddings: Path | None = None
 
@@ -176,6 +179,11 @@ class Film:
     def prompts(self) -> list[str]:
         """What the text encoder reads: the negative prompt only where guidance uses it."""
         return [self.prompt, self.negative_prompt] if self.guidance.uses_negative else [self.prompt]
+
+    @property
+    def decoder_budget(self) -> int:
+        """Bytes for the decoder's activations, by which its tiles are chosen."""
+        return activation_budget(self.memory_limit_gb)
 
     @property
     def both_streams(self) -> Streams[Guidance]:
@@ -268,8 +276,9 @@ def finished(film: Film, models: Models, runner: StageRunner, latent: mx.array, 
                 key=key_for(film.seed, "decode"),
                 dtype=models.dtype,
                 tile_size=film.tile_size,
+                budget=film.decoder_budget,
             ),
-            film.tile_size,
+            {"tile_size": film.tile_size, "budget": film.decoder_budget},
         ),
         height=size.height,
         width=size.width,
@@ -278,12 +287,14 @@ def finished(film: Film, models: Models, runner: StageRunner, latent: mx.array, 
     )
 
 
-def _kept_frames(job: Job, make: Callable[[], Iterator[np.ndarray]], tile_size: int | None) -> Iterator[np.ndarray]:
-    """Chunks of frames, each kept as it passes; from the job's folder where all of them are there."""
+def _kept_frames(job: Job, make: Callable[[], Iterator[np.ndarray]], facts: dict[str, Any]) -> Iterator[np.ndarray]:
+    """Chunks of frames, each kept as it passes; from the job's folder where all of them are there.
+
+    ``facts`` are what frames follow from and latents do not.
+    """
     if job.folder is None:
         yield from make()
         return
-    facts = {"tile_size": tile_size}
     if (whole := job.found("frames", **facts)) is not None:
         names = [f"frames_{number}" for number in range(whole["chunks"].item())]
         # All are looked at before the first is given on: a decoder cannot begin in the middle.
@@ -386,17 +397,22 @@ def planned_denoising(
     name: str, shape: VideoShape, steps: int, calls: int, film: Film, models: Models, loras: Sequence[Lora]
 ) -> PlannedStage:
     """One denoising stage."""
-    needed = transformer_bytes(
-        recognise(Transformer, models.weights)[1],
-        tokens=shape.latent(models.compression).num_tokens,
-        audio_tokens=AudioClock().num_latents(shape.num_frames, film.frame_rate),
-        text_tokens=MAX_LENGTH,
-        prompts=len(film.prompts),
-        item_bytes=models.dtype.size,
-    )
-    work = f"{shape.height}×{shape.width}, {steps} steps" + (f" of {calls} passes" if calls > 1 else "")
+    config = recognise(Transformer, models.weights)[1]
+    counts = {
+        "tokens": shape.latent(models.compression).num_tokens,
+        "audio_tokens": AudioClock().num_latents(shape.num_frames, film.frame_rate),
+        "text_tokens": MAX_LENGTH,
+    }
+    needed = transformer_bytes(config, **counts, prompts=len(film.prompts), item_bytes=models.dtype.size)
     return planned(
-        name, work, models.weights, [Transformer], loras=loras, activation_bytes=needed, **models.transformer_options
+        name,
+        f"{shape.height}×{shape.width}, {steps} steps" + (f" of {calls} passes" if calls > 1 else ""),
+        models.weights,
+        [Transformer],
+        loras=loras,
+        activation_bytes=needed,
+        seconds=denoising_seconds(transformer_operations(config, **counts), steps * calls),
+        **models.transformer_options,
     )
 
 
@@ -422,7 +438,11 @@ def planned_frames(film: Film, models: Models, shape: VideoShape) -> tuple[list[
         square_tiles(film.tile_size, models.compression)
     work = f"{shape.height}×{shape.width}, {num_frames} frames"
     needed = decode_bytes(
-        recognise(VideoDecoder, models.weights)[1], latent, item_bytes=models.dtype.size, tile_size=film.tile_size
+        recognise(VideoDecoder, models.weights)[1],
+        latent,
+        item_bytes=models.dtype.size,
+        tile_size=film.tile_size,
+        budget=film.decoder_budget,
     )
     held = {"dtype": models.dtype, "activation_bytes": needed}
     stages.append(planned("decode", work, models.weights, [VideoDecoder], **held))

@@ -5,24 +5,27 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import mlx.core as mx
 
 from LTX_2_MLX.checkpoints.load import recognise
 from LTX_2_MLX.checkpoints.locate import AUTO
 from LTX_2_MLX.diffusion.guidance import Guidance
-from LTX_2_MLX.errors import RequestError
+from LTX_2_MLX.errors import MemoryBudgetError, RequestError
+from LTX_2_MLX.media.encoder import least_bytes
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.media.record import run_record
 from LTX_2_MLX.models.ltx.transformer import Transformer
 from LTX_2_MLX.pipelines import one_stage, postprocess, two_stage
 from LTX_2_MLX.pipelines.film import Film, Models, upscaler_config
+from LTX_2_MLX.pipelines.fit import nearest, refusal
 from LTX_2_MLX.pipelines.kept import job_for
 from LTX_2_MLX.pipelines.model_files import FileOptions, find_models
-from LTX_2_MLX.pipelines.plan import Plan
+from LTX_2_MLX.pipelines.plan import Plan, together
 from LTX_2_MLX.pipelines.postprocess import Request as Finishing
 from LTX_2_MLX.runtime.job import Job, remembered_request
+from LTX_2_MLX.runtime.memory import GIB, budget_bytes
 from LTX_2_MLX.runtime.progress import Progress
 from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.shapes import check_multiple
@@ -39,6 +42,7 @@ _RANGES = {
     "steps": (1, 1000),
     "steps_stage1": (1, 1000),
     "steps_stage2": (1, 1000),
+    "memory_limit_gb": (0.01, 100_000),
 }
 _CHOICES = {
     "pipeline": get_args(PipelineName),
@@ -78,6 +82,8 @@ class Options:
         low_ram: Read the blocks of both from disk while they run, instead of holding them.
         temporal_upscale: Double the frame rate in latent space before decoding.
         tile_size: Side of the decoder's tiles in pixels; whole frames wherever memory allows unless given.
+        memory_limit_gb: GiB that the run may use, instead of what the machine lends.
+        fit: Change what does not fit into that to the nearest that does, and say so.
         seed: The same seed gives the same film.
         embeddings: A file with the prompt's embeddings, instead of the text encoder.
         save_embeddings: Where to write them.
@@ -119,6 +125,8 @@ class Options:
     low_ram: bool = False
     temporal_upscale: bool = False
     tile_size: int | None = None
+    memory_limit_gb: float | None = None
+    fit: bool = False
     seed: int = 0
     embeddings: str | Path | None = None
     save_embeddings: str | Path | None = None
@@ -192,10 +200,48 @@ def generate(prompt: str, *, progress: Progress | None = None, **options: Any) -
         CheckpointError: If a file is missing, damaged or of another network.
     """
     runner = StageRunner(progress)
-    given = Options(prompt, **options)
-    request = request_for(given, runner.progress.note)
-    plan(request, given)
-    return film(request, runner, given)
+    prepared = prepare(Options(prompt, **options), runner.progress.note)
+    return film(prepared.request, runner, prepared.options)
+
+
+class Prepared(NamedTuple):
+    """A request that can be carried out, what was asked for in the end, and what it takes."""
+
+    options: Options
+    request: Request
+    plan: Plan
+
+
+def prepare(options: Options, note: Callable[[str], None] = lambda text: None, *, refuse: bool = True) -> Prepared:
+    """The request, its plan held against the memory that there is; ``fit`` in the options makes it fit.
+
+    Args:
+        options: What was asked for.
+        note: Hears of choices.
+        refuse: Raise where the plan does not fit and is not to be made to fit.
+
+    Raises:
+        RequestError: If it cannot be carried out as given.
+        CheckpointError: If a file is missing, damaged or of another network.
+        MemoryBudgetError: If it does not fit; with the nearest that does.
+    """
+    request, budget = request_for(options, note), budget_bytes(options.memory_limit_gb)
+    try:
+        made = plan(request, options)
+    except MemoryBudgetError:
+        # Where even the smallest tiles are too large the run would stop as well, so nothing can force it.
+        made = None
+    if made is not None and made.fits:
+        return Prepared(options, request, made)
+    found = nearest(options, request.film.num_frames, lambda other: plan(request_for(other), other), budget)
+    if found is None or not options.fit:
+        refused = refusal(made, budget, found)
+        if refuse or made is None:
+            raise refused
+        note(str(refused))
+        return Prepared(options, request, made)
+    note(f"To fit into {budget / GIB:.2f} GiB: {' '.join(found.flags)}")
+    return Prepared(found.options, request_for(found.options), found.plan)
 
 
 def request_for(options: Options, note: Callable[[str], None] = lambda text: None) -> Request:
@@ -223,6 +269,7 @@ def request_for(options: Options, note: Callable[[str], None] = lambda text: Non
         tile_size=options.tile_size,
         embeddings=_path(options.embeddings),
         save_embeddings=_path(options.save_embeddings),
+        memory_limit_gb=options.memory_limit_gb,
     )
     if not options.two_stages:
         height, width = (_side(options, models, name, Fraction(1)) for name in ("height", "width"))
@@ -238,14 +285,26 @@ def plan(request: Request, options: Options | None = None) -> Plan:
     With ``options`` it tells what is done to the frames afterwards as well.
     """
     making = two_stage.plan(request) if isinstance(request, two_stage.Request) else one_stage.plan(request)
-    if options is None or not options.finishing.anything:
+    if options is None:
         return making
     shape, frames, rate = request.output_shape, request.output_shape.num_frames, request.film.frame_rate
     if request.film.temporal_upscale:
         frames, rate = 2 * frames - 1, 2 * rate
     coming = FrameStream((), height=shape.height, width=shape.width, frame_rate=rate, num_frames=frames)
-    finishing = postprocess.plan(coming, options.finishing)
-    return replace(making, sizes=making.sizes + finishing.sizes, stages=making.stages + finishing.stages)
+    keeps = (options.save_latents or options.resume) is not None
+    making = replace(
+        making,
+        budget_bytes=budget_bytes(options.memory_limit_gb),
+        # Frames are nearly all of the states.
+        states_bytes=3 * frames * shape.height * shape.width if keeps else 0,
+    )
+    if options.finishing.anything:
+        finishing = postprocess.plan(coming, options.finishing)
+        *before, decoding = making.stages
+        stages = (*before, *together([decoding, *finishing.stages]))
+        making = replace(making, sizes=making.sizes + finishing.sizes, stages=stages)
+        frames = options.finishing.num_frames(frames)
+    return replace(making, output_bytes=least_bytes(output_size(request, options), frames))
 
 
 def output_size(request: Request, options: Options) -> tuple[int, int]:
@@ -298,7 +357,7 @@ def _recorded(options: Options) -> dict[str, Any]:
     return {
         name: value
         for name, value in asdict(options).items()
-        if value is not None and name not in ("save_latents", "resume")
+        if value is not None and name not in ("save_latents", "resume", "fit")
     }
 
 

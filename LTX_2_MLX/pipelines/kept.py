@@ -11,7 +11,7 @@ from LTX_2_MLX.runtime.job import Job, fingerprints
 _FILES = {
     "weights", "spatial_upscaler_weights", "temporal_weights", "distilled_lora", "gemma", "lora", "image", "embeddings",
 }  # fmt: skip
-_ASIDE = {"save_latents", "resume", "save_embeddings", "low_ram", "tile_size"}
+_ASIDE = {"save_latents", "resume", "save_embeddings", "low_ram", "tile_size", "memory_limit_gb"}
 _FINISHING = ("enable_", "frame_interpolation_", "upscaling_")
 
 

@@ -162,15 +162,19 @@ def decoder_bytes(config: VideoVAEConfig, latent: LatentShape, *, item_bytes: in
     return held + int(max(_DECODER_COPIES * largest, head))
 
 
-def decode_bytes(config: VideoVAEConfig, latent: LatentShape, *, item_bytes: int, tile_size: int | None) -> int:
+def decode_bytes(
+    config: VideoVAEConfig, latent: LatentShape, *, item_bytes: int, tile_size: int | None, budget: int | None = None
+) -> int:
     """Decoding a latent to the end: piece by piece, or in tiles where the pieces do not fit or tiles are asked for.
+
+    ``budget`` is that of ``choose_tiling``.
 
     Raises:
         MemoryBudgetError: If no tile is small enough.
     """
     decoder = VideoDecoder(config)
     decoder.set_dtype({4: mx.float32, 2: mx.bfloat16}[item_bytes])
-    tiling = choose_tiling(decoder, latent, tile_size)
+    tiling = choose_tiling(decoder, latent, tile_size, budget)
     if tiling is None:
         return decoder_bytes(config, latent, item_bytes=item_bytes)
     sides = {"height": tiling.height, "width": tiling.width, "num_frames": tiling.time}

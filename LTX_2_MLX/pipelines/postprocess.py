@@ -9,7 +9,7 @@ from typing import Literal
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.pipelines import interpolate, upscale
-from LTX_2_MLX.pipelines.plan import Plan
+from LTX_2_MLX.pipelines.plan import Plan, together
 from LTX_2_MLX.runtime.runner import StageRunner
 
 Order = Literal["interpolate-first", "upscale-first"]
@@ -82,6 +82,10 @@ class Request:
         upscaling = self.upscaling
         return upscale.upscaled_size(height, width, upscaling.scale) if upscaling else (height, width)
 
+    def num_frames(self, given: int) -> int:
+        """Frames of a clip when it is done."""
+        return (given - 1) * 2**self.frame_interpolation_exp + 1 if self.enable_frame_interpolation else given
+
 
 def plan(stream: FrameStream, request: Request) -> Plan:
     """What the run does, in its order.
@@ -99,7 +103,7 @@ def plan(stream: FrameStream, request: Request) -> Plan:
     plans = plans[::-1] if request.order == "upscale-first" else plans
     return Plan(
         sizes=tuple(line for each in plans for line in each.sizes),
-        stages=tuple(stage for each in plans for stage in each.stages),
+        stages=together([stage for each in plans for stage in each.stages]),
     )
 
 

@@ -156,6 +156,7 @@ def decode(
     key: mx.array,
     dtype: mx.Dtype,
     tile_size: int | None = None,
+    budget: int | None = None,
 ) -> Iterator[np.ndarray]:
     """Frames of a latent ``(1, T, H, W, C)`` as they come: chunks ``(T, H, W, 3)`` uint8.
 
@@ -167,11 +168,12 @@ def decode(
         key: Of the noise that some decoders mix in.
         dtype: Of the network.
         tile_size: Side of a tile in pixels; None: whole frames wherever memory allows.
+        budget: Bytes for activations, by which tiles are chosen; half of what the machine lends unless given.
     """
     done = 0
 
     def work(decoder: VideoDecoder) -> Iterator[np.ndarray]:
-        yield from decode_frames(decoder, latent, tile_size, key)
+        yield from decode_frames(decoder, latent, tile_size, key, budget)
 
     stream = runner.stream("decode", lambda: load(VideoDecoder, weights, dtype=dtype), work)
     try:

@@ -70,7 +70,11 @@ def encode_frames(
 
 
 def decode_frames(
-    decoder: VideoDecoder, latent: mx.array, tile_size: int | None = None, key: mx.array | None = None
+    decoder: VideoDecoder,
+    latent: mx.array,
+    tile_size: int | None = None,
+    key: mx.array | None = None,
+    budget: int | None = None,
 ) -> Iterator[np.ndarray]:
     """Consecutive chunks ``(T, H, W, 3)`` uint8 of the video of a normalised latent ``(1, T', H', W', C)``.
 
@@ -79,19 +83,25 @@ def decode_frames(
         latent: Of one film.
         tile_size: Side of a tile in pixels; None: whole frames where memory allows.
         key: Key of the noise that a timestep-conditioned decoder adds.
+        budget: Bytes for activations; see ``choose_tiling``.
 
     Raises:
         MemoryBudgetError: If no tile is small enough.
         OutputError: If the network gives NaN or infinite values.
     """
     shape = LatentShape(*latent.shape[1:4])
-    tiling = choose_tiling(decoder, shape, tile_size)
+    tiling = choose_tiling(decoder, shape, tile_size, budget)
     if tiling is None:
         chunks = decoder.stream([latent], key=key)
     else:
         chunks = decode_tiled(decoder, latent, decode_plan(shape, tiling, decoder.compression), key)
     for chunk in chunks:
         yield signed_to_uint8(chunk[0])
+
+
+def activation_budget(limit_gib: float | None = None) -> int:
+    """Bytes that activations of encoding and decoding may take, of a user's limit or of what the machine lends."""
+    return int(budget_bytes(limit_gib) * _BUDGET_SHARE)
 
 
 def choose_tiling(
@@ -111,7 +121,7 @@ def choose_tiling(
     """
     if tile_size is not None:
         return square_tiles(tile_size, network.compression)
-    budget = int(budget_bytes() * _BUDGET_SHARE) if budget is None else budget
+    budget = activation_budget() if budget is None else budget
     if _activation_bytes(network, latent.height, latent.width) <= budget:
         return None
     compression = network.compression

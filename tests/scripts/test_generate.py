@@ -95,6 +95,32 @@ def test_guides_sizes_are_planned_as_it_says(generate):
         assert output in result.stdout
 
 
+def test_plan_is_printed_for_programs_as_well(generate):
+    size = ("--height", 64, "--width", 96, "--frames", 9)
+    result = generate(PROMPT, *size, "--dry-run", "--json", "--memory-limit-gb", 1)
+    assert result.exit_code == 0, result.stderr
+    told = json.loads(result.stdout)
+    assert [stage["stage"] for stage in told["stages"]][-1] == "decode"
+    assert told["fits"] and told["peak_bytes"] < told["budget_bytes"] == 2**30
+
+
+def test_run_over_the_memory_limit_is_refused_before_anything_is_written(generate, folder):
+    output = folder / "gens" / "large.mp4"
+    size = ("--height", 64, "--width", 96, "--frames", 9, "--tile-size", 64, "--memory-limit-gb", 0.01)
+    result = generate(PROMPT, *size, "-o", output)
+    assert result.exit_code == cli.REFUSED and not output.exists()
+    assert result.stderr.splitlines()[-1].startswith("MemoryBudgetError: ")
+    assert "the budget is 0.01 GiB" in result.stderr
+
+
+def test_full_disk_is_found_before_the_work(generate, folder, monkeypatch):
+    monkeypatch.setattr("LTX_2_MLX.media.output.free_bytes", lambda path: 0)
+    output = folder / "gens" / "full.mp4"
+    result = generate(PROMPT, "--height", 64, "--width", 96, "--frames", 9, "-o", output)
+    assert result.exit_code == cli.REFUSED and not output.exists()
+    assert "0 MiB are free there" in result.stderr and "text_encoder" not in result.stderr
+
+
 def test_half_precision_runs_to_the_end(generate, folder):
     output = folder / "gens" / "half.mp4"
     result = generate(PROMPT, "--height", 64, "--width", 64, "--frames", 1, "--steps-stage1", 1, "--fp16", "-o", output)

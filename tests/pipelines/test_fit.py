@@ -1,0 +1,154 @@
+"""Plans that do not fit, the nearest that do, and what is said of them."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import tiny_checkpoints
+
+from LTX_2_MLX.errors import MemoryBudgetError, RequestError
+from LTX_2_MLX.pipelines import fit
+from LTX_2_MLX.pipelines.fit import nearest, refusal
+from LTX_2_MLX.pipelines.generate import Options, prepare
+from LTX_2_MLX.pipelines.plan import Plan, PlannedStage
+from LTX_2_MLX.runtime.memory import GIB
+
+
+@dataclass(frozen=True)
+class Asked:
+    quantize: int | None = None
+    low_ram: bool = False
+    tile_size: int | None = None
+    frames: int | None = None
+    duration: float | None = None
+
+
+def model(weights: float, per_frame: float, decoder: float, floor: float = 0.1):
+    """Plans of a made-up film: weights that bits and streaming reduce, a decoder that tiles reduce; sizes in GiB."""
+
+    def plan_of(asked: Asked) -> Plan:
+        frames = asked.frames or 97
+        held = weights * (asked.quantize or 16) / 16 / (8 if asked.low_ram else 1)
+        tile = decoder if asked.tile_size is None else decoder * asked.tile_size / 1024
+        if asked.tile_size is None and decoder > 50:
+            raise MemoryBudgetError("not even in tiles")
+        stages = [
+            PlannedStage("denoise", "", Path("a"), int(held * GIB), int(per_frame * frames * GIB)),
+            PlannedStage("decode", "", Path("a"), int(floor * GIB), int(tile * GIB)),
+        ]
+        return Plan((), tuple(stages))
+
+    return plan_of
+
+
+@pytest.mark.parametrize(
+    ("asked", "made_of", "budget", "flags"),
+    [
+        (Asked(), {"weights": 37, "per_frame": 0.01, "decoder": 4}, 24, ("--quantize 8",)),
+        (Asked(), {"weights": 37, "per_frame": 0.01, "decoder": 4}, 8, ("--low-ram",)),
+        (
+            Asked(),
+            {"weights": 37, "per_frame": 0.01, "decoder": 4},
+            4,
+            ("--quantize 8", "--low-ram", "--tile-size 512"),
+        ),
+        (Asked(), {"weights": 1, "per_frame": 0.01, "decoder": 30}, 16, ("--tile-size 512",)),
+        (Asked(), {"weights": 1, "per_frame": 0.01, "decoder": 60}, 16, ("--tile-size 256",)),
+        (Asked(tile_size=256), {"weights": 1, "per_frame": 0.01, "decoder": 60}, 12, ("--tile-size 192",)),
+        (Asked(quantize=4), {"weights": 37, "per_frame": 0.01, "decoder": 4}, 8, ("--low-ram",)),
+        (Asked(low_ram=True), {"weights": 37, "per_frame": 0.01, "decoder": 1}, 4, ("--quantize 8",)),
+        (Asked(), {"weights": 1, "per_frame": 0.2, "decoder": 1}, 11, ("--frames 49",)),
+        (Asked(duration=4.0), {"weights": 1, "per_frame": 0.2, "decoder": 1}, 11, ("--frames 49",)),
+    ],
+)
+def test_nearest_plan_changes_no_more_than_it_must(asked, made_of, budget, flags):
+    plan_of = model(**made_of)
+    found = nearest(asked, 97, plan_of, budget * GIB)
+    assert found.flags == flags
+    assert found.plan.largest_bytes <= budget * GIB and found.plan == plan_of(found.options)
+
+
+def test_nothing_is_found_where_even_one_frame_is_too_much():
+    assert nearest(Asked(), 97, model(weights=1, per_frame=0.01, decoder=1, floor=3), 2 * GIB) is None
+
+
+def test_longest_film_is_found_for_every_budget():
+    for most in range(12):
+        found = fit._longest(97, lambda count, most=most: count if count <= 8 * most + 1 else None)
+        assert found == 8 * most + 1
+    assert fit._longest(97, lambda count: None) is None
+
+
+def test_what_cannot_be_is_passed_over():
+    plan_of = model(weights=37, per_frame=0.01, decoder=4)
+
+    def whole_weights_only(asked):
+        if asked.quantize:
+            raise RequestError("no layer is wide enough")
+        return plan_of(asked)
+
+    assert nearest(Asked(), 97, whole_weights_only, 24 * GIB).flags == ("--low-ram",)
+
+
+def test_refusal_names_stage_need_budget_and_cure():
+    plan_of = model(weights=37, per_frame=0.01, decoder=4)
+    found = nearest(Asked(), 97, plan_of, 24 * GIB)
+    assert str(refusal(plan_of(Asked()), 24 * GIB, found)) == (
+        "denoise needs about 37.97 GiB, the budget is 24.00 GiB. The nearest plan that fits takes 19.47 GiB: "
+        "pass --quantize 8, or --fit to have it found. --force goes on regardless."
+    )
+    assert "No plan of this size fits" in str(refusal(plan_of(Asked()), GIB, None))
+
+
+@pytest.fixture(scope="module")
+def options(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("files")
+    section = tiny_checkpoints.transformer_section(num_layers=24, attention_head_dim=64, cross_attention_dim=256)
+    weights = tiny_checkpoints.write_weights(folder / "weights.safetensors", transformer=section)
+    gemma = tiny_checkpoints.write_gemma(folder / "gemma")
+    return Options(
+        "a red ball",
+        pipeline="one-stage",
+        height=64,
+        width=96,
+        frames=33,
+        # On a CPU, pieces of whole frames are held to be larger than such a small budget.
+        tile_size=64,
+        steps=1,
+        weights=str(weights),
+        gemma=str(gemma),
+        precision="fp32",
+    )
+
+
+def test_request_over_the_budget_is_refused_fitted_or_forced(options):
+    whole = prepare(options)
+    assert whole.plan.fits and whole.options == options
+    limit = 0.75 * whole.plan.largest_bytes / GIB
+    little = replace(options, memory_limit_gb=limit)
+    with pytest.raises(MemoryBudgetError, match=r"The nearest plan that fits takes .*--fit"):
+        prepare(little)
+    notes = []
+    fitted = prepare(replace(little, fit=True), notes.append)
+    assert fitted.plan.fits and fitted.plan.largest_bytes <= limit * GIB
+    assert fitted.options != little and notes[0].startswith("To fit into")
+    notes.clear()
+    forced = prepare(little, notes.append, refuse=False)
+    assert not forced.plan.fits and forced.options == little and "nearest plan that fits" in notes[0]
+
+
+def test_limit_that_is_no_amount_is_refused(options):
+    for limit in (0, -1, float("nan")):
+        with pytest.raises(RequestError, match="--memory-limit-gb"):
+            replace(options, memory_limit_gb=limit)
+
+
+def test_plan_tells_memory_disk_and_verdict(options, tmp_path):
+    asked = replace(options, save_latents=tmp_path / "states", memory_limit_gb=0.09)
+    made = prepare(asked, refuse=False).plan
+    told = made.as_json()
+    assert told["budget_bytes"] == int(0.09 * GIB) and told["fits"] is False
+    assert told["peak_bytes"] == max(stage["peak_bytes"] for stage in told["stages"])
+    assert told["states_bytes"] == 33 * 64 * 96 * 3 and told["output_bytes"] > 0
+    assert any("it does not fit" in line for line in made.lines())
+    assert any(line.startswith("Disk:") and "for its states" in line for line in made.lines())
