@@ -73,7 +73,7 @@ def main(
     """Make a film of PROMPT and write it to OUTPUT."""
     given = {name: value for name, value in locals().items() if name in Options.__dataclass_fields__}
     given |= {"precision": cli.precision(fp16=fp16, bf16=bf16, fp32=fp32), "lora": tuple(lora or ())}
-    options = asked_for(given, replay)
+    options, crf = asked_for(given, crf, replay)
     voice = cli.progress_for(quiet, progress)
     ready = prepare(options, voice.note, refuse=not (dry_run or force))
     options, request, intended = ready.options, ready.request, ready.plan
@@ -86,19 +86,20 @@ def main(
         cli.check_disk(intended, output, options.save_latents or options.resume)
         for line in () if quiet else intended.sizes:
             runner.progress.note(line)
-        stream = film(request, runner, options)
+        stream = film(request, runner, options, crf=crf)
         write_video(stream if force else checked(stream, moving=True), output, crf=crf, progress=runner.progress)
 
 
-def asked_for(given: dict, replay: Path | None) -> Options:
-    """The options given here; those of a replayed film or of a run that goes on where nothing else is said."""
+def asked_for(given: dict, crf: float, replay: Path | None) -> tuple[Options, float]:
+    """Options and quality given here; those of a replayed film or of a run that goes on where nothing else is said."""
     resume = given["resume"]
     if replay is None and resume is None and given["prompt"] is None:
         raise RequestError("There is no prompt. Say what is to be seen, or give --replay a film.")
     usual = Options(prompt=None)
     told = {name: value for name, value in given.items() if value != getattr(usual, name)}
     recorded = read_run_record(replay, "generate") if replay else remembered_request(resume) if resume else {}
-    return options_from(recorded, told)
+    recorded_crf = recorded.pop("crf", CRF)
+    return options_from(recorded, told), recorded_crf if crf == CRF else crf
 
 
 if __name__ == "__main__":

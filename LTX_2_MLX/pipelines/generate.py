@@ -312,10 +312,13 @@ def output_size(request: Request, options: Options) -> tuple[int, int]:
     return options.finishing.size(request.output_shape.height, request.output_shape.width)
 
 
-def film(request: Request, runner: StageRunner, options: Options) -> FrameStream:
-    """The film of a request; ``options`` go into its metadata, so that it can be made again."""
+def film(request: Request, runner: StageRunner, options: Options, **written: Any) -> FrameStream:
+    """The film of a request; ``options`` go into its metadata, so that it can be made again.
+
+    ``written`` says how its file will be written and goes there too.
+    """
     make = two_stage.two_stage if isinstance(request, two_stage.Request) else one_stage.one_stage
-    given = _recorded(options)
+    given = _recorded(options) | written
     made = postprocess.postprocess(make(request, runner, _job(request, options, runner)), options.finishing, runner)
     return made.replace(metadata=run_record("generate", given))
 
