@@ -55,7 +55,13 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop
 JsonPlan = Annotated[bool, typer.Option("--json", help="With --dry-run: the plan as JSON.")]
 MemoryLimit = Annotated[
     float | None,
-    typer.Option("--memory-limit-gb", help="GiB that the run may use (what the machine lends).", show_default=False),
+    typer.Option(
+        "--memory-limit-gb",
+        help="GiB that the run may use (what the machine lends).",
+        show_default=False,
+        min=0,
+        max=1e6,
+    ),
 ]
 FitMemory = Annotated[
     bool, typer.Option("--fit", help="Change what does not fit into memory to the nearest that does.")

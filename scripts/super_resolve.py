@@ -11,8 +11,8 @@ from LTX_2_MLX.media.encoder import crf_of_quality
 from LTX_2_MLX.media.image import IMAGE_SUFFIXES, Picture, write_image
 from LTX_2_MLX.media.output import free_bytes
 from LTX_2_MLX.media.record import run_record
-from LTX_2_MLX.pipelines.super_resolve import Request, advice, check_plan, fitted, plan, super_resolve
-from LTX_2_MLX.pipelines.super_resolve.places import make_folder, output_path, read_clip
+from LTX_2_MLX.pipelines.super_resolve import Request, advice, prepare, super_resolve
+from LTX_2_MLX.pipelines.super_resolve.places import check_kind, make_folder, output_path, read_clip
 from LTX_2_MLX.runtime.memory import budget_bytes
 from LTX_2_MLX.runtime.spool import spool_folder
 
@@ -60,21 +60,18 @@ def main(
     with cli.report(None if dry_run else target, source=input, quiet=quiet, progress=progress) as runner:
         stream = read_clip(input, fps)
         crf, budget = crf_of_quality(quality), budget_bytes(memory_limit_gb)
-        if fit:
-            milder = fitted(stream, request, budget)
-            request = milder.request
-            if milder.flags:
-                runner.progress.note(f"Fitted into memory by {milder.flags}.")
-        if dry_run or force:
-            intended = plan(stream, request, budget)
-        else:
-            intended = check_plan(stream, request, free_bytes(spool_folder()), budget)
+        check_kind(target, stream, request, crf)
+        disk, refuse = free_bytes(spool_folder()), not (dry_run or force)
+        ready = prepare(stream, request, budget, disk, fit=fit, refuse=refuse)
+        request = ready.request
         if dry_run:
-            typer.echo(cli.told(intended, as_json=json))
+            typer.echo(cli.told(ready.plan, as_json=json))
             if not json:
-                typer.echo(advice(stream, request, intended, budget))
+                typer.echo(advice(stream, request, ready.plan, budget))
             raise typer.Exit
-        for line in intended.rows():
+        if ready.flags:
+            runner.progress.note(f"Fitted into memory by {ready.flags}.")
+        for line in ready.plan.rows():
             runner.progress.note(line)
         film = super_resolve(stream if keep_audio else stream.replace(audio=None), request, runner)
         film = film.replace(metadata=film.metadata | run_record("super_resolve", asdict(request)))

@@ -108,11 +108,11 @@ class Plan:
     def rows(self) -> list[str]:
         """The plan without the note, which ``super_resolve`` tells itself."""
         rows = [
-            f"{stage.name}: {_gib(stage.peak_bytes)} (weights {_gib(stage.weights_bytes)}, keys and values "
-            f"{_gib(stage.cache_bytes)}, working memory {_gib(stage.working_bytes)})"
+            f"{stage.name}: {_size(stage.peak_bytes)} (weights {_size(stage.weights_bytes)}, keys and values "
+            f"{_size(stage.cache_bytes)}, working memory {_size(stage.working_bytes)})"
             for stage in self.stages
         ]
-        disk = "of the clip's length" if self.disk_bytes is None else _gib(self.disk_bytes)
+        disk = "of the clip's length" if self.disk_bytes is None else _size(self.disk_bytes)
         return [*self.sizes, *rows, f"Temporary files: {disk}."]
 
 
@@ -158,20 +158,39 @@ def check_plan(stream: FrameStream, request: Request, free_disk: int, budget: in
         raise MemoryBudgetError(f"{advice(stream, request, wanted, budget)} --force goes on all the same.")
     if (wanted.disk_bytes or 0) > free_disk:
         raise MediaError(
-            f"Temporary files take about {_gib(wanted.disk_bytes)}, {_gib(free_disk)} are free. "
+            f"Temporary files take about {_size(wanted.disk_bytes)}, {_size(free_disk)} are free. "
             f"Free some disk, or set TMPDIR to a larger one."
         )
     return wanted
+
+
+def prepare(
+    stream: FrameStream, request: Request, budget: int, free_disk: int, *, fit: bool = False, refuse: bool = True
+) -> "Milder":
+    """The request and its plan, with no flags where it is unchanged.
+
+    Args:
+        stream: The clip.
+        request: What to do with it.
+        budget: Bytes of memory.
+        free_disk: Bytes free where temporary files go.
+        fit: Change the request to the nearest that fits the budget.
+        refuse: Raise as ``check_plan`` does; otherwise only plan.
+    """
+    ready = fitted(stream, request, budget) if fit else Milder(request, plan(stream, request, budget), flags="")
+    if refuse:
+        check_plan(stream, ready.request, free_disk, budget)
+    return ready
 
 
 def advice(stream: FrameStream, request: Request, wanted: Plan, budget: int | None = None) -> str:
     """Whether a plan fits the budget of memory (None: what the machine lends), and if not, which flags would."""
     budget = budget_bytes() if budget is None else budget
     if wanted.peak_bytes <= budget:
-        return f"Peak {_gib(wanted.peak_bytes)} of memory; the budget is {_gib(budget)}."
-    smaller = nearest(stream, request, budget)
-    cure = f"Pass {smaller.flags}: {_gib(smaller.plan.peak_bytes)}." if smaller else "Nothing smaller would fit either."
-    return f"This takes about {_gib(wanted.peak_bytes)} of memory, the budget is {_gib(budget)}. {cure}"
+        return f"Peak {_size(wanted.peak_bytes)} of memory; the budget is {_size(budget)}."
+    found = nearest(stream, request, budget)
+    cure = f"Pass {found.flags}: {_size(found.plan.peak_bytes)}." if found else "Nothing smaller would fit either."
+    return f"This takes about {_size(wanted.peak_bytes)} of memory, the budget is {_size(budget)}. {cure}"
 
 
 @dataclass(frozen=True)
@@ -187,7 +206,7 @@ def nearest(stream: FrameStream, request: Request, budget: int) -> Milder | None
     """The first milder request that fits."""
     for flags, changes in _milder(request):
         milder = replace(request, **changes)
-        if (found := plan(stream, milder)).peak_bytes <= budget:
+        if (found := plan(stream, milder, budget)).peak_bytes <= budget:
             return Milder(milder, found, flags)
     return None
 
@@ -198,7 +217,7 @@ def fitted(stream: FrameStream, request: Request, budget: int) -> Milder:
     Raises:
         MemoryBudgetError: If none fits.
     """
-    wanted = plan(stream, request)
+    wanted = plan(stream, request, budget)
     if wanted.peak_bytes <= budget:
         return Milder(request, wanted, flags="")
     if (found := nearest(stream, request, budget)) is None:
@@ -295,5 +314,5 @@ def _disk(stream: FrameStream, areas: Areas, request: Request) -> int | None:
     return source + latents * request.unload_dit + tiles * (len(sizes) > 1)
 
 
-def _gib(count: int) -> str:
-    return f"{count / GIB:.2f} GiB"
+def _size(count: int) -> str:
+    return f"{count / GIB:.2f} GiB" if abs(count) >= GIB else f"{count / 2**20:.0f} MiB"

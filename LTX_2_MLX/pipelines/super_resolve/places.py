@@ -4,9 +4,11 @@ from fractions import Fraction
 from pathlib import Path
 
 from LTX_2_MLX.errors import MediaError, RequestError
+from LTX_2_MLX.media.encoder import choose_encoding
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.media.image import IMAGE_SUFFIXES, read_folder, read_pictures
 from LTX_2_MLX.media.video import read_video
+from LTX_2_MLX.pipelines.super_resolve.areas import areas_of
 from LTX_2_MLX.pipelines.super_resolve.request import Request
 
 
@@ -42,6 +44,15 @@ def output_path(source: Path, output: Path, request: Request) -> Path:
         return output
     suffix = ".png" if _is_picture(source) else ".mp4"
     return output / f"FlashVSR_{request.mode}_{source.stem}_x{request.scale:g}_seed{request.seed}{suffix}"
+
+
+def check_kind(target: Path, stream: FrameStream, request: Request, crf: float) -> None:
+    """Raise ``MediaError`` unless ``target`` is a name for what comes of ``stream``: a film, or one picture."""
+    if not _is_picture(target):
+        choose_encoding(target, areas_of(stream.height, stream.width, request).output, crf=crf)
+    elif stream.num_frames != 1:
+        count = "several" if stream.num_frames is None else stream.num_frames
+        raise MediaError(f"{target} is a picture's name, but the clip has {count} frames. Let it end in .mp4 or .mkv.")
 
 
 def make_folder(target: Path) -> None:

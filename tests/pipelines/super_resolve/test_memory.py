@@ -5,8 +5,8 @@ from tiny_flashvsr import clip
 
 from LTX_2_MLX.errors import MediaError, MemoryBudgetError
 from LTX_2_MLX.models.wan.transformer import WanTransformerConfig
-from LTX_2_MLX.pipelines.super_resolve import Request, check_plan, fitted, plan, super_resolve
-from LTX_2_MLX.pipelines.super_resolve.memory import _cache, nearest
+from LTX_2_MLX.pipelines.super_resolve import Request, check_plan, plan, super_resolve
+from LTX_2_MLX.pipelines.super_resolve.memory import _cache, fitted, nearest
 from LTX_2_MLX.runtime.memory import GIB
 from LTX_2_MLX.runtime.runner import StageRunner
 
