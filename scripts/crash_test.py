@@ -20,6 +20,7 @@ from LTX_2_MLX.runtime.runner import StageRunner
 
 DEMO = Path(__file__).parents[1] / "weights" / "demo"
 PROMPT = "A blue ball bouncing on green grass"
+FIRST_STATE = "text.safetensors"
 
 
 def main(
@@ -31,11 +32,15 @@ def main(
         work = Path(folder)
         shutil.copytree(DEMO, work / "demo")
         # Nothing is computed in this process: its copies, each a run, start from a clean one.
-        seconds = timed(lambda: finish(work, work / "peace", work / "peace.mp4"))
+        start = time.time()
+        finish(work, work / "peace", work / "peace.mp4")
+        seconds, late = time.time() - start, time.time() - (work / "peace" / FIRST_STATE).stat().st_mtime
         wanted, dice, found = digest(work / "peace.mp4"), random.Random(seed), []
         for number in range(kills):
             states, output = work / f"states-{number}", work / f"film-{number}.mp4"
-            found.append(killed(work, states, output, after=dice.uniform(0, seconds)))
+            # Most of a small run's time is its start, so every other kill waits until something was kept.
+            wait = states / FIRST_STATE if number % 2 else None
+            found.append(killed(work, states, output, wait=wait, after=dice.uniform(0, late if wait else seconds)))
             if output.exists() and digest(output) != wanted:
                 raise OutputError(f"Kill {number} left something half-written under the final name.")
             finish(work, states, output)
@@ -48,9 +53,11 @@ def main(
         print(f"killed with {stage} as the last complete state: {found.count(stage)}")
 
 
-def killed(work: Path, states: Path, output: Path, *, after: float) -> str:
-    """Begin a run and kill it; the last state that it has left."""
+def killed(work: Path, states: Path, output: Path, *, wait: Path | None, after: float) -> str:
+    """Begin a run and kill it some seconds after its start, or after a file has appeared; the last state it leaves."""
     child = begin(work, states, output)
+    while wait is not None and not wait.exists():
+        time.sleep(0.005)
     time.sleep(after)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
@@ -75,6 +82,8 @@ def begin(work: Path, states: Path, output: Path) -> int:
         runner = StageRunner()
         write_video(film(request_for(options), runner, options), output)
         code = 0
+    except Exception as error:
+        typer.echo(f"{type(error).__name__}: {error}", err=True)
     finally:
         os._exit(code)
 
@@ -101,13 +110,6 @@ def asked_for(demo: Path, states: Path) -> Options:
 def digest(path: Path) -> str:
     """Of a file's bytes."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def timed(work) -> float:
-    """Seconds that a call takes."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

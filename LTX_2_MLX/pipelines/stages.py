@@ -19,13 +19,13 @@ from LTX_2_MLX.diffusion.guidance import Guidance, Pass, Predict, guided
 from LTX_2_MLX.diffusion.noise import Noise
 from LTX_2_MLX.diffusion.patchify import AudioClock, VideoGrid, patchify_video, unpatchify_video
 from LTX_2_MLX.diffusion.state import LatentState, State, Streams, add_noise, start_state, to_denoised
-from LTX_2_MLX.errors import OutputError
 from LTX_2_MLX.media.first_frame import cover
 from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler
 from LTX_2_MLX.models.ltx.text_features import TextFeatures
 from LTX_2_MLX.models.ltx.transformer import Perturbation, StreamInput, Transformer, evaluate_each
 from LTX_2_MLX.models.ltx.video_vae import LatentStatistics, VideoDecoder, VideoEncoder
 from LTX_2_MLX.pipelines.video_latents import decode_frames
+from LTX_2_MLX.runtime.job import check_moving, check_result
 from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.shapes import VideoShape
 
@@ -202,7 +202,7 @@ def denoise(
         The video latent ``(B, T, H, W, C)`` and the audio tokens ``(B, N, D)``, float32, without appended tokens.
 
     Raises:
-        OutputError: If the result is not finite.
+        OutputError: If the result is not finite, all one value, or one frame over and over.
     """
     total = len(stage.sigmas) - 1
 
@@ -219,10 +219,8 @@ def denoise(
         return Streams(video, None if state.audio is None else state.audio.latent)
 
     latents = runner.run(stage.name, load_transformer, work)
-    if not all(mx.isfinite(latent).all().item() for latent in latents if latent is not None):
-        raise OutputError(
-            f"The result of {stage.name} is not finite. Try another precision (--bf16 or --fp32) or a lower --cfg."
-        )
+    check_result(stage.name, {name: latent for name, latent in latents._asdict().items() if latent is not None})
+    check_moving(stage.name, latents.video)
     return latents
 
 

@@ -24,6 +24,7 @@ from LTX_2_MLX.models.ltx.video_vae_config import VideoVAEConfig
 from LTX_2_MLX.pipelines.plan import Plan, planned
 from LTX_2_MLX.pipelines.stages import decode, upscale_latent
 from LTX_2_MLX.pipelines.video_latents import encode_frames, square_tiles
+from LTX_2_MLX.runtime.job import check_result
 from LTX_2_MLX.runtime.progress import Progress
 from LTX_2_MLX.runtime.runner import StageRunner
 
@@ -169,7 +170,9 @@ def _chunks(stream: FrameStream, request: Request, files: _Files, runner: StageR
         )
     finally:
         stream.close()
+    check_result(ENCODE, {"latent": latent})
     latent = upscale_latent(runner, files.upscaler, files.weights, latent, dtype=dtype, name=UPSCALE)
+    check_result(UPSCALE, {"latent": latent})
     left = _doubled(padding.num_frames)
     film = decode(
         runner,

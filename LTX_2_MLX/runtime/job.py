@@ -74,7 +74,7 @@ class Job:
             **more: Further facts that this stage follows from.
 
         Raises:
-            OutputError: If what was computed is not finite, or all one value; what was kept before stays.
+            OutputError: If what was computed is no result (see ``check_result``); what was kept before stays.
         """
         if (found := self.found(stage, **more)) is not None:
             self._note(f"{stage}: found in {self.folder}")
@@ -208,6 +208,15 @@ def check_result(stage: str, arrays: Mapping[str, mx.array]) -> None:
                 f"The result of {stage} ({name}) is the same value everywhere: that becomes no film. "
                 f"Check the weights. What was kept before stays."
             )
+
+
+def check_moving(stage: str, latent: mx.array) -> None:
+    """Raise ``OutputError`` if a video latent ``(B, T, H, W, C)`` is one frame over and over."""
+    if latent.shape[1] > 1 and (latent == latent[:, :1]).all().item():
+        raise OutputError(
+            f"All {latent.shape[1]} frames of the latent of {stage} are the same: that becomes no film. "
+            f"Check the weights, or try another --seed. What was kept before stays."
+        )
 
 
 def _sum(arrays: Mapping[str, mx.array]) -> str:

@@ -25,6 +25,7 @@ _OUT_OF_MEMORY = (
     "maximum allowed buffer size",
     "cannot allocate memory",
 )
+_GOING_ON = "What --save-latents kept stays: --resume goes on from it."
 _WATCHDOG = ("impacting interactivity", "caused gpu timeout", "gpu hang", "command buffer execution failed")
 
 
@@ -88,11 +89,11 @@ def machine_trouble(error: BaseException) -> str | None:
     if isinstance(error, MemoryError) or any(sign in text for sign in _OUT_OF_MEMORY):
         return (
             "The machine ran out of memory. Close other programs, or pass smaller sizes, fewer frames, "
-            "a smaller --tile-size or --quantize 8 where the command has them."
+            "a smaller --tile-size, --low-ram or --quantize 8 where the command has them. " + _GOING_ON
         )
     if any(sign in text for sign in _WATCHDOG):
         return (
             "The system took the GPU away because one step held it too long. "
-            "Pass smaller sizes or tiles, and leave the screen alone while it works."
+            "Pass smaller sizes or tiles, and leave the screen alone while it works. " + _GOING_ON
         )
     return None

@@ -4,7 +4,7 @@ import mlx.core as mx
 import pytest
 
 from LTX_2_MLX.errors import OutputError, RequestError
-from LTX_2_MLX.runtime.job import Job, check_result, fingerprints, remembered_request
+from LTX_2_MLX.runtime.job import Job, check_moving, check_result, fingerprints, remembered_request
 
 
 def _arrays():
@@ -72,7 +72,7 @@ def test_every_flipped_byte_and_every_cut_is_found(kept):
         path.write_bytes(content)
         notes = []
         found = Job(kept, {"prompt": "a ball"}, resume=True, note=notes.append).found("stage_1")
-        assert found is None and str(path) in notes[0] or _equal(found, _arrays())
+        assert (found is None and str(path) in notes[0]) or _equal(found, _arrays())
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     assert Job(kept, {"prompt": "a ball"}, resume=True).found("stage_1") is None
 
@@ -93,6 +93,15 @@ def test_result_of_one_value_is_refused_whole_numbers_aside():
     check_result("frames", {"frames": mx.zeros((2, 3), mx.uint8), "one": mx.array([2.0])})
 
 
+def test_latent_that_stands_still_is_refused():
+    frame = mx.random.normal((1, 1, 3, 5, 4), key=mx.random.key(0))
+    still = mx.broadcast_to(frame, (1, 4, 3, 5, 4))
+    with pytest.raises(OutputError, match="All 4 frames of the latent of stage_2 are the same"):
+        check_moving("stage_2", still)
+    check_moving("stage_2", mx.concatenate([still[:, :3], still[:, 3:] + 1e-3], axis=1))
+    check_moving("stage_2", frame)
+
+
 def test_job_without_a_folder_keeps_nothing_and_still_checks(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     job = Job()
@@ -110,7 +119,7 @@ def test_half_written_states_of_an_ended_run_are_removed(kept):
 
 
 def test_resuming_where_nothing_is_says_how_to_start(tmp_path):
-    with pytest.raises(RequestError, match="nothing to resume. Start with --save-latents"):
+    with pytest.raises(RequestError, match=r"nothing to resume\. Start with --save-latents"):
         Job(tmp_path / "none", resume=True)
 
 
@@ -122,7 +131,7 @@ def test_request_is_remembered_beside_the_states(kept):
 @pytest.mark.parametrize("text", ["", "[1]", "{", "[" * 100_000, "\udcff"])
 def test_request_that_cannot_be_read_is_one_clear_error(kept, text):
     (kept / "request.json").write_bytes(text.encode("utf-8", "surrogateescape"))
-    with pytest.raises(RequestError, match="request.json"):
+    with pytest.raises(RequestError, match=r"request\.json"):
         remembered_request(kept)
 
 
