@@ -4,11 +4,9 @@ They print nothing; frames are made as they are read, or written by ``.save(path
 """
 
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.media.image import read_folder
 from LTX_2_MLX.media.video import read_video
@@ -16,6 +14,7 @@ from LTX_2_MLX.pipelines import interpolate as rife
 from LTX_2_MLX.pipelines import super_resolve as flashvsr
 from LTX_2_MLX.pipelines import upscale as esrgan
 from LTX_2_MLX.pipelines import upscale_temporal as latent
+from LTX_2_MLX.pipelines.option_values import options_for
 from LTX_2_MLX.runtime.progress import Progress
 from LTX_2_MLX.runtime.runner import StageRunner
 
@@ -77,7 +76,5 @@ def open_source(video: Source) -> FrameStream:
 def _made(
     road: Callable[..., FrameStream], request: type, video: Source, progress: Progress | None, options: dict[str, Any]
 ) -> FrameStream:
-    known = {field.name for field in fields(request)}
-    if unknown := sorted(options.keys() - known):
-        raise RequestError(f"{road.__name__} has no option {', '.join(unknown)}. It has: {', '.join(sorted(known))}.")
-    return road(open_source(video), request(**options), StageRunner(progress))
+    made = request(**options_for(request, options, road.__name__))
+    return road(open_source(video), made, StageRunner(progress))

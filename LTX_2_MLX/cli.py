@@ -20,8 +20,9 @@ import typer
 from rich.console import Console
 from typer.core import TyperCommand
 
-from LTX_2_MLX.errors import LTXError, MediaError, OutputError, RequestError
+from LTX_2_MLX.errors import LTXError, MediaError, OutputError
 from LTX_2_MLX.media.output import check_free, check_writable
+from LTX_2_MLX.pipelines.option_values import precision as precision
 from LTX_2_MLX.pipelines.plan import Plan
 from LTX_2_MLX.runtime.memory import machine_trouble, memory_limits
 from LTX_2_MLX.runtime.progress import JsonProgress, NotesOnly, Progress, TerminalProgress
@@ -401,18 +402,6 @@ def report(
         runner, start = StageRunner(voice), time.perf_counter()
         yield runner
         _close(voice, runner.reports, time.perf_counter() - start, output)
-
-
-def precision(*, fp16: bool, bf16: bool, fp32: bool) -> str | None:
-    """The precision that was asked for; None where none was.
-
-    Raises:
-        RequestError: If it was more than one.
-    """
-    asked = [name for name, given in (("fp16", fp16), ("bf16", bf16), ("fp32", fp32)) if given]
-    if len(asked) > 1:
-        raise RequestError(f"--{' and --'.join(asked)} cannot go together. Leave one.")
-    return asked[0] if asked else None
 
 
 def progress_for(quiet: bool, kind: ProgressKind) -> Progress:

@@ -22,6 +22,7 @@ from LTX_2_MLX.pipelines.film import Film, Models, upscaler_config
 from LTX_2_MLX.pipelines.fit import nearest, refusal
 from LTX_2_MLX.pipelines.kept import job_for
 from LTX_2_MLX.pipelines.model_files import FileOptions, find_models
+from LTX_2_MLX.pipelines.option_values import options_for
 from LTX_2_MLX.pipelines.plan import Plan, together
 from LTX_2_MLX.pipelines.postprocess import Request as Finishing
 from LTX_2_MLX.runtime.job import Job, remembered_request
@@ -190,7 +191,8 @@ def generate(prompt: str, *, progress: Progress | None = None, **options: Any) -
     Args:
         prompt: What is to be seen.
         progress: Told of stages, steps and choices made; see ``runtime.progress``.
-        **options: The other fields of ``Options``, which are those of the command.
+        **options: The other fields of ``Options``, which are those of the command; ``fp16=True`` says the same as
+            ``precision="fp16"``.
 
     Returns:
         The film. Its latent is done; frames are decoded as they are read, or by ``.save(path)``.
@@ -200,7 +202,8 @@ def generate(prompt: str, *, progress: Progress | None = None, **options: Any) -
         CheckpointError: If a file is missing, damaged or of another network.
     """
     runner = StageRunner(progress)
-    prepared = prepare(Options(prompt, **options), runner.progress.note)
+    given = options_for(Options, {"prompt": prompt} | options, "generate")
+    prepared = prepare(Options(**given), runner.progress.note)
     return film(prepared.request, runner, prepared.options)
 
 
@@ -348,11 +351,11 @@ def options_from(recorded: dict[str, Any], told: dict[str, Any]) -> Options:
     """Options of an earlier run with others in their place.
 
     Raises:
-        RequestError: If this version does not know one of them.
+        RequestError: If this version does not know one of them, or its value is not what it can be.
     """
     if unknown := sorted(recorded.keys() - Options.__dataclass_fields__.keys()):
         raise RequestError(f"The run to be repeated was made with {unknown[0]!r}, which this version does not have.")
-    return Options(**(recorded | told))
+    return Options(**(options_for(Options, recorded, "The run to be repeated") | told))
 
 
 def _recorded(options: Options) -> dict[str, Any]:
