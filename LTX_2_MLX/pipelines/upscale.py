@@ -254,6 +254,9 @@ def working_bytes(network: Network, height: int, width: int, request: Request) -
 
 
 def _batch_size(network: Network, height: int, width: int) -> int:
+    # The CPU takes the pictures of a batch one by one.
+    if mx.default_device() == mx.cpu:
+        return 1
     return min(max(_MAX_BATCH_BYTES // (height * width * network.bytes_per_pixel), 1), _MAX_BATCH)
 
 

@@ -8,6 +8,7 @@ import pytest
 from mlx.utils import tree_flatten
 
 from LTX_2_MLX.errors import CheckpointError
+from LTX_2_MLX.models import srvgg as module
 from LTX_2_MLX.models.interfaces import Header, TensorInfo
 from LTX_2_MLX.models.srvgg import SRVGG, PReLU, SRVGGConfig
 
@@ -90,3 +91,15 @@ def test_a_pixel_reaches_as_far_as_said_and_no_farther():
     touched[0, 0, 15] = 1
     changed = np.array(network(mx.array(touched)) - network(mx.array(frames)))[0].any(axis=(0, 2))
     assert np.flatnonzero(changed)[[0, -1]].tolist() == [2 * (15 - network.reach), 2 * (15 + network.reach) + 1]
+
+
+@pytest.mark.parametrize("size", [(2, 65, 66), (1, 64, 67)])
+def test_large_pictures_by_quarters_are_the_plain_way(size, monkeypatch):
+    mx.random.seed(4)
+    network = SRVGG(SRVGGConfig(48, 2, 2))
+    for layer in network.body[1:-1:2]:
+        layer.weight = mx.random.normal(layer.weight.shape)
+    frames = mx.random.uniform(shape=(*size, 3))
+    made = network(frames)
+    monkeypatch.setattr(module, "quarters_pay", lambda hidden: False)
+    np.testing.assert_allclose(np.array(made), np.array(network(frames)), atol=2e-6)

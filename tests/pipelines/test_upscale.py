@@ -97,7 +97,8 @@ def test_folding_networks_refuse_odd_tiles(files):
     assert upscale(clip(), Request(files["large_x2"], tile_size=10, scale=2)).array().shape[1:3] == (46, 62)
 
 
-def test_frames_do_not_touch_each_other_in_a_batch(files):
+def test_frames_do_not_touch_each_other_in_a_batch(files, monkeypatch):
+    monkeypatch.setattr(module, "_batch_size", lambda *_: 3)
     together = upscale(clip(), Request(files["compact"])).array()
     for i in range(5):
         alone = upscale(clip(FRAMES[i : i + 1]), Request(files["compact"])).array()
@@ -189,3 +190,13 @@ def test_nothing_left_is_refused(files):
 def test_plan_tells_the_network_and_the_size(files):
     told = plan(23, 31, Request(files["large_x2"], scale=3))
     assert told.sizes == ("Upscale: 23×31 to 69×93",) and "RRDBNet" in told.stages[0].work
+
+
+@pytest.mark.parametrize("changes", [{"tile_size": 0}, {"tile_size": 48}, {"tile_size": 0, "scale": 2.0}])
+def test_plan_foresees_the_memory_of_the_run(tmp_path, changes):
+    request = Request(write(tmp_path / "net.safetensors", SRVGG(SRVGGConfig(64, 2, 4)), 1), **changes)
+    frames, runner = RANDOM.integers(0, 256, (3, 96, 130, 3), dtype=np.uint8), StageRunner()
+    (stage,) = plan(96, 130, request).stages
+    upscale(clip(frames), request, runner).array()
+    (report,) = runner.reports
+    assert 0.8 < stage.peak_bytes / report.peak_bytes < 1.25
