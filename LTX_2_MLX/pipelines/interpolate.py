@@ -89,6 +89,8 @@ def plan(stream: FrameStream, request: Request) -> Plan:
     Raises:
         CheckpointError: If the file is missing, of another network, or does not fit it.
     """
+    if _stays(stream, request):
+        return Plan(sizes=("Interpolate: nothing to do, the clip stays as it is",), stages=())
     timeline, given = Timeline(stream, request), stream.num_frames
     frames = "" if given is None else f"{given} to {timeline.num_frames} frames, "
     rates = f"{float(stream.frame_rate):g} to {float(timeline.frame_rate):g} fps"
@@ -115,7 +117,7 @@ def interpolate(stream: FrameStream, request: Request | None = None, runner: Sta
         CheckpointError: If the file is missing or of another network. What reading the clip tells is raised then.
     """
     request, runner = request or Request(), runner or StageRunner()
-    if stream.num_frames == 1 or (request.target_fps is None and request.exp == 0):
+    if _stays(stream, request):
         return stream
     checkpoint = open_network_file(request.model_path, "interpolator")
     recognise(IFNet, checkpoint)
@@ -127,6 +129,10 @@ def interpolate(stream: FrameStream, request: Request | None = None, runner: Sta
         num_frames=timeline.num_frames,
         times=None if request.target_fps else subdivide_times(stream.times, 2**request.exp),
     )
+
+
+def _stays(stream: FrameStream, request: Request) -> bool:
+    return stream.num_frames == 1 or (request.target_fps is None and request.exp == 0)
 
 
 class Timeline:

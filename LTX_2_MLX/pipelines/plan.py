@@ -65,8 +65,8 @@ class Plan:
 
     @property
     def largest_bytes(self) -> int:
-        """Peak of the largest stage."""
-        return self.largest.peak_bytes
+        """Peak of the largest stage; none where there is nothing to do."""
+        return self.largest.peak_bytes if self.stages else 0
 
     @property
     def fits(self) -> bool:
@@ -106,6 +106,8 @@ class Plan:
 
     def lines(self) -> list[str]:
         """The plan for a person to read."""
+        if not self.stages:
+            return list(self.sizes)
         names = max(len(stage.name) for stage in self.stages)
         works = max(len(stage.work) for stage in self.stages)
         rows = [

@@ -178,3 +178,20 @@ def test_plan_tells_frames_and_rates(weights):
     told = plan(clip(scene(5)), Request(weights, exp=2))
     assert told.sizes == ("Interpolate: 5 to 17 frames, 24 to 96 fps",)
     assert told.stages[0].weights_bytes == pytest.approx(4 * 4.87e6, rel=0.01)
+
+
+@pytest.mark.parametrize("changes", [{}, {"scale": 0.5}, {"exp": 3}])
+def test_plan_foresees_the_memory_of_the_run(weights, changes):
+    request, runner = Request(weights, scene_threshold=0, **changes), StageRunner()
+    random = np.random.default_rng(0)
+    frames = random.integers(0, 256, (2, 120, 180, 3), dtype=np.uint8)
+    (stage,) = plan(clip(frames, height=120, width=180), request).stages
+    interpolate(clip(frames, height=120, width=180), request, runner).array()
+    (report,) = runner.reports
+    assert 0.8 < stage.peak_bytes / report.peak_bytes < 1.25
+
+
+@pytest.mark.parametrize(("frames", "request_"), [(1, Request("nowhere")), (3, Request("nowhere", exp=0))])
+def test_plan_of_nothing_to_do_needs_no_file(frames, request_):
+    told = plan(clip(scene(frames)), request_)
+    assert told.stages == () and told.sizes == ("Interpolate: nothing to do, the clip stays as it is",)

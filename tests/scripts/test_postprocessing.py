@@ -203,3 +203,14 @@ def test_killed_run_leaves_no_file_under_the_final_name(models, tmp_path):
     run.wait()
     run.stderr.close()
     assert run.returncode == -signal.SIGKILL and not output.exists()
+
+
+def test_clip_of_one_frame_needs_no_model_and_comes_out_as_it_is(small, tmp_path):
+    source, output = tmp_path / "one.mp4", tmp_path / "out.mp4"
+    stream = read_video(small)
+    stream.replace(chunks=iter([stream.array()[:1]]), num_frames=1).save(source)
+    code, said = command("interpolate", source, "-o", output, "--model-path", "gone.pkl", "--force")
+    assert code == 0, said
+    assert read_video(output).num_frames == 1 and read_video(output).frame_rate == 12
+    code, said = command("interpolate", source, "-o", output, "--model-path", "gone.pkl", "--dry-run")
+    assert code == 0 and "nothing to do" in said
