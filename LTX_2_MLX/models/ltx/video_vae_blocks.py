@@ -67,8 +67,11 @@ class ResBlock(nn.Module):
         if timestep_conditioning:
             self.scale_shift_table = mx.zeros((_ROWS, channels))
 
-    def start(self, embedding: mx.array | None = None) -> Push:
-        """Begin a run; ``embedding`` is ``(B, 4 C)`` in a timestep-conditioned network."""
+    def start(self, embedding: mx.array | None = None, *, evaluate: bool = True) -> Push:
+        """Begin a run; ``embedding`` is ``(B, 4 C)`` in a timestep-conditioned network.
+
+        ``evaluate=False`` leaves all of it to one graph, which MLX can compile.
+        """
         rows = [None] * _ROWS
         if embedding is not None:
             rows = [*(embedding.reshape(len(embedding), _ROWS, -1) + self.scale_shift_table).swapaxes(0, 1)]
@@ -78,7 +81,7 @@ class ResBlock(nn.Module):
             shortcut.put(frames)
             update = conv1(None if frames is None else activate(frames, *rows[:2]), last)
             # Both convolutions in one graph would have their working memory at the same time.
-            if update is not None:
+            if evaluate and update is not None:
                 mx.eval(update)
             update = conv2(None if update is None else activate(update, *rows[2:]), last)
             return None if update is None else shortcut.take(update.shape[1]) + update
@@ -100,12 +103,12 @@ class ResGroup(nn.Module):
             self.time_embedder = TimeEmbedder(_ROWS * channels)
 
     def __call__(self, x: mx.array, timestep: mx.array | None = None) -> mx.array:
-        return self.start(timestep)(x, True)
+        return self.start(timestep, evaluate=False)(x, True)
 
-    def start(self, timestep: mx.array | None = None) -> Push:
-        """Begin a run; ``timestep`` is ``(B,)``, already scaled."""
+    def start(self, timestep: mx.array | None = None, *, evaluate: bool = True) -> Push:
+        """Begin a run; ``timestep`` is ``(B,)``, already scaled; ``evaluate`` as in ``ResBlock``."""
         embedding = None if timestep is None else self.time_embedder(timestep)
-        return in_turn(*(block.start(embedding) for block in self.res_blocks))
+        return in_turn(*(block.start(embedding, evaluate=evaluate) for block in self.res_blocks))
 
 
 class Downsample(nn.Module):
