@@ -18,8 +18,9 @@ WINDOW_SIZE = (2, 8, 8)
 # Tokens the published sparsity of 1 is meant for: 768 x 1280 pixels.
 _NATIVE_PIXELS = 768 * 1280
 
-# Elements of scores, and of copied keys and values, computed at once. Only a CPU forms the scores as an array.
-_MAX_ELEMENTS = {mx.cpu: 1 << 24, mx.gpu: 1 << 27}
+# Elements of scores, and of copied keys and values, computed at once. Only a CPU forms the scores as an array; what it
+# goes over three times has to stay in its cache, or a pair costs a tenth more where many are kept.
+_MAX_ELEMENTS = {mx.cpu: 1 << 20, mx.gpu: 1 << 27}
 
 # Share of kept pairs from which it is faster to compute all and mask than to gather the kept ones. On a CPU never, by
 # scripts/bench_super_resolve.py forms; on a GPU after xocialize/mlx-flashvsr-swift (1c656ce), whose gathered form lost

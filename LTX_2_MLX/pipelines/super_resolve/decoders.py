@@ -71,7 +71,7 @@ def matrix() -> list[str]:
         cells = " | ".join(cell(mode, name) for mode in DEFAULTS)
         return f"| {names} | `{choice.files[0]}` | {choice.latent_channels} | {cells} |"
 
-    head = f"| `--vae-type` | file | latent channels | {' | '.join(f'`{mode}`' for mode in DEFAULTS)} |"
+    head = f"| decoder | file | latent channels | {' | '.join(f'`{mode}`' for mode in DEFAULTS)} |"
     return [head, "|---" * (3 + len(DEFAULTS)) + "|", *(row(name, choice) for name, choice in DECODERS.items())]
 
 

@@ -273,10 +273,11 @@ def _latent_working(config: WanTransformerConfig, height: int, width: int, dtype
     cells, unfolding = (height // _CELL) * (width // _CELL), mx.default_device() == mx.cpu
     # The first chunk has three slices.
     block = int(3 * _slice_tokens(height, width) * _TOKEN_ARRAYS * config.dim) * dtype.size
-    scores = 3 * max_elements() * 4 if unfolding else 0
-    tokens = 3 * _slice_tokens(height, width) * config.num_heads * _PROMPT_TOKENS * 8 if unfolding else 0
+    # A CPU forms the scores of every token for the prompt's, a GPU copies of the keys and values that it gathers.
+    scores = 3 * _slice_tokens(height, width) * config.num_heads * _PROMPT_TOKENS * 8 if unfolding else 0
+    block += 0 if unfolding else max_elements() * dtype.size
     projector = cells * (_PROJECTOR_FLOATS + _PROJECTOR_UNFOLDED * unfolding) * dtype.size
-    return max(block, projector, min(scores, tokens))
+    return max(block, projector, scores)
 
 
 def _frame_working(
