@@ -116,7 +116,7 @@ def refit_last_layer(encoder: VideoEncoder, decoder: VideoDecoder, count: int, s
 def _last_features(decoder: VideoDecoder, latent: mx.array) -> np.ndarray:
     """What the last convolution sees at each cell, ``(cells, 27 * channels + 1)`` float32 with a one at the end."""
     x = latent
-    for level in decoder.levels(len(latent))[:-1]:
+    for level in decoder.levels(len(latent), evaluate=False)[:-1]:
         x = level.push(x, True)
     x = pad_edge(activate(x), 1, before=1, after=1)
     x = np.pad(np.array(x)[0], [(0, 0), (1, 1), (1, 1), (0, 0)])

@@ -185,7 +185,7 @@ class VideoEncoder(nn.Module):
     def __call__(self, frames: mx.array) -> mx.array:
         """The latent of a whole clip, all at once; 8k + 1 frames (of the config's own compression)."""
         x = frames
-        for level in self.levels():
+        for level in self.levels(evaluate=False):
             x = level.push(x, True)
         return x
 
@@ -208,8 +208,11 @@ class VideoEncoder(nn.Module):
         _check_borders(self.config.encoder_spatial_padding_mode, cells, self.compression)
         return frames
 
-    def levels(self) -> list[Level]:
-        """Begin a run: the parts of the network in order, from conv_in over each block to conv_out."""
+    def levels(self, *, evaluate: bool = True) -> list[Level]:
+        """Begin a run: the parts of the network in order, from conv_in over each block to conv_out.
+
+        ``evaluate=False`` leaves what is pushed to one graph, which MLX can compile.
+        """
         area = 1 / self.config.patch_size**2
         dtype, conv_in = self.conv_in.conv.weight.dtype, self.conv_in.start()
         fold = each_frame(lambda frames: _fold(frames.astype(dtype), self.config.patch_size))
@@ -217,7 +220,8 @@ class VideoEncoder(nn.Module):
         widest = max(channels * area, self.config.in_channels)
         levels = [Level(in_turn(fold, conv_in), widest, 2 * self.config.in_channels)]
         for block in self.down_blocks:
-            levels.append(Level(block.start(), block.widest_channels * area, block.held_channels * area))
+            push = block.start() if isinstance(block, Downsample) else block.start(evaluate=evaluate)
+            levels.append(Level(push, block.widest_channels * area, block.held_channels * area))
             if isinstance(block, Downsample):
                 area /= math.prod(block.stride[1:])
         head = in_turn(each_frame(activate), self.conv_out.start(), each_frame(self._normalised))
@@ -270,7 +274,7 @@ class VideoDecoder(nn.Module):
     def __call__(self, latent: mx.array, timestep: mx.array | None = None) -> mx.array:
         """Frames of a whole latent, all at once, with no noise added; ``timestep`` is ``(B,)``, 0.05 unless given."""
         x = latent
-        for level in self.levels(len(latent), timestep):
+        for level in self.levels(len(latent), timestep, evaluate=False):
             x = level.push(x, True)
         return x
 
@@ -343,8 +347,11 @@ class VideoDecoder(nn.Module):
         del first
         yield from _run(levels, latents, self.conv_in.conv.weight.dtype, piece_bytes)
 
-    def levels(self, batch: int, timestep: mx.array | None = None) -> list[Level]:
-        """Begin a run: the parts of the network in order, from conv_in over each block to conv_out."""
+    def levels(self, batch: int, timestep: mx.array | None = None, *, evaluate: bool = True) -> list[Level]:
+        """Begin a run: the parts of the network in order, from conv_in over each block to conv_out.
+
+        ``evaluate=False`` leaves what is pushed to one graph, which MLX can compile.
+        """
         if self.config.timestep_conditioning:
             timestep = mx.full((batch,), _DECODE_TIMESTEP) if timestep is None else timestep
             timestep = timestep * self.timestep_scale_multiplier
@@ -355,12 +362,10 @@ class VideoDecoder(nn.Module):
         first = in_turn(denormalise, self.conv_in.start())
         levels = [Level(first, self.config.bottleneck_channels, 2 * self.config.latent_channels)]
         for block in self.up_blocks:
-            levels.append(
-                Level(
-                    block.start(timestep), block.widest_channels * area, block.held_channels * area, block.frames_late
-                )
-            )
-            if isinstance(block, Upsample):
+            up = isinstance(block, Upsample)
+            push = block.start(timestep) if up else block.start(timestep, evaluate=evaluate)
+            levels.append(Level(push, block.widest_channels * area, block.held_channels * area, block.frames_late))
+            if up:
                 area *= math.prod(block.stride[1:])
         channels, out_channels = self.up_blocks[-1].out_channels, self.conv_out.conv.weight.shape[0]
         return [*levels, Level(self._head(timestep), max(channels, out_channels) * area, 2 * channels * area)]
