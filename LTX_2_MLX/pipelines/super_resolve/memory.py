@@ -260,8 +260,8 @@ def _stages(files: Files, areas: Areas, request: Request) -> tuple[StageMemory, 
 
 def _cache(config: WanTransformerConfig, height: int, width: int, request: Request) -> int:
     token_bytes = config.dim * 2 * request.mlx_dtype.size
-    # The block at work holds a slice more than it keeps; the prompt's keys and values stay.
-    tokens = _slice_tokens(height, width) * (config.num_layers * max(3, int(request.kv_ratio)) + 1)
+    # Two slices are kept at least. The block at work holds one more; the prompt's keys and values stay.
+    tokens = _slice_tokens(height, width) * (config.num_layers * max(2, int(request.kv_ratio)) + 1)
     return token_bytes * (tokens + config.num_layers * _PROMPT_TOKENS)
 
 

@@ -30,10 +30,11 @@ def test_peak_grows_with_the_picture_and_not_with_the_clip(flashvsr):
 
 
 def test_keys_and_values_are_in_the_plan(flashvsr):
-    (three,), (six,) = (planned(flashvsr, kv_ratio=k).stages for k in (3, 6))
+    (one,), (two,), (three,), (six,) = (planned(flashvsr, kv_ratio=k).stages for k in (1, 2, 3, 6))
     # Tokens of a slice of 128 x 256 pixels, 40 features, two blocks and the one at work, keys and values in float32.
     slice_bytes = 2 * 8 * 16 * 40 * 2 * 4
     assert six.cache_bytes - three.cache_bytes == slice_bytes * 2 * 3
+    assert one.cache_bytes == two.cache_bytes == three.cache_bytes - slice_bytes * 2
     assert three.cache_bytes == slice_bytes * (2 * 3 + 1) + 2 * 512 * 40 * 2 * 4
 
 
