@@ -30,6 +30,12 @@ STAGE = "interpolate"
 MAX_EXP = 4
 # Side of the pictures by which a cut is found, as in the author's script.
 _THUMBNAIL = 32
+# What is written for the rates of broadcasting, and what they are.
+_BROADCAST_RATES = {
+    Fraction(round(rate * 1000 / 1001, places)).limit_denominator(1000): Fraction(rate * 1000, 1001)
+    for rate in (24, 30, 48, 60, 120)
+    for places in (2, 3)
+}
 # Bytes per padded pixel of a pair, and of each frame that waits while gaps beside it are halved; measured.
 _PAIR_BYTES, _HALVING_BYTES = 740, 28
 
@@ -43,6 +49,7 @@ class Request:
         exp: The number of frames is doubled this many times, 0 to 4: N become ``(N - 1) * 2 ** exp + 1``.
         scale: Size at which motion is sought: 0.25, 0.5, 1, 2 or 4. 0.5 suits 1080p and large motion.
         target_fps: Frames per second wanted instead of a doubling, also as ``"60000/1001"``; the clip's duration stays.
+            23.976, 29.97, 59.94 and their like mean 24000/1001 and so on, as everywhere in broadcasting.
         scene_threshold: Structural similarity of neighbours, 0 to 1, below which there is a cut; across it the
             nearer frame is repeated. 0 finds no cuts.
         precision: What the network computes in, ``fp16`` or ``fp32`` (the default); flow is float32 always.
@@ -79,7 +86,7 @@ class Request:
 def _rate(given: Fraction | float | str) -> Fraction:
     with suppress(ValueError, ZeroDivisionError):
         if 0 < (rate := Fraction(str(given))) <= 1000:
-            return rate
+            return _BROADCAST_RATES.get(rate, rate)
     raise RequestError(f"target_fps is {given}. Give a rate above 0 up to 1000, such as 60 or 60000/1001.")
 
 

@@ -100,6 +100,14 @@ def test_a_rate_may_be_written_in_any_way(given):
     assert Request(target_fps=given).target_fps == Fraction(60)
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"), [("23.976", 24), ("23.98", 24), (29.97, 30), ("47.952", 48), ("59.94", 60), ("119.88", 120)]
+)
+def test_rates_of_broadcasting_mean_the_exact_ones(given, meant):
+    assert Request(target_fps=given).target_fps == Fraction(meant * 1000, 1001)
+    assert Request(target_fps="29.9").target_fps == Fraction("29.9")
+
+
 def test_any_rate_of_a_clip_of_unknown_length_ends_at_the_same_frame(weights):
     request = Request(weights, target_fps=Fraction(60))
     known, unknown = (interpolate(clip(scene(4), num_frames=n), request).array() for n in (4, None))
