@@ -65,6 +65,23 @@ def counted_name(name: str, config: RRDBNetConfig) -> str:
     return f"model.{numbers[parts[0]]}.{parts[1]}"
 
 
+@pytest.mark.parametrize(
+    ("folded", "unshuffle", "num_blocks", "num_tensors"), [(12, 2, 23, 702), (3, 1, 6, 192)], ids=["x2plus", "anime_6B"]
+)
+def test_other_published_sizes_are_told_by_names_and_shapes(folded, unshuffle, num_blocks, num_tensors):
+    """Their files differ from x4plus in the first convolution and in the number of blocks alone."""
+    tensors = {
+        name: info
+        for name, info in manifest("RealESRGAN_x4plus").tensors.items()
+        if not name.startswith("body.") or int(name.split(".")[1]) < num_blocks
+    }
+    tensors["conv_first.weight"] = TensorInfo((64, folded, 3, 3), "F32", 0)
+    config = RRDBNet.Config.from_header(Header(tensors))
+    assert len(tensors) == num_tensors
+    assert config == RRDBNetConfig(64, num_blocks, 32, unshuffle=unshuffle, doublings=2)
+    assert RRDBNet(config).scale == 4 // unshuffle
+
+
 @pytest.mark.parametrize("doublings", [1, 2, 3])
 @pytest.mark.parametrize("generation", ["trunk", "counted", "wrapped"])
 def test_every_generation_of_names_is_the_same_network(tmp_path, generation, doublings):
