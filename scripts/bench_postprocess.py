@@ -25,7 +25,7 @@ from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.models.rife import IFNet, IFNetConfig
 from LTX_2_MLX.models.srvgg import SRVGG, SRVGGConfig
 from LTX_2_MLX.pipelines.postprocess import Request, postprocess
-from LTX_2_MLX.runtime.memory import peak_process_bytes
+from LTX_2_MLX.runtime.memory import memory_limits, peak_process_bytes
 from LTX_2_MLX.runtime.runner import StageRunner
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -51,17 +51,18 @@ def published(network) -> dict[str, mx.array]:
 def compare(name: str, ours: Callable[[], np.ndarray], theirs: Callable[[], np.ndarray], repeats: int) -> None:
     """Print both times, taken in turns so that whatever else the machine does falls on both."""
     difference = float(np.abs(ours() - theirs()).max())
-    seconds: dict[Callable, list[float]] = {ours: [], theirs: []}
+    clocks = (time.perf_counter, time.process_time)
+    seconds: dict[Callable, list[list[float]]] = {ours: [], theirs: []}
     for turn in range(repeats):
         for work in (ours, theirs) if turn % 2 else (theirs, ours):
-            start = time.perf_counter()
+            start = [clock() for clock in clocks]
             work()
-            seconds[work].append(time.perf_counter() - start)
-    best, middle = ([function(seconds[work]) for work in (ours, theirs)] for function in (min, statistics.median))
-    print(
-        f"| {name} | {best[0]:.3f} ({middle[0]:.3f}) | {best[1]:.3f} ({middle[1]:.3f}) | "
-        f"{best[1] / best[0]:.2f} ({middle[1] / middle[0]:.2f}) | {difference:.1e} |"
-    )
+            seconds[work].append([clock() - begun for clock, begun in zip(clocks, start, strict=True)])
+    cells = []
+    for clock in range(len(clocks)):
+        middle, others = (statistics.median(turn[clock] for turn in seconds[work]) for work in (ours, theirs))
+        cells.append(f"{middle:.3f} | {others:.3f} | {others / middle:.2f}")
+    print(f"| {name} | {' | '.join(cells)} | {difference:.1e} |", flush=True)
 
 
 @app.command()
@@ -70,13 +71,20 @@ def speed(
     width: Annotated[int, typer.Option(help="Columns of a frame, a multiple of 32.")] = 448,
     repeats: Annotated[int, typer.Option(help="Turns of each.")] = 7,
 ) -> None:
-    """Print seconds per frame of IFNet and SRVGG, ours and torch's with the same weights: best (median)."""
+    """Print seconds per frame of IFNet and SRVGG, ours and torch's with the same weights: medians.
+
+    By the clock, and of all cores together, which other work on the machine hardly changes. OPENBLAS_NUM_THREADS
+    in the environment sets the threads of both.
+    """
     import torch
     from comparison.torch_networks import torch_ifnet, torch_srvgg
 
+    if threads := os.environ.get("OPENBLAS_NUM_THREADS"):
+        torch.set_num_threads(int(threads))
     print(f"OpenBLAS loaded: {OPENBLAS_LOADED}; torch {torch.__version__}, {torch.get_num_threads()} threads; ", end="")
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; {height}×{width}\n")
-    print("| network | ours, s | torch, s | torch / ours | largest difference |\n|---|---|---|---|---|")
+    print("| network | ours, s | torch, s | torch / ours | ours, CPU s | torch, CPU s | torch / ours | difference |")
+    print("|---|---|---|---|---|---|---|---|")
     frames = np.random.default_rng(0).random((2, height, width, 3), dtype=np.float32)
     theirs = [torch.from_numpy(frame[None].transpose(0, 3, 1, 2).copy()) for frame in frames]
 
@@ -90,7 +98,7 @@ def speed(
     first, second = (mx.array(frame[None]) for frame in frames)
     seen = ifnet.seen(first)
     mx.eval(seen, srvgg.parameters())
-    with torch.inference_mode():
+    with torch.inference_mode(), memory_limits():
         encode, network = torch_ifnet(theirs_of(ifnet))
         features = encode(theirs[0])
         # A new frame is encoded, the one before it has been.
@@ -110,7 +118,8 @@ def peaks(job: str, clip: Path, folder: Path) -> tuple[int, int]:
     models |= {"upscaling_model_path": str(folder / "srvgg.safetensors")}
     used = {name: path for name, path in models.items() if JOBS[job].get(f"enable_{name.rsplit('_', 2)[0]}")}
     runner = StageRunner()
-    write_video(postprocess(read_video(clip), Request(**JOBS[job], **used), runner), folder / f"{job}.mp4")
+    with memory_limits():
+        write_video(postprocess(read_video(clip), Request(**JOBS[job], **used), runner), folder / f"{job}.mp4")
     return max(report.peak_bytes for report in runner.reports), peak_process_bytes()
 
 
@@ -119,6 +128,7 @@ def memory(
     height: Annotated[int, typer.Option(help="Rows of a frame.")] = 48,
     width: Annotated[int, typer.Option(help="Columns of a frame.")] = 64,
     lengths: Annotated[str, typer.Option(help="Numbers of frames.")] = "50,200,800",
+    jobs: Annotated[str, typer.Option(help="What is done to the clips.")] = ",".join(JOBS),
 ) -> None:
     """Print peaks by the length of the clip, each measured in a process of its own."""
     print("| work | frames | MLX peak, MiB | process peak, MiB | seconds |\n|---|---|---|---|---|")
@@ -130,7 +140,7 @@ def memory(
         for count in map(int, lengths.split(",")):
             chunks = (picture[None, :, i % width : i % width + width] for i in range(count))
             write_video(FrameStream(chunks, height, width, Fraction(24), count), folder / f"{count}.mp4")
-        for job in JOBS:
+        for job in jobs.split(","):
             for count in map(int, lengths.split(",")):
                 start = time.perf_counter()
                 with multiprocessing.get_context("spawn").Pool(1) as pool:
