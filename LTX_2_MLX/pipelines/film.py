@@ -3,14 +3,14 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
-from LTX_2_MLX.checkpoints.gemma import MAX_LENGTH, Gemma, GemmaConfig, GemmaTokenizer
+from LTX_2_MLX.checkpoints.gemma import Gemma, GemmaConfig, GemmaTokenizer
 from LTX_2_MLX.checkpoints.load import load, quantization_for, recognise
 from LTX_2_MLX.checkpoints.lora import Lora
 from LTX_2_MLX.checkpoints.quantize import Quantization
@@ -354,11 +354,9 @@ def planned_text(film: Film, models: Models, shape: VideoShape) -> list[PlannedS
 
 def _planned_encoding(film: Film, models: Models, encoder: Checkpoint, work: str) -> list[PlannedStage]:
     """The text encoder's turn and that of the text features, which the encoder's states wait for."""
-    tokenizer = GemmaTokenizer(models.text_encoder)
-    _, mask = tokenizer(film.prompts)
+    tokens, length = _prompt_lengths(models.text_encoder, tuple(film.prompts))
     config, text_config = recognise(Gemma, encoder)[1], recognise(TextFeatures, models.weights)[1]
-    batch = {"prompts": len(mask), "length": mask.shape[1], "item_bytes": models.text_dtype.size}
-    tokens = int(mask.sum(axis=1).max())
+    batch = {"prompts": len(film.prompts), "length": length, "item_bytes": models.text_dtype.size}
     states = context_states_bytes(config, **batch)
     return [
         planned(
@@ -378,6 +376,20 @@ def _planned_encoding(film: Film, models: Models, encoder: Checkpoint, work: str
             activation_bytes=states + text_features_bytes(text_config, **batch),
         ),
     ]
+
+
+@lru_cache(maxsize=16)
+def _prompt_lengths(text_encoder: Path, prompts: tuple[str, ...]) -> tuple[int, int]:
+    """Tokens of the longest prompt, and of each once it is padded."""
+    _, mask = GemmaTokenizer(text_encoder)(prompts)
+    return int(mask.sum(axis=1).max()), mask.shape[1]
+
+
+def _context_length(film: Film, models: Models) -> int:
+    """Tokens of a context."""
+    if film.embeddings is not None:
+        return saved_contexts(film, models).positive.video.shape[1]
+    return _prompt_lengths(models.text_encoder, tuple(film.prompts))[1]
 
 
 def text_encoder_fits(encoder: Checkpoint, weights: Checkpoint) -> bool:
@@ -401,7 +413,7 @@ def planned_denoising(
     counts = {
         "tokens": shape.latent(models.compression).num_tokens,
         "audio_tokens": AudioClock().num_latents(shape.num_frames, film.frame_rate),
-        "text_tokens": MAX_LENGTH,
+        "text_tokens": _context_length(film, models),
     }
     needed = transformer_bytes(config, **counts, prompts=len(film.prompts), item_bytes=models.dtype.size)
     return planned(
@@ -420,7 +432,7 @@ def _contexts_bytes(film: Film, models: Models) -> int:
     """The contexts, which stay until the film is denoised."""
     config = recognise(TextFeatures, models.weights)[1]
     widths = config.video.width + (0 if config.audio is None else config.audio.width)
-    return len(film.prompts) * MAX_LENGTH * widths * models.text_dtype.size
+    return len(film.prompts) * _context_length(film, models) * widths * models.text_dtype.size
 
 
 def planned_frames(film: Film, models: Models, shape: VideoShape) -> tuple[list[str], list[PlannedStage]]:

@@ -29,30 +29,26 @@ class _Factors:
     """How many arrays of a kind live at once.
 
     Attributes:
-        scores: Of attention, ``(B, heads, N, N)``, in the connectors.
-        text_scores, self_scores: The same in a transformer block, to the text and among the tokens.
+        scores: Of one attention, ``(B, heads, N, N)``.
         streams: Token arrays ``(N, D)`` of the block that runs and of the one behind it.
         text_streams: The same of the text: keys, values and what they are made from.
-        unfolded: Convolutions whose unfolded input is there, in the latent upscaler.
-        clip: Copies of a latent clip at the upscaler's width.
     """
 
     scores: float
-    text_scores: float
-    self_scores: float
     streams: float
     text_streams: float
-    unfolded: float
-    clip: float
 
 
-_CPU = _Factors(scores=2.33, text_scores=0.61, self_scores=1.6, streams=9.4, text_streams=5.8, unfolded=2.15, clip=0.0)
-_GPU = _Factors(scores=0.0, text_scores=0.0, self_scores=0.0, streams=18.0, text_streams=6.0, unfolded=0.0, clip=6.0)
-# The decoder's largest piece on the CPU: unfolded for a convolution, with the arrays around it;
-# pieces hold whole frames, so they are a little smaller than they might be.
-_DECODER_COPIES, _HEAD_COPIES, _PIECE_SHARE = 41, 6, 0.97
+_CPU = _Factors(scores=1.0, streams=22.5, text_streams=3.75)
+_GPU = _Factors(scores=0.0, streams=18.0, text_streams=6.0)
+# A convolution over frames runs as three over pictures on the CPU: so many padded inputs and so many results.
+_SLICES = 3
+# Beside it, of its channels: a residual block's shortcut, window, activation and sum; an upsampler's spread result.
+_RESIDUAL, _SHUFFLED = 4, 2
+# A block of the latent upscaler: its convolutions run in one graph, beside copies of the clip.
+_BLOCK_CONVOLUTIONS, _BLOCK_CLIPS = 2, 4
 # On a GPU, arrays of a residual block.
-_GPU_DECODER_COPIES = 8
+_GPU_DECODER_COPIES, _GPU_UPSCALER_COPIES = 8, 6
 # Bytes of a picture's pixel while it is resized, and what the encoder's own start takes.
 _PICTURE_PIXEL_BYTES, _ENCODER_START_BYTES = 126, 3_000_000
 
@@ -83,13 +79,16 @@ def context_states_bytes(config: GemmaConfig, *, prompts: int, length: int, item
 
 
 def text_features_bytes(config: TextFeaturesConfig, *, prompts: int, length: int, item_bytes: int) -> int:
-    """Both connectors over padded prompts."""
+    """The larger connector over padded prompts, and the contexts that both give."""
+    factors = _factors()
 
-    def connector(part: ConnectorConfig | None) -> int:
-        return 0 if part is None else prompts * length * 12 * part.width * item_bytes
+    def connector(part: ConnectorConfig) -> int:
+        tokens = prompts * length
+        return int((factors.scores * part.heads * length + factors.streams * part.width) * tokens * item_bytes)
 
-    scores = _factors().scores * prompts * config.video.heads * length**2 * item_bytes
-    return int(scores) + max(connector(config.video), connector(config.audio))
+    parts = [part for part in (config.video, config.audio) if part is not None]
+    contexts = prompts * length * sum(part.width for part in parts) * item_bytes
+    return contexts + max(map(connector, parts))
 
 
 def transformer_bytes(
@@ -110,10 +109,11 @@ def transformer_bytes(
     contexts = (
         0 if config.caption_channels is None else prompts * text_tokens * 2 * config.caption_channels * _FLOAT_BYTES
     )
-    text = (prompts + factors.text_streams) * text_tokens * widths * item_bytes
-    streams = tokens * config.video.width + (0 if audio is None else audio_tokens * audio.width)
-    scores = factors.text_scores * tokens * text_tokens + factors.self_scores * tokens**2
-    return int(contexts + text + factors.streams * streams * item_bytes + config.video.heads * scores * item_bytes)
+    text = (prompts + factors.text_streams) * text_tokens * widths
+    streams = factors.streams * (tokens * config.video.width + (0 if audio is None else audio_tokens * audio.width))
+    # Self-attention and attention to the text come one after the other.
+    scores = factors.scores * config.video.heads * tokens * max(tokens, text_tokens)
+    return int(contexts + (text + streams + scores) * item_bytes)
 
 
 def upscaler_bytes(config: LatentUpscalerConfig, latent: LatentShape, *, item_bytes: int, waiting_bytes: int) -> int:
@@ -121,11 +121,15 @@ def upscaler_bytes(config: LatentUpscalerConfig, latent: LatentShape, *, item_by
 
     ``waiting_bytes`` are those of results that other stages wait with.
     """
-    factors, larger = _factors(), config.output_shape(latent)
+    larger = config.output_shape(latent)
     values = larger.num_tokens * config.mid_channels * item_bytes
     # The widest weight is turned to MLX's axis order while it loads.
     widest = 6 * 9 * config.mid_channels**2 * item_bytes
-    return int((factors.unfolded * _TAPS + factors.clip) * values) + widest + waiting_bytes
+    copies = float(_GPU_UPSCALER_COPIES)
+    if _factors() is _CPU:
+        padded = (larger.height + 2) * (larger.width + 2) / (larger.height * larger.width)
+        copies = _BLOCK_CONVOLUTIONS * (_TAPS + _SLICES * padded) + _BLOCK_CLIPS
+    return int(copies * values) + widest + waiting_bytes
 
 
 def encoder_bytes(config: VideoVAEConfig, picture: VideoShape, *, item_bytes: int) -> int:
@@ -147,19 +151,51 @@ def decoder_bytes(config: VideoVAEConfig, latent: LatentShape, *, item_bytes: in
         late = [2 + level.frames_late for level in levels]
         pieces = [max(piece_bytes, frame) + more * frame for frame, more in zip(frames, late, strict=True)]
         return held + int(_GPU_DECODER_COPIES * max(pieces))
-    largest, area, num_frames = 0.0, 1.0, latent.num_frames
+    return held + max(_convolution_bytes(level, piece_bytes) for level in _decoder_levels(decoder, latent, item_bytes))
+
+
+@dataclass(frozen=True)
+class _Convolution:
+    """The widest convolution of a level: frames of the whole clip, their size, channels in and out, bytes of a value.
+
+    ``beside`` are arrays that live beside it, in channels.
+    """
+
+    frames: int
+    height: int
+    width: int
+    channels_in: int
+    channels_out: int
+    item_bytes: int
+    beside: float
+
+
+def _convolution_bytes(level: _Convolution, piece_bytes: int) -> int:
+    """What a convolution takes on the CPU, in frames of which the widest array keeps within ``piece_bytes``."""
+    area = level.height * level.width
+    widest = max(level.channels_in, level.channels_out) * area * level.item_bytes
+    frames = min(level.frames, max(1, piece_bytes // widest))
+    padded = (level.height + 2) * (level.width + 2)
+    channels = _TAPS * area * level.channels_in + _SLICES * padded * level.channels_in
+    channels += area * (_SLICES * level.channels_out + level.beside)
+    return int(frames * level.item_bytes * channels)
+
+
+def _decoder_levels(decoder: VideoDecoder, latent: LatentShape, item_bytes: int) -> list[_Convolution]:
+    """Every level after conv_in, which is smaller than the rest."""
+    frames, height, width, found = latent.num_frames, latent.height, latent.width, []
     for block in decoder.up_blocks:
         if isinstance(block, Upsample):
-            time, height, width = block.stride
-            area, num_frames = area * height * width, (num_frames - 1) * time + 1
-            continue
-        frame = block.widest_channels * area * frame_bytes
-        largest = max(largest, min(num_frames * frame, max(_PIECE_SHARE * piece_bytes, frame)))
-    # The last convolution writes the pixels of whole patches, wider than what it reads.
-    read, written = decoder.up_blocks[-1].out_channels * area, decoder.conv_out.conv.weight.shape[0] * area
-    frames = min(num_frames, max(piece_bytes / (max(read, written) * frame_bytes), 1))
-    head = frames * frame_bytes * (_TAPS * read + _HEAD_COPIES * written)
-    return held + int(max(_DECODER_COPIES * largest, head))
+            wide = block.widest_channels
+            channels = block.conv.conv.weight.shape[-1]
+            found.append(_Convolution(frames, height, width, channels, wide, item_bytes, _SHUFFLED * wide))
+            time, tall, long = block.stride
+            frames, height, width = (frames - 1) * time + 1, height * tall, width * long
+        else:
+            wide = block.widest_channels
+            found.append(_Convolution(frames, height, width, wide, wide, item_bytes, _RESIDUAL * wide))
+    written, *_, read = decoder.conv_out.conv.weight.shape
+    return [*found, _Convolution(frames, height, width, read, written, item_bytes, read + written)]
 
 
 def decode_bytes(

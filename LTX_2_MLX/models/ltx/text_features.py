@@ -200,6 +200,8 @@ class Connector(nn.Module):
         rotary = self.rotary(places[None, None].astype(np.float32), tokens.dtype)
         for block in self.blocks:
             tokens = block(tokens, rotary)
+            # One graph of all blocks would hold the scores of every attention at once.
+            mx.eval(tokens)
         return rms_norm(tokens, _EPS)
 
 

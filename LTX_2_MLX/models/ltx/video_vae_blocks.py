@@ -80,11 +80,16 @@ class ResBlock(nn.Module):
         def push(frames: mx.array | None, last: bool) -> mx.array | None:
             shortcut.put(frames)
             update = conv1(None if frames is None else activate(frames, *rows[:2]), last)
-            # Both convolutions in one graph would have their working memory at the same time.
+            # Two convolutions in one graph would have their working memory at the same time.
             if evaluate and update is not None:
                 mx.eval(update)
             update = conv2(None if update is None else activate(update, *rows[2:]), last)
-            return None if update is None else shortcut.take(update.shape[1]) + update
+            if update is None:
+                return None
+            update = shortcut.take(update.shape[1]) + update
+            if evaluate:
+                mx.eval(update)
+            return update
 
         return push
 
