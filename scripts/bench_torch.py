@@ -1,0 +1,128 @@
+"""Measure LTX-2's transformer block and video decoder beside the same networks in torch, with the same weights."""
+
+import os
+import statistics
+import time
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from LTX_2_MLX import OPENBLAS_LOADED, cli  # The package first: it loads the fast BLAS.
+
+import mlx.core as mx  # isort: skip
+import numpy as np
+from mlx.utils import tree_flatten
+
+from LTX_2_MLX.bench.workloads import Widths, stand_in, transformer_config, vae_config
+from LTX_2_MLX.diffusion.patchify import VideoGrid
+from LTX_2_MLX.layers.embedding import ModulationRows
+from LTX_2_MLX.models.ltx.transformer import StreamEnds
+from LTX_2_MLX.models.ltx.transformer_block import Stream, TransformerBlock
+from LTX_2_MLX.models.ltx.video_vae import VideoDecoder
+from LTX_2_MLX.shapes import Compression, VideoShape
+
+Network = StrEnum("Network", ["block", "decoder"])
+_CLOCKS = (time.perf_counter, time.process_time)
+
+
+def main(
+    names: Annotated[list[Network] | None, typer.Argument(help="Which ones; both unless given.")] = None,
+    height: Annotated[int, typer.Option("--height", help="Rows of the film's pixels.")] = 192,
+    width: Annotated[int, typer.Option("--width", help="Columns of the film's pixels.")] = 288,
+    frames: Annotated[int, typer.Option("--frames", help="Frames: 8k + 1.")] = 17,
+    heads: Annotated[int, typer.Option("--heads", help="Heads of the block, 128 features each.")] = 6,
+    channels: Annotated[int, typer.Option("--channels", help="Channels of the decoder next to the pixels.")] = 16,
+    repeats: Annotated[int, typer.Option("--repeats", help="Turns of each.", min=1)] = 5,
+) -> None:
+    """Print seconds of each network, ours and torch's, taken in turns."""
+    with cli.exit_codes():
+        import torch
+
+        print(
+            f"OpenBLAS loaded: {OPENBLAS_LOADED}; torch {torch.__version__}, {torch.get_num_threads()} threads; ",
+            end="",
+        )
+        print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; float32, {frames}×{height}×{width}\n")
+        print("| network | wall, s: ours, torch | torch / ours | CPU, s: ours, torch | torch / ours | difference |")
+        print("|---|---|---|---|---|---|")
+        shape = VideoShape(frames, height, width)
+        with torch.inference_mode():
+            if names is None or Network.block in names:
+                compare(f"transformer block, {128 * heads} wide", *blocks(shape, heads), repeats)
+            if names is None or Network.decoder in names:
+                compare(f"video decoder, {channels} to {8 * channels} channels", *decoders(shape, channels), repeats)
+
+
+def blocks(shape: VideoShape, heads: int) -> tuple[Callable, Callable]:
+    """The video stream's block of 2.0, ours and torch's, on the same tokens."""
+    import torch
+    from comparison.torch_ltx import transformer_block
+
+    config = transformer_config(Widths(heads=heads), audio=False)
+    block = stand_in(TransformerBlock(config), mx.float32)
+    grid = VideoGrid(shape.latent(compression := Compression(8, 32, 32)), compression, 24.0)
+    random, features = np.random.default_rng(0), 128 * heads
+    tokens, context, rows = (
+        random.standard_normal(size, dtype=np.float32)
+        for size in ((1, grid.shape.num_tokens, features), (1, 256, features), (1, 6, features))
+    )
+    rotary = StreamEnds(config, config.video, keyframe_embedding=False).rotary(grid.positions(), mx.float32)
+    modulation = ModulationRows(mx.array(rows), mx.array([[0]]))
+    stream = Stream(mx.array(tokens), mx.array(context), rotary, modulation)
+    mx.eval(rotary.cos, rotary.sin, block.parameters())
+    weights = {name: torch.from_numpy(np.array(value)) for name, value in tree_flatten(block.parameters())}
+    given = [torch.from_numpy(array) for array in (tokens, context, rows[0])]
+    tables = [torch.from_numpy(np.array(table)[0]) for table in (rotary.cos, rotary.sin)]
+    return (
+        lambda: np.array(block(stream, None)[0].tokens),
+        lambda: transformer_block(weights, heads, *given, *tables).numpy(),
+    )
+
+
+def decoders(shape: VideoShape, channels: int) -> tuple[Callable, Callable]:
+    """The video decoder with the published blocks of 2.0, ours piece by piece and torch's all at once."""
+    import torch
+    from comparison.torch_ltx import video_decoder
+
+    config = vae_config(Widths(latent=32, vae=channels))
+    decoder = stand_in(VideoDecoder(config), mx.float32)
+    size = shape.latent(config.decoder_compression)
+    latent = np.random.default_rng(0).standard_normal(
+        (1, size.num_frames, size.height, size.width, 32), dtype=np.float32
+    )
+    mx.eval(decoder.parameters())
+    weights = {name: torch.from_numpy(_published(value)) for name, value in tree_flatten(decoder.parameters())}
+    strides = [block.stride for block in reversed(config.decoder_blocks)]
+    given, theirs = mx.array(latent), torch.from_numpy(np.ascontiguousarray(latent.transpose(0, 4, 1, 2, 3)))
+    return (
+        lambda: np.concatenate([np.array(chunk) for chunk in decoder.stream([given])], axis=1),
+        lambda: video_decoder(weights, strides, config.patch_size, theirs).numpy().transpose(0, 2, 3, 4, 1),
+    )
+
+
+def _published(value: mx.array) -> np.ndarray:
+    array = np.array(value)
+    return np.ascontiguousarray(array.transpose(0, 4, 1, 2, 3)) if array.ndim == 5 else array
+
+
+def compare(name: str, ours: Callable, theirs: Callable, repeats: int) -> None:
+    """Print the medians of both clocks, taken in turns so that whatever else the machine does falls on both."""
+    wanted = theirs()
+    difference = float(np.abs(ours() - wanted).max() / np.abs(wanted).max())
+    seconds = {work: [] for work in (ours, theirs)}
+    for turn in range(repeats):
+        for work in (ours, theirs) if turn % 2 else (theirs, ours):
+            start = [clock() for clock in _CLOCKS]
+            work()
+            seconds[work].append([clock() - begun for clock, begun in zip(_CLOCKS, start, strict=True)])
+    cells = []
+    for clock in range(len(_CLOCKS)):
+        one, other = (statistics.median(each[clock] for each in seconds[work]) for work in (ours, theirs))
+        cells += [f"{one:.3f}, {other:.3f}", f"{other / one:.2f}"]
+    print(f"| {name} | {' | '.join(cells)} | {difference:.1e} |", flush=True)
+
+
+if __name__ == "__main__":
+    cli.run(main)
