@@ -177,13 +177,12 @@ def print_sizes(dim: int, layers: int) -> None:
         )
 
 
-def print_forms() -> None:
-    """What each form of attention costs by size and by what is kept."""
-    for height, width in ((256, 384), *SIZES):
-        for sparse_ratio in (0.5, 2.0, 5.0):
-            share, taken = form_seconds(height, width, sparse_ratio)
-            columns = "  ".join(f"{form} {1e3 * value:8.0f} ms" for form, value in taken.items())
-            print(f"{height:4d} x {width:4d}  ratio {sparse_ratio}  kept {share:4.0%}  {columns}", flush=True)
+def print_forms(sparse_ratio: float) -> None:
+    """What each form of attention costs by size."""
+    for height, width in SIZES:
+        share, taken = form_seconds(height, width, sparse_ratio)
+        columns = "  ".join(f"{form} {value:6.2f} s" for form, value in taken.items())
+        print(f"{height:4d} x {width:4d}  kept {share:4.0%}  {columns}", flush=True)
 
 
 def main(
@@ -201,7 +200,7 @@ def main(
             "length": lambda: print_lengths(request),
             "plan": lambda: print_plans(request),
             "size": lambda: print_sizes(dim, layers),
-            "forms": print_forms,
+            "forms": lambda: print_forms(request.sparse_ratio),
         }
         if what not in tables:
             raise typer.BadParameter(f"{what} is not {', '.join(tables)}")
