@@ -1,14 +1,12 @@
-"""Measure post-processing: seconds per frame beside torch, memory by the length of the clip, and a picture's look.
+"""Measure post-processing: seconds per frame beside torch, and memory by the length of the clip.
 
-Weights are random where they change nothing: for speed and memory.
+Weights are random, which changes neither.
 """
 
 import multiprocessing
 import os
-import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated
@@ -20,15 +18,11 @@ from LTX_2_MLX import OPENBLAS_LOADED, cli, read_video, write_video  # The packa
 import mlx.core as mx  # isort: skip
 import numpy as np
 from mlx.utils import tree_flatten
-from PIL import Image
 
 from LTX_2_MLX.media.frames import FrameStream
-from LTX_2_MLX.media.image import read_image
 from LTX_2_MLX.models.rife import IFNet, IFNetConfig
 from LTX_2_MLX.models.srvgg import SRVGG, SRVGGConfig
-from LTX_2_MLX.pipelines import upscale
 from LTX_2_MLX.pipelines.postprocess import Request, postprocess
-from LTX_2_MLX.pipelines.upscale import upscale_pictures
 from LTX_2_MLX.runtime.memory import memory_limits, peak_process_bytes
 from LTX_2_MLX.runtime.runner import StageRunner
 
@@ -52,23 +46,6 @@ def published(network) -> dict[str, mx.array]:
     return {name: turned(name, value) for name, value in tree_flatten(network.parameters())}
 
 
-def compare(name: str, ours: Callable[[], np.ndarray], theirs: Callable[[], np.ndarray], repeats: int) -> None:
-    """Print both times, taken in turns so that whatever else the machine does falls on both."""
-    difference = float(np.abs(ours() - theirs()).max())
-    clocks = (time.perf_counter, time.process_time)
-    seconds: dict[Callable, list[list[float]]] = {ours: [], theirs: []}
-    for turn in range(repeats):
-        for work in (ours, theirs) if turn % 2 else (theirs, ours):
-            start = [clock() for clock in clocks]
-            work()
-            seconds[work].append([clock() - begun for clock, begun in zip(clocks, start, strict=True)])
-    cells = []
-    for clock in range(len(clocks)):
-        middle, others = (statistics.median(turn[clock] for turn in seconds[work]) for work in (ours, theirs))
-        cells.append(f"{middle:.3f} | {others:.3f} | {others / middle:.2f}")
-    print(f"| {name} | {' | '.join(cells)} | {difference:.1e} |", flush=True)
-
-
 @app.command()
 def speed(
     height: Annotated[int, typer.Option(help="Rows of a frame, a multiple of 32.")] = 256,
@@ -81,6 +58,7 @@ def speed(
     in the environment sets the threads of both.
     """
     import torch
+    from comparison.in_turns import compare
     from comparison.torch_networks import torch_ifnet, torch_srvgg
 
     if threads := os.environ.get("OPENBLAS_NUM_THREADS"):
@@ -152,29 +130,6 @@ def memory(
                     mlx, process = pool.apply(peaks, (job, folder / f"{count}.mp4", folder))
                 seconds = time.perf_counter() - start
                 print(f"| {job} | {count} | {mlx / 2**20:.1f} | {process / 2**20:.1f} | {seconds:.0f} |", flush=True)
-
-
-@app.command()
-def picture(
-    image: Annotated[Path, typer.Argument(help="Picture to upscale.")],
-    model_path: Annotated[str, typer.Option(help="Real-ESRGAN's file.")] = "realesr-animevideov3",
-    tile_size: Annotated[int, typer.Option(help="Side of the tiles.")] = 64,
-) -> None:
-    """Print how far a picture upscaled in tiles is from the whole, and how sharp it is beside bicubic."""
-    given = read_image(image)
-    whole, tiled = (
-        next(upscale_pictures([given], upscale.Request(model_path, tile_size=size))).pixels.astype(int)
-        for size in (0, tile_size)
-    )
-    bicubic = np.asarray(Image.fromarray(given.pixels).resize(whole.shape[1::-1], Image.Resampling.BICUBIC)).astype(int)
-    different, largest = (whole != tiled).mean(), np.abs(whole - tiled).max()
-    print(f"Tiles of {tile_size}: at most {largest} levels from the whole, in {different:.1e} of the values")
-    print(f"Mean gradient over that of bicubic: {gradient(whole) / gradient(bicubic):.2f}")
-
-
-def gradient(pixels: np.ndarray) -> float:
-    """Mean step between neighbours, in levels."""
-    return sum(np.abs(np.diff(pixels, axis=axis)).mean() for axis in (0, 1))
 
 
 if __name__ == "__main__":
