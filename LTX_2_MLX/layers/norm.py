@@ -15,18 +15,18 @@ def layer_norm(x: mx.array, eps: float = 1e-6) -> mx.array:
     return mx.fast.layer_norm(x, None, None, eps)
 
 
-def _fused(function: Callable[..., mx.array]) -> Callable[..., mx.array]:
-    # One kernel instead of two or three. On the CPU each new shape would start a C++ compiler.
+def fused(function: Callable[..., mx.array]) -> Callable[..., mx.array]:
+    """One kernel instead of two or three. On the CPU each new shape would start a C++ compiler, so there it is none."""
     return mx.compile(function) if mx.default_device() == mx.Device(mx.gpu) else function
 
 
-@_fused
+@fused
 def modulate(x: mx.array, scale: mx.array, shift: mx.array) -> mx.array:
     """``x * (1 + scale) + shift``; scale and shift ``(B, 1 or N, D)``."""
     return x * (1 + scale) + shift
 
 
-@_fused
+@fused
 def gated_add(x: mx.array, update: mx.array, gate: mx.array) -> mx.array:
     """``x + update * gate``; gate ``(B, 1 or N, D)``."""
     return x + update * gate

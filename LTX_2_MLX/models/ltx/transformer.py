@@ -9,6 +9,7 @@ import mlx.nn as nn
 import numpy as np
 
 from LTX_2_MLX.layers.embedding import ModulationRows, TimestepModulation, distinct_timesteps
+from LTX_2_MLX.layers.feed_forward import gelu
 from LTX_2_MLX.layers.norm import layer_norm, modulate
 from LTX_2_MLX.layers.rope import RotaryEmbedding
 from LTX_2_MLX.models.ltx.transformer_block import Skips, Stream, TransformerBlock
@@ -162,7 +163,7 @@ class CaptionProjection(nn.Module):
         self.linear_2 = nn.Linear(width, width)
 
     def __call__(self, context: mx.array) -> mx.array:
-        return self.linear_2(nn.gelu_approx(self.linear_1(context)))
+        return self.linear_2(gelu(self.linear_1(context)))
 
 
 class Transformer(nn.Module):
