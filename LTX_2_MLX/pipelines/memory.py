@@ -16,6 +16,7 @@ from LTX_2_MLX.models.ltx.transformer import TransformerConfig
 from LTX_2_MLX.models.ltx.video_vae import VideoDecoder, VideoEncoder, default_piece_bytes, run_bytes
 from LTX_2_MLX.models.ltx.video_vae_blocks import Upsample
 from LTX_2_MLX.models.ltx.video_vae_config import VideoVAEConfig
+from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.pipelines.video_latents import BLEND_COPIES, choose_tiling
 from LTX_2_MLX.shapes import LatentShape, VideoShape
 
@@ -54,7 +55,7 @@ _PICTURE_PIXEL_BYTES, _ENCODER_START_BYTES = 126, 3_000_000
 
 
 def _factors() -> _Factors:
-    return _CPU if mx.default_device() == mx.Device(mx.cpu) else _GPU
+    return _CPU if on_cpu() else _GPU
 
 
 def text_encoder_bytes(config: GemmaConfig, *, prompts: int, tokens: int, length: int, item_bytes: int) -> int:

@@ -14,6 +14,7 @@ GIB = 2**30
 # What the system and other programs need beside us: at least 4 GiB, on larger machines a sixth or so.
 _MIN_RESERVE_BYTES, _RESERVE_SHARE = 4 * GIB, 0.15
 _CACHE_LIMIT_BYTES = GIB
+_SMALL_MAC_BYTES = 32 * GIB
 # What MLX, Metal and the C++ runtime say when memory has run out or the GPU was taken away.
 _OUT_OF_MEMORY = (
     "attempting to allocate",
@@ -41,10 +42,25 @@ def budget_bytes(limit_gib: float | None = None) -> int:
     total = total_bytes()
     if limit_gib is not None:
         return int(limit_gib * GIB)
-    budget = total - max(_MIN_RESERVE_BYTES, int(total * _RESERVE_SHARE))
+    budget = total - _reserve(total)
     if mx.metal.is_available():
         budget = min(budget, int(mx.device_info()["max_recommended_working_set_size"]))
     return max(budget, total // 4)
+
+
+def mac_budget_bytes(total_gib: float) -> int:
+    """What a run may use on a Mac with so much memory: less the reserve, and no more than the system lends the GPU.
+
+    Unless ``iogpu.wired_limit_mb`` says otherwise that is two thirds of a small Mac's memory and three quarters of a
+    larger one's (Metal's recommendedMaxWorkingSetSize).
+    """
+    total = int(total_gib * GIB)
+    lent = total * 2 // 3 if total <= _SMALL_MAC_BYTES else total * 3 // 4
+    return min(total - _reserve(total), lent)
+
+
+def _reserve(total: int) -> int:
+    return max(_MIN_RESERVE_BYTES, int(total * _RESERVE_SHARE))
 
 
 def check_budget(stage: str, needed: int, cure: str, limit_gib: float | None = None) -> None:

@@ -16,8 +16,9 @@ from LTX_2_MLX.diffusion.noise import seeded_noise
 from LTX_2_MLX.diffusion.patchify import VideoGrid
 from LTX_2_MLX.diffusion.state import Streams
 from LTX_2_MLX.models.ltx.transformer import Transformer
+from LTX_2_MLX.pipelines.generate import Options, film, prepare
 from LTX_2_MLX.pipelines.stages import Contexts, Denoising, denoise
-from LTX_2_MLX.runtime.memory import peak_process_bytes
+from LTX_2_MLX.runtime.memory import memory_limits, peak_process_bytes
 from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.shapes import Compression, VideoShape
 
@@ -26,25 +27,50 @@ _COMPRESSION = Compression(8, 32, 32)
 _TEXT_TOKENS = 8
 
 
-def write_hollow(manifest: Path, path: Path) -> Checkpoint:
-    """A file with every tensor that a manifest lists. Its values are holes: they read as 0 and take no disk.
+def write_hollow(path: Path, *manifests: Path) -> Checkpoint:
+    """A file with every tensor that manifests list. Its values are holes: they read as 0 and take no disk.
 
     Args:
-        manifest: ``.json.gz`` with ``tensors`` (name: shape and dtype) and ``metadata``.
         path: Where to; the disk's file system must know sparse files.
+        *manifests: ``.json.gz`` with ``tensors`` (name: shape and dtype) and ``metadata``.
     """
-    spec = json.loads(gzip.decompress(manifest.read_bytes()))
-    config = spec["metadata"]["config"]
-    header: dict = {"__metadata__": {"config": config if isinstance(config, str) else json.dumps(config)}}
-    end = 0
-    for name, (shape, dtype) in spec["tensors"].items():
-        start, end = end, end + math.prod(shape) * _ITEM_BYTES[dtype]
-        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
-    text = json.dumps(header).encode()
+    header, config, end = {}, {}, 0
+    for manifest in manifests:
+        spec = json.loads(gzip.decompress(manifest.read_bytes()))
+        given = spec["metadata"].get("config", {})
+        config |= json.loads(given) if isinstance(given, str) else given
+        for name, (shape, dtype) in spec["tensors"].items():
+            start, end = end, end + math.prod(shape) * _ITEM_BYTES[dtype]
+            header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps({"__metadata__": {"config": json.dumps(config)}, **header}).encode()
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         file.truncate(8 + len(text) + end)
     return Checkpoint(path)
+
+
+def write_hollow_model(manifests: Path, tokenizer: Path, folder: Path) -> dict[str, str]:
+    """The files of LTX-2 19B distilled at full size, hollow; the options of a film that name them.
+
+    Args:
+        manifests: Folder with the manifests of the published files.
+        tokenizer: ``tokenizer.json`` that stands in for the text encoder's own.
+        folder: Where to.
+    """
+    gemma = folder / "gemma"
+    gemma.mkdir()
+    spec = manifests / "gemma-3-12b-it.json.gz"
+    write_hollow(gemma / "model.safetensors", spec)
+    config = json.loads(gzip.decompress(spec.read_bytes()))["metadata"]["config"]
+    (gemma / "config.json").write_text(config if isinstance(config, str) else json.dumps(config))
+    (gemma / "tokenizer.json").write_bytes(tokenizer.read_bytes())
+    name = "ltx-2-19b-distilled.safetensors"
+    parts = (manifests / f"{name}.{part}.json.gz" for part in ("transformer", "vae"))
+    files = {"gemma": gemma, "weights": write_hollow(folder / name, *parts).path}
+    for option, kind in (("spatial_upscaler_weights", "spatial"), ("temporal_weights", "temporal")):
+        name = f"ltx-2-{kind}-upscaler-x2-1.0.safetensors"
+        files[option] = write_hollow(folder / name, manifests / f"{name}.json.gz").path
+    return {option: str(path) for option, path in files.items()}
 
 
 @dataclass(frozen=True)
@@ -85,3 +111,13 @@ def streamed_step(checkpoint: Checkpoint, shape: VideoShape, dtype: mx.Dtype = m
         process_bytes=peak_process_bytes(),
         seconds=time.perf_counter() - start,
     )
+
+
+def predicted_and_measured(options: Options) -> list[tuple[str, int, int]]:
+    """Each stage's name, planned peak and measured peak in bytes."""
+    prepared, runner = prepare(options), StageRunner()
+    with memory_limits():
+        for _ in film(prepared.request, runner, prepared.options):
+            pass
+    measured = {report.name: report.peak_bytes for report in runner.reports}
+    return [(stage.name, stage.peak_bytes, measured[stage.name]) for stage in prepared.plan.stages]

@@ -70,3 +70,8 @@ def test_peak_of_the_process_grows_with_what_it_holds():
     assert 2**20 < before < 2**40
     block = bytearray(b"\1") * (before + 64 * 2**20)
     assert memory.peak_process_bytes() >= before + 2**20 and len(block) > before
+
+
+@pytest.mark.parametrize(("total", "expected"), [(8, 4), (16, 32 / 3), (32, 64 / 3), (64, 48), (128, 96), (192, 144)])
+def test_mac_keeps_its_reserve_and_what_the_system_does_not_lend(total, expected):
+    assert memory.mac_budget_bytes(total) / GIB == pytest.approx(expected)

@@ -19,6 +19,7 @@ from LTX_2_MLX.layers.streaming import Push, each_frame, in_turn, join_frames, r
 from LTX_2_MLX.models.interfaces import Header
 from LTX_2_MLX.models.ltx.video_vae_blocks import Downsample, ResGroup, TimeEmbedder, Upsample, activate
 from LTX_2_MLX.models.ltx.video_vae_config import VideoVAEConfig
+from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.ops.resample import pixel_shuffle, pixel_unshuffle
 from LTX_2_MLX.shapes import Compression, check_multiple
 
@@ -119,16 +120,12 @@ def run_bytes(levels: list[Level], shape: tuple[int, ...], item_bytes: int, piec
         (level.frames_at_once(shape, item_bytes, piece_bytes) + 2 + level.frames_late) * level.elements
         for level in levels
     )
-    return int(held + largest * frame_bytes * (_CPU_COPIES if _on_cpu() else _COPIES))
+    return int(held + largest * frame_bytes * (_CPU_COPIES if on_cpu() else _COPIES))
 
 
 def default_piece_bytes() -> int:
     """The bound that keeps a run's memory small without slowing it down on the default device."""
-    return _CPU_PIECE_BYTES if _on_cpu() else _PIECE_BYTES
-
-
-def _on_cpu() -> bool:
-    return mx.default_device() == mx.Device(mx.cpu)
+    return _CPU_PIECE_BYTES if on_cpu() else _PIECE_BYTES
 
 
 def _run(
