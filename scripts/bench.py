@@ -1,6 +1,7 @@
 """Measure LTX-2's networks and stages on this machine, beside its own matmul, attention and convolution rates."""
 
 import json
+import time
 from dataclasses import asdict, replace
 from enum import StrEnum
 from typing import Annotated
@@ -18,6 +19,8 @@ from LTX_2_MLX.pipelines.generate import Options, film, request_for
 from LTX_2_MLX.shapes import VideoShape
 
 Network = StrEnum("Network", [(name, name) for name in NAMES])
+Clock = StrEnum("Clock", ["wall", "cpu"])
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 DTYPES = {"fp32": mx.float32, "fp16": mx.float16, "bf16": mx.bfloat16}
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -38,6 +41,10 @@ def networks(
         cli.ComputeType | None, typer.Option("--dtype", help="Precision (bf16; fp32 on a CPU).", show_default=False)
     ] = None,
     repeats: Annotated[int, typer.Option("--repeats", help="Calls of each after the first.", min=1)] = 3,
+    clock: Annotated[
+        Clock, typer.Option("--clock", help="cpu: seconds of this process alone, where others use the machine.")
+    ] = Clock.wall,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print how much each computes, and stop.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Time every network with stand-in weights, and what this machine's own rates would make possible."""
@@ -47,10 +54,15 @@ def networks(
         widths = replace(widths, layers=layers or widths.layers)
         shape, kind = VideoShape(frames, height, width), DTYPES[precision]
         chosen = [workloads(shape, text_tokens, widths, kind)[name] for name in names or NAMES]
-        rates = rates_of([operation for workload in chosen for operation in workload.operations], kind)
-        timings = [time_network(workload, repeats) for workload in chosen]
+        if dry_run:
+            for workload in chosen:
+                typer.echo(f"| {workload.name} | {workload.size} | {workload.flops / 1e12:.2f} TFLOP |")
+            return
+        rates = rates_of([operation for workload in chosen for operation in workload.operations], kind, CLOCKS[clock])
+        timings = [time_network(workload, repeats, CLOCKS[clock]) for workload in chosen]
         possible = {workload.name: possible_seconds(workload, rates) for workload in chosen}
         machine = {"device": str(mx.default_device()), "precision": precision.value, "openblas": OPENBLAS_LOADED}
+        machine["clock"] = clock.value
         if as_json:
             rows = [asdict(timing) | {"possible_seconds": possible[timing.name]} for timing in timings]
             own = [{"kind": o.kind, "shape": str(o), "flops_per_second": value} for o, value in rates.items()]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from LTX_2_MLX.bench.operations import Operation, rate
+from LTX_2_MLX.bench.operations import Clock, Operation, rate
 from LTX_2_MLX.bench.workloads import Workload
 
 
@@ -42,14 +42,14 @@ class Timing:
         return self.flops / self.best_seconds
 
 
-def time_network(workload: Workload, repeats: int) -> Timing:
+def time_network(workload: Workload, repeats: int, clock: Clock = time.perf_counter) -> Timing:
     """Build a network, call it once and then ``repeats`` times, and free it."""
     network = workload.build()
     mx.eval(network.parameters())
     weights_bytes = sum(array.nbytes for _, array in tree_flatten(network.parameters()))
     mx.clear_cache()
     mx.reset_peak_memory()
-    seconds = [_seconds(workload, network) for _ in range(1 + repeats)]
+    seconds = [_seconds(workload, network, clock) for _ in range(1 + repeats)]
     peak_bytes = mx.get_peak_memory()
     del network
     mx.clear_cache()
@@ -65,12 +65,14 @@ def time_network(workload: Workload, repeats: int) -> Timing:
     )
 
 
-def rates_of(operations: Iterable[Operation], dtype: mx.Dtype) -> dict[Operation, float]:
+def rates_of(
+    operations: Iterable[Operation], dtype: mx.Dtype, clock: Clock = time.perf_counter
+) -> dict[Operation, float]:
     """Floating-point operations in a second of each operation by itself on this machine."""
     rates = {}
     for operation in operations:
         if operation not in rates:
-            rates[operation] = rate(operation, dtype)
+            rates[operation] = rate(operation, dtype, clock=clock)
             mx.clear_cache()
     return rates
 
@@ -80,7 +82,7 @@ def possible_seconds(workload: Workload, rates: Mapping[Operation, float]) -> fl
     return sum(operation.flops * count / rates[operation] for operation, count in workload.operations.items())
 
 
-def _seconds(workload: Workload, network) -> float:
-    start = time.perf_counter()
+def _seconds(workload: Workload, network, clock: Clock) -> float:
+    start = clock()
     workload.call(network)
-    return time.perf_counter() - start
+    return clock() - start
