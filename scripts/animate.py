@@ -1,0 +1,23 @@
+"""Turn a short film into an animated picture for a page."""
+
+from PIL import Image
+
+from LTX_2_MLX import cli, read_video
+from LTX_2_MLX.errors import RequestError
+from LTX_2_MLX.media.output import replaced_when_complete
+
+
+def main(video: cli.InputVideo, output: cli.Output) -> None:
+    """Write every frame of VIDEO, as it is, to OUTPUT, which ends in .webp or .gif and repeats for ever."""
+    with cli.report(output, source=video):
+        if output.suffix.lower() not in (".webp", ".gif"):
+            raise RequestError(f"{output} cannot be an animated picture. Let the name end in .webp or .gif.")
+        film = read_video(video)
+        first, *others = [Image.fromarray(frame) for frame in film.frames()]
+        with replaced_when_complete(output) as temporary:
+            milliseconds = round(1000 / film.frame_rate)
+            first.save(temporary, save_all=True, append_images=others, duration=milliseconds, loop=0, quality=90)
+
+
+if __name__ == "__main__":
+    cli.run(main)
