@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 
 from LTX_2_MLX.diffusion import schedule
 from LTX_2_MLX.diffusion.guidance import Guidance
@@ -41,6 +42,7 @@ class ModelDefaults:
         num_frames: Length of a film.
         frame_rate: Frames per second.
         steps: Of one stage; stage 1 of two has ``steps_stage1``, its refinement ``steps_stage2``.
+        refinement: Noise levels of stage 2, from the one that stage 1's latent is taken to, to 0.
         cfg: Guidance scale of a dev checkpoint.
         negative_prompt: What guidance leads away from.
         image_crf: Compression that image conditioning goes through.
@@ -59,6 +61,7 @@ class ModelDefaults:
     steps: int = 30
     steps_stage1: int = 15
     steps_stage2: int = 3
+    refinement: tuple[float, ...] = schedule.REFINEMENT
     cfg: float = 5.0
     negative_prompt: str = NEGATIVE_PROMPT
     notice: str = ""
@@ -91,15 +94,24 @@ def version_of(header: Header) -> tuple[int, ...]:
 
 def _own_defaults(text: str) -> dict:
     readers = dict.fromkeys(("height", "width", "num_frames", "steps", "steps_stage1", "steps_stage2"), int)
+    readers |= {"refinement": _falling}
     readers |= {"frame_rate": lambda rate: Fraction(str(rate)), "cfg": float, "negative_prompt": str, "notice": str}
     try:
         given = dict(json.loads(text).items())
         found = {name: read(given[name]) for name, read in readers.items() if name in given}
     except (AttributeError, ValueError, TypeError, ZeroDivisionError, RecursionError) as error:
         raise CheckpointError(f"The checkpoint's own defaults cannot be read: {text:.60} ({error}).") from error
-    if any(value <= 0 for value in found.values() if not isinstance(value, str)):
+    if any(value <= 0 for value in found.values() if not isinstance(value, (str, tuple))):
         raise CheckpointError(f"The checkpoint's own defaults cannot be right: {text:.60}.")
     return found
+
+
+def _falling(values: list[float]) -> tuple[float, ...]:
+    """Noise levels as they have to be: falling, from at most 1 to 0."""
+    sigmas = tuple(float(value) for value in values)
+    if not (len(sigmas) > 1 and sigmas[0] <= 1 and sigmas[-1] == 0 and all(a > b for a, b in pairwise(sigmas))):
+        raise ValueError("noise levels that do not fall from at most 1 to 0")
+    return sigmas
 
 
 def stage_sigmas(steps: int | None, guidance: Guidance, *, distilled: bool, usual: int) -> tuple[float, ...]:
@@ -113,9 +125,9 @@ def stage_sigmas(steps: int | None, guidance: Guidance, *, distilled: bool, usua
     return tuple(schedule.ltx2_schedule(usual if steps is None else steps).tolist())
 
 
-def refinement_sigmas(steps: int) -> tuple[float, ...]:
-    """The schedule of stage 2, stretched where ``steps`` is not its 3."""
-    return _stretched(schedule.REFINEMENT, steps)
+def refinement_sigmas(sigmas: tuple[float, ...], steps: int) -> tuple[float, ...]:
+    """The schedule of stage 2, stretched where ``steps`` is not its own."""
+    return _stretched(sigmas, steps)
 
 
 def _stretched(sigmas: tuple[float, ...], steps: int) -> tuple[float, ...]:

@@ -108,7 +108,8 @@ class Request:
             images=images[0],
         )
         steps = self.steps_stage2 or models.defaults.steps_stage2
-        second = Denoising(name=LAST_STAGE, grid=self.output_grid, sigmas=refinement_sigmas(steps), images=images[1])
+        sigmas = refinement_sigmas(models.defaults.refinement, steps)
+        second = Denoising(name=LAST_STAGE, grid=self.output_grid, sigmas=sigmas, images=images[1])
         return first, second
 
 

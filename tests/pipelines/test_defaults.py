@@ -47,9 +47,21 @@ def test_model_may_bring_defaults_of_its_own():
     found = ModelDefaults.from_header(header(defaults=json.dumps(own)))
     assert (found.height, found.width, found.num_frames, found.notice) == (64, 96, 17, "Small.")
     assert found.frame_rate == Fraction(24000, 1001) and found.cfg == 3.0 and found.steps == 30
+    assert found.refinement == schedule.REFINEMENT
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"height": "tall"}', '{"height": 0}', '{"frame_rate": "1/0"}', "3"])
+def test_model_may_bring_noise_levels_of_its_own_for_the_refinement():
+    found = ModelDefaults.from_header(header(defaults=json.dumps({"refinement": [0.6, 0.25, 0]})))
+    assert found.refinement == (0.6, 0.25, 0.0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{", "[]", '{"height": "tall"}', '{"height": 0}', '{"frame_rate": "1/0"}', "3", '{"refinement": [0.5, 0.6, 0]}',
+        '{"refinement": [2, 1, 0]}', '{"refinement": [0]}', '{"refinement": [0.5, 0.1]}', '{"refinement": 0.5}',
+    ],
+)  # fmt: skip
 def test_damaged_defaults_are_refused(text):
     with pytest.raises(CheckpointError, match="own defaults"):
         ModelDefaults.from_header(header(defaults=text))
@@ -76,9 +88,9 @@ def test_guided_or_undistilled_stage_takes_the_shifted_schedule():
 
 
 def test_refinement_begins_at_the_same_noise_level_whatever_its_steps():
-    assert refinement_sigmas(3) == schedule.REFINEMENT
+    assert refinement_sigmas(schedule.REFINEMENT, 3) == schedule.REFINEMENT
     for steps in (1, 2, 5):
-        sigmas = refinement_sigmas(steps)
+        sigmas = refinement_sigmas(schedule.REFINEMENT, steps)
         assert len(sigmas) == steps + 1
         assert sigmas[0] == pytest.approx(0.909375) and sigmas[-1] == 0
         assert list(sigmas) == sorted(sigmas, reverse=True)
