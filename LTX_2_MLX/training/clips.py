@@ -32,13 +32,14 @@ def latents(
     parts = []
     for start in range(0, count, _SHARD):
         path = folder / f"latents_{HEIGHT * scale}x{num_frames}_{start}.npy"
-        if not path.exists():
-            scenes = [scene_of(number) for number in range(start, start + _SHARD)]
+        wanted = min(_SHARD, count - start)
+        if not path.exists() or len(np.load(path, mmap_mode="r")) < wanted:
+            scenes = [scene_of(number) for number in range(start, start + wanted)]
             made = encode(encoder, scenes, scale=scale, num_frames=num_frames)
             part = path.with_suffix(".part.npy")
             np.save(part, made.astype(np.float16))
             part.rename(path)
-            on_shard(start + _SHARD)
+            on_shard(start + wanted)
         parts.append(np.load(path))
     return np.concatenate(parts)[:count]
 

@@ -2,17 +2,18 @@
 
 It starts from the dev transformer. At the small size it learns to go from each noise level of the distilled
 schedule to the next in one step, where the dev transformer takes several guided ones. At the large size, which the
-dev transformer has never seen, it learns from the clips themselves.
+dev transformer has never seen, it learns to go from what the spatial upscaler makes to the clips themselves.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import mlx.core as mx
 import numpy as np
 
 from LTX_2_MLX.checkpoints.gemma import TextEncoder
-from LTX_2_MLX.diffusion.schedule import DISTILLED, REFINEMENT
+from LTX_2_MLX.diffusion.schedule import DISTILLED
 from LTX_2_MLX.models.ltx.text_features import TextFeatures
 from LTX_2_MLX.models.ltx.transformer import StreamInput, Transformer
 from LTX_2_MLX.shapes import LatentShape
@@ -26,13 +27,28 @@ from LTX_2_MLX.training.loop import Batch, Loss
 # Steps of the teacher within one step of the student.
 _SUBSTEPS = 2
 # Samples of the small size for each of the large one, which has four times as many tokens.
-_SMALL_PER_LARGE = 4
+_SMALL_PER_LARGE = 2
+
+
+@dataclass(frozen=True)
+class Large:
+    """What the refinement is learned from.
+
+    Attributes:
+        latents: Of clips at the large size, ``(clips, T, H, W, C)``.
+        upscaled: What the spatial upscaler makes of the same clips' small latents, likewise.
+        sigmas: Noise levels of the refinement, from its first one to 0.
+    """
+
+    latents: np.ndarray
+    upscaled: np.ndarray
+    sigmas: Sequence[float]
 
 
 def distillation_batches(
     teacher: Transformer,
     small: np.ndarray,
-    large: np.ndarray,
+    large: Large,
     encoder: TextEncoder,
     features: TextFeatures,
     frame_rate: float,
@@ -85,16 +101,22 @@ def _guided_step(teacher, places, guidance_scale, noisy, start, stop, context, e
     return mx.stop_gradient((latent - noisy) / (stop - start)[:, None, None])
 
 
-def _large_batch(large: np.ndarray, encoder, features, rng: np.random.Generator, count: int) -> Batch:
-    """Large latents at noise levels of the refinement."""
-    frames, rows, columns, channels = large.shape[1:]
-    numbers = rng.integers(0, len(large), count)
-    clean = large[numbers].astype(np.float32).reshape(count, -1, channels)
+def _large_batch(large: Large, encoder, features, rng: np.random.Generator, count: int) -> Batch:
+    """Large latents at noise levels of the refinement, on the straight way from its start to the clip.
+
+    The start is the upscaled latent with noise; written as the clip with noise, the upscaler's error is part of that.
+    """
+    frames, rows, columns, channels = large.latents.shape[1:]
+    numbers = rng.integers(0, len(large.latents), count)
+    clean, upscaled = (
+        latents[numbers].astype(np.float32).reshape(count, -1, channels) for latents in (large.latents, large.upscaled)
+    )
     scenes = [scene_of(int(number)) for number in numbers]
     num_frames = (frames - 1) * COMPRESSION.time + 1
     cells = np.stack([world.thing_cells(scene, num_frames, rows, columns) for scene in scenes])
-    sigma = np.asarray(REFINEMENT[:3], dtype=np.float32)[rng.integers(0, 3, count)]
-    noise = rng.standard_normal(clean.shape).astype(np.float32)
+    sigma = rng.choice(np.asarray(large.sigmas[:-1], dtype=np.float32), count)
+    first = large.sigmas[0]
+    noise = rng.standard_normal(clean.shape).astype(np.float32) + (1 - first) / first * (upscaled - clean)
     return {
         "large": mx.array(clean + sigma[:, None, None] * (noise - clean)),
         "large_velocity": mx.array(noise - clean),

@@ -4,6 +4,7 @@ Knows the world's tables and nothing of the networks, so it judges their clips a
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from LTX_2_MLX.training import world
 # A pixel belongs to the thing if it differs this much from the background, in units of white.
 _DIFFERENCE = 0.17
 _LEAST_PIXELS = 0.004
+# How far silhouettes are looked at, in radii of a disc of the same area: a star reaches to 1.6.
+_REACH = 1.75
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ def look_at(clip: np.ndarray) -> Findings:
     masks = [_mask(frame, plain) for frame in clip]
     if np.mean([mask.mean() for mask in masks]) < _LEAST_PIXELS:
         return Findings(name, "nothing", "nothing", "nothing")
-    return Findings(name, _colour(clip, masks), _motion(masks), _thing(masks))
+    return Findings(name, _colour(clip, masks), _motion(masks), _thing(clip, masks, plain))
 
 
 def _background(clip: np.ndarray) -> tuple[str, np.ndarray]:
@@ -85,6 +88,9 @@ def _largest_part(mask: np.ndarray) -> np.ndarray:
 
 
 def _colour(clip: np.ndarray, masks: list[np.ndarray]) -> str:
+    # Pixels at the edge are mixed with the background's.
+    inner = [~_grown(~mask) for mask in masks]
+    masks = inner if sum(mask.sum() for mask in inner) > 8 * len(masks) else masks
     pixels = np.concatenate([frame[mask] for frame, mask in zip(clip, masks, strict=True)])
     seen = np.median(pixels, axis=0)
 
@@ -118,21 +124,61 @@ def _motion(masks: list[np.ndarray]) -> str:
     return "stays"
 
 
-def _thing(masks: list[np.ndarray]) -> str:
-    """By how much of the circle around it the thing fills: nearly all, two thirds, or less than half."""
-    shares = []
-    for mask in masks:
-        rows, columns = np.nonzero(mask)
-        edge = len(rows) == 0 or rows.min() == 0 or columns.min() == 0
-        if edge or rows.max() == mask.shape[0] - 1 or columns.max() == mask.shape[1] - 1:
-            continue
-        reach = np.hypot(rows - rows.mean(), columns - columns.mean())
-        # The farthest pixels alone would let a single one decide.
-        shares.append(len(rows) / (np.pi * (np.sort(reach)[-max(3, len(rows) // 50) :].mean() + 0.5) ** 2))
-    if not shares:
+def _thing(clip: np.ndarray, masks: list[np.ndarray], plain: np.ndarray) -> str:
+    """The thing whose silhouette is most like the mean one of the frames in which no edge cuts it off."""
+    found = []
+    for frame, mask in zip(clip, masks, strict=True):
+        if mask.any() and not (mask[0].any() or mask[-1].any() or mask[:, 0].any() or mask[:, -1].any()):
+            differs = np.linalg.norm(frame - plain, axis=-1)
+            found.append(_silhouette(np.clip(differs / np.median(differs[mask]), 0, 1) * _grown(mask)))
+    if not found:
         return "nothing"
-    share = float(np.median(shares))
-    return "ball" if share > 0.83 else "box" if share > 0.53 else "star"
+    seen = np.mean(found, axis=0).ravel()
+
+    def likeness(name: str) -> float:
+        return max(np.corrcoef(seen, drawn.ravel())[0, 1] for drawn in _drawn_silhouettes(name, clip.shape[1]))
+
+    return max(world.THINGS, key=likeness)
+
+
+def _grown(mask: np.ndarray) -> np.ndarray:
+    """True on the mask and on the pixels around it."""
+    padded = np.pad(mask, 1)
+    return np.any([padded[y : y + len(mask), x : x + mask.shape[1]] for y in range(3) for x in range(3)], axis=0)
+
+
+def _silhouette(cover: np.ndarray) -> np.ndarray:
+    """Coverage ``(H, W)`` moved to its centre and brought to a common area, ``(25, 25)``."""
+    rows, columns = np.indices(cover.shape)
+    total = cover.sum()
+    y, x = (rows * cover).sum() / total, (columns * cover).sum() / total
+    # 1 is the radius of a disc of the same area.
+    places = np.linspace(-_REACH, _REACH, 25) * np.sqrt(total / np.pi)
+    lines = _between(cover, np.clip(y + places, 0, cover.shape[0] - 1.001))
+    return _between(lines.T, np.clip(x + places, 0, cover.shape[1] - 1.001)).T
+
+
+def _between(values: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Rows of ``values`` at fractional ``places``, linearly interpolated."""
+    low = places.astype(np.int64)
+    share = (places - low)[:, None]
+    return values[low] * (1 - share) + values[low + 1] * share
+
+
+@lru_cache(maxsize=16)
+def _drawn_silhouettes(thing: str, height: int) -> list[np.ndarray]:
+    """What ``_silhouette`` gives for a drawn thing, the mean of all sizes: sharp, soft and softer."""
+    scenes = [world.Scene(thing, "red", "stays", "grass", size=size) for size in world.SIZES]
+    covers = [world.coverage(scene, 1, height, round(height * world.ASPECT))[0] for scene in scenes]
+    return [np.mean([_silhouette(_blurred(cover, times)) for cover in covers], axis=0) for times in (0, 2, 5)]
+
+
+def _blurred(cover: np.ndarray, times: int) -> np.ndarray:
+    """Coverage after ``times`` passes of the binomial filter 1, 2, 1 along both axes."""
+    for _ in range(times):
+        for axis in range(2):
+            cover = (np.roll(cover, 1, axis) + 2 * cover + np.roll(cover, -1, axis)) / 4
+    return cover
 
 
 def sharpness(clip: np.ndarray) -> float:

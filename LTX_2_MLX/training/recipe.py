@@ -33,7 +33,8 @@ class Recipe:
 
     Attributes:
         clips: Training scenes as latents of 64×96 pixels.
-        pairs: Of these, scenes that are encoded at 128×192 pixels and at 33 frames as well.
+        larger: Of these, scenes that are encoded at 128×192 pixels as well.
+        longer: Of these, scenes that are encoded in 33 frames as well.
         start_clips: Clips of each size that the VAE's closed-form start is fitted to.
         runs: Settings of every run by name.
         guidance_scale: Of the dev transformer while it teaches the distilled one.
@@ -41,7 +42,8 @@ class Recipe:
     """
 
     clips: int = 3000
-    pairs: int = 600
+    larger: int = 1000
+    longer: int = 600
     start_clips: tuple[int, int] = (160, 60)
     guidance_scale: float = 3.0
     lora_rank: int = 32
@@ -50,13 +52,13 @@ class Recipe:
             "text": Settings(
                 steps=300, batch_size=64, matrix_rate=0.01, rate=1e-3, warmup=20, average=0.98, traced=False
             ),
-            "dev": Settings(steps=20000, batch_size=16, matrix_rate=0.02, rate=1e-3, warmup=30, average=0.99),
+            "dev": Settings(steps=4500, batch_size=16, matrix_rate=0.02, rate=1e-3, warmup=30, average=0.99),
             "decoder": Settings(
-                steps=4000, batch_size=4, matrix_rate=1e-4, rate=1e-5, muon=False, average=0.98, save_seconds=180.0
+                steps=758, batch_size=4, matrix_rate=1e-4, rate=1e-5, muon=False, cooldown=0.0, average=0.98
             ),
-            "spatial": Settings(steps=2000, batch_size=8, matrix_rate=0.01, rate=1e-3, warmup=20, average=0.98),
-            "temporal": Settings(steps=2000, batch_size=8, matrix_rate=0.01, rate=1e-3, warmup=20, average=0.98),
-            "distilled": Settings(steps=4000, batch_size=16, matrix_rate=0.01, rate=5e-4, warmup=20, average=0.98),
+            "spatial": Settings(steps=400, batch_size=8, matrix_rate=0.01, rate=1e-3, warmup=20, average=0.98),
+            "temporal": Settings(steps=1200, batch_size=8, matrix_rate=0.01, rate=1e-3, warmup=20, average=0.98),
+            "distilled": Settings(steps=600, batch_size=8, matrix_rate=0.01, rate=5e-4, warmup=20, average=0.98),
         }
     )
 
@@ -70,7 +72,7 @@ class Recipe:
             name: replace(settings, steps=steps, batch_size=4, warmup=2, log_every=1, cooldown=0.0, traced=False)
             for name, settings in self.runs.items()
         }
-        return replace(self, clips=8, pairs=8, start_clips=(16, 2), runs=runs)
+        return replace(self, clips=8, larger=8, longer=8, start_clips=(16, 2), runs=runs)
 
 
 class Workshop:
@@ -158,15 +160,22 @@ class Workshop:
         autoencoder.train_decoder(self.encoder(), decoder, settings, folder)
 
     def _run_spatial(self, settings: Settings, folder: Path) -> None:
-        self._run_upscaler(settings, folder, scale=2)
+        self._run_upscaler(settings, folder, self.recipe.larger, scale=2)
 
     def _run_temporal(self, settings: Settings, folder: Path) -> None:
-        self._run_upscaler(settings, folder, num_frames=2 * autoencoder.NUM_FRAMES - 1)
+        self._run_upscaler(settings, folder, self.recipe.longer, num_frames=2 * autoencoder.NUM_FRAMES - 1)
 
-    def _run_upscaler(self, settings: Settings, folder: Path, **larger: int) -> None:
+    def _run_upscaler(self, settings: Settings, folder: Path, count: int, **larger: int) -> None:
         network = upscaler.fresh(bundle.new_upscaler(temporal="num_frames" in larger), self.statistics())
-        small, large = self.latents(self.recipe.pairs), self.latents(self.recipe.pairs, **larger)
+        small, large = self.latents(count), self.latents(count, **larger)
         upscaler.train_upscaler(network, self.statistics(), small, large, settings, folder)
+
+    def _large(self) -> distill.Large:
+        """What the refinement is learned from."""
+        small, spatial, statistics = self.latents(self.recipe.larger), self.upscaler("spatial"), self.statistics()
+        parts = [mx.array(part.astype(np.float32)) for part in np.split(small, range(50, len(small), 50))]
+        upscaled = np.concatenate([np.array(spatial.upscale(part, statistics)) for part in parts])
+        return distill.Large(self.latents(self.recipe.larger, scale=2), upscaled, bundle.DEFAULTS["refinement"])
 
     def _run_distilled(self, settings: Settings, folder: Path) -> None:
         teacher = self.transformer("dev")
@@ -174,7 +183,7 @@ class Workshop:
         batches = distill.distillation_batches(
             teacher,
             self.latents(self.recipe.clips),
-            self.latents(self.recipe.pairs, scale=2),
+            self._large(),
             *self.text(),
             frame_rate=bundle.FRAME_RATE,
             guidance_scale=self.recipe.guidance_scale,
