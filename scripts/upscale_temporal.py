@@ -23,6 +23,7 @@ def main(
     seed: cli.Seed = Request.seed,
     crf: cli.Crf = CRF,
     dry_run: cli.DryRun = False,
+    json: cli.JsonPlan = False,
     force: cli.Force = False,
     quiet: cli.Quiet = False,
     progress: cli.ProgressOption = cli.ProgressKind.bar,
@@ -39,8 +40,10 @@ def main(
         stream = read_video(video)
         run = plan(stream, request)
         if dry_run:
-            typer.echo("\n".join(run.lines()))
+            typer.echo(cli.told(run, as_json=json))
             raise typer.Exit
+        if not force:
+            run.check("Pass a smaller --tile-size, --fp16, or a smaller video.")
         film = upscale_temporal(stream, request, runner)
         film = film.replace(metadata=film.metadata | run_record("upscale_temporal", asdict(request)))
         write_video(film if force else checked(film), output, crf=crf, progress=runner.progress)

@@ -40,6 +40,7 @@ COMPANY: dict[tuple[str, str], list[str]] = {
     ("postprocess", "force"): ENABLED,
     ("generate", "steps"): ["--pipeline", "distilled"],
     ("generate", "json"): ["--dry-run"],
+    ("upscale_temporal", "json"): ["--dry-run"],
     ("super_resolve", "json"): ["--dry-run"],
     ("convert_weights", "group_size"): ["--quantize", "8"],
     # Without it the recorded disk is full.

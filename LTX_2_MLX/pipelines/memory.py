@@ -142,6 +142,11 @@ def encoder_bytes(config: VideoVAEConfig, picture: VideoShape, *, item_bytes: in
     return run_bytes(VideoEncoder(config).levels(), (1, 1, picture.height, picture.width, 3), item_bytes)
 
 
+def clip_encoder_bytes(config: VideoVAEConfig, size: VideoShape, *, item_bytes: int) -> int:
+    """A clip's way to a latent, in pieces of whole frames."""
+    return run_bytes(VideoEncoder(config).levels(), (1, 1, size.height, size.width, 3), item_bytes)
+
+
 def decoder_bytes(config: VideoVAEConfig, latent: LatentShape, *, item_bytes: int) -> int:
     """What decoding a latent piece by piece takes, for whole frames or for one tile."""
     levels = (decoder := VideoDecoder(config)).levels(batch=1)

@@ -12,6 +12,7 @@ from LTX_2_MLX.checkpoints.load import weights_bytes
 from LTX_2_MLX.checkpoints.lora import Lora
 from LTX_2_MLX.checkpoints.quantize import Quantization
 from LTX_2_MLX.checkpoints.reader import Checkpoint
+from LTX_2_MLX.errors import MemoryBudgetError
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,14 @@ class Plan:
     def fits(self) -> bool:
         """Whether every stage stays within the budget."""
         return self.budget_bytes is None or self.largest_bytes <= self.budget_bytes
+
+    def check(self, cure: str) -> None:
+        """Raise ``MemoryBudgetError`` if a stage exceeds the budget; ``cure`` says what to pass instead."""
+        if not self.fits:
+            raise MemoryBudgetError(
+                f"{self.largest.name} needs about {_size(self.largest_bytes)}, the budget is "
+                f"{_size(self.budget_bytes)}. {cure} --force goes on regardless."
+            )
 
     @property
     def seconds(self) -> float | None:

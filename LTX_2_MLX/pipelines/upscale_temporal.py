@@ -21,12 +21,15 @@ from LTX_2_MLX.media.frames import FrameStream, subdivide_times
 from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler
 from LTX_2_MLX.models.ltx.video_vae import LatentStatistics, VideoDecoder, VideoEncoder
 from LTX_2_MLX.models.ltx.video_vae_config import VideoVAEConfig
+from LTX_2_MLX.pipelines.memory import clip_encoder_bytes, decode_bytes, upscaler_bytes
 from LTX_2_MLX.pipelines.plan import Plan, planned
 from LTX_2_MLX.pipelines.stages import decode, upscale_latent
 from LTX_2_MLX.pipelines.video_latents import encode_frames, square_tiles
 from LTX_2_MLX.runtime.job import check_result
+from LTX_2_MLX.runtime.memory import budget_bytes
 from LTX_2_MLX.runtime.progress import Progress
 from LTX_2_MLX.runtime.runner import StageRunner
+from LTX_2_MLX.shapes import VideoShape
 
 _DTYPES = {"fp16": mx.float16, "bf16": mx.bfloat16, "fp32": mx.float32}
 ENCODE, UPSCALE, DECODE = "encode", "temporal_upscaler", "decode"
@@ -114,13 +117,22 @@ def plan(stream: FrameStream, request: Request | None = None) -> Plan:
     given, made = stream.num_frames, _doubled(stream.num_frames)
     rates = f"{float(stream.frame_rate):g} to {float(2 * stream.frame_rate):g} fps"
     frames = rates if given is None else f"{given} to {made} frames, {rates}"
-    size = "{}×{}".format(*files.padded(stream))
-    stages = (
-        planned(ENCODE, size, files.weights, [VideoEncoder], dtype=dtype),
-        planned(UPSCALE, frames, files.upscaler, [LatentUpscaler], dtype=dtype),
-        planned(DECODE, size, files.weights, [VideoDecoder], dtype=dtype),
+    shape = VideoShape(_padded_length(given or 1, files.vae.encoder_compression.time), *files.padded(stream))
+    size, latent = f"{shape.height}×{shape.width}", shape.latent(files.vae.encoder_compression)
+    upscaler = recognise(LatentUpscaler, files.upscaler)[1]
+    larger, held = upscaler.output_shape(latent), {"item_bytes": dtype.size}
+    working = (
+        clip_encoder_bytes(files.vae, shape, **held),
+        upscaler_bytes(upscaler, latent, waiting_bytes=0, **held),
+        decode_bytes(files.vae, larger, tile_size=request.tile_size, **held),
     )
-    return Plan(sizes=(f"Output: {stream.height}×{stream.width}, {frames}",), stages=stages)
+    stages = (
+        planned(ENCODE, size, files.weights, [VideoEncoder], dtype=dtype, activation_bytes=working[0]),
+        planned(UPSCALE, frames, files.upscaler, [LatentUpscaler], dtype=dtype, activation_bytes=working[1]),
+        planned(DECODE, size, files.weights, [VideoDecoder], dtype=dtype, activation_bytes=working[2]),
+    )
+    sizes = (f"Output: {stream.height}×{stream.width}, {frames}",)
+    return Plan(sizes, stages, budget_bytes=budget_bytes())
 
 
 def upscale_temporal(
@@ -224,4 +236,8 @@ class _Padding:
 
     def padded_length(self, num_frames: int | None) -> int | None:
         """Frames that ``num_frames`` are made up to."""
-        return None if num_frames is None else -(-(num_frames - 1) // self._step) * self._step + 1
+        return None if num_frames is None else _padded_length(num_frames, self._step)
+
+
+def _padded_length(num_frames: int, step: int) -> int:
+    return -(-(num_frames - 1) // step) * step + 1
