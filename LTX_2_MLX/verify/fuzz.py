@@ -5,6 +5,7 @@ ends in one of two ways: the file is refused by an error of this library, or it 
 else (another exception, a result that the file does not hold, a case without end) is a fault.
 """
 
+import copy
 import json
 import random
 import shutil
@@ -136,6 +137,11 @@ def _damaged(dice: random.Random, content: bytes, within: int | None = None) -> 
     return bytes(data)
 
 
+def _strange(dice: random.Random, *more: Any) -> Any:
+    """A value that nobody expects, not shared with others."""
+    return copy.deepcopy(dice.choice((*_STRANGE, *more)))
+
+
 def _split(content: bytes) -> tuple[dict[str, Any], bytes]:
     (length,) = struct.unpack("<Q", content[:8])
     return json.loads(content[8 : 8 + length]), content[8 + length :]
@@ -204,18 +210,18 @@ def _header_values(dice: random.Random, good: Good, place: Path) -> None:
     name = dice.choice([*_CASES])
     header, data = _split(good.checkpoints[name])
     for _ in range(dice.choice((1, 1, 2, 4))):
-        tensor = dice.choice([key for key in header if key != "__metadata__"])
+        tensor = dice.choice([key for key, value in header.items() if isinstance(value, dict) and "dtype" in value])
         match dice.randrange(6):
             case 0:
                 header[tensor]["dtype"] = dice.choice(("F16", "BF16", "F64", "I8", "F8_E4M3", "F4", "", 3, None))
             case 1:
-                header[tensor]["shape"] = dice.choice((*_STRANGE, [dice.randrange(2**40)], [1] * 40, [-1, 3]))
+                header[tensor]["shape"] = _strange(dice, [dice.randrange(2**40)], [1] * 40, [-1, 3])
             case 2:
-                header[tensor]["data_offsets"] = dice.choice((*_STRANGE, [0, 4], [2**62, 2**63], [8, 4]))
+                header[tensor]["data_offsets"] = _strange(dice, [0, 4], [2**62, 2**63], [8, 4])
             case 3:
                 header[dice.choice((f"{tensor}.x", "", "x" * 5000, "../../x"))] = header.pop(tensor)
             case 4:
-                header[tensor] = dice.choice(_STRANGE)
+                header[tensor] = _strange(dice)
             case 5:
                 del header[tensor]
     _read(place, name, _joined(header, data))
@@ -244,7 +250,7 @@ def _disturb(dice: random.Random, value: Any) -> None:
             value = inner
             continue
         if dice.randrange(8) or not isinstance(value, dict):
-            value[key] = dice.choice(_STRANGE)
+            value[key] = _strange(dice)
         else:
             value[dice.choice(("unknown", f"{key}_2"))] = value.pop(key)
         return
@@ -264,7 +270,7 @@ def _state(dice: random.Random, good: Good, place: Path) -> None:
 
 def _request(dice: random.Random, good: Good, place: Path) -> None:
     if dice.randrange(3):
-        request = json.loads(good.request) | {dice.choice([*Options.__dataclass_fields__]): dice.choice(_STRANGE)}
+        request = json.loads(good.request) | {dice.choice([*Options.__dataclass_fields__]): _strange(dice)}
         _disturb(dice, request)
         content = json.dumps(request).encode()
     else:
