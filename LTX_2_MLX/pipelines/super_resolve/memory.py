@@ -35,8 +35,8 @@ _TOKEN_ARRAYS = 30.4
 # decoder's, four frames; and the floats of the frames themselves while their colours are fixed.
 _TINY_ARRAYS, _WAN_ARRAYS, _FRAME_FLOATS = 6.5, 34, 130
 _FRAMES_HELD = 30
-# What the CPU backend adds by unfolding a convolution's input: 9 taps of two frames, 27 of four.
-_TINY_UNFOLDED, _WAN_UNFOLDED = 18, 108
+# What the CPU backend adds by unfolding a convolution's input: 9 taps of two frames, 27 of four and their padding.
+_TINY_UNFOLDED, _WAN_UNFOLDED = 18, 133
 # Floats of one token in the projector, and what unfolding adds.
 _PROJECTOR_FLOATS, _PROJECTOR_UNFOLDED = 20_000, 80_000
 
