@@ -178,13 +178,11 @@ class _Convolution:
 
 def _convolution_bytes(level: _Convolution, piece_bytes: int) -> int:
     """What a convolution takes on the CPU, in frames of which the widest array keeps within ``piece_bytes``."""
-    area = level.height * level.width
-    widest = max(level.channels_in, level.channels_out) * area * level.item_bytes
-    frames = min(level.frames, max(1, piece_bytes // widest))
-    padded = (level.height + 2) * (level.width + 2)
-    channels = _TAPS * area * level.channels_in + _SLICES * padded * level.channels_in
-    channels += area * (_SLICES * level.channels_out + level.beside)
-    return int(frames * level.item_bytes * channels)
+    area = level.height * level.width * level.item_bytes
+    # Parts of a frame count: a count of whole ones would fall where a frame grows a little.
+    frames = min(level.frames, max(1.0, piece_bytes / (max(level.channels_in, level.channels_out) * area)))
+    channels = (_TAPS + _SLICES) * level.channels_in + _SLICES * level.channels_out + level.beside
+    return int(frames * area * channels)
 
 
 def _decoder_levels(decoder: VideoDecoder, latent: LatentShape, item_bytes: int) -> list[_Convolution]:
