@@ -271,17 +271,25 @@ def write_bundle(folder: Path, parts: Parts, notice: str) -> None:
     (folder / "manifest.json").write_text(text + "\n", encoding="utf-8")
 
 
-def difference(dev: Transformer, distilled: Transformer, rank: int) -> dict[str, np.ndarray]:
-    """Adapters for every matrix: the best approximation of rank ``rank`` to what distillation changed."""
+def difference(dev: Transformer, distilled: Transformer, most: int) -> dict[str, np.ndarray]:
+    """Adapters that come nearest to what distillation changed in the matrices, with at most ``most`` numbers in all.
+
+    Every matrix gets as many directions as are worth their numbers, so ranks differ.
+    """
     before, after = published(dev, transformer_name), published(distilled, transformer_name)
+    matrices = [name for name, weight in after.items() if weight.ndim == 2 and name.endswith(".weight")]
+    parts = {name: np.linalg.svd(after[name] - before[name], full_matrices=False) for name in matrices}
+    costs = {name: sum(after[name].shape) for name in matrices}
+    worth = [(s**2 / costs[name], name) for name in matrices for s in parts[name][1]]
+    ranks, spent = dict.fromkeys(matrices, 0), 0
+    for _, name in sorted(worth, reverse=True):
+        if spent + costs[name] <= most:
+            ranks[name], spent = ranks[name] + 1, spent + costs[name]
     adapters = {}
-    for name, weight in after.items():
-        if weight.ndim != 2 or not name.endswith(".weight"):
-            continue
-        left, scale, right = np.linalg.svd(weight - before[name], full_matrices=False)
-        kept = min(rank, len(scale))
-        root = np.sqrt(scale[:kept])
-        module = name.removeprefix("model.").removesuffix(".weight")
-        adapters[f"{module}.lora_A.weight"] = root[:, None] * right[:kept]
-        adapters[f"{module}.lora_B.weight"] = left[:, :kept] * root
+    for name, (left, scale, right) in parts.items():
+        rank, module = ranks[name], name.removeprefix("model.").removesuffix(".weight")
+        root = np.sqrt(scale[:rank])
+        if rank:
+            adapters[f"{module}.lora_A.weight"] = root[:, None] * right[:rank]
+            adapters[f"{module}.lora_B.weight"] = left[:, :rank] * root
     return adapters

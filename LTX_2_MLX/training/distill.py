@@ -20,14 +20,18 @@ from LTX_2_MLX.shapes import LatentShape
 from LTX_2_MLX.training import world
 from LTX_2_MLX.training.captions import caption
 from LTX_2_MLX.training.clips import scene_of
-from LTX_2_MLX.training.denoiser import COMPRESSION, THING_WEIGHT, positions
+from LTX_2_MLX.training.denoiser import COMPRESSION, positions
 from LTX_2_MLX.training.language import contexts
 from LTX_2_MLX.training.loop import Batch, Loss
 
 # Steps of the teacher within one step of the student.
 _SUBSTEPS = 2
-# Samples of the small size for each of the large one, which has four times as many tokens.
-_SMALL_PER_LARGE = 2
+# Samples of the large size for each of the small one.
+_LARGE_PER_SMALL = 2
+# Shares of the refinement's noise levels: the first one decides about shapes.
+_SHARES = (0.5, 0.3, 0.2)
+# At the large size the background is nearly done when refinement begins, the thing is not.
+_LARGE_THING_WEIGHT = 8.0
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ def distillation_batches(
     frame_rate: float,
     guidance_scale: float,
 ) -> Callable[[np.random.Generator, int], Batch]:
-    """Batches of both sizes; the teacher's answers are in them. The batch size counts the small ones."""
+    """Batches of both sizes; the teacher's answers are in them. The batch size counts the large ones."""
     places = positions(LatentShape(*small.shape[1:4]), frame_rate)
     empty = mx.array(contexts(encoder, features, [""]))
     step = partial(_guided_step, teacher, places, guidance_scale)
@@ -63,12 +67,12 @@ def distillation_batches(
     teach = mx.compile(step)
 
     def batches(rng: np.random.Generator, count: int) -> Batch:
-        numbers = rng.integers(0, len(small), count)
+        numbers = rng.integers(0, len(small), count // _LARGE_PER_SMALL)
         context = mx.array(contexts(encoder, features, [_said(n, rng) for n in numbers]))
         noisy, start, stop = _noisy(small[numbers], rng)
-        velocity = teach(noisy, start, stop, context, mx.repeat(empty, count, axis=0))
+        velocity = teach(noisy, start, stop, context, mx.repeat(empty, len(numbers), axis=0))
         taught = {"small": noisy, "small_sigma": start, "small_velocity": velocity, "small_context": context}
-        return taught | _large_batch(large, encoder, features, rng, count // _SMALL_PER_LARGE)
+        return taught | _large_batch(large, encoder, features, rng, count)
 
     return batches
 
@@ -114,7 +118,7 @@ def _large_batch(large: Large, encoder, features, rng: np.random.Generator, coun
     scenes = [scene_of(int(number)) for number in numbers]
     num_frames = (frames - 1) * COMPRESSION.time + 1
     cells = np.stack([world.thing_cells(scene, num_frames, rows, columns) for scene in scenes])
-    sigma = rng.choice(np.asarray(large.sigmas[:-1], dtype=np.float32), count)
+    sigma = rng.choice(np.asarray(large.sigmas[:-1], dtype=np.float32), count, p=_SHARES)
     first = large.sigmas[0]
     noise = rng.standard_normal(clean.shape).astype(np.float32) + (1 - first) / first * (upscaled - clean)
     return {
@@ -122,7 +126,7 @@ def _large_batch(large: Large, encoder, features, rng: np.random.Generator, coun
         "large_velocity": mx.array(noise - clean),
         "large_sigma": mx.array(sigma),
         "large_context": mx.array(contexts(encoder, features, [caption(scene, rng) for scene in scenes])),
-        "large_weight": mx.array(1 + THING_WEIGHT * cells.reshape(count, -1, 1)),
+        "large_weight": mx.array(1 + _LARGE_THING_WEIGHT * cells.reshape(count, -1, 1)),
     }
 
 

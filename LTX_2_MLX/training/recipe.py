@@ -38,7 +38,7 @@ class Recipe:
         start_clips: Clips of each size that the VAE's closed-form start is fitted to.
         runs: Settings of every run by name.
         guidance_scale: Of the dev transformer while it teaches the distilled one.
-        lora_rank: Of the adapters that turn the dev transformer into the distilled one.
+        lora_numbers: Of the adapters that turn the dev transformer into the distilled one.
     """
 
     clips: int = 3000
@@ -46,7 +46,7 @@ class Recipe:
     longer: int = 600
     start_clips: tuple[int, int] = (160, 60)
     guidance_scale: float = 3.0
-    lora_rank: int = 32
+    lora_numbers: int = 2_200_000
     runs: dict[str, Settings] = field(
         default_factory=lambda: {
             "text": Settings(
@@ -56,9 +56,9 @@ class Recipe:
             "decoder": Settings(
                 steps=758, batch_size=4, matrix_rate=1e-4, rate=1e-5, muon=False, cooldown=0.0, average=0.98
             ),
-            "spatial": Settings(steps=400, batch_size=8, matrix_rate=0.01, rate=1e-3, warmup=20, average=0.98),
+            "spatial": Settings(steps=1700, batch_size=8, matrix_rate=0.01, rate=1e-3, warmup=20, average=0.98),
             "temporal": Settings(steps=1200, batch_size=8, matrix_rate=0.01, rate=1e-3, warmup=20, average=0.98),
-            "distilled": Settings(steps=600, batch_size=8, matrix_rate=0.01, rate=5e-4, warmup=20, average=0.98),
+            "distilled": Settings(steps=800, batch_size=6, matrix_rate=0.01, rate=5e-4, warmup=20, average=0.98),
         }
     )
 
@@ -201,7 +201,7 @@ class Workshop:
             features=self.text()[1],
             dev=dev,
             distilled=distilled,
-            lora=bundle.difference(dev, distilled, self.recipe.lora_rank),
+            lora=bundle.difference(dev, distilled, self.recipe.lora_numbers),
             spatial=self.upscaler("spatial"),
             temporal=self.upscaler("temporal"),
             training={"steps": {name: self.finished(name) for name in RUNS}},
