@@ -23,7 +23,7 @@ _NATIVE_PIXELS = 768 * 1280
 _MAX_ELEMENTS = {mx.cpu: 1 << 20, mx.gpu: 1 << 27}
 
 # Share of kept pairs from which it is faster to compute all and mask than to gather the kept ones. On a CPU never, by
-# scripts/bench_super_resolve.py forms; on a GPU after xocialize/mlx-flashvsr-swift (1c656ce), whose gathered form lost
+# scripts/bench_attention.py forms; on a GPU after xocialize/mlx-flashvsr-swift (1c656ce), whose gathered form lost
 # where half were kept.
 _MASKED_FROM = {mx.cpu: 1.0, mx.gpu: 0.3}
 
