@@ -176,5 +176,5 @@ def test_unknown_choices_are_refused_with_the_known_ones(name):
 
 
 def test_unknown_options_are_refused(own):
-    with pytest.raises(TypeError, match="hight"):
+    with pytest.raises(RequestError, match="hight"):
         generate("A blue ball", hight=64, **own)
