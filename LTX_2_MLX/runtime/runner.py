@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import mlx.core as mx
 
-from LTX_2_MLX.runtime.memory import peak_process_bytes
+from LTX_2_MLX.runtime.memory import memory_limits, peak_process_bytes
 from LTX_2_MLX.runtime.progress import Progress, SilentProgress
 
 Model = TypeVar("Model")
@@ -122,11 +122,16 @@ class StageRunner:
 
     @contextmanager
     def _turn(self, stage: _OpenStage) -> Iterator[None]:
-        """Time counts for ``stage`` until this ends or another stage has the turn inside it."""
+        """Time counts for ``stage`` until this ends or another stage has the turn inside it.
+
+        MLX's cache has this library's limit meanwhile, so that a notebook's runs take what the commands' take; on a
+        CPU its own limit is so low that every large array would be asked of the system anew.
+        """
         self._charge()
         self._turns.append(stage)
         try:
-            yield
+            with memory_limits():
+                yield
         finally:
             self._charge()
             self._turns.pop()

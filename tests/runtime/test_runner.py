@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -225,3 +226,27 @@ def test_progress_hears_begin_and_end_even_when_work_raises():
     with pytest.raises(ValueError):
         runner.run("a", lambda: None, fail)
     assert heard == [("begin", "a"), ("end", "a")]
+
+
+def test_cache_has_the_librarys_limit_in_a_stages_turns_and_the_callers_between_them():
+    before = mx.set_cache_limit(12345)
+    seen = []
+
+    def limit() -> int:
+        found = mx.set_cache_limit(0)
+        mx.set_cache_limit(found)
+        return found
+
+    def work(_) -> Iterator[mx.array]:
+        for number in range(2):
+            seen.append(limit())
+            yield mx.array(number)
+
+    try:
+        runner = StageRunner()
+        runner.run("one", lambda: None, lambda _: seen.append(limit()))
+        between = [limit() for _ in runner.stream("two", lambda: None, work)]
+    finally:
+        assert mx.set_cache_limit(before) == 12345
+    assert seen == [2**30] * 3
+    assert between == [12345] * 2
