@@ -23,6 +23,7 @@ def main(
     fp32: cli.Fp32 = False,
     crf: cli.Crf = CRF,
     dry_run: cli.DryRun = False,
+    json: cli.JsonPlan = False,
     force: cli.Force = False,
     quiet: cli.Quiet = False,
     progress: cli.ProgressOption = cli.ProgressKind.bar,
@@ -40,8 +41,10 @@ def main(
         stream = read_video(video)
         intended = plan(stream, request)
         if dry_run:
-            typer.echo("\n".join(intended.lines()))
+            typer.echo(cli.told(intended, as_json=json))
             raise typer.Exit
+        if not force:
+            intended.check("Pass --scale 0.5, --fp16, or a smaller video.")
         film = interpolate(stream, request, runner)
         film = film.replace(metadata=film.metadata | run_record("interpolate", asdict(request)))
         write_video(film if force else checked(film), output, crf=crf, progress=runner.progress)

@@ -25,6 +25,7 @@ def main(
     order: cli.PostprocessingOrder = cli.Order.interpolate_first,
     crf: cli.Crf = CRF,
     dry_run: cli.DryRun = False,
+    json: cli.JsonPlan = False,
     force: cli.Force = False,
     quiet: cli.Quiet = False,
     progress: cli.ProgressOption = cli.ProgressKind.bar,
@@ -38,8 +39,10 @@ def main(
         stream = read_video(video)
         intended = plan(stream, request)
         if dry_run:
-            typer.echo("\n".join(intended.lines()))
+            typer.echo(cli.told(intended, as_json=json))
             raise typer.Exit
+        if not force:
+            intended.check("Run interpolate.py and upscale.py one after the other, or pass a smaller video.")
         film = postprocess(stream, request, runner)
         film = film.replace(metadata=film.metadata | run_record("postprocess", asdict(request)))
         write_video(film if force else checked(film), output, crf=crf, progress=runner.progress)

@@ -28,6 +28,7 @@ def main(
     fp32: cli.Fp32 = False,
     crf: cli.Crf = CRF,
     dry_run: cli.DryRun = False,
+    json: cli.JsonPlan = False,
     force: cli.Force = False,
     quiet: cli.Quiet = False,
     progress: cli.ProgressOption = cli.ProgressKind.bar,
@@ -43,8 +44,10 @@ def main(
         size = read_image(pairs[0][0]).pixels.shape[:2] if still else (stream.height, stream.width)
         intended = plan(*size, request)
         if dry_run:
-            typer.echo("\n".join(intended.lines()))
+            typer.echo(cli.told(intended, as_json=json))
             raise typer.Exit
+        if not force:
+            intended.check("Pass a smaller --tile-size, --fp16, or a smaller picture.")
         if still:
             return pictures(pairs, request, runner)
         film = upscale(stream, request, runner)

@@ -42,6 +42,9 @@ COMPANY: dict[tuple[str, str], list[str]] = {
     ("generate", "json"): ["--dry-run"],
     ("upscale_temporal", "json"): ["--dry-run"],
     ("super_resolve", "json"): ["--dry-run"],
+    ("interpolate", "json"): ["--dry-run"],
+    ("upscale", "json"): ["--dry-run"],
+    ("postprocess", "json"): [*ENABLED, "--dry-run"],
     ("convert_weights", "group_size"): ["--quantize", "8"],
     # Without it the recorded disk is full.
     ("download_weights", "dry_run"): ["--force"],
