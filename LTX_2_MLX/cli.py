@@ -416,6 +416,15 @@ def told(plan: Plan, *, as_json: bool) -> str:
     return json.dumps(plan.as_json(), indent=1) if as_json else "\n".join(plan.lines())
 
 
+def preflight(plan: Plan, *, dry_run: bool, as_json: bool, force: bool, cure: str) -> None:
+    """Print a plan and end the command, or refuse one that does not fit; ``cure`` says what to pass instead."""
+    if dry_run:
+        typer.echo(told(plan, as_json=as_json))
+        raise typer.Exit
+    if not force:
+        plan.check(cure)
+
+
 def check_disk(plan: Plan, output: Path, states: Path | None = None) -> None:
     """Raise ``MediaError`` if the film, or the states that are kept of it, cannot find room on their disks."""
     check_free(output, plan.output_bytes)

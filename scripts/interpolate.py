@@ -2,8 +2,6 @@
 
 from dataclasses import asdict
 
-import typer
-
 from LTX_2_MLX import cli, read_video, write_video
 from LTX_2_MLX.media.check import checked
 from LTX_2_MLX.media.encoder import CRF
@@ -40,11 +38,8 @@ def main(
         )
         stream = read_video(video)
         intended = plan(stream, request)
-        if dry_run:
-            typer.echo(cli.told(intended, as_json=json))
-            raise typer.Exit
-        if not force:
-            intended.check("Pass --scale 0.5, --fp16, or a smaller video.")
+        cure = "Pass --scale 0.5, --fp16, or a smaller video."
+        cli.preflight(intended, dry_run=dry_run, as_json=json, force=force, cure=cure)
         film = interpolate(stream, request, runner)
         film = film.replace(metadata=film.metadata | run_record("interpolate", asdict(request)))
         write_video(film if force else checked(film), output, crf=crf, progress=runner.progress)

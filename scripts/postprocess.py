@@ -2,8 +2,6 @@
 
 from dataclasses import asdict
 
-import typer
-
 from LTX_2_MLX import cli, read_video, write_video
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.media.check import checked
@@ -38,11 +36,8 @@ def main(
             raise RequestError("Nothing is enabled. Pass --enable-frame-interpolation, --enable-upscaling or both.")
         stream = read_video(video)
         intended = plan(stream, request)
-        if dry_run:
-            typer.echo(cli.told(intended, as_json=json))
-            raise typer.Exit
-        if not force:
-            intended.check("Run interpolate.py and upscale.py one after the other, or pass a smaller video.")
+        cure = "Run interpolate.py and upscale.py one after the other, or pass a smaller video."
+        cli.preflight(intended, dry_run=dry_run, as_json=json, force=force, cure=cure)
         film = postprocess(stream, request, runner)
         film = film.replace(metadata=film.metadata | run_record("postprocess", asdict(request)))
         write_video(film if force else checked(film), output, crf=crf, progress=runner.progress)

@@ -3,8 +3,6 @@
 from dataclasses import asdict
 from pathlib import Path
 
-import typer
-
 from LTX_2_MLX import cli, read_video, write_video
 from LTX_2_MLX.errors import MediaError
 from LTX_2_MLX.media.check import checked
@@ -43,11 +41,8 @@ def main(
         stream = None if still else read_video(source)
         size = read_image(pairs[0][0]).pixels.shape[:2] if still else (stream.height, stream.width)
         intended = plan(*size, request)
-        if dry_run:
-            typer.echo(cli.told(intended, as_json=json))
-            raise typer.Exit
-        if not force:
-            intended.check("Pass a smaller --tile-size, --fp16, or a smaller picture.")
+        cure = "Pass a smaller --tile-size, --fp16, or a smaller picture."
+        cli.preflight(intended, dry_run=dry_run, as_json=json, force=force, cure=cure)
         if still:
             return pictures(pairs, request, runner)
         film = upscale(stream, request, runner)

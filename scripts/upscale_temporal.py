@@ -2,8 +2,6 @@
 
 from dataclasses import asdict
 
-import typer
-
 from LTX_2_MLX import cli, read_video, write_video
 from LTX_2_MLX.media.check import checked
 from LTX_2_MLX.media.encoder import CRF
@@ -39,11 +37,8 @@ def main(
         )
         stream = read_video(video)
         run = plan(stream, request)
-        if dry_run:
-            typer.echo(cli.told(run, as_json=json))
-            raise typer.Exit
-        if not force:
-            run.check("Pass a smaller --tile-size, --fp16, or a smaller video.")
+        cure = "Pass a smaller --tile-size, --fp16, or a smaller video."
+        cli.preflight(run, dry_run=dry_run, as_json=json, force=force, cure=cure)
         film = upscale_temporal(stream, request, runner)
         film = film.replace(metadata=film.metadata | run_record("upscale_temporal", asdict(request)))
         write_video(film if force else checked(film), output, crf=crf, progress=runner.progress)

@@ -10,7 +10,7 @@ import numpy as np
 from mlx.utils import tree_flatten
 from safetensors.numpy import save_file
 
-from LTX_2_MLX.checkpoints.load import _AXES
+from LTX_2_MLX.checkpoints.load import AXIS_ORDERS
 from LTX_2_MLX.models.interfaces import Header, TensorInfo
 from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler
 from LTX_2_MLX.models.ltx.text_features import TextFeatures
@@ -138,7 +138,7 @@ def arrays_of(network, config: dict, names: list[str], shapes: dict, seed: int) 
     seen = [name for name in mine if name in shapes or "blocks." in name]
     tensors = {name: TensorInfo(shapes.get(name, ()), "F32", 0) for name in seen}
     model = network(network.Config.from_header(Header(tensors=tensors, config=config)))
-    orders = {f"{path}.weight": _AXES[type(m)] for path, m in model.named_modules() if type(m) in _AXES}
+    orders = {f"{path}.weight": AXIS_ORDERS[type(m)] for path, m in model.named_modules() if type(m) in AXIS_ORDERS}
     parameters = dict(tree_flatten(model.parameters()))
     arrays = {}
     for name in mine:

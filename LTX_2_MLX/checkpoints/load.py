@@ -29,7 +29,7 @@ from LTX_2_MLX.errors import CheckpointError, RequestError
 Network = TypeVar("Network", bound=nn.Module)
 
 # Published (PyTorch) axis order -> MLX axis order, by the class of the module that owns the weight.
-_AXES = {
+AXIS_ORDERS = {
     nn.Conv1d: (0, 2, 1),
     nn.Conv2d: (0, 2, 3, 1),
     nn.Conv3d: (0, 2, 3, 4, 1),
@@ -311,9 +311,9 @@ def _evaluated(checkpoint: Checkpoint, weights: dict[str, mx.array], finish: _Fi
 
 def _axis_orders(model: nn.Module) -> dict[str, tuple[int, ...]]:
     return {
-        f"{path}.weight" if path else "weight": _AXES[type(module)]
+        f"{path}.weight" if path else "weight": AXIS_ORDERS[type(module)]
         for path, module in model.named_modules()
-        if type(module) in _AXES
+        if type(module) in AXIS_ORDERS
     }
 
 

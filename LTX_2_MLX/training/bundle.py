@@ -11,7 +11,7 @@ import numpy as np
 from mlx.utils import tree_flatten
 from safetensors.numpy import save
 
-from LTX_2_MLX.checkpoints.load import _AXES
+from LTX_2_MLX.checkpoints.load import AXIS_ORDERS
 from LTX_2_MLX.models.interfaces import Header, TensorInfo
 from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler
 from LTX_2_MLX.models.ltx.text_features import TextFeatures
@@ -160,7 +160,7 @@ def _layers(name: str) -> str:
 
 def published(network: nn.Module, name) -> dict[str, np.ndarray]:
     """All parameters by published name and in published axis order, float32; ``name`` maps parameter names."""
-    orders = {f"{path}.weight": _AXES[type(m)] for path, m in network.named_modules() if type(m) in _AXES}
+    orders = {f"{path}.weight": AXIS_ORDERS[type(m)] for path, m in network.named_modules() if type(m) in AXIS_ORDERS}
     tensors = {}
     for parameter, value in tree_flatten(network.parameters()):
         value = np.array(value.astype(mx.float32))
