@@ -8,7 +8,7 @@ import mlx.nn as nn
 import pytest
 from mlx.utils import tree_flatten
 
-from LTX_2_MLX.checkpoints.load import _AXES
+from LTX_2_MLX.checkpoints.load import AXIS_ORDERS
 from LTX_2_MLX.models import tae
 from LTX_2_MLX.models.flashvsr.lq_projection import LQProjection
 from LTX_2_MLX.models.interfaces import Header, TensorInfo
@@ -51,7 +51,9 @@ def manifest(name: str) -> Header:
 def parameter_shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
     """Shapes of a lazily built network's parameters, in the axis order of the files."""
     owners = {
-        f"{path}.weight": _AXES[type(module)] for path, module in network.named_modules() if type(module) in _AXES
+        f"{path}.weight": AXIS_ORDERS[type(module)]
+        for path, module in network.named_modules()
+        if type(module) in AXIS_ORDERS
     }
     shapes = {}
     for name, value in tree_flatten(network.parameters()):
