@@ -54,9 +54,17 @@ def main(
 
 
 def killed(work: Path, states: Path, output: Path, *, wait: Path | None, after: float) -> str:
-    """Begin a run and kill it some seconds after its start, or after a file has appeared; the last state it leaves."""
+    """Begin a run and kill it some seconds after its start, or after a file has appeared; the last state it leaves.
+
+    Raises:
+        OutputError: If the run ends by itself before the file has appeared.
+    """
     child = begin(work, states, output)
     while wait is not None and not wait.exists():
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            code = os.waitstatus_to_exitcode(status)
+            raise OutputError(f"A run ended with status {code} before it kept {wait.name}. The line above says why.")
         time.sleep(0.005)
     time.sleep(after)
     os.kill(child, signal.SIGKILL)
