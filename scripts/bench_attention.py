@@ -13,10 +13,10 @@ from LTX_2_MLX import cli  # The package first: it loads the fast BLAS.
 
 import mlx.core as mx  # isort: skip
 
+from LTX_2_MLX.bench.flashvsr import stand_in_transformer
 from LTX_2_MLX.models.flashvsr import transformer
 from LTX_2_MLX.models.flashvsr.block_attention import FORMS, Sparsity, attend, locality, pool, select, topk_ratio
 from LTX_2_MLX.models.flashvsr.transformer import TransformerStream
-from LTX_2_MLX.models.wan.transformer import WanTransformer, WanTransformerConfig
 
 # 480p, 720p and 1080p films in whole windows: height and width.
 SIZES = ((512, 896), (768, 1280), (1152, 1920))
@@ -45,8 +45,7 @@ def form_seconds(height: int, width: int, sparse_ratio: float) -> tuple[float, d
 
 def chunk_cost(dim: int, layers: int, height: int, width: int, sparse_ratio: float) -> tuple[float, float, int]:
     """Seconds of one later chunk in the transformer, and in its attention alone; pairs of windows that stay."""
-    sizes = {"dim": dim, "ffn_dim": round(dim * 8960 / 1536), "text_dim": 64, "freq_dim": 256, "num_heads": dim // 128}
-    network = WanTransformer(WanTransformerConfig(in_dim=16, out_dim=16, num_layers=layers, **sizes))
+    network = stand_in_transformer(dim, layers)
     pairs: list[int] = []
     sparsity = Sparsity("block", topk_ratio(sparse_ratio, height, width), 11)
     stream = TransformerStream(network, mx.random.normal((512, 64)), sparsity, 3, lambda mask: pairs.append(mask.sum()))
