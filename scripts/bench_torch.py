@@ -1,8 +1,6 @@
 """Measure LTX-2's transformer block and video decoder beside the same networks in torch, with the same weights."""
 
 import os
-import statistics
-import time
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Annotated
@@ -24,7 +22,6 @@ from LTX_2_MLX.models.ltx.video_vae import VideoDecoder
 from LTX_2_MLX.shapes import Compression, VideoShape
 
 Network = StrEnum("Network", ["block", "decoder"])
-_CLOCKS = (time.perf_counter, time.process_time)
 
 
 def main(
@@ -108,19 +105,12 @@ def _published(value: mx.array) -> np.ndarray:
 
 
 def compare(name: str, ours: Callable, theirs: Callable, repeats: int) -> None:
-    """Print the medians of both clocks, taken in turns so that whatever else the machine does falls on both."""
+    """Print the medians of both clocks, and the largest difference over the largest value."""
+    from comparison.in_turns import medians
+
     wanted = theirs()
     difference = float(np.abs(ours() - wanted).max() / np.abs(wanted).max())
-    seconds = {work: [] for work in (ours, theirs)}
-    for turn in range(repeats):
-        for work in (ours, theirs) if turn % 2 else (theirs, ours):
-            start = [clock() for clock in _CLOCKS]
-            work()
-            seconds[work].append([clock() - begun for clock, begun in zip(_CLOCKS, start, strict=True)])
-    cells = []
-    for clock in range(len(_CLOCKS)):
-        one, other = (statistics.median(each[clock] for each in seconds[work]) for work in (ours, theirs))
-        cells += [f"{one:.3f}, {other:.3f}", f"{other / one:.2f}"]
+    cells = [f"{one:.3f}, {other:.3f} | {other / one:.2f}" for one, other in medians(ours, theirs, repeats)]
     print(f"| {name} | {' | '.join(cells)} | {difference:.1e} |", flush=True)
 
 

@@ -6,19 +6,29 @@ from collections.abc import Callable
 
 import numpy as np
 
+Work = Callable[[], np.ndarray]
 
-def compare(name: str, ours: Callable[[], np.ndarray], theirs: Callable[[], np.ndarray], repeats: int) -> None:
-    """Print both times, taken in turns so that whatever else the machine does falls on both."""
-    difference = float(np.abs(ours() - theirs()).max())
+
+def medians(ours: Work, theirs: Work, repeats: int) -> list[tuple[float, float]]:
+    """Seconds of ours and of theirs, by the wall's clock and by that of this process.
+
+    Taken in turns, so that whatever else the machine does falls on both.
+    """
     clocks = (time.perf_counter, time.process_time)
-    seconds: dict[Callable, list[list[float]]] = {ours: [], theirs: []}
+    seconds: dict[Work, list[list[float]]] = {ours: [], theirs: []}
     for turn in range(repeats):
         for work in (ours, theirs) if turn % 2 else (theirs, ours):
             start = [clock() for clock in clocks]
             work()
             seconds[work].append([clock() - begun for clock, begun in zip(clocks, start, strict=True)])
-    cells = []
-    for clock in range(len(clocks)):
-        middle, others = (statistics.median(turn[clock] for turn in seconds[work]) for work in (ours, theirs))
-        cells.append(f"{middle:.3f} | {others:.3f} | {others / middle:.2f}")
+    one, other = (
+        [statistics.median(turn[clock] for turn in seconds[work]) for clock in (0, 1)] for work in (ours, theirs)
+    )
+    return list(zip(one, other, strict=True))
+
+
+def compare(name: str, ours: Work, theirs: Work, repeats: int) -> None:
+    """Print both times."""
+    difference = float(np.abs(ours() - theirs()).max())
+    cells = [f"{one:.3f} | {other:.3f} | {other / one:.2f}" for one, other in medians(ours, theirs, repeats)]
     print(f"| {name} | {' | '.join(cells)} | {difference:.1e} |", flush=True)
