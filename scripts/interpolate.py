@@ -20,6 +20,7 @@ def main(
     fp16: cli.Fp16 = False,
     fp32: cli.Fp32 = False,
     crf: cli.Crf = CRF,
+    memory_limit_gb: cli.MemoryLimit = Request.memory_limit_gb,
     dry_run: cli.DryRun = False,
     json: cli.JsonPlan = False,
     force: cli.Force = False,
@@ -35,6 +36,7 @@ def main(
             target_fps=target_fps,
             scene_threshold=scene_threshold,
             precision=cli.precision(fp16=fp16, bf16=False, fp32=fp32),
+            memory_limit_gb=memory_limit_gb,
         )
         stream = read_video(video)
         intended = plan(stream, request)

@@ -22,6 +22,7 @@ def main(
     upscaling_model_path: cli.UpscalingModel = Request.upscaling_model_path,
     order: cli.PostprocessingOrder = cli.Order.interpolate_first,
     crf: cli.Crf = CRF,
+    memory_limit_gb: cli.MemoryLimit = Request.memory_limit_gb,
     dry_run: cli.DryRun = False,
     json: cli.JsonPlan = False,
     force: cli.Force = False,

@@ -25,6 +25,7 @@ def main(
     fp16: cli.Fp16 = False,
     fp32: cli.Fp32 = False,
     crf: cli.Crf = CRF,
+    memory_limit_gb: cli.MemoryLimit = Request.memory_limit_gb,
     dry_run: cli.DryRun = False,
     json: cli.JsonPlan = False,
     force: cli.Force = False,

@@ -20,6 +20,7 @@ def main(
     tile_size: cli.TileSize = Request.tile_size,
     seed: cli.Seed = Request.seed,
     crf: cli.Crf = CRF,
+    memory_limit_gb: cli.MemoryLimit = Request.memory_limit_gb,
     dry_run: cli.DryRun = False,
     json: cli.JsonPlan = False,
     force: cli.Force = False,
@@ -34,6 +35,7 @@ def main(
             precision=cli.precision(fp16=fp16, bf16=bf16, fp32=fp32),
             tile_size=tile_size,
             seed=seed,
+            memory_limit_gb=memory_limit_gb,
         )
         stream = read_video(video)
         run = plan(stream, request)

@@ -38,6 +38,7 @@ COMPANY: dict[tuple[str, str], list[str]] = {
     ("postprocess", "crf"): ENABLED,
     ("postprocess", "dry_run"): ENABLED,
     ("postprocess", "force"): ENABLED,
+    ("postprocess", "memory_limit_gb"): ENABLED,
     ("generate", "steps"): ["--pipeline", "distilled"],
     ("generate", "json"): ["--dry-run"],
     ("upscale_temporal", "json"): ["--dry-run"],

@@ -58,7 +58,16 @@ GENERATE = {
     "--replay": None,
     "--seed": 0,
 }
-COMMON = {"-o": ..., "--output": ..., "--quiet": False, "--progress": "bar", "--dry-run": False, "--force": False}
+COMMON = {
+    "-o": ...,
+    "--output": ...,
+    "--quiet": False,
+    "--progress": "bar",
+    "--dry-run": False,
+    "--json": False,
+    "--force": False,
+    "--memory-limit-gb": None,
+}
 FLAGS = {
     "generate": GENERATE | COMMON,
     "upscale_temporal": COMMON | {"--weights": "auto", "--temporal-weights": "auto", "--fp16": False, "--seed": 0},

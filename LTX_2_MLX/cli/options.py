@@ -32,8 +32,8 @@ MemoryLimit = Annotated[
         "--memory-limit-gb",
         help="GiB that the run may use (what the machine lends).",
         show_default=False,
-        min=0,
-        max=1e6,
+        min=0.01,
+        max=100_000,
     ),
 ]
 FitMemory = Annotated[

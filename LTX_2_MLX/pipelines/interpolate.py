@@ -22,7 +22,9 @@ from LTX_2_MLX.models.rife import IFNet, pad_for, padding_multiple
 from LTX_2_MLX.ops.resize import resize
 from LTX_2_MLX.ops.similarity import structural_similarity
 from LTX_2_MLX.pipelines.network_file import open_network_file
+from LTX_2_MLX.pipelines.option_values import check_memory_limit
 from LTX_2_MLX.pipelines.plan import Plan, planned
+from LTX_2_MLX.runtime.memory import budget_bytes
 from LTX_2_MLX.runtime.progress import Progress
 from LTX_2_MLX.runtime.runner import StageRunner
 
@@ -53,6 +55,7 @@ class Request:
         scene_threshold: Structural similarity of neighbours, 0 to 1, below which there is a cut; across it the
             nearer frame is repeated. 0 finds no cuts.
         precision: What the network computes in, ``fp16`` or ``fp32`` (the default); flow is float32 always.
+        memory_limit_gb: GiB that the plan may take; None: what the machine lends.
     """
 
     model_path: str = "elfgum/RIFE-4.22.lite"
@@ -61,6 +64,7 @@ class Request:
     target_fps: Fraction | float | str | None = None
     scene_threshold: float = 0.2
     precision: Literal["fp16", "fp32"] | None = None
+    memory_limit_gb: float | None = None
 
     def __post_init__(self) -> None:
         """Raise ``RequestError`` for values that cannot be."""
@@ -76,6 +80,7 @@ class Request:
             raise RequestError(f"scene_threshold is {self.scene_threshold:g}, it can be from 0 (no cuts) to 1.")
         if self.precision not in (None, "fp16", "fp32"):
             raise RequestError(f"precision is {self.precision}, interpolation computes in fp16 or fp32.")
+        check_memory_limit(self.memory_limit_gb)
 
     @property
     def dtype(self) -> mx.Dtype:
@@ -105,7 +110,8 @@ def plan(stream: FrameStream, request: Request) -> Plan:
     working = working_bytes(stream.height, stream.width, request)
     size = f"{stream.height}×{stream.width}"
     stage = planned(STAGE, size, checkpoint, [IFNet], dtype=request.dtype, activation_bytes=working)
-    return Plan(sizes=(f"Interpolate: {frames}{rates}",), stages=(stage,))
+    budget = budget_bytes(request.memory_limit_gb)
+    return Plan(sizes=(f"Interpolate: {frames}{rates}",), stages=(stage,), budget_bytes=budget)
 
 
 def working_bytes(height: int, width: int, request: Request) -> int:

@@ -11,6 +11,7 @@ from LTX_2_MLX.errors import RequestError
 
 # The commands have a flag for each; a request has one field.
 PRECISIONS = ("fp16", "bf16", "fp32")
+_LEAST_GIB, _MOST_GIB = 0.01, 100_000
 _NUMBERS = {int: Integral, float: Real}
 
 
@@ -24,6 +25,12 @@ def precision(*, fp16: bool = False, bf16: bool = False, fp32: bool = False) -> 
     if len(asked) > 1:
         raise RequestError(f"--{' and --'.join(asked)} cannot go together. Leave one.")
     return asked[0] if asked else None
+
+
+def check_memory_limit(gib: float | None) -> None:
+    """Raise ``RequestError`` for a limit that no run can have; None is none."""
+    if gib is not None and not _LEAST_GIB <= gib <= _MOST_GIB:
+        raise RequestError(f"memory_limit_gb is {gib:g}, it can be from {_LEAST_GIB} to {_MOST_GIB} GiB.")
 
 
 def options_for(request: type, given: Mapping[str, Any], call: str) -> dict[str, Any]:

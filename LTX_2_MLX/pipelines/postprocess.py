@@ -10,6 +10,7 @@ from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.pipelines import interpolate, upscale
 from LTX_2_MLX.pipelines.plan import Plan, together
+from LTX_2_MLX.runtime.memory import budget_bytes
 from LTX_2_MLX.runtime.runner import StageRunner
 
 Order = Literal["interpolate-first", "upscale-first"]
@@ -28,6 +29,7 @@ class Request:
         upscaling_scale: Factor of the sides.
         upscaling_model_path: Where Real-ESRGAN's file is.
         order: What comes first. Interpolating first is cheaper, and what the networks were made for.
+        memory_limit_gb: GiB that the run may use; None: what the machine lends.
     """
 
     enable_frame_interpolation: bool = False
@@ -38,6 +40,7 @@ class Request:
     upscaling_scale: float = upscale.Request.scale
     upscaling_model_path: str = upscale.Request.model_path
     order: Order = "interpolate-first"
+    memory_limit_gb: float | None = None
 
     def __post_init__(self) -> None:
         """Raise ``RequestError`` for values that cannot be."""
@@ -68,6 +71,7 @@ class Request:
             model_path=self.frame_interpolation_model_path,
             exp=self.frame_interpolation_exp,
             scale=self.frame_interpolation_scale,
+            memory_limit_gb=self.memory_limit_gb,
         )
 
     @property
@@ -75,7 +79,9 @@ class Request:
         """What is asked of Real-ESRGAN; None: nothing."""
         if not self.enable_upscaling:
             return None
-        return upscale.Request(model_path=self.upscaling_model_path, scale=self.upscaling_scale)
+        return upscale.Request(
+            model_path=self.upscaling_model_path, scale=self.upscaling_scale, memory_limit_gb=self.memory_limit_gb
+        )
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of a clip when it is done."""
@@ -104,6 +110,7 @@ def plan(stream: FrameStream, request: Request) -> Plan:
     return Plan(
         sizes=tuple(line for each in plans for line in each.sizes),
         stages=together([stage for each in plans for stage in each.stages]),
+        budget_bytes=budget_bytes(request.memory_limit_gb),
     )
 
 

@@ -25,6 +25,7 @@ from LTX_2_MLX.models.srvgg import SRVGG
 from LTX_2_MLX.ops.context_tiles import in_tiles, pad_reflected
 from LTX_2_MLX.ops.resize import resize
 from LTX_2_MLX.pipelines.network_file import open_network_file
+from LTX_2_MLX.pipelines.option_values import check_memory_limit
 from LTX_2_MLX.pipelines.plan import Plan, planned
 from LTX_2_MLX.runtime.memory import budget_bytes
 from LTX_2_MLX.runtime.progress import Progress
@@ -60,6 +61,7 @@ class Request:
         weak_model_path: The checkpoint of strength 0; the default goes with realesr-general-x4v3.
         precision: What the network computes in, ``fp16`` or ``fp32``; None: fp16 on a GPU, fp32 on a CPU, which is
             slower with less.
+        memory_limit_gb: GiB that the run may use, by which tiles are cut; None: what the machine lends.
     """
 
     model_path: str = "ai-forever/Real-ESRGAN:RealESRGAN_x4.pth"
@@ -69,6 +71,7 @@ class Request:
     denoise_strength: float | None = None
     weak_model_path: str = "realesr-general-wdn-x4v3"
     precision: Literal["fp16", "fp32"] | None = None
+    memory_limit_gb: float | None = None
 
     def __post_init__(self) -> None:
         """Raise ``RequestError`` for values that cannot be."""
@@ -82,6 +85,7 @@ class Request:
             raise RequestError(f"denoise_strength is {self.denoise_strength:g}, it can be from 0 to 1.")
         if self.precision not in (None, "fp16", "fp32"):
             raise RequestError(f"precision is {self.precision}, upscaling computes in fp16 or fp32.")
+        check_memory_limit(self.memory_limit_gb)
 
     @property
     def dtype(self) -> mx.Dtype:
@@ -113,7 +117,8 @@ def plan(height: int, width: int, request: Request) -> Plan:
     lazy.set_dtype(request.dtype)
     working = working_bytes(lazy, height, width, request)
     stage = planned(STAGE, work, checkpoint, [network], dtype=request.dtype, activation_bytes=working)
-    return Plan(sizes=(f"Upscale: {height}×{width} to {new_height}×{new_width}",), stages=(stage,))
+    sizes = (f"Upscale: {height}×{width} to {new_height}×{new_width}",)
+    return Plan(sizes=sizes, stages=(stage,), budget_bytes=budget_bytes(request.memory_limit_gb))
 
 
 def upscale(stream: FrameStream, request: Request | None = None, runner: StageRunner | None = None) -> FrameStream:
@@ -228,12 +233,12 @@ def tiles_for(network: Network, height: int, width: int, request: Request) -> Ti
             )
     if request.tile_size == 0:
         return Tiles()
-    tile = request.tile_size or _fitting_tile(network, height, width, context)
+    tile = request.tile_size or _fitting_tile(network, height, width, context, budget_bytes(request.memory_limit_gb))
     return Tiles() if tile is None or tile >= max(height, width) else Tiles(tile, context)
 
 
-def _fitting_tile(network: Network, height: int, width: int, context: int) -> int | None:
-    working = min(_MAX_WORKING_BYTES, budget_bytes() // 4)
+def _fitting_tile(network: Network, height: int, width: int, context: int, budget: int) -> int | None:
+    working = min(_MAX_WORKING_BYTES, budget // 4)
     pixels = working // network.bytes_per_pixel
     if height * width <= pixels:
         return None

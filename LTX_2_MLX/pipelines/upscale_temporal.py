@@ -22,9 +22,10 @@ from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler
 from LTX_2_MLX.models.ltx.video_vae import LatentStatistics, VideoDecoder, VideoEncoder
 from LTX_2_MLX.models.ltx.video_vae_config import VideoVAEConfig
 from LTX_2_MLX.pipelines.memory import clip_encoder_bytes, decode_bytes, upscaler_bytes
+from LTX_2_MLX.pipelines.option_values import check_memory_limit
 from LTX_2_MLX.pipelines.plan import Plan, planned
 from LTX_2_MLX.pipelines.stages import decode, upscale_latent
-from LTX_2_MLX.pipelines.video_latents import encode_frames, square_tiles
+from LTX_2_MLX.pipelines.video_latents import activation_budget, encode_frames, square_tiles
 from LTX_2_MLX.runtime.job import check_result
 from LTX_2_MLX.runtime.memory import budget_bytes
 from LTX_2_MLX.runtime.progress import Progress
@@ -46,6 +47,7 @@ class Request:
         precision: What the networks compute in, ``fp16``, ``bf16`` or ``fp32``; None: bf16 on a GPU, fp32 on a CPU.
         tile_size: Side of the autoencoder's tiles in pixels; None: whole frames wherever memory allows.
         seed: Of the noise that some decoders mix in.
+        memory_limit_gb: GiB that the run may use; None: what the machine lends.
     """
 
     weights: str = AUTO
@@ -53,17 +55,24 @@ class Request:
     precision: Literal["fp16", "bf16", "fp32"] | None = None
     tile_size: int | None = None
     seed: int = 0
+    memory_limit_gb: float | None = None
 
     def __post_init__(self) -> None:
         """Raise ``RequestError`` for values that cannot be."""
         if self.precision is not None and self.precision not in _DTYPES:
             raise RequestError(f"precision is {self.precision!r}, it can be {', '.join(_DTYPES)}.")
+        check_memory_limit(self.memory_limit_gb)
 
     @property
     def dtype(self) -> mx.Dtype:
         """What the networks compute in."""
         usual = "fp32" if mx.default_device() == mx.Device(mx.cpu) else "bf16"
         return _DTYPES[self.precision or usual]
+
+    @property
+    def activation_budget(self) -> int:
+        """Bytes that activations may take."""
+        return activation_budget(self.memory_limit_gb)
 
 
 @dataclass(frozen=True)
@@ -124,7 +133,7 @@ def plan(stream: FrameStream, request: Request | None = None) -> Plan:
     working = (
         clip_encoder_bytes(files.vae, shape, **held),
         upscaler_bytes(upscaler, latent, waiting_bytes=0, **held),
-        decode_bytes(files.vae, larger, tile_size=request.tile_size, **held),
+        decode_bytes(files.vae, larger, tile_size=request.tile_size, budget=request.activation_budget, **held),
     )
     stages = (
         planned(ENCODE, size, files.weights, [VideoEncoder], dtype=dtype, activation_bytes=working[0]),
@@ -132,7 +141,7 @@ def plan(stream: FrameStream, request: Request | None = None) -> Plan:
         planned(DECODE, size, files.weights, [VideoDecoder], dtype=dtype, activation_bytes=working[2]),
     )
     sizes = (f"Output: {stream.height}×{stream.width}, {frames}",)
-    return Plan(sizes, stages, budget_bytes=budget_bytes())
+    return Plan(sizes, stages, budget_bytes=budget_bytes(request.memory_limit_gb))
 
 
 def upscale_temporal(
@@ -178,6 +187,7 @@ def _chunks(stream: FrameStream, request: Request, files: _Files, runner: StageR
                 size=padding.size,
                 num_frames=padding.padded_length(stream.num_frames),
                 tile_size=request.tile_size,
+                budget=request.activation_budget,
             ),
         )
     finally:
@@ -194,6 +204,7 @@ def _chunks(stream: FrameStream, request: Request, files: _Files, runner: StageR
         key=key_for(request.seed, DECODE),
         dtype=dtype,
         tile_size=request.tile_size,
+        budget=request.activation_budget,
     )
     del latent
     try:

@@ -42,6 +42,7 @@ def encode_frames(
     size: tuple[int, int],
     num_frames: int | None,
     tile_size: int | None = None,
+    budget: int | None = None,
 ) -> mx.array:
     """The normalised latent ``(1, T', H', W', C)`` of a clip that comes in chunks ``(T, H, W, 3)`` uint8.
 
@@ -51,6 +52,7 @@ def encode_frames(
         size: Height and width of the frames.
         num_frames: How many will come; None where only reading them tells, which is enough without tiles.
         tile_size: Side of a tile in pixels; None: whole frames wherever memory allows.
+        budget: Bytes for activations; see ``choose_tiling``.
 
     Raises:
         RequestError: If a size is not legal, or tiles are needed and the number of frames is unknown.
@@ -58,7 +60,7 @@ def encode_frames(
     """
     latent = VideoShape(num_frames or 1, *size).latent(encoder.compression)
     frames = (to_signed(chunk)[None] for chunk in chunks)
-    tiling = choose_tiling(encoder, latent, tile_size)
+    tiling = choose_tiling(encoder, latent, tile_size, budget)
     if tiling is None:
         return join_frames(*encoder.stream(frames))
     if num_frames is None:

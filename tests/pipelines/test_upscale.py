@@ -84,6 +84,18 @@ def test_tiles_follow_the_memory_there_is(files, monkeypatch):
     assert levels(whole, upscale(clip(), Request(files["compact"])).array()) <= 1
 
 
+def test_tiles_follow_the_users_limit():
+    network = SRVGG(SRVGGConfig(64, 16, 4))
+    sizes = [tiles_for(network, 1900, 2600, Request(memory_limit_gb=gib)).tile for gib in (1, 2, 4)]
+    assert sizes == sorted(set(sizes))
+
+
+@pytest.mark.parametrize("gib", [0, -1, float("nan"), 1e6])
+def test_impossible_limit_is_refused(gib):
+    with pytest.raises(RequestError, match="memory_limit_gb is"):
+        Request(memory_limit_gb=gib)
+
+
 def test_large_networks_take_tiles_with_the_usual_context():
     network = RRDBNet(RRDBNetConfig())
     assert tiles_for(network, 100, 100, Request(tile_size=64)) == Tiles(64, 32)

@@ -1,6 +1,7 @@
 """interpolate, upscale and postprocess as users type them, with small checkpoints in the published format."""
 
 import importlib.util
+import json
 import os
 import signal
 import subprocess
@@ -79,6 +80,19 @@ def test_sample_clip_becomes_smoother_and_larger_with_the_same_sound(models, tmp
     assert abs(made.duration_seconds - 1) <= Fraction(1, 12) / 2
     assert sound(output) == sound(PEBBLES)
     assert '"command": "postprocess"' in made.metadata["comment"]
+
+
+@pytest.mark.parametrize("name", ["interpolate", "upscale", "postprocess"])
+def test_run_over_the_memory_limit_is_refused_before_anything_is_written(models, tmp_path, name):
+    words = {"interpolate": ["--model-path", models["rife"]], "upscale": ["--model-path", models["compact"]]}
+    given = (name, PEBBLES, "-o", tmp_path / "out.mp4", *words.get(name, both(models)), "--memory-limit-gb", "0.01")
+    code, said = command(*given)
+    assert code == cli.REFUSED and said.count("\n") == 1, said
+    assert said.startswith("MemoryBudgetError: ") and "the budget is 10.2 MiB" in said and "--force" in said
+    code, said = command(*given, "--dry-run", "--json")
+    told = json.loads(said)
+    assert code == 0 and not told["fits"] and told["peak_bytes"] > told["budget_bytes"] == int(0.01 * 2**30)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("container", [".mp4", ".mov", ".mkv", ".avi", ".webm"])
