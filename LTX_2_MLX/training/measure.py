@@ -13,8 +13,8 @@ from LTX_2_MLX.training import world
 # A pixel belongs to the thing if it differs this much from the background, in units of white.
 _DIFFERENCE = 0.17
 _LEAST_PIXELS = 0.004
-# How far silhouettes are looked at, in radii of a disc of the same area: a star reaches to 1.6.
-_REACH = 1.75
+# How far silhouettes are looked at, in radii of a disc of the same area: a star reaches to 1.8.
+_REACH = 1.9
 
 
 @dataclass(frozen=True)

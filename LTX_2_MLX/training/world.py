@@ -24,7 +24,7 @@ COLOURS = {
 MOTIONS = ("rolls left", "rolls right", "rises", "falls", "bounces", "grows", "stays")
 BACKGROUNDS = ("grass", "sky", "sand", "night", "brick")
 # Radius of the circle around the thing.
-SIZES = {"small": 0.175, "middling": 0.205, "large": 0.24}
+SIZES = {"small": 0.2, "middling": 0.22, "large": 0.245}
 ASPECT = 1.5
 # One combination of thing, colour, motion and background in eight is never trained on.
 _HELD_OUT_SHARE = 8
@@ -182,7 +182,7 @@ def _star(across: np.ndarray, down: np.ndarray) -> np.ndarray:
     """Distance to the edge of a five-pointed star with one point up."""
     reach, sector = np.sqrt(across**2 + down**2), 2 * np.pi / 5
     fold = np.abs((np.arctan2(across, -down) + sector / 2) % sector - sector / 2)
-    outer, inner = 1.12, 0.5
+    outer, inner = 1.4, 0.46
     # The edge from the point (outer, 0) to the notch (inner at half a sector), and its normal.
     notch_x, notch_y = inner * np.cos(sector / 2), inner * np.sin(sector / 2)
     length = np.hypot(notch_x - outer, notch_y)
