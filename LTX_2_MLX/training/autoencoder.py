@@ -17,6 +17,7 @@ from LTX_2_MLX.training.loop import Batch, Loss, Settings, train
 
 # Small noise on the latent, so that the decoder forgives what a transformer gets slightly wrong.
 _LATENT_NOISE = 0.04
+_SHARE_AT_TWICE_THE_RATE = 0.25
 NUM_FRAMES, HEIGHT, WIDTH = 17, 64, 96
 
 
@@ -34,15 +35,21 @@ def counted_clips(small: int, large: int, seed: int = 0) -> Iterator[tuple[np.nd
 
 
 def window(rng: np.random.Generator, scale: int) -> np.ndarray:
-    """A whole clip at scale 1, a piece of the same size around the thing at scale 2; in [-1, 1]."""
+    """A whole picture at scale 1, a piece of the same size around the thing at scale 2; in [-1, 1].
+
+    17 frames: mostly the whole clip, else half of one at twice the rate, as the temporal upscaler makes them.
+    """
     scene = world.sample_scene(rng)
-    place = world.path(scene, np.array([rng.random()]))
+    num_frames = 2 * NUM_FRAMES - 1 if rng.random() < _SHARE_AT_TWICE_THE_RATE else NUM_FRAMES
+    first = int(rng.integers(0, num_frames - NUM_FRAMES + 1))
+    middle = (first + rng.random() * (NUM_FRAMES - 1)) / (num_frames - 1)
+    place = world.path(scene, np.array([middle]))
     rows, columns = (scale - 1) * HEIGHT, (scale - 1) * WIDTH
     y = place.y[0] * HEIGHT * scale - HEIGHT / 2 + rng.uniform(-24, 24)
     x = (place.x[0] - world.ASPECT / 2) * HEIGHT * scale + WIDTH * (scale - 1) / 2 + rng.uniform(-24, 24)
     top, left = (int(np.clip(round(v / 16) * 16, 0, limit)) for v, limit in ((y, rows), (x, columns)))
-    size = (NUM_FRAMES, HEIGHT * scale, WIDTH * scale)
-    return world.draw(scene, *size, (0, NUM_FRAMES, top, top + HEIGHT, left, left + WIDTH)) * 2 - 1
+    size = (num_frames, HEIGHT * scale, WIDTH * scale)
+    return world.draw(scene, *size, (first, first + NUM_FRAMES, top, top + HEIGHT, left, left + WIDTH)) * 2 - 1
 
 
 def reconstruction_loss(encoder: VideoEncoder) -> Loss:

@@ -2,12 +2,13 @@
 
 It starts from the dev transformer. At the small size it learns to go from each noise level of the distilled
 schedule to the next in one step, where the dev transformer takes several guided ones. At the large size, which the
-dev transformer has never seen, it learns to go from what the spatial upscaler makes to the clips themselves.
+dev transformer has never seen, it learns to go from what the spatial upscaler makes to the clips themselves: of the
+clips' own small latents, and of what the dev transformer makes of these, so that it mends what that gets wrong.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from itertools import pairwise
 
 import mlx.core as mx
 import numpy as np
@@ -27,11 +28,67 @@ from LTX_2_MLX.training.loop import Batch, Loss
 # Steps of the teacher within one step of the student.
 _SUBSTEPS = 2
 # Samples of the large size for each of the small one.
-_LARGE_PER_SMALL = 2
+_LARGE_PER_SMALL = 4
 # Shares of the refinement's noise levels: the first one decides about shapes.
 _SHARES = (0.5, 0.3, 0.2)
 # At the large size the background is nearly done when refinement begins, the thing is not.
 _LARGE_THING_WEIGHT = 8.0
+# Noise levels at which the teacher makes a clip anew: the first leaves its place, hardly its shape.
+_REMADE = (0.8, 0.5, 0.25, 0.0)
+
+
+class Teacher:
+    """The dev transformer with guidance at the small size. It is not trained.
+
+    Args:
+        network: The dev transformer, frozen.
+        shape: Size of the latents.
+        frame_rate: Of the clips.
+        guidance_scale: How far away from what it makes without a caption.
+        encoder, features: Of captions.
+    """
+
+    def __init__(
+        self,
+        network: Transformer,
+        shape: LatentShape,
+        frame_rate: float,
+        guidance_scale: float,
+        encoder: TextEncoder,
+        features: TextFeatures,
+    ):
+        self._network, self._scale = network, guidance_scale
+        self._places = positions(shape, frame_rate)
+        self._empty = mx.array(contexts(encoder, features, [""]))
+        # The rotary tables that a network keeps have to be real ones before it is traced.
+        first = mx.zeros((1, self._places.shape[2], network.config.video.in_channels))
+        mx.eval(network(StreamInput(first, mx.ones((1,)), self._places, self._empty), None))
+        self._traced = mx.compile(self._mean_velocity)
+
+    def velocity(self, noisy: mx.array, start: mx.array, stop: mx.array, context: mx.array) -> mx.array:
+        """Mean velocity of the guided steps that take tokens ``(B, N, C)`` from noise level ``start`` to ``stop``."""
+        return self._traced(noisy, start, stop, context, mx.repeat(self._empty, len(noisy), axis=0))
+
+    def remade(self, latents: np.ndarray, context: mx.array, rng: np.random.Generator) -> np.ndarray:
+        """Latents ``(B, T, H, W, C)`` with noise, and what the teacher makes of them."""
+        clean = mx.array(latents.astype(np.float32).reshape(len(latents), -1, latents.shape[-1]))
+        levels = [mx.full((len(latents),), level) for level in _REMADE]
+        noise = mx.array(rng.standard_normal(clean.shape).astype(np.float32))
+        made = clean + _REMADE[0] * (noise - clean)
+        for start, stop in pairwise(levels):
+            made = made + (stop - start)[:, None, None] * self.velocity(made, start, stop, context)
+            mx.eval(made)
+        return np.array(made).reshape(latents.shape)
+
+    def _mean_velocity(self, noisy, start, stop, context, empty) -> mx.array:
+        latent, doubled = noisy, mx.concatenate([context, empty])
+        for number in range(_SUBSTEPS):
+            sigma = start + (stop - start) * (number / _SUBSTEPS)
+            both = StreamInput(mx.concatenate([latent] * 2), mx.concatenate([sigma] * 2), self._places, doubled)
+            told, untold = mx.split(self._network(both, None)[0], 2)
+            velocity = untold + self._scale * (told - untold)
+            latent = latent + ((stop - start) / _SUBSTEPS)[:, None, None] * velocity
+        return mx.stop_gradient((latent - noisy) / (stop - start)[:, None, None])
 
 
 @dataclass(frozen=True)
@@ -40,37 +97,25 @@ class Large:
 
     Attributes:
         latents: Of clips at the large size, ``(clips, T, H, W, C)``.
-        upscaled: What the spatial upscaler makes of the same clips' small latents, likewise.
+        upscaled: What the spatial upscaler makes of small latents of the same clips, likewise; several versions.
         sigmas: Noise levels of the refinement, from its first one to 0.
     """
 
     latents: np.ndarray
-    upscaled: np.ndarray
+    upscaled: Sequence[np.ndarray]
     sigmas: Sequence[float]
 
 
 def distillation_batches(
-    teacher: Transformer,
-    small: np.ndarray,
-    large: Large,
-    encoder: TextEncoder,
-    features: TextFeatures,
-    frame_rate: float,
-    guidance_scale: float,
+    teacher: Teacher, small: np.ndarray, large: Large, encoder: TextEncoder, features: TextFeatures
 ) -> Callable[[np.random.Generator, int], Batch]:
     """Batches of both sizes; the teacher's answers are in them. The batch size counts the large ones."""
-    places = positions(LatentShape(*small.shape[1:4]), frame_rate)
-    empty = mx.array(contexts(encoder, features, [""]))
-    step = partial(_guided_step, teacher, places, guidance_scale)
-    # The rotary tables that a network keeps have to be real ones before it is traced.
-    mx.eval(teacher(StreamInput(mx.zeros((1, places.shape[2], small.shape[-1])), mx.ones((1,)), places, empty), None))
-    teach = mx.compile(step)
 
     def batches(rng: np.random.Generator, count: int) -> Batch:
         numbers = rng.integers(0, len(small), count // _LARGE_PER_SMALL)
         context = mx.array(contexts(encoder, features, [_said(n, rng) for n in numbers]))
         noisy, start, stop = _noisy(small[numbers], rng)
-        velocity = teach(noisy, start, stop, context, mx.repeat(empty, len(numbers), axis=0))
+        velocity = teacher.velocity(noisy, start, stop, context)
         taught = {"small": noisy, "small_sigma": start, "small_velocity": velocity, "small_context": context}
         return taught | _large_batch(large, encoder, features, rng, count)
 
@@ -93,18 +138,6 @@ def _noisy(latents: np.ndarray, rng: np.random.Generator) -> tuple[mx.array, mx.
     return mx.array(noisy), mx.array(start), mx.array(stop)
 
 
-def _guided_step(teacher, places, guidance_scale, noisy, start, stop, context, empty) -> mx.array:
-    """The mean velocity of the teacher's guided steps from ``start`` to ``stop``."""
-    latent, doubled = noisy, mx.concatenate([context, empty])
-    for number in range(_SUBSTEPS):
-        sigma = start + (stop - start) * (number / _SUBSTEPS)
-        both = StreamInput(mx.concatenate([latent, latent]), mx.concatenate([sigma, sigma]), places, doubled)
-        told, untold = mx.split(teacher(both, None)[0], 2)
-        velocity = untold + guidance_scale * (told - untold)
-        latent = latent + ((stop - start) / _SUBSTEPS)[:, None, None] * velocity
-    return mx.stop_gradient((latent - noisy) / (stop - start)[:, None, None])
-
-
 def _large_batch(large: Large, encoder, features, rng: np.random.Generator, count: int) -> Batch:
     """Large latents at noise levels of the refinement, on the straight way from its start to the clip.
 
@@ -112,8 +145,10 @@ def _large_batch(large: Large, encoder, features, rng: np.random.Generator, coun
     """
     frames, rows, columns, channels = large.latents.shape[1:]
     numbers = rng.integers(0, len(large.latents), count)
+    versions = rng.integers(0, len(large.upscaled), count)
+    upscaled = np.stack([large.upscaled[version][number] for version, number in zip(versions, numbers, strict=True)])
     clean, upscaled = (
-        latents[numbers].astype(np.float32).reshape(count, -1, channels) for latents in (large.latents, large.upscaled)
+        part.astype(np.float32).reshape(count, -1, channels) for part in (large.latents[numbers], upscaled)
     )
     scenes = [scene_of(int(number)) for number in numbers]
     num_frames = (frames - 1) * COMPRESSION.time + 1

@@ -16,6 +16,7 @@ from LTX_2_MLX.models.ltx.transformer import Transformer
 from LTX_2_MLX.models.ltx.video_vae import LatentStatistics, VideoDecoder, VideoEncoder
 from LTX_2_MLX.shapes import LatentShape
 from LTX_2_MLX.training import autoencoder, bundle, clips, denoiser, distill, language, upscaler
+from LTX_2_MLX.training.captions import caption
 from LTX_2_MLX.training.linear_start import VAE_CONFIG, linear_start
 from LTX_2_MLX.training.loop import Settings, averaged_weights, finished_steps, train
 
@@ -34,8 +35,9 @@ class Recipe:
     Attributes:
         clips: Training scenes as latents of 64×96 pixels.
         larger: Of these, scenes that are encoded at 128×192 pixels as well.
-        longer: Of these, scenes that are encoded in 33 frames as well.
+        longer: Of these, scenes that are encoded at 128×192 pixels in 33 frames as well.
         start_clips: Clips of each size that the VAE's closed-form start is fitted to.
+        fitted: Pairs of latents that the upscalers' closed-form starts are fitted to.
         runs: Settings of every run by name.
         guidance_scale: Of the dev transformer while it teaches the distilled one.
         lora_numbers: Of the adapters that turn the dev transformer into the distilled one.
@@ -43,8 +45,9 @@ class Recipe:
 
     clips: int = 3000
     larger: int = 1000
-    longer: int = 600
+    longer: int = 400
     start_clips: tuple[int, int] = (160, 60)
+    fitted: int = 300
     guidance_scale: float = 3.0
     lora_numbers: int = 2_200_000
     runs: dict[str, Settings] = field(
@@ -52,13 +55,13 @@ class Recipe:
             "text": Settings(
                 steps=300, batch_size=64, matrix_rate=0.01, rate=1e-3, warmup=20, average=0.98, traced=False
             ),
-            "dev": Settings(steps=4500, batch_size=16, matrix_rate=0.02, rate=1e-3, warmup=30, average=0.99),
+            "dev": Settings(steps=6800, batch_size=16, matrix_rate=0.02, rate=1e-3, warmup=30, average=0.99),
             "decoder": Settings(
-                steps=758, batch_size=4, matrix_rate=1e-4, rate=1e-5, muon=False, cooldown=0.0, average=0.98
+                steps=1300, batch_size=4, matrix_rate=1e-4, rate=1e-5, muon=False, cooldown=0.25, average=0.98
             ),
-            "spatial": Settings(steps=1700, batch_size=8, matrix_rate=0.01, rate=1e-3, warmup=20, average=0.98),
-            "temporal": Settings(steps=1200, batch_size=8, matrix_rate=0.01, rate=1e-3, warmup=20, average=0.98),
-            "distilled": Settings(steps=800, batch_size=6, matrix_rate=0.01, rate=5e-4, warmup=20, average=0.98),
+            "spatial": Settings(steps=1300, batch_size=8, matrix_rate=0.004, rate=3e-4, warmup=20, average=0.98),
+            "temporal": Settings(steps=2000, batch_size=4, matrix_rate=0.004, rate=3e-4, warmup=20, average=0.98),
+            "distilled": Settings(steps=1850, batch_size=8, matrix_rate=0.01, rate=5e-4, warmup=20, average=0.98),
         }
     )
 
@@ -130,8 +133,7 @@ class Workshop:
 
     def upscaler(self, name: str) -> upscaler.LatentUpscaler:
         """The spatial or temporal upscaler as far as it has come."""
-        network = upscaler.fresh(bundle.new_upscaler(temporal=name == "temporal"), self.statistics())
-        return self._so_far(network, name)
+        return self._so_far(bundle.new_upscaler(temporal=name == "temporal"), name)
 
     def _so_far(self, network, name: str):
         if self.finished(name):
@@ -160,34 +162,44 @@ class Workshop:
         autoencoder.train_decoder(self.encoder(), decoder, settings, folder)
 
     def _run_spatial(self, settings: Settings, folder: Path) -> None:
-        self._run_upscaler(settings, folder, self.recipe.larger, scale=2)
+        count = self.recipe.larger
+        self._run_upscaler("spatial", self.latents(count), self.latents(count, scale=2), settings, folder)
 
     def _run_temporal(self, settings: Settings, folder: Path) -> None:
-        self._run_upscaler(settings, folder, self.recipe.longer, num_frames=2 * autoencoder.NUM_FRAMES - 1)
+        # At the size of finished films, where things move several pixels between frames.
+        count, twice = self.recipe.longer, 2 * autoencoder.NUM_FRAMES - 1
+        longer = self.latents(count, scale=2, num_frames=twice)
+        self._run_upscaler("temporal", self.latents(count, scale=2), longer, settings, folder)
 
-    def _run_upscaler(self, settings: Settings, folder: Path, count: int, **larger: int) -> None:
-        network = upscaler.fresh(bundle.new_upscaler(temporal="num_frames" in larger), self.statistics())
-        small, large = self.latents(count), self.latents(count, **larger)
-        upscaler.train_upscaler(network, self.statistics(), small, large, settings, folder)
+    def _run_upscaler(self, name: str, small: np.ndarray, large: np.ndarray, settings: Settings, folder: Path) -> None:
+        network, statistics = bundle.new_upscaler(temporal=name == "temporal"), self.statistics()
+        upscaler.start(network, statistics, small[: self.recipe.fitted], large[: self.recipe.fitted])
+        upscaler.train_upscaler(network, statistics, small, large, settings, folder)
 
-    def _large(self) -> distill.Large:
+    def _teacher(self) -> distill.Teacher:
+        network = self.transformer("dev")
+        network.freeze()
+        shape = LatentShape(5, autoencoder.HEIGHT // 16, autoencoder.WIDTH // 16)
+        return distill.Teacher(network, shape, bundle.FRAME_RATE, self.recipe.guidance_scale, *self.text())
+
+    def _large(self, teacher: distill.Teacher) -> distill.Large:
         """What the refinement is learned from."""
         small, spatial, statistics = self.latents(self.recipe.larger), self.upscaler("spatial"), self.statistics()
-        parts = [mx.array(part.astype(np.float32)) for part in np.split(small, range(50, len(small), 50))]
-        upscaled = np.concatenate([np.array(spatial.upscale(part, statistics)) for part in parts])
+        encoder, features = self.text()
+        rng, versions = np.random.default_rng(0), ([], [])
+        for start in range(0, len(small), 50):
+            part = small[start : start + 50].astype(np.float32)
+            said = [caption(clips.scene_of(start + number), rng) for number in range(len(part))]
+            remade = teacher.remade(part, mx.array(language.contexts(encoder, features, said)), rng)
+            for version, latents in zip(versions, (part, remade), strict=True):
+                version.append(np.array(spatial.upscale(mx.array(latents), statistics)))
+        upscaled = [np.concatenate(version) for version in versions]
         return distill.Large(self.latents(self.recipe.larger, scale=2), upscaled, bundle.DEFAULTS["refinement"])
 
     def _run_distilled(self, settings: Settings, folder: Path) -> None:
-        teacher = self.transformer("dev")
-        teacher.freeze()
-        batches = distill.distillation_batches(
-            teacher,
-            self.latents(self.recipe.clips),
-            self._large(),
-            *self.text(),
-            frame_rate=bundle.FRAME_RATE,
-            guidance_scale=self.recipe.guidance_scale,
-        )
+        teacher = self._teacher()
+        small, large = self.latents(self.recipe.clips), self._large(teacher)
+        batches = distill.distillation_batches(teacher, small, large, *self.text())
         loss = distill.distillation_loss(self._places(1), self._places(2))
         train(self._so_far(bundle.new_transformer(), "dev"), loss, batches, settings, folder)
 
