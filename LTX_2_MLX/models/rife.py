@@ -12,12 +12,12 @@ import mlx.nn as nn
 
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.models.interfaces import Header
+from LTX_2_MLX.ops.apart import cell_means, cells_apart, convolve_apart, doubled_apart, places_apart
 from LTX_2_MLX.ops.convolve import convolve_3x3
-from LTX_2_MLX.ops.resample import pixel_shuffle
 from LTX_2_MLX.ops.resize import resize
 from LTX_2_MLX.ops.settle import settled
-from LTX_2_MLX.ops.transposed import doubled
-from LTX_2_MLX.ops.warp import sample_bilinear, warp
+from LTX_2_MLX.ops.transposed import doubled_planes
+from LTX_2_MLX.ops.warp import sample, slopes, warp
 
 # One estimate: two flows (x, y), a mask, features for the next block.
 _FLOW, _MASK, _FEATURES = 4, 1, 8
@@ -90,49 +90,42 @@ class IFNet(nn.Module):
         return self.between(self.seen(first), self.seen(second), fraction, scale)[:, :height, :width]
 
     def seen(self, frames: mx.array) -> mx.array:
-        """Padded frames with the encoder's features behind their colours, ``(B, H, W, 3 + 4)``.
+        """Padded frames ``(B, H, W, 3)`` as the blocks look at them: ``(B, 3 + 4, 4, H, W)``.
 
-        A frame's features serve the pairs before and after it.
+        Planes of colours, then of the encoder's features, with their ``slopes`` for sampling. They serve the pairs
+        before and after a frame.
         """
-        return mx.concatenate([frames, self.encode(frames)], axis=-1)
+        return slopes(mx.concatenate([frames.transpose(0, 3, 1, 2), self.encode(frames)], axis=1))
 
     def between(self, first: mx.array, second: mx.array, fraction: float, scale: float) -> mx.array:
-        """The frame at ``fraction`` between two results of ``seen``, at their padded size."""
+        """The frame at ``fraction`` between two results of ``seen``, at their padded size: ``(B, H, W, 3)``."""
         *_, (flow, mask) = self.estimates(first, second, fraction, scale)
-        share = mx.sigmoid(resize(mask, *first.shape[1:3]))
-        from_first = settled(warp(first[..., :3], flow[..., :2]))
-        from_second = settled(warp(second[..., :3], flow[..., 2:]))
-        return from_second + (from_first - from_second) * share
+        share = mx.sigmoid(_resized(mask, *flow.shape[2:]))
+        from_first = settled(warp(first[:, :3], flow[:, :2]))
+        from_second = settled(warp(second[:, :3], flow[:, 2:]))
+        return (from_second + (from_first - from_second) * share).transpose(0, 2, 3, 1)
 
     def estimates(
         self, first: mx.array, second: mx.array, fraction: float, scale: float
     ) -> Iterator[tuple[mx.array, mx.array]]:
-        """What each block ends with: flow ``(B, H, W, 4)`` in pixels, and mask ``(B, h, w, 1)`` at the block's size.
+        """What each block ends with: flow ``(B, 4, H, W)`` in pixels, and mask ``(B, 1, h, w)`` at the block's size.
 
         The flow holds x and y for the first frame, then for the second; the mask is before its sigmoid.
         """
-        height, width = first.shape[1:3]
+        height, width = first.shape[3:]
         flow = rest = None
         for i in range(self.num_blocks):
-            block_scale = _BLOCK_SCALES[i] / scale
-            inputs = self._pulled_together(first, second, flow, block_scale)
-            inputs.append(mx.full((*inputs[0].shape[:3], 1), fraction, dtype=first.dtype))
-            if flow is not None:
-                inputs.append(_twice(rest, 2 * block_scale, height, width))
-                inputs.append((_reduce(flow, block_scale) / block_scale).astype(first.dtype))
-            estimate = settled(self[f"block{i}"](settled(mx.concatenate(inputs, axis=-1))))
-            change = resize(estimate[..., :_FLOW].astype(mx.float32), height, width) * block_scale
+            step = _BLOCK_SCALES[i] / scale
+            first_pulled, second_pulled, *known = _looked_at(first, second, flow, rest, step)
+            fractions = mx.full_like(first_pulled[:, :1], fraction)
+            parts = [first_pulled[:, :3], second_pulled[:, :3], first_pulled[:, 3:], second_pulled[:, 3:], fractions]
+            # Nobody looks at the last block's features.
+            outputs = _ESTIMATE if i + 1 < self.num_blocks else _FLOW + _MASK
+            estimate = settled(self[f"block{i}"](settled(mx.concatenate([*parts, *known], axis=1)), outputs))
+            change = _resized(estimate[:, :_FLOW].astype(mx.float32), height, width) * step
             flow = settled(change if flow is None else flow + change)
-            rest = estimate[..., _FLOW:]
-            yield flow, rest[..., :_MASK]
-
-    def _pulled_together(self, first, second, flow, block_scale) -> list[mx.array]:
-        if flow is None:
-            first, second = _reduce(first, block_scale), _reduce(second, block_scale)
-        else:
-            first = settled(_warp_reduced(first, flow[..., :2], block_scale))
-            second = settled(_warp_reduced(second, flow[..., 2:], block_scale))
-        return [first[..., :3], second[..., :3], first[..., 3:], second[..., 3:]]
+            rest = estimate[:, _FLOW:]
+            yield flow, rest[:, :_MASK]
 
     @staticmethod
     def parameter_name(published: str) -> str | None:
@@ -142,7 +135,7 @@ class IFNet(nn.Module):
 
 
 class FrameEncoder(nn.Module):
-    """Features of one frame at its own size: ``(B, H, W, 3)`` -> ``(B, H, W, 4)``."""
+    """Features of one frame at its own size: ``(B, H, W, 3)`` -> ``(B, 4, H, W)``."""
 
     def __init__(self, config: IFNetConfig):
         super().__init__()
@@ -156,11 +149,14 @@ class FrameEncoder(nn.Module):
         hidden = settled(_leaky(self.cnn0(frames)))
         for layer in (self.cnn1, self.cnn2):
             hidden = settled(_leaky(convolve_3x3(hidden, layer.weight, layer.bias)))
-        return doubled(self.cnn3, hidden)
+        return doubled_planes(self.cnn3, hidden)
 
 
 class FlowBlock(nn.Module):
-    """One estimate at one size: ``(B, h, w, inputs)`` -> ``(B, h, w, 13)``; h and w are multiples of 4."""
+    """One estimate at one size: planes apart ``(B, inputs, 2, 2, h / 2, w / 2)`` -> ``(B, outputs, h, w)``.
+
+    h and w are multiples of 4, and there are 13 outputs, of which only the first ones are made if fewer are wanted.
+    """
 
     def __init__(self, inputs: int, channels: int, num_residuals: int):
         super().__init__()
@@ -172,12 +168,13 @@ class FlowBlock(nn.Module):
         self.convblock = [ScaledResidual(channels) for _ in range(num_residuals)]
         self.lastconv = [nn.ConvTranspose2d(channels, 4 * _ESTIMATE, 4, stride=2, padding=1)]
 
-    def __call__(self, x: mx.array) -> mx.array:
-        for (convolution,) in self.conv0:
-            x = settled(_leaky(convolution(x)))
+    def __call__(self, x: mx.array, outputs: int = _ESTIMATE) -> mx.array:
+        (first,), (second,) = self.conv0
+        x = settled(_leaky(convolve_apart(x, first.weight, first.bias)))
+        x = settled(_leaky(second(x)))
         for residual in self.convblock:
             x = settled(residual(x))
-        return pixel_shuffle(doubled(self.lastconv[0], x), (2, 2))
+        return doubled_planes(self.lastconv[0], x, shuffle=2, outputs=outputs)
 
 
 class ScaledResidual(nn.Module):
@@ -189,9 +186,12 @@ class ScaledResidual(nn.Module):
         self.beta = mx.ones((1, channels, 1, 1))
 
     def __call__(self, x: mx.array) -> mx.array:
-        # The scale goes into the kernel, which is small beside the picture.
-        scale = self.beta.reshape(-1)
-        changed = convolve_3x3(x, self.conv.weight * scale[:, None, None, None], self.conv.bias * scale)
+        # The scale goes into whichever is smaller, the kernel or the picture.
+        scale, weight, bias = self.beta.reshape(-1), self.conv.weight, self.conv.bias
+        if weight.size < x.size:
+            changed = convolve_3x3(x, weight * scale[:, None, None, None], bias * scale)
+        else:
+            changed = convolve_3x3(x, weight, bias) * scale
         return _leaky(changed + x)
 
 
@@ -217,35 +217,56 @@ def _leaky(x: mx.array) -> mx.array:
     return mx.maximum(x, 0.2 * x)
 
 
-def _reduce(x: mx.array, block_scale: float) -> mx.array:
-    """``x`` at a block's size (larger than the frame's where ``block_scale`` is below 1)."""
-    height, width = x.shape[1:3]
-    return resize(x, int(height / block_scale), int(width / block_scale))
+def _looked_at(
+    first: mx.array, second: mx.array, flow: mx.array | None, rest: mx.array | None, step: float
+) -> list[mx.array]:
+    """Both frames pulled along the flow so far, then what the block before knew and the flow, apart at a block's size.
+
+    A block is ``step`` times smaller than the frames.
+    """
+    if flow is None:
+        return [_reduced(seen[:, :, 0], step) for seen in (first, second)]
+    pulled = [settled(_warp_reduced(seen, flow[:, i : i + 2], step)) for seen, i in ((first, 0), (second, 2))]
+    return [*pulled, _twice(rest, step, *flow.shape[2:]), (_reduced(flow, step) / step).astype(first.dtype)]
 
 
-def _twice(x: mx.array, block_scale: float, height: int, width: int) -> mx.array:
-    """A block's estimate at the next block's size, which is twice its own.
+def _reduced(planes: mx.array, step: float) -> mx.array:
+    """Planes at a block's size, apart."""
+    if step < 1:
+        return _enlarged_apart(planes, step)
+    return cell_means(cells_apart(planes, int(step)))
+
+
+def _warp_reduced(seen: mx.array, flow: mx.array, step: float) -> mx.array:
+    """A result of ``seen`` pulled along ``flow``, at a block's size and apart.
+
+    A reduction takes the mean of the 2 x 2 pixels in the middle of each cell, so only those are sampled.
+    """
+    if step < 1:
+        return _enlarged_apart(warp(seen, flow), step)
+    height, width = flow.shape[2:]
+    cells = cells_apart(flow, int(step))
+    rows = places_apart(height, int(step))[:, None, :, None, :, None]
+    columns = places_apart(width, int(step))[:, None, :, None, :]
+    return cell_means(sample(seen, cells[:, 0] + columns, cells[:, 1] + rows))
+
+
+def _twice(rest: mx.array, step: float, height: int, width: int) -> mx.array:
+    """A block's estimate at the next block's size, which is twice its own, apart.
 
     The reference goes by way of the frame's size. Where that is not smaller than the block's, the detour changes
     nothing: the two pixels which the way down takes the mean of lie on one straight line.
     """
-    if block_scale < 1:
-        x = resize(x, height, width)
-    return resize(x, *(int(2 * size / block_scale) for size in (height, width)))
+    if 2 * step < 1:
+        return _enlarged_apart(_resized(rest, height, width), step)
+    return doubled_apart(rest)
 
 
-def _warp_reduced(pixels: mx.array, flow: mx.array, block_scale: float) -> mx.array:
-    """``pixels`` pulled along ``flow`` at a block's size.
+def _enlarged_apart(planes: mx.array, step: float) -> mx.array:
+    larger = _resized(planes, *(int(size / step) for size in planes.shape[2:]))
+    return cell_means(cells_apart(larger, 1))
 
-    A reduction by 4 or more takes the mean of the 2 x 2 pixels in the middle of each cell, so only those are sampled.
-    """
-    step = int(block_scale)
-    if step <= 2:
-        return _reduce(warp(pixels, flow), block_scale)
-    batch, height, width = pixels.shape[:3]
-    middle = slice(step // 2 - 1, step // 2 + 1)
-    cells = flow.reshape(batch, height // step, step, width // step, step, 2)[:, :, middle, :, middle]
-    columns = mx.arange(width, dtype=mx.float32).reshape(-1, step)[:, middle]
-    rows = mx.arange(height, dtype=mx.float32).reshape(-1, step)[:, middle][..., None, None]
-    sampled = sample_bilinear(pixels, cells[..., 0] + columns, cells[..., 1] + rows)
-    return sampled.mean(axis=(2, 4))
+
+def _resized(planes: mx.array, height: int, width: int) -> mx.array:
+    batch, channels = planes.shape[:2]
+    return resize(planes.flatten(0, 1)[..., None], height, width).reshape(batch, channels, height, width)

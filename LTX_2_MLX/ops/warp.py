@@ -1,60 +1,64 @@
-"""Pictures pulled along a flow: bilinear samples at any place, edge pixels repeated beyond the border."""
+"""Pictures pulled along a flow: bilinear samples at any place, edge pixels repeated beyond the border.
+
+Pictures are planes, ``(B, C, H, W)``: the share of a neighbour is then one number for whole rows of products, and
+what is read lies in the order in which it is written.
+"""
 
 import mlx.core as mx
 
 
-def warp(pixels: mx.array, flow: mx.array) -> mx.array:
-    """Each output pixel taken from its own place plus ``flow``.
+def slopes(planes: mx.array) -> mx.array:
+    """Planes ``(B, C, H, W)`` ready for sampling: ``(B, C, 4, H, W)``.
+
+    Behind each pixel's value stand its changes: to the row below, to the right, and of the one along the other. Beyond
+    the right and the lower edge they have no meaning; a sample there has no share of them.
+    """
+    width, values = planes.shape[3], planes.reshape(-1)
+    padded = mx.concatenate([values, mx.zeros((width + 1,), dtype=planes.dtype)])
+    to_below = padded[width:] - padded[:-width]
+    to_right = padded[1 : 1 - (width + 1)] - values
+    parts = [values, to_below[:-1], to_right, to_below[1:] - to_below[:-1]]
+    return mx.stack([part.reshape(planes.shape) for part in parts], axis=2)
+
+
+def sample(prepared: mx.array, x: mx.array, y: mx.array) -> mx.array:
+    """Bilinear samples at columns ``x`` and rows ``y``, clamped to the picture.
 
     Coordinates stay float32: float16 knows only quarter pixels at a width of 448.
 
     Args:
-        pixels: ``(B, H, W, C)``.
-        flow: ``(B, H, W, 2)``, displacement (x, y) in pixels.
-
-    Returns:
-        ``(B, H, W, C)`` in the dtype of ``pixels``.
-
-    Source: hzwer/Practical-RIFE, model/warplayer.py at 17d8c7a: grid_sample, bilinear, border padding, corners aligned.
-    """
-    height, width = pixels.shape[1:3]
-    x = flow[..., 0].astype(mx.float32) + mx.arange(width, dtype=mx.float32)
-    y = flow[..., 1].astype(mx.float32) + mx.arange(height, dtype=mx.float32)[:, None]
-    return sample_bilinear(pixels, x, y)
-
-
-def sample_bilinear(pixels: mx.array, x: mx.array, y: mx.array) -> mx.array:
-    """Bilinear samples of ``pixels`` at columns ``x`` and rows ``y``, clamped to the picture.
-
-    Args:
-        pixels: ``(B, H, W, C)``.
+        prepared: Result of ``slopes``, ``(B, C, 4, H, W)``.
         x: ``(B, ...)``, float32, in pixels; 0 is the centre of the first column.
         y: Like ``x``, for rows.
 
     Returns:
-        ``(B, ..., C)`` in the dtype of ``pixels``.
+        ``(B, C, ...)`` in the dtype of ``prepared``.
     """
-    batch, height, width, channels = pixels.shape
+    batch, channels, _, height, width = prepared.shape
     x, y = mx.clip(x, 0, width - 1), mx.clip(y, 0, height - 1)
     left, top = mx.floor(x), mx.floor(y)
-    right_share = (x - left)[..., None].astype(pixels.dtype)
-    lower_share = (y - top)[..., None].astype(pixels.dtype)
-    first_row = mx.arange(batch).reshape(-1, *[1] * (x.ndim - 1)) * height
-    index = (first_row + top.astype(mx.int32)) * width + left.astype(mx.int32)
-    corners = mx.take(_corners(pixels), index, axis=0)
-    upper, lower = corners[..., 0, :], corners[..., 1, :]
-    column = upper + (lower - upper) * lower_share
-    return column[..., :channels] + (column[..., channels:] - column[..., :channels]) * right_share
+    right_share, lower_share = ((x - left).astype(prepared.dtype), (y - top).astype(prepared.dtype))
+    index = (top.astype(mx.int32) * width + left.astype(mx.int32)).reshape(batch, 1, 1, -1)
+    values = prepared.reshape(batch, channels, 4, -1)
+    found = mx.take_along_axis(values, mx.broadcast_to(index, (*values.shape[:3], index.shape[-1])), axis=3)
+    found = found.reshape(batch, channels, 4, *x.shape[1:])
+    column = found[:, :, :2] + found[:, :, 2:] * right_share[:, None, None]
+    return column[:, :, 0] + column[:, :, 1] * lower_share[:, None]
 
 
-def _corners(pixels: mx.array) -> mx.array:
-    """Each pixel and its right neighbour, above those of the next row: ``(B * H * W, 2, 2 * C)``.
+def warp(prepared: mx.array, flow: mx.array) -> mx.array:
+    """Each output pixel taken from its own place plus ``flow``.
 
-    Neighbours are neighbours in memory, so this is one copy, and one gather then finds all four. What stands beyond
-    the right and the lower edge belongs to other rows or is zero; its share is zero too.
+    Args:
+        prepared: Result of ``slopes``, ``(B, C, 4, H, W)``.
+        flow: ``(B, 2, H, W)``, displacement (x, y) in pixels.
+
+    Returns:
+        ``(B, C, H, W)`` in the dtype of ``prepared``.
+
+    Source: hzwer/Practical-RIFE, model/warplayer.py at 17d8c7a: grid_sample, bilinear, border padding, corners aligned.
     """
-    batch, height, width, channels = pixels.shape
-    count = batch * height * width
-    beyond = mx.zeros(((width + 1) * channels,), dtype=pixels.dtype)
-    flat = mx.concatenate([pixels.reshape(-1), beyond])
-    return mx.contiguous(mx.as_strided(flat, (count, 2, 2 * channels), (channels, width * channels, 1)))
+    height, width = flow.shape[2:]
+    x = flow[:, 0].astype(mx.float32) + mx.arange(width, dtype=mx.float32)
+    y = flow[:, 1].astype(mx.float32) + mx.arange(height, dtype=mx.float32)[:, None]
+    return sample(prepared, x, y)

@@ -39,7 +39,7 @@ _BROADCAST_RATES = {
     for places in (2, 3)
 }
 # Bytes per padded pixel of a pair, and of each frame that waits while gaps beside it are halved; measured.
-_PAIR_BYTES, _HALVING_BYTES = 740, 28
+_PAIR_BYTES, _HALVING_BYTES = 630, 124
 
 
 @dataclass(frozen=True)
@@ -253,7 +253,7 @@ def halved(
 
     Args:
         network: The interpolator.
-        first: What it sees of the frame before, ``(1, H', W', 7)``, padded.
+        first: What it sees of the frame before (``IFNet.seen``), padded.
         second: What it sees of the frame after.
         exp: Times that the gap is halved.
         scale: Size at which motion is sought.

@@ -12,6 +12,7 @@ from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.models.interfaces import Header, TensorInfo
 from LTX_2_MLX.models.rife import IFNet, pad_for, padding_multiple
+from LTX_2_MLX.ops.apart import cells_apart
 from LTX_2_MLX.ops.resize import resize
 from LTX_2_MLX.ops.warp import warp
 from LTX_2_MLX.verify.case import Case
@@ -90,23 +91,31 @@ def test_every_scale_and_odd_sizes_give_a_frame_of_the_same_size(network, scale)
     assert made.shape == (1, 33, 47, 3) and mx.isfinite(made).all().item()
 
 
+def resized(planes: mx.array, size: list[int]) -> mx.array:
+    return resize(planes.transpose(0, 2, 3, 1), *size).transpose(0, 3, 1, 2)
+
+
 def detour(network: IFNet, first: mx.array, second: mx.array, scale: float) -> mx.array:
     """The reference's own way: everything goes by way of the frame's full size."""
-    height, width = first.shape[1:3]
+    height, width = first.shape[3:]
     flow = rest = None
     for i, step in enumerate((8, 4, 2, 1)):
         size = [int(side * scale / step) for side in (height, width)]
-        pulled = [first, second] if flow is None else [warp(first, flow[..., :2]), warp(second, flow[..., 2:])]
-        parts = [pulled[0][..., :3], pulled[1][..., :3], pulled[0][..., 3:], pulled[1][..., 3:]]
-        parts.append(mx.full((*first.shape[:3], 1), 0.5))
-        inputs = [resize(part, *size) for part in (*parts, *([] if rest is None else [rest]))]
+        pulled = [first[:, :, 0], second[:, :, 0]]
         if flow is not None:
-            inputs.append(resize(flow, *size) * scale / step)
-        estimate = resize(network[f"block{i}"](mx.concatenate(inputs, axis=-1)), height, width)
-        change, rest = estimate[..., :4] * step / scale, estimate[..., 4:]
+            pulled = [warp(first, flow[:, :2]), warp(second, flow[:, 2:])]
+        parts = [pulled[0][:, :3], pulled[1][:, :3], pulled[0][:, 3:], pulled[1][:, 3:]]
+        parts.append(mx.full((first.shape[0], 1, height, width), 0.5))
+        inputs = [resized(part, size) for part in (*parts, *([] if rest is None else [rest]))]
+        if flow is not None:
+            inputs.append(resized(flow, size) * scale / step)
+        apart = cells_apart(mx.concatenate(inputs, axis=1), 1)[:, :, :, :, 0, 0]
+        estimate = resized(network[f"block{i}"](apart), [height, width])
+        change, rest = estimate[:, :4] * step / scale, estimate[:, 4:]
         flow = change if flow is None else flow + change
-    share = mx.sigmoid(rest[..., :1])
-    return warp(first[..., :3], flow[..., :2]) * share + warp(second[..., :3], flow[..., 2:]) * (1 - share)
+    share = mx.sigmoid(rest[:, :1])
+    merged = warp(first[:, :3], flow[:, :2]) * share + warp(second[:, :3], flow[:, 2:]) * (1 - share)
+    return merged.transpose(0, 2, 3, 1)
 
 
 @pytest.mark.parametrize(("scale", "size"), [(0.5, (64, 128)), (1.0, (64, 32)), (2.0, (32, 64)), (4.0, (32, 32))])
