@@ -1,13 +1,15 @@
 """Make a picture, a folder of pictures or a video larger, by Real-ESRGAN."""
 
 from dataclasses import asdict
+from math import prod
 from pathlib import Path
 
 from LTX_2_MLX import cli, read_video, write_video
 from LTX_2_MLX.errors import MediaError
 from LTX_2_MLX.media.check import checked
 from LTX_2_MLX.media.encoder import CRF
-from LTX_2_MLX.media.image import IMAGE_SUFFIXES, image_paths, read_image, write_image
+from LTX_2_MLX.media.image import IMAGE_SUFFIXES, check_picture_name, image_paths, image_size, read_image, write_image
+from LTX_2_MLX.media.output import made_folder
 from LTX_2_MLX.media.record import run_record
 from LTX_2_MLX.pipelines.upscale import Request, plan, upscale, upscale_pictures
 from LTX_2_MLX.runtime.runner import StageRunner
@@ -40,7 +42,7 @@ def main(
         pairs = in_folder(source, output) if folder else [(source, output)]
         still = folder or source.suffix.lower() in IMAGE_SUFFIXES
         stream = None if still else read_video(source)
-        size = read_image(pairs[0][0]).pixels.shape[:2] if still else (stream.height, stream.width)
+        size = largest(pairs) if still else (stream.height, stream.width)
         intended = plan(*size, request)
         cure = "Pass a smaller --tile-size, --fp16, or a smaller picture."
         cli.preflight(intended, dry_run=dry_run, as_json=json, force=force, cure=cure)
@@ -52,22 +54,26 @@ def main(
 
 
 def in_folder(source: Path, output: Path) -> list[tuple[Path, Path]]:
-    """Each picture of a folder and its place in another, which is made where it is missing."""
+    """Each picture of a folder and its place in another."""
     paths = image_paths(source)
     if output.exists() and output.samefile(source):
         raise MediaError(f"{output} is the input itself. Give --output another folder.")
-    try:
-        output.mkdir(exist_ok=True)
-    except OSError as error:
-        raise MediaError(f"The folder {output} cannot be made: {error.strerror}.") from error
     return [(path, output / path.name) for path in paths]
+
+
+def largest(pairs: list[tuple[Path, Path]]) -> tuple[int, int]:
+    """Height and width of the largest picture, every one of them looked at before the first is upscaled."""
+    for _, target in pairs:
+        check_picture_name(target)
+    return max((image_size(path) for path, _ in pairs), key=prod)
 
 
 def pictures(pairs: list[tuple[Path, Path]], request: Request, runner: StageRunner) -> None:
     """Upscale picture files one after another."""
     larger = upscale_pictures((read_image(path) for path, _ in pairs), request, runner)
-    for (_, target), picture in zip(pairs, larger, strict=True):
-        write_image(picture, target)
+    with made_folder(pairs[0][1].parent):
+        for (_, target), picture in zip(pairs, larger, strict=True):
+            write_image(picture, target)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -49,6 +50,30 @@ def read_image(path: str | Path) -> Picture:
         MediaError: If the file is missing, animated, damaged, or not a picture of 8 or 16 bits.
     """
     path = Path(path)
+    with _opened(path) as opened:
+        profile = opened.info.get("icc_profile")
+        layers = _png_16_bit(path) if opened.format == "PNG" else None
+        layers = layers if layers is not None else _layers(opened, path)
+        # Asked for after the pixels: Pillow turns a TIFF itself while it loads it, and drops the tag.
+        turned = _orientation(opened)
+    return _picture(turned.apply(layers), profile)
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """Upright height and width of a picture file, in most formats from its header alone.
+
+    Raises:
+        MediaError: If the file is missing, animated, or no picture.
+    """
+    with _opened(Path(path)) as opened:
+        if opened.format == "TIFF":
+            # Pillow turns it itself while it loads it, and drops the tag.
+            opened.load()
+        return _orientation(opened).size(opened.height, opened.width)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
     if os.path.isdir(path):
         raise MediaError(f"{path} is a folder. Give a picture file.")
     if not os.path.isfile(path):
@@ -56,16 +81,21 @@ def read_image(path: str | Path) -> Picture:
     try:
         with Image.open(path) as opened:
             _refuse_animated(opened, path)
-            profile = opened.info.get("icc_profile")
-            layers = _png_16_bit(path) if opened.format == "PNG" else None
-            layers = layers if layers is not None else _layers(opened, path)
-            # Asked for after the pixels: Pillow turns a TIFF itself while it loads it, and drops the tag.
-            turned = Orientation.from_exif(opened.getexif().get(_EXIF_ORIENTATION, 1))
+            yield opened
     except UnidentifiedImageError as error:
         raise MediaError(f"{path} is not a picture that can be read. Convert it to PNG or JPEG.") from error
     except (OSError, SyntaxError, ValueError, zlib.error, av.FFmpegError, Image.DecompressionBombError) as error:
         raise MediaError(f"{path} cannot be read: {error}.") from error
-    return _picture(turned.apply(layers), profile)
+
+
+def _orientation(opened: Image.Image) -> Orientation:
+    return Orientation.from_exif(opened.getexif().get(_EXIF_ORIENTATION, 1))
+
+
+def check_picture_name(path: str | Path) -> None:
+    """Raise ``MediaError`` unless the name's end is that of a picture."""
+    if Path(path).suffix.lower() not in IMAGE_SUFFIXES:
+        raise MediaError(f"{path} cannot be a picture. Let the name end in {', '.join(IMAGE_SUFFIXES)}.")
 
 
 def write_image(picture: Picture, path: str | Path) -> Path:
@@ -75,9 +105,8 @@ def write_image(picture: Picture, path: str | Path) -> Path:
         MediaError: If the name's end is unknown, the format has no transparency, or the folder will not do.
     """
     path = Path(path)
+    check_picture_name(path)
     suffix = path.suffix.lower()
-    if suffix not in IMAGE_SUFFIXES:
-        raise MediaError(f"{path} cannot be a picture. Let the name end in {', '.join(IMAGE_SUFFIXES)}.")
     if picture.alpha is not None and _FORMATS.get(suffix) in _WITHOUT_ALPHA:
         raise MediaError(f"{path} cannot hold the picture's transparency. Write .png instead.")
     with replaced_when_complete(path) as temporary:

@@ -16,13 +16,15 @@ def check_writable(path: str | Path) -> Path:
     """The path, if a file can be written there.
 
     Raises:
-        MediaError: If its folder is missing or read-only, the path is a folder, or the name is too long.
+        MediaError: If its folder is missing, none or read-only, the path is a folder, or the name is too long.
     """
     path = Path(path)
     folder = path.parent
     # Those of pathlib raise where a name is too long.
     if os.path.isdir(path):
         raise MediaError(f"{path} is a folder. Give the name of a file in it.")
+    if os.path.exists(folder) and not os.path.isdir(folder):
+        raise MediaError(f"{folder} is a file, not a folder. Choose a folder for {path.name}.")
     if not os.path.isdir(folder):
         raise MediaError(f"The folder {folder} does not exist. Make it first: mkdir -p {folder}")
     if not os.access(folder, os.W_OK | os.X_OK):
@@ -49,6 +51,26 @@ def check_free(path: str | Path, needed_bytes: int) -> None:
             f"{path} needs about {needed_bytes / 2**20:.0f} MiB of disk, {free / 2**20:.0f} MiB are free there. "
             f"Make room, or choose another disk."
         )
+
+
+@contextmanager
+def made_folder(folder: str | Path) -> Iterator[Path]:
+    """A folder, made where it is missing; it is removed again if nothing has come into it when the block ends.
+
+    Raises:
+        MediaError: If it cannot be made; the one above it has to be there.
+    """
+    folder = Path(folder)
+    missing = not os.path.isdir(folder)
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise MediaError(f"The folder {folder} cannot be made: {reason(error)}.") from error
+    try:
+        yield folder
+    finally:
+        if missing and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 @contextmanager

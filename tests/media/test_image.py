@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from LTX_2_MLX.errors import MediaError
-from LTX_2_MLX.media.image import Picture, h264_roundtrip, image_paths, read_folder, read_image, write_image
+from LTX_2_MLX.media.image import Picture, h264_roundtrip, image_paths, image_size, read_folder, read_image, write_image
 
 
 def noise(*shape: int, dtype=np.uint8) -> np.ndarray:
@@ -54,6 +54,7 @@ def test_exif_orientation_is_applied(tmp_path, orientation, suffix):
     with Image.open(tmp_path / f"a{suffix}") as opened:
         wanted = np.asarray(ImageOps.exif_transpose(opened))
     np.testing.assert_array_equal(read_image(tmp_path / f"a{suffix}").pixels, wanted)
+    assert image_size(tmp_path / f"a{suffix}") == wanted.shape[:2]
 
 
 def test_grey_palette_and_cmyk_pictures_become_rgb(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from LTX_2_MLX.errors import MediaError
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.media.image import read_image
-from LTX_2_MLX.media.output import check_writable, replaced_when_complete
+from LTX_2_MLX.media.output import check_writable, made_folder, replaced_when_complete
 from LTX_2_MLX.media.video import read_video, write_video
 
 
@@ -23,6 +23,17 @@ def test_name_that_the_disk_cannot_hold_is_refused_with_its_length(tmp_path):
     assert check_writable(tmp_path / ("a" * (most - 4) + ".mp4"))
     with pytest.raises(MediaError, match=f"has {most + 1} bytes, its disk takes {most}"):
         check_writable(tmp_path / ("a" * (most - 3) + ".mp4"))
+
+
+def test_folder_that_was_made_goes_again_only_where_nothing_came_into_it(tmp_path):
+    with pytest.raises(ZeroDivisionError), made_folder(tmp_path / "new"):
+        1 / 0  # noqa: B018
+    with made_folder(tmp_path / "kept") as folder:
+        (folder / "film.mp4").touch()
+    (tmp_path / "old").mkdir()
+    with made_folder(tmp_path / "old"):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kept", "old"]
 
 
 def test_longest_name_of_wide_letters_can_be_written(tmp_path):

@@ -170,6 +170,34 @@ def test_folder_goes_into_a_folder_under_the_same_names(models, tmp_path):
     }
 
 
+def test_folder_with_one_damaged_picture_is_refused_before_any_is_written(models, tmp_path):
+    source = tmp_path / "in"
+    source.mkdir()
+    Image.fromarray(np.zeros((5, 8, 3), np.uint8)).save(source / "1.png")
+    (source / "2.png").write_text("no picture")
+    code, said = command("upscale", source, "-o", tmp_path / "larger", "--model-path", models["compact"])
+    assert code == cli.REFUSED and "2.png is not a picture" in said and said.count("\n") == 1
+    assert list(tmp_path.iterdir()) == [source]
+
+
+def test_plan_for_a_folder_is_for_its_largest_picture_and_writes_nothing(models, tmp_path):
+    source = tmp_path / "in"
+    source.mkdir()
+    for name, size in (("1.png", (5, 8)), ("2.png", (9, 60)), ("3.png", (30, 6))):
+        Image.fromarray(np.zeros((*size, 3), np.uint8)).save(source / name)
+    given = (source, "-o", tmp_path / "larger", "--model-path", models["compact"], "--dry-run")
+    code, said = command("upscale", *given)
+    assert code == 0 and "Upscale: 9×60 to 36×240" in said
+    assert list(tmp_path.iterdir()) == [source]
+
+
+def test_picture_with_the_name_of_a_film_is_refused_before_the_work(models, tmp_path):
+    Image.fromarray(np.zeros((5, 8, 3), np.uint8)).save(tmp_path / "in.png")
+    given = (tmp_path / "in.png", "-o", tmp_path / "out.mp4", "--model-path", models["compact"])
+    code, said = command("upscale", *given)
+    assert code == cli.REFUSED and "cannot be a picture" in said and said.count("\n") == 1
+
+
 def test_video_is_upscaled_and_keeps_its_sound(models, tmp_path):
     output = tmp_path / "out.mkv"
     code, said = command("upscale", PEBBLES, "-o", output, "--model-path", models["compact"], "--scale", "1.5")
@@ -186,6 +214,7 @@ BAD = {
     "no rate": ("interpolate", ["--target-fps", "fast"], "such as 60"),
     "missing model": ("upscale", ["--model-path", "gone.pth"], "gone.pth does not exist"),
     "foreign model": ("upscale", ["--model-path", "{rife}"], "no RRDBNet or SRVGG"),
+    "plan without a plan": ("interpolate", ["--model-path", "{rife}", "--json"], "without --dry-run"),
     "foreign interpolator": ("interpolate", ["--model-path", "{compact}"], "no IFNet"),
 }
 
