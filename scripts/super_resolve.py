@@ -1,5 +1,6 @@
 """Make a video sharper and larger, by FlashVSR."""
 
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -9,10 +10,10 @@ from LTX_2_MLX import cli, write_video
 from LTX_2_MLX.media.check import checked
 from LTX_2_MLX.media.encoder import crf_of_quality
 from LTX_2_MLX.media.image import IMAGE_SUFFIXES, Picture, write_image
-from LTX_2_MLX.media.output import free_bytes
+from LTX_2_MLX.media.output import free_bytes, made_folder
 from LTX_2_MLX.media.record import run_record
 from LTX_2_MLX.pipelines.super_resolve import Request, advice, prepare, super_resolve
-from LTX_2_MLX.pipelines.super_resolve.places import check_kind, make_folder, output_path, read_clip
+from LTX_2_MLX.pipelines.super_resolve.places import check_kind, output_path, read_clip
 from LTX_2_MLX.runtime.memory import budget_bytes
 from LTX_2_MLX.runtime.spool import spool_folder
 
@@ -55,9 +56,8 @@ def main(
     given = {name: value for name, value in locals().items() if name in Request.__dataclass_fields__}
     request = Request(**{name: getattr(value, "value", value) for name, value in given.items()})
     target = output_path(input, output, request)
-    if not dry_run:
-        make_folder(target)
-    with cli.report(None if dry_run else target, source=input, quiet=quiet, progress=progress) as runner:
+    place = nullcontext() if dry_run else made_folder(target.parent)
+    with place, cli.report(None if dry_run else target, source=input, quiet=quiet, progress=progress) as runner:
         stream = read_clip(input, fps)
         crf, budget = crf_of_quality(quality), budget_bytes(memory_limit_gb)
         check_kind(target, stream, request, crf)

@@ -119,6 +119,8 @@ def test_stopped_run_leaves_nothing_under_the_final_name(weights, tmp_path, numb
         (("-i", PEBBLES, "-o", "film.png"), "has 12 frames"),
         (("-i", PEBBLES, "--memory-limit-gb", "nan"), "--memory-limit-gb"),
         (("-i", PEBBLES, "--fps", "fast"), "not a frame rate"),
+        (("-i", PEBBLES, "-o", "x" * 300 + ".mp4"), "has 304 bytes"),
+        (("-i", PEBBLES, "-o", "new/film.xyz"), "Let the name end in"),
         (("-i", PEBBLES, "-o", "no/such/place/film.mp4"), "cannot be made"),
     ],
 )
@@ -127,4 +129,5 @@ def test_what_cannot_be_is_one_line_and_exit_code_2(command, weights, tmp_path, 
     result = command(*given)
     assert result.exit_code == cli.REFUSED, result.output
     assert words in result.stderr and len(result.stderr.strip().splitlines()) == 1
-    assert not list(tmp_path.rglob("*.mp4"))
+    # Nor is there a folder for what was not made.
+    assert not list(tmp_path.iterdir())

@@ -1,5 +1,6 @@
 """Where the clip of a command comes from, and where the super-resolved one goes."""
 
+import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -35,12 +36,13 @@ def read_clip(source: Path, frame_rate: str) -> FrameStream:
 
 
 def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir()
+    return path.suffix.lower() in IMAGE_SUFFIXES and not os.path.isdir(path)
 
 
 def output_path(source: Path, output: Path, request: Request) -> Path:
     """``output`` itself where it names a file, else a file in that folder named after the source and the request."""
-    if output.suffix and not output.is_dir():
+    # That of pathlib raises where a name is too long.
+    if output.suffix and not os.path.isdir(output):
         return output
     suffix = ".png" if _is_picture(source) else ".mp4"
     return output / f"FlashVSR_{request.mode}_{source.stem}_x{request.scale:g}_seed{request.seed}{suffix}"
@@ -53,15 +55,3 @@ def check_kind(target: Path, stream: FrameStream, request: Request, crf: float) 
     elif stream.num_frames != 1:
         count = "several" if stream.num_frames is None else stream.num_frames
         raise MediaError(f"{target} is a picture's name, but the clip has {count} frames. Let it end in .mp4 or .mkv.")
-
-
-def make_folder(target: Path) -> None:
-    """Make the folder of ``target`` where it is missing; the one above it has to be there.
-
-    Raises:
-        MediaError: If it cannot be made.
-    """
-    try:
-        target.parent.mkdir(exist_ok=True)
-    except OSError as error:
-        raise MediaError(f"The folder {target.parent} cannot be made: {error.strerror}.") from error
