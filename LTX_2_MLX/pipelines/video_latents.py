@@ -146,6 +146,8 @@ def square_tiles(side: int, compression: Compression) -> Tiling:
     Raises:
         RequestError: If ``side`` does not fit the compression.
     """
+    if side == 0:
+        raise RequestError("A tile of 0 pixels is none. Leave --tile-size out for whole frames wherever memory allows.")
     overlap = min(_TILE_OVERLAP, side // 4)
     height, width = (
         TileSize.from_pixels(side, max(overlap // cell, 1) * cell, cell)

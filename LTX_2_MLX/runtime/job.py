@@ -159,7 +159,10 @@ def remembered_request(folder: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise RequestError(f"{path} cannot be read, so {folder} holds no run to resume ({error}).") from error
+        why = getattr(error, "strerror", None) or error
+        raise RequestError(
+            f"{folder} holds no run to resume: {path.name} cannot be read ({why}). Give a folder of --save-latents."
+        ) from error
     if not isinstance(found, dict):
         raise RequestError(f"{path} holds no request. Start again with --save-latents {folder}.")
     return found
