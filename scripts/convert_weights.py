@@ -9,6 +9,7 @@ import typer
 from LTX_2_MLX import cli
 from LTX_2_MLX.checkpoints.convert import DTYPES, TORCH_SUFFIXES, convert
 from LTX_2_MLX.checkpoints.quantize import Quantization
+from LTX_2_MLX.errors import RequestError
 
 Precision = StrEnum("Precision", list(DTYPES))
 
@@ -20,9 +21,13 @@ def main(
     ] = None,
     dtype: Annotated[Precision | None, typer.Option("--dtype", help="Precision of floating-point tensors.")] = None,
     quantize: Annotated[int | None, typer.Option("--quantize", "-q", help="Bits of the large layers: 8 or 4.")] = None,
-    group_size: Annotated[int, typer.Option("--group-size", help="Weights that share a scale: 32, 64, 128.")] = 64,
+    group_size: Annotated[
+        int, typer.Option("--group-size", help="Weights that share a scale: 32, 64, 128.")
+    ] = Quantization.group_size,
 ) -> None:
     """Write FILE as .safetensors. Nothing in a pickled file is ever executed."""
+    if quantize is None and group_size != Quantization.group_size:
+        raise RequestError("--group-size does nothing without --quantize. Pass both.")
     target = output or beside(file, dtype, quantize)
     cli.check_output(target, file)
     written = convert(

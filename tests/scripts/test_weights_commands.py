@@ -97,6 +97,12 @@ def test_conversions_that_cannot_be_end_with_exit_code_2(tmp_path, monkeypatch, 
     assert [path.name for path in tmp_path.iterdir()] == ["net.pth"]
 
 
+def test_group_size_without_quantisation_is_refused(tmp_path):
+    given = (FILES / "params.pth", "-o", tmp_path / "out.safetensors", "--group-size", "32")
+    result = run(load("convert_weights"), *given)
+    assert result.exit_code == 2 and "without --quantize" in result.output and not list(tmp_path.iterdir())
+
+
 def test_inspection_prints_a_table_or_json():
     module = load("inspect_checkpoint")
     result = run(module, FILES / "params.pth")
