@@ -94,6 +94,9 @@ def test_json_progress_ends_with_a_report(script, film, tmp_path):
 BAD = {
     "no such file": ("missing.mp4", "out.mp4", "does not exist"),
     "no film": ("text.mp4", "out.mp4", "text.mp4"),
+    "nothing in it": ("empty.mp4", "out.mp4", "has 0 bytes"),
+    "no file": ("/dev/null", "out.mp4", "is not a file"),
+    "file as folder": ("in.mp4", "text.mp4/out.mp4", "is a file, not a folder"),
     "no such folder": ("in.mp4", "nowhere/out.mp4", "mkdir -p"),
     "folder as output": ("in.mp4", "folder.mp4", "is a folder"),
     "output is input": ("in.mp4", "in.mp4", "is the input itself"),
@@ -107,6 +110,7 @@ def test_bad_input_is_one_clear_line_and_exit_code_2(script, film, case):
     folder = film.parent
     (folder / "folder.mp4").mkdir()
     (folder / "text.mp4").write_text("no film")
+    (folder / "empty.mp4").touch()
     before = sorted(folder.rglob("*"))
     done = call(script, folder / source, "-o", folder / output, "--quiet")
     assert done.returncode == 2 and done.stdout == ""

@@ -20,7 +20,7 @@ from rich.console import Console
 from typer.core import TyperCommand
 
 from LTX_2_MLX.cli.options import ProgressKind
-from LTX_2_MLX.errors import LTXError, MediaError, OutputError
+from LTX_2_MLX.errors import LTXError, MediaError, OutputError, RequestError
 from LTX_2_MLX.media.output import check_free, check_writable
 from LTX_2_MLX.pipelines.plan import Plan
 from LTX_2_MLX.runtime.memory import machine_trouble, memory_limits
@@ -79,6 +79,8 @@ def app(main: Callable[..., Any]) -> typer.Typer:
     @functools.wraps(main)
     def guarded(*args: Any, **options: Any) -> Any:
         with exit_codes():
+            if options.get("json") and options.get("dry_run") is False:
+                raise RequestError("--json does nothing without --dry-run. Pass both.")
             return main(*args, **options)
 
     command.command(cls=OneLineCommand)(guarded)

@@ -283,7 +283,8 @@ TileVae = Annotated[
     bool, typer.Option("--tile-vae/--no-tile-vae", help="Decode in tiles: less memory (the Wan decoders only).")
 ]
 SuperResolutionTileSize = Annotated[
-    int, typer.Option("--tile-size", help="Side of a tile in source pixels; below 128 for little memory.", min=48, max=1024)
+    int,
+    typer.Option("--tile-size", help="Side of a tile in source pixels; below 128 for little memory.", min=48, max=1024),
 ]
 Overlap = Annotated[int, typer.Option("--overlap", help="Source pixels that neighbouring tiles share.", min=0, max=512)]
 SparseRatio = Annotated[

@@ -124,11 +124,13 @@ def count_frames(path: Path) -> int:
 
 
 def refuse_pictures(path: Path) -> None:
-    """Raise ``MediaError`` if the file is missing, a folder, or a still or animated picture."""
+    """Raise ``MediaError`` if the file is missing, none, empty, or a still or animated picture."""
     if path.is_dir():
         raise MediaError(f"{path} is a folder. Give a video file.")
     if not path.is_file():
-        raise MediaError(f"{path} does not exist. Give a video file.")
+        raise MediaError(f"{path} {'is not a file' if path.exists() else 'does not exist'}. Give a video file.")
+    if not path.stat().st_size:
+        raise MediaError(f"{path} is empty, it has 0 bytes. Give a video file.")
     try:
         with Image.open(path) as picture:
             animated = getattr(picture, "is_animated", False)

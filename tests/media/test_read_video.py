@@ -223,7 +223,7 @@ def test_what_is_no_video_is_refused_in_one_line(tmp_path):
     cases = {
         "still.png": "still picture",
         "text.mp4": "cannot be read as video|holds no video",
-        "empty.mp4": "cannot be read as video",
+        "empty.mp4": "is empty, it has 0 bytes",
         "sound.mka": "holds no video, only audio",
         "missing.mp4": "does not exist",
         ".": "is a folder",
