@@ -8,7 +8,9 @@ import typer
 from LTX_2_MLX.training.report import (
     ASPECTS,
     WAYS,
+    film,
     held_out_scenes,
+    passed_through,
     reconstruction,
     shares,
     sharpness_beside_bicubic,
@@ -25,7 +27,11 @@ def main(
     scenes, films = held_out_scenes(prompts), {}
     typer.echo(f"| {prompts} unseen prompts | {' | '.join(ASPECTS)} |\n|{'---|' * (len(ASPECTS) + 1)}")
     for way, options in WAYS.items():
-        found, films[way] = shares(folder, scenes, **options)
+        films[way] = [film(folder, scene, seed, **options) for seed, scene in enumerate(scenes)]
+    for scale in (1, 2):
+        films[f"drawn, through the VAE at {64 * scale} lines"] = passed_through(folder, scenes, scale)
+    for way, made in films.items():
+        found = shares(scenes, made)
         typer.echo(f"| {way} | {' | '.join(f'{found[name]:.0%}' for name in ASPECTS)} |")
     sharp, soft = sharpness_beside_bicubic(films["two-stage"], films["one-stage, guided"])
     typer.echo(f"\nsharpness in levels: two-stage {sharp:.2f}, one-stage resized by bicubic {soft:.2f}")
