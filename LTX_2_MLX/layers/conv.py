@@ -36,6 +36,12 @@ def convolve_zero_padded(conv: nn.Conv3d, x: mx.array) -> mx.array:
     return convolve_frames(conv, mx.pad(x, [(0, 0), (1, 1), (0, 0), (0, 0), (0, 0)]))
 
 
+def convolve_each(conv: nn.Conv2d, x: mx.array) -> mx.array:
+    """Every frame of ``(B, T, H, W, C)`` by itself."""
+    y = conv(x.reshape(-1, *x.shape[2:]))
+    return y.reshape(*x.shape[:2], *y.shape[1:])
+
+
 class CausalConv3d(nn.Module):
     """A convolution by 3×3×3 whose padding in time repeats the edge frames.
 

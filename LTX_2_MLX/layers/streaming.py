@@ -90,6 +90,21 @@ def run_frames(push: Push, chunks: Iterable[mx.array], most: int) -> Iterator[mx
         yield done.pop()
 
 
+def in_steps(step: Callable[[mx.array, dict], mx.array], latents: Iterable[mx.array]) -> Iterator[mx.array]:
+    """What ``step`` makes of each latent frame and of the past, which it keeps up to date; both evaluated.
+
+    Args:
+        step: Takes one latent frame ``(B, 1, H, W, C)`` and the past, empty at the clip's start.
+        latents: Consecutive pieces of a clip's latent ``(B, T, H, W, C)``.
+    """
+    past: dict = {}
+    for latent in latents:
+        for i in range(latent.shape[1]):
+            frames = step(latent[:, i : i + 1], past)
+            mx.eval(frames, past)
+            yield frames
+
+
 def _evaluated(frames: mx.array | None) -> list[mx.array]:
     if frames is None:
         return []

@@ -12,6 +12,8 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from LTX_2_MLX.errors import CheckpointError, RequestError
+from LTX_2_MLX.layers.conv import convolve_each
+from LTX_2_MLX.layers.streaming import in_steps
 from LTX_2_MLX.models.interfaces import Header
 from LTX_2_MLX.ops.resample import pixel_shuffle, pixel_unshuffle
 from LTX_2_MLX.shapes import Compression
@@ -128,7 +130,7 @@ class TimePool(nn.Module):
     def __call__(self, x: mx.array, past: Past) -> mx.array:
         batch, frames, height, width, channels = x.shape
         x = x.reshape(batch, frames // self.stride, self.stride, height, width, channels).transpose(0, 1, 3, 4, 2, 5)
-        return _per_frame(self.conv, x.reshape(batch, frames // self.stride, height, width, -1))
+        return convolve_each(self.conv, x.reshape(batch, frames // self.stride, height, width, -1))
 
 
 class TimeGrow(nn.Module):
@@ -141,7 +143,7 @@ class TimeGrow(nn.Module):
 
     def __call__(self, x: mx.array, past: Past) -> mx.array:
         batch, frames, height, width, channels = x.shape
-        x = _per_frame(self.conv, x).reshape(batch, frames, height, width, self.stride, channels)
+        x = convolve_each(self.conv, x).reshape(batch, frames, height, width, self.stride, channels)
         return x.transpose(0, 1, 4, 2, 3, 5).reshape(batch, frames * self.stride, height, width, channels)
 
 
@@ -152,16 +154,11 @@ class Double(nn.Module):
         return mx.repeat(mx.repeat(x, 2, axis=2), 2, axis=3)
 
 
-def _per_frame(conv: nn.Conv2d, x: mx.array) -> mx.array:
-    y = conv(x.reshape(-1, *x.shape[2:]))
-    return y.reshape(*x.shape[:2], *y.shape[1:])
-
-
 def _run(layers: list[nn.Module], x: mx.array, past: Past) -> mx.array:
     """``layers`` one after another over ``(B, T, H, W, C)``, each evaluated: one's working memory at a time."""
     for layer in layers:
         if isinstance(layer, nn.Conv2d):
-            x = _per_frame(layer, x)
+            x = convolve_each(layer, x)
         elif isinstance(layer, (MemoryBlock, TimePool, TimeGrow)):
             x = layer(x, past)
         else:
@@ -234,12 +231,7 @@ class TinyAutoencoder(nn.Module):
 
     def stream(self, latents: Iterable[mx.array]) -> Iterator[mx.array]:
         """One chunk of frames per latent frame: the first has one frame, every later one four."""
-        past: Past = {}
-        for latent in latents:
-            for i in range(latent.shape[1]):
-                frames = self.step(latent[:, i : i + 1], past)
-                mx.eval(frames, past)
-                yield frames
+        return in_steps(self.step, latents)
 
     def step(self, latent: mx.array, past: Past) -> mx.array:
         """Frames of the next latent frames; ``past`` is empty at a clip's start and kept up to date."""

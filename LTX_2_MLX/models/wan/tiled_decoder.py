@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 import mlx.core as mx
 import numpy as np
 
+from LTX_2_MLX.layers.streaming import in_steps
 from LTX_2_MLX.models.wan.vae import Past, WanDecoder
 
 # Top, bottom, left and right of a tile in latent cells.
@@ -42,10 +43,7 @@ class TiledDecoder:
 
     def stream(self, latents: Iterable[mx.array]) -> Iterator[mx.array]:
         """One chunk of frames per latent frame, as ``WanDecoder.stream``."""
-        past: dict[Tile, Past] = {}
-        for latent in latents:
-            for i in range(latent.shape[1]):
-                yield self.step(latent[:, i : i + 1], past)
+        return in_steps(self.step, latents)
 
     def step(self, latent: mx.array, past: dict[Tile, Past]) -> mx.array:
         """Frames of the next latent frame; ``past`` is empty at a clip's start and kept up to date."""

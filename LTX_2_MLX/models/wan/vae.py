@@ -14,6 +14,8 @@ import mlx.nn as nn
 
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.layers.channel_norm import ChannelNorm
+from LTX_2_MLX.layers.conv import convolve_each
+from LTX_2_MLX.layers.streaming import in_steps
 from LTX_2_MLX.models.interfaces import Header
 from LTX_2_MLX.shapes import Compression, VideoShape
 
@@ -213,7 +215,7 @@ class Downsample(nn.Module):
             self.time_conv = nn.Conv3d(channels, channels, (3, 1, 1), stride=(2, 1, 1))
 
     def __call__(self, x: mx.array, past: Past) -> mx.array:
-        x = _per_frame(self.conv, mx.pad(x, [(0, 0), (0, 0), (0, 1), (0, 1), (0, 0)]))
+        x = convolve_each(self.conv, mx.pad(x, [(0, 0), (0, 0), (0, 1), (0, 1), (0, 0)]))
         if "time_conv" not in self:
             return x
         before = past.get(id(self))
@@ -236,7 +238,7 @@ class Upsample(nn.Module):
                 x = _halves_to_frames(causal_conv(self.time_conv, x, past))
             # The second frame's convolution sees zeros before it, not the first frame.
             past[id(self)] = mx.array(True)
-        return _per_frame(self.conv, mx.repeat(mx.repeat(x, 2, axis=2), 2, axis=3))
+        return convolve_each(self.conv, mx.repeat(mx.repeat(x, 2, axis=2), 2, axis=3))
 
 
 def _halves_to_frames(x: mx.array) -> mx.array:
@@ -244,11 +246,6 @@ def _halves_to_frames(x: mx.array) -> mx.array:
     batch, frames, height, width, channels = x.shape
     x = x.reshape(batch, frames, height, width, 2, channels // 2).transpose(0, 1, 4, 2, 3, 5)
     return x.reshape(batch, 2 * frames, height, width, channels // 2)
-
-
-def _per_frame(conv: nn.Conv2d, x: mx.array) -> mx.array:
-    y = conv(x.reshape(-1, *x.shape[2:]))
-    return y.reshape(*x.shape[:2], *y.shape[1:])
 
 
 class Level(nn.Module):
@@ -450,12 +447,7 @@ class WanDecoder(nn.Module):
 
     def stream(self, latents: Iterable[mx.array]) -> Iterator[mx.array]:
         """One chunk of frames per latent frame: the first has one frame, every later one four."""
-        past: Past = {}
-        for latent in latents:
-            for i in range(latent.shape[1]):
-                frames = self.step(latent[:, i : i + 1], past)
-                mx.eval(frames, past)
-                yield frames
+        return in_steps(self.step, latents)
 
     def step(self, latent: mx.array, past: Past) -> mx.array:
         """Frames of the next latent frame ``(B, 1, H, W, C)``; ``past`` is empty at a clip's start and is updated."""
