@@ -35,15 +35,16 @@ def sample(prepared: mx.array, x: mx.array, y: mx.array) -> mx.array:
         ``(B, C, ...)`` in the dtype of ``prepared``.
     """
     batch, channels, _, height, width = prepared.shape
-    x, y = mx.clip(x, 0, width - 1), mx.clip(y, 0, height - 1)
+    shape = (batch, channels, *x.shape[1:])
+    x, y = (mx.clip(place.reshape(batch, -1), 0, size - 1) for place, size in ((x, width), (y, height)))
     left, top = mx.floor(x), mx.floor(y)
-    right_share, lower_share = ((x - left).astype(prepared.dtype), (y - top).astype(prepared.dtype))
-    index = (top.astype(mx.int32) * width + left.astype(mx.int32)).reshape(batch, 1, 1, -1)
-    values = prepared.reshape(batch, channels, 4, -1)
-    found = mx.take_along_axis(values, mx.broadcast_to(index, (*values.shape[:3], index.shape[-1])), axis=3)
-    found = found.reshape(batch, channels, 4, *x.shape[1:])
-    column = found[:, :, :2] + found[:, :, 2:] * right_share[:, None, None]
-    return column[:, :, 0] + column[:, :, 1] * lower_share[:, None]
+    right_share, lower_share = (share.astype(prepared.dtype)[:, None] for share in (x - left, y - top))
+    index = (top.astype(mx.int32) * width + left.astype(mx.int32))[:, None]
+    index = mx.broadcast_to(index, (batch, 4 * channels, index.shape[-1]))
+    found = mx.take_along_axis(prepared.reshape(batch, 4 * channels, -1), index, axis=2)
+    found = found.reshape(batch, channels, 4, -1)
+    column = found[:, :, :2] + found[:, :, 2:] * right_share[:, None]
+    return (column[:, :, 0] + column[:, :, 1] * lower_share).reshape(shape)
 
 
 def warp(prepared: mx.array, flow: mx.array) -> mx.array:

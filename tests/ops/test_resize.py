@@ -39,3 +39,11 @@ def test_a_ramp_enlarged_is_a_ramp_between_the_outermost_centres(factor):
     got = np.array(resize(ramp, 5 * factor, 3))[0, :, 1, 0]
     places = (np.arange(5 * factor) + 0.5) / factor - 0.5
     np.testing.assert_allclose(got, np.clip(places, 0, 4), atol=1e-6)
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8])
+def test_a_single_channel_is_enlarged_like_one_of_several(factor):
+    several = mx.array(np.random.default_rng(1).random((2, 3, 48, 2), dtype=np.float32))
+    wanted = resize(several, 3 * factor, 48 * factor)[..., 1:]
+    got = resize(several[..., 1:], 3 * factor, 48 * factor)
+    np.testing.assert_allclose(np.array(got), np.array(wanted), atol=1e-6)
