@@ -134,6 +134,12 @@ def test_mistyped_options_are_one_line_and_exit_code_2(script, film, given, word
     assert words in done.stderr and "duplicate.py --help" in done.stderr and done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("given", [["", "-o", "out.mp4"], [".", "-o", ""], ["./", "--output="]])
+def test_empty_name_is_not_taken_for_this_folder(script, given):
+    done = call(script, *given)
+    assert done.returncode == 2 and "is empty" in done.stderr and done.stderr.count("\n") == 1
+
+
 def test_json_errors_are_json_too(script, film, tmp_path):
     done = call(script, film, "-o", film, "--progress", "json")
     told = json.loads(done.stderr.splitlines()[-1])

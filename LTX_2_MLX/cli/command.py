@@ -55,12 +55,18 @@ class OneLineCommand(TyperCommand):
     """A command whose mistyped options are told as every other error: in one line."""
 
     def make_context(self, info_name: str | None, args: list[str], *rest: Any, **options: Any) -> Any:
-        """As Typer makes it."""
+        """As Typer makes it; an empty name of a file is refused, which ``Path`` takes for this folder."""
+        # Typer takes the words out of the list.
+        words = list(args)
         try:
-            return super().make_context(info_name, args, *rest, **options)
+            context = super().make_context(info_name, args, *rest, **options)
         except UsageError as error:
             text = error.format_message().rstrip(".")
             _leave(None, f"{text}. Its options are told by {Path(info_name or 'the command').name} --help.", REFUSED)
+        here = [name for name, value in context.params.items() if value == Path()]
+        if len(here) > sum(word.rpartition("=")[2] in (".", "./") for word in words):
+            _leave(None, f"The name given for {here[0]} is empty. Is a variable of the shell not set?", REFUSED)
+        return context
 
 
 class Terminated(BaseException):
