@@ -16,6 +16,7 @@ from LTX_2_MLX.ops.apart import cell_means, cells_apart, convolve_apart, doubled
 from LTX_2_MLX.ops.convolve import convolve_3x3
 from LTX_2_MLX.ops.resize import resize
 from LTX_2_MLX.ops.settle import settled
+from LTX_2_MLX.ops.streams import in_bands, side_by_side
 from LTX_2_MLX.ops.transposed import doubled_planes
 from LTX_2_MLX.ops.warp import sample, slopes, warp
 
@@ -101,8 +102,8 @@ class IFNet(nn.Module):
         """The frame at ``fraction`` between two results of ``seen``, at their padded size: ``(B, H, W, 3)``."""
         *_, (flow, mask) = self.estimates(first, second, fraction, scale)
         share = mx.sigmoid(_resized(mask, *flow.shape[2:]))
-        from_first = settled(warp(first[:, :3], flow[:, :2]))
-        from_second = settled(warp(second[:, :3], flow[:, 2:]))
+        parts = [(first[:, :3], flow[:, :2]), (second[:, :3], flow[:, 2:])]
+        from_first, from_second = side_by_side(lambda part: warp(*part), parts)
         return (from_second + (from_first - from_second) * share).transpose(0, 2, 3, 1)
 
     def estimates(
@@ -121,7 +122,7 @@ class IFNet(nn.Module):
             parts = [first_pulled[:, :3], second_pulled[:, :3], first_pulled[:, 3:], second_pulled[:, 3:], fractions]
             # Nobody looks at the last block's features.
             outputs = _ESTIMATE if i + 1 < self.num_blocks else _FLOW + _MASK
-            estimate = settled(self[f"block{i}"](settled(mx.concatenate([*parts, *known], axis=1)), outputs))
+            estimate = settled(self[f"block{i}"]([*parts, *known], outputs))
             change = _resized(estimate[:, :_FLOW].astype(mx.float32), height, width) * step
             flow = settled(change if flow is None else flow + change)
             rest = estimate[:, _FLOW:]
@@ -148,12 +149,12 @@ class FrameEncoder(nn.Module):
     def __call__(self, frames: mx.array) -> mx.array:
         hidden = settled(_leaky(self.cnn0(frames)))
         for layer in (self.cnn1, self.cnn2):
-            hidden = settled(_leaky(convolve_3x3(hidden, layer.weight, layer.bias)))
+            hidden = settled(in_bands(lambda band: _leaky(convolve_3x3(band, layer.weight, layer.bias)), hidden))  # noqa: B023
         return doubled_planes(self.cnn3, hidden)
 
 
 class FlowBlock(nn.Module):
-    """One estimate at one size: planes apart ``(B, inputs, 2, 2, h / 2, w / 2)`` -> ``(B, outputs, h, w)``.
+    """One estimate at one size: planes apart, together ``(B, inputs, 2, 2, h / 2, w / 2)`` -> ``(B, outputs, h, w)``.
 
     h and w are multiples of 4, and there are 13 outputs, of which only the first ones are made if fewer are wanted.
     """
@@ -168,9 +169,9 @@ class FlowBlock(nn.Module):
         self.convblock = [ScaledResidual(channels) for _ in range(num_residuals)]
         self.lastconv = [nn.ConvTranspose2d(channels, 4 * _ESTIMATE, 4, stride=2, padding=1)]
 
-    def __call__(self, x: mx.array, outputs: int = _ESTIMATE) -> mx.array:
+    def __call__(self, inputs: list[mx.array], outputs: int = _ESTIMATE) -> mx.array:
         (first,), (second,) = self.conv0
-        x = settled(_leaky(convolve_apart(x, first.weight, first.bias)))
+        x = settled(_leaky(convolve_apart(inputs, first.weight, first.bias)))
         x = settled(_leaky(second(x)))
         for residual in self.convblock:
             x = settled(residual(x))
@@ -186,8 +187,11 @@ class ScaledResidual(nn.Module):
         self.beta = mx.ones((1, channels, 1, 1))
 
     def __call__(self, x: mx.array) -> mx.array:
-        # The scale goes into whichever is smaller, the kernel or the picture.
+        return in_bands(self._band, x)
+
+    def _band(self, x: mx.array) -> mx.array:
         scale, weight, bias = self.beta.reshape(-1), self.conv.weight, self.conv.bias
+        # The scale goes into whichever is smaller, the kernel or the picture.
         if weight.size < x.size:
             changed = convolve_3x3(x, weight * scale[:, None, None, None], bias * scale)
         else:
@@ -226,7 +230,7 @@ def _looked_at(
     """
     if flow is None:
         return [_reduced(seen[:, :, 0], step) for seen in (first, second)]
-    pulled = [settled(_warp_reduced(seen, flow[:, i : i + 2], step)) for seen, i in ((first, 0), (second, 2))]
+    pulled = side_by_side(lambda part: _warp_reduced(*part, step), [(first, flow[:, :2]), (second, flow[:, 2:])])
     return [*pulled, _twice(rest, step, *flow.shape[2:]), (_reduced(flow, step) / step).astype(first.dtype)]
 
 

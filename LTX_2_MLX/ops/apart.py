@@ -1,7 +1,7 @@
 """Planes with the pixels of even and odd rows and columns apart: what a convolution of stride 2 reads.
 
-``(B, C, 2, 2, H / 2, W / 2)``, the first 2 for rows, the second for columns. The convolution then is one product with
-all planes as they lie.
+``(B, C, 2, 2, H / 2, W / 2)``, the first 2 for rows, the second for columns. The convolution then is two products
+with planes as they lie.
 """
 
 import mlx.core as mx
@@ -57,41 +57,53 @@ def _halves(planes: mx.array, axis: int, new_axis: int) -> mx.array:
     return mx.stack([rest + before, rest + after], axis=new_axis)
 
 
-def convolve_apart(planes: mx.array, weight: mx.array, bias: mx.array) -> mx.array:
+def convolve_apart(parts: list[mx.array], weight: mx.array, bias: mx.array) -> mx.array:
     """Convolution with a kernel of 3 x 3 at stride 2, zeros around the picture.
 
     Args:
-        planes: ``(B, C, 2, 2, H, W)``.
+        parts: Planes ``(B, c, 2, 2, H, W)``, one after another C of them.
         weight: ``(O, 3, 3, C)``.
         bias: ``(O,)``.
 
     Returns:
         ``(B, H, W, O)``.
     """
-    batch, channels, _, _, height, width = planes.shape
+    planes = mx.concatenate([part.transpose(0, 2, 3, 1, 4, 5) for part in parts], axis=3)
+    batch, _, _, channels, height, width = planes.shape
     if mx.default_device() != mx.cpu or planes.dtype != mx.float32:
-        pixels = planes.transpose(0, 4, 2, 5, 3, 1).reshape(batch, 2 * height, 2 * width, channels)
+        pixels = planes.transpose(0, 4, 1, 5, 2, 3).reshape(batch, 2 * height, 2 * width, channels)
         return mx.conv2d(pixels, weight, stride=2, padding=1) + bias
-    pictures = [_by_quarters(picture, _products(weight), bias) for picture in planes]
-    return mx.stack(pictures).transpose(0, 2, 3, 1)
+    kernels = _products(weight)
+    pictures = [_by_quarters(picture, kernels, bias)[None] for picture in planes]
+    return mx.concatenate(pictures).transpose(0, 2, 3, 1)
 
 
-def _products(weight: mx.array) -> mx.array:
-    """A kernel ``(O, 3, 3, C)`` as one matrix for all four quarters and the four places an output may be shifted to.
+def _products(weight: mx.array) -> tuple[mx.array, mx.array]:
+    """A kernel ``(O, 3, 3, C)`` as matrices for the quarters: what they give to the output of their own pair of rows,
+    and what the odd rows give to that of the next pair; both for the own pair of columns, then for the next one.
 
-    An output's even place is tap 1, its odd one tap 2; tap 0 is the odd place of the pair before, and there is no even
-    one: ``(2 * 2 * O, C * 2 * 2)``, some of it zero.
+    ``(2 * O, 2 * 2 * C)`` and ``(2 * O, 2 * C)``. The tap of an even place is 1, of an odd one 2; tap 0 is the odd
+    place of the pair before, and no tap stands for its even one: some values are zero.
     """
     outputs, _, _, channels = weight.shape
-    rows = mx.pad(weight, [(0, 0), (1, 0), (1, 0), (0, 0)])[:, _TAP_OF_PLACE][:, :, _TAP_OF_PLACE]
-    places = rows.reshape(outputs, 2, 2, 2, 2, channels).transpose(1, 3, 0, 5, 2, 4)
-    return places.reshape(4 * outputs, 4 * channels)
+    columns = mx.pad(weight, [(0, 0), (0, 0), (1, 0), (0, 0)])[:, :, _TAP_OF_PLACE]
+    # (column shift, O, row tap, column, C)
+    columns = columns.reshape(outputs, 3, 2, 2, channels).transpose(2, 0, 1, 3, 4)
+    return tuple(part.reshape(2 * outputs, -1) for part in (columns[:, :, 1:], columns[:, :, 0]))
 
 
-def _by_quarters(picture: mx.array, products: mx.array, bias: mx.array) -> mx.array:
-    """Planes ``(O, H, W)`` of one picture: every pair's products, those that belong to the next pair moved there."""
-    channels, _, _, height, width = picture.shape
-    here = (products @ picture.reshape(4 * channels, -1)).reshape(2, 2, -1, height, width)
-    below = mx.pad(here[1, :, :, :-1], [(0, 0), (0, 0), (1, 0), (0, 0)])
-    both = here[0] + below
-    return both[0] + mx.pad(both[1, :, :, :-1], [(0, 0), (0, 0), (1, 0)]) + bias[:, None, None]
+def _by_quarters(picture: mx.array, kernels: tuple[mx.array, mx.array], bias: mx.array) -> mx.array:
+    """Planes ``(O, H, W)`` of one picture ``(2, 2, C, H, W)``."""
+    height, width = picture.shape[3:]
+    here, below = (
+        (kernel @ rows.reshape(kernel.shape[1], -1)).reshape(2, -1, height, width)
+        for kernel, rows in zip(kernels, (picture, picture[1]), strict=True)
+    )
+    here = here + _moved(below, axis=2)
+    return here[0] + _moved(here[1], axis=2) + bias[:, None, None]
+
+
+def _moved(planes: mx.array, axis: int) -> mx.array:
+    """Every row or column one place later, zeros before the first."""
+    first, kept = mx.split(planes, [1], axis=axis)[0], mx.split(planes, [planes.shape[axis] - 1], axis=axis)[0]
+    return mx.concatenate([mx.zeros_like(first), kept], axis=axis)

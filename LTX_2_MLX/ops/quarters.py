@@ -7,15 +7,14 @@ their inputs, so that four products of sums of inputs with sums of the kernel se
 Source: Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, arXiv 1509.09308, F(2 x 2, 3 x 3).
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import TypeVar
 
 import mlx.core as mx
 import numpy as np
 
-Part = TypeVar("Part")
+from LTX_2_MLX.ops.streams import side_by_side
+
 _BOTH = (0, 1)
 # Below these the sums cost more than the products they save (measured, two cores).
 _FEW_PIXELS, _FEW_CHANNELS = 4096, 48
@@ -60,7 +59,7 @@ class Quarters:
 
     def map(self, change: Callable[[mx.array], mx.array]) -> "Quarters":
         """``change`` of every part; it may not depend on a pixel's place."""
-        return Quarters(_side_by_side(change, self.parts), self.height, self.width)
+        return Quarters(side_by_side(change, self.parts), self.height, self.width)
 
     def convolved(self, weight: mx.array, bias: mx.array) -> "Quarters":
         """The picture convolved by ``(O, 3, 3, C)``, zeros around it."""
@@ -80,19 +79,19 @@ class Quarters:
             ]
             return _output_sums(products)
 
-        columns = list(zip(*_side_by_side(outputs_over_columns, range(4)), strict=True))
-        left, right = _side_by_side(lambda j: _output_sums(columns[j]), _BOTH)
+        columns = list(zip(*side_by_side(outputs_over_columns, range(4)), strict=True))
+        left, right = side_by_side(lambda j: _output_sums(columns[j]), _BOTH)
         parts = [part.reshape(tall, wide, -1) for part in (left[0], right[0], left[1], right[1])]
         return Quarters(parts, self.height, self.width)
 
     def _sums_over_rows(self, tall: int, wide: int) -> list[list[mx.array]]:
         """For even and for odd columns, the four sums of neighbouring rows; each has one pixel more than is used."""
-        padded = _side_by_side(lambda place: self._padded(*place, tall + 2, wide), _places())
+        padded = side_by_side(lambda place: self._padded(*place, tall + 2, wide), _places())
 
         def sums(j: int) -> list[mx.array]:
             return _input_sums([padded[2 * (i % 2) + j][i // 2 * wide :][: tall * wide + 1] for i in range(4)])
 
-        return _side_by_side(sums, _BOTH)
+        return side_by_side(sums, _BOTH)
 
     def _padded(self, i: int, j: int, tall: int, wide: int) -> mx.array:
         """Rows and columns of parity ``i`` and ``j`` of the picture with zeros around it: ``(tall * wide, C)``."""
@@ -104,23 +103,6 @@ class Quarters:
 
 def _places() -> Iterator[tuple[int, int]]:
     return ((i, j) for i in _BOTH for j in _BOTH)
-
-
-def _side_by_side(work: Callable[[Part], mx.array | list[mx.array]], parts: Iterable[Part]) -> list:
-    """``work`` of every part, evaluated; as many at a time as there are workers."""
-    done, parts, workers = [], list(parts), _workers()
-    for start in range(0, len(parts), len(workers)):
-        for part, worker in zip(parts[start:], workers):  # noqa: B905
-            with mx.stream(worker):
-                done.append(work(part))
-        mx.eval(done)
-    return done
-
-
-@lru_cache(maxsize=1)
-def _workers() -> list[mx.Stream]:
-    """Two queues of work: operations other than products keep a single core busy each. More cost more memory."""
-    return [mx.new_stream(mx.cpu) for _ in _BOTH]
 
 
 def _sized(part: mx.array, tall: int, wide: int) -> mx.array:

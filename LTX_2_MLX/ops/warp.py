@@ -37,9 +37,12 @@ def sample(prepared: mx.array, x: mx.array, y: mx.array) -> mx.array:
     batch, channels, _, height, width = prepared.shape
     shape = (batch, channels, *x.shape[1:])
     x, y = (mx.clip(place.reshape(batch, -1), 0, size - 1) for place, size in ((x, width), (y, height)))
-    left, top = mx.floor(x), mx.floor(y)
-    right_share, lower_share = (share.astype(prepared.dtype)[:, None] for share in (x - left, y - top))
-    index = (top.astype(mx.int32) * width + left.astype(mx.int32))[:, None]
+    # None is negative, so that cutting off is rounding down, and on the CPU four times as fast.
+    left, top = x.astype(mx.int32), y.astype(mx.int32)
+    right_share, lower_share = (
+        (place - whole).astype(prepared.dtype)[:, None] for place, whole in ((x, left), (y, top))
+    )
+    index = (top * width + left)[:, None]
     index = mx.broadcast_to(index, (batch, 4 * channels, index.shape[-1]))
     found = mx.take_along_axis(prepared.reshape(batch, 4 * channels, -1), index, axis=2)
     found = found.reshape(batch, channels, 4, -1)

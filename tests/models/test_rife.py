@@ -110,7 +110,7 @@ def detour(network: IFNet, first: mx.array, second: mx.array, scale: float) -> m
         if flow is not None:
             inputs.append(resized(flow, size) * scale / step)
         apart = cells_apart(mx.concatenate(inputs, axis=1), 1)[:, :, :, :, 0, 0]
-        estimate = resized(network[f"block{i}"](apart), [height, width])
+        estimate = resized(network[f"block{i}"](list(mx.split(apart, [3, 6], axis=1))), [height, width])
         change, rest = estimate[:, :4] * step / scale, estimate[:, 4:]
         flow = change if flow is None else flow + change
     share = mx.sigmoid(rest[:, :1])
