@@ -187,16 +187,17 @@ class ScaledResidual(nn.Module):
         self.beta = mx.ones((1, channels, 1, 1))
 
     def __call__(self, x: mx.array) -> mx.array:
-        return in_bands(self._band, x)
-
-    def _band(self, x: mx.array) -> mx.array:
         scale, weight, bias = self.beta.reshape(-1), self.conv.weight, self.conv.bias
         # The scale goes into whichever is smaller, the kernel or the picture.
-        if weight.size < x.size:
-            changed = convolve_3x3(x, weight * scale[:, None, None, None], bias * scale)
-        else:
-            changed = convolve_3x3(x, weight, bias) * scale
-        return _leaky(changed + x)
+        in_kernel = weight.size < x.size
+        if in_kernel:
+            weight, bias = weight * scale[:, None, None, None], bias * scale
+
+        def layer(band: mx.array) -> mx.array:
+            changed = convolve_3x3(band, weight, bias)
+            return _leaky((changed if in_kernel else changed * scale) + band)
+
+        return in_bands(layer, x)
 
 
 def padding_multiple(scale: float) -> int:
