@@ -15,6 +15,11 @@ _DIFFERENCE = 0.17
 _LEAST_PIXELS = 0.004
 # How far silhouettes are looked at, in radii of a disc of the same area: a star reaches to 1.8.
 _REACH = 1.9
+# Between these radii things differ most: notches of a star, corners of a box.
+_RING = (0.7, 1.6)
+_SILHOUETTE_SIZE = 25
+# Passes of a binomial filter over the drawn silhouettes: films may be soft.
+_SOFTNESS = (0, 5, 10, 20, 40)
 
 
 @dataclass(frozen=True)
@@ -133,10 +138,11 @@ def _thing(clip: np.ndarray, masks: list[np.ndarray], plain: np.ndarray) -> str:
             found.append(_silhouette(np.clip(differs / np.median(differs[mask]), 0, 1) * _grown(mask)))
     if not found:
         return "nothing"
-    seen = np.mean(found, axis=0).ravel()
+    ring = _ring()
+    seen = np.mean(found, axis=0)[ring]
 
     def likeness(name: str) -> float:
-        return max(np.corrcoef(seen, drawn.ravel())[0, 1] for drawn in _drawn_silhouettes(name, clip.shape[1]))
+        return max(np.corrcoef(seen, drawn[ring])[0, 1] for drawn in _drawn_silhouettes(name, clip.shape[1]))
 
     return max(world.THINGS, key=likeness)
 
@@ -147,13 +153,20 @@ def _grown(mask: np.ndarray) -> np.ndarray:
     return np.any([padded[y : y + len(mask), x : x + mask.shape[1]] for y in range(3) for x in range(3)], axis=0)
 
 
+def _ring() -> np.ndarray:
+    """Where silhouettes are compared, boolean."""
+    places = np.linspace(-_REACH, _REACH, _SILHOUETTE_SIZE)
+    radius = np.hypot(places[:, None], places)
+    return (radius >= _RING[0]) & (radius <= _RING[1])
+
+
 def _silhouette(cover: np.ndarray) -> np.ndarray:
     """Coverage ``(H, W)`` moved to its centre and brought to a common area, ``(25, 25)``."""
     rows, columns = np.indices(cover.shape)
     total = cover.sum()
     y, x = (rows * cover).sum() / total, (columns * cover).sum() / total
     # 1 is the radius of a disc of the same area.
-    places = np.linspace(-_REACH, _REACH, 25) * np.sqrt(total / np.pi)
+    places = np.linspace(-_REACH, _REACH, _SILHOUETTE_SIZE) * np.sqrt(total / np.pi)
     lines = _between(cover, np.clip(y + places, 0, cover.shape[0] - 1.001))
     return _between(lines.T, np.clip(x + places, 0, cover.shape[1] - 1.001)).T
 
@@ -167,10 +180,10 @@ def _between(values: np.ndarray, places: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=16)
 def _drawn_silhouettes(thing: str, height: int) -> list[np.ndarray]:
-    """What ``_silhouette`` gives for a drawn thing, the mean of all sizes: sharp, soft and softer."""
+    """What ``_silhouette`` gives for a drawn thing, the mean of all sizes, from sharp to soft."""
     scenes = [world.Scene(thing, "red", "stays", "grass", size=size) for size in world.SIZES]
     covers = [world.coverage(scene, 1, height, round(height * world.ASPECT))[0] for scene in scenes]
-    return [np.mean([_silhouette(_blurred(cover, times)) for cover in covers], axis=0) for times in (0, 2, 5)]
+    return [np.mean([_silhouette(_blurred(cover, times)) for cover in covers], axis=0) for times in _SOFTNESS]
 
 
 def _blurred(cover: np.ndarray, times: int) -> np.ndarray:
