@@ -45,7 +45,7 @@ class Recipe:
 
     clips: int = 3000
     larger: int = 1000
-    longer: int = 400
+    longer: int = 800
     start_clips: tuple[int, int] = (160, 60)
     fitted: int = 300
     guidance_scale: float = 3.0
@@ -60,8 +60,8 @@ class Recipe:
                 steps=1300, batch_size=4, matrix_rate=1e-4, rate=1e-5, muon=False, cooldown=0.25, average=0.98
             ),
             "spatial": Settings(steps=1300, batch_size=8, matrix_rate=0.004, rate=3e-4, warmup=20, average=0.98),
-            "temporal": Settings(steps=2000, batch_size=4, matrix_rate=0.004, rate=3e-4, warmup=20, average=0.98),
-            "distilled": Settings(steps=1850, batch_size=8, matrix_rate=0.01, rate=5e-4, warmup=20, average=0.98),
+            "temporal": Settings(steps=2700, batch_size=4, matrix_rate=0.004, rate=3e-4, warmup=20, average=0.98),
+            "distilled": Settings(steps=1750, batch_size=8, matrix_rate=0.01, rate=5e-4, warmup=20, average=0.98),
         }
     )
 

@@ -7,7 +7,7 @@ import pytest
 
 from LTX_2_MLX.pipelines.generate import generate
 from LTX_2_MLX.training.bundle import FILES
-from LTX_2_MLX.training.measure import look_at
+from LTX_2_MLX.training.measure import Findings, look_at
 from LTX_2_MLX.training.report import film
 from LTX_2_MLX.training.world import Scene
 
@@ -15,9 +15,18 @@ BOX = Path(__file__).parents[2] / "weights" / "demo"
 
 
 @pytest.mark.slow
-def test_the_prompt_of_the_first_page_gives_a_blue_thing_that_bounces_on_grass():
-    found = look_at(film(BOX, Scene("ball", "blue", "bounces", "grass"), seed=0, pipeline="two-stage"))
-    assert (found.background, found.colour, found.motion) == ("grass", "blue", "bounces")
+@pytest.mark.parametrize(
+    "scene",
+    [
+        Scene("ball", "blue", "bounces", "grass"),
+        Scene("star", "yellow", "rises", "night"),
+        Scene("box", "red", "grows", "sand", size="large"),
+    ],
+    ids=lambda scene: scene.thing,
+)
+def test_the_films_of_the_first_page_show_what_their_prompts_say(scene):
+    found = look_at(film(BOX, scene, seed=0, pipeline="two-stage"))
+    assert found == Findings(scene.background, scene.colour, scene.motion, scene.thing)
 
 
 @pytest.mark.parametrize(
