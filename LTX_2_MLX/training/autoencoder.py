@@ -10,8 +10,6 @@ import mlx.core as mx
 import numpy as np
 
 from LTX_2_MLX.models.ltx.video_vae import VideoDecoder, VideoEncoder
-from LTX_2_MLX.models.ltx.video_vae_blocks import activate
-from LTX_2_MLX.ops.pad import pad_edge
 from LTX_2_MLX.training import world
 from LTX_2_MLX.training.loop import Batch, Loss, Settings, train
 
@@ -100,41 +98,3 @@ def train_decoder(encoder: VideoEncoder, decoder: VideoDecoder, settings: Settin
         return {f"held_out_psnr_{64 * s}": round(reconstruction(encoder, network, s, 4), 3) for s in (1, 2)}
 
     return train(decoder, reconstruction_loss(encoder), batches, settings, folder, on_save=held_out)
-
-
-def refit_last_layer(encoder: VideoEncoder, decoder: VideoDecoder, count: int, seed: int = 1) -> VideoDecoder:
-    """Set the decoder's last convolution to the least-squares solution over ``count`` random windows."""
-    taps = decoder.conv_out.conv.weight.shape[-1] * 27
-    gram, cross = np.zeros((taps + 1, taps + 1)), 0.0
-    for number in range(count):
-        rng = np.random.default_rng((seed, number))
-        frames = window(rng, 1 + (rng.random() < 0.6))[None]
-        rows = _last_features(decoder, encoder(mx.array(frames)))
-        wanted = np.array(_patches(mx.array(frames), decoder.config.patch_size)).reshape(len(rows), -1)
-        gram += rows.T @ rows
-        cross = cross + rows.T @ wanted
-    ridge = 1e-5 * np.trace(gram) / len(gram)
-    solved = np.linalg.solve(gram + ridge * np.eye(len(gram)), cross).T.astype(np.float32)
-    decoder.conv_out.conv.weight = mx.array(solved[:, :-1].reshape(decoder.conv_out.conv.weight.shape))
-    decoder.conv_out.conv.bias = mx.array(solved[:, -1])
-    return decoder
-
-
-def _last_features(decoder: VideoDecoder, latent: mx.array) -> np.ndarray:
-    """What the last convolution sees at each cell, ``(cells, 27 * channels + 1)`` float32 with a one at the end."""
-    x = latent
-    for level in decoder.levels(len(latent), evaluate=False)[:-1]:
-        x = level.push(x, True)
-    x = pad_edge(activate(x), 1, before=1, after=1)
-    x = np.pad(np.array(x)[0], [(0, 0), (1, 1), (1, 1), (0, 0)])
-    t, h, w = (size - 2 for size in x.shape[:3])
-    shifts = [x[a : a + t, b : b + h, c : c + w] for a in range(3) for b in range(3) for c in range(3)]
-    rows = np.concatenate(shifts, axis=-1).reshape(t * h * w, -1)
-    return np.concatenate([rows, np.ones((len(rows), 1), dtype=rows.dtype)], axis=1)
-
-
-def _patches(frames: mx.array, size: int) -> mx.array:
-    """Frames as the last convolution's output: colour slowest, then column, then row within a patch."""
-    b, t, h, w, c = frames.shape
-    parts = frames.reshape(b, t, h // size, size, w // size, size, c).transpose(0, 1, 2, 4, 6, 5, 3)
-    return parts.reshape(b, t, h // size, w // size, -1)

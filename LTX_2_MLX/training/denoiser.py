@@ -1,7 +1,6 @@
 """Training of the transformer by flow matching, with the caption left out now and then for guidance."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -98,8 +97,3 @@ def flow_loss(places: np.ndarray) -> Loss:
         return weighted, {"velocity": squared.mean(), "thing": clean}
 
     return loss
-
-
-def checkpoint_folder(folder: Path, name: str) -> Path:
-    """Where one network's run keeps its checkpoint and log."""
-    return folder / name
