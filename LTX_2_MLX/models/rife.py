@@ -4,8 +4,8 @@ Flow is estimated from coarse to fine by four blocks. Each sees both frames pull
 an eighth, a quarter, half and all of their size.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -15,8 +15,7 @@ from LTX_2_MLX.models.interfaces import Header
 from LTX_2_MLX.ops.apart import cell_means, cells_apart, convolve_apart, doubled_apart, places_apart
 from LTX_2_MLX.ops.convolve import convolve_3x3
 from LTX_2_MLX.ops.resize import resize
-from LTX_2_MLX.ops.settle import settled
-from LTX_2_MLX.ops.streams import in_bands, side_by_side
+from LTX_2_MLX.ops.streams import Steps, finished
 from LTX_2_MLX.ops.transposed import doubled_planes
 from LTX_2_MLX.ops.warp import sample, slopes, warp
 
@@ -96,37 +95,49 @@ class IFNet(nn.Module):
         Planes of colours, then of the encoder's features, with their ``slopes`` for sampling. They serve the pairs
         before and after a frame.
         """
-        return slopes(mx.concatenate([frames.transpose(0, 3, 1, 2), self.encode(frames)], axis=1))
+        return finished(self.seeing(frames))
+
+    def seeing(self, frames: mx.array) -> Steps[mx.array]:
+        """The steps of ``seen``, for several frames ``side_by_side``."""
+        features = yield from self.encode(frames)
+        return slopes(mx.concatenate([frames.transpose(0, 3, 1, 2), features], axis=1))
 
     def between(self, first: mx.array, second: mx.array, fraction: float, scale: float) -> mx.array:
         """The frame at ``fraction`` between two results of ``seen``, at their padded size: ``(B, H, W, 3)``."""
-        *_, (flow, mask) = self.estimates(first, second, fraction, scale)
+        return finished(self.making(first, second, fraction, scale))
+
+    def making(self, first: mx.array, second: mx.array, fraction: float, scale: float) -> Steps[mx.array]:
+        """The steps of ``between``, for several pairs ``side_by_side``."""
+        *_, (flow, mask) = yield from self.estimating(first, second, fraction, scale)
         share = mx.sigmoid(_resized(mask, *flow.shape[2:]))
-        parts = [(first[:, :3], flow[:, :2]), (second[:, :3], flow[:, 2:])]
-        from_first, from_second = side_by_side(lambda part: warp(*part), parts)
+        from_first, from_second = warp(first[:, :3], flow[:, :2]), warp(second[:, :3], flow[:, 2:])
         return (from_second + (from_first - from_second) * share).transpose(0, 2, 3, 1)
 
-    def estimates(
+    def estimating(
         self, first: mx.array, second: mx.array, fraction: float, scale: float
-    ) -> Iterator[tuple[mx.array, mx.array]]:
+    ) -> Steps[list[tuple[mx.array, mx.array]]]:
         """What each block ends with: flow ``(B, 4, H, W)`` in pixels, and mask ``(B, 1, h, w)`` at the block's size.
 
         The flow holds x and y for the first frame, then for the second; the mask is before its sigmoid.
         """
         height, width = first.shape[3:]
-        flow = rest = None
+        flow, rest, estimates = None, None, []
         for i in range(self.num_blocks):
             step = _BLOCK_SCALES[i] / scale
-            first_pulled, second_pulled, *known = _looked_at(first, second, flow, rest, step)
+            first_pulled, second_pulled, *known = looked_at = _looked_at(first, second, flow, rest, step)
+            yield looked_at
             fractions = mx.full_like(first_pulled[:, :1], fraction)
             parts = [first_pulled[:, :3], second_pulled[:, :3], first_pulled[:, 3:], second_pulled[:, 3:], fractions]
             # Nobody looks at the last block's features.
             outputs = _ESTIMATE if i + 1 < self.num_blocks else _FLOW + _MASK
-            estimate = settled(self[f"block{i}"]([*parts, *known], outputs))
+            estimate = yield from self[f"block{i}"]([*parts, *known], outputs)
+            yield estimate
             change = _resized(estimate[:, :_FLOW].astype(mx.float32), height, width) * step
-            flow = settled(change if flow is None else flow + change)
+            flow = change if flow is None else flow + change
+            yield flow
             rest = estimate[:, _FLOW:]
-            yield flow, rest[:, :_MASK]
+            estimates.append((flow, rest[:, :_MASK]))
+        return estimates
 
     @staticmethod
     def parameter_name(published: str) -> str | None:
@@ -146,10 +157,12 @@ class FrameEncoder(nn.Module):
         self.cnn2 = nn.Conv2d(width, width, 3, padding=1)
         self.cnn3 = nn.ConvTranspose2d(width, config.encoder_channels, 4, stride=2, padding=1)
 
-    def __call__(self, frames: mx.array) -> mx.array:
-        hidden = settled(_leaky(self.cnn0(frames)))
+    def __call__(self, frames: mx.array) -> Steps[mx.array]:
+        hidden = _leaky(self.cnn0(frames))
         for layer in (self.cnn1, self.cnn2):
-            hidden = settled(in_bands(lambda band: _leaky(convolve_3x3(band, layer.weight, layer.bias)), hidden))  # noqa: B023
+            yield hidden
+            hidden = _leaky(convolve_3x3(hidden, layer.weight, layer.bias))
+        yield hidden
         return doubled_planes(self.cnn3, hidden)
 
 
@@ -169,12 +182,15 @@ class FlowBlock(nn.Module):
         self.convblock = [ScaledResidual(channels) for _ in range(num_residuals)]
         self.lastconv = [nn.ConvTranspose2d(channels, 4 * _ESTIMATE, 4, stride=2, padding=1)]
 
-    def __call__(self, inputs: list[mx.array], outputs: int = _ESTIMATE) -> mx.array:
+    def __call__(self, inputs: list[mx.array], outputs: int = _ESTIMATE) -> Steps[mx.array]:
         (first,), (second,) = self.conv0
-        x = settled(_leaky(convolve_apart(inputs, first.weight, first.bias)))
-        x = settled(_leaky(second(x)))
+        x = _leaky(convolve_apart(inputs, first.weight, first.bias))
+        yield x
+        x = _leaky(second(x))
+        yield x
         for residual in self.convblock:
-            x = settled(residual(x))
+            x = residual(x)
+            yield x
         return doubled_planes(self.lastconv[0], x, shuffle=2, outputs=outputs)
 
 
@@ -189,15 +205,9 @@ class ScaledResidual(nn.Module):
     def __call__(self, x: mx.array) -> mx.array:
         scale, weight, bias = self.beta.reshape(-1), self.conv.weight, self.conv.bias
         # The scale goes into whichever is smaller, the kernel or the picture.
-        in_kernel = weight.size < x.size
-        if in_kernel:
-            weight, bias = weight * scale[:, None, None, None], bias * scale
-
-        def layer(band: mx.array) -> mx.array:
-            changed = convolve_3x3(band, weight, bias)
-            return _leaky((changed if in_kernel else changed * scale) + band)
-
-        return in_bands(layer, x)
+        if weight.size < x.size:
+            return _added(x, convolve_3x3(x, weight * scale[:, None, None, None], bias * scale))
+        return _leaky(convolve_3x3(x, weight, bias) * scale + x)
 
 
 def padding_multiple(scale: float) -> int:
@@ -218,8 +228,14 @@ def pad_for(frames: mx.array, scale: float) -> mx.array:
     return mx.pad(frames, [(0, 0), (0, below), (0, right), (0, 0)]) if below or right else frames
 
 
+@partial(mx.compile, shapeless=True)
 def _leaky(x: mx.array) -> mx.array:
-    return mx.maximum(x, 0.2 * x)
+    return 0.6 * x + 0.4 * mx.abs(x)
+
+
+@partial(mx.compile, shapeless=True)
+def _added(x: mx.array, change: mx.array) -> mx.array:
+    return _leaky(x + change)
 
 
 def _looked_at(
@@ -231,7 +247,7 @@ def _looked_at(
     """
     if flow is None:
         return [_reduced(seen[:, :, 0], step) for seen in (first, second)]
-    pulled = side_by_side(lambda part: _warp_reduced(*part, step), [(first, flow[:, :2]), (second, flow[:, 2:])])
+    pulled = [_warp_reduced(*part, step) for part in ((first, flow[:, :2]), (second, flow[:, 2:]))]
     return [*pulled, _twice(rest, step, *flow.shape[2:]), (_reduced(flow, step) / step).astype(first.dtype)]
 
 

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from math import isqrt
 
 import mlx.core as mx
@@ -11,9 +11,9 @@ import mlx.nn as nn
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.interfaces import Header
 from LTX_2_MLX.ops.convolve import convolve_3x3
-from LTX_2_MLX.ops.quarters import Quarters, quarters_pay
 from LTX_2_MLX.ops.resample import pixel_shuffle
 from LTX_2_MLX.ops.settle import settled
+from LTX_2_MLX.ops.winograd import Tiles, tiles_pay
 
 # Training wrappers that some published files keep before every name.
 _WRAPPERS = re.compile(r"^(module|netG)\.")
@@ -87,35 +87,33 @@ class SRVGG(nn.Module):
 
     @property
     def bytes_per_pixel(self) -> int:
-        """Working memory per input pixel, about: on the CPU a convolution holds many sums of each, see ``Quarters``."""
-        planes = 11 if mx.default_device() == mx.cpu else 4
+        """Working memory per input pixel, about: on the CPU a convolution holds many sums of each, see ``Tiles``."""
+        planes = 6 if mx.default_device() == mx.cpu else 4
         return planes * max(self.body[0].weight.shape[0], 3 * self.scale**2) * self.dtype.size
 
     def __call__(self, frames: mx.array) -> mx.array:
-        # Three colours are too few for the first convolution to gain by quarters.
-        first, slopes, *rest = self.body
-        hidden = settled(slopes(settled(convolve_3x3(frames, first.weight, first.bias))))
-        if quarters_pay(hidden):
-            hidden = mx.stack([_by_quarters(rest, picture) for picture in hidden])
+        if tiles_pay(frames, self.body[0].weight.shape[0]):
+            hidden = mx.concatenate([self._by_tiles(frame)[None] for frame in frames])
         else:
-            for layer in rest:
+            hidden = frames
+            for layer in self.body:
                 hidden = layer(hidden) if isinstance(layer, PReLU) else convolve_3x3(hidden, layer.weight, layer.bias)
                 hidden = settled(hidden)
         # A copy of the pixel for each of the places that the shuffle gives it: nearest upsampling.
         base = mx.repeat(frames, self.scale**2, axis=-1)
         return pixel_shuffle(hidden + base, (self.scale, self.scale))
 
+    def _by_tiles(self, frame: mx.array) -> mx.array:
+        tiles = Tiles.of(frame)
+        for convolution, activation in zip_longest(self.body[::2], self.body[1::2]):
+            slope = activation.weight if activation else None
+            tiles = tiles.convolved(convolution.weight, convolution.bias, slope)
+        return settled(tiles.joined())
+
     @staticmethod
     def parameter_name(published: str) -> str | None:
         """The file holds nothing else, so every name is one of ours or wrong."""
         return _WRAPPERS.sub("", published)
-
-
-def _by_quarters(layers: list[nn.Module], picture: mx.array) -> mx.array:
-    quarters = Quarters.of(picture)
-    for layer in layers:
-        quarters = quarters.map(layer) if isinstance(layer, PReLU) else quarters.convolved(layer.weight, layer.bias)
-    return settled(quarters.joined())
 
 
 class PReLU(nn.Module):

@@ -1,44 +1,74 @@
 """Independent work on several CPU cores at once."""
 
 import ctypes
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from itertools import islice
 from typing import TypeVar
 
 import mlx.core as mx
+from mlx.utils import tree_flatten
 
-Part = TypeVar("Part")
-# Below this many pixels what a band costs by itself is more than a second core gains.
-_FEW_PIXELS = 1024
+from LTX_2_MLX.ops.settle import settled
+
+Part, Result = TypeVar("Part"), TypeVar("Result")
+# What can be computed so far, arrays or lists of them, again and again, and the result in the end.
+Steps = Generator[mx.array | list, None, Result]
 
 
-def side_by_side(work: Callable[[Part], mx.array | list[mx.array]], parts: Iterable[Part]) -> list:
-    """``work`` of every part, on the CPU evaluated, as many at a time as there are workers; elsewhere left lazy."""
-    done, parts = [], list(parts)
-    if mx.default_device() != mx.cpu:
-        return [work(part) for part in parts]
-    workers = _workers()
-    with _products_on_one_core():
-        for start in range(0, len(parts), len(workers)):
-            for part, worker in zip(parts[start:], workers):  # noqa: B905
-                with mx.stream(worker):
-                    done.append(work(part))
+def parts_at_once() -> int:
+    """How many parts go ``side_by_side``."""
+    return len(_workers()) if mx.default_device() == mx.cpu else 1
+
+
+def in_groups(parts: Iterable[Part]) -> Iterator[list[Part]]:
+    """As many parts at a time as go ``side_by_side``."""
+    parts, size = iter(parts), parts_at_once()
+    while group := list(islice(parts, size)):
+        yield group
+
+
+def side_by_side(work: Callable[[Part], Steps[Result]], parts: Iterable[Part]) -> list[Result]:
+    """``work`` of every part, on the CPU as many at a time as there are workers; elsewhere one after another.
+
+    The framework takes in about a hundred operations before it waits for some of them: of two long pieces of work
+    the second would begin when the first is nearly done. So they go on in turns, from one step to the next.
+    """
+    done = []
+    for group in in_groups(parts):
+        if len(group) == 1:
+            done.append(finished(work(group[0])))
+            continue
+        with _products_on_one_core():
+            done += _in_turns([work(part) for part in group])
             mx.eval(done)
     return done
 
 
-def in_bands(layer: Callable[[mx.array], mx.array], x: mx.array) -> mx.array:
-    """What ``layer`` makes of pictures ``(B, H, W, C)``, on the CPU the upper and the lower rows side by side.
+def finished(work: Steps[Result]) -> Result:
+    """What all steps end with, computed here; large ones of them at once (``settled``)."""
+    while True:
+        try:
+            step = next(work)
+        except StopIteration as end:
+            return end.value
+        for _, array in tree_flatten(step):
+            settled(array)
 
-    An output pixel may depend on the one input pixel around it, beyond the border on zeros.
-    """
-    height, width = x.shape[1:3]
-    if mx.default_device() != mx.cpu or height * width < _FEW_PIXELS:
-        return layer(x)
-    middle = height // 2
-    bands = [(x[:, : middle + 1], slice(None, -1)), (x[:, middle - 1 :], slice(1, None))]
-    return mx.concatenate(side_by_side(lambda band: layer(band[0])[:, band[1]], bands), axis=1)
+
+def _in_turns(works: list[Steps[Result]]) -> list[Result]:
+    results, workers = {}, _workers()
+    while len(results) < len(works):
+        for i in range(len(works)):
+            if i in results:
+                continue
+            with mx.stream(workers[i]):
+                try:
+                    mx.async_eval(next(works[i]))
+                except StopIteration as end:
+                    results[i] = end.value
+    return [results[i] for i in range(len(works))]
 
 
 @lru_cache(maxsize=1)

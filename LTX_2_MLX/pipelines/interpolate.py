@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
+from itertools import islice, pairwise
 from math import ceil
 from typing import Literal
 
@@ -21,6 +22,7 @@ from LTX_2_MLX.media.frames import FrameStream, subdivide_times, to_uint8, to_un
 from LTX_2_MLX.models.rife import IFNet, pad_for, padding_multiple
 from LTX_2_MLX.ops.resize import resize
 from LTX_2_MLX.ops.similarity import structural_similarity
+from LTX_2_MLX.ops.streams import in_groups, parts_at_once, side_by_side
 from LTX_2_MLX.pipelines.network_file import open_network_file
 from LTX_2_MLX.pipelines.option_values import check_memory_limit
 from LTX_2_MLX.pipelines.plan import Plan, planned
@@ -38,8 +40,9 @@ _BROADCAST_RATES = {
     for rate in (24, 30, 48, 60, 120)
     for places in (2, 3)
 }
-# Bytes per padded pixel of a pair, and of each frame that waits while gaps beside it are halved; measured.
-_PAIR_BYTES, _HALVING_BYTES = 630, 124
+# Bytes per padded pixel of a pair, less where motion is sought at a smaller size, and of each frame that waits while
+# gaps beside it are halved; measured.
+_PAIR_BYTES, _SMALL_PAIR_BYTES, _HALVING_BYTES = 630, 400, 124
 
 
 @dataclass(frozen=True)
@@ -115,10 +118,12 @@ def plan(stream: FrameStream, request: Request) -> Plan:
 
 
 def working_bytes(height: int, width: int, request: Request) -> int:
-    """Memory that a pair of frames takes beside the weights, about; its largest arrays are float32 always."""
+    """Memory that pairs of frames at work take beside the weights, about; their largest arrays are float32 always."""
     multiple = padding_multiple(request.scale)
     pixels = (height + -height % multiple) * (width + -width % multiple)
-    return int(pixels * (_PAIR_BYTES * max(request.scale, 1) ** 2 + _HALVING_BYTES * request.exp))
+    pair = _PAIR_BYTES * request.scale**2 if request.scale >= 1 else _SMALL_PAIR_BYTES
+    pairs = parts_at_once()
+    return int(pixels * (pairs * pair + _HALVING_BYTES * (request.exp + pairs - 1)))
 
 
 def interpolate(stream: FrameStream, request: Request | None = None, runner: StageRunner | None = None) -> FrameStream:
@@ -198,16 +203,15 @@ class _Frame:
 def _chunks(
     network: IFNet, *, stream: FrameStream, request: Request, timeline: Timeline, progress: Progress
 ) -> Iterator[np.ndarray]:
-    last, done = None, 0
+    last, index, done = None, 0, 0
     try:
-        for index, levels in enumerate(stream.frames()):
-            following = _looked_at(network, levels, request)
-            if last is not None:
-                chunk = _gap(network, last, following, timeline.between(index - 1), request)
+        for group in in_groups(stream.frames()):
+            following = _looked_at(network, group, request)
+            gaps = list(pairwise([last, *following] if last else following))
+            last, first_gap, index = following[-1], index, index + len(gaps)
+            for chunk in _filled(network, gaps, [timeline.between(k) for k in range(first_gap, index)], request):
                 done += len(chunk)
-                if len(chunk):
-                    yield chunk
-            last = following
+                yield chunk
             progress.advance(STAGE, done, timeline.num_frames)
         for _ in range(timeline.held(index + 1) if last is not None else 0):
             yield last.levels[None]
@@ -216,66 +220,79 @@ def _chunks(
         stream.close()
 
 
-def _looked_at(network: IFNet, levels: np.ndarray, request: Request) -> _Frame:
-    pixels = to_unit(levels[None])
-    seen = network.seen(pad_for(pixels, request.scale).astype(network.dtype))
-    frame = _Frame(levels, seen, resize(pixels, _THUMBNAIL, _THUMBNAIL)[0])
-    mx.eval(frame.seen, frame.thumbnail)
-    return frame
+def _looked_at(network: IFNet, levels: list[np.ndarray], request: Request) -> list[_Frame]:
+    pixels = [to_unit(frame[None]) for frame in levels]
+    padded = [pad_for(frame, request.scale).astype(network.dtype) for frame in pixels]
+    thumbnails = [resize(frame, _THUMBNAIL, _THUMBNAIL)[0] for frame in pixels]
+    seen = side_by_side(network.seeing, padded)
+    mx.eval(seen, thumbnails)
+    return [_Frame(*parts) for parts in zip(levels, seen, thumbnails, strict=True)]
 
 
-def _gap(network: IFNet, first: _Frame, second: _Frame, places: list[Fraction], request: Request) -> np.ndarray:
-    """The new clip's frames from ``first`` up to but without ``second``, ``(T, H, W, 3)`` uint8."""
-    inside = [place for place in places if place]
-    if inside and is_cut(first.thumbnail, second.thumbnail, request.scene_threshold):
-        made = [first.levels if place <= Fraction(1, 2) else second.levels for place in inside]
-    else:
-        made = [to_uint8(pixels)[0] for pixels in _made(network, first, second, inside, request)]
-    frames = [first.levels] * (len(places) - len(inside)) + made
-    return np.stack(frames) if frames else np.empty((0, *first.levels.shape), np.uint8)
+def _filled(
+    network: IFNet, gaps: list[tuple[_Frame, _Frame]], places: list[list[Fraction]], request: Request
+) -> Iterator[np.ndarray]:
+    """The new clip's frames from the first of each gap up to but without the second, ``(T, H, W, 3)`` uint8."""
+    inside = [[place for place in due if place] for due in places]
+    whole = [not is_cut(first.thumbnail, second.thumbnail, request.scene_threshold) for first, second in gaps]
+    made = _made(network, [(*gap, due) for gap, due, one in zip(gaps, inside, whole, strict=True) if one], request)
+    for (first, second), due, new, one in zip(gaps, places, inside, whole, strict=True):
+        frames = [first.levels] * (len(due) - len(new))
+        if one:
+            frames += [to_uint8(pixels)[0] for pixels in islice(made, len(new))]
+        else:
+            frames += [first.levels if place <= Fraction(1, 2) else second.levels for place in new]
+        if frames:
+            yield np.stack(frames)
 
 
-def _made(
-    network: IFNet, first: _Frame, second: _Frame, places: list[Fraction], request: Request
-) -> Iterator[mx.array]:
-    size = first.levels.shape[:2]
-    if request.target_fps is None:
-        yield from halved(network, first.seen, second.seen, request.exp, request.scale, size)
+def _made(network: IFNet, gaps: list[tuple[_Frame, _Frame, list[Fraction]]], request: Request) -> Iterator[mx.array]:
+    """The frames within each gap, as the network gives them."""
+    if not gaps:
         return
-    for place in places:
-        yield network.between(first.seen, second.seen, float(place), request.scale)[:, : size[0], : size[1]]
+    height, width = gaps[0][0].levels.shape[:2]
+    if request.target_fps is None:
+        pairs = [(first.seen, second.seen) for first, second, _ in gaps]
+        yield from halved(network, pairs, request.exp, request.scale, (height, width))
+        return
+    wanted = [(first.seen, second.seen, float(place)) for first, second, due in gaps for place in due]
+    for some in in_groups(wanted):
+        for frame in side_by_side(lambda pair: network.making(*pair, request.scale), some):
+            yield frame[:, :height, :width]
 
 
 def halved(
-    network: IFNet, first: mx.array, second: mx.array, exp: int, scale: float, size: tuple[int, int]
+    network: IFNet, gaps: list[tuple[mx.array, mx.array]], exp: int, scale: float, size: tuple[int, int]
 ) -> Iterator[mx.array]:
-    """The ``2 ** exp - 1`` frames between two, by halving the gap again and again.
+    """The ``2 ** exp - 1`` frames within each gap, by halving it again and again.
 
     Args:
         network: The interpolator.
-        first: What it sees of the frame before (``IFNet.seen``), padded.
-        second: What it sees of the frame after.
-        exp: Times that the gap is halved.
+        gaps: What it sees of the frames before and after (``IFNet.seen``), padded.
+        exp: Times that each gap is halved.
         scale: Size at which motion is sought.
         size: Height and width of the frames without padding.
 
     Yields:
-        ``(1, H, W, 3)``, about [0, 1]; a frame in the middle stays as the network gave it while gaps beside it
-        are halved.
+        ``(1, H, W, 3)``, about [0, 1], gap by gap; a frame in the middle stays as the network gave it while gaps
+        beside it are halved.
 
     Source: sgl-project/sglang, python/sglang/multimodal_gen/runtime/postprocess/rife_interpolator.py at 0bfc0102.
     """
     if exp == 0:
         return
-    middle = network.between(first, second, 0.5, scale)[:, : size[0], : size[1]]
-    mx.eval(middle)
+    made = side_by_side(lambda gap: network.making(*gap, 0.5, scale), gaps)
+    middles = [frame[:, : size[0], : size[1]] for frame in made]
+    mx.eval(middles)
     if exp == 1:
-        yield middle
+        yield from middles
         return
-    seen = network.seen(pad_for(middle, scale))
-    yield from halved(network, first, seen, exp - 1, scale, size)
-    yield middle
-    yield from halved(network, seen, second, exp - 1, scale, size)
+    for (first, second), middle in zip(gaps, middles, strict=True):
+        seen = network.seen(pad_for(middle, scale))
+        frames = halved(network, [(first, seen), (seen, second)], exp - 1, scale, size)
+        yield from islice(frames, 2 ** (exp - 1) - 1)
+        yield middle
+        yield from frames
 
 
 def is_cut(first: mx.array, second: mx.array, threshold: float) -> bool:

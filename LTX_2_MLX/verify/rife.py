@@ -8,6 +8,7 @@ from LTX_2_MLX.media.frames import to_unit
 from LTX_2_MLX.models.rife import IFNet, pad_for
 from LTX_2_MLX.ops.resize import resize
 from LTX_2_MLX.ops.similarity import structural_similarity
+from LTX_2_MLX.ops.streams import finished
 from LTX_2_MLX.pipelines.interpolate import halved
 from LTX_2_MLX.verify import Outputs, component
 from LTX_2_MLX.verify.case import Case
@@ -33,7 +34,7 @@ def ifnet(case: Case) -> Outputs:
 def _run(network: IFNet, frames: list[mx.array], fraction: float, scale: float) -> Outputs:
     seen = [network.seen(pad_for(frame, scale)) for frame in frames]
     outputs = {"encode0_sub": np.array(seen[0][:, 3:, 0])[:, :, 1::4, 2::4]}
-    for i, (flow, mask) in enumerate(network.estimates(*seen, fraction, scale)):
+    for i, (flow, mask) in enumerate(finished(network.estimating(*seen, fraction, scale))):
         larger = resize(mask.transpose(0, 2, 3, 1), *flow.shape[2:])
         outputs["flow"], outputs["mask"] = np.array(flow), _first(larger)
         outputs |= {f"{name}{i}_sub": outputs[name][:, :, 1::4, 2::4] for name in ("flow", "mask")}
@@ -57,7 +58,7 @@ def procedure(case: Case) -> Outputs:
 def _gap(network: IFNet, first: np.ndarray, second: np.ndarray, exp: int, scale: float) -> np.ndarray:
     """Frames made between two, ``(T, H, W, 3)`` float32."""
     seen = [network.seen(pad_for(to_unit(frame[None]), scale)) for frame in (first, second)]
-    return np.concatenate([np.array(made) for made in halved(network, *seen, exp, scale, first.shape[:2])])
+    return np.concatenate([np.array(made) for made in halved(network, [seen], exp, scale, first.shape[:2])])
 
 
 def _truncated(pixels: np.ndarray) -> np.ndarray:

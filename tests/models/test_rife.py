@@ -14,6 +14,7 @@ from LTX_2_MLX.models.interfaces import Header, TensorInfo
 from LTX_2_MLX.models.rife import IFNet, pad_for, padding_multiple
 from LTX_2_MLX.ops.apart import cells_apart
 from LTX_2_MLX.ops.resize import resize
+from LTX_2_MLX.ops.streams import finished
 from LTX_2_MLX.ops.warp import warp
 from LTX_2_MLX.verify.case import Case
 
@@ -110,7 +111,7 @@ def detour(network: IFNet, first: mx.array, second: mx.array, scale: float) -> m
         if flow is not None:
             inputs.append(resized(flow, size) * scale / step)
         apart = cells_apart(mx.concatenate(inputs, axis=1), 1)[:, :, :, :, 0, 0]
-        estimate = resized(network[f"block{i}"](list(mx.split(apart, [3, 6], axis=1))), [height, width])
+        estimate = resized(finished(network[f"block{i}"](list(mx.split(apart, [3, 6], axis=1)))), [height, width])
         change, rest = estimate[:, :4] * step / scale, estimate[:, 4:]
         flow = change if flow is None else flow + change
     share = mx.sigmoid(rest[:, :1])
@@ -136,6 +137,6 @@ def test_half_precision_keeps_flow_in_float32_and_comes_near(network, checkpoint
     half = load(IFNet, Checkpoint(checkpoint), dtype=mx.float16)
     first, second = frames(32, 64)
     seen = [half.seen(frame.astype(mx.float16)) for frame in (first, second)]
-    flows = [flow.dtype for flow, _ in half.estimates(*seen, 0.5, 1.0)]
+    flows = [flow.dtype for flow, _ in finished(half.estimating(*seen, 0.5, 1.0))]
     assert flows == [mx.float32] * 4
     assert mx.abs(half(first, second) - network(first, second)).mean().item() < 0.02

@@ -94,12 +94,12 @@ def test_a_pixel_reaches_as_far_as_said_and_no_farther():
 
 
 @pytest.mark.parametrize("size", [(2, 65, 66), (1, 64, 67)])
-def test_large_pictures_by_quarters_are_the_plain_way(size, monkeypatch):
+def test_large_pictures_by_tiles_are_the_plain_way(size, monkeypatch):
     mx.random.seed(4)
     network = SRVGG(SRVGGConfig(48, 2, 2))
     for layer in network.body[1:-1:2]:
         layer.weight = mx.random.normal(layer.weight.shape)
     frames = mx.random.uniform(shape=(*size, 3))
     made = network(frames)
-    monkeypatch.setattr(module, "quarters_pay", lambda hidden: False)
+    monkeypatch.setattr(module, "tiles_pay", lambda frames, channels: False)
     np.testing.assert_allclose(np.array(made), np.array(network(frames)), atol=2e-6)
