@@ -8,6 +8,7 @@ import os
 import tempfile
 import time
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +23,7 @@ from mlx.utils import tree_flatten
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.models.rife import IFNet, IFNetConfig
 from LTX_2_MLX.models.srvgg import SRVGG, SRVGGConfig
+from LTX_2_MLX.ops.streams import side_by_side
 from LTX_2_MLX.pipelines.postprocess import Request, postprocess
 from LTX_2_MLX.runtime.memory import memory_limits, peak_process_bytes
 from LTX_2_MLX.runtime.runner import StageRunner
@@ -67,7 +69,7 @@ def speed(
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; {height}×{width}\n")
     print("| network | ours, s | torch, s | torch / ours | ours, CPU s | torch, CPU s | torch / ours | difference |")
     print("|---|---|---|---|---|---|---|---|")
-    frames = np.random.default_rng(0).random((2, height, width, 3), dtype=np.float32)
+    frames = np.random.default_rng(0).random((3, height, width, 3), dtype=np.float32)
     theirs = [torch.from_numpy(frame[None].transpose(0, 3, 1, 2).copy()) for frame in frames]
 
     def theirs_of(network) -> dict:
@@ -77,21 +79,41 @@ def speed(
         return result.numpy().transpose(0, 2, 3, 1)
 
     ifnet, srvgg = IFNet(IFNetConfig()), SRVGG(SRVGGConfig(num_features=64, num_convolutions=16, scale=4))
-    first, second = (mx.array(frame[None]) for frame in frames)
-    seen = ifnet.seen(first)
-    mx.eval(seen, srvgg.parameters())
+    ours = [mx.array(frame[None]) for frame in frames]
+    seen = ifnet.seen(ours[0])
+    mx.eval(ours, seen, srvgg.parameters())
+
+    # The first frame has been encoded, the two new ones after it have not.
+    def one() -> np.ndarray:
+        return np.asarray(ifnet.between(seen, ifnet.seen(ours[1]), 0.5, 1.0))
+
+    def two() -> np.ndarray:
+        known = [seen, *side_by_side(ifnet.seeing, ours[1:])]
+        made = side_by_side(lambda pair: ifnet.making(*pair, 0.5, 1.0), pairwise(known))
+        return np.concatenate([np.asarray(frame) for frame in made])
+
     with torch.inference_mode(), memory_limits():
         encode, network = torch_ifnet(theirs_of(ifnet))
         features = encode(theirs[0])
-        # A new frame is encoded, the one before it has been.
-        compare(
-            "IFNet, one new frame",
-            lambda: np.array(ifnet.between(seen, ifnet.seen(second), 0.5, 1.0)),
-            lambda: arranged(network(*theirs, features, encode(theirs[1]))),
-            repeats,
-        )
+
+        def their_one() -> np.ndarray:
+            return arranged(network(*theirs[:2], features, encode(theirs[1])))
+
+        def their_two() -> np.ndarray:
+            known = [features, encode(theirs[1]), encode(theirs[2])]
+            pairs = zip(pairwise(theirs), pairwise(known), strict=True)
+            return np.concatenate([arranged(network(*clip, *seen)) for clip, seen in pairs])
+
+        def their_batch() -> np.ndarray:
+            new = torch.cat(theirs[1:])
+            known = encode(new)
+            return arranged(network(torch.cat(theirs[:2]), new, torch.cat([features, known[:1]]), known))
+
+        compare("IFNet, one frame", one, their_one, repeats)
+        compare("IFNet, two frames", two, their_two, repeats, frames=2)
+        compare("IFNet, two frames, torch's in a batch", two, their_batch, repeats, frames=2)
         larger = torch_srvgg(theirs_of(srvgg), 4)
-        compare("SRVGG 64×16, x4", lambda: np.array(srvgg(first)), lambda: arranged(larger(theirs[0])), repeats)
+        compare("SRVGG 64×16, x4", lambda: np.asarray(srvgg(ours[0])), lambda: arranged(larger(theirs[0])), repeats)
 
 
 def peaks(job: str, clip: Path, folder: Path) -> tuple[int, int]:

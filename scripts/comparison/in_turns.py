@@ -27,8 +27,9 @@ def medians(ours: Work, theirs: Work, repeats: int) -> list[tuple[float, float]]
     return list(zip(one, other, strict=True))
 
 
-def compare(name: str, ours: Work, theirs: Work, repeats: int) -> None:
-    """Print both times."""
+def compare(name: str, ours: Work, theirs: Work, repeats: int, frames: int = 1) -> None:
+    """Print both times, of one of the ``frames`` that each way gives."""
     difference = float(np.abs(ours() - theirs()).max())
-    cells = [f"{one:.3f} | {other:.3f} | {other / one:.2f}" for one, other in medians(ours, theirs, repeats)]
+    times = [[seconds / frames for seconds in pair] for pair in medians(ours, theirs, repeats)]
+    cells = [f"{one:.3f} | {other:.3f} | {other / one:.2f}" for one, other in times]
     print(f"| {name} | {' | '.join(cells)} | {difference:.1e} |", flush=True)
