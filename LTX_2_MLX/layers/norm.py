@@ -16,7 +16,7 @@ def layer_norm(x: mx.array, eps: float = 1e-6) -> mx.array:
 
 
 def fused(function: Callable[..., mx.array]) -> Callable[..., mx.array]:
-    """One kernel instead of two or three. On the CPU each new shape would start a C++ compiler, so there it is none."""
+    """One kernel instead of two or three. On the CPU MLX would start a C++ compiler first, so there it is none."""
     return mx.compile(function) if mx.default_device() == mx.Device(mx.gpu) else function
 
 

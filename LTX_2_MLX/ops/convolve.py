@@ -1,6 +1,9 @@
 """Convolutions of 3 x 3 by the faster of two exact ways."""
 
+from functools import lru_cache
+
 import mlx.core as mx
+import numpy as np
 
 # Below this many pixels the framework's own way is as fast on the CPU.
 _FEW_PIXELS = 1024
@@ -34,11 +37,21 @@ def convolve_3x3(x: mx.array, weight: mx.array, bias: mx.array | None = None) ->
 
 def _by_rows(picture: mx.array, taps: list[mx.array], bias: mx.array) -> mx.array:
     height, width, channels = picture.shape
-    padded = mx.pad(picture, [(1, 1), (1, 1), (0, 0)])
-    # Three neighbours in a row lie side by side in memory.
-    step = (width + 2) * channels
-    rows = mx.contiguous(mx.as_strided(padded, (height + 2, width, 3 * channels), (step, channels, 1)))
+    border = mx.zeros(((width + 1) * channels,), dtype=picture.dtype)
+    line = mx.concatenate([border, picture.reshape(-1), border])
+    # Three neighbours in a row lie side by side in memory, but beyond either end of a row lies another one. Products
+    # go through memory by pieces of rows, which is twice as fast as a copy value by value.
+    neighbours = mx.as_strided(line, (height + 2, width, 3 * channels), (width * channels, channels, 1))
+    rows = neighbours * mx.array(_within_rows(width, channels))
     total = bias
     for i, tap in enumerate(taps):
         total = mx.addmm(total, rows[i : i + height].reshape(height * width, -1), tap)
     return total.reshape(height, width, -1)
+
+
+@lru_cache(maxsize=8)
+def _within_rows(width: int, channels: int) -> np.ndarray:
+    """1 for the neighbours in a row, 0 beyond its ends: ``(W, 3 * C)``."""
+    within = np.ones((width, 3, channels), np.float32)
+    within[0, 0] = within[-1, 2] = 0
+    return within.reshape(width, -1)
