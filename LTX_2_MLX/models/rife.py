@@ -6,6 +6,7 @@ an eighth, a quarter, half and all of their size.
 
 from dataclasses import dataclass
 from functools import partial
+from operator import is_
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -13,7 +14,7 @@ import mlx.nn as nn
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.models.interfaces import Header
 from LTX_2_MLX.ops.apart import cell_means, cells_apart, convolve_apart, doubled_apart, places_apart
-from LTX_2_MLX.ops.convolve import convolve_3x3
+from LTX_2_MLX.ops.convolve import Taps, convolve_3x3
 from LTX_2_MLX.ops.resize import resize
 from LTX_2_MLX.ops.streams import Steps, finished
 from LTX_2_MLX.ops.transposed import doubled_planes
@@ -201,13 +202,27 @@ class ScaledResidual(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
         self.beta = mx.ones((1, channels, 1, 1))
+        self._ready: _Ready | None = None
 
     def __call__(self, x: mx.array) -> mx.array:
-        scale, weight, bias = self.beta.reshape(-1), self.conv.weight, self.conv.bias
         # The scale goes into whichever is smaller, the kernel or the picture.
-        if weight.size < x.size:
-            return _added(x, convolve_3x3(x, weight * scale[:, None, None, None], bias * scale))
-        return _leaky(convolve_3x3(x, weight, bias) * scale + x)
+        if self.conv.weight.size < x.size:
+            return _added(x, self._scaled_taps()(x))
+        return _leaky(convolve_3x3(x, self.conv.weight, self.conv.bias) * self.beta.reshape(-1) + x)
+
+    def _scaled_taps(self) -> Taps:
+        """The kernel with the scale in it, made once for each set of weights."""
+        weights = [self.conv.weight, self.conv.bias, self.beta]
+        if self._ready is None or not all(map(is_, weights, self._ready.weights)):
+            scale = self.beta.reshape(-1)
+            self._ready = _Ready(weights, Taps(weights[0] * scale[:, None, None, None], weights[1] * scale))
+        return self._ready.taps
+
+
+@dataclass(frozen=True)
+class _Ready:
+    weights: list[mx.array]
+    taps: Taps
 
 
 def padding_multiple(scale: float) -> int:

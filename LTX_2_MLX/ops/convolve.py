@@ -1,6 +1,6 @@
 """Convolutions of 3 x 3 by the faster of two exact ways."""
 
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import mlx.core as mx
 import numpy as np
@@ -24,15 +24,29 @@ def convolve_3x3(x: mx.array, weight: mx.array, bias: mx.array | None = None) ->
     Returns:
         ``(B, H, W, O)``.
     """
-    height, width = x.shape[1:3]
-    if mx.default_device() != mx.cpu or x.dtype != mx.float32 or height * width < _FEW_PIXELS:
-        result = mx.conv2d(x, weight, padding=1)
-        return result if bias is None else result + bias
-    # A transposed view of contiguous rows is what BLAS takes without a copy.
-    taps = [mx.contiguous(weight[:, i].flatten(1)).T for i in range(3)]
-    pictures = [_by_rows(picture, taps, mx.zeros(weight.shape[:1]) if bias is None else bias)[None] for picture in x]
-    # Of one picture this is no copy.
-    return mx.concatenate(pictures)
+    return Taps(weight, bias)(x)
+
+
+class Taps:
+    """A kernel of 3 x 3 ready for pictures, to be used again and again: see ``convolve_3x3``."""
+
+    def __init__(self, weight: mx.array, bias: mx.array | None = None):
+        self._weight = weight
+        self._bias = mx.zeros(weight.shape[:1], dtype=weight.dtype) if bias is None else bias
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """``(B, H, W, C)`` to ``(B, H, W, O)``."""
+        if mx.default_device() != mx.cpu or x.dtype != mx.float32 or x.shape[1] * x.shape[2] < _FEW_PIXELS:
+            return mx.conv2d(x, self._weight, padding=1) + self._bias
+        pictures = [_by_rows(picture, self._rows, self._bias)[None] for picture in x]
+        # Of one picture this is no copy.
+        return mx.concatenate(pictures)
+
+    @cached_property
+    def _rows(self) -> list[mx.array]:
+        """For each row of the kernel ``(3 * C, O)``, of contiguous rows a view: BLAS takes that without a copy."""
+        rows = mx.contiguous(self._weight.transpose(1, 0, 2, 3))
+        return [row.flatten(1).T for row in rows]
 
 
 def _by_rows(picture: mx.array, taps: list[mx.array], bias: mx.array) -> mx.array:
