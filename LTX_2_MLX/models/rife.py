@@ -18,7 +18,7 @@ from LTX_2_MLX.ops.convolve import Taps, convolve_3x3
 from LTX_2_MLX.ops.resize import resize
 from LTX_2_MLX.ops.streams import Steps, finished
 from LTX_2_MLX.ops.transposed import doubled_planes
-from LTX_2_MLX.ops.warp import sample, slopes, warp
+from LTX_2_MLX.ops.warp import Slopes, sample, slopes, warp
 
 # One estimate: two flows (x, y), a mask, features for the next block.
 _FLOW, _MASK, _FEATURES = 4, 1, 8
@@ -90,38 +90,39 @@ class IFNet(nn.Module):
         first, second = (pad_for(frames, scale).astype(self.dtype) for frames in (first, second))
         return self.between(self.seen(first), self.seen(second), fraction, scale)[:, :height, :width]
 
-    def seen(self, frames: mx.array) -> mx.array:
-        """Padded frames ``(B, H, W, 3)`` as the blocks look at them: ``(B, 3 + 4, 4, H, W)``.
+    def seen(self, frames: mx.array) -> Slopes:
+        """Padded frames ``(B, H, W, 3)`` as the blocks look at them: four of ``(B, 3 + 4, H, W)``.
 
         Planes of colours, then of the encoder's features, with their ``slopes`` for sampling. They serve the pairs
         before and after a frame.
         """
         return finished(self.seeing(frames))
 
-    def seeing(self, frames: mx.array) -> Steps[mx.array]:
+    def seeing(self, frames: mx.array) -> Steps[Slopes]:
         """The steps of ``seen``, for several frames ``side_by_side``."""
         features = yield from self.encode(frames)
         return slopes(mx.concatenate([frames.transpose(0, 3, 1, 2), features], axis=1))
 
-    def between(self, first: mx.array, second: mx.array, fraction: float, scale: float) -> mx.array:
+    def between(self, first: Slopes, second: Slopes, fraction: float, scale: float) -> mx.array:
         """The frame at ``fraction`` between two results of ``seen``, at their padded size: ``(B, H, W, 3)``."""
         return finished(self.making(first, second, fraction, scale))
 
-    def making(self, first: mx.array, second: mx.array, fraction: float, scale: float) -> Steps[mx.array]:
+    def making(self, first: Slopes, second: Slopes, fraction: float, scale: float) -> Steps[mx.array]:
         """The steps of ``between``, for several pairs ``side_by_side``."""
         *_, (flow, mask) = yield from self.estimating(first, second, fraction, scale)
         share = mx.sigmoid(_resized(mask, *flow.shape[2:]))
-        from_first, from_second = warp(first[:, :3], flow[:, :2]), warp(second[:, :3], flow[:, 2:])
+        first_colours, second_colours = ([part[:, :3] for part in seen] for seen in (first, second))
+        from_first, from_second = warp(first_colours, flow[:, :2]), warp(second_colours, flow[:, 2:])
         return (from_second + (from_first - from_second) * share).transpose(0, 2, 3, 1)
 
     def estimating(
-        self, first: mx.array, second: mx.array, fraction: float, scale: float
+        self, first: Slopes, second: Slopes, fraction: float, scale: float
     ) -> Steps[list[tuple[mx.array, mx.array]]]:
         """What each block ends with: flow ``(B, 4, H, W)`` in pixels, and mask ``(B, 1, h, w)`` at the block's size.
 
         The flow holds x and y for the first frame, then for the second; the mask is before its sigmoid.
         """
-        height, width = first.shape[3:]
+        height, width = first[0].shape[2:]
         flow, rest, estimates = None, None, []
         for i in range(self.num_blocks):
             step = _BLOCK_SCALES[i] / scale
@@ -254,16 +255,16 @@ def _added(x: mx.array, change: mx.array) -> mx.array:
 
 
 def _looked_at(
-    first: mx.array, second: mx.array, flow: mx.array | None, rest: mx.array | None, step: float
+    first: Slopes, second: Slopes, flow: mx.array | None, rest: mx.array | None, step: float
 ) -> list[mx.array]:
     """Both frames pulled along the flow so far, then what the block before knew and the flow, apart at a block's size.
 
     A block is ``step`` times smaller than the frames.
     """
     if flow is None:
-        return [_reduced(seen[:, :, 0], step) for seen in (first, second)]
+        return [_reduced(seen[0], step) for seen in (first, second)]
     pulled = [_warp_reduced(*part, step) for part in ((first, flow[:, :2]), (second, flow[:, 2:]))]
-    return [*pulled, _twice(rest, step, *flow.shape[2:]), (_reduced(flow, step) / step).astype(first.dtype)]
+    return [*pulled, _twice(rest, step, *flow.shape[2:]), (_reduced(flow, step) / step).astype(first[0].dtype)]
 
 
 def _reduced(planes: mx.array, step: float) -> mx.array:
@@ -273,7 +274,7 @@ def _reduced(planes: mx.array, step: float) -> mx.array:
     return cell_means(cells_apart(planes, int(step)))
 
 
-def _warp_reduced(seen: mx.array, flow: mx.array, step: float) -> mx.array:
+def _warp_reduced(seen: Slopes, flow: mx.array, step: float) -> mx.array:
     """A result of ``seen`` pulled along ``flow``, at a block's size and apart.
 
     A reduction takes the mean of the 2 x 2 pixels in the middle of each cell, so only those are sampled.

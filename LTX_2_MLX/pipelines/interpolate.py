@@ -23,6 +23,7 @@ from LTX_2_MLX.models.rife import IFNet, pad_for, padding_multiple
 from LTX_2_MLX.ops.resize import resize
 from LTX_2_MLX.ops.similarity import structural_similarity
 from LTX_2_MLX.ops.streams import in_groups, parts_at_once, side_by_side
+from LTX_2_MLX.ops.warp import Slopes
 from LTX_2_MLX.pipelines.network_file import open_network_file
 from LTX_2_MLX.pipelines.option_values import check_memory_limit
 from LTX_2_MLX.pipelines.plan import Plan, planned
@@ -196,7 +197,7 @@ class _Frame:
     """A given frame and what the network sees of it."""
 
     levels: np.ndarray
-    seen: mx.array
+    seen: Slopes
     thumbnail: mx.array
 
 
@@ -262,7 +263,7 @@ def _made(network: IFNet, gaps: list[tuple[_Frame, _Frame, list[Fraction]]], req
 
 
 def halved(
-    network: IFNet, gaps: list[tuple[mx.array, mx.array]], exp: int, scale: float, size: tuple[int, int]
+    network: IFNet, gaps: list[tuple[Slopes, Slopes]], exp: int, scale: float, size: tuple[int, int]
 ) -> Iterator[mx.array]:
     """The ``2 ** exp - 1`` frames within each gap, by halving it again and again.
 

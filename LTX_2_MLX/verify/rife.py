@@ -33,7 +33,7 @@ def ifnet(case: Case) -> Outputs:
 
 def _run(network: IFNet, frames: list[mx.array], fraction: float, scale: float) -> Outputs:
     seen = [network.seen(pad_for(frame, scale)) for frame in frames]
-    outputs = {"encode0_sub": np.array(seen[0][:, 3:, 0])[:, :, 1::4, 2::4]}
+    outputs = {"encode0_sub": np.array(seen[0][0][:, 3:])[:, :, 1::4, 2::4]}
     for i, (flow, mask) in enumerate(finished(network.estimating(*seen, fraction, scale))):
         larger = resize(mask.transpose(0, 2, 3, 1), *flow.shape[2:])
         outputs["flow"], outputs["mask"] = np.array(flow), _first(larger)

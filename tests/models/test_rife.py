@@ -96,17 +96,17 @@ def resized(planes: mx.array, size: list[int]) -> mx.array:
     return resize(planes.transpose(0, 2, 3, 1), *size).transpose(0, 3, 1, 2)
 
 
-def detour(network: IFNet, first: mx.array, second: mx.array, scale: float) -> mx.array:
+def detour(network: IFNet, first: list[mx.array], second: list[mx.array], scale: float) -> mx.array:
     """The reference's own way: everything goes by way of the frame's full size."""
-    height, width = first.shape[3:]
+    height, width = first[0].shape[2:]
     flow = rest = None
     for i, step in enumerate((8, 4, 2, 1)):
         size = [int(side * scale / step) for side in (height, width)]
-        pulled = [first[:, :, 0], second[:, :, 0]]
+        pulled = [first[0], second[0]]
         if flow is not None:
             pulled = [warp(first, flow[:, :2]), warp(second, flow[:, 2:])]
         parts = [pulled[0][:, :3], pulled[1][:, :3], pulled[0][:, 3:], pulled[1][:, 3:]]
-        parts.append(mx.full((first.shape[0], 1, height, width), 0.5))
+        parts.append(mx.full((first[0].shape[0], 1, height, width), 0.5))
         inputs = [resized(part, size) for part in (*parts, *([] if rest is None else [rest]))]
         if flow is not None:
             inputs.append(resized(flow, size) * scale / step)
@@ -115,7 +115,8 @@ def detour(network: IFNet, first: mx.array, second: mx.array, scale: float) -> m
         change, rest = estimate[:, :4] * step / scale, estimate[:, 4:]
         flow = change if flow is None else flow + change
     share = mx.sigmoid(rest[:, :1])
-    merged = warp(first[:, :3], flow[:, :2]) * share + warp(second[:, :3], flow[:, 2:]) * (1 - share)
+    first, second = ([part[:, :3] for part in seen] for seen in (first, second))
+    merged = warp(first, flow[:, :2]) * share + warp(second, flow[:, 2:]) * (1 - share)
     return merged.transpose(0, 2, 3, 1)
 
 
