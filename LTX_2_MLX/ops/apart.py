@@ -47,14 +47,15 @@ def cell_means(cells: mx.array) -> mx.array:
 
 def doubled_apart(planes: mx.array) -> mx.array:
     """Planes ``(B, C, H, W)`` at twice their size, bilinear: ``(B, C, 2, 2, H, W)``."""
-    return _halves(_halves(planes, axis=2, new_axis=2), axis=4, new_axis=3)
+    places = [part for rows in _halves(planes, axis=2) for part in _halves(rows, axis=3)]
+    return mx.stack(places, axis=2).reshape(*planes.shape[:2], 2, 2, *planes.shape[2:])
 
 
-def _halves(planes: mx.array, axis: int, new_axis: int) -> mx.array:
+def _halves(planes: mx.array, axis: int) -> list[mx.array]:
     quarter = planes * 0.25
     padded, rest = pad_edge(quarter, axis, 1, 1), planes - quarter
     before, after = mx.split(padded, [planes.shape[axis]], axis=axis)[0], mx.split(padded, [2], axis=axis)[1]
-    return mx.stack([rest + before, rest + after], axis=new_axis)
+    return [rest + before, rest + after]
 
 
 def convolve_apart(parts: list[mx.array], weight: mx.array, bias: mx.array) -> mx.array:

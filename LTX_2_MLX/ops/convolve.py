@@ -50,22 +50,40 @@ class Taps:
 
 
 def _by_rows(picture: mx.array, taps: list[mx.array], bias: mx.array) -> mx.array:
-    height, width, channels = picture.shape
-    border = mx.zeros(((width + 1) * channels,), dtype=picture.dtype)
-    line = mx.concatenate([border, picture.reshape(-1), border])
-    # Three neighbours in a row lie side by side in memory, but beyond either end of a row lies another one. Products
-    # go through memory by pieces of rows, which is twice as fast as a copy value by value.
-    neighbours = mx.as_strided(line, (height + 2, width, 3 * channels), (width * channels, channels, 1))
-    rows = neighbours * mx.array(_within_rows(width, channels))
+    height, width, _ = picture.shape
+    # The rows of neighbours above, around and below the picture's serve three of its own each.
+    rows = neighbours(picture, 1, 3)
     total = bias
     for i, tap in enumerate(taps):
-        total = mx.addmm(total, rows[i : i + height].reshape(height * width, -1), tap)
+        total = mx.addmm(total, rows[i * width : (i + height) * width], tap)
     return total.reshape(height, width, -1)
 
 
-@lru_cache(maxsize=8)
-def _within_rows(width: int, channels: int) -> np.ndarray:
-    """1 for the neighbours in a row, 0 beyond its ends: ``(W, 3 * C)``."""
-    within = np.ones((width, 3, channels), np.float32)
-    within[0, 0] = within[-1, 2] = 0
-    return within.reshape(width, -1)
+def neighbours(picture: mx.array, tall: int, wide: int) -> mx.array:
+    """All windows of ``tall`` x ``wide`` pixels over a picture with zeros around it, one pixel to each side.
+
+    Args:
+        picture: ``(H, W, C)``, float32.
+        tall: Rows of a window, 1 or 2.
+        wide: Columns of a window, 2 or 3.
+
+    Returns:
+        ``((H + 3 - tall) * (W + 3 - wide), tall * wide * C)``.
+    """
+    height, width, channels = picture.shape
+    border = mx.zeros(((width + 1) * channels,), dtype=picture.dtype)
+    line = mx.concatenate([border, picture.reshape(-1), border])
+    # Neighbours in a row lie side by side in memory, but beyond either end of a row lies another one. Products go
+    # through memory by pieces of rows, which is twice as fast as a copy value by value.
+    step = width * channels
+    sizes = (height + 3 - tall, width + 3 - wide, tall, wide * channels)
+    windows = mx.as_strided(line, sizes, (step, channels, step, 1)) * mx.array(_within_rows(width, channels, wide))
+    return windows.reshape(-1, tall * wide * channels)
+
+
+@lru_cache(maxsize=16)
+def _within_rows(width: int, channels: int, wide: int) -> np.ndarray:
+    """1 for the neighbours in a row, 0 beyond its ends: ``(W + 3 - wide, 1, wide * C)``."""
+    within = np.ones((width + 3 - wide, wide, channels), np.float32)
+    within[0, 0] = within[-1, -1] = 0
+    return within.reshape(-1, 1, wide * channels)
