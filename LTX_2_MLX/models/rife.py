@@ -149,7 +149,7 @@ class IFNet(nn.Module):
 
 
 class FrameEncoder(nn.Module):
-    """Features of one frame at its own size: ``(B, H, W, 3)`` -> ``(B, 4, H, W)``."""
+    """Features of one frame at its own size, in steps: ``(B, H, W, 3)`` -> ``(B, 4, H, W)``."""
 
     def __init__(self, config: IFNetConfig):
         super().__init__()
@@ -171,7 +171,8 @@ class FrameEncoder(nn.Module):
 class FlowBlock(nn.Module):
     """One estimate at one size: planes apart, together ``(B, inputs, 2, 2, h / 2, w / 2)`` -> ``(B, outputs, h, w)``.
 
-    h and w are multiples of 4, and there are 13 outputs, of which only the first ones are made if fewer are wanted.
+    It is made in steps. h and w are multiples of 4, and there are 13 outputs, of which only the first ones are made if
+    fewer are wanted.
     """
 
     def __init__(self, inputs: int, channels: int, num_residuals: int):
@@ -246,6 +247,7 @@ def pad_for(frames: mx.array, scale: float) -> mx.array:
 
 @partial(mx.compile, shapeless=True)
 def _leaky(x: mx.array) -> mx.array:
+    # 0.2 of what is negative: sizes are taken several at a time, choices one by one.
     return 0.6 * x + 0.4 * mx.abs(x)
 
 
