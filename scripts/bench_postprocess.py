@@ -61,7 +61,7 @@ def speed(
     """
     import torch
     from comparison.in_turns import compare
-    from comparison.torch_networks import torch_ifnet, torch_srvgg
+    from comparison.torch_networks import new_frames, torch_ifnet, torch_srvgg
 
     if threads := os.environ.get("OPENBLAS_NUM_THREADS"):
         torch.set_num_threads(int(threads))
@@ -93,25 +93,10 @@ def speed(
         return np.concatenate([np.asarray(frame) for frame in made])
 
     with torch.inference_mode(), memory_limits():
-        encode, network = torch_ifnet(theirs_of(ifnet))
-        features = encode(theirs[0])
-
-        def their_one() -> np.ndarray:
-            return arranged(network(*theirs[:2], features, encode(theirs[1])))
-
-        def their_two() -> np.ndarray:
-            known = [features, encode(theirs[1]), encode(theirs[2])]
-            pairs = zip(pairwise(theirs), pairwise(known), strict=True)
-            return np.concatenate([arranged(network(*clip, *seen)) for clip, seen in pairs])
-
-        def their_batch() -> np.ndarray:
-            new = torch.cat(theirs[1:])
-            known = encode(new)
-            return arranged(network(torch.cat(theirs[:2]), new, torch.cat([features, known[:1]]), known))
-
-        compare("IFNet, one frame", one, their_one, repeats)
-        compare("IFNet, two frames", two, their_two, repeats, frames=2)
-        compare("IFNet, two frames, torch's in a batch", two, their_batch, repeats, frames=2)
+        their_one, their_two, their_batch = new_frames(*torch_ifnet(theirs_of(ifnet)), theirs)
+        compare("IFNet, one frame", one, lambda: arranged(their_one()), repeats)
+        compare("IFNet, two frames", two, lambda: arranged(their_two()), repeats, frames=2)
+        compare("IFNet, two frames, torch's in a batch", two, lambda: arranged(their_batch()), repeats, frames=2)
         larger = torch_srvgg(theirs_of(srvgg), 4)
         compare("SRVGG 64×16, x4", lambda: np.asarray(srvgg(ours[0])), lambda: arranged(larger(theirs[0])), repeats)
 

@@ -4,6 +4,7 @@ Weights come under the published names and in published axis order.
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 
 
 def torch_srvgg(weights: dict, scale: int) -> Callable:
@@ -78,3 +79,26 @@ def torch_ifnet(weights: dict) -> tuple[Callable, Callable]:
         return warp(first, flow[:, :2]) * share + warp(second, flow[:, 2:]) * (1 - share)
 
     return encode, network
+
+
+def new_frames(encode: Callable, network: Callable, frames: list) -> tuple[Callable, Callable, Callable]:
+    """Ways to what lies between frames, of which the first has been encoded: of two; of three, one after the other; of
+    three, in a batch."""
+    import torch
+
+    features = encode(frames[0])
+
+    def one():
+        return network(*frames[:2], features, encode(frames[1]))
+
+    def two():
+        known = [features, encode(frames[1]), encode(frames[2])]
+        pairs = zip(pairwise(frames), pairwise(known), strict=True)
+        return torch.cat([network(*clip, *seen) for clip, seen in pairs])
+
+    def batch():
+        new = torch.cat(frames[1:])
+        known = encode(new)
+        return network(torch.cat(frames[:2]), new, torch.cat([features, known[:1]]), known)
+
+    return one, two, batch

@@ -204,7 +204,9 @@ def test_plan_tells_the_network_and_the_size(files):
     assert told.sizes == ("Upscale: 23×31 to 69×93",) and "RRDBNet" in told.stages[0].work
 
 
-@pytest.mark.parametrize("changes", [{"tile_size": 0}, {"tile_size": 48}, {"tile_size": 0, "scale": 2.0}])
+@pytest.mark.parametrize(
+    "changes", [{"tile_size": 0}, {"tile_size": 48}, {"tile_size": 0, "scale": 2.0}, {"tile_size": 0, "scale": 3.0}]
+)
 def test_plan_foresees_the_memory_of_the_run(tmp_path, changes):
     request = Request(write(tmp_path / "net.safetensors", SRVGG(SRVGGConfig(64, 2, 4)), 1), **changes)
     frames, runner = RANDOM.integers(0, 256, (3, 96, 130, 3), dtype=np.uint8), StageRunner()
