@@ -25,7 +25,7 @@ _FEW_PIXELS, _FEW_CHANNELS = 4096, 48
 # One place's pixels of a band: less makes too many operations, more takes memory.
 _BAND_BYTES = 2**20
 # Products of polynomials are told by their values at these points and at infinity. With 1 and 2 instead of these
-# roots rounding errors are four times as large.
+# roots rounding errors are several times as large.
 _POINTS = np.array([0, 0.5**0.5, -(0.5**0.5), 2**0.5, -(2**0.5)])
 # Sums of inputs are scaled, the kernel's the other way, so that no two of them share a product: the compiler would
 # make a pass of its own for it.
@@ -35,8 +35,7 @@ _SCALES = 2.0 ** np.array([0, 0, 1, -3, -4, 0])[:, None]
 def tiles_pay(pictures: mx.array, channels: int) -> bool:
     """Whether convolutions of pictures ``(B, H, W, C)`` to so many channels are faster by tiles.
 
-    They are for large pictures in float32 on the CPU: at 128 x 224 pixels with 64 channels one takes 24 ms of a core
-    instead of 40, its activation included.
+    They are for large pictures in float32 on the CPU.
     """
     large = pictures.shape[1] * pictures.shape[2] >= _FEW_PIXELS and channels >= _FEW_CHANNELS
     return large and pictures.dtype == mx.float32 and mx.default_device() == mx.cpu

@@ -235,11 +235,14 @@ def _filled(
 ) -> Iterator[np.ndarray]:
     """The new clip's frames from the first of each gap up to but without the second, ``(T, H, W, 3)`` uint8."""
     inside = [[place for place in due if place] for due in places]
-    whole = [not is_cut(first.thumbnail, second.thumbnail, request.scene_threshold) for first, second in gaps]
-    made = _made(network, [(*gap, due) for gap, due, one in zip(gaps, inside, whole, strict=True) if one], request)
-    for (first, second), due, new, one in zip(gaps, places, inside, whole, strict=True):
+    cuts = [
+        bool(new) and is_cut(first.thumbnail, second.thumbnail, request.scene_threshold)
+        for (first, second), new in zip(gaps, inside, strict=True)
+    ]
+    made = _made(network, [(*gap, new) for gap, new, cut in zip(gaps, inside, cuts, strict=True) if not cut], request)
+    for (first, second), due, new, cut in zip(gaps, places, inside, cuts, strict=True):
         frames = [first.levels] * (len(due) - len(new))
-        if one:
+        if not cut:
             frames += [to_uint8(pixels)[0] for pixels in islice(made, len(new))]
         else:
             frames += [first.levels if place <= Fraction(1, 2) else second.levels for place in new]

@@ -37,6 +37,14 @@ def test_the_sums_give_a_convolution_exactly():
     np.testing.assert_allclose(products @ ((kernel @ taps) * (inputs @ line)), np.correlate(line, taps), atol=1e-11)
 
 
+def test_rounding_stays_near_that_of_the_frameworks_own_way():
+    mx.random.seed(5)
+    x, weight = mx.random.normal((48, 64, 64)), mx.random.normal((64, 3, 3, 64)) / 24
+    made = np.array(Tiles.of(x).convolved(weight, mx.zeros((64,))).joined())
+    wanted = np.array(mx.conv2d(x[None], weight, padding=1)[0])
+    assert np.abs(made - wanted).max() / np.abs(wanted).max() < 2.5e-6
+
+
 def test_what_is_beyond_the_picture_stays_zero():
     tiles = Tiles.of(mx.ones((6, 7, 2))).convolved(mx.ones((3, 3, 3, 2)), mx.ones((3,)))
     assert sum(int((place != 0).sum()) for row in tiles.places for place in row) == 6 * 7 * 3
