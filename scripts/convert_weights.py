@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from LTX_2_MLX import cli
-from LTX_2_MLX.checkpoints.convert import DTYPES, TORCH_SUFFIXES, convert
+from LTX_2_MLX.checkpoints.convert import DTYPES, convert
 from LTX_2_MLX.checkpoints.quantize import Quantization
+from LTX_2_MLX.checkpoints.torch_file import TORCH_SUFFIXES
 from LTX_2_MLX.errors import RequestError
 
 Precision = StrEnum("Precision", list(DTYPES))

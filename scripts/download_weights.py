@@ -10,7 +10,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from LTX_2_MLX import cli
 from LTX_2_MLX.checkpoints.catalog import ENTRIES, Entry
 from LTX_2_MLX.checkpoints.download import RemoteFile, cache_folder, entry_for, fetch, free_bytes, is_here, look_up
-from LTX_2_MLX.checkpoints.locate import find
+from LTX_2_MLX.checkpoints.resolve import installed_path
 from LTX_2_MLX.errors import DownloadError
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
@@ -93,7 +93,7 @@ def catalogue() -> str:
     lines = [widths.format("name", "use", "size", "licence", "here").rstrip()]
     for entry in ENTRIES:
         about = "" if entry.num_bytes is None else f"{entry.num_bytes / 1e9:.2f} GB"
-        here = "yes" if find(entry) else ""
+        here = "yes" if installed_path(entry) else ""
         lines.append(widths.format(entry.name, entry.role, about, entry.licence, here).rstrip())
     return "\n".join(lines)
 

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from LTX_2_MLX import cli
 from LTX_2_MLX.checkpoints.contents import Contents, Part, inspect
-from LTX_2_MLX.checkpoints.locate import locate
+from LTX_2_MLX.checkpoints.resolve import resolve
 
 
 def main(
@@ -18,7 +18,7 @@ def main(
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Print what FILE holds, from its header alone; exit code 2 if a network in it cannot be loaded."""
-    contents = inspect(locate(file, "model").path)
+    contents = inspect(resolve(file, "model").path)
     if as_json:
         typer.echo(json.dumps(asdict(contents), indent=2, default=str))
     else:

@@ -4,7 +4,10 @@ Figures that no public source states exactly are left out; the hub tells them be
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
+
+from LTX_2_MLX.checkpoints.torch_file import TORCH_SUFFIXES
 
 Role = Literal[
     "model", "spatial-upscaler", "temporal-upscaler", "distilled-lora", "text-encoder", "interpolator", "upscaler",
@@ -228,18 +231,36 @@ ENTRIES = (
 BY_NAME = {entry.name.lower(): entry for entry in ENTRIES}
 
 
-def entry_named(name: str) -> Entry | None:
-    """The entry that users mean by a catalogue name or a published file's name; letters may be small or large."""
+def entry_by_name(name: str) -> Entry | None:
+    """The entry of a catalogue name or of a published file's name, in any case; None if there is none."""
     lower = name.lower()
     if lower in BY_NAME:
         return BY_NAME[lower]
     return next((e for e in ENTRIES if not e.is_folder and e.files[0].name.lower() == lower), None)
 
 
-def entries_for(role: Role, *, family: Family | None = None, variant: Variant | None = None) -> list[Entry]:
-    """Entries of a role in order of preference, of one family and variant where they are given."""
+def entries_for_role(role: Role, *, family: Family | None = None, variant: Variant | None = None) -> list[Entry]:
+    """Entries of a role in order of preference; None for ``family`` or ``variant`` means any."""
     return [
         entry
         for entry in ENTRIES
         if entry.role == role and family in (None, entry.family) and variant in (None, entry.variant)
     ]
+
+
+def entry_of_file(path: Path) -> Entry | None:
+    """The entry of a published file by its name, and for the demo by its folder too; None for other files."""
+    for entry in ENTRIES:
+        if entry.is_folder or path.name not in local_names(entry):
+            continue
+        if entry.family != "demo" or path.resolve().parent.name == "demo":
+            return entry
+    return None
+
+
+def local_names(entry: Entry) -> list[str]:
+    """Names that a single-file entry may have on disk: the published one and those of its conversion."""
+    name = entry.files[0].name
+    if Path(name).suffix not in TORCH_SUFFIXES:
+        return [name]
+    return [name, f"{name}.safetensors", f"{Path(name).stem}.safetensors"]

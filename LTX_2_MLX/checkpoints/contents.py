@@ -9,14 +9,12 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from LTX_2_MLX.checkpoints.catalog import Entry
-from LTX_2_MLX.checkpoints.convert import TORCH_SUFFIXES
+from LTX_2_MLX.checkpoints.catalog import Entry, entry_of_file
 from LTX_2_MLX.checkpoints.gemma import Gemma
 from LTX_2_MLX.checkpoints.load import weights_bytes
-from LTX_2_MLX.checkpoints.locate import published_entry
 from LTX_2_MLX.checkpoints.lora import is_lora_tensor
 from LTX_2_MLX.checkpoints.reader import Checkpoint
-from LTX_2_MLX.checkpoints.torch_file import read_torch_file
+from LTX_2_MLX.checkpoints.torch_file import TORCH_SUFFIXES, read_torch_file
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.flashvsr.lq_projection import LQProjection
 from LTX_2_MLX.models.interfaces import Header, TensorInfo
@@ -106,7 +104,7 @@ def inspect(path: Path) -> Contents:
         num_bytes=sum(info.num_bytes for info in header.tensors.values()),
         parts=parts,
         others=_others(header, owned),
-        entry=published_entry(path),
+        entry=entry_of_file(path),
         config=header.config,
         metadata={key: text for key, text in header.metadata.items() if key != "config"},
     )

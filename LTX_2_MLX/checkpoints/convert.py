@@ -13,12 +13,11 @@ from LTX_2_MLX.checkpoints.gemma import Gemma
 from LTX_2_MLX.checkpoints.load import float8_scales
 from LTX_2_MLX.checkpoints.quantize import Quantization, is_quantized, layers_to_quantize
 from LTX_2_MLX.checkpoints.reader import Checkpoint, parse_json, read_header
-from LTX_2_MLX.checkpoints.torch_file import read_torch_file
+from LTX_2_MLX.checkpoints.torch_file import TORCH_SUFFIXES, read_torch_file
 from LTX_2_MLX.checkpoints.writer import write_safetensors
 from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.models.ltx.transformer import Transformer
 
-TORCH_SUFFIXES = (".pth", ".pkl", ".ckpt", ".pt", ".bin")
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 _MLX_DTYPES = {
     "BOOL": mx.bool_, "U8": mx.uint8, "I8": mx.int8, "U16": mx.uint16, "I16": mx.int16, "U32": mx.uint32,

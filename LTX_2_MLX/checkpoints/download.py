@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from LTX_2_MLX.checkpoints.catalog import Entry, PublishedFile, entry_named
+from LTX_2_MLX.checkpoints.catalog import Entry, PublishedFile, entry_by_name
 from LTX_2_MLX.errors import DownloadError
 
 # Told how many bytes of a file are here, of how many (None: the server does not say), and what is done with them.
@@ -43,7 +43,7 @@ def entry_for(name: str) -> Entry:
     Raises:
         DownloadError: If it is none of these, or comes with the code.
     """
-    entry = entry_named(name)
+    entry = entry_by_name(name)
     if entry is not None and entry.family != "demo":
         return entry
     if match := _REPOSITORY_FILE.fullmatch(name):

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import mlx.core as mx
 
 from LTX_2_MLX.checkpoints.load import recognise
-from LTX_2_MLX.checkpoints.locate import AUTO
+from LTX_2_MLX.checkpoints.resolve import AUTO
 from LTX_2_MLX.diffusion.guidance import Guidance
 from LTX_2_MLX.errors import MemoryBudgetError, RequestError
 from LTX_2_MLX.media.encoder import least_bytes

@@ -17,6 +17,7 @@ import mlx.core as mx
 import numpy as np
 
 from LTX_2_MLX.checkpoints.load import load, recognise
+from LTX_2_MLX.checkpoints.resolve import open_checkpoint
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.media.frames import FrameStream, subdivide_times, to_uint8, to_unit
 from LTX_2_MLX.models.rife import IFNet, pad_for, padding_multiple
@@ -24,7 +25,6 @@ from LTX_2_MLX.ops.resize import resize
 from LTX_2_MLX.ops.similarity import structural_similarity
 from LTX_2_MLX.ops.streams import in_groups, parts_at_once, side_by_side
 from LTX_2_MLX.ops.warp import Slopes
-from LTX_2_MLX.pipelines.network_file import open_network_file
 from LTX_2_MLX.pipelines.option_values import check_memory_limit
 from LTX_2_MLX.pipelines.plan import Plan, planned
 from LTX_2_MLX.runtime.memory import budget_bytes
@@ -110,7 +110,7 @@ def plan(stream: FrameStream, request: Request) -> Plan:
     timeline, given = Timeline(stream, request), stream.num_frames
     frames = "" if given is None else f"{given} to {timeline.num_frames} frames, "
     rates = f"{float(stream.frame_rate):g} to {float(timeline.frame_rate):g} fps"
-    checkpoint = open_network_file(request.model_path, "interpolator")
+    checkpoint = open_checkpoint(request.model_path, "interpolator")
     working = working_bytes(stream.height, stream.width, request)
     size = f"{stream.height}×{stream.width}"
     stage = planned(STAGE, size, checkpoint, [IFNet], dtype=request.dtype, activation_bytes=working)
@@ -138,7 +138,7 @@ def interpolate(stream: FrameStream, request: Request | None = None, runner: Sta
     request, runner = request or Request(), runner or StageRunner()
     if _stays(stream, request):
         return stream
-    checkpoint = open_network_file(request.model_path, "interpolator")
+    checkpoint = open_checkpoint(request.model_path, "interpolator")
     recognise(IFNet, checkpoint)
     timeline = Timeline(stream, request)
     work = partial(_chunks, stream=stream, request=request, timeline=timeline, progress=runner.progress)

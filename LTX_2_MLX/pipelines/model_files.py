@@ -6,12 +6,12 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from LTX_2_MLX.checkpoints.catalog import Role, Variant, entries_for
+from LTX_2_MLX.checkpoints.catalog import Role, Variant, entries_for_role
 from LTX_2_MLX.checkpoints.gemma import GemmaConfig
 from LTX_2_MLX.checkpoints.load import recognise
-from LTX_2_MLX.checkpoints.locate import AUTO, DEMO_NOTE, DOWNLOAD, Located, find, locate
 from LTX_2_MLX.checkpoints.lora import Lora, split_strength
 from LTX_2_MLX.checkpoints.reader import Checkpoint
+from LTX_2_MLX.checkpoints.resolve import AUTO, DEMO_NOTE, DOWNLOAD, ResolvedFile, installed_path, resolve
 from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.models.ltx.transformer import Transformer
 from LTX_2_MLX.pipelines.film import Models, text_encoder_fits
@@ -56,11 +56,11 @@ def find_models(options: FileOptions, note: Callable[[str], None]) -> Models:
         CheckpointError: If a file is missing or cannot be read; the message says how to get it.
         RequestError: If two stages lack an upscaler, or the checkpoint is of the other variant.
     """
-    model = locate(options.weights, "model", variant=options.variant)
+    model = resolve(options.weights, "model", variant=options.variant)
     if model.is_demo and options.weights == AUTO:
         note(DEMO_NOTE)
         # The demo has both, and its dev checkpoint shows what guidance does.
-        model = locate(AUTO, "model", variant=options.variant or "dev")
+        model = resolve(AUTO, "model", variant=options.variant or "dev")
     weights = Checkpoint(model.path)
     recognise(Transformer, weights)
     distilled = _variant(model, options.variant) == "distilled"
@@ -76,7 +76,7 @@ def find_models(options: FileOptions, note: Callable[[str], None]) -> Models:
     )
 
 
-def _variant(model: Located, asked: Variant | None) -> Variant:
+def _variant(model: ResolvedFile, asked: Variant | None) -> Variant:
     """How the checkpoint was trained: as the catalogue says, or the user; a file of one's own counts as dev."""
     known = model.entry.variant if model.entry else None
     if known is not None and asked is not None and known != asked:
@@ -86,15 +86,15 @@ def _variant(model: Located, asked: Variant | None) -> Variant:
     return asked or known or "dev"
 
 
-def _text_encoder(given: str, model: Located, weights: Checkpoint, note: Callable[[str], None]) -> Path:
+def _text_encoder(given: str, model: ResolvedFile, weights: Checkpoint, note: Callable[[str], None]) -> Path:
     if given != AUTO:
-        return locate(given, "text-encoder", beside=model).path
+        return resolve(given, "text-encoder", model=model).path
     if (beside := _gemma_beside(model.path)) is not None:
         return beside
     try:
-        return locate(AUTO, "text-encoder", beside=model).path
+        return resolve(AUTO, "text-encoder", model=model).path
     except CheckpointError:
-        demo = find(entries_for("text-encoder", family="demo")[0])
+        demo = installed_path(entries_for_role("text-encoder", family="demo")[0])
         if demo is None or not text_encoder_fits(Checkpoint(demo), weights):
             raise
         note(f"The text encoder is that of the demo model, {demo}: this checkpoint was made for it.")
@@ -114,14 +114,14 @@ def _is_gemma(folder: Path) -> bool:
         return False
 
 
-def _distilled_lora(given: str | None, model: Located) -> Lora | None:
+def _distilled_lora(given: str | None, model: ResolvedFile) -> Lora | None:
     if given is None:
         return None
     path, strength = split_strength(given)
-    return Lora.open(locate(path, "distilled-lora", beside=model).path, strength)
+    return Lora.open(resolve(path, "distilled-lora", model=model).path, strength)
 
 
-def _spatial_upscaler(given: str | None, model: Located) -> Checkpoint | None:
+def _spatial_upscaler(given: str | None, model: ResolvedFile) -> Checkpoint | None:
     try:
         return _opened(given, "spatial-upscaler", model)
     except CheckpointError as error:
@@ -130,10 +130,10 @@ def _spatial_upscaler(given: str | None, model: Located) -> Checkpoint | None:
         raise RequestError(_NO_UPSCALER) from error
 
 
-def _opened(given: str | None, role: Role, model: Located) -> Checkpoint | None:
-    return None if given is None else Checkpoint(locate(given, role, beside=model).path)
+def _opened(given: str | None, role: Role, model: ResolvedFile) -> Checkpoint | None:
+    return None if given is None else Checkpoint(resolve(given, role, model=model).path)
 
 
 def _lora(text: str) -> Lora:
     path, strength = split_strength(text)
-    return Lora.open(locate(path, "lora").path, strength)
+    return Lora.open(resolve(path, "lora").path, strength)

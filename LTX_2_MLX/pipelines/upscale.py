@@ -17,6 +17,7 @@ from mlx.utils import tree_map
 
 from LTX_2_MLX.checkpoints.load import load, recognise
 from LTX_2_MLX.checkpoints.reader import Checkpoint
+from LTX_2_MLX.checkpoints.resolve import open_checkpoint
 from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.media.frames import FrameStream, to_uint8, to_unit
 from LTX_2_MLX.media.image import Picture
@@ -24,7 +25,6 @@ from LTX_2_MLX.models.rrdbnet import RRDBNet
 from LTX_2_MLX.models.srvgg import SRVGG
 from LTX_2_MLX.ops.context_tiles import in_tiles, pad_reflected
 from LTX_2_MLX.ops.resize import resize
-from LTX_2_MLX.pipelines.network_file import open_network_file
 from LTX_2_MLX.pipelines.option_values import check_memory_limit
 from LTX_2_MLX.pipelines.plan import Plan, planned
 from LTX_2_MLX.runtime.memory import budget_bytes
@@ -110,7 +110,7 @@ def plan(height: int, width: int, request: Request) -> Plan:
     Raises:
         CheckpointError: If a file is missing, of another network, or does not fit it.
     """
-    checkpoint = open_network_file(request.model_path, "upscaler")
+    checkpoint = open_checkpoint(request.model_path, "upscaler")
     network, config = recognise(NETWORKS, checkpoint)
     new_height, new_width = upscaled_size(height, width, request.scale)
     work = f"{network.__name__} {height}×{width} to {new_height}×{new_width}"
@@ -287,11 +287,11 @@ def _batches(frames: Iterator[np.ndarray], size: int) -> Iterator[list[np.ndarra
 
 def _loader(request: Request) -> Callable[[], Network]:
     """What loads the network; headers are checked before."""
-    checkpoint = open_network_file(request.model_path, "upscaler")
+    checkpoint = open_checkpoint(request.model_path, "upscaler")
     network, config = recognise(NETWORKS, checkpoint)
     if request.denoise_strength in (None, 1):
         return partial(load, network, checkpoint, dtype=request.dtype)
-    weak = open_network_file(request.weak_model_path, "upscaler")
+    weak = open_checkpoint(request.weak_model_path, "upscaler")
     if recognise(NETWORKS, weak) != (network, config):
         raise CheckpointError(f"{weak.path} is another network than {checkpoint.path}, so they cannot be mixed.")
     return partial(load_mixed, network, checkpoint, weak, request.denoise_strength, request.dtype)

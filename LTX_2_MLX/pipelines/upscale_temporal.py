@@ -13,8 +13,8 @@ import mlx.core as mx
 import numpy as np
 
 from LTX_2_MLX.checkpoints.load import load, recognise
-from LTX_2_MLX.checkpoints.locate import AUTO, DEMO_NOTE, locate
 from LTX_2_MLX.checkpoints.reader import Checkpoint
+from LTX_2_MLX.checkpoints.resolve import AUTO, DEMO_NOTE, resolve
 from LTX_2_MLX.diffusion.noise import key_for
 from LTX_2_MLX.errors import CheckpointError, MediaError, RequestError
 from LTX_2_MLX.media.frames import FrameStream, subdivide_times
@@ -86,9 +86,9 @@ class _Files:
 
     @classmethod
     def of(cls, request: Request) -> "_Files":
-        model = locate(request.weights, "model")
+        model = resolve(request.weights, "model")
         weights = Checkpoint(model.path)
-        upscaler = Checkpoint(locate(request.temporal_weights, "temporal-upscaler", beside=model).path)
+        upscaler = Checkpoint(resolve(request.temporal_weights, "temporal-upscaler", model=model).path)
         config, channels = recognise(LatentUpscaler, upscaler)[1], recognise(LatentStatistics, weights)[1].channels
         if config.spatial_upsample:
             raise CheckpointError(

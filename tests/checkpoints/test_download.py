@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from LTX_2_MLX.checkpoints import download
-from LTX_2_MLX.checkpoints.catalog import Entry, PublishedFile, entry_named
+from LTX_2_MLX.checkpoints.catalog import Entry, PublishedFile, entry_by_name
 from LTX_2_MLX.checkpoints.download import entry_for, fetch, free_bytes, is_here, look_up
 from LTX_2_MLX.errors import DownloadError
 
@@ -239,7 +239,7 @@ def test_a_file_that_is_no_longer_published_is_said(get, hub):
 def test_a_gated_repository_says_how_to_log_in(get, hub):
     hub.status, hub.headers = 403, {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access denied"}
     with pytest.raises(DownloadError, match=r"google/gemma-3-12b-it wants a login: accept its licence .*hf auth login"):
-        get(entry_named("gemma-3-12b-it"))
+        get(entry_by_name("gemma-3-12b-it"))
 
 
 def test_a_refusal_in_the_middle_is_not_tried_again(get, hub):

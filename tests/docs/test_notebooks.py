@@ -17,7 +17,7 @@ def only_the_demo_is_here(tmp_path, monkeypatch):
     weights = tmp_path / "weights"
     weights.mkdir()
     (weights / "demo").symlink_to(ROOT / "weights" / "demo")
-    monkeypatch.setattr("LTX_2_MLX.checkpoints.locate.weights_folders", lambda: [weights])
+    monkeypatch.setattr("LTX_2_MLX.checkpoints.resolve.weights_folders", lambda: [weights])
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
 
 

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from LTX_2_MLX.checkpoints.catalog import ENTRIES, entry_named
-from LTX_2_MLX.checkpoints.convert import TORCH_SUFFIXES, as_safetensors
+from LTX_2_MLX.checkpoints.catalog import ENTRIES, entry_by_name
+from LTX_2_MLX.checkpoints.convert import as_safetensors
 from LTX_2_MLX.checkpoints.load import recognise
-from LTX_2_MLX.checkpoints.locate import AUTO, locate
 from LTX_2_MLX.checkpoints.reader import Checkpoint
+from LTX_2_MLX.checkpoints.resolve import AUTO, resolve
+from LTX_2_MLX.checkpoints.torch_file import TORCH_SUFFIXES
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.flashvsr.lq_projection import LQProjection
 from LTX_2_MLX.models.wan.transformer import WanTransformer
@@ -80,7 +81,7 @@ def open_files(request: Request) -> Files:
 def _transformer(request: Request) -> tuple[Path, Path]:
     """FlashVSR's folder and the transformer's file in it."""
     wanted = f"flashvsr-{request.version}" if request.weights == AUTO else request.weights
-    given = locate(wanted, "super-resolution").path
+    given = resolve(wanted, "super-resolution").path
     if given.is_dir():
         return given, _find(given, "transformer", _NAMES["transformer"], request.version)
     _check_version(given, request.version)
@@ -90,7 +91,7 @@ def _transformer(request: Request) -> tuple[Path, Path]:
 def _decoder(folder: Path, name: str, request: Request, replaced: bool) -> Checkpoint:
     # A path given for a decoder that cannot be used is not the other one's.
     if request.vae_path is not None and not replaced:
-        path = locate(request.vae_path, "decoder").path
+        path = resolve(request.vae_path, "decoder").path
         _check_version(path, request.version)
         return Checkpoint(as_safetensors(path))
     stems = DECODERS[name].files
@@ -98,9 +99,9 @@ def _decoder(folder: Path, name: str, request: Request, replaced: bool) -> Check
         return _open(folder, f"decoder {name}", stems, request.version)
     except CheckpointError:
         # It may lie elsewhere in weights/ or in the cache; if it does not, the catalogue says how to get it.
-        if entry_named(stems[0]) is None:
+        if entry_by_name(stems[0]) is None:
             raise
-        return Checkpoint(as_safetensors(locate(stems[0], "decoder").path))
+        return Checkpoint(as_safetensors(resolve(stems[0], "decoder").path))
 
 
 def _open(folder: Path, role: str, names: tuple[str, ...], version: str) -> Checkpoint:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from LTX_2_MLX.checkpoints import locate as module
-from LTX_2_MLX.checkpoints.catalog import ENTRIES, entry_named
-from LTX_2_MLX.checkpoints.locate import Located, find, locate, weights_folders
+from LTX_2_MLX.checkpoints import resolve as module
+from LTX_2_MLX.checkpoints.catalog import ENTRIES, entry_by_name
+from LTX_2_MLX.checkpoints.resolve import ResolvedFile, installed_path, resolve, weights_folders
 from LTX_2_MLX.errors import CheckpointError
 
 
@@ -46,7 +46,7 @@ DEMO = (
 def test_a_path_is_itself(machine):
     folder = machine(["mine/model.safetensors"])
     path = folder / "weights/mine/model.safetensors"
-    assert locate(path, "model") == locate(str(path), "model") == Located(path)
+    assert resolve(path, "model") == resolve(str(path), "model") == ResolvedFile(path)
 
 
 @pytest.mark.parametrize("place", ["ltx-2/", "", "anything/"])
@@ -56,9 +56,9 @@ def test_a_path_is_itself(machine):
 )
 def test_a_published_file_is_found_by_each_of_its_names(machine, place, given):
     folder = machine([f"{place}ltx-2-19b-dev.safetensors"])
-    located = locate(given, "model")
-    assert located.path == folder / f"weights/{place}ltx-2-19b-dev.safetensors"
-    assert located.family == "LTX-2" and located.entry.variant == "dev"
+    resolved = resolve(given, "model")
+    assert resolved.path == folder / f"weights/{place}ltx-2-19b-dev.safetensors"
+    assert resolved.family == "LTX-2" and resolved.entry.variant == "dev"
 
 
 def test_files_in_the_hub_cache_are_found(machine):
@@ -66,58 +66,58 @@ def test_files_in_the_hub_cache_are_found(machine):
         cached={"Lightricks/LTX-2.3": ["ltx-2.3-22b-dev.safetensors"], "someone/else": ["sub/x.safetensors"]}
     )
     home = folder / "hub/models--Lightricks--LTX-2.3/snapshots/c0ffee"
-    assert locate("ltx-2.3-22b-dev", "model").path == home / "ltx-2.3-22b-dev.safetensors"
-    assert locate("Lightricks/LTX-2.3", "model").entry.name == "ltx-2.3-22b-dev"
-    assert locate("someone/else:sub/x.safetensors", "distilled-lora").path.name == "x.safetensors"
+    assert resolve("ltx-2.3-22b-dev", "model").path == home / "ltx-2.3-22b-dev.safetensors"
+    assert resolve("Lightricks/LTX-2.3", "model").entry.name == "ltx-2.3-22b-dev"
+    assert resolve("someone/else:sub/x.safetensors", "distilled-lora").path.name == "x.safetensors"
 
 
 def test_a_folder_counts_only_when_it_is_whole(machine):
     folder = machine([f"gemma/gemma-3-12b-it/{name}" for name in GEMMA[:3]])
-    entry = entry_named("gemma-3-12b-it")
-    assert find(entry) is None
+    entry = entry_by_name("gemma-3-12b-it")
+    assert installed_path(entry) is None
     machine([f"gemma/gemma-3-12b-it/{GEMMA[3]}"])
-    assert find(entry) == folder / "weights/gemma/gemma-3-12b-it"
-    assert find(entry_named("gemma-3-12b-it-4bit")) is None
+    assert installed_path(entry) == folder / "weights/gemma/gemma-3-12b-it"
+    assert installed_path(entry_by_name("gemma-3-12b-it-4bit")) is None
 
 
 def test_a_plain_gemma_folder_serves_as_the_text_encoder_and_never_as_the_demos(machine):
     folder = machine([f"gemma/{name}" for name in GEMMA])
-    assert locate("auto", "text-encoder").path == folder / "weights/gemma"
-    assert find(entry_named("demo-gemma")) is None
+    assert resolve("auto", "text-encoder").path == folder / "weights/gemma"
+    assert installed_path(entry_by_name("demo-gemma")) is None
 
 
 def test_a_gemma_in_the_cache_is_its_snapshot_folder(machine):
     machine(cached={"mlx-community/gemma-3-12b-it-4bit": GEMMA})
-    located = locate("auto", "text-encoder")
-    assert located.entry.name == "gemma-3-12b-it-4bit" and (located.path / "tokenizer.json").is_file()
+    resolved = resolve("auto", "text-encoder")
+    assert resolved.entry.name == "gemma-3-12b-it-4bit" and (resolved.path / "tokenizer.json").is_file()
 
 
 def test_a_repository_without_a_file_means_its_file_of_that_role(machine):
     machine(["real-esrgan/RealESRGAN_x2.pth"])
-    assert locate("ai-forever/Real-ESRGAN", "upscaler").path.name == "RealESRGAN_x2.pth"
+    assert resolve("ai-forever/Real-ESRGAN", "upscaler").path.name == "RealESRGAN_x2.pth"
     machine(["real-esrgan/RealESRGAN_x4.pth.safetensors"])
-    assert locate("ai-forever/Real-ESRGAN", "upscaler").path.name == "RealESRGAN_x4.pth.safetensors"
+    assert resolve("ai-forever/Real-ESRGAN", "upscaler").path.name == "RealESRGAN_x4.pth.safetensors"
     with pytest.raises(CheckpointError, match=r"elfgum/RIFE-4\.22\.lite has no model"):
-        locate("elfgum/RIFE-4.22.lite", "model")
+        resolve("elfgum/RIFE-4.22.lite", "model")
 
 
 def test_automatic_prefers_published_files_to_the_demo(machine):
     machine(DEMO)
-    assert locate("auto", "model").is_demo
+    assert resolve("auto", "model").is_demo
     machine(["ltx-2/ltx-2-19b-dev.safetensors"])
-    assert locate("auto", "model").entry.name == "ltx-2-19b-dev"
+    assert resolve("auto", "model").entry.name == "ltx-2-19b-dev"
     with pytest.raises(
         CheckpointError, match=r"ltx-2-19b-distilled is not on this machine.*43\.3 GB.*download_weights\.py ltx"
     ):
-        locate("ltx-2-19b-distilled", "model")
+        resolve("ltx-2-19b-distilled", "model")
 
 
 def test_automatic_obeys_the_variant(machine):
     folder = machine(DEMO)
-    assert locate("auto", "model", variant="dev").path == folder / "weights/demo/ltx-2-demo-dev.safetensors"
+    assert resolve("auto", "model", variant="dev").path == folder / "weights/demo/ltx-2-demo-dev.safetensors"
     machine(["ltx-2.3/ltx-2.3-22b-distilled.safetensors", "ltx-2/ltx-2-19b-dev-fp8.safetensors"])
-    assert locate("auto", "model", variant="dev").entry.name == "ltx-2-19b-dev-fp8"
-    assert locate("auto", "model", variant="distilled").entry.name == "ltx-2.3-22b-distilled"
+    assert resolve("auto", "model", variant="dev").entry.name == "ltx-2-19b-dev-fp8"
+    assert resolve("auto", "model", variant="distilled").entry.name == "ltx-2.3-22b-distilled"
 
 
 def test_companions_come_from_the_family_of_their_model(machine):
@@ -130,20 +130,20 @@ def test_companions_come_from_the_family_of_their_model(machine):
     )
     machine(["ltx-2.3/ltx-2.3-22b-dev.safetensors", "ltx-2/ltx-2-19b-dev.safetensors", "my-model.safetensors"])
     for name, family in {"ltx-2.3-22b-dev": "LTX-2.3", "ltx-2-19b-dev": "LTX-2", "demo-dev": "demo"}.items():
-        model = locate(name, "model")
-        assert locate("auto", "spatial-upscaler", beside=model).family == family
-    demo = locate("weights/demo/ltx-2-demo-dev.safetensors", "model")
-    assert demo.is_demo and locate("auto", "text-encoder", beside=demo).path.name == "gemma"
-    own = locate("weights/my-model.safetensors", "model")
-    assert own.family is None and locate("auto", "spatial-upscaler", beside=own).family == "LTX-2"
+        model = resolve(name, "model")
+        assert resolve("auto", "spatial-upscaler", model=model).family == family
+    demo = resolve("weights/demo/ltx-2-demo-dev.safetensors", "model")
+    assert demo.is_demo and resolve("auto", "text-encoder", model=demo).path.name == "gemma"
+    own = resolve("weights/my-model.safetensors", "model")
+    assert own.family is None and resolve("auto", "spatial-upscaler", model=own).family == "LTX-2"
     with pytest.raises(CheckpointError, match="gemma-3-12b-it is not on this machine"):
-        locate("auto", "text-encoder", beside=own)
+        resolve("auto", "text-encoder", model=own)
 
 
 def test_the_demo_that_is_not_there_is_said_so(machine):
     machine()
-    with pytest.raises(CheckpointError, match=r"demo model is not there either.*clone.*download_weights\.py"):
-        locate("auto", "model")
+    with pytest.raises(CheckpointError, match=r"demo model is missing as well.*clone.*download_weights\.py"):
+        resolve("auto", "model")
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_the_demo_that_is_not_there_is_said_so(machine):
 def test_what_is_not_there_is_one_line_that_says_what_to_do(machine, given, says):
     machine()
     with pytest.raises(CheckpointError) as caught:
-        locate(given, "model")
+        resolve(given, "model")
     assert says in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -181,6 +181,6 @@ def test_names_in_the_catalogue_are_unique_and_say_what_they_are():
     names = [entry.name.lower() for entry in ENTRIES]
     assert len(set(names)) == len(names)
     for entry in ENTRIES:
-        assert entry_named(entry.name) is entry and entry.networks and entry.licence
+        assert entry_by_name(entry.name) is entry and entry.networks and entry.licence
         assert (entry.repository is None) != (entry.url is None) or entry.family == "demo"
         assert all(file.sha256 is None or len(file.sha256) == 64 for file in entry.files)

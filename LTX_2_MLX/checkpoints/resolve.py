@@ -1,0 +1,259 @@
+"""Resolves a weights argument to a local path. Nothing is downloaded here.
+
+The folders ``weights/`` (in the current folder and beside the package) are searched first, then the Hugging Face
+cache.
+"""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from LTX_2_MLX.checkpoints.catalog import (
+    ENTRIES,
+    Entry,
+    Family,
+    Role,
+    Variant,
+    entries_for_role,
+    entry_by_name,
+    entry_of_file,
+    local_names,
+)
+from LTX_2_MLX.checkpoints.convert import as_safetensors
+from LTX_2_MLX.checkpoints.reader import Checkpoint
+from LTX_2_MLX.checkpoints.torch_file import TORCH_SUFFIXES
+from LTX_2_MLX.errors import CheckpointError
+
+AUTO = "auto"
+DOWNLOAD = "python scripts/download_weights.py"
+_SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
+_REPOSITORY = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(?::(?P<file>[^:]+))?")
+_STARTER = "ltx-2-19b-distilled ltx-2-spatial-upscaler-x2-1.0 gemma-3-12b-it"
+# A message for callers that chose the demo model because nothing else was there.
+DEMO_NOTE = (
+    "No LTX-2 files were found on this machine, so the small demo model is used. "
+    f"To download the real model: {DOWNLOAD} {_STARTER}"
+)
+
+
+@dataclass(frozen=True)
+class ResolvedFile:
+    """A local file or folder.
+
+    Attributes:
+        path: Exists.
+        entry: The catalogue entry that it matches; None for files that are not in the catalogue.
+    """
+
+    path: Path
+    entry: Entry | None = None
+
+    @property
+    def family(self) -> Family | None:
+        """Model generation; None if unknown."""
+        return self.entry.family if self.entry else None
+
+    @property
+    def is_demo(self) -> bool:
+        """Whether it belongs to the demo model that comes with the code."""
+        return self.family == "demo"
+
+
+def resolve(
+    spec: str | Path, role: Role, *, variant: Variant | None = None, model: ResolvedFile | None = None
+) -> ResolvedFile:
+    """The local file or folder that ``spec`` means.
+
+    Args:
+        spec: A path, a catalogue name, ``owner/repository``, ``owner/repository:file``, or ``auto``.
+        role: Selects among a repository's files, and for ``auto``.
+        variant: For ``auto`` models: consider this variant only.
+        model: The model that the file has to fit: ``auto`` then considers files of the same family only.
+
+    Raises:
+        CheckpointError: If it is not on this machine; the message says how to get it.
+    """
+    text = str(spec)
+    if text == AUTO:
+        return _resolve_auto(role, variant, model.family if model else None)
+    path = Path(text).expanduser()
+    if text and os.path.exists(path):
+        return ResolvedFile(path, entry_of_file(path))
+    entry = entry_by_name(text)
+    if entry is not None:
+        return _resolve_entry(entry)
+    match = _REPOSITORY.fullmatch(text)
+    # Without a colon, a/b.safetensors is a path to a missing file.
+    if match and (match["file"] or path.suffix not in _SUFFIXES):
+        return _resolve_repository(match["repository"], match["file"], role)
+    entry = entry_by_name(path.name)
+    if entry is not None:
+        raise CheckpointError(f"{text} does not exist. Get it: {DOWNLOAD} {entry.name}")
+    raise CheckpointError(
+        f"{text} does not exist. Give a path, owner/repository:file or a catalogue name: {DOWNLOAD} --list"
+    )
+
+
+def open_checkpoint(spec: str, role: Role) -> Checkpoint:
+    """Open the single file of a post-processing network; a pickled one is converted beside itself on first use.
+
+    Args:
+        spec: As for ``resolve``; of a folder, its only checkpoint is taken.
+        role: What the file is used for.
+
+    Raises:
+        CheckpointError: If it is not on this machine or cannot be read, or the folder holds several checkpoints.
+    """
+    path = resolve(spec, role).path
+    if path.is_dir():
+        path = _only_file(path)
+    return Checkpoint(as_safetensors(path))
+
+
+def _only_file(folder: Path) -> Path:
+    paths = sorted(path for path in folder.iterdir() if path.suffix in _SUFFIXES)
+    # A pickle and its conversion are one checkpoint.
+    paths = [path for path in paths if path.with_suffix("") not in paths]
+    if len(paths) != 1:
+        names = ", ".join(path.name for path in paths[:5]) or "none"
+        raise CheckpointError(f"{folder} should hold one checkpoint, it holds {names}. Name the file itself.")
+    return paths[0]
+
+
+def weights_folders() -> list[Path]:
+    """The existing ``weights/`` folders: in the current folder, and beside the package in a clone."""
+    candidates = [Path.cwd() / "weights", Path(__file__).resolve().parents[2] / "weights"]
+    return list(dict.fromkeys(folder.resolve() for folder in candidates if folder.is_dir()))
+
+
+def installed_path(entry: Entry) -> Path | None:
+    """Local path of a catalogue entry; None if it is absent or incomplete."""
+    for root in weights_folders():
+        for folder in _folders_for(entry, root):
+            path = _path_in_folder(entry, folder, is_root=folder == root)
+            if path is not None:
+                return path
+    return _path_in_cache(entry)
+
+
+def _folders_for(entry: Entry, root: Path) -> list[Path]:
+    """Folders under ``weights/`` that may hold an entry, the documented one first."""
+    if entry.family == "demo":
+        return [root / entry.folder]
+    return [root / entry.folder, root / entry.name, root, *_subfolders(root)]
+
+
+def _subfolders(root: Path) -> list[Path]:
+    return sorted(path for path in root.iterdir() if path.is_dir())
+
+
+def _path_in_folder(entry: Entry, folder: Path, is_root: bool) -> Path | None:
+    if not entry.is_folder:
+        paths = [folder / name for name in local_names(entry)]
+        return next((path for path in paths if path.exists()), None)
+    # A model of several files is recognised by its file names only in a folder of its own.
+    if is_root or not folder.is_dir():
+        return None
+    return folder if _is_complete(entry, folder) and _may_be_named(entry, folder.name) else None
+
+
+def _is_complete(entry: Entry, folder: Path) -> bool:
+    return all(any(folder.glob(file.path)) for file in entry.files if not file.optional)
+
+
+def _may_be_named(entry: Entry, folder_name: str) -> bool:
+    """Whether a folder's name fits: Gemma folders differ by nothing else, and plain ``gemma`` is any of them."""
+    folder = Path(entry.folder)
+    repository_name = (entry.repository or "").rsplit("/", 1)[-1]
+    return folder_name in (folder.name, folder.parts[0], entry.name, repository_name)
+
+
+def _path_in_cache(entry: Entry) -> Path | None:
+    if entry.repository is None:
+        return None
+    first_file = next(file.path for file in entry.files if "*" not in file.path)
+    path = _cached_file(entry.repository, first_file)
+    if path is None or not entry.is_folder:
+        return path
+    return path.parent if _is_complete(entry, path.parent) else None
+
+
+def _cached_file(repository: str, file: str) -> Path | None:
+    # Imported here: the import takes a moment, and most runs have their files in weights/.
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        path = try_to_load_from_cache(repository, file)
+    except HFValidationError:
+        return None
+    return Path(path) if isinstance(path, str) else None
+
+
+def _resolve_entry(entry: Entry) -> ResolvedFile:
+    path = installed_path(entry)
+    if path is None:
+        raise _not_installed(entry)
+    return ResolvedFile(path, entry)
+
+
+def _not_installed(entry: Entry) -> CheckpointError:
+    size = f" ({entry.num_bytes / 1e9:.1f} GB)" if entry.num_bytes else ""
+    return CheckpointError(f"{entry.name} is not on this machine. Get it{size}: {DOWNLOAD} {entry.name}")
+
+
+def _resolve_repository(repository: str, file: str | None, role: Role) -> ResolvedFile:
+    entries = [entry for entry in ENTRIES if (entry.repository or "").lower() == repository.lower()]
+    if file is None:
+        return _resolve_repository_role(repository, [entry for entry in entries if entry.role == role], role)
+    for entry in entries:
+        if file in (entry.files[0].path, entry.files[0].name):
+            return _resolve_entry(entry)
+    for root in weights_folders():
+        for folder in (root, *_subfolders(root)):
+            path = folder / Path(file).name
+            if path.exists():
+                return ResolvedFile(path)
+    cached = _cached_file(repository, file)
+    if cached is not None:
+        return ResolvedFile(cached)
+    raise CheckpointError(f"{repository}:{file} is not on this machine. Get it: {DOWNLOAD} {repository}:{file}")
+
+
+def _resolve_repository_role(repository: str, entries: list[Entry], role: Role) -> ResolvedFile:
+    """The first installed one of a repository's entries for a role."""
+    if not entries:
+        raise CheckpointError(
+            f"{repository} has no {role} in the catalogue, so its file has to be named. Give {repository}:FILE."
+        )
+    for entry in entries:
+        path = installed_path(entry)
+        if path is not None:
+            return ResolvedFile(path, entry)
+    raise _not_installed(entries[0])
+
+
+def _resolve_auto(role: Role, variant: Variant | None, family: Family | None) -> ResolvedFile:
+    """The first installed published file of a role.
+
+    The demo's files are a fallback for models, and what companions of the demo model resolve to.
+    """
+    if role == "text-encoder" and family != "demo":
+        # All generations use the same language model.
+        family = None
+    entries = entries_for_role(role, family=family, variant=variant)
+    published = [entry for entry in entries if entry.family != "demo"]
+    demo = [entry for entry in entries if entry.family == "demo" and (role == "model" or family == "demo")]
+    for entry in (*published, *demo):
+        path = installed_path(entry)
+        if path is not None:
+            return ResolvedFile(path, entry)
+    if demo:
+        raise CheckpointError(
+            f"The demo model is missing as well: weights/demo lacks {demo[0].files[0].path}. It comes with a clone of "
+            f"the repository. To download the real model: {DOWNLOAD} {_STARTER}"
+        )
+    if published:
+        raise _not_installed(published[0])
+    raise CheckpointError(f"No {role} is published for {family or 'this model'}. Give a path.")
