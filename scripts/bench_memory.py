@@ -11,7 +11,7 @@ import typer
 from LTX_2_MLX import cli
 from LTX_2_MLX.errors import MemoryBudgetError
 from LTX_2_MLX.media.image import Picture, write_image
-from LTX_2_MLX.ops.device import planned_on_gpu
+from LTX_2_MLX.ops.device import as_backend
 from LTX_2_MLX.pipelines.generate import Options, plan, prepare, request_for
 from LTX_2_MLX.runtime.memory import mac_budget_bytes
 from LTX_2_MLX.shapes import VideoShape
@@ -56,7 +56,7 @@ def table(
     macs: Annotated[list[int] | None, typer.Option("--mac", help="GiB of a Mac; repeatable.")] = None,
 ) -> None:
     """Print what runs of LTX-2 19B take on Macs of several sizes, by the plan that every run makes."""
-    with cli.exit_codes(), tempfile.TemporaryDirectory() as folder, planned_on_gpu():
+    with cli.exit_codes(), tempfile.TemporaryDirectory() as folder, as_backend("gpu"):
         files = write_hollow_model(TESTS / "manifests", DEMO / "gemma" / "tokenizer.json", Path(folder))
         stages = [each_stage(Options("a red ball", **files, **PRESETS[name], precision="bf16")) for name in PRESETS]
         print("| stage, GiB | " + " | ".join(PRESETS) + " |\n|---|" + "---|" * len(PRESETS))

@@ -1,8 +1,14 @@
-"""Normalisation without weights, and what adaptive layers do with its result."""
+"""Normalisation without weights, and the modulation that adaptive layers apply to its result."""
 
 from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec
 
 import mlx.core as mx
+
+from LTX_2_MLX.ops.device import on_cpu
+
+Parameters = ParamSpec("Parameters")
 
 
 def rms_norm(x: mx.array, eps: float = 1e-6) -> mx.array:
@@ -15,9 +21,19 @@ def layer_norm(x: mx.array, eps: float = 1e-6) -> mx.array:
     return mx.fast.layer_norm(x, None, None, eps)
 
 
-def fused(function: Callable[..., mx.array]) -> Callable[..., mx.array]:
-    """One kernel instead of two or three. On the CPU MLX would start a C++ compiler first, so there it is none."""
-    return mx.compile(function) if mx.default_device() == mx.Device(mx.gpu) else function
+def fused(function: Callable[Parameters, mx.array]) -> Callable[Parameters, mx.array]:
+    """Compute ``function`` in one GPU kernel instead of two or three.
+
+    On the CPU it is not compiled, because MLX would start a C++ compiler first.
+    """
+    compiled = mx.compile(function)
+
+    @wraps(function)
+    def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> mx.array:
+        chosen = function if on_cpu() else compiled
+        return chosen(*args, **kwargs)
+
+    return call
 
 
 @fused

@@ -12,6 +12,7 @@ import mlx.nn as nn
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.interfaces import Header, TensorInfo
 from LTX_2_MLX.ops.convolve import convolve_3x3
+from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.ops.resample import pixel_unshuffle
 from LTX_2_MLX.ops.settle import settled
 
@@ -121,7 +122,7 @@ class RRDBNet(nn.Module):
     @property
     def bytes_per_pixel(self) -> int:
         """Working memory per input pixel, about: that of the last layers, which work at the output's size."""
-        planes = 8 if mx.default_device() == mx.cpu else 5
+        planes = 8 if on_cpu() else 5
         return planes * self.scale**2 * self.conv_first.weight.shape[0] * self.dtype.size
 
     def __call__(self, frames: mx.array) -> mx.array:

@@ -11,6 +11,7 @@ import mlx.nn as nn
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.interfaces import Header
 from LTX_2_MLX.ops.convolve import convolve_3x3
+from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.ops.resample import pixel_shuffle
 from LTX_2_MLX.ops.settle import settled
 from LTX_2_MLX.ops.winograd import Tiles, tiles_pay
@@ -88,7 +89,7 @@ class SRVGG(nn.Module):
     @property
     def bytes_per_pixel(self) -> int:
         """Working memory per input pixel, about: on the CPU a convolution holds many sums of each, see ``Tiles``."""
-        planes = 6 if mx.default_device() == mx.cpu else 4
+        planes = 6 if on_cpu() else 4
         return planes * max(self.body[0].weight.shape[0], 3 * self.scale**2) * self.dtype.size
 
     def __call__(self, frames: mx.array) -> mx.array:

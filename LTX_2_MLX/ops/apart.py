@@ -6,6 +6,7 @@ with planes as they lie.
 
 import mlx.core as mx
 
+from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.ops.pad import pad_edge
 
 # The tap, counted from 1, that the even and the odd place of a pair are to its own output and to the next one; 0: none.
@@ -71,7 +72,7 @@ def convolve_apart(parts: list[mx.array], weight: mx.array, bias: mx.array) -> m
     """
     planes = mx.concatenate([part.transpose(0, 2, 3, 1, 4, 5) for part in parts], axis=3)
     batch, _, _, channels, height, width = planes.shape
-    if mx.default_device() != mx.cpu or planes.dtype != mx.float32:
+    if not on_cpu() or planes.dtype != mx.float32:
         pixels = planes.transpose(0, 4, 1, 5, 2, 3).reshape(batch, 2 * height, 2 * width, channels)
         return mx.conv2d(pixels, weight, stride=2, padding=1) + bias
     kernels = _products(weight)

@@ -5,6 +5,8 @@ from functools import cached_property, lru_cache
 import mlx.core as mx
 import numpy as np
 
+from LTX_2_MLX.ops.device import on_cpu
+
 # Below this many pixels the framework's own way is as fast on the CPU.
 _FEW_PIXELS = 1024
 
@@ -36,7 +38,7 @@ class Taps:
 
     def __call__(self, x: mx.array) -> mx.array:
         """``(B, H, W, C)`` to ``(B, H, W, O)``."""
-        if mx.default_device() != mx.cpu or x.dtype != mx.float32 or x.shape[1] * x.shape[2] < _FEW_PIXELS:
+        if not on_cpu() or x.dtype != mx.float32 or x.shape[1] * x.shape[2] < _FEW_PIXELS:
             return mx.conv2d(x, self._weight, padding=1) + self._bias
         pictures = [_by_rows(picture, self._rows, self._bias)[None] for picture in x]
         # Of one picture this is no copy.

@@ -6,6 +6,7 @@ from typing import Literal
 import mlx.core as mx
 import numpy as np
 
+from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.ops.pad import pad_edge
 
 Kernel = Literal["linear", "cubic", "lanczos4"]
@@ -57,7 +58,7 @@ def _in_pieces(pixels: mx.array, height: int, width: int) -> bool:
     factor, rest = divmod(width, pixels.shape[2])
     whole = rest == 0 and height == factor * pixels.shape[1] and factor > 1 and pixels.shape[3] == 1
     pieces = whole and _PIECE % factor == 0 and width % _PIECE == 0
-    return pieces and pixels.dtype == mx.float32 and mx.default_device() == mx.cpu
+    return pieces and pixels.dtype == mx.float32 and on_cpu()
 
 
 def _enlarge_planes(planes: mx.array, factor: int) -> mx.array:

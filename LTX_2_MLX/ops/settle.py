@@ -2,6 +2,8 @@
 
 import mlx.core as mx
 
+from LTX_2_MLX.ops.device import on_cpu
+
 # Above this an evaluation's own cost, a fraction of a millisecond on a GPU and 25 microseconds on a CPU, does not show.
 _LARGE_BYTES, _LARGE_BYTES_ON_CPU = 64 * 2**20, 2**18
 
@@ -12,6 +14,6 @@ def settled(x: mx.array) -> mx.array:
     Of a chain of lazy operations several are in flight at once, and all of them hold their working memory: for a
     chain of convolutions eight times that of one. Small results stay lazy, so that a GPU's queue is full.
     """
-    if x.nbytes >= (_LARGE_BYTES_ON_CPU if mx.default_device() == mx.cpu else _LARGE_BYTES):
+    if x.nbytes >= (_LARGE_BYTES_ON_CPU if on_cpu() else _LARGE_BYTES):
         mx.eval(x)
     return x

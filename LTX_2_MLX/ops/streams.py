@@ -10,8 +10,10 @@ from typing import TypeVar
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
+from LTX_2_MLX.ops.device import device, on_cpu
 from LTX_2_MLX.ops.settle import settled
 
+_WORKERS = 2
 Part, Result = TypeVar("Part"), TypeVar("Result")
 # What can be computed so far, arrays or lists of them, again and again, and the result in the end.
 Steps = Generator[mx.array | list, None, Result]
@@ -19,7 +21,7 @@ Steps = Generator[mx.array | list, None, Result]
 
 def parts_at_once() -> int:
     """How many parts go ``side_by_side``."""
-    return len(_workers()) if mx.default_device() == mx.cpu else 1
+    return _WORKERS if on_cpu() else 1
 
 
 def in_groups(parts: Iterable[Part]) -> Iterator[list[Part]]:
@@ -74,7 +76,7 @@ def _in_turns(works: list[Steps[Result]]) -> list[Result]:
 @lru_cache(maxsize=1)
 def _workers() -> list[mx.Stream]:
     """Two queues of work: operations other than products keep a single core busy each. More cost more memory."""
-    return [mx.new_stream(mx.cpu) for _ in range(2)]
+    return [mx.new_stream(device()) for _ in range(_WORKERS)]
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from LTX_2_MLX.ops.convolve import neighbours
+from LTX_2_MLX.ops.device import on_cpu
 
 
 def doubled_planes(layer: nn.ConvTranspose2d, x: mx.array, *, shuffle: int = 1, outputs: int | None = None) -> mx.array:
@@ -33,7 +34,7 @@ def doubled_planes(layer: nn.ConvTranspose2d, x: mx.array, *, shuffle: int = 1, 
 
 def _convolved(x: mx.array, taps: mx.array) -> mx.array:
     """``(B, H, W, C)`` by ``(O, 2, 2, C)``, zeros around it: planes ``(B, O, H + 1, W + 1)``."""
-    if mx.default_device() != mx.cpu or x.dtype != mx.float32:
+    if not on_cpu() or x.dtype != mx.float32:
         return mx.conv2d(x, taps, padding=1).transpose(0, 3, 1, 2)
     height, width = x.shape[1:3]
     pictures = [taps.flatten(1) @ neighbours(picture, 2, 2).T for picture in x]

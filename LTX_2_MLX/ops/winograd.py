@@ -17,6 +17,7 @@ from operator import add
 import mlx.core as mx
 import numpy as np
 
+from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.ops.streams import Steps, side_by_side
 
 _SIDE = 4
@@ -38,7 +39,7 @@ def tiles_pay(pictures: mx.array, channels: int) -> bool:
     They are for large pictures in float32 on the CPU.
     """
     large = pictures.shape[1] * pictures.shape[2] >= _FEW_PIXELS and channels >= _FEW_CHANNELS
-    return large and pictures.dtype == mx.float32 and mx.default_device() == mx.cpu
+    return large and pictures.dtype == mx.float32 and on_cpu()
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from LTX_2_MLX.media.encoder import least_bytes
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.media.record import run_record
 from LTX_2_MLX.models.ltx.transformer import Transformer
+from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.pipelines import one_stage, postprocess, two_stage
 from LTX_2_MLX.pipelines.film import Film, Models, upscaler_config
 from LTX_2_MLX.pipelines.fit import nearest, refusal
@@ -246,7 +247,7 @@ def _file_options(options: Options) -> FileOptions:
 
 def _usual_dtype() -> mx.Dtype:
     # 16-bit matrix products are slow on MLX's CPU backend.
-    return mx.float32 if mx.default_device() == mx.cpu else mx.bfloat16
+    return mx.float32 if on_cpu() else mx.bfloat16
 
 
 def _num_frames(options: Options, models: Models) -> int:

@@ -4,9 +4,8 @@ Counted are the products of matrices, which are nearly all of the work: on every
 and not by reading its weights.
 """
 
-import mlx.core as mx
-
 from LTX_2_MLX.models.ltx.transformer import TransformerConfig
+from LTX_2_MLX.ops.device import device_name
 
 # Floating-point operations per second of whole passes of LTX-2's transformer in 16 bit, by the name of the chip.
 # M1 Max: dmlsrc/LTX-2-MLX, docs/PERFORMANCE.md, 45.5 s at 8784 tokens and 313.5 s at 35136; M5 Max:
@@ -15,14 +14,9 @@ RATES = {"Apple M1 Max": 6.4e12, "Apple M5 Max": 18.2e12}
 _FEED_FORWARD = 4
 
 
-def chip() -> str:
-    """The name of the default device's chip, as the system has it."""
-    return str(mx.device_info(mx.default_device()).get("device_name", ""))
-
-
 def denoising_seconds(operations: float, calls: int, device: str | None = None) -> float | None:
     """Seconds of ``calls`` passes of so many operations, where the chip's rate is known."""
-    rate = RATES.get(chip() if device is None else device)
+    rate = RATES.get(device_name() if device is None else device)
     return None if rate is None else calls * operations / rate
 
 

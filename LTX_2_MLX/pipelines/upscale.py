@@ -24,6 +24,7 @@ from LTX_2_MLX.media.image import Picture
 from LTX_2_MLX.models.rrdbnet import RRDBNet
 from LTX_2_MLX.models.srvgg import SRVGG
 from LTX_2_MLX.ops.context_tiles import in_tiles, pad_reflected
+from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.ops.resize import resize
 from LTX_2_MLX.pipelines.option_values import check_memory_limit
 from LTX_2_MLX.pipelines.plan import Plan, planned
@@ -92,7 +93,7 @@ class Request:
     def dtype(self) -> mx.Dtype:
         """What the network computes in."""
         if self.precision is None:
-            return mx.float16 if mx.default_device() == mx.Device(mx.gpu) else mx.float32
+            return mx.float32 if on_cpu() else mx.float16
         return {"fp16": mx.float16, "fp32": mx.float32}[self.precision]
 
 
@@ -262,7 +263,7 @@ def working_bytes(network: Network, height: int, width: int, request: Request) -
 
 def _batch_size(network: Network, height: int, width: int) -> int:
     # The CPU takes the pictures of a batch one by one.
-    if mx.default_device() == mx.cpu:
+    if on_cpu():
         return 1
     return min(max(_MAX_BATCH_BYTES // (height * width * network.bytes_per_pixel), 1), _MAX_BATCH)
 

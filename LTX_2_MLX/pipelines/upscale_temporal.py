@@ -21,6 +21,7 @@ from LTX_2_MLX.media.frames import FrameStream, subdivide_times
 from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler
 from LTX_2_MLX.models.ltx.video_vae import LatentStatistics, VideoDecoder, VideoEncoder
 from LTX_2_MLX.models.ltx.video_vae_config import VideoVAEConfig
+from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.pipelines.memory import clip_encoder_bytes, decode_bytes, upscaler_bytes
 from LTX_2_MLX.pipelines.option_values import check_memory_limit
 from LTX_2_MLX.pipelines.plan import Plan, planned
@@ -66,7 +67,7 @@ class Request:
     @property
     def dtype(self) -> mx.Dtype:
         """What the networks compute in."""
-        usual = "fp32" if mx.default_device() == mx.Device(mx.cpu) else "bf16"
+        usual = "fp32" if on_cpu() else "bf16"
         return _DTYPES[self.precision or usual]
 
     @property

@@ -17,6 +17,7 @@ import numpy as np
 
 from LTX_2_MLX._version import __version__
 from LTX_2_MLX.errors import OutputError, RequestError
+from LTX_2_MLX.ops.device import device_key
 
 REQUEST_FILE = "request.json"
 _FORMAT = "LTX-2-MLX state 1"
@@ -170,7 +171,7 @@ def remembered_request(folder: Path) -> dict[str, Any]:
 
 def digest_of(facts: Mapping[str, Any]) -> str:
     """A digest of facts, and of what computes: this library, MLX and its device."""
-    machine = {"library": __version__, "mlx": mx.__version__, "device": str(mx.default_device())}
+    machine = {"library": __version__, "mlx": mx.__version__, "device": device_key()}
     return hashlib.sha256(json.dumps([machine, dict(facts)], sort_keys=True, default=str).encode()).hexdigest()
 
 

@@ -11,6 +11,7 @@ from functools import lru_cache
 import mlx.core as mx
 
 from LTX_2_MLX.errors import MemoryBudgetError
+from LTX_2_MLX.ops.device import device
 
 GIB = 2**30
 # What the system and other programs need beside us: at least 4 GiB, on larger machines a sixth or so.
@@ -37,7 +38,7 @@ _WATCHDOG = ("impacting interactivity", "caused gpu timeout", "gpu hang", "comma
 
 def total_bytes() -> int:
     """Memory of this machine: unified on a Mac, that of the device elsewhere."""
-    if mx.default_device() == mx.gpu:
+    if device().type == mx.gpu:
         return int(mx.device_info()["memory_size"])
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
@@ -94,7 +95,7 @@ def memory_limits(wired_bytes: int | None = None) -> Iterator[None]:
         wired_bytes: What the largest stage needs; None wires nothing. It is capped to what the system allows.
     """
     cache = mx.set_cache_limit(_CACHE_LIMIT_BYTES)
-    if mx.default_device() == mx.cpu:
+    if device().type == mx.cpu:
         _keep_freed_arrays()
     wired = None
     if wired_bytes is not None and mx.metal.is_available():

@@ -1,7 +1,9 @@
 import mlx.core as mx
 import numpy as np
+import pytest
 
-from LTX_2_MLX.layers.norm import gated_add, layer_norm, modulate, rms_norm
+from LTX_2_MLX.layers.norm import fused, gated_add, layer_norm, modulate, rms_norm
+from LTX_2_MLX.ops.device import as_backend
 
 
 def _random(*shape):
@@ -28,3 +30,19 @@ def test_norms_and_modulation_keep_bfloat16():
     x = mx.ones((1, 2, 4), dtype=mx.bfloat16)
     for result in (rms_norm(x), layer_norm(x), modulate(x, x, x), gated_add(x, x, x)):
         assert result.dtype == mx.bfloat16
+
+
+@pytest.mark.parametrize(("backend", "compiled"), [("cpu", False), ("gpu", True)])
+def test_the_backend_at_the_call_decides_whether_a_function_is_compiled(backend, compiled):
+    traced = []
+
+    @fused
+    def shifted(x):
+        traced.append(x)
+        return x + 1
+
+    with as_backend(backend):
+        results = [shifted(mx.array([2.0])).item() for _ in range(2)]
+    assert results == [3, 3]
+    # A compiled function is traced once and then replayed.
+    assert len(traced) == (1 if compiled else 2)

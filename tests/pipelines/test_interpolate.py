@@ -7,6 +7,7 @@ import pytest
 
 from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.media.frames import FrameStream
+from LTX_2_MLX.ops.device import as_backend
 from LTX_2_MLX.ops.streams import parts_at_once
 from LTX_2_MLX.pipelines.interpolate import Request, interpolate, plan
 from LTX_2_MLX.runtime.runner import StageRunner
@@ -204,3 +205,11 @@ def test_plan_foresees_the_memory_of_the_run(weights, changes):
 def test_plan_of_nothing_to_do_needs_no_file(frames, request_):
     told = plan(clip(scene(frames)), request_)
     assert told.stages == () and told.sizes == ("Interpolate: nothing to do, the clip stays as it is",)
+
+
+def test_plan_for_a_gpu_has_one_pair_at_a_time(weights):
+    peaks = {}
+    for backend in ("cpu", "gpu"):
+        with as_backend(backend):
+            peaks[backend] = plan(clip(scene(5), height=120, width=180), Request(weights)).stages[0].peak_bytes
+    assert peaks["gpu"] < 0.75 * peaks["cpu"]

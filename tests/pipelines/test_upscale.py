@@ -12,6 +12,7 @@ from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.media.image import Picture
 from LTX_2_MLX.models.rrdbnet import RRDBNet, RRDBNetConfig
 from LTX_2_MLX.models.srvgg import SRVGG, SRVGGConfig
+from LTX_2_MLX.ops.device import as_backend
 from LTX_2_MLX.pipelines import upscale as module
 from LTX_2_MLX.pipelines.upscale import Request, Tiles, plan, tiles_for, upscale, upscale_pictures
 from LTX_2_MLX.runtime.runner import StageRunner
@@ -214,3 +215,13 @@ def test_plan_foresees_the_memory_of_the_run(tmp_path, changes):
     upscale(clip(frames), request, runner).array()
     (report,) = runner.reports
     assert 0.8 < stage.peak_bytes / report.peak_bytes < 1.25
+
+
+def test_plan_for_a_gpu_computes_in_sixteen_bits_and_in_batches(tmp_path):
+    request = Request(write(tmp_path / "net.safetensors", SRVGG(SRVGGConfig(64, 2, 4)), 1))
+    with as_backend("cpu"):
+        (on_cpu,) = plan(96, 130, request).stages
+    with as_backend("gpu"):
+        (on_gpu,) = plan(96, 130, request).stages
+    assert on_gpu.weights_bytes * 2 == on_cpu.weights_bytes
+    assert on_gpu.activation_bytes > on_cpu.activation_bytes

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from LTX_2_MLX.ops.device import planned_on_gpu
+from LTX_2_MLX.ops.device import as_backend
 from LTX_2_MLX.pipelines.generate import Options, plan, request_for
 from LTX_2_MLX.runtime.memory import GIB, mac_budget_bytes
 from LTX_2_MLX.verify.full_size import write_hollow_model
@@ -23,7 +23,7 @@ def options(tmp_path_factory):
 
 
 def stages(options):
-    with planned_on_gpu():
+    with as_backend("gpu"):
         made = plan(request_for(options), options)
     return {stage.name: stage for stage in made.stages}
 

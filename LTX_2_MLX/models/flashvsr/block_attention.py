@@ -12,6 +12,8 @@ from typing import Literal
 import mlx.core as mx
 import numpy as np
 
+from LTX_2_MLX.ops.device import Backend, backend
+
 WINDOW = 128
 # Frames, rows and columns of a window.
 WINDOW_SIZE = (2, 8, 8)
@@ -20,12 +22,12 @@ _NATIVE_PIXELS = 768 * 1280
 
 # Elements of scores, and of copied keys and values, computed at once. Only a CPU forms the scores as an array; what it
 # goes over three times has to stay in its cache, or a pair costs a tenth more where many are kept.
-_MAX_ELEMENTS = {mx.cpu: 1 << 20, mx.gpu: 1 << 27}
+_MAX_ELEMENTS: dict[Backend, int] = {"cpu": 1 << 20, "gpu": 1 << 27}
 
 # Share of kept pairs from which it is faster to compute all and mask than to gather the kept ones. On a CPU never, by
 # scripts/bench_attention.py forms; on a GPU after xocialize/mlx-flashvsr-swift (1c656ce), whose gathered form lost
 # where half were kept.
-_MASKED_FROM = {mx.cpu: 1.0, mx.gpu: 0.3}
+_MASKED_FROM: dict[Backend, float] = {"cpu": 1.0, "gpu": 0.3}
 
 Kind = Literal["block", "sage", "dense"]
 Form = Literal["patterns", "padded", "masked"]
@@ -132,14 +134,14 @@ def attend(queries: mx.array, keys: mx.array, values: mx.array, mask: np.ndarray
 
 
 def fastest_form(mask: np.ndarray) -> Form:
-    """The form to compute a mask's attention by, on the default device."""
+    """The form to compute a mask's attention by, on this backend."""
     share = mask.mean()
-    return "masked" if _MASKED_FROM[mx.default_device().type] <= share < 1 else "patterns"
+    return "masked" if _MASKED_FROM[backend()] <= share < 1 else "patterns"
 
 
 def max_elements() -> int:
-    """Elements that one call of the attention may hold on the default device."""
-    return _MAX_ELEMENTS[mx.default_device().type]
+    """Elements that one call of the attention may hold on this backend."""
+    return _MAX_ELEMENTS[backend()]
 
 
 # Indices of windows, counted over all heads, and what they see: ``(windows, 128, d)``.

@@ -19,6 +19,7 @@ from LTX_2_MLX.models.tae import ConditionalConfig, TinyConfig
 from LTX_2_MLX.models.wan.tiled_decoder import PUBLISHED_TILE
 from LTX_2_MLX.models.wan.transformer import WanTransformer, WanTransformerConfig
 from LTX_2_MLX.models.wan.vae import WanVAEConfig
+from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.pipelines.super_resolve.areas import Areas, areas_of
 from LTX_2_MLX.pipelines.super_resolve.decoders import DECODERS, LATENT_CHANNELS
 from LTX_2_MLX.pipelines.super_resolve.files import Files, open_files
@@ -270,7 +271,7 @@ def _slice_tokens(height: int, width: int) -> int:
 
 
 def _latent_working(config: WanTransformerConfig, height: int, width: int, dtype: mx.Dtype) -> int:
-    cells, unfolding = (height // _CELL) * (width // _CELL), mx.default_device() == mx.cpu
+    cells, unfolding = (height // _CELL) * (width // _CELL), on_cpu()
     # The first chunk has three slices.
     block = int(3 * _slice_tokens(height, width) * _TOKEN_ARRAYS * config.dim) * dtype.size
     # A CPU forms the scores of every token for the prompt's, a GPU copies of the keys and values that it gathers.
@@ -283,7 +284,7 @@ def _latent_working(config: WanTransformerConfig, height: int, width: int, dtype
 def _frame_working(
     config: WanVAEConfig | TinyConfig | ConditionalConfig, height: int, width: int, request: Request
 ) -> int:
-    unfolding = mx.default_device() == mx.cpu
+    unfolding = on_cpu()
     frames = height * width * _FRAME_FLOATS * 4
     if isinstance(config, WanVAEConfig):
         rows, columns = (side * 8 for side in PUBLISHED_TILE)

@@ -7,6 +7,7 @@ import mlx.core as mx
 
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.models.flashvsr.block_attention import Kind
+from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.pipelines.super_resolve.decoders import Mode, choose_decoder
 from LTX_2_MLX.pipelines.super_resolve.lq_frames import Borders, Resizing
 
@@ -105,7 +106,7 @@ class Request:
     def mlx_dtype(self) -> mx.Dtype:
         """What the networks compute in."""
         if self.dtype is None:
-            return mx.bfloat16 if mx.default_device() == mx.gpu else mx.float32
+            return mx.float32 if on_cpu() else mx.bfloat16
         return _DTYPES[self.dtype]
 
     @property

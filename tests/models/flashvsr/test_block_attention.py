@@ -14,6 +14,7 @@ from LTX_2_MLX.models.flashvsr.block_attention import (
     select,
     topk_ratio,
 )
+from LTX_2_MLX.ops.device import as_backend
 
 HEADS, DIM = 3, 10
 
@@ -54,11 +55,11 @@ def test_many_windows_that_keep_the_same_blocks_are_computed_in_parts(monkeypatc
     np.testing.assert_allclose(np.array(attend(queries, keys, values, mask)), wanted, atol=2e-6)
 
 
-def test_pairs_are_gathered_on_a_cpu_and_masked_on_a_gpu_that_keeps_many(monkeypatch):
+@pytest.mark.parametrize(("backend", "forms"), [("cpu", ["patterns"] * 3), ("gpu", ["patterns", "masked", "patterns"])])
+def test_pairs_are_gathered_on_a_cpu_and_masked_on_a_gpu_that_keeps_many(backend, forms):
     few, many, all_of_them = (np.arange(100).reshape(1, 10, 10) < count for count in (10, 60, 100))
-    assert [fastest_form(mask) for mask in (few, many, all_of_them)] == ["patterns"] * 3
-    monkeypatch.setattr(block_attention.mx, "default_device", lambda: block_attention.mx.Device(mx.gpu))
-    assert [fastest_form(mask) for mask in (few, many, all_of_them)] == ["patterns", "masked", "patterns"]
+    with as_backend(backend):
+        assert [fastest_form(mask) for mask in (few, many, all_of_them)] == forms
 
 
 def test_sparse_equals_dense_when_the_ratio_covers_all():

@@ -5,6 +5,7 @@ from tiny_flashvsr import clip
 
 from LTX_2_MLX.errors import MediaError, MemoryBudgetError
 from LTX_2_MLX.models.wan.transformer import WanTransformerConfig
+from LTX_2_MLX.ops.device import as_backend
 from LTX_2_MLX.pipelines.super_resolve import Request, check_plan, plan, super_resolve
 from LTX_2_MLX.pipelines.super_resolve.memory import _cache, fitted, nearest
 from LTX_2_MLX.runtime.memory import GIB
@@ -109,3 +110,12 @@ def test_plan_reads_no_frame_and_says_what_it_takes(flashvsr):
     lines = "\n".join(plan(stream, Request(weights=str(flashvsr), vae_type="wan2.2", tile_dit=True)).lines())
     assert "48 x 32 -> 192 x 128" in lines and "keys and values" in lines and "wan2.2" in lines
     assert len(list(stream.frames())) == 5
+
+
+def test_plan_for_a_gpu_computes_in_sixteen_bits(flashvsr):
+    with as_backend("cpu"):
+        on_cpu = planned(flashvsr, 128, 192)
+    with as_backend("gpu"):
+        on_gpu = planned(flashvsr, 128, 192)
+    assert on_gpu.peak_bytes != on_cpu.peak_bytes
+    assert on_gpu.stages[0].weights_bytes * 2 == on_cpu.stages[0].weights_bytes
