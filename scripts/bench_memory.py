@@ -10,7 +10,7 @@ import typer
 
 from LTX_2_MLX import cli
 from LTX_2_MLX.errors import MemoryBudgetError
-from LTX_2_MLX.media.image import Picture, write_image
+from LTX_2_MLX.media.image import StillImage, write_image
 from LTX_2_MLX.ops.device import as_backend
 from LTX_2_MLX.pipelines.generate import Options, plan, prepare, request_for
 from LTX_2_MLX.runtime.memory import mac_budget_bytes
@@ -104,7 +104,7 @@ def prediction(
     given = {name: value for name, value in locals().items() if name in Options.__dataclass_fields__}
     with cli.exit_codes(), tempfile.TemporaryDirectory() as folder:
         picture = Path(folder) / "picture.png"
-        write_image(Picture(np.random.default_rng(0).integers(0, 255, (120, 180, 3)).astype(np.uint8)), picture)
+        write_image(StillImage(np.random.default_rng(0).integers(0, 255, (120, 180, 3)).astype(np.uint8)), picture)
         usual = Options("a red ball", **given, image=picture, temporal_upscale=True, steps_stage1=1, steps_stage2=1)
         print("| stage 1 | stage | predicted, MiB | measured, MiB | ratio |\n|---|---|---|---|---|")
         for tall, wide, longer in SIZES:

@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from LTX_2_MLX import cli, write_video
-from LTX_2_MLX.media.check import checked
 from LTX_2_MLX.media.encoder import CRF
+from LTX_2_MLX.media.validate import validated
 from LTX_2_MLX.pipelines.generate import kept_film
 
 
@@ -23,7 +23,7 @@ def main(
     """Write the film whose latent is in FOLDER to OUTPUT."""
     with cli.report(output, quiet=quiet, progress=progress) as runner:
         stream = kept_film(folder, runner, tile_size=tile_size)
-        write_video(stream if force else checked(stream, moving=True), output, crf=crf, progress=runner.progress)
+        write_video(stream if force else validated(stream, moving=True), output, crf=crf, progress=runner.progress)
 
 
 if __name__ == "__main__":

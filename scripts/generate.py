@@ -6,9 +6,9 @@ import typer
 
 from LTX_2_MLX import cli, write_video
 from LTX_2_MLX.errors import RequestError
-from LTX_2_MLX.media.check import checked
 from LTX_2_MLX.media.encoder import CRF, choose_encoding
 from LTX_2_MLX.media.record import read_run_record
+from LTX_2_MLX.media.validate import validated
 from LTX_2_MLX.pipelines.generate import Options, film, options_from, output_size, prepare
 from LTX_2_MLX.runtime.job import remembered_request
 
@@ -87,7 +87,7 @@ def main(
         for line in () if quiet else intended.sizes:
             runner.progress.note(line)
         stream = film(request, runner, options, crf=crf)
-        write_video(stream if force else checked(stream, moving=True), output, crf=crf, progress=runner.progress)
+        write_video(stream if force else validated(stream, moving=True), output, crf=crf, progress=runner.progress)
 
 
 def asked_for(given: dict, crf: float, replay: Path | None) -> tuple[Options, float]:

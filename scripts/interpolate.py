@@ -3,9 +3,9 @@
 from dataclasses import asdict
 
 from LTX_2_MLX import cli, read_video, write_video
-from LTX_2_MLX.media.check import checked
 from LTX_2_MLX.media.encoder import CRF
 from LTX_2_MLX.media.record import run_record
+from LTX_2_MLX.media.validate import validated
 from LTX_2_MLX.pipelines.interpolate import Request, interpolate, plan
 
 
@@ -44,7 +44,7 @@ def main(
         cli.preflight(intended, dry_run=dry_run, as_json=json, force=force, cure=cure)
         film = interpolate(stream, request, runner)
         film = film.replace(metadata=film.metadata | run_record("interpolate", asdict(request)))
-        write_video(film if force else checked(film), output, crf=crf, progress=runner.progress)
+        write_video(film if force else validated(film), output, crf=crf, progress=runner.progress)
 
 
 if __name__ == "__main__":

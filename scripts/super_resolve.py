@@ -7,11 +7,11 @@ from pathlib import Path
 import typer
 
 from LTX_2_MLX import cli, write_video
-from LTX_2_MLX.media.check import checked
 from LTX_2_MLX.media.encoder import crf_of_quality
-from LTX_2_MLX.media.image import IMAGE_SUFFIXES, Picture, write_image
+from LTX_2_MLX.media.image import IMAGE_SUFFIXES, StillImage, write_image
 from LTX_2_MLX.media.output import free_bytes, made_folder
 from LTX_2_MLX.media.record import run_record
+from LTX_2_MLX.media.validate import validated
 from LTX_2_MLX.pipelines.super_resolve import Request, advice, prepare, super_resolve
 from LTX_2_MLX.pipelines.super_resolve.places import check_kind, output_path, read_clip
 from LTX_2_MLX.runtime.memory import budget_bytes
@@ -75,9 +75,9 @@ def main(
             runner.progress.note(line)
         film = super_resolve(stream if keep_audio else stream.replace(audio=None), request, runner)
         film = film.replace(metadata=film.metadata | run_record("super_resolve", asdict(request)))
-        film = film if force else checked(film)
+        film = film if force else validated(film)
         if target.suffix.lower() in IMAGE_SUFFIXES:
-            write_image(Picture(film.array()[0]), target)
+            write_image(StillImage(film.array()[0]), target)
         else:
             write_video(film, target, crf=crf, progress=runner.progress)
 

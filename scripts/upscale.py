@@ -6,11 +6,11 @@ from pathlib import Path
 
 from LTX_2_MLX import cli, read_video, write_video
 from LTX_2_MLX.errors import MediaError
-from LTX_2_MLX.media.check import checked
 from LTX_2_MLX.media.encoder import CRF
-from LTX_2_MLX.media.image import IMAGE_SUFFIXES, check_picture_name, image_paths, image_size, read_image, write_image
+from LTX_2_MLX.media.image import IMAGE_SUFFIXES, check_image_name, image_paths, image_size, read_image, write_image
 from LTX_2_MLX.media.output import made_folder
 from LTX_2_MLX.media.record import run_record
+from LTX_2_MLX.media.validate import validated
 from LTX_2_MLX.pipelines.upscale import Request, plan, upscale, upscale_pictures
 from LTX_2_MLX.runtime.runner import StageRunner
 
@@ -50,7 +50,7 @@ def main(
             return pictures(pairs, request, runner)
         film = upscale(stream, request, runner)
         film = film.replace(metadata=film.metadata | run_record("upscale", asdict(request)))
-        write_video(film if force else checked(film), output, crf=crf, progress=runner.progress)
+        write_video(film if force else validated(film), output, crf=crf, progress=runner.progress)
 
 
 def in_folder(source: Path, output: Path) -> list[tuple[Path, Path]]:
@@ -64,7 +64,7 @@ def in_folder(source: Path, output: Path) -> list[tuple[Path, Path]]:
 def largest(pairs: list[tuple[Path, Path]]) -> tuple[int, int]:
     """Height and width of the largest picture, every one of them looked at before the first is upscaled."""
     for _, target in pairs:
-        check_picture_name(target)
+        check_image_name(target)
     return max((image_size(path) for path, _ in pairs), key=prod)
 
 

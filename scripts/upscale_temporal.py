@@ -3,9 +3,9 @@
 from dataclasses import asdict
 
 from LTX_2_MLX import cli, read_video, write_video
-from LTX_2_MLX.media.check import checked
 from LTX_2_MLX.media.encoder import CRF
 from LTX_2_MLX.media.record import run_record
+from LTX_2_MLX.media.validate import validated
 from LTX_2_MLX.pipelines.upscale_temporal import Request, plan, upscale_temporal
 
 
@@ -43,7 +43,7 @@ def main(
         cli.preflight(run, dry_run=dry_run, as_json=json, force=force, cure=cure)
         film = upscale_temporal(stream, request, runner)
         film = film.replace(metadata=film.metadata | run_record("upscale_temporal", asdict(request)))
-        write_video(film if force else checked(film), output, crf=crf, progress=runner.progress)
+        write_video(film if force else validated(film), output, crf=crf, progress=runner.progress)
 
 
 if __name__ == "__main__":

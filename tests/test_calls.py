@@ -8,7 +8,7 @@ import pytest
 
 import LTX_2_MLX
 from LTX_2_MLX.errors import MediaError, RequestError
-from LTX_2_MLX.media.image import Picture, write_image
+from LTX_2_MLX.media.image import StillImage, write_image
 from LTX_2_MLX.verify.case import Case
 
 HERE = Path(__file__).parent
@@ -38,7 +38,7 @@ def test_clip_in_memory_and_folder_of_pictures_are_taken(rife, tmp_path):
     folder = tmp_path / "pictures"
     folder.mkdir()
     for index, frame in enumerate(frames):
-        write_image(Picture(frame), folder / f"{index}.png")
+        write_image(StillImage(frame), folder / f"{index}.png")
     assert LTX_2_MLX.interpolate(folder, model_path=rife).array().shape == (5, 32, 48, 3)
 
 

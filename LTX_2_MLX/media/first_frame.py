@@ -28,7 +28,7 @@ def read_first_frame(path: str | Path, crf: float) -> np.ndarray:
     return h264_roundtrip(pixels, crf)
 
 
-def cover(picture: np.ndarray, height: int, width: int) -> mx.array:
+def resize_and_crop(picture: np.ndarray, height: int, width: int) -> mx.array:
     """``picture`` ``(H, W, 3)`` uint8 resized bilinearly until it covers the film, and cut at the centre.
 
     Returns:

@@ -29,7 +29,7 @@ _PNG_CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}
 
 
 @dataclass(frozen=True)
-class Picture:
+class StillImage:
     """One still picture, upright.
 
     Attributes:
@@ -43,7 +43,7 @@ class Picture:
     icc_profile: bytes | None = None
 
 
-def read_image(path: str | Path) -> Picture:
+def read_image(path: str | Path) -> StillImage:
     """A picture file with its EXIF orientation applied; grey and palette pictures become RGB.
 
     Raises:
@@ -92,20 +92,20 @@ def _orientation(opened: Image.Image) -> Orientation:
     return Orientation.from_exif(opened.getexif().get(_EXIF_ORIENTATION, 1))
 
 
-def check_picture_name(path: str | Path) -> None:
+def check_image_name(path: str | Path) -> None:
     """Raise ``MediaError`` unless the name's end is that of a picture."""
     if Path(path).suffix.lower() not in IMAGE_SUFFIXES:
         raise MediaError(f"{path} cannot be a picture. Let the name end in {', '.join(IMAGE_SUFFIXES)}.")
 
 
-def write_image(picture: Picture, path: str | Path) -> Path:
+def write_image(picture: StillImage, path: str | Path) -> Path:
     """Write a picture; 16 bits are kept in PNG and rounded to 8 elsewhere.
 
     Raises:
         MediaError: If the name's end is unknown, the format has no transparency, or the folder will not do.
     """
     path = Path(path)
-    check_picture_name(path)
+    check_image_name(path)
     suffix = path.suffix.lower()
     if picture.alpha is not None and _FORMATS.get(suffix) in _WITHOUT_ALPHA:
         raise MediaError(f"{path} cannot hold the picture's transparency. Write .png instead.")
@@ -140,10 +140,10 @@ def read_folder(folder: str | Path, frame_rate: Fraction = Fraction(24)) -> Fram
     Raises:
         MediaError: If there is none; while they are read, if one differs in size or cannot be read.
     """
-    return read_pictures(image_paths(folder), frame_rate)
+    return read_images(image_paths(folder), frame_rate)
 
 
-def read_pictures(paths: list[Path], frame_rate: Fraction = Fraction(24)) -> FrameStream:
+def read_images(paths: list[Path], frame_rate: Fraction = Fraction(24)) -> FrameStream:
     """Picture files of one size as the frames of a clip, in the order given; transparency is left aside.
 
     Raises:
@@ -203,18 +203,18 @@ def _layers(opened: Image.Image, path: Path) -> np.ndarray:
     return np.asarray(opened.convert("RGBA" if transparent else "RGB"))
 
 
-def _picture(layers: np.ndarray, profile: bytes | None) -> Picture:
+def _picture(layers: np.ndarray, profile: bytes | None) -> StillImage:
     channels = layers.shape[2]
     alpha = np.ascontiguousarray(layers[..., -1]) if channels in (2, 4) else None
     colour = layers[..., :3] if channels > 2 else np.repeat(layers[..., :1], 3, axis=2)
-    return Picture(pixels=np.ascontiguousarray(colour), alpha=alpha, icc_profile=profile)
+    return StillImage(pixels=np.ascontiguousarray(colour), alpha=alpha, icc_profile=profile)
 
 
-def _stacked(picture: Picture) -> np.ndarray:
+def _stacked(picture: StillImage) -> np.ndarray:
     return picture.pixels if picture.alpha is None else np.dstack([picture.pixels, picture.alpha])
 
 
-def _as_8_bit(picture: Picture) -> Picture:
+def _as_8_bit(picture: StillImage) -> StillImage:
     if picture.pixels.dtype == np.uint8:
         return picture
     # 257 * level is the same brightness in 16 bits.
@@ -222,7 +222,7 @@ def _as_8_bit(picture: Picture) -> Picture:
         None if layer is None else ((layer.astype(np.uint32) + 128) // 257).astype(np.uint8)
         for layer in (picture.pixels, picture.alpha)
     )
-    return Picture(pixels=pixels, alpha=alpha, icc_profile=picture.icc_profile)
+    return StillImage(pixels=pixels, alpha=alpha, icc_profile=picture.icc_profile)
 
 
 def _png_16_bit(path: Path) -> np.ndarray | None:
@@ -240,7 +240,7 @@ def _png_16_bit(path: Path) -> np.ndarray | None:
     return rows.reshape(plane.height, plane.width, -1).astype(np.uint16)[..., :channels]
 
 
-def _encode_png_16_bit(picture: Picture) -> bytes:
+def _encode_png_16_bit(picture: StillImage) -> bytes:
     layers = _stacked(picture)
     layout = "rgb48be" if layers.shape[2] == 3 else "rgba64be"
     encoder = av.CodecContext.create("png", "w")

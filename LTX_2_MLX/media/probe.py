@@ -86,7 +86,7 @@ def probe_video(path: str | Path, unknown_rate: Fraction | None = None) -> Video
         MediaError: If it is missing, is a picture, holds no video, or is damaged or cut short.
     """
     path = Path(path)
-    refuse_pictures(path)
+    refuse_images(path)
     with open_media(path) as container:
         stream = video_stream(container, path)
         packets = _scan(container, stream, path)
@@ -123,7 +123,7 @@ def count_frames(path: Path) -> int:
         return sum(_is_shown(packet, stream.codec_context.name) for packet in container.demux(stream))
 
 
-def refuse_pictures(path: Path) -> None:
+def refuse_images(path: Path) -> None:
     """Raise ``MediaError`` if the file is missing, none, empty, or a still or animated picture."""
     if path.is_dir():
         raise MediaError(f"{path} is a folder. Give a video file.")

@@ -19,7 +19,7 @@ from LTX_2_MLX.diffusion.guidance import Guidance, Pass, Predict, guided
 from LTX_2_MLX.diffusion.noise import Noise
 from LTX_2_MLX.diffusion.patchify import AudioClock, VideoGrid, patchify_video, unpatchify_video
 from LTX_2_MLX.diffusion.state import LatentState, State, Streams, add_noise, start_state, to_denoised
-from LTX_2_MLX.media.first_frame import cover
+from LTX_2_MLX.media.first_frame import resize_and_crop
 from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler
 from LTX_2_MLX.models.ltx.text_features import TextFeatures
 from LTX_2_MLX.models.ltx.transformer import Perturbation, StreamInput, Transformer, evaluate_each
@@ -116,7 +116,7 @@ def encode_images(
     """A picture ``(H, W, 3)`` uint8 as one latent frame ``(1, 1, H', W', C)`` at each of the film's sizes."""
 
     def work(encoder: VideoEncoder) -> list[mx.array]:
-        return [encoder.encode(cover(picture, size.height, size.width)) for size in sizes]
+        return [encoder.encode(resize_and_crop(picture, size.height, size.width)) for size in sizes]
 
     return runner.run("image_encoder", lambda: load(VideoEncoder, weights, dtype=dtype), work)
 

@@ -20,7 +20,7 @@ from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.resolve import open_checkpoint
 from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.media.frames import FrameStream, to_uint8, to_unit
-from LTX_2_MLX.media.image import Picture
+from LTX_2_MLX.media.image import StillImage
 from LTX_2_MLX.models.rrdbnet import RRDBNet
 from LTX_2_MLX.models.srvgg import SRVGG
 from LTX_2_MLX.ops.context_tiles import in_tiles, pad_reflected
@@ -138,8 +138,8 @@ def upscale(stream: FrameStream, request: Request | None = None, runner: StageRu
 
 
 def upscale_pictures(
-    pictures: Iterable[Picture], request: Request | None = None, runner: StageRunner | None = None
-) -> Iterator[Picture]:
+    pictures: Iterable[StillImage], request: Request | None = None, runner: StageRunner | None = None
+) -> Iterator[StillImage]:
     """Each picture at ``request.scale`` times its size, with alpha and 16 bits where it has them.
 
     Raises:
@@ -148,7 +148,7 @@ def upscale_pictures(
     """
     request, runner = request or Request(), runner or StageRunner()
 
-    def work(network: Network) -> Iterator[Picture]:
+    def work(network: Network) -> Iterator[StillImage]:
         for done, picture in enumerate(pictures):
             yield upscale_picture(network, picture, request)
             runner.progress.advance(STAGE, done + 1, None)
@@ -193,7 +193,7 @@ def enlarge(network: Network, pixels: mx.array, tiles: Tiles) -> mx.array:
     return larger[:, : height * network.scale, : width * network.scale]
 
 
-def upscale_picture(network: Network, picture: Picture, request: Request) -> Picture:
+def upscale_picture(network: Network, picture: StillImage, request: Request) -> StillImage:
     """One picture at ``request.scale`` times its size.
 
     Alpha goes through the network as three equal colours, and becomes their luma afterwards.

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from LTX_2_MLX.errors import MediaError
-from LTX_2_MLX.media.first_frame import cover, read_first_frame
+from LTX_2_MLX.media.first_frame import read_first_frame, resize_and_crop
 
 
 def gradient(height, width):
@@ -19,7 +19,7 @@ def gradient(height, width):
 def test_picture_covers_the_film_and_keeps_its_centre(size):
     picture = np.zeros((*size, 3), np.uint8)
     picture[size[0] // 2 - 3 : size[0] // 2 + 4, size[1] // 2 - 3 : size[1] // 2 + 4] = 255
-    frame = cover(picture, 64, 96)
+    frame = resize_and_crop(picture, 64, 96)
     assert frame.shape == (1, 1, 64, 96, 3)
     assert frame[0, 0, 32, 48].tolist() == [1.0, 1.0, 1.0]
     assert mx.min(frame).item() == -1
@@ -27,7 +27,7 @@ def test_picture_covers_the_film_and_keeps_its_centre(size):
 
 def test_picture_of_the_right_size_is_taken_as_it_is():
     picture = gradient(32, 64)
-    assert np.allclose(np.array(cover(picture, 32, 64))[0, 0], picture / 127.5 - 1, atol=1e-6)
+    assert np.allclose(np.array(resize_and_crop(picture, 32, 64))[0, 0], picture / 127.5 - 1, atol=1e-6)
 
 
 def test_picture_is_compressed_once_and_more_so_at_a_higher_crf(tmp_path):

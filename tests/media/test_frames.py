@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from LTX_2_MLX.errors import OutputError
-from LTX_2_MLX.media.check import checked
 from LTX_2_MLX.media.frames import (
     FrameStream,
     signed_to_uint8,
@@ -17,6 +16,7 @@ from LTX_2_MLX.media.frames import (
     to_uint16,
     to_unit,
 )
+from LTX_2_MLX.media.validate import validated
 
 
 def stream_of(*chunks: np.ndarray) -> FrameStream:
@@ -78,7 +78,7 @@ def test_film_of_one_colour_is_an_error_after_its_last_frame(colour):
     chunk = np.broadcast_to(np.array(colour, np.uint8), (3, 4, 6, 3))
     passed = []
     with pytest.raises(OutputError, match="Every pixel"):
-        for frames in checked(stream_of(chunk, chunk)):
+        for frames in validated(stream_of(chunk, chunk)):
             passed.append(len(frames))
     assert passed == [3, 3]
 
@@ -87,21 +87,21 @@ def test_one_other_pixel_makes_it_a_film():
     black = np.zeros((3, 4, 6, 3), np.uint8)
     nearly = black.copy()
     nearly[2, 3, 5, 1] = 1
-    assert len(checked(stream_of(black, nearly)).array()) == 6
-    assert len(checked(stream_of(nearly, black)).array()) == 6
+    assert len(validated(stream_of(black, nearly)).array()) == 6
+    assert len(validated(stream_of(nearly, black)).array()) == 6
 
 
 def test_two_plain_colours_in_turn_are_a_film():
     chunks = [np.full((2, 4, 6, 3), level, np.uint8) for level in (10, 20)]
-    assert len(checked(stream_of(*chunks), moving=True).array()) == 4
+    assert len(validated(stream_of(*chunks), moving=True).array()) == 4
 
 
 def test_frozen_film_is_an_error_only_where_motion_is_expected():
     still = np.random.default_rng(0).integers(0, 256, (1, 4, 6, 3)).astype(np.uint8).repeat(3, axis=0)
-    assert len(checked(stream_of(still, still)).array()) == 6
+    assert len(validated(stream_of(still, still)).array()) == 6
     with pytest.raises(OutputError, match="All 6 frames are the same"):
-        checked(stream_of(still, still), moving=True).array()
-    assert len(checked(stream_of(still[:1]), moving=True).array()) == 1
+        validated(stream_of(still, still), moving=True).array()
+    assert len(validated(stream_of(still[:1]), moving=True).array()) == 1
 
 
 def test_closing_a_checked_stream_early_closes_what_is_under_it():
@@ -114,7 +114,7 @@ def test_closing_a_checked_stream_early_closes_what_is_under_it():
         finally:
             closed.append(True)
 
-    stream = checked(FrameStream(chunks(), 2, 2, Fraction(24)))
+    stream = validated(FrameStream(chunks(), 2, 2, Fraction(24)))
     next(iter(stream))
     stream.close()
     assert closed == [True]

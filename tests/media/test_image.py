@@ -7,7 +7,15 @@ import pytest
 from PIL import Image
 
 from LTX_2_MLX.errors import MediaError
-from LTX_2_MLX.media.image import Picture, h264_roundtrip, image_paths, image_size, read_folder, read_image, write_image
+from LTX_2_MLX.media.image import (
+    StillImage,
+    h264_roundtrip,
+    image_paths,
+    image_size,
+    read_folder,
+    read_image,
+    write_image,
+)
 
 
 def noise(*shape: int, dtype=np.uint8) -> np.ndarray:
@@ -18,7 +26,7 @@ def noise(*shape: int, dtype=np.uint8) -> np.ndarray:
 @pytest.mark.parametrize("alpha", [False, True])
 @pytest.mark.parametrize("size", [(7, 13), (16, 5)])
 def test_png_comes_back_bit_by_bit(tmp_path, dtype, alpha, size):
-    picture = Picture(noise(*size, 3, dtype=dtype), noise(*size, dtype=dtype) if alpha else None, b"a profile")
+    picture = StillImage(noise(*size, 3, dtype=dtype), noise(*size, dtype=dtype) if alpha else None, b"a profile")
     got = read_image(write_image(picture, tmp_path / "a.png"))
     assert got.pixels.dtype == dtype and got.icc_profile == b"a profile"
     np.testing.assert_array_equal(got.pixels, picture.pixels)
@@ -28,7 +36,7 @@ def test_png_comes_back_bit_by_bit(tmp_path, dtype, alpha, size):
 
 
 def test_other_programs_read_our_16_bit_png(tmp_path):
-    picture = Picture(noise(9, 11, 3, dtype=np.uint16), None, b"a profile")
+    picture = StillImage(noise(9, 11, 3, dtype=np.uint16), None, b"a profile")
     with Image.open(write_image(picture, tmp_path / "a.png")) as opened:
         opened.load()
         assert opened.size == (11, 9) and opened.info["icc_profile"] == b"a profile"
@@ -37,7 +45,7 @@ def test_other_programs_read_our_16_bit_png(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".webp", ".tif", ".bmp", ".jpg"])
 def test_16_bits_are_rounded_to_8_where_the_format_has_no_more(tmp_path, suffix):
-    picture = Picture(np.full((8, 8, 3), 257 * 100 + 120, dtype=np.uint16))
+    picture = StillImage(np.full((8, 8, 3), 257 * 100 + 120, dtype=np.uint16))
     got = read_image(write_image(picture, tmp_path / f"a{suffix}"))
     assert got.pixels.dtype == np.uint8 and abs(int(got.pixels[4, 4, 1]) - 100) <= 1
 
@@ -88,9 +96,9 @@ def test_animated_picture_is_refused(tmp_path, name, format):
 
 def test_what_is_no_picture_is_refused(tmp_path):
     (tmp_path / "a.png").write_bytes(b"no picture")
-    whole = write_image(Picture(noise(40, 40, 3, dtype=np.uint16)), tmp_path / "b.png").read_bytes()
+    whole = write_image(StillImage(noise(40, 40, 3, dtype=np.uint16)), tmp_path / "b.png").read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
-    small = write_image(Picture(noise(40, 40, 3)), tmp_path / "c.png").read_bytes()
+    small = write_image(StillImage(noise(40, 40, 3)), tmp_path / "c.png").read_bytes()
     (tmp_path / "cut8.png").write_bytes(small[: len(small) // 2])
     Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / "float.tif")
     for name in ("a.png", "cut.png", "cut8.png", "float.tif", "missing.png"):
@@ -102,7 +110,7 @@ def test_what_is_no_picture_is_refused(tmp_path):
 def test_damaged_pictures_never_do_worse_than_a_clear_error(tmp_path):
     random = np.random.default_rng(4)
     for dtype in (np.uint8, np.uint16):
-        whole = write_image(Picture(noise(12, 9, 3, dtype=dtype)), tmp_path / "a.png").read_bytes()
+        whole = write_image(StillImage(noise(12, 9, 3, dtype=dtype)), tmp_path / "a.png").read_bytes()
         for _ in range(60):
             damaged = bytearray(whole)
             for place in random.integers(0, len(whole), 3):
@@ -116,7 +124,7 @@ def test_damaged_pictures_never_do_worse_than_a_clear_error(tmp_path):
     ("name", "alpha", "message"), [("a.xyz", False, "Let the name end in"), ("a.jpg", True, "transparency")]
 )
 def test_impossible_picture_is_refused(tmp_path, name, alpha, message):
-    picture = Picture(noise(4, 4, 3), noise(4, 4) if alpha else None)
+    picture = StillImage(noise(4, 4, 3), noise(4, 4) if alpha else None)
     with pytest.raises(MediaError, match=message):
         write_image(picture, tmp_path / name)
     assert list(tmp_path.iterdir()) == []
@@ -124,8 +132,8 @@ def test_impossible_picture_is_refused(tmp_path, name, alpha, message):
 
 def test_folder_is_a_stream_in_natural_order(tmp_path):
     for number in (10, 9, 1):
-        write_image(Picture(np.full((6, 8, 3), number, np.uint8)), tmp_path / f"Frame_{number}.png")
-    write_image(Picture(np.full((6, 8, 3), 2 * 257, np.uint16)), tmp_path / "frame_2.PNG")
+        write_image(StillImage(np.full((6, 8, 3), number, np.uint8)), tmp_path / f"Frame_{number}.png")
+    write_image(StillImage(np.full((6, 8, 3), 2 * 257, np.uint16)), tmp_path / "frame_2.PNG")
     (tmp_path / "notes.txt").write_text("not a picture")
     stream = read_folder(tmp_path, frame_rate=30)
     assert (stream.num_frames, stream.height, stream.width, stream.frame_rate) == (4, 6, 8, 30)
@@ -133,8 +141,8 @@ def test_folder_is_a_stream_in_natural_order(tmp_path):
 
 
 def test_folder_of_unequal_pictures_is_refused(tmp_path):
-    write_image(Picture(noise(6, 8, 3)), tmp_path / "1.png")
-    write_image(Picture(noise(6, 9, 3)), tmp_path / "2.png")
+    write_image(StillImage(noise(6, 8, 3)), tmp_path / "1.png")
+    write_image(StillImage(noise(6, 9, 3)), tmp_path / "2.png")
     with pytest.raises(MediaError, match=r"2\.png is 9×6"):
         read_folder(tmp_path).array()
 

@@ -9,7 +9,7 @@ from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.errors import CheckpointError, OutputError, RequestError
 from LTX_2_MLX.media.frames import FrameStream
-from LTX_2_MLX.media.image import Picture
+from LTX_2_MLX.media.image import StillImage
 from LTX_2_MLX.models.rrdbnet import RRDBNet, RRDBNetConfig
 from LTX_2_MLX.models.srvgg import SRVGG, SRVGGConfig
 from LTX_2_MLX.ops.device import as_backend
@@ -138,8 +138,8 @@ def test_pictures_keep_alpha_depth_and_profile(files, dtype):
     largest = np.iinfo(dtype).max
     pixels = RANDOM.integers(0, largest, (13, 10, 3), dtype=dtype, endpoint=True)
     alpha = RANDOM.integers(0, largest, (13, 10), dtype=dtype, endpoint=True)
-    picture = Picture(pixels, alpha, b"profile")
-    plain = Picture(pixels)
+    picture = StillImage(pixels, alpha, b"profile")
+    plain = StillImage(pixels)
     first, second = upscale_pictures([picture, plain], Request(files["compact"], scale=2))
     assert first.pixels.dtype == first.alpha.dtype == dtype and first.icc_profile == b"profile"
     assert first.pixels.shape == (26, 20, 3) and first.alpha.shape == (26, 20)
@@ -148,7 +148,7 @@ def test_pictures_keep_alpha_depth_and_profile(files, dtype):
 
 def test_sixteen_bits_are_finer_than_eight(files):
     ramp = np.linspace(20_000, 21_000, 12 * 9 * 3).astype(np.uint16).reshape(12, 9, 3)
-    (made,) = upscale_pictures([Picture(ramp)], Request(files["compact"]))
+    (made,) = upscale_pictures([StillImage(ramp)], Request(files["compact"]))
     assert len(np.unique(made.pixels // 257)) < len(np.unique(made.pixels))
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from LTX_2_MLX import cli, read_video
-from LTX_2_MLX.media.image import Picture, read_image, write_image
+from LTX_2_MLX.media.image import StillImage, read_image, write_image
 from LTX_2_MLX.models.srvgg import SRVGG, SRVGGConfig
 from LTX_2_MLX.verify.case import Case
 
@@ -140,7 +140,7 @@ def test_target_rate_keeps_the_duration(models, small, tmp_path, target):
 def test_picture_keeps_alpha_sixteen_bits_and_orientation(models, tmp_path):
     random = np.random.default_rng(0)
     pixels, alpha = (random.integers(0, 65536, shape, dtype=np.uint16) for shape in ((11, 14, 3), (11, 14)))
-    write_image(Picture(pixels, alpha), tmp_path / "in.png")
+    write_image(StillImage(pixels, alpha), tmp_path / "in.png")
     code, said = command(
         "upscale", tmp_path / "in.png", "-o", tmp_path / "out.png", "--model-path", models["compact"], "--scale", "2"
     )

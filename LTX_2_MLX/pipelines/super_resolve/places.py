@@ -7,7 +7,7 @@ from pathlib import Path
 from LTX_2_MLX.errors import MediaError, RequestError
 from LTX_2_MLX.media.encoder import choose_encoding
 from LTX_2_MLX.media.frames import FrameStream
-from LTX_2_MLX.media.image import IMAGE_SUFFIXES, read_folder, read_pictures
+from LTX_2_MLX.media.image import IMAGE_SUFFIXES, read_folder, read_images
 from LTX_2_MLX.media.video import read_video
 from LTX_2_MLX.pipelines.super_resolve.areas import areas_of
 from LTX_2_MLX.pipelines.super_resolve.request import Request
@@ -32,7 +32,7 @@ def read_clip(source: Path, frame_rate: str) -> FrameStream:
         raise RequestError(f"fps is {frame_rate}, which is not a frame rate. Write 30 or 30000/1001.")
     if source.is_dir():
         return read_folder(source, rate)
-    return read_pictures([source], rate) if _is_picture(source) else read_video(source, unknown_rate=rate)
+    return read_images([source], rate) if _is_picture(source) else read_video(source, unknown_rate=rate)
 
 
 def _is_picture(path: Path) -> bool:

@@ -8,7 +8,7 @@ from LTX_2_MLX.errors import OutputError
 from LTX_2_MLX.media.frames import FrameStream
 
 
-def checked(stream: FrameStream, *, moving: bool = False) -> FrameStream:
+def validated(stream: FrameStream, *, moving: bool = False) -> FrameStream:
     """The same stream; after its last frame it raises if all of them were nothing.
 
     A writer that reads it to its end therefore never finishes such a file.
