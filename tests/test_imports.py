@@ -38,7 +38,7 @@ ALLOWED = {
     "": {"_version", "runtime"},
 }
 # Library -> the one module or folder that may import it.
-DOORS = {"mlx_lm": "checkpoints/gemma.py", "torch": "checkpoints/convert.py", "typer": "cli"}
+DOORS = {"mlx_lm": "checkpoints/gemma3.py", "torch": "checkpoints/convert.py", "typer": "cli"}
 SILENT = ("ops", "layers", "models", "diffusion")
 MACHINE_WORDS = re.compile(r"/work/|/root/|/home/\w|/Users/\w|\.\./shared|\bissue #?\d", re.IGNORECASE)
 

@@ -10,7 +10,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from LTX_2_MLX.checkpoints.catalog import Entry, entry_of_file
-from LTX_2_MLX.checkpoints.gemma import Gemma
+from LTX_2_MLX.checkpoints.gemma3 import Gemma
 from LTX_2_MLX.checkpoints.load import weights_bytes
 from LTX_2_MLX.checkpoints.lora import is_lora_tensor
 from LTX_2_MLX.checkpoints.reader import Checkpoint

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import mlx.core as mx
 
-from LTX_2_MLX.checkpoints.gemma import GemmaConfig
+from LTX_2_MLX.checkpoints.gemma3 import GemmaConfig
 from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscalerConfig
 from LTX_2_MLX.models.ltx.text_features import ConnectorConfig, TextFeaturesConfig
 from LTX_2_MLX.models.ltx.transformer import TransformerConfig

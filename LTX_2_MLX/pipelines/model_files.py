@@ -7,7 +7,7 @@ from pathlib import Path
 import mlx.core as mx
 
 from LTX_2_MLX.checkpoints.catalog import Role, Variant, entries_for_role
-from LTX_2_MLX.checkpoints.gemma import GemmaConfig
+from LTX_2_MLX.checkpoints.gemma3 import GemmaConfig
 from LTX_2_MLX.checkpoints.load import recognise
 from LTX_2_MLX.checkpoints.lora import Lora, split_strength
 from LTX_2_MLX.checkpoints.reader import Checkpoint

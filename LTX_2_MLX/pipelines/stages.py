@@ -9,7 +9,7 @@ from typing import Literal
 import mlx.core as mx
 import numpy as np
 
-from LTX_2_MLX.checkpoints.gemma import TextEncoder, encode_prompts, load_gemma
+from LTX_2_MLX.checkpoints.gemma3 import TextEncoder, encode_prompts, load_gemma
 from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.quantize import Quantization
 from LTX_2_MLX.checkpoints.reader import Checkpoint

@@ -13,7 +13,7 @@ from itertools import pairwise
 import mlx.core as mx
 import numpy as np
 
-from LTX_2_MLX.checkpoints.gemma import TextEncoder
+from LTX_2_MLX.checkpoints.gemma3 import TextEncoder
 from LTX_2_MLX.diffusion.schedule import DISTILLED
 from LTX_2_MLX.models.ltx.text_features import TextFeatures
 from LTX_2_MLX.models.ltx.transformer import StreamInput, Transformer

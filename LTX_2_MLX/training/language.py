@@ -14,7 +14,7 @@ import mlx.nn as nn
 import numpy as np
 from safetensors.numpy import save_file
 
-from LTX_2_MLX.checkpoints.gemma import TextEncoder, encode_prompts
+from LTX_2_MLX.checkpoints.gemma3 import TextEncoder, encode_prompts
 from LTX_2_MLX.models.ltx.text_features import TextFeatures
 from LTX_2_MLX.training import world
 from LTX_2_MLX.training.captions import caption, corpus, no_caption

@@ -8,7 +8,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from LTX_2_MLX.checkpoints.gemma import TextEncoder, load_gemma
+from LTX_2_MLX.checkpoints.gemma3 import TextEncoder, load_gemma
 from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.models.ltx.text_features import TextFeatures

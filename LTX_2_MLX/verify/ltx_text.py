@@ -5,7 +5,7 @@ import shutil
 import mlx.core as mx
 import numpy as np
 
-from LTX_2_MLX.checkpoints.gemma import encode_prompts, load_gemma
+from LTX_2_MLX.checkpoints.gemma3 import encode_prompts, load_gemma
 from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.models.ltx.text_features import TextFeatures

@@ -8,7 +8,7 @@ import tiny_checkpoints
 from mlx.utils import tree_flatten
 
 from LTX_2_MLX.checkpoints.convert import convert
-from LTX_2_MLX.checkpoints.gemma import Gemma, encode_prompts, load_gemma
+from LTX_2_MLX.checkpoints.gemma3 import Gemma, encode_prompts, load_gemma
 from LTX_2_MLX.checkpoints.load import load, weights_bytes
 from LTX_2_MLX.checkpoints.lora import Lora
 from LTX_2_MLX.checkpoints.quantize import Quantization

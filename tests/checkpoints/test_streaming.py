@@ -8,7 +8,7 @@ import pytest
 import tiny_checkpoints
 
 from LTX_2_MLX.checkpoints.convert import convert
-from LTX_2_MLX.checkpoints.gemma import encode_prompts, load_gemma
+from LTX_2_MLX.checkpoints.gemma3 import encode_prompts, load_gemma
 from LTX_2_MLX.checkpoints.load import load, weights_bytes
 from LTX_2_MLX.checkpoints.lora import Lora
 from LTX_2_MLX.checkpoints.quantize import Quantization

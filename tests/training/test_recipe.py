@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
-from LTX_2_MLX.checkpoints.gemma import load_gemma
+from LTX_2_MLX.checkpoints.gemma3 import load_gemma
 from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
-from LTX_2_MLX.checkpoints.gemma import Gemma, GemmaNorm, GemmaTokenizer, attention_masks, encode_prompts, load_gemma
+from LTX_2_MLX.checkpoints.gemma3 import Gemma, GemmaNorm, GemmaTokenizer, attention_masks, encode_prompts, load_gemma
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.interfaces import Header, TensorInfo
 
