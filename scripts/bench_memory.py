@@ -9,6 +9,8 @@ import numpy as np
 import typer
 
 from LTX_2_MLX import cli
+from LTX_2_MLX.development.full_size import predicted_and_measured, streamed_step, write_hollow, write_hollow_model
+from LTX_2_MLX.development.quantized import ERROR_BAND, MID_SIZE_BAND, golden_errors, mid_size_error
 from LTX_2_MLX.errors import MemoryBudgetError
 from LTX_2_MLX.media.image import StillImage, write_image
 from LTX_2_MLX.ops.device import as_backend
@@ -16,8 +18,6 @@ from LTX_2_MLX.pipelines.generate import Options, plan, prepare, request_for
 from LTX_2_MLX.runtime.memory import mac_budget_bytes
 from LTX_2_MLX.shapes import VideoShape
 from LTX_2_MLX.verify import find_cases
-from LTX_2_MLX.verify.full_size import predicted_and_measured, streamed_step, write_hollow, write_hollow_model
-from LTX_2_MLX.verify.quantized import ERROR_BAND, MID_SIZE_BAND, golden_errors, mid_size_error
 
 TESTS = Path(__file__).parents[1] / "tests"
 # Half heights, half widths and lengths of the five films, in those of the smallest.

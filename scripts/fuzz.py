@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from LTX_2_MLX import cli
-from LTX_2_MLX.verify.fuzz import KINDS, Good, run_fuzz
+from LTX_2_MLX.development.fuzz import KINDS, Good, run_fuzz
 
 ROOT = Path(__file__).parents[1]
 

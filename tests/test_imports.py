@@ -32,6 +32,7 @@ ALLOWED = {
     "calls": NETWORKS | SERVICES | {"pipelines"},
     "training": NETWORKS | SERVICES | {"pipelines"},
     "verify": NETWORKS | SERVICES | {"pipelines"},
+    "development": NETWORKS | SERVICES | {"pipelines", "verify"},
     "bench": NETWORKS | SERVICES | {"pipelines"},
     "cli": NETWORKS | SERVICES | {"pipelines", "verify"},
     # The door: it loads BLAS first, and every public call when it is asked for.

@@ -1,8 +1,10 @@
-"""What the documents say is there is there: files, links, commands and their flags, and the README's tree."""
+"""What the documents say is there is there: files, links, commands and their flags, and the trees."""
 
 import importlib.util
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,8 +12,6 @@ import typer
 
 ROOT = Path(__file__).parent.parent.parent
 DOCUMENTS = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("weights/*.md")])
-# A line of the tree: indent, name, half a line of text.
-TREE_LINE = re.compile(r"^(?P<indent> *)(?P<name>[\w.]+/?) +(?P<text>\S.*)$")
 
 
 def code_blocks(document: Path, language: str) -> list[str]:
@@ -64,25 +64,16 @@ def test_files_that_a_document_names_are_there(document):
     assert not missing
 
 
-def tree_in_readme() -> dict[str, str]:
-    """Path to text, of the block after the mark."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    block = re.search(r"<!-- tree -->\n```\n(.*?)```", text, flags=re.S).group(1)
-    folders, found = [], {}
-    for line in block.splitlines():
-        entry = TREE_LINE.match(line)
-        assert entry, f"no path and text: {line!r}"
-        depth = len(entry["indent"]) // 2
-        folders = [*folders[:depth], entry["name"].rstrip("/")]
-        found["/".join(folders) + ("/" if entry["name"].endswith("/") else "")] = entry["text"]
-    return found
+def test_tree_in_development_page_is_up_to_date():
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "write_tree.py", "--check"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
 
 
-def test_readmes_tree_is_the_tree():
-    found = [path for folder in ("LTX_2_MLX", "scripts") for path in (ROOT / folder).rglob("*.py")]
-    modules = {path.relative_to(ROOT).as_posix() for path in found if not path.name.startswith("_")}
-    assert {path for path in tree_in_readme() if path.endswith(".py")} == modules
-
-
-def test_readmes_tree_names_only_what_is_there():
-    assert [path for path in tree_in_readme() if not (ROOT / path).exists()] == []
+def test_readme_names_every_room():
+    tree = re.search(r"## The tree\n.*?```\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.S)[1]
+    rooms = {path.parent.name for path in (ROOT / "LTX_2_MLX").glob("*/__init__.py")}
+    named = set(re.findall(r"(\w+)/", tree))
+    assert rooms <= named
+    assert {name for name in named if not list(ROOT.glob(f"**/{name}/"))} == set()

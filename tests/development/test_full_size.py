@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from LTX_2_MLX.development.full_size import write_hollow_model
 from LTX_2_MLX.ops.device import as_backend
 from LTX_2_MLX.pipelines.generate import Options, plan, request_for
 from LTX_2_MLX.runtime.memory import GIB, mac_budget_bytes
-from LTX_2_MLX.verify.full_size import write_hollow_model
 
 ROOT = Path(__file__).parents[2]
 GB = 1e9

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from LTX_2_MLX.checkpoints.reader import Checkpoint
+from LTX_2_MLX.development import fuzz
+from LTX_2_MLX.development.fuzz import ACCEPTED, KINDS, REFUSED, Good, run_fuzz
 from LTX_2_MLX.errors import CheckpointError
-from LTX_2_MLX.verify import fuzz
-from LTX_2_MLX.verify.fuzz import ACCEPTED, KINDS, REFUSED, Good, run_fuzz
 
 TESTS = Path(__file__).parents[1]
 CASES = 30

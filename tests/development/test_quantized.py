@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from LTX_2_MLX.verify.quantized import ERROR_BAND, MID_SIZE_BAND, golden_errors, mid_size_error
+from LTX_2_MLX.development.quantized import ERROR_BAND, MID_SIZE_BAND, golden_errors, mid_size_error
 
 GOLDENS = Path(__file__).parents[1] / "goldens" / "ltx2"
 CASES = sorted(path.name for path in GOLDENS.glob("transformer_*"))
