@@ -17,6 +17,7 @@ BASE = {"errors", "shapes", "_version"}
 MATHEMATICS = {"ops", *BASE}
 NETWORKS = {"models", "layers", *MATHEMATICS}
 SERVICES = {"runtime", "media", "checkpoints", "diffusion"}
+LIBRARY = {"planning", *SERVICES, *NETWORKS}
 ALLOWED = {
     "errors": set(),
     "_version": set(),
@@ -25,16 +26,17 @@ ALLOWED = {
     "layers": MATHEMATICS,
     "models": {"layers", *MATHEMATICS},
     "diffusion": MATHEMATICS,
-    "runtime": NETWORKS | SERVICES,
-    "media": NETWORKS | SERVICES,
-    "checkpoints": NETWORKS | SERVICES,
-    "pipelines": NETWORKS | SERVICES,
-    "calls": NETWORKS | SERVICES | {"pipelines"},
-    "training": NETWORKS | SERVICES | {"pipelines"},
-    "verify": NETWORKS | SERVICES | {"pipelines"},
-    "development": NETWORKS | SERVICES | {"pipelines", "verify"},
-    "bench": NETWORKS | SERVICES | {"pipelines"},
-    "cli": NETWORKS | SERVICES | {"pipelines", "verify"},
+    "runtime": MATHEMATICS,
+    "media": {"runtime", *MATHEMATICS},
+    "checkpoints": NETWORKS,
+    "planning": {*SERVICES, *BASE},
+    "pipelines": LIBRARY,
+    "calls": {"pipelines", *LIBRARY},
+    "training": {"pipelines", *LIBRARY},
+    "verify": {"pipelines", *LIBRARY},
+    "development": {"pipelines", "verify", *LIBRARY},
+    "bench": {"pipelines", *LIBRARY},
+    "cli": {"pipelines", "verify", *LIBRARY},
     # The door: it loads BLAS first, and every public call when it is asked for.
     "": {"_version", "runtime"},
 }

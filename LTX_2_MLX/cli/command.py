@@ -22,7 +22,7 @@ from typer.core import TyperCommand
 from LTX_2_MLX.cli.options import ProgressKind
 from LTX_2_MLX.errors import LTXError, MediaError, OutputError, RequestError
 from LTX_2_MLX.media.output import check_free, check_writable
-from LTX_2_MLX.pipelines.plan import Plan
+from LTX_2_MLX.planning.plan import Plan
 from LTX_2_MLX.runtime.memory import machine_trouble, memory_limits
 from LTX_2_MLX.runtime.progress import JsonProgress, NotesOnly, Progress, TerminalProgress
 from LTX_2_MLX.runtime.runner import StageReport, StageRunner

@@ -39,7 +39,6 @@ from LTX_2_MLX.pipelines.memory import (
     transformer_bytes,
     upscaler_bytes,
 )
-from LTX_2_MLX.pipelines.plan import PlannedStage, planned
 from LTX_2_MLX.pipelines.seconds import denoising_seconds, transformer_operations
 from LTX_2_MLX.pipelines.stages import (
     Contexts,
@@ -51,6 +50,7 @@ from LTX_2_MLX.pipelines.stages import (
     upscale_latent,
 )
 from LTX_2_MLX.pipelines.video_latents import activation_budget, square_tiles
+from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes
 from LTX_2_MLX.runtime.job import NOTHING_KEPT, Job
 from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.shapes import Compression, LatentShape, VideoShape
@@ -327,7 +327,30 @@ def upscaler_config(checkpoint: Checkpoint, *, temporal: bool, flag: str) -> Lat
     return config
 
 
-def planned_text(film: Film, models: Models, shape: VideoShape) -> list[PlannedStage]:
+def planned(
+    name: str,
+    work: str,
+    checkpoint: Checkpoint,
+    networks: list[type],
+    *,
+    activation_bytes: int,
+    seconds: float | None = None,
+    streams: bool = False,
+    **options: Any,
+) -> Estimate:
+    """One stage's estimate; ``options`` are those of ``load``."""
+    return Estimate(
+        name=name,
+        work=work,
+        file=checkpoint.path,
+        weights_bytes=network_weights_bytes(networks, checkpoint, **options),
+        activation_bytes=activation_bytes,
+        seconds=seconds,
+        streams=streams,
+    )
+
+
+def planned_text(film: Film, models: Models, shape: VideoShape) -> list[Estimate]:
     """The stages before denoising that make contexts, and encode a picture at sizes up to ``shape``."""
     weights, stages = models.weights, []
     if film.save_embeddings is not None:
@@ -352,7 +375,7 @@ def planned_text(film: Film, models: Models, shape: VideoShape) -> list[PlannedS
     return stages
 
 
-def _planned_encoding(film: Film, models: Models, encoder: Checkpoint, work: str) -> list[PlannedStage]:
+def _planned_encoding(film: Film, models: Models, encoder: Checkpoint, work: str) -> list[Estimate]:
     """The text encoder's turn and that of the text features, which the encoder's states wait for."""
     tokens, length = _prompt_lengths(models.text_encoder, tuple(film.prompts))
     config, text_config = recognise(Gemma, encoder)[1], recognise(TextFeatures, models.weights)[1]
@@ -407,7 +430,7 @@ def text_encoder_fits(encoder: Checkpoint, weights: Checkpoint) -> bool:
 
 def planned_denoising(
     name: str, shape: VideoShape, steps: int, calls: int, film: Film, models: Models, loras: Sequence[Lora]
-) -> PlannedStage:
+) -> Estimate:
     """One denoising stage."""
     config = recognise(Transformer, models.weights)[1]
     counts = {
@@ -435,7 +458,7 @@ def _contexts_bytes(film: Film, models: Models) -> int:
     return len(film.prompts) * _context_length(film, models) * widths * models.text_dtype.size
 
 
-def planned_frames(film: Film, models: Models, shape: VideoShape) -> tuple[list[str], list[PlannedStage]]:
+def planned_frames(film: Film, models: Models, shape: VideoShape) -> tuple[list[str], list[Estimate]]:
     """What the film will be, and the stages that make its frames."""
     num_frames, frame_rate, stages = shape.num_frames, film.frame_rate, []
     latent = shape.latent(models.compression)
@@ -456,7 +479,7 @@ def planned_frames(film: Film, models: Models, shape: VideoShape) -> tuple[list[
         tile_size=film.tile_size,
         budget=film.decoder_budget,
     )
-    held = {"dtype": models.dtype, "activation_bytes": needed}
+    held = {"dtype": models.dtype, "activation_bytes": needed, "streams": True}
     stages.append(planned("decode", work, models.weights, [VideoDecoder], **held))
     seconds = float(num_frames / frame_rate)
     line = f"Output: {shape.height}×{shape.width}, {num_frames} frames at {float(frame_rate):g} fps, {seconds:.2f} s"
@@ -474,7 +497,7 @@ def _check_smallest(models: Models, shape: VideoShape) -> None:
 
 def planned_upscaler(
     name: str, work: str, checkpoint: Checkpoint, film: Film, models: Models, latent: LatentShape
-) -> PlannedStage:
+) -> Estimate:
     """A latent upscaler's turn with ``latent``, which has to be as wide as the checkpoint's."""
     config = recognise(LatentUpscaler, checkpoint)[1]
     needed = upscaler_bytes(config, latent, item_bytes=models.dtype.size, waiting_bytes=_contexts_bytes(film, models))

@@ -20,12 +20,13 @@ from LTX_2_MLX.models.ltx.transformer import Transformer
 from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.pipelines import one_stage, postprocess, two_stage
 from LTX_2_MLX.pipelines.film import Film, Models, upscaler_config
-from LTX_2_MLX.pipelines.fit import nearest, refusal
+from LTX_2_MLX.pipelines.generation.fit import nearest_options
 from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.pipelines.kept import job_for
 from LTX_2_MLX.pipelines.model_files import FileOptions, find_models
 from LTX_2_MLX.pipelines.option_values import options_for
-from LTX_2_MLX.pipelines.plan import Plan, together
+from LTX_2_MLX.planning.fit import refusal
+from LTX_2_MLX.planning.plan import Plan, count_streams_together
 from LTX_2_MLX.runtime.job import Job, remembered_request
 from LTX_2_MLX.runtime.memory import GIB, budget_bytes
 from LTX_2_MLX.runtime.progress import Progress
@@ -87,7 +88,7 @@ def prepare(options: Options, note: Callable[[str], None] = lambda text: None, *
         made = None
     if made is not None and made.fits:
         return Prepared(options, request, made)
-    found = nearest(options, request.film.num_frames, lambda other: plan(request_for(other), other), budget)
+    found = nearest_options(options, request.film.num_frames, lambda other: plan(request_for(other), other), budget)
     if found is None or not options.fit:
         refused = refusal(made, budget, found)
         if refuse or made is None:
@@ -154,8 +155,7 @@ def plan(request: Request, options: Options | None = None) -> Plan:
     )
     if options.finishing.anything:
         finishing = postprocess.plan(coming, options.finishing)
-        *before, decoding = making.stages
-        stages = (*before, *together([decoding, *finishing.stages]))
+        stages = count_streams_together([*making.stages, *finishing.stages])
         making = replace(making, sizes=making.sizes + finishing.sizes, stages=stages)
         frames = options.finishing.num_frames(frames)
     return replace(making, output_bytes=least_bytes(output_size(request, options), frames))

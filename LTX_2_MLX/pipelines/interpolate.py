@@ -26,7 +26,7 @@ from LTX_2_MLX.ops.similarity import structural_similarity
 from LTX_2_MLX.ops.streams import in_groups, parts_at_once, side_by_side
 from LTX_2_MLX.ops.warp import Slopes
 from LTX_2_MLX.pipelines.option_values import check_memory_limit
-from LTX_2_MLX.pipelines.plan import Plan, planned
+from LTX_2_MLX.planning.plan import Estimate, Plan, network_weights_bytes
 from LTX_2_MLX.runtime.memory import budget_bytes
 from LTX_2_MLX.runtime.progress import Progress
 from LTX_2_MLX.runtime.runner import StageRunner
@@ -113,7 +113,14 @@ def plan(stream: FrameStream, request: Request) -> Plan:
     checkpoint = open_checkpoint(request.model_path, "interpolator")
     working = working_bytes(stream.height, stream.width, request)
     size = f"{stream.height}×{stream.width}"
-    stage = planned(STAGE, size, checkpoint, [IFNet], dtype=request.dtype, activation_bytes=working)
+    stage = Estimate(
+        name=STAGE,
+        work=size,
+        file=checkpoint.path,
+        weights_bytes=network_weights_bytes([IFNet], checkpoint, dtype=request.dtype),
+        activation_bytes=working,
+        streams=True,
+    )
     budget = budget_bytes(request.memory_limit_gb)
     return Plan(sizes=(f"Interpolate: {frames}{rates}",), stages=(stage,), budget_bytes=budget)
 

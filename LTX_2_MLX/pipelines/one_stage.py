@@ -20,8 +20,8 @@ from LTX_2_MLX.pipelines.film import (
     planned_frames,
     planned_text,
 )
-from LTX_2_MLX.pipelines.plan import Plan
 from LTX_2_MLX.pipelines.stages import Denoising, EncodedImage, denoise
+from LTX_2_MLX.planning.plan import Plan
 from LTX_2_MLX.runtime.job import NOTHING_KEPT, Job
 from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.shapes import VideoShape

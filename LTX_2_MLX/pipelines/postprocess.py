@@ -9,7 +9,7 @@ from typing import Literal
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.pipelines import interpolate, upscale
-from LTX_2_MLX.pipelines.plan import Plan, together
+from LTX_2_MLX.planning.plan import Plan, count_streams_together
 from LTX_2_MLX.runtime.memory import budget_bytes
 from LTX_2_MLX.runtime.runner import StageRunner
 
@@ -109,7 +109,7 @@ def plan(stream: FrameStream, request: Request) -> Plan:
     plans = plans[::-1] if request.order == "upscale-first" else plans
     return Plan(
         sizes=tuple(line for each in plans for line in each.sizes),
-        stages=together([stage for each in plans for stage in each.stages]),
+        stages=count_streams_together([stage for each in plans for stage in each.stages]),
         budget_bytes=budget_bytes(request.memory_limit_gb),
     )
 

@@ -29,8 +29,8 @@ from LTX_2_MLX.pipelines.film import (
     planned_upscaler,
     upscaler_config,
 )
-from LTX_2_MLX.pipelines.plan import Plan
 from LTX_2_MLX.pipelines.stages import Contexts, Denoising, EncodedImage, denoise, upscale_latent
+from LTX_2_MLX.planning.plan import Plan
 from LTX_2_MLX.runtime.job import NOTHING_KEPT, Job
 from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.shapes import VideoShape

@@ -27,7 +27,7 @@ from LTX_2_MLX.ops.context_tiles import in_tiles, pad_reflected
 from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.ops.resize import resize
 from LTX_2_MLX.pipelines.option_values import check_memory_limit
-from LTX_2_MLX.pipelines.plan import Plan, planned
+from LTX_2_MLX.planning.plan import Estimate, Plan, network_weights_bytes
 from LTX_2_MLX.runtime.memory import budget_bytes
 from LTX_2_MLX.runtime.progress import Progress
 from LTX_2_MLX.runtime.runner import StageRunner
@@ -118,7 +118,14 @@ def plan(height: int, width: int, request: Request) -> Plan:
     lazy = network(config)
     lazy.set_dtype(request.dtype)
     working = working_bytes(lazy, height, width, request)
-    stage = planned(STAGE, work, checkpoint, [network], dtype=request.dtype, activation_bytes=working)
+    stage = Estimate(
+        name=STAGE,
+        work=work,
+        file=checkpoint.path,
+        weights_bytes=network_weights_bytes([network], checkpoint, dtype=request.dtype),
+        activation_bytes=working,
+        streams=True,
+    )
     sizes = (f"Upscale: {height}×{width} to {new_height}×{new_width}",)
     return Plan(sizes=sizes, stages=(stage,), budget_bytes=budget_bytes(request.memory_limit_gb))
 

@@ -22,11 +22,12 @@ from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler
 from LTX_2_MLX.models.ltx.video_vae import LatentStatistics, VideoDecoder, VideoEncoder
 from LTX_2_MLX.models.ltx.video_vae_config import VideoVAEConfig
 from LTX_2_MLX.ops.device import on_cpu
+from LTX_2_MLX.pipelines.film import planned
 from LTX_2_MLX.pipelines.memory import clip_encoder_bytes, decode_bytes, upscaler_bytes
 from LTX_2_MLX.pipelines.option_values import check_memory_limit
-from LTX_2_MLX.pipelines.plan import Plan, planned
 from LTX_2_MLX.pipelines.stages import decode, upscale_latent
 from LTX_2_MLX.pipelines.video_latents import activation_budget, encode_frames, square_tiles
+from LTX_2_MLX.planning.plan import Plan
 from LTX_2_MLX.runtime.job import check_result
 from LTX_2_MLX.runtime.memory import budget_bytes
 from LTX_2_MLX.runtime.progress import Progress

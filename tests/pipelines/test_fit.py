@@ -7,10 +7,10 @@ import pytest
 import tiny_checkpoints
 
 from LTX_2_MLX.errors import MemoryBudgetError, RequestError
-from LTX_2_MLX.pipelines import fit
-from LTX_2_MLX.pipelines.fit import nearest, refusal
 from LTX_2_MLX.pipelines.generate import Options, prepare
-from LTX_2_MLX.pipelines.plan import Plan, PlannedStage
+from LTX_2_MLX.pipelines.generation.fit import nearest_options
+from LTX_2_MLX.planning.fit import longest, refusal
+from LTX_2_MLX.planning.plan import Estimate, Plan
 from LTX_2_MLX.runtime.memory import GIB
 
 
@@ -33,8 +33,8 @@ def model(weights: float, per_frame: float, decoder: float, floor: float = 0.1):
         if asked.tile_size is None and decoder > 50:
             raise MemoryBudgetError("not even in tiles")
         stages = [
-            PlannedStage("denoise", "", Path("a"), int(held * GIB), int(per_frame * frames * GIB)),
-            PlannedStage("decode", "", Path("a"), int(floor * GIB), int(tile * GIB)),
+            Estimate("denoise", "", Path("a"), int(held * GIB), int(per_frame * frames * GIB)),
+            Estimate("decode", "", Path("a"), int(floor * GIB), int(tile * GIB)),
         ]
         return Plan((), tuple(stages))
 
@@ -63,20 +63,20 @@ def model(weights: float, per_frame: float, decoder: float, floor: float = 0.1):
 )
 def test_nearest_plan_changes_no_more_than_it_must(asked, made_of, budget, flags):
     plan_of = model(**made_of)
-    found = nearest(asked, 97, plan_of, budget * GIB)
+    found = nearest_options(asked, 97, plan_of, budget * GIB)
     assert found.flags == flags
     assert found.plan.largest_bytes <= budget * GIB and found.plan == plan_of(found.options)
 
 
 def test_nothing_is_found_where_even_one_frame_is_too_much():
-    assert nearest(Asked(), 97, model(weights=1, per_frame=0.01, decoder=1, floor=3), 2 * GIB) is None
+    assert nearest_options(Asked(), 97, model(weights=1, per_frame=0.01, decoder=1, floor=3), 2 * GIB) is None
 
 
 def test_longest_film_is_found_for_every_budget():
     for most in range(12):
-        found = fit._longest(97, lambda count, most=most: count if count <= 8 * most + 1 else None)
+        found = longest(97, 8, lambda count, most=most: count if count <= 8 * most + 1 else None)
         assert found == 8 * most + 1
-    assert fit._longest(97, lambda count: None) is None
+    assert longest(97, 8, lambda count: None) is None
 
 
 def test_what_cannot_be_is_passed_over():
@@ -87,15 +87,15 @@ def test_what_cannot_be_is_passed_over():
             raise RequestError("no layer is wide enough")
         return plan_of(asked)
 
-    assert nearest(Asked(), 97, whole_weights_only, 24 * GIB).flags == ("--low-ram",)
+    assert nearest_options(Asked(), 97, whole_weights_only, 24 * GIB).flags == ("--low-ram",)
 
 
 def test_refusal_names_stage_need_budget_and_cure():
     plan_of = model(weights=37, per_frame=0.01, decoder=4)
-    found = nearest(Asked(), 97, plan_of, 24 * GIB)
+    found = nearest_options(Asked(), 97, plan_of, 24 * GIB)
     assert str(refusal(plan_of(Asked()), 24 * GIB, found)) == (
         "denoise needs about 37.97 GiB, the budget is 24.00 GiB. The nearest plan that fits takes 19.47 GiB: "
-        "pass --quantize 8, or --fit to have it found. --force goes on regardless."
+        "pass --quantize 8, or --fit to change the options automatically. --force goes on regardless."
     )
     assert "No plan of this size fits" in str(refusal(plan_of(Asked()), GIB, None))
 
@@ -151,4 +151,4 @@ def test_plan_tells_memory_disk_and_verdict(options, tmp_path):
     assert told["peak_bytes"] == max(stage["peak_bytes"] for stage in told["stages"])
     assert told["states_bytes"] == 33 * 64 * 96 * 3 and told["output_bytes"] > 0
     assert any("it does not fit" in line for line in made.lines())
-    assert any(line.startswith("Disk:") and "for its states" in line for line in made.lines())
+    assert any(line.startswith("Disk:") and "for saved stage results" in line for line in made.lines())

@@ -1,0 +1,1 @@
+"""Memory plans of runs, made before any weights are loaded."""

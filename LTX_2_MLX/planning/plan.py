@@ -1,0 +1,261 @@
+"""Run plan: stages with memory and time estimates, made before any weights are loaded."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from LTX_2_MLX.checkpoints.load import weights_bytes
+from LTX_2_MLX.checkpoints.lora import Lora
+from LTX_2_MLX.checkpoints.quantize import Quantization
+from LTX_2_MLX.checkpoints.reader import Checkpoint
+from LTX_2_MLX.errors import MemoryBudgetError
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Memory and time of one stage.
+
+    Attributes:
+        name: As in progress and reports.
+        work: What the stage does, in a few words.
+        file: The file of its weights.
+        weights_bytes: Memory of the weights.
+        activation_bytes: Memory of its work beside the weights, results that wait for later stages included.
+        seconds: Duration, where this machine's rate is known.
+        streams: Frames pass through chunk by chunk, so neighbouring stages that stream are loaded at the same time.
+        size: A line on the size of the result, for the head of the plan; may be empty.
+    """
+
+    name: str
+    work: str
+    file: Path
+    weights_bytes: int
+    activation_bytes: int = 0
+    seconds: float | None = None
+    streams: bool = False
+    size: str = ""
+
+    @property
+    def peak_bytes(self) -> int:
+        """Weights and activations together."""
+        return self.weights_bytes + self.activation_bytes
+
+    def as_json(self) -> dict[str, Any]:
+        """The estimate for a program."""
+        return {
+            "stage": self.name,
+            "work": self.work,
+            "file": str(self.file),
+            "weights_bytes": self.weights_bytes,
+            "activation_bytes": self.activation_bytes,
+            "peak_bytes": self.peak_bytes,
+            "seconds": self.seconds,
+        }
+
+
+class Estimated(Protocol):
+    """Anything whose memory can be estimated: the part of a pipeline's stage that planning needs."""
+
+    def estimate(self) -> Estimate:
+        """Memory and time, from headers and shapes."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole run.
+
+    Attributes:
+        sizes: Lines on the sizes of the video.
+        stages: In order; each one's weights are freed before the next one's are loaded, unless both stream.
+        budget_bytes: Memory that a stage may take; None: no budget set.
+        output_bytes: Disk that the output takes at the very least.
+        states_bytes: Disk that saved stage results take.
+        temporary_bytes: Disk that temporary files take; None: it depends on a length that is not known.
+    """
+
+    sizes: tuple[str, ...]
+    stages: tuple[Estimate, ...]
+    budget_bytes: int | None = None
+    output_bytes: int = 0
+    states_bytes: int = 0
+    temporary_bytes: int | None = 0
+
+    @property
+    def largest(self) -> Estimate:
+        """The stage with the highest peak, which is the peak of the run."""
+        return max(self.stages, key=lambda stage: stage.peak_bytes)
+
+    @property
+    def largest_bytes(self) -> int:
+        """Peak of the run; 0 without stages."""
+        return self.largest.peak_bytes if self.stages else 0
+
+    @property
+    def fits(self) -> bool:
+        """Whether every stage stays within the budget."""
+        return self.budget_bytes is None or self.largest_bytes <= self.budget_bytes
+
+    def check(self, advice: str) -> None:
+        """Raise ``MemoryBudgetError`` if a stage exceeds the budget; ``advice`` says what to pass instead."""
+        if not self.fits:
+            raise MemoryBudgetError(
+                f"{self.largest.name} needs about {format_bytes(self.largest_bytes)}, the budget is "
+                f"{format_bytes(self.budget_bytes or 0)}. {advice} --force goes on regardless."
+            )
+
+    @property
+    def seconds(self) -> float | None:
+        """Duration of the stages whose rate is known on this machine; None without any."""
+        known = [stage.seconds for stage in self.stages if stage.seconds is not None]
+        return sum(known) if known else None
+
+    def as_json(self) -> dict[str, Any]:
+        """The plan for a program: bytes by stage."""
+        return {
+            "sizes": list(self.sizes),
+            "stages": [stage.as_json() for stage in self.stages],
+            "peak_bytes": self.largest_bytes,
+            "budget_bytes": self.budget_bytes,
+            "fits": self.fits,
+            "output_bytes": self.output_bytes,
+            "states_bytes": self.states_bytes,
+            "temporary_bytes": self.temporary_bytes,
+            "seconds": self.seconds,
+        }
+
+    def lines(self) -> list[str]:
+        """The plan for a person to read."""
+        if not self.stages:
+            return list(self.sizes)
+        peak = f"Peak: {self.largest.name} with {format_bytes(self.largest_bytes)}{self._verdict()}."
+        lines = [*self.sizes, *self._rows(), peak]
+        if disk := self._disk():
+            lines.append(f"Disk: {disk}.")
+        if self.seconds is not None:
+            lines.append(f"Time: about {self.seconds / 60:.0f} minutes of denoising on this machine.")
+        return lines
+
+    def _rows(self) -> list[str]:
+        name_width = max(len(stage.name) for stage in self.stages)
+        work_width = max(len(stage.work) for stage in self.stages)
+        return [
+            f"{stage.name:<{name_width}}  {stage.work:<{work_width}}  "
+            f"weights {format_bytes(stage.weights_bytes):>10}  peak {format_bytes(stage.peak_bytes):>10}  "
+            f"{stage.file.name}"
+            for stage in self.stages
+        ]
+
+    def _disk(self) -> str:
+        uses = []
+        if self.output_bytes:
+            uses.append(f"at least {format_bytes(self.output_bytes)} for the video")
+        if self.states_bytes:
+            uses.append(f"{format_bytes(self.states_bytes)} for saved stage results")
+        if self.temporary_bytes is None:
+            uses.append("temporary files that grow with the clip's length")
+        elif self.temporary_bytes:
+            uses.append(f"{format_bytes(self.temporary_bytes)} for temporary files")
+        return ", ".join(uses)
+
+    def _verdict(self) -> str:
+        if self.budget_bytes is None:
+            return ""
+        verdict = "" if self.fits else ": it does not fit"
+        return f" of {format_bytes(self.budget_bytes)} that may be used{verdict}"
+
+
+def plan(
+    stages: Sequence[Estimated],
+    *,
+    sizes: Sequence[str] = (),
+    budget_bytes: int | None = None,
+    output_bytes: int = 0,
+    states_bytes: int = 0,
+    temporary_bytes: int | None = 0,
+) -> Plan:
+    """The plan of stages that run in this order; nothing is loaded.
+
+    ``sizes`` come before the lines that the stages give. The other arguments are those of ``Plan``.
+
+    Raises:
+        CheckpointError: If a file is missing, of another network, or does not fit the others.
+        RequestError: If a stage cannot do what it was asked.
+        MemoryBudgetError: If a stage cannot be made small enough at all.
+    """
+    estimates = [stage.estimate() for stage in stages]
+    size_lines = [estimate.size for estimate in estimates if estimate.size]
+    return Plan(
+        sizes=(*sizes, *size_lines),
+        stages=count_streams_together(estimates),
+        budget_bytes=budget_bytes,
+        output_bytes=output_bytes,
+        states_bytes=states_bytes,
+        temporary_bytes=temporary_bytes,
+    )
+
+
+def count_streams_together(estimates: Sequence[Estimate]) -> tuple[Estimate, ...]:
+    """The same estimates, where each stage of a run of streaming ones also holds the weights of the others."""
+    counted: list[Estimate] = []
+    run: list[Estimate] = []
+    for estimate in estimates:
+        if not estimate.streams:
+            counted += _with_weights_of_all(run)
+            run = []
+            counted.append(estimate)
+        else:
+            run.append(estimate)
+    return (*counted, *_with_weights_of_all(run))
+
+
+def _with_weights_of_all(run: Sequence[Estimate]) -> list[Estimate]:
+    weights = sum(estimate.weights_bytes for estimate in run)
+    return [
+        replace(estimate, activation_bytes=estimate.activation_bytes + weights - estimate.weights_bytes)
+        for estimate in run
+    ]
+
+
+def network_weights_bytes(
+    networks: Sequence[type[nn.Module]],
+    checkpoint: Checkpoint,
+    *,
+    dtype: mx.Dtype,
+    loras: Sequence[Lora] = (),
+    quantize: Quantization | None = None,
+    stream_blocks: bool = False,
+) -> int:
+    """Memory of networks' weights, the file checked as loading will check it. The options are those of ``load``.
+
+    Raises:
+        CheckpointError: If the file is of another network, or does not fit it.
+    """
+    options = {"dtype": dtype, "loras": loras, "quantize": quantize, "stream_blocks": stream_blocks}
+    return sum(_cached_weights_bytes(network, checkpoint, **options) for network in networks)
+
+
+# Where a plan has to be made to fit, the same weights are asked for again and again.
+_weights_bytes_cache: dict[tuple[Any, ...], int] = {}
+
+
+def _cached_weights_bytes(
+    network: type[nn.Module], checkpoint: Checkpoint, *, loras: Sequence[Lora], **options: Any
+) -> int:
+    files = [*checkpoint.files, *(lora.checkpoint.path for lora in loras)]
+    stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    strengths = [lora.strength for lora in loras]
+    key = (network, *stats, *strengths, *map(str, options.values()))
+    if key not in _weights_bytes_cache:
+        _weights_bytes_cache[key] = weights_bytes(network, checkpoint, loras=loras, **options)
+    return _weights_bytes_cache[key]
+
+
+def format_bytes(num_bytes: int) -> str:
+    """Bytes in MiB, or GiB from a quarter of one on."""
+    if abs(num_bytes) >= 2**28:
+        return f"{num_bytes / 2**30:.2f} GiB"
+    return f"{num_bytes / 2**20:.1f} MiB"
