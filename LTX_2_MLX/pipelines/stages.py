@@ -25,8 +25,8 @@ from LTX_2_MLX.models.ltx.text_features import TextFeatures
 from LTX_2_MLX.models.ltx.transformer import Perturbation, StreamInput, Transformer, evaluate_each
 from LTX_2_MLX.models.ltx.video_vae import LatentStatistics, VideoDecoder, VideoEncoder
 from LTX_2_MLX.pipelines.video_latents import decode_frames
-from LTX_2_MLX.runtime.job import check_moving, check_result
 from LTX_2_MLX.runtime.runner import StageRunner
+from LTX_2_MLX.runtime.validate import check_moving, check_result
 from LTX_2_MLX.shapes import VideoShape
 
 SamplerName = Literal["euler", "gradient-estimation", "ancestral", "res-2s"]

@@ -28,10 +28,10 @@ from LTX_2_MLX.pipelines.option_values import check_memory_limit
 from LTX_2_MLX.pipelines.stages import decode, upscale_latent
 from LTX_2_MLX.pipelines.video_latents import activation_budget, encode_frames, square_tiles
 from LTX_2_MLX.planning.plan import Plan
-from LTX_2_MLX.runtime.job import check_result
 from LTX_2_MLX.runtime.memory import budget_bytes
 from LTX_2_MLX.runtime.progress import Progress
 from LTX_2_MLX.runtime.runner import StageRunner
+from LTX_2_MLX.runtime.validate import check_result
 from LTX_2_MLX.shapes import VideoShape
 
 _DTYPES = {"fp16": mx.float16, "bf16": mx.bfloat16, "fp32": mx.float32}

@@ -18,6 +18,7 @@ import numpy as np
 from LTX_2_MLX._version import __version__
 from LTX_2_MLX.errors import OutputError, RequestError
 from LTX_2_MLX.ops.device import device_key
+from LTX_2_MLX.runtime.validate import check_result
 
 REQUEST_FILE = "request.json"
 _FORMAT = "LTX-2-MLX state 1"
@@ -195,32 +196,6 @@ def _fingerprint(file: Path) -> list[Any]:
         opened.seek(-_END_BYTES, os.SEEK_END)
         digest.update(opened.read())
     return [about.st_size, about.st_mtime_ns, digest.hexdigest()]
-
-
-def check_result(stage: str, arrays: Mapping[str, mx.array]) -> None:
-    """Raise ``OutputError`` if a stage's result is not finite, or all one value."""
-    for name, array in arrays.items():
-        if not mx.issubdtype(array.dtype, mx.floating):
-            continue
-        if not mx.isfinite(array).all().item():
-            raise OutputError(
-                f"The result of {stage} ({name}) is not finite. Try another precision (--bf16 or --fp32) or a lower "
-                f"--cfg. What was kept before stays."
-            )
-        if array.size > 1 and (array == array.reshape(-1)[0]).all().item():
-            raise OutputError(
-                f"The result of {stage} ({name}) is the same value everywhere: that becomes no film. "
-                f"Check the weights. What was kept before stays."
-            )
-
-
-def check_moving(stage: str, latent: mx.array) -> None:
-    """Raise ``OutputError`` if a video latent ``(B, T, H, W, C)`` is one frame over and over."""
-    if latent.shape[1] > 1 and (latent == latent[:, :1]).all().item():
-        raise OutputError(
-            f"All {latent.shape[1]} frames of the latent of {stage} are the same: that becomes no film. "
-            f"Check the weights, or try another --seed. What was kept before stays."
-        )
 
 
 def _sum(arrays: Mapping[str, mx.array]) -> str:

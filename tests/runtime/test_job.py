@@ -4,7 +4,7 @@ import mlx.core as mx
 import pytest
 
 from LTX_2_MLX.errors import OutputError, RequestError
-from LTX_2_MLX.runtime.job import Job, check_moving, check_result, fingerprints, remembered_request
+from LTX_2_MLX.runtime.job import Job, fingerprints, remembered_request
 
 
 def _arrays():
@@ -81,25 +81,10 @@ def test_every_flipped_byte_and_every_cut_is_found(kept):
 def test_result_that_is_not_finite_is_refused_and_what_was_kept_stays(kept, value):
     before = sorted(kept.iterdir())
     job = Job(kept, {"prompt": "a ball"}, resume=True)
-    with pytest.raises(OutputError, match=r"stage_2 \(video\) is not finite.*stays"):
+    with pytest.raises(OutputError, match=r"stage_2 \(video\) holds NaN or infinity.*kept"):
         job.kept("stage_2", lambda: {"video": mx.array([1.0, value])})
     assert sorted(kept.iterdir()) == before
     assert job.found("stage_1") is not None
-
-
-def test_result_of_one_value_is_refused_whole_numbers_aside():
-    with pytest.raises(OutputError, match="same value everywhere"):
-        check_result("stage_1", {"video": mx.zeros((2, 3))})
-    check_result("frames", {"frames": mx.zeros((2, 3), mx.uint8), "one": mx.array([2.0])})
-
-
-def test_latent_that_stands_still_is_refused():
-    frame = mx.random.normal((1, 1, 3, 5, 4), key=mx.random.key(0))
-    still = mx.broadcast_to(frame, (1, 4, 3, 5, 4))
-    with pytest.raises(OutputError, match="All 4 frames of the latent of stage_2 are the same"):
-        check_moving("stage_2", still)
-    check_moving("stage_2", mx.concatenate([still[:, :3], still[:, 3:] + 1e-3], axis=1))
-    check_moving("stage_2", frame)
 
 
 def test_job_without_a_folder_keeps_nothing_and_still_checks(tmp_path, monkeypatch):
