@@ -23,7 +23,7 @@ from LTX_2_MLX.cli.options import ProgressKind
 from LTX_2_MLX.errors import LTXError, MediaError, OutputError, RequestError
 from LTX_2_MLX.media.output import check_free, check_writable
 from LTX_2_MLX.planning.plan import Plan
-from LTX_2_MLX.runtime.memory import machine_trouble, memory_limits
+from LTX_2_MLX.runtime.memory import memory_limits, resource_advice
 from LTX_2_MLX.runtime.progress import JsonProgress, NotesOnly, Progress, TerminalProgress
 from LTX_2_MLX.runtime.runner import StageReport, StageRunner
 
@@ -176,7 +176,7 @@ def exit_codes(voice: Progress | None = None) -> Iterator[None]:
     except Exception as error:
         if os.environ.get(TRACEBACK_VARIABLE):
             raise
-        cure = machine_trouble(error)
+        cure = resource_advice(error)
         text = cure or (
             f"{type(error).__name__}: {error}. This is a fault of ours; run again with {TRACEBACK_VARIABLE}=1 "
             f"to see where it comes from, and report it."
