@@ -1,8 +1,12 @@
 """Sizes of videos and latents, which of them are legal, and the nearest legal one."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from LTX_2_MLX.errors import RequestError
+
+# The transformer's two token streams.
+StreamName = Literal["video", "audio"]
 
 
 @dataclass(frozen=True)

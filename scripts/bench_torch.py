@@ -16,8 +16,8 @@ from mlx.utils import tree_flatten
 from LTX_2_MLX.bench.workloads import Widths, stand_in, transformer_config, vae_config
 from LTX_2_MLX.diffusion.patchify import VideoGrid
 from LTX_2_MLX.layers.embedding import ModulationRows
-from LTX_2_MLX.models.ltx.transformer import StreamEnds
-from LTX_2_MLX.models.ltx.transformer_block import Stream, TransformerBlock
+from LTX_2_MLX.models.ltx.transformer import StreamNetwork
+from LTX_2_MLX.models.ltx.transformer_block import StreamArgs, TransformerBlock
 from LTX_2_MLX.models.ltx.video_vae import VideoDecoder
 from LTX_2_MLX.shapes import Compression, VideoShape
 
@@ -65,15 +65,16 @@ def blocks(shape: VideoShape, heads: int) -> tuple[Callable, Callable]:
         random.standard_normal(size, dtype=np.float32)
         for size in ((1, grid.shape.num_tokens, features), (1, 256, features), (1, 6, features))
     )
-    rotary = StreamEnds(config, config.video, keyframe_embedding=False).rotary(grid.positions(), mx.float32)
+    rotary = StreamNetwork(config, config.video, keyframe_embedding=False).rotary(grid.positions(), mx.float32)
     modulation = ModulationRows(mx.array(rows), mx.array([[0]]))
-    stream = Stream(mx.array(tokens), mx.array(context), rotary, modulation)
+    video = mx.array(tokens)
+    args = StreamArgs(mx.array(context), rotary, modulation, timestep_embedding=modulation)
     mx.eval(rotary.cos, rotary.sin, block.parameters())
     weights = {name: torch.from_numpy(np.array(value)) for name, value in tree_flatten(block.parameters())}
     given = [torch.from_numpy(array) for array in (tokens, context, rows[0])]
     tables = [torch.from_numpy(np.array(table)[0]) for table in (rotary.cos, rotary.sin)]
     return (
-        lambda: np.array(block(stream, None)[0].tokens),
+        lambda: np.array(block({"video": video}, {"video": args}, {})["video"]),
         lambda: transformer_block(weights, heads, *given, *tables).numpy(),
     )
 

@@ -168,7 +168,7 @@ def transformer_config(widths: Widths, *, audio: bool = True) -> TransformerConf
         num_layers=widths.layers, video=video, audio=sound if audio else None,
         caption_channels=widths.text, norm_eps=1e-6,
         rotary_theta=10000.0, rotary_pairing="split", rotary_precision="float64", timestep_scale=1000,
-        exchange_gate_scale=1000, gated_attention=False, text_modulation=False, prompt_modulation=False,
+        cross_modal_gate_scale=1000, gated_attention=False, text_modulation=False, prompt_modulation=False,
         keyframe_embedding=False,
     )  # fmt: skip
 

@@ -120,8 +120,9 @@ def transformer_name(parameter: str) -> str:
     """The published name of a parameter of the transformer."""
     name = parameter.replace("blocks.", "transformer_blocks.", 1).replace("video.", "", 1)
     ends = {
-        "project_in.": "patchify_proj.",
-        "project_out.": "proj_out.",
+        "patch_embed.linear.": "patchify_proj.",
+        "output_head.linear.": "proj_out.",
+        "output_head.scale_shift_table": "scale_shift_table",
         "adaln.linear_": "adaln_single.emb.timestep_embedder.linear_",
         "adaln.": "adaln_single.",
     }

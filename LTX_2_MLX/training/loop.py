@@ -165,7 +165,7 @@ def averaged_weights(folder: Path) -> dict[str, mx.array]:
 
 # Parts that Adam trains although they are matrices: first and last layers, tables, and what follows a sinusoid.
 _NOT_INNER = re.compile(
-    r"(^|\.)(conv_in|conv_out|up_blocks\.\d+\.conv|initial_conv|final_conv|video\.project_in|video\.project_out|video\.adaln|probes|"
+    r"(^|\.)(conv_in|conv_out|up_blocks\.\d+\.conv|initial_conv|final_conv|video\.patch_embed|video\.output_head|video\.adaln|probes|"
     r"aggregate_embed|learnable_registers)\b|table"
 )
 

@@ -27,7 +27,7 @@ def published_transformer(layers: int) -> TransformerConfig:
         rotary_pairing="split",
         rotary_precision="float64",
         timestep_scale=1000,
-        exchange_gate_scale=1000,
+        cross_modal_gate_scale=1000,
         gated_attention=False,
         text_modulation=False,
         prompt_modulation=False,

@@ -1,16 +1,18 @@
-"""One section of the config inside a checkpoint's metadata, read with checked types."""
+"""One section of the config in a checkpoint's metadata, read with type checks."""
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from LTX_2_MLX.errors import CheckpointError
 
 # Far beyond any published value, and still a float32.
 _LARGEST = 1e30
 
+Choice = TypeVar("Choice", bound=str)
+
 
 class ConfigSection:
-    """A section such as ``transformer``. Every reader raises ``CheckpointError`` on a value of another kind."""
+    """A section such as ``transformer``. Every reader raises ``CheckpointError`` for a value of the wrong type."""
 
     def __init__(self, name: str, values: Any):
         if not isinstance(values, Mapping):
@@ -22,8 +24,9 @@ class ConfigSection:
         return field in self.values
 
     def check_fields(self, known: Collection[str], fixed: Mapping[str, Any]) -> None:
-        """Refuse fields outside ``known`` and ``fixed``, and other values of the fixed ones than given."""
-        if unknown := sorted(self.values.keys() - set(known) - fixed.keys()):
+        """Raise ``CheckpointError`` for unknown fields, and for fields of ``fixed`` with another value."""
+        unknown = sorted(self.values.keys() - set(known) - fixed.keys())
+        if unknown:
             raise CheckpointError(
                 f"config.{self.name} has fields that this version does not know: {', '.join(unknown)}. "
                 f"The checkpoint is newer than this library; update it."
@@ -49,8 +52,8 @@ class ConfigSection:
     def numbers(self, field: str, default: Collection[float], count: int) -> tuple[float, ...]:
         """``count`` positive numbers."""
         value = self._value(field, default)
-        right = isinstance(value, list | tuple) and len(value) == count
-        if not right or not all(map(_is_positive, value)):
+        has_length = isinstance(value, list | tuple) and len(value) == count
+        if not has_length or not all(_is_positive(number) for number in value):
             raise self._wrong(field, f"expected a list of {count} positive number{'s' * (count > 1)}")
         return tuple(float(n) for n in value)
 
@@ -61,12 +64,13 @@ class ConfigSection:
             raise self._wrong(field, "expected true or false")
         return value
 
-    def choice(self, field: str, choices: Collection[str], default: str) -> str:
-        """One of a few words."""
+    def choice(self, field: str, choices: Collection[Choice], default: Choice) -> Choice:
+        """One of a few strings."""
         value = self._value(field, default)
-        if not isinstance(value, str) or value not in choices:
-            raise self._wrong(field, f"expected {' or '.join(map(repr, choices))}")
-        return value
+        for choice in choices:
+            if value == choice:
+                return choice
+        raise self._wrong(field, f"expected {' or '.join(repr(choice) for choice in choices)}")
 
     def _value(self, field: str, default: Any) -> Any:
         if field not in self.values and default is None:

@@ -1,4 +1,4 @@
-"""Tokens, sigma and text context to velocity. Knows nothing of guidance, schedules or files."""
+"""The LTX-2 transformer: tokens, sigma and text context to velocity."""
 
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -12,17 +12,24 @@ from LTX_2_MLX.layers.embedding import ModulationRows, TimestepModulation, disti
 from LTX_2_MLX.layers.feed_forward import gelu
 from LTX_2_MLX.layers.norm import layer_norm, modulate
 from LTX_2_MLX.layers.rope import RotaryEmbedding
-from LTX_2_MLX.models.ltx.transformer_block import Skips, Stream, TransformerBlock
+from LTX_2_MLX.models.ltx.transformer_block import (
+    NOTHING_SKIPPED,
+    CrossModalArgs,
+    SkippedAttention,
+    StreamArgs,
+    TransformerBlock,
+)
 from LTX_2_MLX.models.ltx.transformer_config import PREFIX, StreamConfig, TransformerConfig, layer_name
+from LTX_2_MLX.shapes import StreamName
 
 
 @dataclass(frozen=True)
 class StreamInput:
-    """One stream, video or audio, of one call.
+    """One stream, video or audio, of one call. The reference's ``Modality``.
 
     Attributes:
         latent: Tokens ``(B, N, C)``; cast to the network's dtype.
-        sigma: Noise level of each sample, ``(B,)`` float32; 0 for a stream that is held fixed.
+        sigma: Noise level of each sample, ``(B,)`` float32; 0 for a frozen stream.
         positions: ``(B, axes, N, 2)`` float32 bounds ``[start, end)``: seconds, then (video) pixel row and
             column. An array of MLX or NumPy.
         context: ``(B, L, D)`` as the text features deliver it.
@@ -30,10 +37,10 @@ class StreamInput:
             token is at its sample's sigma.
         context_mask: ``(B, L)``, nonzero attends; None attends to all.
         attention_mask: Weights in [0, 1] of the stream's attention to itself, ``(B, N or 1, N)``; 0 excludes.
-        keyframe_mask: ``(B, N, 1)``, above 0 for tokens that hold a single pixel frame. Without effect in
-            networks that have no keyframe embedding.
-        enabled: False: tokens stay as they enter the blocks, while the other stream attends to them.
-        context_projected: ``context`` comes from ``Transformer.project_context``.
+        keyframe_mask: ``(B, N, 1)``, above 0 for tokens that hold a single pixel frame. No effect in networks
+            without a keyframe embedding.
+        enabled: False leaves the tokens as they enter the blocks; the other stream still attends to them.
+        context_projected: Whether ``context`` comes from ``Transformer.project_context``.
     """
 
     latent: mx.array
@@ -50,10 +57,10 @@ class StreamInput:
 
 @dataclass(frozen=True)
 class Perturbation:
-    """Attentions that one sample goes without, each as the numbers of the blocks that skip it.
+    """Attentions that one sample skips, each as a set of block numbers.
 
-    A skipped self-attention passes its values on in place of its result; a skipped attention between the
-    streams adds nothing. ``range(config.num_layers)`` names all blocks.
+    A skipped self-attention returns its values unchanged; a skipped cross-modal attention adds nothing.
+    ``range(config.num_layers)`` means all blocks.
     """
 
     video_self: Collection[int] = ()
@@ -62,96 +69,111 @@ class Perturbation:
     video_to_audio: Collection[int] = ()
 
 
-class StreamEnds(nn.Module):
-    """One stream's way into the blocks and out of them.
+class PatchEmbed(nn.Module):
+    """Latent tokens ``(B, N, C)`` to the stream's width; tokens of single pixel frames get a learned embedding."""
+
+    def __init__(self, in_channels: int, width: int, *, keyframe_embedding: bool):
+        super().__init__()
+        self.linear = nn.Linear(in_channels, width)
+        if keyframe_embedding:
+            self.keyframe_embedding = mx.zeros((1, width))
+
+    def __call__(self, latent: mx.array, keyframe_mask: mx.array | None = None) -> mx.array:
+        dtype = self.linear.weight.dtype
+        tokens = self.linear(latent.astype(dtype))
+        if "keyframe_embedding" not in self or keyframe_mask is None:
+            return tokens
+        return tokens + (keyframe_mask > 0).astype(dtype) * self.keyframe_embedding.astype(dtype)
+
+
+class OutputHead(nn.Module):
+    """Tokens after the last block to velocity: modulated layer norm, linear layer."""
+
+    def __init__(self, width: int, out_channels: int, norm_eps: float):
+        super().__init__()
+        self.norm_eps = norm_eps
+        self.scale_shift_table = mx.zeros((2, width))
+        self.linear = nn.Linear(width, out_channels)
+
+    def __call__(self, tokens: mx.array, timestep_embedding: ModulationRows) -> mx.array:
+        rows = timestep_embedding.plus(self.scale_shift_table)
+        normed = layer_norm(tokens, self.norm_eps)
+        return self.linear(modulate(normed, scale=rows.row(1), shift=rows.row(0)))
+
+
+class StreamNetwork(nn.Module):
+    """The layers of one stream before and after the blocks.
 
     Args:
-        config: Of the whole network.
-        stream: Of this stream.
+        config: Config of the whole network.
+        stream: Config of this stream.
         keyframe_embedding: Whether tokens can be marked as single pixel frames.
     """
 
     def __init__(self, config: TransformerConfig, stream: StreamConfig, *, keyframe_embedding: bool):
         super().__init__()
-        width, between = stream.width, config.audio is not None
-        self.project_in = nn.Linear(stream.in_channels, width)
+        width = stream.width
+        self.config = config
+        self.patch_embed = PatchEmbed(stream.in_channels, width, keyframe_embedding=keyframe_embedding)
         if config.caption_channels is not None:
             self.caption_projection = CaptionProjection(config.caption_channels, width)
         self.adaln = TimestepModulation(width, rows=9 if config.text_modulation else 6)
         if config.prompt_modulation:
             self.prompt_adaln = TimestepModulation(width, rows=2)
-        if keyframe_embedding:
-            self.keyframe_embedding = mx.zeros((1, width))
-        if between:
-            self.exchange_adaln = TimestepModulation(width, rows=4)
-            self.exchange_gate_adaln = TimestepModulation(width, rows=1)
-        self.scale_shift_table = mx.zeros((2, width))
-        self.project_out = nn.Linear(width, stream.out_channels)
-        self.config = config
-        rotary = {
-            "heads": stream.heads,
-            "theta": config.rotary_theta,
-            "pairing": config.rotary_pairing,
-            "precision": config.rotary_precision,
-        }
-        self.rotary = RotaryEmbedding(width=width, max_positions=stream.max_positions, **rotary)
-        if between:
-            # The streams meet in time alone, at the audio stream's width.
+        self.rotary = _rotary(config, stream, stream.max_positions)
+        if config.audio is not None:
+            self.cross_modal_adaln = TimestepModulation(width, rows=4)
+            self.cross_modal_gate_adaln = TimestepModulation(width, rows=1)
             longest = max(config.video.max_positions[0], config.audio.max_positions[0])
-            self.exchange_rotary = RotaryEmbedding(width=config.audio.width, max_positions=(longest,), **rotary)
+            self.cross_modal_rotary = _rotary(config, config.audio, (longest,))
+        self.output_head = OutputHead(width, stream.out_channels, config.norm_eps)
 
     @property
     def dtype(self) -> mx.Dtype:
-        """What the stream computes in."""
-        return self.project_in.weight.dtype
+        """Dtype of the stream's activations."""
+        return self.patch_embed.linear.weight.dtype
 
-    def enter(self, given: StreamInput, other: StreamInput | None) -> tuple[Stream, mx.array]:
-        """The stream as the blocks take it, and the embedding of its timesteps ``(K, D)``."""
-        sigma = given.sigma.astype(mx.float32)
-        each = mx.arange(len(sigma))[:, None]
-        values, index = (sigma, each) if given.timesteps is None else distinct_timesteps(given.timesteps)
-        timesteps = values * self.config.timestep_scale
-        rows, embedded = self.adaln(timesteps)
-        prompt = exchange = exchange_gate = exchange_rotary = None
-        if self.config.prompt_modulation:
-            prompt = ModulationRows(self.prompt_adaln(sigma * self.config.timestep_scale)[0], each)
-        if other is not None:
-            exchange = ModulationRows(self.exchange_adaln(timesteps)[0], index)
-            # What a stream lets in depends on how noisy the other one is.
-            heard = other.sigma.astype(mx.float32) * self.config.exchange_gate_scale
-            exchange_gate = ModulationRows(self.exchange_gate_adaln(heard)[0], each)
-            exchange_rotary = self.exchange_rotary(np.asarray(given.positions)[:, :1], self.dtype)
-        stream = Stream(
-            tokens=self._tokens(given),
-            context=self.project_context(given.context) if not given.context_projected else given.context,
-            rotary=self.rotary(given.positions, self.dtype),
+    def stream_args(self, stream: StreamInput) -> StreamArgs:
+        """What the blocks and the output head take of the stream beside its tokens."""
+        timesteps, index = _timesteps(stream)
+        rows, embedding = self.adaln(timesteps * self.config.timestep_scale)
+        context_mask = None if stream.context_mask is None else stream.context_mask[:, None, None] != 0
+        attention_mask = stream.attention_mask
+        return StreamArgs(
+            context=stream.context if stream.context_projected else self.project_context(stream.context),
+            rotary=self.rotary(stream.positions, self.dtype),
             modulation=ModulationRows(rows, index),
-            enabled=given.enabled,
-            context_mask=None if given.context_mask is None else given.context_mask[:, None, None] != 0,
-            attention_mask=None if given.attention_mask is None else _log_weights(given.attention_mask, self.dtype),
-            prompt=prompt,
-            exchange=exchange,
-            exchange_gate=exchange_gate,
-            exchange_rotary=exchange_rotary,
+            timestep_embedding=ModulationRows(embedding[:, None], index),
+            enabled=stream.enabled,
+            context_mask=context_mask,
+            attention_mask=None if attention_mask is None else _log_weights(attention_mask, self.dtype),
+            prompt_modulation=self._prompt_modulation(stream),
         )
-        return stream, embedded
 
-    def _tokens(self, given: StreamInput) -> mx.array:
-        tokens = self.project_in(given.latent.astype(self.dtype))
-        if "keyframe_embedding" not in self or given.keyframe_mask is None:
-            return tokens
-        return tokens + (given.keyframe_mask > 0).astype(self.dtype) * self.keyframe_embedding.astype(self.dtype)
+    def _prompt_modulation(self, stream: StreamInput) -> ModulationRows | None:
+        if not self.config.prompt_modulation:
+            return None
+        sigma = stream.sigma.astype(mx.float32)
+        rows, _ = self.prompt_adaln(sigma * self.config.timestep_scale)
+        return ModulationRows(rows, _sample_index(sigma))
+
+    def cross_modal_args(self, stream: StreamInput, other: StreamInput) -> CrossModalArgs:
+        """What the cross-modal attentions take of the stream beside its tokens."""
+        timesteps, index = _timesteps(stream)
+        rows, _ = self.cross_modal_adaln(timesteps * self.config.timestep_scale)
+        # The gate is modulated by the other stream's sigma.
+        sigma = other.sigma.astype(mx.float32)
+        gate, _ = self.cross_modal_gate_adaln(sigma * self.config.cross_modal_gate_scale)
+        return CrossModalArgs(
+            modulation=ModulationRows(rows, index),
+            gate=ModulationRows(gate, _sample_index(sigma)),
+            rotary=self.cross_modal_rotary(np.asarray(stream.positions)[:, :1], self.dtype),
+        )
 
     def project_context(self, context: mx.array) -> mx.array:
-        """Context at the stream's width, ``(B, L, D)``; already so where the network has no projection."""
+        """Context at the stream's width, ``(B, L, D)``; it comes at that width where there is no projection."""
         context = context.astype(self.dtype)
         return self.caption_projection(context) if "caption_projection" in self else context
-
-    def leave(self, stream: Stream, embedded: mx.array) -> mx.array:
-        """Tokens after the last block to velocity, ``(B, N, out_channels)``."""
-        rows = ModulationRows(embedded[:, None], stream.modulation.index).plus(self.scale_shift_table)
-        normed = layer_norm(stream.tokens, self.config.norm_eps)
-        return self.project_out(modulate(normed, scale=rows.row(1), shift=rows.row(0)))
 
 
 class CaptionProjection(nn.Module):
@@ -167,7 +189,7 @@ class CaptionProjection(nn.Module):
 
 
 class Transformer(nn.Module):
-    """The LTX-2 transformer of one or two streams.
+    """The LTX-2 transformer of a video stream and, where the config has one, an audio stream.
 
     Source: Lightricks/LTX-2, packages/ltx-core/src/ltx_core/model/transformer/{model,transformer_args}.py
     at 400fd31 (golden cases ``ltx2/transformer_*``).
@@ -179,9 +201,9 @@ class Transformer(nn.Module):
     def __init__(self, config: TransformerConfig):
         super().__init__()
         self.config = config
-        self.video = StreamEnds(config, config.video, keyframe_embedding=config.keyframe_embedding)
+        self.video = StreamNetwork(config, config.video, keyframe_embedding=config.keyframe_embedding)
         if config.audio is not None:
-            self.audio = StreamEnds(config, config.audio, keyframe_embedding=False)
+            self.audio = StreamNetwork(config, config.audio, keyframe_embedding=False)
         self.blocks = [TransformerBlock(config) for _ in range(config.num_layers)]
 
     def __call__(
@@ -199,28 +221,42 @@ class Transformer(nn.Module):
             video: None where the stream is absent.
             audio: The same.
             perturbations: One entry for each sample; None skips nothing.
-            blocks: The blocks in order, where they come from elsewhere than the network itself.
-            on_block: Called after each block with its number and the tokens of the streams; evaluating them
+            blocks: The blocks in order, such as blocks that are read from disk ahead of use; the network's own
+                unless given.
+            on_block: Called after each block with its number and the tokens of the streams. Evaluating them
                 there bounds memory and the length of a command buffer.
 
         Returns:
             ``(B, N, out_channels)`` for video and audio; None for a stream that is absent or not enabled.
         """
-        video_stream, video_embedded = (None, None) if video is None else self.video.enter(video, audio)
-        audio_stream, audio_embedded = (None, None) if audio is None else self.audio.enter(audio, video)
+        streams: dict[StreamName, StreamInput] = {}
+        if video is not None:
+            streams["video"] = video
+        if audio is not None:
+            streams["audio"] = audio
+        tokens: dict[StreamName, mx.array] = {}
+        args: dict[StreamName, StreamArgs] = {}
+        for name, stream in streams.items():
+            tokens[name] = self[name].patch_embed(stream.latent, stream.keyframe_mask)
+            args[name] = self[name].stream_args(stream)
+        cross_modal: dict[StreamName, CrossModalArgs] = {}
+        if video is not None and audio is not None:
+            cross_modal["video"] = self.video.cross_modal_args(video, audio)
+            cross_modal["audio"] = self.audio.cross_modal_args(audio, video)
         for number, block in enumerate(self.blocks if blocks is None else blocks):
-            video_stream, audio_stream = block(video_stream, audio_stream, _skips(perturbations, number))
+            tokens = block(tokens, args, cross_modal, _skipped(perturbations, number))
             if on_block is not None:
-                on_block(number, tuple(s.tokens for s in (video_stream, audio_stream) if s is not None))
-        return (
-            self.video.leave(video_stream, video_embedded) if video is not None and video.enabled else None,
-            self.audio.leave(audio_stream, audio_embedded) if audio is not None and audio.enabled else None,
-        )
+                on_block(number, tuple(tokens.values()))
+        velocity: dict[StreamName, mx.array] = {}
+        for name in tokens:
+            if args[name].enabled:
+                velocity[name] = self[name].output_head(tokens[name], args[name].timestep_embedding)
+        return velocity.get("video"), velocity.get("audio")
 
     def project_context(
         self, video: mx.array | None, audio: mx.array | None = None
     ) -> tuple[mx.array | None, mx.array | None]:
-        """Contexts as the blocks take them, to be computed once for many calls (``context_projected``)."""
+        """Contexts at the streams' widths, computed once for many calls (``context_projected``)."""
         return (
             None if video is None else self.video.project_context(video),
             None if audio is None else self.audio.project_context(audio),
@@ -228,12 +264,14 @@ class Transformer(nn.Module):
 
     @staticmethod
     def quantizes(path: str, config: TransformerConfig) -> bool:
-        """Whether a layer may hold few bits: the large ones of every block but the first and the last.
+        """Whether to quantize a layer: the large layers of every block except the first and the last.
 
-        What enters and leaves the blocks, modulation and gates are small, and errors there reach every token.
+        Input and output layers, modulation and gates are small, and their errors reach every token.
         """
         match = re.match(r"blocks\.(\d+)\.", path)
-        return bool(match) and 0 < int(match[1]) < config.num_layers - 1 and not path.endswith(".to_gate_logits")
+        if match is None or path.endswith(".to_gate_logits"):
+            return False
+        return 0 < int(match[1]) < config.num_layers - 1
 
     @staticmethod
     def parameter_name(published: str) -> str | None:
@@ -242,17 +280,17 @@ class Transformer(nn.Module):
             return None
         name = published.removeprefix(PREFIX)
         if match := re.fullmatch(r"transformer_blocks\.(\d+)\.(\w+)(.*)", name):
-            number, part, rest = match.groups()
-            return f"blocks.{number}.{_renamed(part, _BLOCK_PARTS)}{layer_name(rest)}"
-        part, dot, rest = name.partition(".")
-        return f"{_renamed(part, _END_PARTS)}{dot}{rest.removeprefix('emb.timestep_embedder.')}"
+            number, module, layer = match.groups()
+            return f"blocks.{number}.{_module_name(module, _BLOCK_MODULES)}{layer_name(layer)}"
+        module, dot, layer = name.partition(".")
+        return f"{_module_name(module, _STREAM_MODULES)}{dot}{layer.removeprefix('emb.timestep_embedder.')}"
 
 
 def evaluate_each(blocks: int = 1) -> Callable[[int, tuple[mx.array, ...]], None]:
-    """An ``on_block`` that starts evaluation after every ``blocks`` blocks, while the one before still runs.
+    """An ``on_block`` callback that starts evaluation every ``blocks`` blocks, while the group before still runs.
 
-    At most two such groups are in flight, which bounds memory and keeps command buffers short enough for
-    the watchdog of macOS.
+    At most two groups are in flight, which bounds memory and keeps command buffers short enough for the macOS
+    watchdog.
     """
     running: list[tuple[mx.array, ...]] = []
 
@@ -274,44 +312,77 @@ def _log_weights(weights: mx.array, dtype: mx.Dtype) -> mx.array:
     return mx.where(weights > 0, logs, lowest)[:, None]
 
 
-def _skips(perturbations: Sequence[Perturbation] | None, number: int) -> Skips:
-    def skipped(kind: str) -> np.ndarray | None:
-        samples = np.array([number in getattr(sample, kind) for sample in perturbations])
-        return samples if samples.any() else None
+def _timesteps(stream: StreamInput) -> tuple[mx.array, mx.array]:
+    """The stream's distinct noise levels ``(K,)``, and which of them each token has, ``(B, N or 1)``."""
+    if stream.timesteps is not None:
+        return distinct_timesteps(stream.timesteps)
+    return stream.sigma.astype(mx.float32), _sample_index(stream.sigma)
 
-    return Skips(**{kind: skipped(kind) for kind in Skips.__dataclass_fields__}) if perturbations else Skips()
+
+def _sample_index(sigma: mx.array) -> mx.array:
+    """Index ``(B, 1)`` of rows that every sample has for itself."""
+    return mx.arange(len(sigma))[:, None]
 
 
-# Published parts of a block, and of the network around the blocks, by where they are here.
-_BLOCK_PARTS = {
+def _rotary(config: TransformerConfig, stream: StreamConfig, max_positions: tuple[float, ...]) -> RotaryEmbedding:
+    return RotaryEmbedding(
+        width=stream.width,
+        heads=stream.heads,
+        max_positions=max_positions,
+        theta=config.rotary_theta,
+        pairing=config.rotary_pairing,
+        precision=config.rotary_precision,
+    )
+
+
+def _skipped(perturbations: Sequence[Perturbation] | None, block: int) -> SkippedAttention:
+    """Which samples skip which attention in block number ``block``."""
+    if not perturbations:
+        return NOTHING_SKIPPED
+    return SkippedAttention(
+        video_self=_samples([block in sample.video_self for sample in perturbations]),
+        audio_self=_samples([block in sample.audio_self for sample in perturbations]),
+        audio_to_video=_samples([block in sample.audio_to_video for sample in perturbations]),
+        video_to_audio=_samples([block in sample.video_to_audio for sample in perturbations]),
+    )
+
+
+def _samples(skipped: list[bool]) -> np.ndarray | None:
+    return np.array(skipped) if any(skipped) else None
+
+
+# Published module of a block, and of the network outside the blocks -> module here.
+_BLOCK_MODULES = {
     "attn1": "video.self_attention",
     "attn2": "video.text_attention",
     "ff": "video.feed_forward",
     "scale_shift_table": "video.scale_shift_table",
     "prompt_scale_shift_table": "video.prompt_scale_shift_table",
-    "audio_to_video_attn": "video.exchange_attention",
-    "scale_shift_table_a2v_ca_video": "video.exchange_table",
-    "video_to_audio_attn": "audio.exchange_attention",
-    "scale_shift_table_a2v_ca_audio": "audio.exchange_table",
+    "audio_to_video_attn": "audio_to_video_attention",
+    "scale_shift_table_a2v_ca_video": "video.cross_modal_table",
+    "video_to_audio_attn": "video_to_audio_attention",
+    "scale_shift_table_a2v_ca_audio": "audio.cross_modal_table",
 }
-_END_PARTS = {
-    "patchify_proj": "video.project_in",
+_STREAM_MODULES = {
+    "patchify_proj": "video.patch_embed.linear",
     "caption_projection": "video.caption_projection",
     "adaln_single": "video.adaln",
     "prompt_adaln_single": "video.prompt_adaln",
-    "keyframes_abs_pos_embedding": "video.keyframe_embedding",
-    "scale_shift_table": "video.scale_shift_table",
-    "proj_out": "video.project_out",
-    "av_ca_video_scale_shift_adaln_single": "video.exchange_adaln",
-    "av_ca_a2v_gate_adaln_single": "video.exchange_gate_adaln",
-    "av_ca_audio_scale_shift_adaln_single": "audio.exchange_adaln",
-    "av_ca_v2a_gate_adaln_single": "audio.exchange_gate_adaln",
+    "keyframes_abs_pos_embedding": "video.patch_embed.keyframe_embedding",
+    "scale_shift_table": "video.output_head.scale_shift_table",
+    "proj_out": "video.output_head.linear",
+    "av_ca_video_scale_shift_adaln_single": "video.cross_modal_adaln",
+    "av_ca_a2v_gate_adaln_single": "video.cross_modal_gate_adaln",
+    "av_ca_audio_scale_shift_adaln_single": "audio.cross_modal_adaln",
+    "av_ca_v2a_gate_adaln_single": "audio.cross_modal_gate_adaln",
 }
 
 
-def _renamed(part: str, parts: dict[str, str]) -> str:
-    if part in parts:
-        return parts[part]
-    # The audio stream's parts carry the video stream's names behind a prefix.
-    own = parts.get(part.removeprefix("audio_"), "")
-    return own.replace("video.", "audio.", 1) if part.startswith("audio_") and own else part
+def _module_name(published: str, modules: dict[str, str]) -> str:
+    if published in modules:
+        return modules[published]
+    # Modules of the audio stream have the names of the video stream's with a prefix.
+    video = modules.get(published.removeprefix("audio_"))
+    if video is None or not published.startswith("audio_"):
+        return published
+    return video.replace("video.", "audio.", 1)

@@ -1,6 +1,6 @@
-"""One block of the LTX-2 transformer: video and audio each attend to themselves and their text, then to each other."""
+"""One block of the LTX-2 transformer: self-attention, text attention, cross-modal attention, feed-forward."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -12,140 +12,141 @@ from LTX_2_MLX.layers.feed_forward import FeedForward
 from LTX_2_MLX.layers.norm import gated_add, modulate, rms_norm
 from LTX_2_MLX.layers.rope import RotaryTable
 from LTX_2_MLX.models.ltx.transformer_config import StreamConfig, TransformerConfig
+from LTX_2_MLX.shapes import StreamName
 
 # Rows of a block's table. Those of the text attention exist where the config has text modulation.
-_SHIFT_SELF, _SCALE_SELF, _GATE_SELF, _SHIFT_FF, _SCALE_FF, _GATE_FF, _SHIFT_TEXT, _SCALE_TEXT, _GATE_TEXT = range(9)
-# The exchange table has the scale first: two rows to each direction, then the gate of what the stream receives.
-_TO_VIDEO, _TO_AUDIO, _GATE_EXCHANGE = 0, 2, 4
+SHIFT_SELF, SCALE_SELF, GATE_SELF, SHIFT_FF, SCALE_FF, GATE_FF, SHIFT_TEXT, SCALE_TEXT, GATE_TEXT = range(9)
+# Rows of a block's cross-modal table. Unlike in the other tables, the scale comes before the shift.
+SCALE_AUDIO_TO_VIDEO, SHIFT_AUDIO_TO_VIDEO, SCALE_VIDEO_TO_AUDIO, SHIFT_VIDEO_TO_AUDIO, GATE_CROSS_MODAL = range(5)
 
 
 @dataclass(frozen=True)
-class Stream:
-    """What a block sees of one stream. All but ``tokens`` stays the same from block to block.
+class StreamArgs:
+    """What the blocks and the output head take of one stream beside its tokens.
 
     Attributes:
-        tokens: ``(B, N, D)``.
-        context: ``(B, L, D)``, projected to the stream's width.
-        rotary: Positions for the stream's attention to itself.
-        modulation: Rows of the tokens' timesteps, to be added to each block's table.
-        enabled: False leaves the tokens as they are; the other stream still attends to them.
+        context: Text features ``(B, L, D)``, projected to the stream's width.
+        rotary: Rotary table of the self-attention.
+        modulation: Shift, scale and gate rows of the tokens' timesteps; each block adds its own table.
+        timestep_embedding: One row, the embedding of the tokens' timesteps; the output head adds its table.
+        enabled: False leaves the tokens unchanged; the other stream still attends to them.
         context_mask: ``(B, 1, 1, L)`` boolean, True attends.
-        attention_mask: ``(B, 1, N or 1, N)``, added to the logits of the attention to itself.
-        prompt: Rows that modulate the context, where the config has prompt modulation.
-        exchange, exchange_gate, exchange_rotary: The same for the attention between the streams; None where
-            the other stream is absent.
+        attention_mask: ``(B, 1, N or 1, N)``, added to the logits of the self-attention.
+        prompt_modulation: Rows that modulate the context, where the config has prompt modulation.
     """
 
-    tokens: mx.array
     context: mx.array
     rotary: RotaryTable
     modulation: ModulationRows
+    timestep_embedding: ModulationRows
     enabled: bool = True
     context_mask: mx.array | None = None
     attention_mask: mx.array | None = None
-    prompt: ModulationRows | None = None
-    exchange: ModulationRows | None = None
-    exchange_gate: ModulationRows | None = None
-    exchange_rotary: RotaryTable | None = None
+    prompt_modulation: ModulationRows | None = None
 
 
 @dataclass(frozen=True)
-class Skips:
-    """Which samples go without which attention in one block: ``(B,)`` booleans, None where all have it."""
+class CrossModalArgs:
+    """What the cross-modal attentions take of one stream beside its tokens.
+
+    Attributes:
+        modulation: Scale and shift rows for both directions, of the tokens' timesteps.
+        gate: Gate row of the attention that updates this stream, of the other stream's sigma.
+        rotary: Rotary table by time alone, the one coordinate that both streams have.
+    """
+
+    modulation: ModulationRows
+    gate: ModulationRows
+    rotary: RotaryTable
+
+
+@dataclass(frozen=True)
+class SkippedAttention:
+    """Samples that skip an attention in one block: ``(B,)`` booleans, None where no sample skips it."""
 
     video_self: np.ndarray | None = None
     audio_self: np.ndarray | None = None
     audio_to_video: np.ndarray | None = None
     video_to_audio: np.ndarray | None = None
 
+    def self_attention(self, name: StreamName) -> np.ndarray | None:
+        """Samples whose self-attention is skipped in one stream."""
+        return self.video_self if name == "video" else self.audio_self
+
+
+NOTHING_SKIPPED = SkippedAttention()
+
 
 class StreamLayers(nn.Module):
-    """One stream's layers of a block.
+    """The layers of a block that belong to one stream."""
 
-    Args:
-        config: Of the whole network.
-        stream: Of this stream.
-        other: Of the stream it hears of, None where there is none.
-    """
-
-    def __init__(self, config: TransformerConfig, stream: StreamConfig, other: StreamConfig | None):
+    def __init__(self, config: TransformerConfig, stream: StreamConfig):
         super().__init__()
-        common = {"norm_eps": config.norm_eps, "gated": config.gated_attention}
-        heads = {"heads": stream.heads, "head_dim": stream.head_dim}
         self.norm_eps = config.norm_eps
-        self.self_attention = Attention(stream.width, **heads, **common)
-        self.text_attention = Attention(stream.width, **heads, **common)
+        self.self_attention = _attention(config, stream, stream, heads=stream)
+        self.text_attention = _attention(config, stream, stream, heads=stream)
         self.feed_forward = FeedForward(stream.width, bias=stream.ff_bias)
         self.scale_shift_table = mx.zeros((9 if config.text_modulation else 6, stream.width))
         if config.text_modulation:
             self.prompt_scale_shift_table = mx.zeros((2, stream.width))
-        if other is not None:
-            self.exchange_attention = Attention(
-                stream.width,
-                context_width=other.width,
-                heads=config.audio.heads,
-                head_dim=config.audio.head_dim,
-                **common,
-            )
-            self.exchange_table = mx.zeros((5, stream.width))
+        if config.audio is not None:
+            self.cross_modal_table = mx.zeros((5, stream.width))
 
-    def attend(self, stream: Stream, bypass: np.ndarray | None) -> Stream:
-        """Attention of the stream to itself, then to its text."""
-        rows = stream.modulation.plus(self.scale_shift_table)
-        tokens = stream.tokens
+    def add_self_attention(self, tokens: mx.array, args: StreamArgs, bypass: np.ndarray | None) -> mx.array:
+        """``x + gate * self_attention(norm(x) * (1 + scale) + shift)``."""
+        rows = args.modulation.plus(self.scale_shift_table)
         update = self.self_attention(
-            modulate(self._norm(tokens), rows.row(_SCALE_SELF), rows.row(_SHIFT_SELF)),
-            rotary=stream.rotary,
-            mask=stream.attention_mask,
+            modulate(self.norm(tokens), rows.row(SCALE_SELF), rows.row(SHIFT_SELF)),
+            rotary=args.rotary,
+            mask=args.attention_mask,
             bypass=bypass,
         )
-        tokens = gated_add(tokens, update, rows.row(_GATE_SELF))
-        queries = self._norm(tokens)
+        return gated_add(tokens, update, rows.row(GATE_SELF))
+
+    def add_text_attention(self, tokens: mx.array, args: StreamArgs) -> mx.array:
+        """``x + text_attention(norm(x), context)``; queries, context and result modulated where the config says so."""
         if "prompt_scale_shift_table" not in self:
-            update = self.text_attention(queries, stream.context, mask=stream.context_mask)
-            return replace(stream, tokens=tokens + update)
+            return tokens + self.text_attention(self.norm(tokens), args.context, mask=args.context_mask)
+        rows = args.modulation.plus(self.scale_shift_table)
         update = self.text_attention(
-            modulate(queries, rows.row(_SCALE_TEXT), rows.row(_SHIFT_TEXT)),
-            self._modulated_context(stream),
-            mask=stream.context_mask,
+            modulate(self.norm(tokens), rows.row(SCALE_TEXT), rows.row(SHIFT_TEXT)),
+            self._modulated_context(args),
+            mask=args.context_mask,
         )
-        return replace(stream, tokens=gated_add(tokens, update, rows.row(_GATE_TEXT)))
+        return gated_add(tokens, update, rows.row(GATE_TEXT))
 
-    def _modulated_context(self, stream: Stream) -> mx.array:
-        if stream.prompt is None:
-            shift, scale = self.prompt_scale_shift_table.astype(stream.context.dtype)
-        else:
-            rows = stream.prompt.plus(self.prompt_scale_shift_table)
-            shift, scale = rows.row(0), rows.row(1)
-        return modulate(stream.context, scale, shift)
+    def _modulated_context(self, args: StreamArgs) -> mx.array:
+        if args.prompt_modulation is None:
+            shift, scale = self.prompt_scale_shift_table.astype(args.context.dtype)
+            return modulate(args.context, scale, shift)
+        rows = args.prompt_modulation.plus(self.prompt_scale_shift_table)
+        return modulate(args.context, rows.row(1), rows.row(0))
 
-    def offer(self, stream: Stream, direction: int) -> mx.array:
-        """The tokens as they enter the attention between the streams, for one direction."""
-        rows = stream.exchange.plus(self.exchange_table[:_GATE_EXCHANGE])
-        return modulate(self._norm(stream.tokens), rows.row(direction), rows.row(direction + 1))
+    def add_feed_forward(self, tokens: mx.array, args: StreamArgs) -> mx.array:
+        """``x + gate * feed_forward(norm(x) * (1 + scale) + shift)``."""
+        rows = args.modulation.plus(self.scale_shift_table)
+        update = self.feed_forward(modulate(self.norm(tokens), rows.row(SCALE_FF), rows.row(SHIFT_FF)))
+        return gated_add(tokens, update, rows.row(GATE_FF))
 
-    def receive(
-        self, stream: Stream, own: mx.array, heard: mx.array, rotary: RotaryTable, skip: np.ndarray | None
-    ) -> Stream:
-        """Attention of the stream to what the other one offers at positions ``rotary``."""
-        update = self.exchange_attention(own, heard, rotary=stream.exchange_rotary, context_rotary=rotary)
-        gate = stream.exchange_gate.plus(self.exchange_table[_GATE_EXCHANGE:]).row(0)
-        if skip is not None:
-            gate = mx.where(mx.array(skip)[:, None, None], mx.zeros_like(gate), gate)
-        return replace(stream, tokens=gated_add(stream.tokens, update, gate))
+    def cross_modal_input(self, tokens: mx.array, args: CrossModalArgs, scale: int, shift: int) -> mx.array:
+        """Queries or context of a cross-modal attention: ``norm(x) * (1 + scale) + shift``, rows by their numbers."""
+        rows = args.modulation.plus(self.cross_modal_table[:GATE_CROSS_MODAL])
+        return modulate(self.norm(tokens), rows.row(scale), rows.row(shift))
 
-    def feed(self, stream: Stream) -> Stream:
-        """The feed-forward layer."""
-        rows = stream.modulation.plus(self.scale_shift_table)
-        update = self.feed_forward(modulate(self._norm(stream.tokens), rows.row(_SCALE_FF), rows.row(_SHIFT_FF)))
-        return replace(stream, tokens=gated_add(stream.tokens, update, rows.row(_GATE_FF)))
+    def cross_modal_gate(self, args: CrossModalArgs, skipped: np.ndarray | None) -> mx.array:
+        """Gate of the stream's cross-modal attention, 0 for samples that skip it."""
+        gate = args.gate.plus(self.cross_modal_table[GATE_CROSS_MODAL:]).row(0)
+        if skipped is None:
+            return gate
+        return mx.where(mx.array(skipped)[:, None, None], mx.zeros_like(gate), gate)
 
-    def _norm(self, x: mx.array) -> mx.array:
-        return rms_norm(x, self.norm_eps)
+    def norm(self, tokens: mx.array) -> mx.array:
+        """Root-mean-square norm without weights."""
+        return rms_norm(tokens, self.norm_eps)
 
 
 class TransformerBlock(nn.Module):
-    """Video and audio tokens to video and audio tokens. Either stream may be absent or disabled.
+    """Tokens to tokens of the streams that are present.
 
     Source: Lightricks/LTX-2, packages/ltx-core/src/ltx_core/model/transformer/transformer.py at 400fd31
     (golden cases ``ltx2/transformer_*``).
@@ -153,41 +154,74 @@ class TransformerBlock(nn.Module):
 
     def __init__(self, config: TransformerConfig):
         super().__init__()
-        self.video = StreamLayers(config, config.video, config.audio)
+        self.video = StreamLayers(config, config.video)
         if config.audio is not None:
-            self.audio = StreamLayers(config, config.audio, config.video)
+            self.audio = StreamLayers(config, config.audio)
+            self.audio_to_video_attention = _attention(config, config.video, config.audio, heads=config.audio)
+            self.video_to_audio_attention = _attention(config, config.audio, config.video, heads=config.audio)
 
     def __call__(
-        self, video: Stream | None, audio: Stream | None, skips: Skips | None = None
-    ) -> tuple[Stream | None, Stream | None]:
-        skips = skips or Skips()
-        video_runs = video is not None and video.enabled
-        audio_runs = audio is not None and audio.enabled
-        if video_runs:
-            video = self.video.attend(video, skips.video_self)
-        if audio_runs:
-            audio = self.audio.attend(audio, skips.audio_self)
-        if video is not None and audio is not None:
-            video, audio = self._exchange(video, audio, skips)
-        if video_runs:
-            video = self.video.feed(video)
-        if audio_runs:
-            audio = self.audio.feed(audio)
-        return video, audio
+        self,
+        tokens: dict[StreamName, mx.array],
+        args: dict[StreamName, StreamArgs],
+        cross_modal: dict[StreamName, CrossModalArgs],
+        skipped: SkippedAttention = NOTHING_SKIPPED,
+    ) -> dict[StreamName, mx.array]:
+        """Tokens ``(B, N, D)`` of each stream after the block; ``cross_modal`` is empty for a single stream."""
+        tokens = dict(tokens)
+        enabled = [name for name in tokens if args[name].enabled]
+        for name in enabled:
+            bypass = skipped.self_attention(name)
+            tokens[name] = self[name].add_self_attention(tokens[name], args[name], bypass)
+            tokens[name] = self[name].add_text_attention(tokens[name], args[name])
+        if cross_modal:
+            # Both directions read both streams as they are here.
+            before = dict(tokens)
+            if "video" in enabled and not _all(skipped.audio_to_video):
+                update = self._audio_to_video(before, cross_modal)
+                gate = self.video.cross_modal_gate(cross_modal["video"], skipped.audio_to_video)
+                tokens["video"] = gated_add(tokens["video"], update, gate)
+            if "audio" in enabled and not _all(skipped.video_to_audio):
+                update = self._video_to_audio(before, cross_modal)
+                gate = self.audio.cross_modal_gate(cross_modal["audio"], skipped.video_to_audio)
+                tokens["audio"] = gated_add(tokens["audio"], update, gate)
+        for name in enabled:
+            tokens[name] = self[name].add_feed_forward(tokens[name], args[name])
+        return tokens
 
-    def _exchange(self, video: Stream, audio: Stream, skips: Skips) -> tuple[Stream, Stream]:
-        # Both directions see the streams as they were before either heard of the other.
-        heard_video, heard_audio = video, audio
-        if video.enabled and not _all(skips.audio_to_video):
-            own = self.video.offer(heard_video, _TO_VIDEO)
-            heard = self.audio.offer(heard_audio, _TO_VIDEO)
-            video = self.video.receive(video, own, heard, audio.exchange_rotary, skips.audio_to_video)
-        if audio.enabled and not _all(skips.video_to_audio):
-            own = self.audio.offer(heard_audio, _TO_AUDIO)
-            heard = self.video.offer(heard_video, _TO_AUDIO)
-            audio = self.audio.receive(audio, own, heard, video.exchange_rotary, skips.video_to_audio)
-        return video, audio
+    def _audio_to_video(self, tokens: dict[StreamName, mx.array], args: dict[StreamName, CrossModalArgs]) -> mx.array:
+        scale = SCALE_AUDIO_TO_VIDEO
+        shift = SHIFT_AUDIO_TO_VIDEO
+        return self.audio_to_video_attention(
+            self.video.cross_modal_input(tokens["video"], args["video"], scale, shift),
+            self.audio.cross_modal_input(tokens["audio"], args["audio"], scale, shift),
+            rotary=args["video"].rotary,
+            context_rotary=args["audio"].rotary,
+        )
+
+    def _video_to_audio(self, tokens: dict[StreamName, mx.array], args: dict[StreamName, CrossModalArgs]) -> mx.array:
+        scale = SCALE_VIDEO_TO_AUDIO
+        shift = SHIFT_VIDEO_TO_AUDIO
+        return self.video_to_audio_attention(
+            self.audio.cross_modal_input(tokens["audio"], args["audio"], scale, shift),
+            self.video.cross_modal_input(tokens["video"], args["video"], scale, shift),
+            rotary=args["audio"].rotary,
+            context_rotary=args["video"].rotary,
+        )
 
 
-def _all(skip: np.ndarray | None) -> bool:
-    return skip is not None and bool(skip.all())
+def _attention(
+    config: TransformerConfig, queries: StreamConfig, context: StreamConfig, *, heads: StreamConfig
+) -> Attention:
+    return Attention(
+        queries.width,
+        context_width=context.width,
+        heads=heads.heads,
+        head_dim=heads.head_dim,
+        norm_eps=config.norm_eps,
+        gated=config.gated_attention,
+    )
+
+
+def _all(skipped: np.ndarray | None) -> bool:
+    return skipped is not None and bool(skipped.all())

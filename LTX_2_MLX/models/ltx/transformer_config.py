@@ -1,4 +1,4 @@
-"""What an LTX-2 checkpoint says of its transformer, and the sizes that follow from it."""
+"""Config of the LTX-2 transformer, read from a checkpoint's metadata."""
 
 from dataclasses import dataclass
 
@@ -8,10 +8,10 @@ from LTX_2_MLX.models.interfaces import Header
 from LTX_2_MLX.models.ltx.config_section import ConfigSection
 
 PREFIX = "model.diffusion_model."
-# Published places inside an attention or feed-forward layer, by the attributes that hold them here.
-_LAYER_PARTS = {".to_out.0.": ".to_out.", ".net.0.proj.": ".project_in.", ".net.2.": ".project_out."}
+# Published path inside an attention or feed-forward layer -> path here.
+_LAYER_PATHS = {".to_out.0.": ".to_out.", ".net.0.proj.": ".project_in.", ".net.2.": ".project_out."}
 
-# Fields with one supported value; the network is built for it.
+# Fields with one supported value.
 _FIXED = {
     "activation_fn": "gelu-approximate",
     "attention_bias": True,
@@ -50,7 +50,7 @@ _TEXT = {
     "connector_apply_gated_attention", "connector_attention_head_dim", "connector_ff_bias",
     "connector_num_attention_heads", "connector_num_layers", "connector_positional_embedding_max_pos",
 }  # fmt: skip
-# Published, and without any effect in the reference.
+# Published fields that the reference does not read, or that have no effect.
 _UNREAD = {
     "_class_name", "_diffusers_version", "causal_temporal_positioning", "connector_learnable_registers_std",
     "connector_norm_output", "connector_num_learnable_registers", "norm_num_groups", "text_encoder_norm_type",
@@ -58,10 +58,10 @@ _UNREAD = {
 
 
 def transformer_section(header: Header) -> ConfigSection:
-    """The config's section ``transformer``, its fields checked.
+    """The section ``transformer`` of the config, its field names checked.
 
     Raises:
-        CheckpointError: If it is missing, has unknown fields, or values that no network here computes.
+        CheckpointError: If the section is missing, has unknown fields, or unsupported values.
     """
     section = ConfigSection("transformer", header.config.get("transformer"))
     section.check_fields(_READ | _TEXT | _UNREAD, _FIXED)
@@ -69,16 +69,18 @@ def transformer_section(header: Header) -> ConfigSection:
 
 
 def rotary_settings(section: ConfigSection) -> tuple[Pairing, Precision]:
-    """How rotary pairs lie and how exact the frequencies are; shared by transformer and connectors."""
-    pairing = section.choice("rope_type", ("split", "interleaved"), "split")
-    exact = section.choice("frequencies_precision", ("float64", "float32"), "float32")
-    return pairing, exact
+    """Pairing and precision of the rotary tables, shared by transformer and connectors."""
+    pairings: tuple[Pairing, ...] = ("split", "interleaved")
+    precisions: tuple[Precision, ...] = ("float64", "float32")
+    pairing = section.choice("rope_type", pairings, "split")
+    precision = section.choice("frequencies_precision", precisions, "float32")
+    return pairing, precision
 
 
 def layer_name(published: str) -> str:
-    """A parameter's path in its attention or feed-forward layer: ``.net.0.proj.weight`` to ``.project_in.weight``."""
-    for theirs, ours in _LAYER_PARTS.items():
-        published = published.replace(theirs, ours)
+    """Path of a parameter in its attention or feed-forward layer: ``.net.0.proj.weight`` to ``.project_in.weight``."""
+    for published_path, path in _LAYER_PATHS.items():
+        published = published.replace(published_path, path)
     return published
 
 
@@ -90,7 +92,7 @@ class StreamConfig:
     out_channels: int
     heads: int
     head_dim: int
-    # What a coordinate of 1 stands for: seconds, then pixel rows and columns (positional_embedding_max_pos).
+    # Positions are divided by these: seconds, then pixel rows and columns (positional_embedding_max_pos).
     max_positions: tuple[float, ...]
     ff_bias: bool
 
@@ -106,9 +108,9 @@ class TransformerConfig:
 
     num_layers: int
     video: StreamConfig
-    # None: a network for video alone.
+    # None: a video-only network.
     audio: StreamConfig | None
-    # Width of the contexts that the network projects itself (caption_channels); None: they come projected.
+    # Width of contexts before the network's own projection; None: contexts come projected (caption_channels).
     caption_channels: int | None
     norm_eps: float
     rotary_theta: float
@@ -116,35 +118,36 @@ class TransformerConfig:
     rotary_precision: Precision
     # Sigma times this is the timestep (timestep_scale_multiplier).
     timestep_scale: float
-    # The same for the gates between the streams (av_ca_timestep_scale_multiplier).
-    exchange_gate_scale: float
+    # The same for the gates of the cross-modal attention (av_ca_timestep_scale_multiplier).
+    cross_modal_gate_scale: float
     gated_attention: bool
-    # Text attention is modulated by sigma (cross_attention_adaln) ...
+    # Text attention is modulated by sigma (cross_attention_adaln).
     text_modulation: bool
-    # ... and its keys and values by a network of sigma as well, not by a table alone (use_prompt_adaln_single).
+    # Its context is modulated by a network of sigma, not by a table alone (use_prompt_adaln_single).
     prompt_modulation: bool
-    # Tokens of single pixel frames get a learned mark (use_keyframes_abs_pos_embedding).
+    # Tokens of single pixel frames get a learned embedding (use_keyframes_abs_pos_embedding).
     keyframe_embedding: bool
 
     @classmethod
     def from_header(cls, header: Header) -> "TransformerConfig | None":
-        """The config of the transformer in a checkpoint; None if there is none in it.
+        """The config of the transformer in a checkpoint; None without a transformer.
 
         Raises:
-            CheckpointError: If the config is missing, does not fit the tensors, or asks for something unknown.
+            CheckpointError: If the config is missing, does not match the tensors, or has unsupported values.
         """
         if f"{PREFIX}patchify_proj.weight" not in header.tensors:
             return None
         section = transformer_section(header)
-        video, audio = _video(section), None
+        video = _video(section)
+        audio = None
         if f"{PREFIX}audio_patchify_proj.weight" in header.tensors:
             audio = _audio(section, video)
-        projected = section.flag("caption_proj_before_connector", False)
-        caption_channels = None if projected else section.size("caption_channels")
+        contexts_projected = section.flag("caption_proj_before_connector", False)
+        caption_channels = None if contexts_projected else section.size("caption_channels")
         _check_layers(header, section)
-        for start, stream in {"": video, "audio_": audio}.items():
-            if stream is not None:
-                _check_stream(header, section, start, stream, caption_channels)
+        _check_stream(header, section, "", video, caption_channels)
+        if audio is not None:
+            _check_stream(header, section, "audio_", audio, caption_channels)
         pairing, precision = rotary_settings(section)
         text_modulation = section.flag("cross_attention_adaln", False)
         return cls(
@@ -157,7 +160,7 @@ class TransformerConfig:
             rotary_pairing=pairing,
             rotary_precision=precision,
             timestep_scale=section.number("timestep_scale_multiplier", 1000),
-            exchange_gate_scale=section.number("av_ca_timestep_scale_multiplier", 1),
+            cross_modal_gate_scale=section.number("av_ca_timestep_scale_multiplier", 1),
             gated_attention=section.flag("apply_gated_attention", False),
             text_modulation=text_modulation,
             prompt_modulation=text_modulation and section.flag("use_prompt_adaln_single", True),
@@ -187,16 +190,20 @@ def _audio(section: ConfigSection, video: StreamConfig) -> StreamConfig:
     )
     if audio.heads != video.heads:
         raise CheckpointError(
-            f"config.transformer has {audio.heads} audio heads and {video.heads} video heads; the attention between "
-            f"the streams needs as many of both."
+            f"config.transformer has {audio.heads} audio heads and {video.heads} video heads; the cross-modal "
+            f"attention needs equal numbers."
         )
     return audio
 
 
 def _check_layers(header: Header, section: ConfigSection) -> None:
-    start = f"{PREFIX}transformer_blocks."
-    blocks = {name.removeprefix(start).split(".")[0] for name in header.tensors if name.startswith(start)}
-    if len(blocks) != (layers := section.size("num_layers", 48)):
+    prefix = f"{PREFIX}transformer_blocks."
+    blocks = set()
+    for name in header.tensors:
+        if name.startswith(prefix):
+            blocks.add(name.removeprefix(prefix).split(".")[0])
+    layers = section.size("num_layers", 48)
+    if len(blocks) != layers:
         raise CheckpointError(
             f"config.transformer.num_layers is {layers}, but the file has {len(blocks)} transformer blocks. "
             f"Check that the file is complete."
@@ -204,27 +211,27 @@ def _check_layers(header: Header, section: ConfigSection) -> None:
 
 
 def _check_stream(
-    header: Header, section: ConfigSection, start: str, stream: StreamConfig, caption_channels: int | None
+    header: Header, section: ConfigSection, prefix: str, stream: StreamConfig, caption_channels: int | None
 ) -> None:
-    # A wrong size would otherwise show as hundreds of misshaped tensors, or build a network without end.
+    # A wrong size would otherwise show as hundreds of misshaped tensors, or build a network of absurd size.
     expected = {
         "patchify_proj": (stream.width, stream.in_channels),
         "proj_out": (stream.out_channels, stream.width),
         "caption_projection.linear_1": (stream.width, caption_channels),
     }
     for layer, shape in expected.items():
-        found = header.tensors.get(f"{PREFIX}{start}{layer}.weight")
-        if found is not None and tuple(found.shape) != shape:
+        tensor = header.tensors.get(f"{PREFIX}{prefix}{layer}.weight")
+        if tensor is not None and tuple(tensor.shape) != shape:
             raise CheckpointError(
-                f"config.transformer gives {start}{layer} the shape {shape}, the file has {tuple(found.shape)}. "
+                f"config.transformer gives {prefix}{layer} the shape {shape}, the file has {tuple(tensor.shape)}. "
                 f"The config belongs to another file."
             )
-    width = section.size(f"{start}cross_attention_dim", stream.width)
+    width = section.size(f"{prefix}cross_attention_dim", stream.width)
     if width != stream.width:
         raise CheckpointError(
-            f"config.transformer.{start}cross_attention_dim is {width}; expected the stream's width {stream.width}."
+            f"config.transformer.{prefix}cross_attention_dim is {width}; expected the stream's width {stream.width}."
         )
     if stream.head_dim % 2:
         raise CheckpointError(
-            f"config.transformer.{start}attention_head_dim is {stream.head_dim}; rotary positions need an even one."
+            f"config.transformer.{prefix}attention_head_dim is {stream.head_dim}; rotary positions need an even one."
         )

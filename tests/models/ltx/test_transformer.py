@@ -193,7 +193,7 @@ def test_each_perturbation_changes_its_own_stream_in_the_last_block(network, str
     plain = network(*streams)
     perturbed = network(*streams, [Perturbation(**{kind: {2}})] * 2)
     video, audio = (not np.allclose(a, b, atol=1e-4) for a, b in zip(plain, perturbed, strict=True))
-    # After the last block's exchange nothing passes from one stream to the other; before it, all does.
+    # After the last block's cross-modal attention nothing passes from one stream to the other.
     assert (video, audio) == {
         "video_self": (True, True),
         "audio_self": (True, True),
@@ -221,7 +221,7 @@ def test_disabled_stream_gives_its_first_tokens_to_the_other_and_no_velocity(net
     assert not np.allclose(velocity, network(video, None)[0], atol=1e-3)
 
 
-def test_sigma_of_the_other_stream_reaches_the_exchange(tmp_path):
+def test_sigma_of_the_other_stream_reaches_the_cross_modal_gate(tmp_path):
     # Without text modulation a stream's own sigma has no other use beside its timesteps.
     network = _network("transformer_av_2_0", tmp_path)
     video, audio = (replace(stream, context=mx.zeros((2, 5, 24))) for stream in _streams())
@@ -311,14 +311,14 @@ def test_projected_context_stands_for_the_context(tmp_path):
     assert all(mx.array_equal(a, b) for a, b in zip(network(*streams), network(*projected), strict=True))
 
 
-def test_keyframe_mark_reaches_marked_tokens_only(tmp_path):
+def test_keyframe_embedding_reaches_marked_tokens_only(tmp_path):
     network = _network("transformer_av_2_5", tmp_path)
-    video = replace(_streams()[0], context=mx.zeros((2, 5, 54)))
+    video, _ = _streams()
     mark = mx.zeros((2, 7, 1))
     mark[:, 2] = 1
-    plain, marked = (network.video.enter(stream, None)[0] for stream in (video, replace(video, keyframe_mask=mark)))
-    difference = marked.tokens - plain.tokens
-    assert np.allclose(difference[:, 2], mx.broadcast_to(network.video.keyframe_embedding, (2, 54)), atol=1e-5)
+    patch_embed = network.video.patch_embed
+    difference = patch_embed(video.latent, mark) - patch_embed(video.latent)
+    assert np.allclose(difference[:, 2], mx.broadcast_to(patch_embed.keyframe_embedding, (2, 54)), atol=1e-5)
     difference[:, 2] = 0
     assert not mx.any(difference).item()
 
