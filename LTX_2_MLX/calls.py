@@ -14,7 +14,7 @@ from LTX_2_MLX.pipelines import interpolate as rife
 from LTX_2_MLX.pipelines import super_resolve as flashvsr
 from LTX_2_MLX.pipelines import upscale as esrgan
 from LTX_2_MLX.pipelines import upscale_temporal as latent
-from LTX_2_MLX.pipelines.option_values import options_for
+from LTX_2_MLX.pipelines.options import options_of
 from LTX_2_MLX.runtime.progress import Progress
 from LTX_2_MLX.runtime.runner import StageRunner
 
@@ -76,5 +76,5 @@ def open_source(video: Source) -> FrameStream:
 def _made(
     road: Callable[..., FrameStream], request: type, video: Source, progress: Progress | None, options: dict[str, Any]
 ) -> FrameStream:
-    made = request(**options_for(request, options, road.__name__))
+    made = request(**options_of(request, options, road.__name__))
     return road(open_source(video), made, StageRunner(progress))

@@ -3,4 +3,4 @@
 # A script says cli.Output as it says cli.report.
 from LTX_2_MLX.cli.command import *  # noqa: F403
 from LTX_2_MLX.cli.options import *  # noqa: F403
-from LTX_2_MLX.pipelines.option_values import precision as precision
+from LTX_2_MLX.pipelines.options import precision as precision

@@ -24,7 +24,7 @@ from LTX_2_MLX.pipelines.generation.fit import nearest_options
 from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.pipelines.kept import job_for
 from LTX_2_MLX.pipelines.model_files import FileOptions, find_models
-from LTX_2_MLX.pipelines.option_values import options_for
+from LTX_2_MLX.pipelines.options import options_of
 from LTX_2_MLX.planning.fit import refusal
 from LTX_2_MLX.planning.plan import Plan, count_streams_together
 from LTX_2_MLX.runtime.job import Job, remembered_request
@@ -54,7 +54,7 @@ def generate(prompt: str, *, progress: Progress | None = None, **options: Any) -
         CheckpointError: If a file is missing, damaged or of another network.
     """
     runner = StageRunner(progress)
-    given = options_for(Options, {"prompt": prompt} | options, "generate")
+    given = options_of(Options, {"prompt": prompt} | options, "generate")
     prepared = prepare(Options(**given), runner.progress.note)
     return film(prepared.request, runner, prepared.options)
 
@@ -206,7 +206,7 @@ def options_from(recorded: dict[str, Any], told: dict[str, Any]) -> Options:
     """
     if unknown := sorted(recorded.keys() - Options.__dataclass_fields__.keys()):
         raise RequestError(f"The run to be repeated was made with {unknown[0]!r}, which this version does not have.")
-    return Options(**(options_for(Options, recorded, "The run to be repeated") | told))
+    return Options(**(options_of(Options, recorded, "The run to be repeated") | told))
 
 
 def _recorded(options: Options) -> dict[str, Any]:

@@ -5,98 +5,35 @@ the length of the clip does not matter.
 """
 
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from itertools import islice, pairwise
 from math import ceil
-from typing import Literal
 
 import mlx.core as mx
 import numpy as np
 
 from LTX_2_MLX.checkpoints.load import load, recognise
 from LTX_2_MLX.checkpoints.resolve import open_checkpoint
-from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.media.frames import FrameStream, subdivide_times, to_uint8, to_unit
 from LTX_2_MLX.models.rife import IFNet, pad_for, padding_multiple
 from LTX_2_MLX.ops.resize import resize
 from LTX_2_MLX.ops.similarity import structural_similarity
 from LTX_2_MLX.ops.streams import in_groups, parts_at_once, side_by_side
 from LTX_2_MLX.ops.warp import Slopes
-from LTX_2_MLX.pipelines.option_values import check_memory_limit
+from LTX_2_MLX.pipelines.requests import InterpolateRequest as Request
 from LTX_2_MLX.planning.plan import Estimate, Plan, network_weights_bytes
 from LTX_2_MLX.runtime.memory import budget_bytes
 from LTX_2_MLX.runtime.progress import Progress
 from LTX_2_MLX.runtime.runner import StageRunner
 
 STAGE = "interpolate"
-MAX_EXP = 4
 # Side of the pictures by which a cut is found, as in the author's script.
 _THUMBNAIL = 32
-# What is written for the rates of broadcasting, and what they are.
-_BROADCAST_RATES = {
-    Fraction(round(rate * 1000 / 1001, places)).limit_denominator(1000): Fraction(rate * 1000, 1001)
-    for rate in (24, 30, 48, 60, 120)
-    for places in (2, 3)
-}
 # Bytes per padded pixel of a pair, less where motion is sought at a smaller size, and of each frame that waits while
 # gaps beside it are halved; measured.
 _PAIR_BYTES, _SMALL_PAIR_BYTES, _HALVING_BYTES = 630, 400, 124
-
-
-@dataclass(frozen=True)
-class Request:
-    """How a clip is made smoother.
-
-    Attributes:
-        model_path: IFNet 4.22.lite: path, catalogue name, repository id or ``repository:file``.
-        exp: The number of frames is doubled this many times, 0 to 4: N become ``(N - 1) * 2 ** exp + 1``.
-        scale: Size at which motion is sought: 0.25, 0.5, 1, 2 or 4. 0.5 suits 1080p and large motion.
-        target_fps: Frames per second wanted instead of a doubling, also as ``"60000/1001"``; the clip's duration stays.
-            23.976, 29.97, 59.94 and their like mean 24000/1001 and so on, as everywhere in broadcasting.
-        scene_threshold: Structural similarity of neighbours, 0 to 1, below which there is a cut; across it the
-            nearer frame is repeated. 0 finds no cuts.
-        precision: What the network computes in, ``fp16`` or ``fp32`` (the default); flow is float32 always.
-        memory_limit_gb: GiB that the plan may take; None: what the machine lends.
-    """
-
-    model_path: str = "elfgum/RIFE-4.22.lite"
-    exp: int = 1
-    scale: float = 1.0
-    target_fps: Fraction | float | str | None = None
-    scene_threshold: float = 0.2
-    precision: Literal["fp16", "fp32"] | None = None
-    memory_limit_gb: float | None = None
-
-    def __post_init__(self) -> None:
-        """Raise ``RequestError`` for values that cannot be."""
-        if not isinstance(self.exp, int) or isinstance(self.exp, bool) or not 0 <= self.exp <= MAX_EXP:
-            raise RequestError(f"exp is {self.exp!r}, it can be a whole number from 0 to {MAX_EXP}.")
-        padding_multiple(self.scale)
-        if self.target_fps is not None:
-            # Frozen from here on.
-            object.__setattr__(self, "target_fps", _rate(self.target_fps))
-        if self.target_fps is not None and self.exp != 1:
-            raise RequestError("exp and target_fps both say how many frames to make. Give one of them.")
-        if not 0 <= self.scene_threshold <= 1:
-            raise RequestError(f"scene_threshold is {self.scene_threshold:g}, it can be from 0 (no cuts) to 1.")
-        if self.precision not in (None, "fp16", "fp32"):
-            raise RequestError(f"precision is {self.precision}, interpolation computes in fp16 or fp32.")
-        check_memory_limit(self.memory_limit_gb)
-
-    @property
-    def dtype(self) -> mx.Dtype:
-        """What the network computes in."""
-        return mx.float16 if self.precision == "fp16" else mx.float32
-
-
-def _rate(given: Fraction | float | str) -> Fraction:
-    with suppress(ValueError, ZeroDivisionError):
-        if 0 < (rate := Fraction(str(given))) <= 1000:
-            return _BROADCAST_RATES.get(rate, rate)
-    raise RequestError(f"target_fps is {given}. Give a rate above 0 up to 1000, such as 60 or 60000/1001.")
 
 
 def plan(stream: FrameStream, request: Request) -> Plan:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from math import isqrt
-from typing import Literal
 
 import mlx.core as mx
 import numpy as np
@@ -26,7 +25,8 @@ from LTX_2_MLX.models.srvgg import SRVGG
 from LTX_2_MLX.ops.context_tiles import in_tiles, pad_reflected
 from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.ops.resize import resize
-from LTX_2_MLX.pipelines.option_values import check_memory_limit
+from LTX_2_MLX.pipelines.requests import UpscaleRequest as Request
+from LTX_2_MLX.pipelines.requests import upscaled_size
 from LTX_2_MLX.planning.plan import Estimate, Plan, network_weights_bytes
 from LTX_2_MLX.runtime.memory import budget_bytes
 from LTX_2_MLX.runtime.progress import Progress
@@ -34,7 +34,6 @@ from LTX_2_MLX.runtime.runner import StageRunner
 
 STAGE = "upscale"
 NETWORKS = (RRDBNet, SRVGG)
-MAX_SCALE = 16
 Network = RRDBNet | SRVGG
 
 # Larger pieces gain nothing: convolutions are as fast or faster on pieces of this size.
@@ -47,54 +46,6 @@ _SMALLEST_TILE = 64
 _FINISHING_COPIES, _RESIZING_COPIES = 5, (3, 4, 10)
 # Surroundings of a tile where the network looks too far to be given all it sees: 23 dense blocks see 349 pixels.
 _USUAL_CONTEXT, _EXACT_CONTEXT = 32, 64
-
-
-@dataclass(frozen=True)
-class Request:
-    """How pictures are made larger.
-
-    Attributes:
-        model_path: RRDBNet or SRVGG: path, catalogue name, repository id or ``repository:file``.
-        scale: Factor of the sides, above 0 up to 16. Where the network's own differs, its result is resized (bicubic).
-        tile_size: Side of a tile in input pixels; None: by memory; 0: whole frames.
-        tile_overlap: Input pixels around a tile that the network sees as well; None: all that it looks at where that
-            is up to 64, so that no seam is possible, else 32.
-        denoise_strength: From 0, keeping noise and texture, to 1: mixes ``model_path`` with ``weak_model_path``.
-        weak_model_path: The checkpoint of strength 0; the default goes with realesr-general-x4v3.
-        precision: What the network computes in, ``fp16`` or ``fp32``; None: fp16 on a GPU, fp32 on a CPU, which is
-            slower with less.
-        memory_limit_gb: GiB that the run may use, by which tiles are cut; None: what the machine lends.
-    """
-
-    model_path: str = "ai-forever/Real-ESRGAN:RealESRGAN_x4.pth"
-    scale: float = 4.0
-    tile_size: int | None = None
-    tile_overlap: int | None = None
-    denoise_strength: float | None = None
-    weak_model_path: str = "realesr-general-wdn-x4v3"
-    precision: Literal["fp16", "fp32"] | None = None
-    memory_limit_gb: float | None = None
-
-    def __post_init__(self) -> None:
-        """Raise ``RequestError`` for values that cannot be."""
-        if not 0 < self.scale <= MAX_SCALE:
-            raise RequestError(f"scale is {self.scale:g}, it can be above 0 up to {MAX_SCALE}.")
-        if self.tile_size is not None and (self.tile_size < 0 or 0 < self.tile_size < 8):
-            raise RequestError(f"tile_size is {self.tile_size}, it can be 0 (whole frames) or at least 8.")
-        if self.tile_overlap is not None and self.tile_overlap < 0:
-            raise RequestError(f"tile_overlap is {self.tile_overlap}, it can be 0 or more.")
-        if self.denoise_strength is not None and not 0 <= self.denoise_strength <= 1:
-            raise RequestError(f"denoise_strength is {self.denoise_strength:g}, it can be from 0 to 1.")
-        if self.precision not in (None, "fp16", "fp32"):
-            raise RequestError(f"precision is {self.precision}, upscaling computes in fp16 or fp32.")
-        check_memory_limit(self.memory_limit_gb)
-
-    @property
-    def dtype(self) -> mx.Dtype:
-        """What the network computes in."""
-        if self.precision is None:
-            return mx.float32 if on_cpu() else mx.float16
-        return {"fp16": mx.float16, "fp32": mx.float32}[self.precision]
 
 
 @dataclass(frozen=True)
@@ -161,18 +112,6 @@ def upscale_pictures(
             runner.progress.advance(STAGE, done + 1, None)
 
     return runner.stream(STAGE, _loader(request), work)
-
-
-def upscaled_size(height: int, width: int, scale: float) -> tuple[int, int]:
-    """Height and width after upscaling.
-
-    Raises:
-        RequestError: If nothing would be left.
-    """
-    size = int(height * scale), int(width * scale)
-    if min(size) < 1:
-        raise RequestError(f"scale {scale:g} leaves nothing of {width} x {height} pixels.")
-    return size
 
 
 def upscale_pixels(network: Network, pixels: mx.array, scale: float, tiles: Tiles) -> mx.array:

@@ -7,24 +7,21 @@ as they are asked for: only the latent is there as a whole. Each network is gone
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
-import mlx.core as mx
 import numpy as np
 
 from LTX_2_MLX.checkpoints.load import load, recognise
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.resolve import AUTO, DEMO_NOTE, resolve
 from LTX_2_MLX.diffusion.noise import key_for
-from LTX_2_MLX.errors import CheckpointError, MediaError, RequestError
+from LTX_2_MLX.errors import CheckpointError, MediaError
 from LTX_2_MLX.media.frames import FrameStream, subdivide_times
 from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler
 from LTX_2_MLX.models.ltx.video_vae import LatentStatistics, VideoDecoder, VideoEncoder
 from LTX_2_MLX.models.ltx.video_vae_config import VideoVAEConfig
-from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.pipelines.film import planned
 from LTX_2_MLX.pipelines.memory import clip_encoder_bytes, decode_bytes, upscaler_bytes
-from LTX_2_MLX.pipelines.option_values import check_memory_limit
+from LTX_2_MLX.pipelines.requests import UpscaleTemporalRequest as Request
 from LTX_2_MLX.pipelines.stages import decode, upscale_latent
 from LTX_2_MLX.pipelines.video_latents import activation_budget, encode_frames, square_tiles
 from LTX_2_MLX.planning.plan import Plan
@@ -34,47 +31,7 @@ from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.runtime.validate import check_result
 from LTX_2_MLX.shapes import VideoShape
 
-_DTYPES = {"fp16": mx.float16, "bf16": mx.bfloat16, "fp32": mx.float32}
 ENCODE, UPSCALE, DECODE = "encode", "temporal_upscaler", "decode"
-
-
-@dataclass(frozen=True)
-class Request:
-    """How a clip's frame rate is doubled.
-
-    Attributes:
-        weights: LTX-2 checkpoint with the video autoencoder: path, catalogue name, repository id or
-            ``repository:file``; ``auto`` takes what is on this machine, else the demo model.
-        temporal_weights: Temporal upscaler of the same generation, likewise.
-        precision: What the networks compute in, ``fp16``, ``bf16`` or ``fp32``; None: bf16 on a GPU, fp32 on a CPU.
-        tile_size: Side of the autoencoder's tiles in pixels; None: whole frames wherever memory allows.
-        seed: Of the noise that some decoders mix in.
-        memory_limit_gb: GiB that the run may use; None: what the machine lends.
-    """
-
-    weights: str = AUTO
-    temporal_weights: str = AUTO
-    precision: Literal["fp16", "bf16", "fp32"] | None = None
-    tile_size: int | None = None
-    seed: int = 0
-    memory_limit_gb: float | None = None
-
-    def __post_init__(self) -> None:
-        """Raise ``RequestError`` for values that cannot be."""
-        if self.precision is not None and self.precision not in _DTYPES:
-            raise RequestError(f"precision is {self.precision!r}, it can be {', '.join(_DTYPES)}.")
-        check_memory_limit(self.memory_limit_gb)
-
-    @property
-    def dtype(self) -> mx.Dtype:
-        """What the networks compute in."""
-        usual = "fp32" if on_cpu() else "bf16"
-        return _DTYPES[self.precision or usual]
-
-    @property
-    def activation_budget(self) -> int:
-        """Bytes that activations may take."""
-        return activation_budget(self.memory_limit_gb)
 
 
 @dataclass(frozen=True)
@@ -135,7 +92,9 @@ def plan(stream: FrameStream, request: Request | None = None) -> Plan:
     working = (
         clip_encoder_bytes(files.vae, shape, **held),
         upscaler_bytes(upscaler, latent, waiting_bytes=0, **held),
-        decode_bytes(files.vae, larger, tile_size=request.tile_size, budget=request.activation_budget, **held),
+        decode_bytes(
+            files.vae, larger, tile_size=request.tile_size, budget=activation_budget(request.memory_limit_gb), **held
+        ),
     )
     stages = (
         planned(ENCODE, size, files.weights, [VideoEncoder], dtype=dtype, activation_bytes=working[0]),
@@ -189,7 +148,7 @@ def _chunks(stream: FrameStream, request: Request, files: _Files, runner: StageR
                 size=padding.size,
                 num_frames=padding.padded_length(stream.num_frames),
                 tile_size=request.tile_size,
-                budget=request.activation_budget,
+                budget=activation_budget(request.memory_limit_gb),
             ),
         )
     finally:
@@ -206,7 +165,7 @@ def _chunks(stream: FrameStream, request: Request, files: _Files, runner: StageR
         key=key_for(request.seed, DECODE),
         dtype=dtype,
         tile_size=request.tile_size,
-        budget=request.activation_budget,
+        budget=activation_budget(request.memory_limit_gb),
     )
     del latent
     try:

@@ -18,7 +18,7 @@ from LTX_2_MLX.pipelines.super_resolve import Request
         ({"version": "v2"}, "v1, v1.1"),
         ({"color_fix": "yes"}, "wavelet, adain, none"),
         ({"attention": "flash"}, "block, sage, dense"),
-        ({"dtype": "int8"}, "bf16, fp16, fp32"),
+        ({"dtype": "int8"}, "fp16, bf16, fp32"),
         ({"mode": "long"}, "tiny, tiny-long, full"),
         ({"vae_type": "sd"}, "wan2.1"),
         ({"borders": "stretch"}, "pad, crop"),
