@@ -26,4 +26,4 @@ class MediaError(LTXError):
 
 
 class OutputError(LTXError):
-    """A computed result is not a film: NaN, one colour, or frozen."""
+    """Invalid output: NaN, a single colour, or identical frames."""

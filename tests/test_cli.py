@@ -100,7 +100,7 @@ BAD = {
     "no such folder": ("in.mp4", "nowhere/out.mp4", "mkdir -p"),
     "folder as output": ("in.mp4", "folder.mp4", "is a folder"),
     "output is input": ("in.mp4", "in.mp4", "is the input itself"),
-    "unknown container": ("in.mp4", "out.xyz", "Let the name end in"),
+    "unknown container": ("in.mp4", "out.xyz", "Unsupported video format"),
 }
 
 

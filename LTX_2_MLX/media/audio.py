@@ -1,7 +1,7 @@
-"""What a film carries beside its frames: tracks copied from another file, or a waveform to encode.
+"""Audio tracks of a video: packets copied from another file, or a waveform to encode.
 
-Each kind has one method, ``attach``: it adds its tracks to a file that is being written and gives their
-packets with the time of each, so that the writer can lay them between the frames.
+Each kind has one method, ``attach``: it adds its tracks to a file that is being written and returns their packets
+with the time of each, so that the writer can interleave them with the frames.
 """
 
 import heapq
@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,39 +17,42 @@ import av
 import numpy as np
 
 from LTX_2_MLX.errors import MediaError
-from LTX_2_MLX.media.probe import open_media
+from LTX_2_MLX.media.source import open_media
 
 # Time in seconds at which the packet is due, and the packet.
 TimedPackets = Iterator[tuple[Fraction, av.Packet]]
 _WAVEFORM_BITS_PER_CHANNEL = 96_000
+_TRACK_TAGS = ("language", "title")
 
 
 class Audio(Protocol):
-    """What ``FrameStream.audio`` may be.
+    """Type of ``FrameStream.audio``."""
 
-    Attributes:
-        lead: Seconds that these tracks play before the first frame.
-    """
-
-    lead: Fraction
+    @property
+    def lead(self) -> Fraction:
+        """Seconds that these tracks play before the first frame."""
 
     def attach(self, output: av.container.OutputContainer, note: Callable[[str], None]) -> TimedPackets:
-        """Add the tracks to ``output`` (before anything is written) and give their packets in order of time."""
+        """Add the tracks to ``output``, before anything is written, and return their packets in order of time."""
 
 
 @dataclass(frozen=True)
 class SourceTracks:
-    """Every sound and subtitle track of a file, packet by packet as it is.
+    """All audio and subtitle tracks of a file, copied without decoding.
 
-    A sound track that the container cannot hold is encoded anew, a subtitle track is left out; ``note`` hears
-    of both.
+    An audio track that the container cannot hold is re-encoded, such a subtitle track is left out; both are reported
+    to ``note``.
+
+    Attributes:
+        path: The file.
+        lead: Seconds of the tracks before the first frame.
     """
 
     path: Path
     lead: Fraction = Fraction(0)
 
     def attach(self, output: av.container.OutputContainer, note: Callable[[str], None]) -> TimedPackets:
-        """Add the tracks to ``output`` and give their packets."""
+        """Add the tracks to ``output`` and return their packets."""
         copied: dict[int, Any] = {}
         encoded: dict[int, Any] = {}
         with open_media(self.path) as source:
@@ -63,13 +65,13 @@ class SourceTracks:
                     encoded[track.index] = added = _add_encoder(output, track.rate, track.layout.name)
                     _describe(added, track)
                     note(
-                        f"{output.format.name} cannot hold sound track {track.index} ({track.codec_context.name}): "
-                        f"it is encoded anew as {added.codec_context.name}."
+                        f"Audio track {track.index} ({track.codec_context.name}) is re-encoded as "
+                        f"{added.codec_context.name}, which {output.format.name} can hold."
                     )
                 else:
                     note(
-                        f"{output.format.name} cannot hold subtitle track {track.index} "
-                        f"({track.codec_context.name}): it is left out. Write .mkv to keep it."
+                        f"Subtitle track {track.index} ({track.codec_context.name}) is left out: "
+                        f"{output.format.name} cannot hold it. Write .mkv to keep it."
                     )
         return self._packets(copied, encoded)
 
@@ -91,11 +93,12 @@ class SourceTracks:
 
 @dataclass(frozen=True)
 class Waveform:
-    """Sound as samples; encoded as AAC, or Opus where the container has no AAC.
+    """Audio as samples; encoded as AAC, or as Opus in WebM.
 
     Attributes:
         samples: ``(S, channels)`` float32 in [-1, 1].
         sample_rate: Samples per second.
+        lead: Seconds of audio before the first frame.
     """
 
     samples: np.ndarray
@@ -103,9 +106,9 @@ class Waveform:
     lead: Fraction = Fraction(0)
 
     def attach(self, output: av.container.OutputContainer, note: Callable[[str], None]) -> TimedPackets:
-        """Add one track to ``output`` and give its packets."""
+        """Add one track to ``output`` and return its packets."""
         if self.samples.ndim != 2 or self.samples.shape[1] not in (1, 2):
-            raise MediaError(f"A waveform has the shape (S, 1) or (S, 2), but this one is {self.samples.shape}.")
+            raise MediaError(f"A waveform has shape (S, 1) or (S, 2), not {self.samples.shape}.")
         layout = "mono" if self.samples.shape[1] == 1 else "stereo"
         stream = _add_encoder(output, self.sample_rate, layout)
         stream.codec_context.bit_rate = _WAVEFORM_BITS_PER_CHANNEL * self.samples.shape[1]
@@ -116,13 +119,15 @@ class Waveform:
         for start in range(0, len(self.samples), block):
             piece = np.clip(self.samples[start : start + block].astype(np.float32), -1, 1)
             frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(piece.T), format="fltp", layout=layout)
-            frame.sample_rate, frame.pts, frame.time_base = self.sample_rate, start, Fraction(1, self.sample_rate)
+            frame.sample_rate = self.sample_rate
+            frame.pts = start
+            frame.time_base = Fraction(1, self.sample_rate)
             yield from encoder.packets([frame])
         yield from encoder.finish()
 
 
 class _Encoder:
-    """Decoded sound to packets of one track."""
+    """Encodes decoded audio to packets of one track."""
 
     def __init__(self, stream: Any):
         self.stream = stream
@@ -140,7 +145,7 @@ class _Encoder:
     def _resampled(self, frame: av.AudioFrame) -> list[av.AudioFrame]:
         if self._resampler is None:
             context = self.stream.codec_context
-            # The encoder says how many samples it takes at once only when it is open.
+            # The encoder reports its frame size only when it is open.
             context.open(strict=False)
             self._resampler = av.AudioResampler(
                 format=context.format, layout=context.layout, rate=context.sample_rate, frame_size=context.frame_size
@@ -157,30 +162,30 @@ class _Encoder:
 
 
 def read_waveform(path: str | Path) -> Waveform:
-    """The first sound track of a file, whole, at its own rate.
+    """Read the first audio track of a file, whole, at its own rate.
+
+    Returns:
+        Samples ``(S, channels)`` float32.
 
     Raises:
-        MediaError: If the file cannot be read or has no sound.
+        MediaError: If the file cannot be read or has no audio.
     """
     path = Path(path)
     with open_media(path) as source:
         if not source.streams.audio:
-            raise MediaError(f"{path} holds no sound.")
+            raise MediaError(f"{path} has no audio.")
         track = source.streams.audio[0]
         resampler = av.AudioResampler(format="fltp", layout=track.layout, rate=track.rate)
         frames = [out for frame in source.decode(track) for out in resampler.resample(frame)]
         frames += resampler.resample(None)
         if not frames:
-            raise MediaError(f"The sound of {path} cannot be decoded.")
+            raise MediaError(f"The audio of {path} cannot be decoded.")
         return Waveform(samples=np.concatenate([f.to_ndarray() for f in frames], axis=1).T, sample_rate=track.rate)
 
 
 def merge_by_time(*sources: TimedPackets) -> TimedPackets:
-    """Packets of several sources in order of time; each source is in order already."""
-    order = count()
-    keyed = (((time, next(order), packet) for time, packet in source) for source in sources)
-    for time, _, packet in heapq.merge(*keyed):
-        yield time, packet
+    """Merge packets of several sources by time; each source is in order already."""
+    yield from heapq.merge(*sources, key=lambda timed: timed[0])
 
 
 def _copy_track(output: av.container.OutputContainer, track: Any) -> Any | None:
@@ -192,7 +197,7 @@ def _copy_track(output: av.container.OutputContainer, track: Any) -> Any | None:
 
 
 def _can_hold(container: str, track: Any) -> bool:
-    """Whether a container takes a track's codec. Some say so only when their header is written: a trial tells."""
+    """Whether a container can hold a track's codec; some refuse it only when the header is written."""
     trial = av.open(io.BytesIO(), "w", format=container)
     try:
         trial.add_stream_from_template(track)
@@ -200,20 +205,20 @@ def _can_hold(container: str, track: Any) -> bool:
     except (ValueError, av.FFmpegError):
         return False
     finally:
-        # An empty file is nothing to finish off.
+        # Closing a file without packets may fail.
         with suppress(av.FFmpegError):
             trial.close()
     return True
 
 
 def _describe(added: Any, track: Any) -> None:
-    added.metadata.update({k: v for k, v in track.metadata.items() if k.lower() in ("language", "title")})
+    added.metadata.update({name: text for name, text in track.metadata.items() if name.lower() in _TRACK_TAGS})
     added.disposition = track.disposition
 
 
 def _add_encoder(output: av.container.OutputContainer, sample_rate: int, layout: str) -> Any:
     opus = output.format.name == "webm"
-    # Opus knows five rates, of which 48 kHz loses nothing.
+    # Opus supports five rates, of which 48 kHz loses nothing.
     stream = output.add_stream("libopus" if opus else "aac", rate=48_000 if opus else sample_rate)
     stream.codec_context.layout = layout
     return stream

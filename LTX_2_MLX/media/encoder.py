@@ -1,7 +1,7 @@
-"""Which encoder writes a film, by container and codec, and how good it is told to be."""
+"""Encoders by container, codec and size, and their quality settings."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -10,21 +10,22 @@ from typing import Any, Literal
 import av
 
 from LTX_2_MLX.errors import MediaError
-from LTX_2_MLX.media.frames import Display
+from LTX_2_MLX.media.display import Display
 
 Codec = Literal["auto", "h264", "h265", "vp9", "ffv1"]
 CRF = 17
 _MAX_CRF = 51
-# Bytes of film for a pixel of a frame. Calm films take this much; noise takes fifty times more.
-_BYTES_PER_PIXEL, _LOSSLESS_BYTES_PER_PIXEL = 0.005, 0.1
+# Bytes of video per pixel of a frame. Calm videos take this much; noise takes fifty times more.
+_BYTES_PER_PIXEL = 0.005
+_LOSSLESS_BYTES_PER_PIXEL = 0.1
 # libx265 4.2 writes past its buffers with sides below 64 (seen: 48×32 and 48×35 end in "corrupted size").
 _MIN_H265_SIDE = 64
-# With fewer frames than it looks ahead for reordering, libx265 4.2 gives decoding times from unwritten memory.
+# With fewer frames than it looks ahead for reordering, libx265 4.2 returns uninitialised decoding times.
 _MIN_REORDERED_FRAMES = 3
-# Apple's encoders are made for films; thumbnails go to the software ones.
+# Apple's encoders refuse very small videos; the software encoders take them.
 _MIN_APPLE_SIDE = 128
 
-# File name's end -> FFmpeg's container, and the codecs it is written with, the usual one first.
+# Suffix -> FFmpeg's container, and the codecs it is written with, the default first.
 _CONTAINERS = {
     ".mp4": ("mp4", ("h264", "h265", "vp9")),
     ".m4v": ("mp4", ("h264", "h265")),
@@ -41,14 +42,14 @@ _QUALITY_UNIT = 118
 
 @dataclass(frozen=True)
 class Encoding:
-    """How a film is written.
+    """Container, encoder and settings of an output file.
 
     Attributes:
         container: FFmpeg's name of the container.
         encoder: FFmpeg's name of the encoder.
-        pixel_format: FFmpeg's name of what the encoder takes.
+        pixel_format: FFmpeg's name of the encoder's input format.
         options: The encoder's options.
-        codec_tag: Four letters that players look for, where the container's own choice is not enough.
+        codec_tag: Four letters that players expect; None for the container's own choice.
         constant_rate: The container cannot hold a variable frame rate.
     """
 
@@ -60,19 +61,26 @@ class Encoding:
     constant_rate: bool = False
 
     def add_stream(
-        self, output: av.container.OutputContainer, size: tuple[int, int], rate: Fraction, tick: Fraction, show: Display
+        self,
+        output: av.container.OutputContainer,
+        size: tuple[int, int],
+        rate: Fraction,
+        tick: Fraction,
+        display: Display,
     ) -> Any:
-        """The film's stream in an output; ``size`` is height and width, ``tick`` the unit of time stamps."""
-        if self.encoder == "ffv1" and show.pixel_aspect != 1:
-            raise MediaError("ffv1 films have square pixels, this one has not. Write h264 instead.")
+        """Add the video stream to an output; ``size`` is height and width, ``tick`` the unit of time stamps."""
+        if self.encoder == "ffv1" and display.pixel_aspect != 1:
+            raise MediaError(
+                f"ffv1 requires square pixels; this video has an aspect of {display.pixel_aspect}. Use h264."
+            )
         stream = output.add_stream(self.encoder, rate=rate, options=dict(self.options), time_base=tick)
         context = stream.codec_context
         context.height, context.width = size
         context.pix_fmt = self.pixel_format
-        context.sample_aspect_ratio = show.pixel_aspect
+        context.sample_aspect_ratio = display.pixel_aspect
         if self.codec_tag:
             context.codec_tag = self.codec_tag
-        context.color_primaries, context.color_trc = show.primaries, show.transfer
+        context.color_primaries, context.color_trc = display.primaries, display.transfer
         if not av.VideoFormat(self.pixel_format).is_rgb:
             context.colorspace, context.color_range = 1, 1
         return stream
@@ -81,39 +89,39 @@ class Encoding:
 def choose_encoding(
     path: str | Path, size: tuple[int, int], codec: Codec = "auto", crf: float = CRF, num_frames: int | None = None
 ) -> Encoding:
-    """The encoding for a file name, a height and width, and a codec.
+    """Choose the encoding for a file name, a height and width, and a codec.
 
-    H.264 and H.265 take whole 2x2 blocks of colour. A film with an odd side is written with full colour
-    instead (yuv444p, software encoder), so that every pixel is kept; some players do not show that.
+    H.264 and H.265 take whole 2x2 blocks of colour. A video with an odd side is written with full colour
+    resolution instead (yuv444p, software encoder), so that every pixel is kept; some players do not support it.
 
     Args:
-        path: The file's end says which container.
+        path: Its suffix selects the container.
         size: Height and width in pixels.
         codec: ``auto`` is H.264, or VP9 in .webm. ``ffv1`` is lossless.
-        crf: x264's scale: 0 (best) to 51; other encoders get what comes nearest.
-        num_frames: Length of the film, where it is known.
+        crf: Quality on x264's scale, 0 (best) to 51; translated for other encoders.
+        num_frames: Length of the video, if known.
 
     Raises:
         MediaError: If the container is not known, cannot hold the codec, or its encoder is missing.
     """
     suffix = Path(path).suffix.lower()
     if suffix not in _CONTAINERS:
-        raise MediaError(f"{path} cannot be a film. Let the name end in {', '.join(_CONTAINERS)}.")
+        raise MediaError(
+            f"Unsupported video format {suffix or path.name!r} of {path}. Use {_listed(list(_CONTAINERS))}."
+        )
     container, codecs = _CONTAINERS[suffix]
     codec = codecs[0] if codec == "auto" else codec
     if codec not in codecs:
-        raise MediaError(
-            f"{suffix} films are written as {' or '.join(codecs)}, not as {codec}. Use .mkv, or {codecs[0]}."
-        )
+        raise MediaError(f"{suffix} supports {_listed(codecs)}, not {codec}. Use .mkv, or {codecs[0]}.")
     if not 0 <= crf <= _MAX_CRF:
-        raise MediaError(f"crf is {crf}, but it is between 0 (best) and {_MAX_CRF}.")
-    # AVI has no place for the order of frames that are stored out of order.
+        raise MediaError(f"crf is {crf}, expected 0 (best) to {_MAX_CRF}.")
+    # AVI cannot store reordered frames.
     reordered = container != "avi" and (num_frames or 0) >= _MIN_REORDERED_FRAMES
     even = size[0] % 2 == 0 and size[1] % 2 == 0
     encoder = _encoder(codec, hardware=even and min(size) >= _MIN_APPLE_SIDE)
     if encoder == "libx265" and min(size) < _MIN_H265_SIDE:
         raise MediaError(
-            f"h265 takes at least {_MIN_H265_SIDE} pixels each way, this film is {size[1]}×{size[0]}. Use h264."
+            f"h265 requires at least {_MIN_H265_SIDE} pixels per side, this video is {size[1]}×{size[0]}. Use h264."
         )
     return Encoding(
         container=container,
@@ -127,16 +135,21 @@ def choose_encoding(
 
 
 def least_bytes(size: tuple[int, int], num_frames: int, codec: Codec = "auto") -> int:
-    """What a film of this height and width takes on the disk at the very least; sound apart."""
+    """Return a lower bound for the file size of a video of this height and width, without audio."""
     per_pixel = _LOSSLESS_BYTES_PER_PIXEL if codec == "ffv1" else _BYTES_PER_PIXEL
     return int(size[0] * size[1] * num_frames * per_pixel)
 
 
 def crf_of_quality(quality: float) -> float:
-    """The crf of a quality from 1 to 10 (35 to 17), as the published super-resolution tools scale it."""
+    """Convert a quality from 1 to 10 to a crf from 35 to 17, as the published super-resolution tools do."""
     if not 1 <= quality <= 10:
-        raise MediaError(f"quality is {quality}, but it is between 1 and 10 (best).")
+        raise MediaError(f"quality is {quality}, expected 1 to 10 (best).")
     return 35 - 2 * (quality - 1)
+
+
+def _listed(names: Sequence[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _encoder(codec: str, hardware: bool) -> str:
@@ -157,11 +170,11 @@ def _pixel_format(codec: str, even: bool) -> str:
 
 def _options(encoder: str, crf: float, reordered: bool) -> dict[str, str]:
     if encoder.endswith("_videotoolbox"):
-        # Quality runs from 0 to 100 there; at 17 on x264's scale 65 looks alike.
+        # Quality runs from 0 to 100 there; 65 looks like crf 17.
         quality = round(max(1, min(100, 100 - 2 * crf)))
         return {"flags": "+qscale", "global_quality": str(quality * _QUALITY_UNIT), "allow_sw": "1"}
     if encoder == "libvpx-vp9":
-        # Its scale ends at 63 and runs about 10 higher for the same look.
+        # Its scale ends at 63 and is about 10 higher for the same quality.
         return {"crf": str(round(min(63, crf + 10))), "b": "0", "row-mt": "1", "cpu-used": "4", "deadline": "good"}
     if encoder == "ffv1":
         return {"level": "3", "slices": "4", "slicecrc": "1"}

@@ -1,4 +1,4 @@
-"""A picture to the frame that a film begins with."""
+"""Conditioning images: reading a file, and resizing it to the video's size."""
 
 import math
 from pathlib import Path
@@ -13,30 +13,32 @@ from LTX_2_MLX.ops.resize import resize
 
 
 def read_first_frame(path: str | Path, crf: float) -> np.ndarray:
-    """A picture file as ``(H, W, 3)`` uint8, compressed once as film at ``crf``; transparency is left aside.
+    """Read an image file as ``(H, W, 3)`` uint8 and compress it once with H.264 at ``crf``; alpha is ignored.
 
-    The networks know only compressed film: a pristine picture tends to stand still.
+    The networks were trained on compressed video: an uncompressed image tends to give a static one.
 
     Raises:
-        MediaError: If the file is missing, not a picture, or smaller than 2x2 pixels.
+        MediaError: If the file is missing, not an image, or smaller than 2x2 pixels.
     """
     pixels = read_image(path).pixels
     if min(pixels.shape[:2]) < 2:
-        raise MediaError(f"{path} has {pixels.shape[1]}x{pixels.shape[0]} pixels. Give a picture of at least 2x2.")
+        raise MediaError(f"{path} has {pixels.shape[1]}x{pixels.shape[0]} pixels. Use an image of at least 2x2.")
     if pixels.dtype == np.uint16:
         pixels = np.round(pixels / 257).astype(np.uint8)
     return h264_roundtrip(pixels, crf)
 
 
-def resize_and_crop(picture: np.ndarray, height: int, width: int) -> mx.array:
-    """``picture`` ``(H, W, 3)`` uint8 resized bilinearly until it covers the film, and cut at the centre.
+def resize_and_crop(image: np.ndarray, height: int, width: int) -> mx.array:
+    """Resize ``image`` ``(H, W, 3)`` uint8 bilinearly until it covers ``height`` x ``width``, and crop the centre.
 
     Returns:
         ``(1, 1, height, width, 3)`` in [-1, 1].
     """
-    old_height, old_width = picture.shape[:2]
+    old_height, old_width = image.shape[:2]
     scale = max(height / old_height, width / old_width)
-    tall, wide = math.ceil(old_height * scale), math.ceil(old_width * scale)
-    covering = resize(to_signed(picture)[None], tall, wide)
-    top, left = (tall - height) // 2, (wide - width) // 2
-    return covering[:, None, top : top + height, left : left + width]
+    new_height = math.ceil(old_height * scale)
+    new_width = math.ceil(old_width * scale)
+    resized = resize(to_signed(image)[None], new_height, new_width)
+    top = (new_height - height) // 2
+    left = (new_width - width) // 2
+    return resized[:, None, top : top + height, left : left + width]

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Writable paths, free disk space, and files that appear whole or not at all."""
 
 import os
 import shutil
@@ -9,18 +9,18 @@ from pathlib import Path
 import av
 
 from LTX_2_MLX.errors import MediaError
-from LTX_2_MLX.media.probe import reason
+from LTX_2_MLX.media.source import reason
 
 
 def check_writable(path: str | Path) -> Path:
-    """The path, if a file can be written there.
+    """Return the path if a file can be written there.
 
     Raises:
-        MediaError: If its folder is missing, none or read-only, the path is a folder, or the name is too long.
+        MediaError: If its folder is missing, no folder or read-only, the path is a folder, or the name too long.
     """
     path = Path(path)
     folder = path.parent
-    # Those of pathlib raise where a name is too long.
+    # The methods of pathlib raise if a name is too long.
     if os.path.isdir(path):
         raise MediaError(f"{path} is a folder. Give the name of a file in it.")
     if os.path.exists(folder) and not os.path.isdir(folder):
@@ -29,14 +29,17 @@ def check_writable(path: str | Path) -> Path:
         raise MediaError(f"The folder {folder} does not exist. Make it first: mkdir -p {folder}")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise MediaError(f"The folder {folder} is read-only. Choose another one for {path.name}.")
-    given, most = len(os.fsencode(path.name)), os.pathconf(folder, "PC_NAME_MAX")
-    if given > most:
-        raise MediaError(f"The name {path.name[:20]}… has {given} bytes, its disk takes {most}. Choose a shorter one.")
+    num_bytes = len(os.fsencode(path.name))
+    max_bytes = os.pathconf(folder, "PC_NAME_MAX")
+    if num_bytes > max_bytes:
+        raise MediaError(
+            f"The name {path.name[:20]}… has {num_bytes} bytes, the disk allows {max_bytes}. Choose a shorter one."
+        )
     return path
 
 
 def free_bytes(path: str | Path) -> int:
-    """Free disk space where ``path`` is or will be."""
+    """Return the free disk space where ``path`` is or will be."""
     folder = Path(path).resolve()
     while not folder.exists():
         folder = folder.parent
@@ -44,7 +47,7 @@ def free_bytes(path: str | Path) -> int:
 
 
 def check_free(path: str | Path, needed_bytes: int) -> None:
-    """Raise ``MediaError`` if there is less free disk space where ``path`` will be than ``needed_bytes``."""
+    """Raise ``MediaError`` if fewer than ``needed_bytes`` are free on the disk of ``path``."""
     free = free_bytes(path)
     if free < needed_bytes:
         raise MediaError(
@@ -55,17 +58,17 @@ def check_free(path: str | Path, needed_bytes: int) -> None:
 
 @contextmanager
 def made_folder(folder: str | Path) -> Iterator[Path]:
-    """A folder, made where it is missing; it is removed again if nothing has come into it when the block ends.
+    """Create a folder if it is missing; a created one is removed again if it is empty when the block ends.
 
     Raises:
-        MediaError: If it cannot be made; the one above it has to be there.
+        MediaError: If it cannot be created; its parent must exist.
     """
     folder = Path(folder)
     missing = not os.path.isdir(folder)
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
-        raise MediaError(f"The folder {folder} cannot be made: {reason(error)}.") from error
+        raise MediaError(f"The folder {folder} cannot be created: {reason(error)}.") from error
     try:
         yield folder
     finally:
@@ -75,16 +78,16 @@ def made_folder(folder: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def replaced_when_complete(path: str | Path) -> Iterator[Path]:
-    """A temporary name beside ``path``; the file gets its final name when the block ends well, else it is removed.
+    """Yield a temporary path beside ``path``, renamed to it when the block succeeds and removed otherwise.
 
     Raises:
         MediaError: If the folder cannot be written to or the disk is full.
     """
     path = check_writable(path)
-    # Absolute, since FFmpeg takes a relative "a:b.mp4" for a protocol; short, since a letter may take four bytes.
+    # Absolute, since FFmpeg reads a relative "a:b.mp4" as a protocol; short, since a character may take four bytes.
     temporary = path.absolute().with_name(f".{path.stem[:40]}.{os.getpid()}.partial{path.suffix}")
     try:
-        # Fails here, and not after an hour of work, where the system refuses what its flags promise.
+        # Fails before the work if the system refuses the file although the folder looks writable.
         temporary.touch()
         yield temporary
         os.replace(temporary, path)

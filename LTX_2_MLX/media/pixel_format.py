@@ -1,17 +1,15 @@
-"""Decoded video frames to upright RGB arrays, and RGB arrays to the YUV that encoders take.
+"""Decoded video frames to upright RGB arrays, and RGB arrays to the YUV formats of encoders.
 
-Matrix and range follow the file's own tags (ITU-T H.273 code points); what comes out is always bt709,
-limited range. Transfer curve and primaries are not touched: they travel as tags (``media.frames.Display``).
+Matrix and range follow the file's own tags (ITU-T H.273 code points); the output is always bt709, limited range.
+Transfer curve and primaries are not converted: they travel as tags (``media.display.Display``).
 """
-
-import struct
-from dataclasses import dataclass
 
 import av
 import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from LTX_2_MLX.errors import MediaError
+from LTX_2_MLX.media.display import Orientation
 
 _FULL_RANGE, _LIMITED_RANGE = 2, 1
 _BT709 = 1
@@ -28,62 +26,16 @@ _SCALING = (
 )
 
 
-@dataclass(frozen=True)
-class Orientation:
-    """How a stored picture is turned to stand upright: transposed first, then mirrored."""
-
-    transpose: bool = False
-    mirror_x: bool = False
-    mirror_y: bool = False
-
-    @classmethod
-    def from_display_matrix(cls, data: bytes) -> "Orientation":
-        """From the nine 16.16 fixed-point numbers that mp4 and its kin store.
-
-        Raises:
-            MediaError: If the matrix turns by something other than quarter turns and mirrors.
-        """
-        a, b, _, c, d, *_ = struct.unpack("=9i", data[:36])
-        if b == c == 0 and a and d:
-            return cls(mirror_x=a < 0, mirror_y=d < 0)
-        if a == d == 0 and b and c:
-            return cls(transpose=True, mirror_x=c < 0, mirror_y=b < 0)
-        raise MediaError("The video is turned by an angle that is not a quarter turn. Re-encode it upright.")
-
-    @classmethod
-    def from_exif(cls, value: int) -> "Orientation":
-        """From the EXIF tag 274; values other than 2 to 8 mean upright."""
-        turned = {
-            2: (False, True, False), 3: (False, True, True), 4: (False, False, True), 5: (True, False, False),
-            6: (True, True, False), 7: (True, True, True), 8: (True, False, True),
-        }  # fmt: skip
-        return cls(*turned.get(value, ()))
-
-    def apply(self, picture: np.ndarray) -> np.ndarray:
-        """An upright copy of a picture ``(H, W)`` or ``(H, W, C)``."""
-        if self.transpose:
-            picture = picture.swapaxes(0, 1)
-        if self.mirror_x:
-            picture = picture[:, ::-1]
-        if self.mirror_y:
-            picture = picture[::-1]
-        return np.ascontiguousarray(picture)
-
-    def size(self, height: int, width: int) -> tuple[int, int]:
-        """Upright height and width of a stored picture."""
-        return (width, height) if self.transpose else (height, width)
-
-
 class RgbReader:
-    """Decoded frames to ``(H, W, 3)`` uint8 RGB, upright."""
+    """Converts decoded frames to ``(H, W, 3)`` uint8 RGB, upright."""
 
     def __init__(self, orientation: Orientation):
-        """Every frame is turned by ``orientation``."""
+        """``orientation`` is applied to every frame."""
         self.orientation = orientation
         self._reformatter = VideoReformatter()
 
     def __call__(self, frame: av.VideoFrame) -> np.ndarray:
-        """One frame; its own tags say matrix and range."""
+        """Convert one frame; matrix and range come from its own tags."""
         matrix, full_range = source_matrix(frame)
         rgb = self._reformatter.reformat(
             frame,
@@ -98,16 +50,16 @@ class RgbReader:
 
 
 class YuvWriter:
-    """``(H, W, 3)`` uint8 RGB to frames of ``pixel_format``, bt709, limited range."""
+    """Converts ``(H, W, 3)`` uint8 RGB to frames of ``pixel_format``, bt709, limited range."""
 
     def __init__(self, pixel_format: str):
-        """``pixel_format`` is FFmpeg's name; an RGB one is passed through unconverted."""
+        """``pixel_format`` is FFmpeg's name; RGB formats are not converted."""
         self.pixel_format = pixel_format
         self._reformatter = VideoReformatter()
 
-    def __call__(self, picture: np.ndarray) -> av.VideoFrame:
-        """One frame, without a time."""
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+    def __call__(self, image: np.ndarray) -> av.VideoFrame:
+        """Convert one image ``(H, W, 3)`` to a frame without a time stamp."""
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
         is_rgb = av.VideoFormat(self.pixel_format).is_rgb
         return self._reformatter.reformat(
             frame,
@@ -121,12 +73,12 @@ class YuvWriter:
 
 
 def source_matrix(frame: av.VideoFrame) -> tuple[int, bool]:
-    """Matrix (swscale's number) and whether the range is full.
+    """Return the matrix (swscale's number) and whether the range is full.
 
-    A file that does not say is taken as players take it: bt709 from 1280 wide or 577 high on, bt601 below.
+    Untagged files are interpreted as players do: bt709 from 1280 wide or 577 high on, bt601 below.
 
     Raises:
-        MediaError: If the matrix is one that cannot be turned into RGB here (YCgCo, ICtCp and others).
+        MediaError: If the matrix is not supported (YCgCo, ICtCp and others).
     """
     name = frame.format.name
     if frame.format.is_rgb or frame.colorspace == _RGB_MATRIX:
@@ -136,7 +88,6 @@ def source_matrix(frame: av.VideoFrame) -> tuple[int, bool]:
         return (1 if frame.width >= 1280 or frame.height > 576 else 5), full_range
     if frame.colorspace not in _MATRICES:
         raise MediaError(
-            f"The video's colours are coded by matrix {int(frame.colorspace)} of H.273, which is not supported. "
-            f"Re-encode it as bt709."
+            f"The video's colour matrix {int(frame.colorspace)} of H.273 is not supported. Re-encode it as bt709."
         )
     return _MATRICES[frame.colorspace], full_range

@@ -1,54 +1,50 @@
-"""What a video file holds, from its packets: size, rate, number of frames, time of each, tracks beside it.
+"""Size, frame rate, number of frames and times of a video file, from its packets.
 
-Only the first frame is decoded; the rest of the file is walked through packet by packet.
+Only the first frame is decoded; of the rest of the file the packets are read.
 """
 
-import errno
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
 import av
-from PIL import Image, UnidentifiedImageError
 
 from LTX_2_MLX.errors import MediaError
-from LTX_2_MLX.media.frames import Display
-from LTX_2_MLX.media.pixel_format import Orientation
+from LTX_2_MLX.media.display import Display, Orientation
+from LTX_2_MLX.media.source import open_media, refuse_images, video_stream
 
-# Rates that files round: their own timestamps are often too coarse to tell them from their neighbours.
+# Rates that files round: their time stamps are often too coarse to distinguish them.
 _STANDARD_RATES = tuple(
     Fraction(rate) for rate in ("24000/1001", "24", "25", "30000/1001", "30", "48", "50", "60000/1001", "60")
 )
 _UNSPECIFIED = (0, 2, 3)
 _KEPT_TAGS = ("title", "artist", "album", "date", "comment", "copyright", "description", "genre", "location")
-# A clip of one frame may say nothing of its rate; this is LTX-2's own default.
+# Used for a video of one frame without a rate; LTX-2's own default.
 _RATE_OF_ONE_FRAME = Fraction(24)
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """One video file.
+    """Properties of one video file.
 
     Attributes:
         path: The file.
-        stream_index: Which of its streams is the film.
+        video_index: Index of the video among the file's video streams.
         height: Pixels, upright.
         width: Pixels, upright.
         frame_rate: Frames per second; the mean where ``times`` is given.
-        num_frames: Frames that are shown; None where packets do not tell.
+        num_frames: Number of frames shown; None if the packets do not tell.
         times: As ``FrameStream.times``; None for a constant rate.
-        first_pts: Time stamp of the first frame shown, in the stream's own ticks; None where it has none.
+        first_pts: Time stamp of the first frame shown, in the stream's own ticks; None without time stamps.
         lead: Seconds from the file's start to the first frame.
-        orientation: How a stored frame is turned upright.
-        display: How the pixels are meant to be shown.
-        metadata: The file's tags that are worth keeping.
-        has_tracks: Whether there is sound or there are subtitles.
+        orientation: Transform of a stored frame to the upright one.
+        display: Pixel aspect and colour tags.
+        metadata: Tags that are kept, by lower-case name.
+        has_tracks: Whether the file has audio or subtitles.
     """
 
     path: Path
-    stream_index: int
+    video_index: int
     height: int
     width: int
     frame_rate: Fraction
@@ -66,7 +62,7 @@ class VideoInfo:
 class _Packets:
     """Time stamps and lengths of the packets that are shown, sorted, and the first decoded frame.
 
-    ``timed`` is False where the container says only in which order packets are decoded (AVI).
+    ``timed`` is False if the container stores only the order of decoding (AVI).
     """
 
     stamps: list[tuple[int | None, int]]
@@ -76,14 +72,14 @@ class _Packets:
 
 
 def probe_video(path: str | Path, unknown_rate: Fraction | None = None) -> VideoInfo:
-    """Look through a video file.
+    """Read the properties of a video file.
 
     Args:
         path: The file.
-        unknown_rate: Frame rate of a file that has none, such as a bare H.264 stream; None: FFmpeg's guess.
+        unknown_rate: Frame rate of a file that has none, such as a raw H.264 stream; None: FFmpeg's guess.
 
     Raises:
-        MediaError: If it is missing, is a picture, holds no video, or is damaged or cut short.
+        MediaError: If it is missing, an image, without video, damaged or truncated.
     """
     path = Path(path)
     refuse_images(path)
@@ -100,7 +96,7 @@ def probe_video(path: str | Path, unknown_rate: Fraction | None = None) -> Video
         lead = frame.pts * time_base - Fraction(container.start_time, av.time_base) if started else Fraction(0)
         return VideoInfo(
             path=path,
-            stream_index=stream.index,
+            video_index=container.streams.video.index(stream),
             height=height,
             width=width,
             frame_rate=rate,
@@ -117,89 +113,39 @@ def probe_video(path: str | Path, unknown_rate: Fraction | None = None) -> Video
 
 
 def count_frames(path: Path) -> int:
-    """Packets of the first video stream that are shown."""
+    """Count the packets of the first video stream that are shown."""
     with open_media(path) as container:
         stream = video_stream(container, path)
         return sum(_is_shown(packet, stream.codec_context.name) for packet in container.demux(stream))
 
 
-def refuse_images(path: Path) -> None:
-    """Raise ``MediaError`` if the file is missing, none, empty, or a still or animated picture."""
-    if path.is_dir():
-        raise MediaError(f"{path} is a folder. Give a video file.")
-    if not path.is_file():
-        raise MediaError(f"{path} {'is not a file' if path.exists() else 'does not exist'}. Give a video file.")
-    if not path.stat().st_size:
-        raise MediaError(f"{path} is empty, it has 0 bytes. Give a video file.")
-    try:
-        with Image.open(path) as picture:
-            animated = getattr(picture, "is_animated", False)
-            kind = picture.format
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return
-    if animated:
-        raise MediaError(
-            f"{path} is an animated picture ({kind}), not a video. Turn it into one: ffmpeg -i {path.name} film.mp4"
-        )
-    # Pillow takes the first bytes of an MPEG program stream for a picture of its own.
-    if kind != "MPEG":
-        raise MediaError(f"{path} is a still picture ({kind}), not a video.")
-
-
-@contextmanager
-def open_media(path: Path) -> Iterator[av.container.InputContainer]:
-    """The file opened for reading; everything FFmpeg has against it becomes one ``MediaError``."""
-    try:
-        # Absolute, since FFmpeg takes a relative "a:b.mp4" for a protocol.
-        with av.open(str(path.absolute()), metadata_errors="replace") as container:
-            yield container
-    except (av.FFmpegError, OSError) as error:
-        raise MediaError(f"{path} cannot be read as video: {reason(error)}.") from error
-
-
-def reason(error: Exception) -> str:
-    """The system's or FFmpeg's own words for an error."""
-    text = getattr(error, "strerror", None) or str(error)
-    if getattr(error, "errno", None) == errno.ENOSPC:
-        return "the disk is full"
-    return text[:1].lower() + text[1:].rstrip(".")
-
-
-def video_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:
-    """The film among the file's streams; cover pictures are not films."""
-    for stream in container.streams.video:
-        if not stream.disposition & (av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails):
-            if stream.codec_context is None:
-                raise MediaError(f"{path} holds video of a kind that FFmpeg cannot decode. Re-encode it as H.264.")
-            return stream
-    kinds = sorted({stream.type for stream in container.streams}) or ["nothing"]
-    raise MediaError(f"{path} holds no video, only {' and '.join(kinds)}.")
-
-
 def _is_shown(packet: av.Packet, codec: str) -> bool:
     if packet.size == 0 or packet.is_discard:
         return False
-    # VP8 stores frames that only serve as references; bit 4 of the first byte says whether one is shown.
+    # VP8 stores frames that only serve as references; bit 4 of the first byte marks those that are shown.
     return codec != "vp8" or bool(bytes(packet)[0] & 16)
 
 
 def _scan(container: av.container.InputContainer, stream: av.VideoStream, path: Path) -> _Packets:
-    codec, first, seen, stamps = stream.codec_context.name, None, 0, []
+    codec = stream.codec_context.name
+    first: av.VideoFrame | None = None
+    num_packets = 0
+    stamps: list[tuple[int | None, int | None, int]] = []
     for packet in container.demux(stream):
         if first is None:
             try:
                 first = next(iter(packet.decode()), None)
             except av.InvalidDataError:
-                # A film cut out of another may begin with pieces whose reference is missing.
+                # A clip cut out of another may begin with packets whose reference is missing.
                 first = None
-        seen += packet.size > 0
+        num_packets += packet.size > 0
         if _is_shown(packet, codec):
             stamps.append((packet.pts, packet.dts, packet.duration or 0))
     if first is None:
-        raise MediaError(f"{path} holds no frame that can be decoded. It is empty, damaged or cut short.")
-    if "mp4" in container.format.name and seen < stream.frames:
-        raise MediaError(f"{path} is cut short: it promises {stream.frames} frames and holds {seen}.")
-    # AVI has no times of its own: FFmpeg makes them up, a frame late where it suspects reordering.
+        raise MediaError(f"{path} holds no frame that can be decoded. It is empty, damaged or truncated.")
+    if "mp4" in container.format.name and num_packets < stream.frames:
+        raise MediaError(f"{path} is truncated: its header declares {stream.frames} frames, it holds {num_packets}.")
+    # AVI has no time stamps: FFmpeg makes them up, a frame late where it suspects reordering.
     timed = container.format.name != "avi" and first.pts is not None and all(pts is not None for pts, _, _ in stamps)
     if timed:
         # What comes before the first frame that decodes is never shown.
@@ -232,13 +178,13 @@ def _rate_and_times(stream: av.VideoStream, packets: _Packets) -> tuple[Fraction
 
 
 def _tells_rate(stream: av.VideoStream, packets: _Packets) -> bool:
-    """Whether the rate is the file's own. Without a container no frame has a time, and FFmpeg puts in a rate."""
+    """Whether the rate is the file's own. Without a container frames have no times, and FFmpeg assumes a rate."""
     untimed = all(start is None for start, _ in packets.stamps)
     return not untimed and bool(stream.average_rate or stream.guessed_rate or len(packets.stamps) > 1)
 
 
 def _ascending(starts: list[int]) -> list[int]:
-    """The same time stamps, with equal neighbours moved one tick apart."""
+    """Move equal neighbouring time stamps one tick apart."""
     moved, previous = [], -1
     for start in starts:
         previous = max(start, previous + 1)

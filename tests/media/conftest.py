@@ -11,12 +11,12 @@ PEBBLES = Path(__file__).parent / "pebbles_160x112.mp4"
 
 
 def frame_of(index: int, height: int, width: int) -> np.ndarray:
-    """A picture that tells its number by its grey, and left from right and top from bottom by its corners."""
-    picture = np.full((height, width, 3), 20 + 9 * index % 200, dtype=np.uint8)
-    picture[: height // 4, : width // 4] = (230, 30, 30)
-    picture[: height // 4, -(width // 4) :] = (30, 200, 40)
-    picture[-(height // 4) :, : width // 4] = (40, 60, 220)
-    return picture
+    """A image that tells its number by its grey, and left from right and top from bottom by its corners."""
+    image = np.full((height, width, 3), 20 + 9 * index % 200, dtype=np.uint8)
+    image[: height // 4, : width // 4] = (230, 30, 30)
+    image[: height // 4, -(width // 4) :] = (30, 200, 40)
+    image[-(height // 4) :, : width // 4] = (40, 60, 220)
+    return image
 
 
 def sine(seconds: float, rate: int, frequency: float = 440.0) -> np.ndarray:
@@ -36,11 +36,11 @@ def write_clip(
     matrix: int = 1,
     full_range: bool = False,
     tagged: bool = True,
-    pictures: list[np.ndarray] | None = None,
+    images: list[np.ndarray] | None = None,
     sounds: int = 0,
     sound_codec: str = "aac",
     sound_start: Fraction = Fraction(0),
-    film_start: Fraction = Fraction(0),
+    video_start: Fraction = Fraction(0),
     display_matrix: tuple[int, ...] | None = None,
     options: dict[str, str] | None = None,
     muxer_options: dict[str, str] | None = None,
@@ -50,24 +50,26 @@ def write_clip(
 
     from LTX_2_MLX.media.pixel_format import _SCALING
 
-    tick = Fraction(1, 12_000) if times or film_start else 1 / Fraction(rate)
+    tick = Fraction(1, 12_000) if times or video_start else 1 / Fraction(rate)
     with av.open(str(path), "w", options=muxer_options or {}) as output:
-        film = output.add_stream(codec, rate=Fraction(rate), options=options or {"crf": "1"}, time_base=tick)
-        film.height, film.width, film.pix_fmt = *size, pixel_format
+        video = output.add_stream(codec, rate=Fraction(rate), options=options or {"crf": "1"}, time_base=tick)
+        video.height, video.width, video.pix_fmt = *size, pixel_format
         if tagged:
-            film.codec_context.colorspace = film.codec_context.color_primaries = film.codec_context.color_trc = matrix
-            film.codec_context.color_range = 2 if full_range else 1
+            video.codec_context.colorspace = video.codec_context.color_primaries = video.codec_context.color_trc = (
+                matrix
+            )
+            video.codec_context.color_range = 2 if full_range else 1
         if display_matrix is not None:
-            film.set_display_matrix(display_matrix)
+            video.set_display_matrix(display_matrix)
         tracks = [output.add_stream(sound_codec, rate=48_000) for _ in range(sounds)]
         for number, track in enumerate(tracks):
             track.layout = "mono"
             track.metadata["language"] = ("eng", "fra", "deu")[number]
         reformatter = VideoReformatter()
         for index in range(num_frames):
-            picture = pictures[index] if pictures else frame_of(index, *size)
+            image = images[index] if images else frame_of(index, *size)
             frame = reformatter.reformat(
-                av.VideoFrame.from_ndarray(picture, format="rgb24"),
+                av.VideoFrame.from_ndarray(image, format="rgb24"),
                 format=pixel_format,
                 dst_colorspace=matrix,
                 src_color_range=2,
@@ -75,9 +77,9 @@ def write_clip(
                 interpolation=_SCALING,
             )
             time = times[index] if times else index / Fraction(rate)
-            frame.pts, frame.time_base = round((time + film_start) / tick), tick
-            output.mux(film.encode(frame))
-        output.mux(film.encode(None))
+            frame.pts, frame.time_base = round((time + video_start) / tick), tick
+            output.mux(video.encode(frame))
+        output.mux(video.encode(None))
         seconds = max(0.2, num_frames / float(rate))
         for number, track in enumerate(tracks):
             _encode_sound(output, track, sine(seconds, 48_000, 300.0 + 200 * number), sound_start)

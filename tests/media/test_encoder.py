@@ -1,4 +1,4 @@
-"""Which encoder writes which film."""
+"""Which encoder writes which video."""
 
 import pytest
 
@@ -78,7 +78,7 @@ def test_missing_encoder_is_named(linux, monkeypatch):
 def test_quality_from_1_to_10_is_crf_from_35_to_17():
     assert [crf_of_quality(quality) for quality in (1, 6, 10)] == [35, 25, 17]
     for quality in (0, 11):
-        with pytest.raises(MediaError, match="between 1 and 10"):
+        with pytest.raises(MediaError, match="expected 1 to 10"):
             crf_of_quality(quality)
 
 
@@ -89,7 +89,7 @@ def test_least_size_grows_with_pixels_and_frames():
 
 @pytest.mark.parametrize(("name", "num_frames", "reordered"), [("a.mp4", 97, True), ("a.mp4", 2, False)])
 @pytest.mark.parametrize("codec", ["h264", "h265"])
-def test_frames_are_reordered_only_in_films_long_enough(linux, name, num_frames, reordered, codec):
+def test_frames_are_reordered_only_in_video_long_enough(linux, name, num_frames, reordered, codec):
     options = choose_encoding(name, (96, 128), codec, num_frames=num_frames).options
     assert (options.get("bf") == "0" or "bframes=0" in options.get("x265-params", "")) is not reordered
     assert choose_encoding("a.avi", (96, 128), num_frames=97).options["bf"] == "0"

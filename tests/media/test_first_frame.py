@@ -1,4 +1,4 @@
-"""Pictures as a film's first frame: size, place and precision."""
+"""Images as a video's first frame: size, place and precision."""
 
 import mlx.core as mx
 import numpy as np
@@ -16,36 +16,34 @@ def gradient(height, width):
 
 
 @pytest.mark.parametrize("size", [(64, 96), (33, 47), (100, 30), (31, 200)])
-def test_picture_covers_the_film_and_keeps_its_centre(size):
-    picture = np.zeros((*size, 3), np.uint8)
-    picture[size[0] // 2 - 3 : size[0] // 2 + 4, size[1] // 2 - 3 : size[1] // 2 + 4] = 255
-    frame = resize_and_crop(picture, 64, 96)
+def test_image_covers_the_video_and_keeps_its_centre(size):
+    image = np.zeros((*size, 3), np.uint8)
+    image[size[0] // 2 - 3 : size[0] // 2 + 4, size[1] // 2 - 3 : size[1] // 2 + 4] = 255
+    frame = resize_and_crop(image, 64, 96)
     assert frame.shape == (1, 1, 64, 96, 3)
     assert frame[0, 0, 32, 48].tolist() == [1.0, 1.0, 1.0]
     assert mx.min(frame).item() == -1
 
 
-def test_picture_of_the_right_size_is_taken_as_it_is():
-    picture = gradient(32, 64)
-    assert np.allclose(np.array(resize_and_crop(picture, 32, 64))[0, 0], picture / 127.5 - 1, atol=1e-6)
+def test_image_of_the_right_size_is_taken_as_it_is():
+    image = gradient(32, 64)
+    assert np.allclose(np.array(resize_and_crop(image, 32, 64))[0, 0], image / 127.5 - 1, atol=1e-6)
 
 
-def test_picture_is_compressed_once_and_more_so_at_a_higher_crf(tmp_path):
-    picture = gradient(64, 96)
-    picture[::4, ::3] = 255 - picture[::4, ::3]
-    Image.fromarray(picture).save(tmp_path / "picture.png")
-    errors = [
-        np.abs(read_first_frame(tmp_path / "picture.png", crf) - picture.astype(float)).mean() for crf in (18, 33)
-    ]
+def test_image_is_compressed_once_and_more_so_at_a_higher_crf(tmp_path):
+    image = gradient(64, 96)
+    image[::4, ::3] = 255 - image[::4, ::3]
+    Image.fromarray(image).save(tmp_path / "image.png")
+    errors = [np.abs(read_first_frame(tmp_path / "image.png", crf) - image.astype(float)).mean() for crf in (18, 33)]
     assert 0 < errors[0] < errors[1] < 60
 
 
-def test_sixteen_bit_picture_is_rounded_to_eight(tmp_path):
+def test_sixteen_bit_image_is_rounded_to_eight(tmp_path):
     Image.fromarray(np.full((4, 6), 128 * 257, np.uint16)).save(tmp_path / "deep.png")
     assert (read_first_frame(tmp_path / "deep.png", crf=0) == 128).all()
 
 
-def test_picture_too_small_for_film_is_refused(tmp_path):
+def test_image_too_small_for_video_is_refused(tmp_path):
     Image.fromarray(gradient(1, 5)).save(tmp_path / "line.png")
     with pytest.raises(MediaError, match="5x1"):
         read_first_frame(tmp_path / "line.png", crf=33)

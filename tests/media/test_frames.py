@@ -1,4 +1,4 @@
-"""Number formats, times, and films that are none."""
+"""Number formats, times, and videos that are none."""
 
 from fractions import Fraction
 
@@ -74,10 +74,10 @@ def test_frames_come_one_by_one_across_chunks():
 
 
 @pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (7, 90, 31)])
-def test_film_of_one_colour_is_an_error_after_its_last_frame(colour):
+def test_video_of_one_colour_is_an_error_after_its_last_frame(colour):
     chunk = np.broadcast_to(np.array(colour, np.uint8), (3, 4, 6, 3))
     passed = []
-    with pytest.raises(OutputError, match="Every pixel"):
+    with pytest.raises(OutputError, match="output is blank"):
         for frames in validated(stream_of(chunk, chunk)):
             passed.append(len(frames))
     assert passed == [3, 3]
@@ -96,10 +96,10 @@ def test_two_plain_colours_in_turn_are_a_film():
     assert len(validated(stream_of(*chunks), moving=True).array()) == 4
 
 
-def test_frozen_film_is_an_error_only_where_motion_is_expected():
+def test_frozen_video_is_an_error_only_where_motion_is_expected():
     still = np.random.default_rng(0).integers(0, 256, (1, 4, 6, 3)).astype(np.uint8).repeat(3, axis=0)
     assert len(validated(stream_of(still, still)).array()) == 6
-    with pytest.raises(OutputError, match="All 6 frames are the same"):
+    with pytest.raises(OutputError, match="all 6 frames are identical"):
         validated(stream_of(still, still), moving=True).array()
     assert len(validated(stream_of(still[:1]), moving=True).array()) == 1
 

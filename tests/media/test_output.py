@@ -13,7 +13,7 @@ from LTX_2_MLX.media.output import check_writable, made_folder, replaced_when_co
 from LTX_2_MLX.media.video import read_video, write_video
 
 
-def film() -> FrameStream:
+def video() -> FrameStream:
     frames = np.random.default_rng(0).integers(0, 255, (3, 32, 48, 3), dtype=np.uint8)
     return FrameStream([frames], 32, 48, Fraction(24), 3)
 
@@ -21,7 +21,7 @@ def film() -> FrameStream:
 def test_name_that_the_disk_cannot_hold_is_refused_with_its_length(tmp_path):
     most = os.pathconf(tmp_path, "PC_NAME_MAX")
     assert check_writable(tmp_path / ("a" * (most - 4) + ".mp4"))
-    with pytest.raises(MediaError, match=f"has {most + 1} bytes, its disk takes {most}"):
+    with pytest.raises(MediaError, match=f"has {most + 1} bytes, the disk allows {most}"):
         check_writable(tmp_path / ("a" * (most - 3) + ".mp4"))
 
 
@@ -29,7 +29,7 @@ def test_folder_that_was_made_goes_again_only_where_nothing_came_into_it(tmp_pat
     with pytest.raises(ZeroDivisionError), made_folder(tmp_path / "new"):
         1 / 0  # noqa: B018
     with made_folder(tmp_path / "kept") as folder:
-        (folder / "film.mp4").touch()
+        (folder / "video.mp4").touch()
     (tmp_path / "old").mkdir()
     with made_folder(tmp_path / "old"):
         pass
@@ -44,13 +44,13 @@ def test_longest_name_of_wide_letters_can_be_written(tmp_path):
     assert [path] == list(tmp_path.iterdir()) and path.read_bytes() == b"whole"
 
 
-def test_film_whose_name_reads_like_a_protocol_is_written_and_read(tmp_path, monkeypatch):
+def test_video_whose_name_reads_like_a_protocol_is_written_and_read(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write_video(film(), "file:first.mp4")
+    write_video(video(), "file:first.mp4")
     assert os.listdir() == ["file:first.mp4"]
     assert read_video("file:first.mp4").array().shape == (3, 32, 48, 3)
 
 
-def test_folder_in_the_place_of_a_picture_is_called_a_folder(tmp_path):
+def test_folder_in_the_place_of_a_image_is_called_a_folder(tmp_path):
     with pytest.raises(MediaError, match="is a folder"):
         read_image(tmp_path)
