@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.errors import LTXError
+
+Outputs = dict[str, np.ndarray | mx.array]
 
 # Applied after the case's own rules; the first pattern found in the name wins.
 _DEFAULT_RULES = [
@@ -31,28 +34,34 @@ def seeded_tensor(name: str, shape: list[int], seed: int, rules: list) -> np.nda
     a * normal; ``positive a b`` a + b * |normal|; ``const a``. Without a match: ``fan_in 1`` for two or more
     axes, ``one 0.1`` for a vector named weight, gamma or scale, ``plain 0.1`` otherwise.
     """
-    normal = np.random.RandomState((zlib.crc32(name.encode()) + 7919 * seed) % 2**32).standard_normal(shape)
-    for pattern, kind, *args in [*rules, *_DEFAULT_RULES]:  # noqa: B007
-        if re.search(pattern, name):
-            break
-    else:
-        if len(shape) >= 2:
-            kind, args = "fan_in", [1.0]
-        else:
-            kind, args = ("one" if re.search(r"(weight|gamma|scale)$", name) else "plain"), [0.1]
+    generator = np.random.RandomState((zlib.crc32(name.encode()) + 7919 * seed) % 2**32)
+    normal = generator.standard_normal(shape)
+    kind, arguments = _rule(name, shape, rules)
     if kind == "fan_in":
-        value = normal * args[0] / np.sqrt(max(1, int(np.prod(shape[1:]))))
+        value = normal * arguments[0] / np.sqrt(max(1, int(np.prod(shape[1:]))))
     elif kind == "one":
-        value = 1.0 + args[0] * normal
+        value = 1.0 + arguments[0] * normal
     elif kind == "plain":
-        value = args[0] * normal
+        value = arguments[0] * normal
     elif kind == "positive":
-        value = args[0] + args[1] * np.abs(normal)
+        value = arguments[0] + arguments[1] * np.abs(normal)
     elif kind == "const":
-        value = np.full(shape, args[0])
+        value = np.full(shape, arguments[0])
     else:
         raise LTXError(f"The golden case has the unknown rule kind {kind!r} for {name}.")
     return np.asarray(value, dtype=np.float32)
+
+
+def _rule(name: str, shape: list[int], rules: list) -> tuple[str, list[float]]:
+    """Kind and arguments of the rule that gives a tensor its values."""
+    for pattern, kind, *arguments in [*rules, *_DEFAULT_RULES]:
+        if re.search(pattern, name):
+            return kind, arguments
+    if len(shape) >= 2:
+        return "fan_in", [1.0]
+    if re.search(r"(weight|gamma|scale)$", name):
+        return "one", [0.1]
+    return "plain", [0.1]
 
 
 @dataclass
@@ -78,23 +87,36 @@ class Case:
         return cls(path=path, spec=spec, io=load_file(path / "io.safetensors"), scratch=scratch)
 
     @property
+    def component(self) -> str:
+        """The network or procedure that the case runs."""
+        return self.spec["component"]
+
+    @property
     def config(self) -> dict[str, Any]:
         """The published config, at the case's size."""
         return self.spec["metadata"]["config"]
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """How the call was made, where the case says so in its metadata."""
-        return self.spec["metadata"].get("parameters", {})
+        """Arguments of the call: ``metadata.parameters`` and ``call``; empty if the case needs none."""
+        return self.spec.get("metadata", {}).get("parameters", {}) | self.spec.get("call", {})
+
+    def parameter(self, name: str) -> Any:
+        """One argument of the call.
+
+        Raises:
+            LTXError: If the case does not give it.
+        """
+        if name not in self.parameters:
+            raise LTXError(f"The golden case gives no {name!r} in metadata.parameters.")
+        return self.parameters[name]
 
     def weights(self) -> dict[str, np.ndarray]:
         """All checkpoint tensors by published name, float32."""
-        made = {
-            name: seeded_tensor(name, shape, self.spec["seed"], self.spec.get("rules", []))
-            for name, shape in self.spec["tensors"].items()
-        }
-        explicit = {name.removeprefix("explicit."): v for name, v in self.io.items() if name.startswith("explicit.")}
-        return made | explicit
+        seed = self.spec["seed"]
+        rules = self.spec.get("rules", [])
+        seeded = {name: seeded_tensor(name, shape, seed, rules) for name, shape in self.spec["tensors"].items()}
+        return seeded | self._under("explicit.")
 
     def write_checkpoint(self, name: str = "checkpoint.safetensors") -> Path:
         """Write the weights as a file in the published format, metadata included."""
@@ -112,9 +134,11 @@ class Case:
 
     def inputs(self, prefix: str = "") -> dict[str, np.ndarray]:
         """Tensors under ``input.<prefix>``, by the rest of their names."""
-        start = f"input.{prefix}"
-        return {name.removeprefix(start): value for name, value in self.io.items() if name.startswith(start)}
+        return self._under(f"input.{prefix}")
 
     def outputs(self) -> dict[str, np.ndarray]:
         """Reference values by name without ``output.``, those for finding faults included."""
-        return {n.removeprefix("output."): v for n, v in self.io.items() if n.startswith("output.")}
+        return self._under("output.")
+
+    def _under(self, prefix: str) -> dict[str, np.ndarray]:
+        return {name.removeprefix(prefix): value for name, value in self.io.items() if name.startswith(prefix)}

@@ -20,11 +20,13 @@ from LTX_2_MLX.models.ltx.transformer import Transformer
 from LTX_2_MLX.pipelines.stages import Contexts, Denoising, EncodedImage, denoise, upscale_latent
 from LTX_2_MLX.pipelines.two_stage import denoise_in_two_stages
 from LTX_2_MLX.runtime.runner import StageRunner
-from LTX_2_MLX.shapes import VideoShape
-from LTX_2_MLX.verify import Outputs, component
-from LTX_2_MLX.verify.case import Case
-from LTX_2_MLX.verify.ltx_diffusion import COMPRESSION, channels_first, channels_last, guidance_from
+from LTX_2_MLX.shapes import Compression, VideoShape
+from LTX_2_MLX.verify.case import Case, Outputs
+from LTX_2_MLX.verify.layout import channels_first, channels_last
+from LTX_2_MLX.verify.ltx_positions import compression_of
+from LTX_2_MLX.verify.ltx_sampling import guidance_from
 
+# Channels of the published audio latent, for cases that give no other.
 _AUDIO_CHANNELS = 8
 
 
@@ -34,7 +36,6 @@ def _kind(name: str) -> str:
     return {"model": "transformer", "vae": "vae"}.get(name.partition(".")[0], "upscaler")
 
 
-@component("ltx2/pipeline")
 def pipeline(case: Case) -> Outputs:
     """One or two stages, as the case's kind says."""
     run = Run(case)
@@ -49,9 +50,14 @@ class Run:
 
     @property
     def kind(self) -> str:
-        return self.case.parameters["kind"]
+        return self.case.parameter("kind")
+
+    @property
+    def compression(self) -> Compression:
+        return compression_of(self.case)
 
     def one_stage(self) -> Outputs:
+        """Denoise at the full size."""
         stage = self.stage(1, self.shape(1), self.sigmas(1), self.guidance())
         outputs: Outputs = {}
         latents = denoise(
@@ -60,10 +66,11 @@ class Run:
         return outputs | self.outputs(1, stage, latents)
 
     def two_stages(self) -> Outputs:
-        small, large = self.shape(2), self.shape(1)
-        first = self.stage(1, small, self.sigmas(1), self.guidance())
-        second = self.stage(2, large, schedule.REFINEMENT, Streams(Guidance(), Guidance()))
-        runner, outputs = StageRunner(), {}
+        """Denoise at half the size, upscale the latent and refine it."""
+        first = self.stage(1, self.shape(2), self.sigmas(1), self.guidance())
+        second = self.stage(2, self.shape(1), schedule.REFINEMENT, Streams(Guidance(), Guidance()))
+        runner = StageRunner()
+        outputs: Outputs = {}
         result = denoise_in_two_stages(
             runner,
             (first, self.transformer(1)),
@@ -77,23 +84,24 @@ class Run:
         return outputs | self.outputs(1, first, result.stage_1) | self.outputs(2, second, result.stage_2)
 
     def shape(self, smaller: int) -> VideoShape:
-        height, width = self.case.parameters["hw"]
-        return VideoShape(self.case.parameters["frames"], height // smaller, width // smaller)
+        height, width = self.case.parameter("hw")
+        return VideoShape(self.case.parameter("frames"), height // smaller, width // smaller)
 
     def sigmas(self, stage: int) -> tuple[float, ...] | np.ndarray:
         if self.kind == "distilled":
             return schedule.DISTILLED
-        steps = self.case.parameters["steps"]
+        steps = self.case.parameter("steps")
         if self.kind != "hq":
             return schedule.ltx2_schedule(steps)
-        return schedule.ltx2_schedule(steps, num_tokens=self.shape(2).latent(COMPRESSION).num_tokens)
+        return schedule.ltx2_schedule(steps, num_tokens=self.shape(2).latent(self.compression).num_tokens)
 
     def guidance(self) -> Streams[Guidance]:
         return Streams(*(guidance_from(self.case.parameters.get(name, {})) for name in ("vg", "ag")))
 
     def stage(self, number: int, shape: VideoShape, sigmas, guidance: Streams[Guidance]) -> Denoising:
-        p, io = self.case.parameters, self.case.inputs()
-        grid = VideoGrid(shape.latent(COMPRESSION), COMPRESSION, p["fps"])
+        p = self.case.parameters
+        io = self.case.inputs()
+        grid = VideoGrid(shape.latent(self.compression), self.compression, p["fps"])
         images = [
             EncodedImage(channels_last(io[f"image{k}.stage{number}"]), frame, strength)
             for k, (frame, strength) in enumerate(p.get("images", []))
@@ -156,8 +164,9 @@ class Run:
         return listener
 
     def outputs(self, number: int, stage: Denoising, latents: Streams[mx.array]) -> Outputs:
+        audio_channels = self.case.parameters.get("audio_channels", _AUDIO_CHANNELS)
         return {
             f"stage{number}.video": channels_first(latents.video),
-            f"stage{number}.audio": channels_first(unpatchify_audio(latents.audio, _AUDIO_CHANNELS)),
+            f"stage{number}.audio": channels_first(unpatchify_audio(latents.audio, audio_channels)),
             f"stage{number}.sigmas": np.array(stage.sigmas, dtype=np.float32),
         }

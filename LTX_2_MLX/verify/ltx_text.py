@@ -9,11 +9,9 @@ from LTX_2_MLX.checkpoints.gemma3 import encode_prompts, load_gemma
 from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.models.ltx.text_features import TextFeatures
-from LTX_2_MLX.verify import Outputs, component
-from LTX_2_MLX.verify.case import Case
+from LTX_2_MLX.verify.case import Case, Outputs
 
 
-@component("ltx2/gemma_tiny")
 def gemma(case: Case) -> Outputs:
     """Prompts through tokenizer, language model, feature extractor and connectors."""
     folder = case.scratch / "gemma"
@@ -22,7 +20,8 @@ def gemma(case: Case) -> Outputs:
         if file.name != "case.json":
             shutil.copy(file, folder)
     checkpoint = case.write_checkpoint("gemma/model.safetensors")
-    prompts, length = case.parameters["prompts"], case.parameters["max_length"]
+    prompts = case.parameter("prompts")
+    length = case.parameter("max_length")
     encoder = load_gemma(folder, dtype=mx.float32)
     ids, _ = encoder.tokenizer(prompts, length)
     states, mask = encode_prompts(encoder, prompts, max_length=length)
