@@ -10,7 +10,7 @@ import mlx.core as mx
 
 from LTX_2_MLX.checkpoints.float8 import decode_e4m3
 from LTX_2_MLX.checkpoints.gemma3 import Gemma
-from LTX_2_MLX.checkpoints.load import float8_scales
+from LTX_2_MLX.checkpoints.network_weights import float8_scales
 from LTX_2_MLX.checkpoints.quantize import Quantization, is_quantized, layers_to_quantize
 from LTX_2_MLX.checkpoints.reader import Checkpoint, parse_json, read_header
 from LTX_2_MLX.checkpoints.torch_file import TORCH_SUFFIXES, read_torch_file

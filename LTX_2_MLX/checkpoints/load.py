@@ -1,20 +1,20 @@
-"""A checkpoint to an evaluated network. The only way in.
+"""Loads a network from a checkpoint, with its weights evaluated. The only way to do so.
 
 Config -> build (lazy, costs nothing) -> rename -> check names and shapes -> decode 8-bit floats -> merge
-adapters -> axis order -> quantise -> evaluate. Every problem of names and shapes is found from the header,
+adapters -> axis order -> quantise -> evaluate. All problems of names and shapes are found from the header,
 before a tensor is read.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
-from LTX_2_MLX.checkpoints.float8 import decode_e4m3
 from LTX_2_MLX.checkpoints.lora import Lora, LoraMerge
+from LTX_2_MLX.checkpoints.network_weights import float8_scales, network_weights, parameter_names, with_scales
 from LTX_2_MLX.checkpoints.quantize import (
     Quantization,
     is_quantized,
@@ -23,13 +23,13 @@ from LTX_2_MLX.checkpoints.quantize import (
     quantize_layers,
 )
 from LTX_2_MLX.checkpoints.reader import Checkpoint
+from LTX_2_MLX.checkpoints.recognise import NetworkT, config_of, recognise
 from LTX_2_MLX.checkpoints.streaming import LIVE_BLOCKS, BlockStream
 from LTX_2_MLX.errors import CheckpointError, RequestError
-
-Network = TypeVar("Network", bound=nn.Module)
+from LTX_2_MLX.models.interfaces import PublishedNetwork
 
 # Published (PyTorch) axis order -> MLX axis order, by the class of the module that owns the weight.
-AXIS_ORDERS = {
+AXIS_ORDERS: dict[type[nn.Module], tuple[int, ...]] = {
     nn.Conv1d: (0, 2, 1),
     nn.Conv2d: (0, 2, 3, 1),
     nn.Conv3d: (0, 2, 3, 4, 1),
@@ -37,11 +37,12 @@ AXIS_ORDERS = {
     nn.ConvTranspose2d: (1, 2, 3, 0),
     nn.ConvTranspose3d: (1, 2, 3, 4, 0),
 }
-_SHOWN = 5
+_SHOWN_NAMES = 5
+_SHOWN_PROBLEMS = 3
 
 
 def load(
-    networks: type[Network] | Sequence[type[Network]],
+    networks: type[NetworkT] | Sequence[type[NetworkT]],
     checkpoint: Checkpoint,
     *,
     dtype: mx.Dtype | None = None,
@@ -49,40 +50,44 @@ def load(
     quantize: Quantization | None = None,
     stream_blocks: bool = False,
     note: Callable[[str], None] | None = None,
-) -> Network:
+) -> NetworkT:
     """The first of ``networks`` that recognises the checkpoint's header, with its weights evaluated.
 
     Layers that the file holds quantised stay so.
 
     Args:
-        networks: One network class or several. Each offers ``Config.from_header`` (as its class attribute
-            ``Config``), ``parameter_name`` and, where needed, ``prepare``, ``quantizes(path, config)`` and
-            ``BLOCKS``, the path of its list of blocks.
-        checkpoint: An opened checkpoint; tensors of other networks in it are left alone.
+        networks: One network class or several.
+        checkpoint: An opened checkpoint; tensors of other networks in it are ignored.
         dtype: Floating-point weights are cast to this; None keeps the file's (bfloat16 for 8-bit floats).
-        loras: Adapters to merge, each one changing at least one tensor.
-        quantize: Quantise the layers that the network says may be, after merging; one tensor is whole at a time.
+        loras: Adapters to merge, each of which changes at least one tensor.
+        quantize: Quantise the layers that the network allows, after merging; one tensor is whole at a time.
         stream_blocks: Leave the blocks on disk and read them in every pass, ahead of their use.
-        note: Told in one line what each adapter changes.
+        note: Callback for one line about each adapter.
 
     Raises:
         CheckpointError: If no class recognises the file, tensors are missing, unknown or misshaped, an adapter
             was made for another model, or reading fails.
         RequestError: If there is nothing to quantise.
     """
-    model, weights, merge = _checked(networks, checkpoint, dtype, loras)
-    for line in merge.notes if note else ():
-        note(line)
+    network = recognise(networks, checkpoint)
+    result = network(config_of(network, checkpoint))
+    model = _as_module(result)
+    weights, merge = _checked_weights(network, model, checkpoint, dtype, loras)
+    if note is not None:
+        for line in merge.notes:
+            note(line)
     finish = _Finish(model, dtype, quantize)
     if stream_blocks:
-        weights = _leave_blocks(model, weights, _BlockReader(type(model), checkpoint, dtype, merge, finish))
+        weights = _stream_blocks(model, weights, _BlockReader(network, checkpoint, dtype, merge, finish))
+    # It holds tensors of the adapters, which have to go as they are used.
     del merge
     model.load_weights(_evaluated(checkpoint, weights, finish), strict=True)
-    return model.freeze()
+    model.freeze()
+    return result
 
 
 def weights_bytes(
-    networks: type[Network] | Sequence[type[Network]],
+    networks: type[NetworkT] | Sequence[type[NetworkT]],
     checkpoint: Checkpoint,
     *,
     dtype: mx.Dtype | None = None,
@@ -90,30 +95,34 @@ def weights_bytes(
     quantize: Quantization | None = None,
     stream_blocks: bool = False,
 ) -> int:
-    """Bytes of the weights that ``load`` would hold, after every check that it makes of names and shapes.
+    """Bytes of the weights that ``load`` would hold, after all its checks of names and shapes.
 
-    Of streamed blocks it counts those that are held at a time. No tensor is read. Raises as ``load`` does.
+    Streamed blocks count as many times as they are held at once. No tensor is read. Raises as ``load`` does.
     """
-    model, weights, _ = _checked(networks, checkpoint, dtype, loras)
+    network = recognise(networks, checkpoint)
+    model = _as_module(network(config_of(network, checkpoint)))
+    weights, _ = _checked_weights(network, model, checkpoint, dtype, loras)
     finish = _Finish(model, dtype, quantize)
-    sizes = {name: finish.num_bytes(name, value) for name, value in weights.items()}
-    if not stream_blocks:
-        return sum(sizes.values())
+    resident = 0
     blocks: dict[str, int] = {}
-    for name, size in sizes.items():
-        number = _block_of(type(model), name)
-        blocks[number] = blocks.get(number, 0) + size
-    return blocks.pop(None, 0) + min(LIVE_BLOCKS, len(blocks)) * max(blocks.values())
+    for name, value in weights.items():
+        num_bytes = finish.num_bytes(name, value)
+        block = _block_of(network, name) if stream_blocks else None
+        if block is None:
+            resident += num_bytes
+        else:
+            blocks[block] = blocks.get(block, 0) + num_bytes
+    return resident + min(LIVE_BLOCKS, len(blocks)) * max(blocks.values(), default=0)
 
 
-def quantization_for(network: type[nn.Module], checkpoint: Checkpoint, bits: int) -> Quantization | None:
-    """``bits`` in the widest groups that fit the network's layers; None where none fit or they hold few bits already.
+def quantization_for(network: type[PublishedNetwork[Any]], checkpoint: Checkpoint, bits: int) -> Quantization | None:
+    """``bits`` in the widest groups that fit the network's layers; None if none fit or the file is quantised already.
 
     Raises:
         CheckpointError: If the file holds no such network.
         RequestError: If the bits are not 8 or 4.
     """
-    model = network(recognise(network, checkpoint)[1])
+    model = _as_module(network(config_of(network, checkpoint)))
     for quantization in (Quantization(bits, 64), Quantization(bits, 32)):
         try:
             layers_to_quantize(model, quantization)
@@ -123,10 +132,20 @@ def quantization_for(network: type[nn.Module], checkpoint: Checkpoint, bits: int
     return None
 
 
-def _checked(networks, checkpoint, dtype, loras) -> tuple[nn.Module, dict[str, mx.array], LoraMerge]:
-    """The network built, its weights by parameter name, all lazy, and what adapters do to them."""
-    network, config = recognise(networks, checkpoint)
-    model = network(config)
+def _as_module(model: object) -> nn.Module:
+    # A protocol cannot say that its classes inherit from nn.Module.
+    assert isinstance(model, nn.Module), type(model)
+    return model
+
+
+def _checked_weights(
+    network: type[PublishedNetwork[Any]],
+    model: nn.Module,
+    checkpoint: Checkpoint,
+    dtype: mx.Dtype | None,
+    loras: Sequence[Lora],
+) -> tuple[dict[str, mx.array], LoraMerge]:
+    """Lazy weights by parameter name, which fit the model, and the adapters merged into them."""
     if loras and is_quantized(checkpoint):
         raise CheckpointError(
             f"{checkpoint.path} is quantised, and adapters are merged before that. "
@@ -135,168 +154,107 @@ def _checked(networks, checkpoint, dtype, loras) -> tuple[nn.Module, dict[str, m
     merge = LoraMerge(network, checkpoint, loras)
     weights = network_weights(network, checkpoint, dtype=dtype, merge=merge)
     quantize_as_stored(model, weights, checkpoint)
-    _check(network, checkpoint, weights, dict(tree_flatten(model.parameters())), _axis_orders(model))
-    return model, weights, merge
+    _check(network.__name__, checkpoint, weights, model)
+    return weights, merge
 
 
 class _Finish:
-    """Published weights to those the network holds: axis order, precision, bits. All lazy."""
+    """Published weights to those that the network holds: axis order, precision, quantisation. All lazy."""
 
     def __init__(self, model: nn.Module, dtype: mx.Dtype | None, quantization: Quantization | None):
         self._axes = _axis_orders(model)
         self._dtype = dtype
         self._quantization = quantization
-        chosen = layers_to_quantize(model, quantization) if quantization else []
-        if quantization:
-            quantize_layers(model, chosen, quantization)
-        self._few_bits = {f"{path}.weight": path for path in chosen}
+        self._quantized_paths: dict[str, str] = {}
+        if quantization is not None:
+            paths = layers_to_quantize(model, quantization)
+            quantize_layers(model, paths, quantization)
+            self._quantized_paths = {f"{path}.weight": path for path in paths}
 
     def __call__(self, name: str, value: mx.array) -> dict[str, mx.array]:
-        """One weight as the parameters that hold it, by name."""
+        """The parameters that hold one weight, by name."""
         if name in self._axes:
             value = mx.contiguous(value.transpose(self._axes[name]))
-        value = value.astype(self._final(value))
-        if name not in self._few_bits:
+        value = value.astype(self._final_dtype(value))
+        if self._quantization is None or name not in self._quantized_paths:
             return {name: value}
-        path = self._few_bits[name]
-        return {f"{path}.{part}": array for part, array in self._quantization.apply(value).items()}
+        path = self._quantized_paths[name]
+        return {f"{path}.{key}": array for key, array in self._quantization.apply(value).items()}
 
     def num_bytes(self, name: str, value: mx.array) -> int:
-        """What the weight takes then."""
-        dtype = self._final(value)
-        return self._quantization.num_bytes(value, dtype) if name in self._few_bits else value.size * dtype.size
+        """Size of these parameters."""
+        dtype = self._final_dtype(value)
+        if self._quantization is None or name not in self._quantized_paths:
+            return value.size * dtype.size
+        return self._quantization.num_bytes(value, dtype)
 
-    def _final(self, value: mx.array) -> mx.Dtype:
-        casts = self._dtype is not None and mx.issubdtype(value.dtype, mx.floating)
-        return self._dtype if casts else value.dtype
+    def _final_dtype(self, value: mx.array) -> mx.Dtype:
+        if self._dtype is not None and mx.issubdtype(value.dtype, mx.floating):
+            return self._dtype
+        return value.dtype
 
 
 @dataclass(frozen=True)
 class _BlockReader:
     """Reads one block's weights, exactly as a network that stays in memory gets them."""
 
-    network: type[nn.Module]
+    network: type[PublishedNetwork[Any]]
     checkpoint: Checkpoint
     dtype: mx.Dtype | None
     merge: LoraMerge
     finish: _Finish
 
-    def numbers(self) -> dict[str, list[str]]:
-        """Published names of every block's tensors, scales of 8-bit floats included."""
-        scales, found = float8_scales(self.checkpoint), {}
-        for name, parameter in _published(self.network, self.checkpoint).items():
-            names = found.setdefault(_block_of(self.network, parameter), [])
-            names += [name, *([f"{name}_scale"] if scales.get(name) else [])]
-        return found
+    def tensor_names(self) -> dict[str, list[str]]:
+        """Published names of each block's tensors, scales of 8-bit floats included, by the block's number."""
+        names: dict[str, list[str]] = {}
+        for name, parameter in parameter_names(self.network, self.checkpoint).items():
+            block = _block_of(self.network, parameter)
+            if block is not None:
+                names.setdefault(block, []).append(name)
+        scales = float8_scales(self.checkpoint)
+        return {block: with_scales(own, scales) for block, own in names.items()}
 
-    def weights(self, number: str, arrays: Mapping[str, mx.array]) -> list[tuple[str, mx.array]]:
-        """Weights by their names inside the block, from its tensors as published; lazy."""
-        start = f"{self.network.BLOCKS}.{number}."
+    def weights(self, block: str, arrays: Mapping[str, mx.array]) -> list[tuple[str, mx.array]]:
+        """A block's weights, by their names inside it, from its published tensors; lazy."""
+        prefix = f"{_blocks_path(self.network)}.{block}."
         weights = network_weights(self.network, self.checkpoint, dtype=self.dtype, merge=self.merge, arrays=arrays)
-        finished = (item for name, value in weights.items() for item in self.finish(name, value).items())
-        return [(name.removeprefix(start), value) for name, value in finished]
+        finished = []
+        for name, value in weights.items():
+            for parameter, array in self.finish(name, value).items():
+                finished.append((parameter.removeprefix(prefix), array))
+        return finished
 
 
-def _leave_blocks(model: nn.Module, weights: dict[str, mx.array], reader: _BlockReader) -> dict[str, mx.array]:
-    """Put a stream in place of the network's blocks; the weights that are not in blocks."""
-    *parents, last = reader.network.BLOCKS.split(".")
+def _stream_blocks(model: nn.Module, weights: dict[str, mx.array], reader: _BlockReader) -> dict[str, mx.array]:
+    """Replace the model's blocks by a stream; returns the weights outside of them."""
+    *parents, attribute = _blocks_path(reader.network).split(".")
     owner = model
-    for part in parents:
-        owner = getattr(owner, part)
-    names = reader.numbers()
-    blocks = getattr(owner, last)
-    setattr(
-        owner,
-        last,
-        BlockStream(
-            blocks,
-            read=lambda number: reader.checkpoint.arrays(names[str(number)]),
-            weights=lambda number, arrays: reader.weights(str(number), arrays),
-        ),
+    for parent in parents:
+        owner = getattr(owner, parent)
+    names = reader.tensor_names()
+    stream = BlockStream(
+        getattr(owner, attribute),
+        read=lambda number: reader.checkpoint.arrays(names[str(number)]),
+        weights=lambda number, arrays: reader.weights(str(number), arrays),
     )
+    setattr(owner, attribute, stream)
     return {name: value for name, value in weights.items() if _block_of(reader.network, name) is None}
 
 
-def _block_of(network: type[nn.Module], parameter: str) -> str | None:
-    """Number of the block that a parameter is in."""
-    start = f"{network.BLOCKS}."
-    return parameter.removeprefix(start).split(".")[0] if parameter.startswith(start) else None
+def _blocks_path(network: type[PublishedNetwork[Any]]) -> str:
+    path: str = getattr(network, "BLOCKS")  # noqa: B009 (optional in the protocol)
+    return path
 
 
-def recognise(
-    networks: type[Network] | Sequence[type[Network]], checkpoint: Checkpoint
-) -> tuple[type[Network], object]:
-    """The first network class whose config is in the header, and that config."""
-    candidates = [networks] if isinstance(networks, type) else list(networks)
-    for network in candidates:
-        if (config := network.Config.from_header(checkpoint.header)) is not None:
-            return network, config
-    names = " or ".join(network.__name__ for network in candidates)
-    some = ", ".join(sorted(checkpoint.header.tensors)[:_SHOWN]) or "no tensor at all"
-    raise CheckpointError(f"{checkpoint.path} holds no {names}. It begins with: {some}. Is it the right file?")
-
-
-def network_weights(
-    network: type[nn.Module],
-    checkpoint: Checkpoint,
-    *,
-    dtype: mx.Dtype | None = None,
-    merge: LoraMerge | None = None,
-    arrays: Mapping[str, mx.array] | None = None,
-) -> dict[str, mx.array]:
-    """Lazy arrays of one network by parameter name, still in published axis order.
-
-    Weights that adapters change and 8-bit floats come in ``dtype`` (None: the file's, or bfloat16), rounded once;
-    the others as the file has them. ``arrays`` are tensors opened already; None opens all that the network has.
-    """
-    scales = float8_scales(checkpoint)
-    published = _published(network, checkpoint)
-    mine = [name for name in published if arrays is None or name in arrays]
-    if arrays is None:
-        arrays = checkpoint.arrays([*mine, *(f"{name}_scale" for name in mine if scales.get(name))])
-    weights: dict[str, mx.array] = {}
-    for name in mine:
-        value = arrays[name]
-        if published[name] in weights:
-            raise CheckpointError(f"{checkpoint.path}: two tensors mean {published[name]}, one of them is {name}.")
-        final = dtype or (mx.bfloat16 if name in scales else value.dtype)
-        if name in scales:
-            value = decode_e4m3(value, arrays[f"{name}_scale"] if scales[name] else None)
-        if merge is not None and name in merge.changed:
-            value = merge.apply(name, value)
-        weights[published[name]] = value if value is arrays[name] else value.astype(final)
-    prepare = getattr(network, "prepare", None)
-    return prepare(weights) if prepare else weights
-
-
-def _published(network: type[nn.Module], checkpoint: Checkpoint) -> dict[str, str]:
-    """Parameter name of each tensor that is the network's own; scales of 8-bit floats go with their tensors."""
-    scales = float8_scales(checkpoint)
-    consumed = {scale for name in scales for scale in (f"{name}_scale", f"{name.removesuffix('weight')}input_scale")}
-    names = {name: network.parameter_name(name) for name in checkpoint.header.tensors if name not in consumed}
-    return {name: parameter for name, parameter in names.items() if parameter is not None}
-
-
-def float8_scales(checkpoint: Checkpoint) -> dict[str, bool]:
-    """Tensors of 8-bit floats, and whether each has a scale beside it: the file decides tensor by tensor."""
-    tensors = checkpoint.header.tensors
-    found = {}
-    for name, info in tensors.items():
-        if info.dtype != "F8_E4M3":
-            continue
-        scale = tensors.get(f"{name}_scale")
-        if scale is not None and (scale.num_bytes == 0 or any(n != 1 for n in scale.shape)):
-            raise CheckpointError(
-                f"{checkpoint.path}: {name}_scale has shape {scale.shape}, but only one scale per tensor is supported. "
-                f"Use the published 8-bit file or the 16-bit one."
-            )
-        found[name] = scale is not None
-    return found
+def _block_of(network: type[PublishedNetwork[Any]], parameter: str) -> str | None:
+    """Number of the block that a parameter is in; None outside of blocks."""
+    prefix = f"{_blocks_path(network)}."
+    return parameter.removeprefix(prefix).split(".")[0] if parameter.startswith(prefix) else None
 
 
 def _evaluated(checkpoint: Checkpoint, weights: dict[str, mx.array], finish: _Finish) -> list[tuple[str, mx.array]]:
-    """Weights as the network holds them, one tensor after another, so that only one is held twice."""
-    done = []
+    """Parameters as the network holds them. Evaluated one by one, so that only one tensor is held twice."""
+    parameters: list[tuple[str, mx.array]] = []
     for name in list(weights):
         finished = finish(name, weights.pop(name))
         try:
@@ -305,40 +263,53 @@ def _evaluated(checkpoint: Checkpoint, weights: dict[str, mx.array], finish: _Fi
             raise CheckpointError(
                 f"{checkpoint.path}: {name} cannot be read: {' '.join(str(error).split())}"
             ) from error
-        done += finished.items()
-    return done
+        parameters += finished.items()
+    return parameters
 
 
 def _axis_orders(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    return {
-        f"{path}.weight" if path else "weight": AXIS_ORDERS[type(module)]
-        for path, module in model.named_modules()
-        if type(module) in AXIS_ORDERS
-    }
+    """MLX axis order of each convolution's weight, by parameter name."""
+    orders = {}
+    for path, module in model.named_modules():
+        if type(module) in AXIS_ORDERS:
+            orders[f"{path}.weight" if path else "weight"] = AXIS_ORDERS[type(module)]
+    return orders
 
 
-def _check(network, checkpoint, weights, parameters, axes) -> None:
+def _check(network_name: str, checkpoint: Checkpoint, weights: Mapping[str, mx.array], model: nn.Module) -> None:
+    """Raise one error that names the missing, unknown and misshaped tensors."""
+    parameters: dict[str, mx.array] = dict(tree_flatten(model.parameters()))
+    axes = _axis_orders(model)
     problems = []
     if missing := sorted(parameters.keys() - weights.keys()):
         problems.append(f"lacks {_listed(missing)}")
     if unknown := sorted(weights.keys() - parameters.keys()):
         problems.append(f"has {_listed(unknown)} that the network does not know")
     for name in sorted(weights.keys() & parameters.keys()):
-        value, wanted = weights[name], parameters[name]
-        order = axes.get(name, tuple(range(value.ndim)))
-        shape = tuple(value.shape[i] for i in order) if len(order) == value.ndim else None
-        if shape != wanted.shape:
-            problems.append(f"has {name} in shape {value.shape}, expected axes of {wanted.shape}")
-        elif mx.issubdtype(value.dtype, mx.floating) != mx.issubdtype(wanted.dtype, mx.floating):
-            problems.append(f"has {name} as {value.dtype}, expected {wanted.dtype}")
+        problem = _mismatch(weights[name], parameters[name], axes.get(name))
+        if problem is not None:
+            problems.append(f"has {name} {problem}")
     if problems:
-        more = f" (and {len(problems) - 3} more problems)" if len(problems) > 3 else ""
+        more = len(problems) - _SHOWN_PROBLEMS
         raise CheckpointError(
-            f"{checkpoint.path} does not fit {network.__name__}: it {'; it '.join(problems[:3])}{more}. "
+            f"{checkpoint.path} does not fit {network_name}: it {'; it '.join(problems[:_SHOWN_PROBLEMS])}"
+            f"{f' (and {more} more problems)' if more > 0 else ''}. "
             f"Check that the file is complete and of this network."
         )
 
 
+def _mismatch(weight: mx.array, parameter: mx.array, axes: tuple[int, ...] | None) -> str | None:
+    """What is wrong with a published weight's shape or kind of number; None if it fits the parameter."""
+    order = axes or tuple(range(weight.ndim))
+    shape = tuple(weight.shape[axis] for axis in order) if len(order) == weight.ndim else None
+    if shape != parameter.shape:
+        return f"in shape {weight.shape}, expected axes of {parameter.shape}"
+    if mx.issubdtype(weight.dtype, mx.floating) != mx.issubdtype(parameter.dtype, mx.floating):
+        return f"as {weight.dtype}, expected {parameter.dtype}"
+    return None
+
+
 def _listed(names: list[str]) -> str:
-    tail = ", ..." if len(names) > _SHOWN else ""
-    return f"{len(names)} tensor{'s' * (len(names) > 1)} ({', '.join(names[:_SHOWN])}{tail})"
+    plural = "s" if len(names) > 1 else ""
+    ellipsis = ", ..." if len(names) > _SHOWN_NAMES else ""
+    return f"{len(names)} tensor{plural} ({', '.join(names[:_SHOWN_NAMES])}{ellipsis})"

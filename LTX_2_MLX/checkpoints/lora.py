@@ -9,12 +9,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
 
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.errors import CheckpointError, RequestError
+from LTX_2_MLX.models.interfaces import PublishedNetwork
 
 _CHECKPOINT_PREFIX = "model.diffusion_model."
 # Before the module's path; longer ones first. The published files say "diffusion_model.".
@@ -116,7 +117,7 @@ class LoraMerge:
         notes: One line for each adapter: how many tensors it changes, and what it leaves.
     """
 
-    def __init__(self, network: type[nn.Module], checkpoint: Checkpoint, loras: Sequence[Lora]):
+    def __init__(self, network: type[PublishedNetwork[Any]], checkpoint: Checkpoint, loras: Sequence[Lora]):
         """Find what each adapter changes; only headers are read.
 
         Raises:
@@ -245,7 +246,7 @@ def _check(pair: _Pair, lora: Lora, name: str, checkpoint: Checkpoint) -> None:
         )
 
 
-def _account(lora: Lora, network: type[nn.Module], checkpoint: Checkpoint, found, aside) -> str:
+def _account(lora: Lora, network: type[PublishedNetwork[Any]], checkpoint: Checkpoint, found, aside) -> str:
     """One line on what an adapter does, or the reason why it does not fit."""
     path, total = lora.checkpoint.path, len(found) + len(aside)
     strange = [module for module, name in aside if name is None and not module.startswith(_TEXT_SIDE)]

@@ -1,20 +1,19 @@
-"""Blocks of a network that stay on disk and are read ahead of their use, in every pass again."""
+"""Blocks of a network that stay on disk and are read ahead of their use, anew in every pass."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import mlx.core as mx
 import mlx.nn as nn
 
-# Held at a time: the block that runs, the one that is set up behind it, and the one that is being read.
+# The block that runs, the one that is ready behind it, and the one that is being read.
 LIVE_BLOCKS = 3
 
 
 class BlockStream:
-    """Stands where a network has its list of blocks; each walk over it reads them from disk once.
+    """Replaces a network's list of blocks; each iteration over it reads them from disk once.
 
-    While a block runs, the next one is being read. A block has weights only from when it is handed out to when the
-    next one is asked for, so whoever walks must have evaluated a block's work by the time it asks for the block
-    after the next; otherwise the blocks pile up.
+    While a block runs, the next one is being read. A block has weights only until the next one is asked for, so the
+    caller must evaluate a block's work before it asks for the block after the next; otherwise the blocks pile up.
     """
 
     def __init__(
@@ -27,14 +26,15 @@ class BlockStream:
 
         Args:
             blocks: In order.
-            read: A block's number to its tensors as published, lazy.
+            read: A block's number to its published tensors, lazy.
             weights: Number and tensors to the block's weights by their names inside it, lazy.
         """
         self._blocks = list(blocks)
         self._read = read
         self._weights = weights
-        # Reading has a stream of its own: on the CPU it would otherwise wait for the blocks' work.
-        self._reader = mx.new_stream(mx.cpu)
+        # Reading has a stream of its own: on the CPU it would otherwise wait for the blocks' work. A stream belongs to
+        # one thread, and a network may be loaded in one and run in another.
+        self._reader = mx.new_thread_local_stream(mx.cpu)
         # Never evaluated, so they take no memory.
         self._empty = [block.parameters() for block in self._blocks]
 
@@ -42,11 +42,11 @@ class BlockStream:
         return len(self._blocks)
 
     def __iter__(self) -> Iterator[nn.Module]:
-        ahead = self._begin(0)
+        ahead = self._start_reading(0)
         for number, (block, empty) in enumerate(zip(self._blocks, self._empty, strict=True)):
-            arrays, ahead = ahead, None
+            arrays, ahead = ahead, {}
             if number + 1 < len(self._blocks):
-                ahead = self._begin(number + 1)
+                ahead = self._start_reading(number + 1)
             block.load_weights(self._weights(number, arrays), strict=True)
             del arrays
             try:
@@ -54,8 +54,7 @@ class BlockStream:
             finally:
                 block.update(empty)
 
-    def _begin(self, number: int) -> Mapping[str, mx.array]:
-        """Start reading a block."""
+    def _start_reading(self, number: int) -> Mapping[str, mx.array]:
         with mx.stream(self._reader):
             arrays = self._read(number)
         mx.async_eval(list(arrays.values()))

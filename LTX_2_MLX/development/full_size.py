@@ -10,8 +10,9 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from LTX_2_MLX.checkpoints.load import load, recognise, weights_bytes
+from LTX_2_MLX.checkpoints.load import load, weights_bytes
 from LTX_2_MLX.checkpoints.reader import Checkpoint
+from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.diffusion.noise import seeded_noise
 from LTX_2_MLX.diffusion.patchify import VideoGrid
 from LTX_2_MLX.diffusion.state import Streams
@@ -93,7 +94,7 @@ class StreamedStep:
 def streamed_step(checkpoint: Checkpoint, shape: VideoShape, dtype: mx.Dtype = mx.bfloat16) -> StreamedStep:
     """Denoise one step with the transformer's blocks left on disk, by the road that films take."""
     runner, start = StageRunner(), time.perf_counter()
-    config = recognise(Transformer, checkpoint)[1]
+    config = config_of(Transformer, checkpoint)
     widths = [config.video.width, 0 if config.audio is None else config.audio.width]
     if config.caption_channels is not None:
         widths = [config.caption_channels] * 2

@@ -1,17 +1,13 @@
-"""What networks see of a checkpoint, and what pipelines expect of a network."""
+"""What networks see of a checkpoint's header, and what the loader expects of a network class."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
-
-import mlx.core as mx
-
-from LTX_2_MLX.shapes import Compression
+from typing import Any, Protocol, Self, TypeVar
 
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """One tensor as the header describes it: published shape and the format's own name of the dtype."""
+    """One tensor as the header describes it: published shape, and the file format's name of the dtype."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -20,9 +16,9 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class Header:
-    """What a checkpoint says of itself before any tensor is read.
+    """Tensors, metadata and config of a checkpoint, read before any tensor.
 
-    ``config`` is the parsed JSON of the metadata key ``config`` (empty when there is none).
+    ``config`` is the parsed JSON of the metadata key ``config``, or empty.
     """
 
     tensors: Mapping[str, TensorInfo]
@@ -30,38 +26,29 @@ class Header:
     config: Mapping[str, Any] = field(default_factory=dict)
 
 
-class VideoEncoder(Protocol):
-    """Pixels to latent."""
+class NetworkConfig(Protocol):
+    """A network's frozen config."""
 
-    compression: Compression
-
-    def encode(self, frames: mx.array) -> mx.array:
-        """Frames ``(B, T, H, W, 3)`` in [-1, 1] to a normalised latent ``(B, T', H', W', C)``."""
-
-
-class VideoDecoder(Protocol):
-    """Latent to pixels."""
-
-    compression: Compression
-
-    def decode(self, latent: mx.array) -> mx.array:
-        """A normalised latent ``(B, T', H', W', C)`` to frames ``(B, T, H, W, 3)``, about [-1, 1]."""
-
-    def stream(self, latents: Iterable[mx.array]) -> Iterator[mx.array]:
-        """Consecutive pieces of a latent to consecutive chunks of frames; joined, they are the whole clip."""
+    @classmethod
+    def from_header(cls, header: Header) -> Self | None:
+        """The config of the network in this checkpoint; None if it holds another network."""
 
 
-class FrameUpscaler(Protocol):
-    """Frames to larger frames, each by itself."""
-
-    scale: int
-
-    def __call__(self, frames: mx.array) -> mx.array:
-        """Frames ``(B, H, W, 3)`` in [0, 1] to ``(B, scale * H, scale * W, 3)``."""
+ConfigT = TypeVar("ConfigT", bound=NetworkConfig)
 
 
-class FrameInterpolator(Protocol):
-    """Two frames to one between them."""
+class PublishedNetwork(Protocol[ConfigT]):
+    """An ``nn.Module`` that loads from published checkpoints.
 
-    def __call__(self, first: mx.array, second: mx.array, fraction: float = 0.5) -> mx.array:
-        """Frames ``(B, H, W, 3)`` in [0, 1]; ``fraction`` is the place between them, 0 to 1."""
+    Optional members: ``prepare(weights)`` transforms weights by parameter name (weight-norm pairs, old names);
+    ``quantizes(path, config)`` tells which layers may be quantised; ``BLOCKS`` is the path of the list of blocks that
+    may be streamed from disk.
+    """
+
+    Config: type[ConfigT]
+
+    def __init__(self, config: ConfigT) -> None: ...
+
+    @staticmethod
+    def parameter_name(published: str) -> str | None:
+        """Parameter name of a published tensor; None if it belongs to another network."""

@@ -11,10 +11,11 @@ import mlx.core as mx
 import numpy as np
 
 from LTX_2_MLX.checkpoints.gemma3 import Gemma, GemmaConfig, GemmaTokenizer
-from LTX_2_MLX.checkpoints.load import load, quantization_for, recognise
+from LTX_2_MLX.checkpoints.load import load, quantization_for
 from LTX_2_MLX.checkpoints.lora import Lora
 from LTX_2_MLX.checkpoints.quantize import Quantization
 from LTX_2_MLX.checkpoints.reader import Checkpoint
+from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.diffusion.guidance import Guidance
 from LTX_2_MLX.diffusion.noise import key_for
 from LTX_2_MLX.diffusion.patchify import AudioClock, VideoGrid
@@ -95,7 +96,7 @@ class Models:
     @cached_property
     def compression(self) -> Compression:
         """Pixels per latent step of the decoder."""
-        return recognise(VideoDecoder, self.weights)[1].decoder_compression
+        return config_of(VideoDecoder, self.weights).decoder_compression
 
     @cached_property
     def defaults(self) -> ModelDefaults:
@@ -318,7 +319,7 @@ def upscaler_config(checkpoint: Checkpoint, *, temporal: bool, flag: str) -> Lat
     Raises:
         CheckpointError: If it does the other, or is no upscaler.
     """
-    config = recognise(LatentUpscaler, checkpoint)[1]
+    config = config_of(LatentUpscaler, checkpoint)
     if (config.temporal_upsample, config.spatial_upsample) != (temporal, not temporal):
         does = "time" if config.temporal_upsample else "space"
         raise CheckpointError(
@@ -369,7 +370,7 @@ def planned_text(film: Film, models: Models, shape: VideoShape) -> list[Estimate
     if film.image is not None:
         # Found now rather than after the text encoder's turn, if it cannot be read.
         read_image(film.image)
-        needed = encoder_bytes(recognise(VideoEncoder, weights)[1], shape, item_bytes=models.dtype.size)
+        needed = encoder_bytes(config_of(VideoEncoder, weights), shape, item_bytes=models.dtype.size)
         held = {"dtype": models.dtype, "activation_bytes": needed}
         stages.append(planned("image_encoder", "first frame", weights, [VideoEncoder], **held))
     return stages
@@ -378,7 +379,7 @@ def planned_text(film: Film, models: Models, shape: VideoShape) -> list[Estimate
 def _planned_encoding(film: Film, models: Models, encoder: Checkpoint, work: str) -> list[Estimate]:
     """The text encoder's turn and that of the text features, which the encoder's states wait for."""
     tokens, length = _prompt_lengths(models.text_encoder, tuple(film.prompts))
-    config, text_config = recognise(Gemma, encoder)[1], recognise(TextFeatures, models.weights)[1]
+    config, text_config = config_of(Gemma, encoder), config_of(TextFeatures, models.weights)
     batch = {"prompts": len(film.prompts), "length": length, "item_bytes": models.text_dtype.size}
     states = context_states_bytes(config, **batch)
     return [
@@ -425,14 +426,14 @@ def text_encoder_fits(encoder: Checkpoint, weights: Checkpoint) -> bool:
     if config is None:
         raise CheckpointError(f"{encoder.path} is no Gemma 3. Give --gemma the folder of the text encoder.")
     features = config.hidden_size * (config.num_hidden_layers + 1)
-    return features == recognise(TextFeatures, weights)[1].states_width
+    return features == config_of(TextFeatures, weights).states_width
 
 
 def planned_denoising(
     name: str, shape: VideoShape, steps: int, calls: int, film: Film, models: Models, loras: Sequence[Lora]
 ) -> Estimate:
     """One denoising stage."""
-    config = recognise(Transformer, models.weights)[1]
+    config = config_of(Transformer, models.weights)
     counts = {
         "tokens": shape.latent(models.compression).num_tokens,
         "audio_tokens": AudioClock().num_latents(shape.num_frames, film.frame_rate),
@@ -453,7 +454,7 @@ def planned_denoising(
 
 def _contexts_bytes(film: Film, models: Models) -> int:
     """The contexts, which stay until the film is denoised."""
-    config = recognise(TextFeatures, models.weights)[1]
+    config = config_of(TextFeatures, models.weights)
     widths = config.video.width + (0 if config.audio is None else config.audio.width)
     return len(film.prompts) * _context_length(film, models) * widths * models.text_dtype.size
 
@@ -467,13 +468,13 @@ def planned_frames(film: Film, models: Models, shape: VideoShape) -> tuple[list[
         num_frames, frame_rate = 2 * num_frames - 1, 2 * frame_rate
         work = f"{shape.num_frames} to {num_frames} frames"
         stages.append(planned_upscaler(TEMPORAL, work, models.temporal_upscaler, film, models, latent))
-        latent = recognise(LatentUpscaler, models.temporal_upscaler)[1].output_shape(latent)
+        latent = config_of(LatentUpscaler, models.temporal_upscaler).output_shape(latent)
     _check_smallest(models, shape)
     if film.tile_size is not None:
         square_tiles(film.tile_size, models.compression)
     work = f"{shape.height}×{shape.width}, {num_frames} frames"
     needed = decode_bytes(
-        recognise(VideoDecoder, models.weights)[1],
+        config_of(VideoDecoder, models.weights),
         latent,
         item_bytes=models.dtype.size,
         tile_size=film.tile_size,
@@ -487,7 +488,7 @@ def planned_frames(film: Film, models: Models, shape: VideoShape) -> tuple[list[
 
 
 def _check_smallest(models: Models, shape: VideoShape) -> None:
-    cell, fewest = models.compression, recognise(VideoDecoder, models.weights)[1].fewest_cells
+    cell, fewest = models.compression, config_of(VideoDecoder, models.weights).fewest_cells
     if shape.height < fewest * cell.height or shape.width < fewest * cell.width:
         raise RequestError(
             f"The film would be {shape.height}×{shape.width}, but this checkpoint's decoder mirrors its borders and "
@@ -499,12 +500,12 @@ def planned_upscaler(
     name: str, work: str, checkpoint: Checkpoint, film: Film, models: Models, latent: LatentShape
 ) -> Estimate:
     """A latent upscaler's turn with ``latent``, which has to be as wide as the checkpoint's."""
-    config = recognise(LatentUpscaler, checkpoint)[1]
+    config = config_of(LatentUpscaler, checkpoint)
     needed = upscaler_bytes(config, latent, item_bytes=models.dtype.size, waiting_bytes=_contexts_bytes(film, models))
     held = {"dtype": models.dtype, "activation_bytes": needed}
     stage = planned(name, work, checkpoint, [LatentUpscaler], **held)
     channels = config.in_channels
-    own = recognise(LatentStatistics, models.weights)[1].channels
+    own = config_of(LatentStatistics, models.weights).channels
     if channels != own:
         raise CheckpointError(
             f"{checkpoint.path} upscales latents of {channels} channels, those of {models.weights.path} have {own}. "

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 import mlx.core as mx
 
-from LTX_2_MLX.checkpoints.load import recognise
+from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.checkpoints.resolve import AUTO
 from LTX_2_MLX.diffusion.guidance import Guidance
 from LTX_2_MLX.errors import MemoryBudgetError, RequestError
@@ -275,7 +275,7 @@ def _guidance(options: Options, models: Models, note) -> Guidance:
             f"Guidance {scale:g} with a distilled checkpoint costs twice the time and tends to harsh colours: "
             f"it was made for --cfg 1."
         )
-    blocks = models.defaults.stg_blocks(recognise(Transformer, models.weights)[1].num_layers)
+    blocks = models.defaults.stg_blocks(config_of(Transformer, models.weights).num_layers)
     return Guidance(
         guidance_scale=scale,
         guidance_rescale=options.guidance_rescale,

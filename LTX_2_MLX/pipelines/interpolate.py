@@ -14,7 +14,8 @@ from math import ceil
 import mlx.core as mx
 import numpy as np
 
-from LTX_2_MLX.checkpoints.load import load, recognise
+from LTX_2_MLX.checkpoints.load import load
+from LTX_2_MLX.checkpoints.recognise import recognise
 from LTX_2_MLX.checkpoints.resolve import open_checkpoint
 from LTX_2_MLX.media.frames import FrameStream, subdivide_times, to_uint8, to_unit
 from LTX_2_MLX.models.rife import IFNet, pad_for, padding_multiple

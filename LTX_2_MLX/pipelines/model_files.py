@@ -8,9 +8,9 @@ import mlx.core as mx
 
 from LTX_2_MLX.checkpoints.catalog import Role, Variant, entries_for_role
 from LTX_2_MLX.checkpoints.gemma3 import GemmaConfig
-from LTX_2_MLX.checkpoints.load import recognise
 from LTX_2_MLX.checkpoints.lora import Lora, split_strength
 from LTX_2_MLX.checkpoints.reader import Checkpoint
+from LTX_2_MLX.checkpoints.recognise import recognise
 from LTX_2_MLX.checkpoints.resolve import AUTO, DEMO_NOTE, DOWNLOAD, ResolvedFile, installed_path, resolve
 from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.models.ltx.transformer import Transformer

@@ -14,8 +14,9 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_map
 
-from LTX_2_MLX.checkpoints.load import load, recognise
+from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.reader import Checkpoint
+from LTX_2_MLX.checkpoints.recognise import config_of, recognise
 from LTX_2_MLX.checkpoints.resolve import open_checkpoint
 from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.media.frames import FrameStream, to_uint8, to_unit
@@ -63,7 +64,8 @@ def plan(height: int, width: int, request: Request) -> Plan:
         CheckpointError: If a file is missing, of another network, or does not fit it.
     """
     checkpoint = open_checkpoint(request.model_path, "upscaler")
-    network, config = recognise(NETWORKS, checkpoint)
+    network = recognise(NETWORKS, checkpoint)
+    config = config_of(network, checkpoint)
     new_height, new_width = upscaled_size(height, width, request.scale)
     work = f"{network.__name__} {height}×{width} to {new_height}×{new_width}"
     lazy = network(config)
@@ -235,11 +237,12 @@ def _batches(frames: Iterator[np.ndarray], size: int) -> Iterator[list[np.ndarra
 def _loader(request: Request) -> Callable[[], Network]:
     """What loads the network; headers are checked before."""
     checkpoint = open_checkpoint(request.model_path, "upscaler")
-    network, config = recognise(NETWORKS, checkpoint)
+    network = recognise(NETWORKS, checkpoint)
+    config = config_of(network, checkpoint)
     if request.denoise_strength in (None, 1):
         return partial(load, network, checkpoint, dtype=request.dtype)
     weak = open_checkpoint(request.weak_model_path, "upscaler")
-    if recognise(NETWORKS, weak) != (network, config):
+    if recognise(NETWORKS, weak) is not network or config_of(network, weak) != config:
         raise CheckpointError(f"{weak.path} is another network than {checkpoint.path}, so they cannot be mixed.")
     return partial(load_mixed, network, checkpoint, weak, request.denoise_strength, request.dtype)
 

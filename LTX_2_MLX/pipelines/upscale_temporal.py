@@ -10,8 +10,9 @@ from functools import partial
 
 import numpy as np
 
-from LTX_2_MLX.checkpoints.load import load, recognise
+from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.reader import Checkpoint
+from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.checkpoints.resolve import AUTO, DEMO_NOTE, resolve
 from LTX_2_MLX.diffusion.noise import key_for
 from LTX_2_MLX.errors import CheckpointError, MediaError
@@ -48,7 +49,7 @@ class _Files:
         model = resolve(request.weights, "model")
         weights = Checkpoint(model.path)
         upscaler = Checkpoint(resolve(request.temporal_weights, "temporal-upscaler", model=model).path)
-        config, channels = recognise(LatentUpscaler, upscaler)[1], recognise(LatentStatistics, weights)[1].channels
+        config, channels = config_of(LatentUpscaler, upscaler), config_of(LatentStatistics, weights).channels
         if config.spatial_upsample:
             raise CheckpointError(
                 f"{upscaler.path} upscales in space. Give --temporal-weights an upscaler in time, such as "
@@ -59,7 +60,7 @@ class _Files:
                 f"{upscaler.path} upscales latents of {config.in_channels} channels, those of {weights.path} have "
                 f"{channels}. Use the upscaler that was published with this model."
             )
-        vae = recognise(VideoEncoder, weights)[1]
+        vae = config_of(VideoEncoder, weights)
         if request.tile_size is not None:
             square_tiles(request.tile_size, vae.encoder_compression)
         return cls(weights, upscaler, vae, is_demo=model.is_demo and request.weights == AUTO)
@@ -87,7 +88,7 @@ def plan(stream: FrameStream, request: Request | None = None) -> Plan:
     frames = rates if given is None else f"{given} to {made} frames, {rates}"
     shape = VideoShape(_padded_length(given or 1, files.vae.encoder_compression.time), *files.padded(stream))
     size, latent = f"{shape.height}×{shape.width}", shape.latent(files.vae.encoder_compression)
-    upscaler = recognise(LatentUpscaler, files.upscaler)[1]
+    upscaler = config_of(LatentUpscaler, files.upscaler)
     larger, held = upscaler.output_shape(latent), {"item_bytes": dtype.size}
     working = (
         clip_encoder_bytes(files.vae, shape, **held),

@@ -7,8 +7,10 @@ import mlx.core as mx
 import numpy as np
 
 from LTX_2_MLX.checkpoints.convert import convert
-from LTX_2_MLX.checkpoints.load import load, network_weights, recognise
+from LTX_2_MLX.checkpoints.load import load
+from LTX_2_MLX.checkpoints.network_weights import network_weights
 from LTX_2_MLX.checkpoints.reader import Checkpoint
+from LTX_2_MLX.checkpoints.recognise import recognise
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.media.frames import to_unit
 from LTX_2_MLX.models.srvgg import SRVGG
@@ -37,7 +39,7 @@ def denoise_strength(case: Case) -> Outputs:
     weak_case = dataclasses.replace(case, spec={**case.spec, "seed": weak_seed})
     general = Checkpoint(case.write_checkpoint("general.safetensors"))
     weak = Checkpoint(weak_case.write_checkpoint("weak.safetensors"))
-    kind, _ = recognise(NETWORKS, general)
+    kind = recognise(NETWORKS, general)
     outputs = {}
     for name in case.outputs():
         strength = int(name.removeprefix("strength_")) / 100

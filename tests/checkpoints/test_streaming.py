@@ -1,5 +1,6 @@
 import json
 import struct
+import threading
 from functools import partial
 
 import mlx.core as mx
@@ -179,3 +180,17 @@ def test_bytes_of_streaming_are_told_before_loading(weights):
     told = partial(weights_bytes, Transformer, weights)
     assert told(stream_blocks=True) < told()
     assert told(stream_blocks=True, quantize=Quantization(8, 32)) <= told(stream_blocks=True)
+
+
+def test_network_loaded_in_one_thread_runs_in_another(weights):
+    model = load(Transformer, weights, stream_blocks=True)
+    results = []
+
+    def run():
+        # MLX's default stream of a thread is its own too.
+        results.append(_velocities(model))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert _equal(results[0], _velocities(load(Transformer, weights)))

@@ -8,8 +8,8 @@ import mlx.core as mx
 
 from LTX_2_MLX.checkpoints.catalog import ENTRIES, entry_by_name
 from LTX_2_MLX.checkpoints.convert import as_safetensors
-from LTX_2_MLX.checkpoints.load import recognise
 from LTX_2_MLX.checkpoints.reader import Checkpoint
+from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.checkpoints.resolve import AUTO, resolve
 from LTX_2_MLX.checkpoints.torch_file import TORCH_SUFFIXES
 from LTX_2_MLX.errors import CheckpointError
@@ -157,9 +157,10 @@ def _stem(name: str) -> str:
 
 
 def _check(files: Files) -> None:
-    _, transformer = recognise(WanTransformer, files.transformer)
-    _, projector = recognise(LQProjection, files.projector)
-    network, decoder = recognise(DECODERS[files.decoder_name].network, files.decoder)
+    transformer = config_of(WanTransformer, files.transformer)
+    projector = config_of(LQProjection, files.projector)
+    network = DECODERS[files.decoder_name].network
+    decoder = config_of(network, files.decoder)
     if transformer.in_dim != LATENT_CHANNELS or decoder.latent_channels != transformer.out_dim:
         raise CheckpointError(
             f"{files.decoder.path} decodes latents of {decoder.latent_channels} channels, {files.transformer.path} "

@@ -9,7 +9,8 @@ from typing import Any
 
 import mlx.core as mx
 
-from LTX_2_MLX.checkpoints.load import recognise, weights_bytes
+from LTX_2_MLX.checkpoints.load import weights_bytes
+from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.errors import MediaError, MemoryBudgetError
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.models.flashvsr.block_attention import max_elements
@@ -247,8 +248,8 @@ def _stages(files: Files, areas: Areas, request: Request) -> tuple[StageMemory, 
     makers = sum(weights_bytes(network, checkpoint, dtype=dtype) for network, checkpoint in networks)
     network = DECODERS[files.decoder_name].network
     decoder = weights_bytes(network, files.decoder, dtype=dtype)
-    _, transformer_config = recognise(WanTransformer, files.transformer)
-    _, decoder_config = recognise(network, files.decoder)
+    transformer_config = config_of(WanTransformer, files.transformer)
+    decoder_config = config_of(network, files.decoder)
     # The largest tile decides.
     height, width = max((fit.target for fit in areas.fits), key=lambda size: size[0] * size[1])
     cache = _cache(transformer_config, height, width, request)

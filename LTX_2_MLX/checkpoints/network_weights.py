@@ -1,0 +1,105 @@
+"""Tensors of a checkpoint as the weights of one network, by parameter name. Lazy: no tensor is read here."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import mlx.core as mx
+
+from LTX_2_MLX.checkpoints.float8 import decode_e4m3
+from LTX_2_MLX.checkpoints.lora import LoraMerge
+from LTX_2_MLX.checkpoints.reader import Checkpoint
+from LTX_2_MLX.errors import CheckpointError
+from LTX_2_MLX.models.interfaces import PublishedNetwork
+
+
+def network_weights(
+    network: type[PublishedNetwork[Any]],
+    checkpoint: Checkpoint,
+    *,
+    dtype: mx.Dtype | None = None,
+    merge: LoraMerge | None = None,
+    arrays: Mapping[str, mx.array] | None = None,
+) -> dict[str, mx.array]:
+    """Lazy arrays of one network by parameter name, in published axis order.
+
+    Merged weights and decoded 8-bit floats are rounded once to ``dtype``; other weights keep the file's dtype.
+
+    Args:
+        network: Names its own tensors.
+        checkpoint: Tensors of other networks in it are ignored.
+        dtype: Of merged weights and 8-bit floats; None means the file's, bfloat16 for 8-bit floats.
+        merge: Adapters to merge.
+        arrays: Published tensors that are open already; None opens all of the network's.
+    """
+    scales = float8_scales(checkpoint)
+    parameters = parameter_names(network, checkpoint)
+    if arrays is None:
+        arrays = checkpoint.arrays(with_scales(parameters, scales))
+    weights: dict[str, mx.array] = {}
+    for name, parameter in parameters.items():
+        if name not in arrays:
+            continue
+        if parameter in weights:
+            raise CheckpointError(f"{checkpoint.path}: two tensors mean {parameter}, one of them is {name}.")
+        weights[parameter] = _weight(name, arrays, scales, dtype, merge)
+    prepare = getattr(network, "prepare", None)
+    return prepare(weights) if prepare else weights
+
+
+def _weight(
+    name: str,
+    arrays: Mapping[str, mx.array],
+    scales: Mapping[str, bool],
+    dtype: mx.Dtype | None,
+    merge: LoraMerge | None,
+) -> mx.array:
+    """One weight, decoded and merged in float32 and then rounded once."""
+    published = arrays[name]
+    value = published
+    final_dtype = dtype or published.dtype
+    if name in scales:
+        value = decode_e4m3(value, arrays[f"{name}_scale"] if scales[name] else None)
+        final_dtype = dtype or mx.bfloat16
+    if merge is not None and name in merge.changed:
+        value = merge.apply(name, value)
+    return published if value is published else value.astype(final_dtype)
+
+
+def parameter_names(network: type[PublishedNetwork[Any]], checkpoint: Checkpoint) -> dict[str, str]:
+    """Published name -> parameter name of the network's tensors, without the scales of 8-bit floats."""
+    scale_names = set()
+    for name in float8_scales(checkpoint):
+        scale_names.add(f"{name}_scale")
+        scale_names.add(f"{name.removesuffix('weight')}input_scale")
+    names = {}
+    for name in checkpoint.header.tensors:
+        parameter = None if name in scale_names else network.parameter_name(name)
+        if parameter is not None:
+            names[name] = parameter
+    return names
+
+
+def with_scales(names: Mapping[str, str] | list[str], scales: Mapping[str, bool]) -> list[str]:
+    """Published names, followed by the scales that their 8-bit floats have."""
+    return [*names, *(f"{name}_scale" for name in names if scales.get(name))]
+
+
+def float8_scales(checkpoint: Checkpoint) -> dict[str, bool]:
+    """Names of tensors in 8-bit floats, and whether each has a scale tensor.
+
+    Raises:
+        CheckpointError: If a scale is more than one number.
+    """
+    tensors = checkpoint.header.tensors
+    has_scale = {}
+    for name, info in tensors.items():
+        if info.dtype != "F8_E4M3":
+            continue
+        scale = tensors.get(f"{name}_scale")
+        if scale is not None and (scale.num_bytes == 0 or any(size != 1 for size in scale.shape)):
+            raise CheckpointError(
+                f"{checkpoint.path}: {name}_scale has shape {scale.shape}, but only one scale per tensor is supported. "
+                f"Use the published 8-bit file or the 16-bit one."
+            )
+        has_scale[name] = scale is not None
+    return has_scale
