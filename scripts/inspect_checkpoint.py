@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from LTX_2_MLX import cli
-from LTX_2_MLX.checkpoints.contents import Contents, Part, inspect
+from LTX_2_MLX.checkpoints.contents import Contents, NetworkTensors, inspect
 from LTX_2_MLX.checkpoints.resolve import resolve
 
 
@@ -20,10 +20,13 @@ def main(
     """Print what FILE holds, from its header alone; exit code 2 if a network in it cannot be loaded."""
     contents = inspect(resolve(file, "model").path)
     if as_json:
-        typer.echo(json.dumps(asdict(contents), indent=2, default=str))
+        facts = asdict(contents)
+        # The key of earlier versions' output.
+        facts["parts"] = facts.pop("networks")
+        typer.echo(json.dumps(facts, indent=2, default=str))
     else:
         show(contents)
-    if any(part.problem for part in contents.parts):
+    if any(network.problem for network in contents.networks):
         raise typer.Exit(cli.REFUSED)
 
 
@@ -36,22 +39,23 @@ def show(contents: Contents) -> None:
         variant = f", {contents.entry.variant}" if contents.entry.variant else ""
         console.print(f"Published as {contents.entry.name}{variant}: {contents.entry.page}", markup=False)
     table = Table("network", "tensors", "bytes", "precision", box=None, pad_edge=False)
-    for part in contents.parts:
-        table.add_row(part.name, *figures(part))
-    for part in contents.others:
-        table.add_row(f"({part.name})", *figures(part))
+    for network in contents.networks:
+        table.add_row(network.name, *figures(network))
+    for others in contents.others:
+        table.add_row(f"({others.name})", *figures(others))
     console.print(table)
-    for part in contents.parts:
-        if part.problem:
-            console.print(f"{part.name} cannot be loaded: {part.problem}", markup=False)
+    for network in contents.networks:
+        if network.problem:
+            console.print(f"{network.name} cannot be loaded: {network.problem}", markup=False)
     for name, value in {**contents.metadata, "config": json.dumps(contents.config, indent=1)}.items():
         console.print(f"{name}: {value}", markup=False)
 
 
-def figures(part: Part) -> tuple[str, str, str]:
-    """Count, size and precision of a part."""
-    names = [f"{dtype} {size(num_bytes)}" for dtype, num_bytes in part.precision.items()]
-    return str(part.num_tensors), size(part.num_bytes), ", ".join(names) if len(names) > 1 else "".join(part.precision)
+def figures(network: NetworkTensors) -> tuple[str, str, str]:
+    """Number of tensors, size and precision."""
+    names = [f"{dtype} {size(num_bytes)}" for dtype, num_bytes in network.precision.items()]
+    precision = ", ".join(names) if len(names) > 1 else "".join(network.precision)
+    return str(network.num_tensors), size(network.num_bytes), precision
 
 
 def size(num_bytes: int) -> str:

@@ -1,13 +1,12 @@
-"""What a checkpoint holds: networks, precision, bytes, config. Reads headers alone."""
+"""Lists the networks in a checkpoint, with precision, size and config. Reads headers only."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
 
 from LTX_2_MLX.checkpoints.catalog import Entry, entry_of_file
 from LTX_2_MLX.checkpoints.gemma3 import Gemma
@@ -17,7 +16,7 @@ from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.torch_file import TORCH_SUFFIXES, read_torch_file
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.flashvsr.lq_projection import LQProjection
-from LTX_2_MLX.models.interfaces import Header, TensorInfo
+from LTX_2_MLX.models.interfaces import Header, PublishedNetwork, TensorInfo
 from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler
 from LTX_2_MLX.models.ltx.text_features import TextFeatures
 from LTX_2_MLX.models.ltx.transformer import Transformer
@@ -29,23 +28,38 @@ from LTX_2_MLX.models.tae import ConditionalDecoder, LightTinyAutoencoder, TinyA
 from LTX_2_MLX.models.wan.transformer import WanTransformer
 from LTX_2_MLX.models.wan.vae import WanDecoder, WanEncoder
 
-NETWORKS: tuple[type[nn.Module], ...] = (
-    Transformer, TextFeatures, VideoEncoder, VideoDecoder, LatentUpscaler, Gemma, IFNet, RRDBNet, SRVGG,
-    WanTransformer, LQProjection, ConditionalDecoder, WanEncoder, WanDecoder, TinyAutoencoder, LightTinyAutoencoder,
-)  # fmt: skip
+# Every network that this library loads, in the order of the listing.
+NETWORKS: tuple[type[PublishedNetwork[Any]], ...] = (
+    Transformer,
+    TextFeatures,
+    VideoEncoder,
+    VideoDecoder,
+    LatentUpscaler,
+    Gemma,
+    IFNet,
+    RRDBNet,
+    SRVGG,
+    WanTransformer,
+    LQProjection,
+    ConditionalDecoder,
+    WanEncoder,
+    WanDecoder,
+    TinyAutoencoder,
+    LightTinyAutoencoder,
+)
 _DTYPE_NAMES = {mx.float32: "F32", mx.float16: "F16", mx.bfloat16: "BF16"}
 
 
 @dataclass(frozen=True)
-class Part:
-    """The tensors of one network.
+class NetworkTensors:
+    """The tensors of one network in a checkpoint.
 
     Attributes:
-        name: The network's class, or the first part of the tensors' names where none of ours owns them.
-        num_tensors: How many.
-        num_bytes: In the file.
+        name: The network's class, or the first part of the tensors' names if they belong to none of ours.
+        num_tensors: Number of tensors.
+        num_bytes: Size in the file.
         precision: Bytes by dtype, largest first.
-        problem: Why the network cannot be loaded from this file; None when it can, or nobody tried.
+        problem: Why the network cannot be loaded from this file; None if it can, or was not tried.
     """
 
     name: str
@@ -57,52 +71,52 @@ class Part:
 
 @dataclass(frozen=True)
 class Contents:
-    """What ``inspect`` found.
+    """What a checkpoint holds.
 
     Attributes:
         path: As given.
-        num_files: Shards, or 1.
-        num_bytes: Of all tensors.
-        parts: Networks of this library.
-        others: Tensors that belong to none of them, by the first part of their names.
-        entry: The published file of that name; it knows the variant, which no tensor tells.
-        config: As the file carries it.
-        metadata: What else the file says of itself.
+        num_files: Number of shards.
+        num_bytes: Size of all tensors.
+        networks: Networks of this library.
+        others: Tensors that belong to none of them, grouped by the first part of their names.
+        entry: The catalogue entry of that file name; it has the variant, which the tensors do not tell.
+        config: The config in the file.
+        metadata: The file's other metadata.
     """
 
     path: Path
     num_files: int
     num_bytes: int
-    parts: list[Part]
-    others: list[Part]
+    networks: list[NetworkTensors]
+    others: list[NetworkTensors]
     entry: Entry | None
     config: Mapping[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 def inspect(path: Path) -> Contents:
-    """What a file, or a folder with the shards of one, holds.
+    """List what a file, or a folder with the shards of one, holds.
 
     Raises:
         CheckpointError: If it cannot be read.
     """
     checkpoint = None if path.suffix in TORCH_SUFFIXES else Checkpoint(path)
     header = checkpoint.header if checkpoint else _torch_header(path)
+    networks = []
     owned: set[str] = set()
-    parts = []
     for network in NETWORKS:
-        names, problem = _recognised(network, header)
+        names, problem = _own_tensors(network, header)
         if not names and problem is None:
             continue
-        owned |= set(names)
+        owned.update(names)
         if problem is None and checkpoint is not None:
-            problem = _trouble(lambda network=network: weights_bytes(network, checkpoint))
-        parts.append(_part(network.__name__, names, header, problem))
+            problem = _load_problem(network, checkpoint)
+        networks.append(_summary(network.__name__, names, header, problem))
     return Contents(
         path=path,
         num_files=len(checkpoint.files) if checkpoint else 1,
         num_bytes=sum(info.num_bytes for info in header.tensors.values()),
-        parts=parts,
+        networks=networks,
         others=_others(header, owned),
         entry=entry_of_file(path),
         config=header.config,
@@ -111,43 +125,47 @@ def inspect(path: Path) -> Contents:
 
 
 def _torch_header(path: Path) -> Header:
-    arrays = read_torch_file(path)
-    return Header(
-        {
-            name: TensorInfo(value.shape, _DTYPE_NAMES.get(value.dtype, str(value.dtype)), value.nbytes)
-            for name, value in arrays.items()
-        }
-    )
+    tensors = {}
+    for name, array in read_torch_file(path).items():
+        dtype = _DTYPE_NAMES.get(array.dtype, str(array.dtype))
+        tensors[name] = TensorInfo(array.shape, dtype, array.nbytes)
+    return Header(tensors)
 
 
-def _recognised(network: type[nn.Module], header: Header) -> tuple[list[str], str | None]:
-    """Names that belong to a network, where its config is in the header; or what is wrong with that config."""
-    found: list[object] = []
-    problem = _trouble(lambda: found.append(network.Config.from_header(header)))
-    if problem is None and found[0] is None:
-        return [], None
-    return [name for name in header.tensors if network.parameter_name(name) is not None], problem
-
-
-def _trouble(attempt: Callable[[], object]) -> str | None:
+def _own_tensors(network: type[PublishedNetwork[Any]], header: Header) -> tuple[list[str], str | None]:
+    """Names of a network's tensors if its config is in the header, and what is wrong with that config."""
     try:
-        attempt()
+        config = network.Config.from_header(header)
+    except CheckpointError as error:
+        return _names_owned(network, header), str(error)
+    return ([] if config is None else _names_owned(network, header)), None
+
+
+def _names_owned(network: type[PublishedNetwork[Any]], header: Header) -> list[str]:
+    return [name for name in header.tensors if network.parameter_name(name) is not None]
+
+
+def _load_problem(network: type[PublishedNetwork[Any]], checkpoint: Checkpoint) -> str | None:
+    """Why the network cannot be loaded; None if names and shapes are right."""
+    try:
+        weights_bytes(network, checkpoint)
     except CheckpointError as error:
         return str(error)
     return None
 
 
-def _others(header: Header, owned: set[str]) -> list[Part]:
+def _others(header: Header, owned: set[str]) -> list[NetworkTensors]:
     groups: dict[str, list[str]] = {}
     for name in header.tensors:
         if name not in owned:
             group = "LoRA" if is_lora_tensor(name) else name.split(".", 1)[0]
             groups.setdefault(group, []).append(name)
-    return [_part(group, names, header) for group, names in sorted(groups.items())]
+    return [_summary(group, names, header) for group, names in sorted(groups.items())]
 
 
-def _part(name: str, names: list[str], header: Header, problem: str | None = None) -> Part:
-    precision = Counter()
-    for tensor in names:
-        precision[header.tensors[tensor].dtype] += header.tensors[tensor].num_bytes
-    return Part(name, len(names), sum(precision.values()), dict(precision.most_common()), problem)
+def _summary(name: str, tensor_names: list[str], header: Header, problem: str | None = None) -> NetworkTensors:
+    precision: Counter[str] = Counter()
+    for tensor_name in tensor_names:
+        info = header.tensors[tensor_name]
+        precision[info.dtype] += info.num_bytes
+    return NetworkTensors(name, len(tensor_names), precision.total(), dict(precision.most_common()), problem)

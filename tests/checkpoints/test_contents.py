@@ -21,19 +21,19 @@ def case_file(tmp_path):
 
 def test_the_published_19b_file_holds_transformer_and_connectors(full_size):
     contents = inspect(full_size("ltx-2-19b-dev.safetensors.transformer").path)
-    found = {part.name: part for part in contents.parts}
+    found = {network.name: network for network in contents.networks}
     assert set(found) == {"Transformer", "TextFeatures"} and not contents.others
     assert found["Transformer"].num_tensors == 3510 and found["Transformer"].precision.keys() == {"BF16"}
     assert found["Transformer"].num_bytes == pytest.approx(2 * 18.88e9, rel=1e-3)
     assert contents.num_bytes == pytest.approx(40.62e9, rel=1e-3)
-    assert all(part.problem is None for part in contents.parts)
+    assert all(network.problem is None for network in contents.networks)
     assert contents.config["transformer"]["num_layers"] == 48
 
 
 def test_the_float8_file_shows_its_precision(full_size):
     contents = inspect(full_size("ltx-2-19b-distilled-fp8.safetensors.transformer").path)
-    assert next(iter(contents.parts[0].precision)) == "F8_E4M3"
-    assert contents.parts[0].problem is None
+    assert next(iter(contents.networks[0].precision)) == "F8_E4M3"
+    assert contents.networks[0].problem is None
 
 
 def test_gemma_is_told_apart_from_its_vision_part(full_size, tmp_path):
@@ -42,14 +42,14 @@ def test_gemma_is_told_apart_from_its_vision_part(full_size, tmp_path):
     file = full_size("gemma-3-12b-it").path
     file.rename(folder / "model.safetensors")
     contents = inspect(folder)
-    assert [part.name for part in contents.parts] == ["Gemma"]
-    assert {part.name for part in contents.others} == {"vision_tower", "multi_modal_projector"}
-    assert contents.parts[0].num_bytes == pytest.approx(23.5e9, rel=1e-2)
+    assert [network.name for network in contents.networks] == ["Gemma"]
+    assert {network.name for network in contents.others} == {"vision_tower", "multi_modal_projector"}
+    assert contents.networks[0].num_bytes == pytest.approx(23.5e9, rel=1e-2)
 
 
 def test_an_adapter_is_called_one(full_size):
     contents = inspect(full_size("ltx-2-19b-distilled-lora-384.safetensors").path)
-    assert [part.name for part in contents.others] == ["LoRA"] and not contents.parts
+    assert [network.name for network in contents.others] == ["LoRA"] and not contents.networks
     assert contents.others[0].num_tensors == 2742
 
 
@@ -63,8 +63,8 @@ def test_an_adapter_is_called_one(full_size):
 )
 def test_networks_are_recognised_by_their_contents(case_file, case, networks):
     contents = inspect(case_file(find_case(case)))
-    assert {part.name for part in contents.parts} == networks
-    assert all(part.problem is None for part in contents.parts)
+    assert {network.name for network in contents.networks} == networks
+    assert all(network.problem is None for network in contents.networks)
 
 
 def find_case(name):
@@ -74,7 +74,9 @@ def find_case(name):
 def test_pickled_files_are_inspected_without_being_converted():
     path = GOLDENS / "esrgan/checkpoint_files/half.pth"
     contents = inspect(path)
-    assert [part.name for part in contents.parts] == ["SRVGG"] and contents.parts[0].precision.keys() == {"F16"}
+    assert [network.name for network in contents.networks] == ["SRVGG"] and contents.networks[0].precision.keys() == {
+        "F16"
+    }
     assert not path.with_name("half.pth.safetensors").exists()
 
 
@@ -85,10 +87,10 @@ def test_what_is_wrong_with_a_network_is_said(write, full_size):
     config = spec["metadata"]["config"]
     names = {"model.diffusion_model.patchify_proj.weight": np.zeros((4096, 128), np.float16)}
     contents = inspect(write("part.safetensors", names, config=json.dumps(config)))
-    assert contents.parts[0].name == "Transformer" and "0 transformer blocks" in contents.parts[0].problem
+    assert contents.networks[0].name == "Transformer" and "0 transformer blocks" in contents.networks[0].problem
     config["transformer"]["num_layers"] = "many"
     contents = inspect(write("odd.safetensors", names, config=json.dumps(config)))
-    assert "num_layers is 'many'" in contents.parts[0].problem
+    assert "num_layers is 'many'" in contents.networks[0].problem
 
 
 def test_a_published_name_tells_the_variant(full_size):
