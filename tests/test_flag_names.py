@@ -128,7 +128,7 @@ FLAGS = {
         "--group-size": 64,
     },
     "inspect_checkpoint": {"--json": False},
-    "verify": {"--device": None, "--json": False},
+    "verify": {"--device": None, "--backend-forms": False, "--skip-unknown": False, "--json": False},
 }
 
 

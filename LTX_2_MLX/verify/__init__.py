@@ -1,5 +1,6 @@
 """Golden cases through the real loaders and networks."""
 
-from LTX_2_MLX.verify.run import Result, find_cases, run_case
+from LTX_2_MLX.verify.components import COMPONENTS
+from LTX_2_MLX.verify.run import Result, component_of, find_cases, run_case
 
-__all__ = ["Result", "find_cases", "run_case"]
+__all__ = ["COMPONENTS", "Result", "component_of", "find_cases", "run_case"]

@@ -1,5 +1,6 @@
 """Golden cases through the real loaders and networks, compared with the reference's outputs."""
 
+import json
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -48,6 +49,14 @@ def find_cases(folders: Iterable[str | Path]) -> list[Path]:
             raise LTXError(f"{folder} holds no golden case (a folder with case.json and io.safetensors).")
         cases += below
     return cases
+
+
+def component_of(path: Path) -> str | None:
+    """The component that a case folder names; None if its ``case.json`` cannot be read."""
+    try:
+        return json.loads((path / "case.json").read_text())["component"]
+    except (OSError, ValueError, LookupError):
+        return None
 
 
 def run_case(path: Path, name: str | None = None) -> Result:
