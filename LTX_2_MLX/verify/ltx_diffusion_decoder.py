@@ -18,9 +18,8 @@ from LTX_2_MLX.models.ltx.diffusion_decoder_tiling import (
 )
 from LTX_2_MLX.ops.tiling import TiledAxis, TilePlan
 from LTX_2_MLX.shapes import LatentShape, VideoShape
-from LTX_2_MLX.verify import Outputs, component
-from LTX_2_MLX.verify.case import Case
-from LTX_2_MLX.verify.ltx_vae import channels_first, channels_last
+from LTX_2_MLX.verify.case import Case, Outputs
+from LTX_2_MLX.verify.layout import channels_first, channels_last
 
 
 class GivenNoise:
@@ -36,7 +35,6 @@ class GivenNoise:
         return self.draws.pop(0)
 
 
-@component("ltx25/diffusion_decoder")
 def diffusion_decoder(case: Case) -> Outputs:
     """Decode a latent, whole or in tiles; with tiles the plan as well."""
     call = case.spec["call"]
@@ -95,7 +93,6 @@ def _masks(name: str, axis: TiledAxis) -> Outputs:
     return {f"{name}.{number}": weights for number, weights in enumerate(axis.weights)}
 
 
-@component("ltx25/diffusion_decoder_plan")
 def diffusion_decoder_plan(case: Case) -> Outputs:
     """Limits of tiles, and the tiles that fit into given memory."""
     config = DiffusionDecoderConfig.from_header(Header(tensors={}, config=case.config))
