@@ -5,7 +5,6 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import CodeType, FrameType
@@ -68,8 +67,10 @@ def count(command: str, arguments: list[str]) -> Entries:
     threading.setprofile(profiler)
     sys.setprofile(profiler)
     try:
-        with suppress(SystemExit):
-            runpy.run_path(str(ROOT / "scripts" / f"{command}.py"), run_name="__main__")
+        runpy.run_path(str(ROOT / "scripts" / f"{command}.py"), run_name="__main__")
+    except SystemExit as end:
+        if end.code:
+            raise
     finally:
         sys.setprofile(None)
         threading.setprofile(None)
