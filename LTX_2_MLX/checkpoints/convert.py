@@ -1,12 +1,13 @@
-"""Checkpoints to .safetensors: container, precision and quantisation change, names and axis order never do."""
+"""Converts checkpoints to .safetensors. Container, precision and quantisation change, names and axis order do not."""
 
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 
 from LTX_2_MLX.checkpoints.float8 import decode_e4m3
 from LTX_2_MLX.checkpoints.gemma3 import Gemma
@@ -16,6 +17,7 @@ from LTX_2_MLX.checkpoints.reader import Checkpoint, parse_json, read_header
 from LTX_2_MLX.checkpoints.torch_file import TORCH_SUFFIXES, read_torch_file
 from LTX_2_MLX.checkpoints.writer import write_safetensors
 from LTX_2_MLX.errors import CheckpointError, RequestError
+from LTX_2_MLX.models.interfaces import PublishedNetwork
 from LTX_2_MLX.models.ltx.transformer import Transformer
 
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
@@ -23,7 +25,7 @@ _MLX_DTYPES = {
     "BOOL": mx.bool_, "U8": mx.uint8, "I8": mx.int8, "U16": mx.uint16, "I16": mx.int16, "U32": mx.uint32,
     "I32": mx.int32, "U64": mx.uint64, "I64": mx.int64, "F16": mx.float16, "BF16": mx.bfloat16, "F32": mx.float32,
 }  # fmt: skip
-# Says of a converted file which file it was made from: name, bytes and time of change.
+# Metadata key: name, size and modification time of the file that a conversion was made from.
 _ORIGIN = "converted_from"
 
 
@@ -34,16 +36,16 @@ def convert(
 
     Args:
         source: A file of torch.save, a .safetensors file or a folder with the shards of one.
-        target: Ends in ``.safetensors``; a file that is there is replaced. A folder that a language model in
-            few bits goes to has no such ending.
-        dtype: Floating-point tensors are cast to this, 8-bit floats decoded; None keeps every tensor's.
-        quantize: Put the layers that its network says may be in few bits.
+        target: Ends in ``.safetensors``; an existing file is replaced. For a quantised Gemma folder, a folder.
+        dtype: Floating-point tensors are cast to this, and 8-bit floats decoded; None keeps each tensor's.
+        quantize: Quantise the layers that the network allows.
 
     Raises:
         CheckpointError: If the source cannot be read, or the target cannot be written or is the source.
         RequestError: If there is nothing to quantise in it.
     """
-    source, target = Path(source), Path(target)
+    source = Path(source)
+    target = Path(target)
     if quantize and source.is_dir() and target.suffix != ".safetensors":
         return _quantize_folder(source, target, dtype, quantize)
     if target.suffix != ".safetensors":
@@ -61,104 +63,140 @@ def as_safetensors(path: Path) -> Path:
     """The file itself, or, for a file of torch.save, its conversion beside it, made on first use.
 
     Raises:
-        CheckpointError: If the file cannot be read, or there is no place for the conversion beside it.
+        CheckpointError: If the file cannot be read, or its folder cannot be written to.
     """
     if path.suffix not in TORCH_SUFFIXES:
         return path
-    beside = path.with_name(f"{path.name}.safetensors")
-    if beside.is_file() and path.is_file() and read_header(beside)[1].get(_ORIGIN) == _origin(path):
-        return beside
+    converted = path.with_name(f"{path.name}.safetensors")
+    if converted.is_file() and path.is_file():
+        _, metadata = read_header(converted)
+        if metadata.get(_ORIGIN) == _origin(path):
+            return converted
     if path.is_file() and not os.access(path.parent, os.W_OK):
         raise CheckpointError(
             f"{path.parent} cannot be written to, so {path.name} cannot be converted beside itself. "
             f"Convert it: python scripts/convert_weights.py {path} --output FILE.safetensors"
         )
-    return convert(path, beside)
+    return convert(path, converted)
 
 
 def _origin(path: Path) -> str:
-    about = path.stat()
-    return f"{path.name} {about.st_size} {about.st_mtime_ns}"
+    status = path.stat()
+    return f"{path.name} {status.st_size} {status.st_mtime_ns}"
 
 
 def _write_torch(source: Path, target: Path, dtype: mx.Dtype | None) -> Path:
     arrays = read_torch_file(source)
-    kept = {name: _target(value.dtype, dtype) for name, value in arrays.items()}
-    tensors = {name: (kept[name], value.shape) for name, value in arrays.items()}
-    return write_safetensors(
-        target, tensors, lambda name: arrays.pop(name).astype(kept[name]), {_ORIGIN: _origin(source)}
-    )
+    dtypes = {name: _target_dtype(array.dtype, dtype) for name, array in arrays.items()}
+    tensors = {name: (dtypes[name], array.shape) for name, array in arrays.items()}
+
+    def value(name: str) -> mx.array:
+        # A written tensor is dropped.
+        return arrays.pop(name).astype(dtypes[name])
+
+    return write_safetensors(target, tensors, value, {_ORIGIN: _origin(source)})
 
 
 def _write_safetensors(
     checkpoint: Checkpoint, target: Path, dtype: mx.Dtype | None, quantize: Quantization | None
 ) -> Path:
-    header = checkpoint.header
-    few_bits = _to_quantize(checkpoint, quantize) if quantize else frozenset()
-    decoded = float8_scales(checkpoint) if dtype is not None or quantize else {}
-    strange = [n for n, info in header.tensors.items() if info.dtype not in _MLX_DTYPES and n not in decoded]
-    if strange:
-        raise CheckpointError(
-            f"{checkpoint.path}: {strange[0]} is {header.tensors[strange[0]].dtype}. Give --dtype to decode it."
-        )
-    used_up = {f"{n.removesuffix('weight')}{part}_scale" for n in decoded for part in ("weight", "input")}
-    whole = {
-        name: (dtype or mx.bfloat16 if name in decoded else _target(_MLX_DTYPES[info.dtype], dtype), info.shape)
-        for name, info in header.tensors.items()
-        if name not in used_up
-    }
-
-    def value(name: str) -> mx.array:
-        array = checkpoint.arrays([name])[name]
-        if name in decoded:
-            array = decode_e4m3(array, checkpoint.arrays([f"{name}_scale"])[f"{name}_scale"] if decoded[name] else None)
-        return array.astype(whole[name][0])
-
-    tensors = dict(_described(whole, few_bits, quantize))
-    return write_safetensors(target, tensors, _parts(value, few_bits, quantize), header.metadata)
+    source = _SourceTensors(checkpoint, dtype, decodes=dtype is not None or quantize is not None)
+    metadata = checkpoint.header.metadata
+    if quantize is None:
+        return write_safetensors(target, source.tensors, source.value, metadata)
+    quantized = _QuantizedTensors(source, _weights_to_quantize(checkpoint, quantize), quantize)
+    return write_safetensors(target, quantized.tensors, quantized.value, metadata)
 
 
-def _to_quantize(checkpoint: Checkpoint, quantization: Quantization) -> frozenset[str]:
-    """Published names of the weights that are to be in few bits."""
+class _SourceTensors:
+    """A checkpoint's tensors in the precision in which they are written; 8-bit floats are decoded if need be.
+
+    Attributes:
+        tensors: Dtype and shape by name.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, dtype: mx.Dtype | None, decodes: bool):
+        self._checkpoint = checkpoint
+        self._decoded = float8_scales(checkpoint) if decodes else {}
+        scale_names = set()
+        for name in self._decoded:
+            scale_names.add(f"{name.removesuffix('weight')}weight_scale")
+            scale_names.add(f"{name.removesuffix('weight')}input_scale")
+        self.tensors: dict[str, tuple[mx.Dtype, tuple[int, ...]]] = {}
+        for name, info in checkpoint.header.tensors.items():
+            if name in self._decoded:
+                self.tensors[name] = (dtype or mx.bfloat16, info.shape)
+            elif info.dtype not in _MLX_DTYPES:
+                raise CheckpointError(f"{checkpoint.path}: {name} is {info.dtype}. Give --dtype to decode it.")
+            elif name not in scale_names:
+                self.tensors[name] = (_target_dtype(_MLX_DTYPES[info.dtype], dtype), info.shape)
+
+    def value(self, name: str) -> mx.array:
+        """One tensor as it is written; lazy."""
+        array = self._checkpoint.arrays([name])[name]
+        if name in self._decoded:
+            scale_name = f"{name}_scale"
+            scale = self._checkpoint.arrays([scale_name])[scale_name] if self._decoded[name] else None
+            array = decode_e4m3(array, scale)
+        dtype, _ = self.tensors[name]
+        return array.astype(dtype)
+
+
+class _QuantizedTensors:
+    """Tensors to be written where some weights are quantised.
+
+    Attributes:
+        tensors: Dtype and shape by name; the three tensors of a quantised weight follow each other.
+    """
+
+    def __init__(self, source: _SourceTensors, weights: frozenset[str], quantization: Quantization):
+        self._source = source
+        self._weights = weights
+        self._quantization = quantization
+        self._ready: dict[str, mx.array] = {}
+        self.tensors: dict[str, tuple[mx.Dtype, tuple[int, ...]]] = {}
+        for name, (dtype, shape) in source.tensors.items():
+            if name not in weights:
+                self.tensors[name] = (dtype, shape)
+                continue
+            rows, width = shape
+            path = name.removesuffix("weight")
+            num_groups = width // quantization.group_size
+            self.tensors[name] = (mx.uint32, (rows, width * quantization.bits // 32))
+            self.tensors[f"{path}scales"] = (dtype, (rows, num_groups))
+            self.tensors[f"{path}biases"] = (dtype, (rows, num_groups))
+
+    def value(self, name: str) -> mx.array:
+        """One tensor as it is written. A weight is quantised once, when the first of its three is asked for."""
+        if name in self._weights:
+            path = name.removesuffix("weight")
+            for key, array in self._quantization.apply(self._source.value(name)).items():
+                self._ready[f"{path}{key}"] = array
+        if name in self._ready:
+            return self._ready.pop(name)
+        return self._source.value(name)
+
+
+def _weights_to_quantize(checkpoint: Checkpoint, quantization: Quantization) -> frozenset[str]:
+    """Published names of the weights to quantise."""
     if is_quantized(checkpoint):
         raise RequestError(f"{checkpoint.path} is quantised already. Give the 16-bit file.")
-    for network in (Transformer, Gemma):
-        if (config := network.Config.from_header(checkpoint.header)) is not None:
-            layers = {f"{path}.weight" for path in layers_to_quantize(network(config), quantization)}
-            return frozenset(n for n in checkpoint.header.tensors if network.parameter_name(n) in layers)
+    networks: tuple[type[PublishedNetwork[Any]], ...] = (Transformer, Gemma)
+    for network in networks:
+        config = network.Config.from_header(checkpoint.header)
+        if config is not None:
+            model = network(config)
+            assert isinstance(model, nn.Module)
+            weights = {f"{path}.weight" for path in layers_to_quantize(model, quantization)}
+            return frozenset(n for n in checkpoint.header.tensors if network.parameter_name(n) in weights)
     raise RequestError(
         f"{checkpoint.path} holds no LTX-2 transformer and no Gemma 3, the networks that can be quantised. "
         f"Leave out --quantize."
     )
 
 
-def _described(whole, few_bits, quantization: Quantization | None) -> Iterator[tuple[str, tuple[mx.Dtype, tuple]]]:
-    """Dtype and shape of every tensor to be written, a quantised weight's three parts side by side."""
-    for name, (dtype, shape) in whole.items():
-        if name not in few_bits:
-            yield name, (dtype, shape)
-            continue
-        start, (rows, width) = name.removesuffix("weight"), shape
-        yield name, (mx.uint32, (rows, width * quantization.bits // 32))
-        for part in ("scales", "biases"):
-            yield f"{start}{part}", (dtype, (rows, width // quantization.group_size))
-
-
-def _parts(value, few_bits, quantization: Quantization | None):
-    """``value`` for the tensors to be written; a weight's parts come one after another and are computed once."""
-    ready: dict[str, mx.array] = {}
-
-    def part(name: str) -> mx.array:
-        if name in few_bits:
-            start = name.removesuffix("weight")
-            ready.update({f"{start}{key}": array for key, array in quantization.apply(value(name)).items()})
-        return ready.pop(name) if name in ready else value(name)
-
-    return part
-
-
 def _quantize_folder(source: Path, target: Path, dtype: mx.Dtype | None, quantization: Quantization) -> Path:
-    """A folder like the source's, as mlx-lm writes one: its files, one of weights, and how they are quantised."""
+    """Write a folder as mlx-lm does: the source's JSON files, one file of weights, and the quantisation settings."""
     checkpoint = Checkpoint(source)
     if Gemma.Config.from_header(checkpoint.header) is None:
         raise CheckpointError(f"{source} is no Gemma folder, so --output must be a file that ends in .safetensors.")
@@ -178,5 +216,6 @@ def _quantize_folder(source: Path, target: Path, dtype: mx.Dtype | None, quantiz
     return target
 
 
-def _target(own: mx.Dtype, wanted: mx.Dtype | None) -> mx.Dtype:
-    return wanted if wanted is not None and mx.issubdtype(own, mx.floating) else own
+def _target_dtype(dtype: mx.Dtype, requested: mx.Dtype | None) -> mx.Dtype:
+    """Floating-point tensors are cast to the requested dtype, others keep theirs."""
+    return requested if requested is not None and mx.issubdtype(dtype, mx.floating) else dtype

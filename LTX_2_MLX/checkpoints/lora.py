@@ -1,12 +1,12 @@
 """Low-rank adapters (LoRA), merged into a network's weights while they load.
 
-Reads the published naming and those of third parties, finds the tensors they mean from the headers alone,
-and refuses an adapter that was made for another model.
+Accepts the published naming and those of common trainers, matches them to the checkpoint's tensors by the headers
+alone, and refuses an adapter that was made for another model.
 """
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,13 @@ from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.models.interfaces import PublishedNetwork
 
 _CHECKPOINT_PREFIX = "model.diffusion_model."
-# Before the module's path; longer ones first. The published files say "diffusion_model.".
+# Prefixes of module paths, longer ones first. The published files have "diffusion_model.".
 _PREFIXES = ("base_model.model.", "model.diffusion_model.", "diffusion_model.", "transformer.")
 _FLAT_PREFIX = "lora_unet_"
 _DOWN = r"\.lora_(?:A|down)(?:\.\w+)?\.weight$"
+_ALPHA = r"\.alpha$"
 _UP = r"\.lora_(?:B|up)(?:\.\w+)?\.weight$"
-# First part of a module's path in files saved by huggingface/diffusers -> the published one
+# First component of a module path in huggingface/diffusers -> the published one
 # (scripts/convert_ltx2_to_diffusers.py at 58eb52c).
 _DIFFUSERS_NAMES = {
     "proj_in": "patchify_proj",
@@ -37,7 +38,7 @@ _DIFFUSERS_NAMES = {
     "av_cross_attn_video_a2v_gate": "av_ca_a2v_gate_adaln_single",
     "av_cross_attn_audio_v2a_gate": "av_ca_v2a_gate_adaln_single",
 }
-# Parts of the text side that adapters may carry; the reference merges into the transformer alone.
+# Text networks that adapters may change; the reference merges into the transformer alone.
 _TEXT_SIDE = ("text_embedding_projection", "video_embeddings_connector", "audio_embeddings_connector")
 _DTYPES = ("F32", "F16", "BF16")
 _SHOWN = 3
@@ -45,7 +46,7 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class Lora:
-    """An adapter file and how strongly it is merged; strength 1 is what it was trained for."""
+    """An adapter file and its strength; 1 is the strength of its training."""
 
     checkpoint: Checkpoint
     strength: float = 1.0
@@ -64,7 +65,7 @@ class Lora:
 
 
 def split_strength(text: str) -> tuple[str, float]:
-    """``PATH[:SCALE]`` to path and strength; 1 where none is given.
+    """Split ``PATH[:STRENGTH]``; the strength is 1 by default.
 
     Raises:
         RequestError: If the strength is not a finite number.
@@ -82,17 +83,8 @@ def split_strength(text: str) -> tuple[str, float]:
 
 
 @dataclass(frozen=True)
-class _Update:
-    """What is added to one weight: ``up @ down * scale``; lazy arrays ``(out, rank)`` and ``(rank, in)``."""
-
-    down: mx.array
-    up: mx.array
-    scale: mx.array
-
-
-@dataclass(frozen=True)
 class _Pair:
-    """The update of one module, by the names its file uses."""
+    """The update of one module, ``up @ down``: its path as published, and the names of its tensors in the file."""
 
     module: str
     down: str
@@ -100,50 +92,46 @@ class _Pair:
     alpha: str | None
 
     @property
-    def parts(self) -> list[str]:
-        return [self.down, self.up, *([self.alpha] if self.alpha else [])]
+    def tensor_names(self) -> list[str]:
+        names = [self.down, self.up]
+        return names if self.alpha is None else [*names, self.alpha]
 
-    def update(self, arrays: dict[str, mx.array], strength: float) -> _Update:
-        down, up, scale = arrays[self.down], arrays[self.up], mx.array(strength, mx.float32)
-        if self.alpha:
-            scale = scale * arrays[self.alpha].astype(mx.float32).reshape(()) / down.shape[0]
-        return _Update(down, up, scale)
+    def delta(self, arrays: dict[str, mx.array], strength: float) -> mx.array:
+        """What is added to the weight, ``(out, in)`` float32; lazy."""
+        down = arrays[self.down].astype(mx.float32)
+        up = arrays[self.up].astype(mx.float32)
+        scale = mx.array(strength, mx.float32)
+        if self.alpha is not None:
+            rank = down.shape[0]
+            scale = scale * arrays[self.alpha].astype(mx.float32).reshape(()) / rank
+        return (up * scale) @ down
 
 
 class LoraMerge:
-    """What some adapters do to one network of one checkpoint.
+    """The changes of several adapters to one network of a checkpoint.
 
     Attributes:
-        notes: One line for each adapter: how many tensors it changes, and what it leaves.
+        notes: One line for each adapter: how many tensors it changes, and which it does not.
     """
 
     def __init__(self, network: type[PublishedNetwork[Any]], checkpoint: Checkpoint, loras: Sequence[Lora]):
-        """Find what each adapter changes; only headers are read.
+        """Match each adapter's updates to the checkpoint's weights; only headers are read.
 
         Raises:
             CheckpointError: If an adapter changes nothing, is of another kind, or was made for another model.
         """
         self.notes: list[str] = []
         self._loras = tuple(loras)
-        # By the weight's name: which adapter, and its pair.
+        # By the published name of the weight: index of the adapter, and its pair.
         self._pairs: dict[str, list[tuple[int, _Pair]]] = {}
-        # Each adapter's tensors that are open and not yet used.
+        # Tensors of each adapter that are open and not yet used.
         self._open: list[dict[str, mx.array]] = [{} for _ in loras]
-        weights = _weight_names(checkpoint) if loras else {}
-        for place, lora in enumerate(loras):
-            found, aside = {}, []
-            for pair in _pairs(lora):
-                name = weights.get(_flat(pair.module))
-                if name is not None and network.parameter_name(name) is not None:
-                    _check(pair, lora, name, checkpoint)
-                    if name in found:
-                        raise CheckpointError(f"{lora.checkpoint.path} holds two updates of {pair.module}.")
-                    found[name] = pair
-                else:
-                    aside.append((pair.module, name))
-            self.notes.append(_account(lora, network, checkpoint, found, aside))
-            for name, pair in found.items():
-                self._pairs.setdefault(name, []).append((place, pair))
+        weight_names = _weight_names(checkpoint) if loras else {}
+        for index, lora in enumerate(loras):
+            matched, unmatched = _match(lora, network, checkpoint, weight_names)
+            self.notes.append(_note(lora, network, checkpoint, len(matched), unmatched))
+            for name, pair in matched.items():
+                self._pairs.setdefault(name, []).append((index, pair))
 
     @property
     def changed(self) -> frozenset[str]:
@@ -151,72 +139,111 @@ class LoraMerge:
         return frozenset(self._pairs)
 
     def apply(self, name: str, weight: mx.array) -> mx.array:
-        """``weight`` and every update of it, summed in float32; lazy.
+        """``weight`` plus all its updates, summed in float32; lazy.
 
-        The adapters' tensors are not kept: one that is asked for again is read again.
+        The adapters' tensors are dropped after use: if a weight is asked for again, they are read again.
 
         Source: Lightricks/LTX-2, packages/ltx-core/src/ltx_core/loader/fuse_loras.py at 400fd31, which forms the
         product in bfloat16 where this stays exact.
         """
         total = weight.astype(mx.float32)
-        for place, pair in self._pairs.get(name, []):
-            update = pair.update(self._take(place, pair), self._loras[place].strength)
-            total = total + (update.up.astype(mx.float32) * update.scale) @ update.down.astype(mx.float32)
+        for index, pair in self._pairs.get(name, []):
+            arrays = self._take(index, pair)
+            total = total + pair.delta(arrays, self._loras[index].strength)
         return total
 
-    def _take(self, place: int, pair: _Pair) -> dict[str, mx.array]:
-        """A pair's tensors. Opening a file takes as long for one tensor as for all, so all are opened at once."""
-        if any(part not in self._open[place] for part in pair.parts):
-            names = [
-                part for all_of in self._pairs.values() for own, each in all_of if own == place for part in each.parts
-            ]
-            self._open[place] = self._loras[place].checkpoint.arrays(names)
-        return {part: self._open[place].pop(part) for part in pair.parts}
+    def _take(self, index: int, pair: _Pair) -> dict[str, mx.array]:
+        """A pair's tensors. All of an adapter's are opened together: that takes as long as opening one."""
+        opened = self._open[index]
+        if any(name not in opened for name in pair.tensor_names):
+            opened = self._loras[index].checkpoint.arrays(self._tensor_names(index))
+            self._open[index] = opened
+        return {name: opened.pop(name) for name in pair.tensor_names}
+
+    def _tensor_names(self, index: int) -> list[str]:
+        """Names of all tensors of an adapter that are used."""
+        names = []
+        for pairs in self._pairs.values():
+            for owner, pair in pairs:
+                if owner == index:
+                    names += pair.tensor_names
+        return names
 
 
 def is_lora_tensor(name: str) -> bool:
-    """Whether a tensor is half of an update."""
+    """Whether a tensor belongs to an adapter, by its name."""
     return bool(re.search(_DOWN, name) or re.search(_UP, name))
+
+
+def _match(
+    lora: Lora, network: type[PublishedNetwork[Any]], checkpoint: Checkpoint, weight_names: dict[str, str]
+) -> tuple[dict[str, _Pair], dict[str, str | None]]:
+    """Pairs by the published name of the weight that they change, and the modules that the network does not have.
+
+    Of the latter, the value is the weight's name if another network in the checkpoint has it.
+    """
+    matched: dict[str, _Pair] = {}
+    unmatched: dict[str, str | None] = {}
+    for pair in _pairs(lora):
+        name = weight_names.get(_flat(pair.module))
+        if name is None or network.parameter_name(name) is None:
+            unmatched[pair.module] = name
+            continue
+        _check(pair, lora, name, checkpoint)
+        if name in matched:
+            raise CheckpointError(f"{lora.checkpoint.path} holds two updates of {pair.module}.")
+        matched[name] = pair
+    return matched, unmatched
 
 
 def _pairs(lora: Lora) -> list[_Pair]:
     """The updates in one file."""
-    file, tensors = lora.checkpoint, lora.checkpoint.header.tensors
-    downs, ups, alphas, other = {}, {}, {}, []
-    for name in tensors:
-        for pattern, kind in ((_DOWN, downs), (_UP, ups), (r"\.alpha$", alphas)):
-            if match := re.search(pattern, name):
-                kind[name[: match.start()]] = name
-                break
-        else:
-            other.append(name)
+    path = lora.checkpoint.path
+    downs, ups, alphas, others = _sort_tensors(lora.checkpoint.header.tensors)
     if not downs or not ups:
         raise CheckpointError(
-            f"{file.path} is not a LoRA: no tensor in it is named lora_A or lora_B (or lora_down, lora_up)."
+            f"{path} is not a LoRA: no tensor in it is named lora_A or lora_B (or lora_down, lora_up)."
         )
-    if other:
+    if others:
         raise CheckpointError(
-            f"{file.path} holds {len(other)} tensors that a plain LoRA has not ({', '.join(other[:_SHOWN])}). "
+            f"{path} holds {len(others)} tensors that do not belong to a plain LoRA ({', '.join(others[:_SHOWN])}). "
             f"Other kinds of adapter, such as DoRA or LoKr, are not supported."
         )
-    if odd := sorted(downs.keys() ^ ups.keys()):
+    if incomplete := sorted(downs.keys() ^ ups.keys()):
         raise CheckpointError(
-            f"{file.path} is incomplete: it holds only one half of {len(odd)} updates ({odd[0]}, ...)."
+            f"{path} is incomplete: it holds only one half of {len(incomplete)} updates ({incomplete[0]}, ...)."
         )
-    return [_Pair(_published_module(path), downs[path], ups[path], alphas.get(path)) for path in downs]
+    return [_Pair(_published_module(module), downs[module], ups[module], alphas.get(module)) for module in downs]
+
+
+def _sort_tensors(names: Iterable[str]) -> tuple[dict[str, str], dict[str, str], dict[str, str], list[str]]:
+    """Names of down, up and alpha tensors by their module's path, and all other names."""
+    downs: dict[str, str] = {}
+    ups: dict[str, str] = {}
+    alphas: dict[str, str] = {}
+    others = []
+    for name in names:
+        for pattern, group in ((_DOWN, downs), (_UP, ups), (_ALPHA, alphas)):
+            match = re.search(pattern, name)
+            if match:
+                group[name[: match.start()]] = name
+                break
+        else:
+            others.append(name)
+    return downs, ups, alphas, others
 
 
 def _published_module(path: str) -> str:
-    """A module's path as the checkpoint has it, without its prefix."""
+    """A module's path as in the checkpoint, without its prefix."""
     for prefix in _PREFIXES:
         path = path.removeprefix(prefix)
     path = path.removeprefix(_FLAT_PREFIX)
-    first, dot, rest = path.partition(".")
-    return _DIFFUSERS_NAMES.get(first, first) + dot + rest
+    first, dot, remainder = path.partition(".")
+    return _DIFFUSERS_NAMES.get(first, first) + dot + remainder
 
 
 def _flat(module: str) -> str:
-    # Some trainers write every dot of a path as an underscore, so paths are compared in that form.
+    # Some trainers write the dots of a path as underscores, so paths are compared in that form.
     return module.replace(".", "_")
 
 
@@ -230,14 +257,19 @@ def _weight_names(checkpoint: Checkpoint) -> dict[str, str]:
 
 
 def _check(pair: _Pair, lora: Lora, name: str, checkpoint: Checkpoint) -> None:
-    """Raise unless the update has the shape of the weight, and can be read."""
-    path, tensors = lora.checkpoint.path, lora.checkpoint.header.tensors
-    down, up, weight = tensors[pair.down].shape, tensors[pair.up].shape, checkpoint.header.tensors[name].shape
-    if strange := [part for part in pair.parts if tensors[part].dtype not in _DTYPES]:
-        raise CheckpointError(f"{path}: {strange[0]} is {tensors[strange[0]].dtype}, expected {', '.join(_DTYPES)}.")
+    """Raise unless the update has the shape of the weight and a dtype that can be read."""
+    path = lora.checkpoint.path
+    tensors = lora.checkpoint.header.tensors
+    down = tensors[pair.down].shape
+    up = tensors[pair.up].shape
+    weight = checkpoint.header.tensors[name].shape
+    for tensor_name in pair.tensor_names:
+        dtype = tensors[tensor_name].dtype
+        if dtype not in _DTYPES:
+            raise CheckpointError(f"{path}: {tensor_name} is {dtype}, expected {', '.join(_DTYPES)}.")
     if len(down) != 2 or len(up) != 2 or down[0] != up[1] or down[0] == 0:
         raise CheckpointError(f"{path} is damaged: {pair.up} {up} and {pair.down} {down} do not belong together.")
-    if pair.alpha and math.prod(tensors[pair.alpha].shape) != 1:
+    if pair.alpha is not None and math.prod(tensors[pair.alpha].shape) != 1:
         raise CheckpointError(f"{path} is damaged: {pair.alpha} is not one number.")
     if (up[0], down[1]) != weight:
         raise CheckpointError(
@@ -246,22 +278,36 @@ def _check(pair: _Pair, lora: Lora, name: str, checkpoint: Checkpoint) -> None:
         )
 
 
-def _account(lora: Lora, network: type[PublishedNetwork[Any]], checkpoint: Checkpoint, found, aside) -> str:
-    """One line on what an adapter does, or the reason why it does not fit."""
-    path, total = lora.checkpoint.path, len(found) + len(aside)
-    strange = [module for module, name in aside if name is None and not module.startswith(_TEXT_SIDE)]
-    if not found:
+def _note(
+    lora: Lora,
+    network: type[PublishedNetwork[Any]],
+    checkpoint: Checkpoint,
+    num_matched: int,
+    unmatched: dict[str, str | None],
+) -> str:
+    """One line on what an adapter changes.
+
+    Raises:
+        CheckpointError: If it changes nothing, or has modules that the checkpoint lacks.
+    """
+    path = lora.checkpoint.path
+    num_modules = num_matched + len(unmatched)
+    unmatched_names = ", ".join(list(unmatched)[:_SHOWN])
+    if not num_matched:
         raise CheckpointError(
-            f"{path} changes nothing in the {network.__name__} of {checkpoint.path}: none of its {total} modules "
-            f"({', '.join(module for module, _ in aside[:_SHOWN])}) is there. It was made for another model."
+            f"{path} changes nothing in the {network.__name__} of {checkpoint.path}, which has none of its "
+            f"{num_modules} modules ({unmatched_names}). It was made for another model."
         )
-    if strange:
+    unknown = [module for module, name in unmatched.items() if name is None and not module.startswith(_TEXT_SIDE)]
+    if unknown:
         raise CheckpointError(
-            f"{path} was made for another model than {checkpoint.path}, which lacks {len(strange)} of its {total} "
-            f"modules ({', '.join(strange[:_SHOWN])})."
+            f"{path} was made for another model than {checkpoint.path}, which lacks {len(unknown)} of its "
+            f"{num_modules} modules ({', '.join(unknown[:_SHOWN])})."
         )
-    text = f"{path.name} at strength {lora.strength:g} changes {len(found)} tensors of {network.__name__}"
-    if aside:
-        names = ", ".join(module for module, _ in aside[:_SHOWN]) + (", ..." if len(aside) > _SHOWN else "")
-        text += f"; {len(aside)} of other networks stay as they are ({names}), as in the reference"
+    text = f"{path.name} at strength {lora.strength:g} changes {num_matched} tensors of {network.__name__}"
+    if unmatched:
+        ellipsis = ", ..." if len(unmatched) > _SHOWN else ""
+        text += (
+            f"; {len(unmatched)} of other networks are not changed ({unmatched_names}{ellipsis}), as in the reference"
+        )
     return text + "."

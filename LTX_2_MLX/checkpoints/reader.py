@@ -1,7 +1,7 @@
-"""Safetensors files to a header and lazy arrays.
+"""Reads the header of safetensors files, and their tensors as lazy arrays.
 
 A header is checked in full (JSON, names, dtypes, shapes, offsets, file size) before a tensor is read, so
-that a truncated or damaged file is one clear error. Knows nothing of networks.
+that a truncated or damaged file gives one clear error.
 """
 
 import json
@@ -22,7 +22,7 @@ _ITEM_BYTES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
     "I32": 4, "U32": 4, "F32": 4, "F64": 8, "I64": 8, "U64": 8,
 }  # fmt: skip
-# MLX refuses a whole file for one tensor of these.
+# MLX refuses a whole file if one tensor has one of these dtypes.
 _NOT_IN_MLX = ("F64", "F8_E5M2")
 # The format's own limit on the size of a header.
 _MAX_HEADER_BYTES = 100_000_000
@@ -31,7 +31,7 @@ _MAX_AXES = 16
 
 
 def parse_json(text: str | bytes) -> Any:
-    """JSON to Python values; NaN, infinities, names given twice and nesting without end are refused.
+    """Parse JSON; NaN, infinities, repeated names and very deep nesting are refused.
 
     Raises:
         ValueError: If ``text`` is not such JSON.
@@ -45,10 +45,10 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    items = dict(pairs)
+    if len(items) != len(pairs):
         raise ValueError("it holds a name twice")
-    return found
+    return items
 
 
 def _no_constant(text: str) -> None:
@@ -56,7 +56,7 @@ def _no_constant(text: str) -> None:
 
 
 def read_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
-    """Tensors, by their place in the file, and metadata of one .safetensors file.
+    """Tensors, in the order of their data, and metadata of one .safetensors file.
 
     Raises:
         CheckpointError: If the file is missing, is not safetensors, or is damaged or cut short.
@@ -90,38 +90,54 @@ def read_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
 
 def _not_safetensors(path: Path, file_bytes: int) -> str:
     return (
-        f"{path} ({file_bytes} bytes) is not a readable safetensors file: it is of another format, damaged or cut "
-        f"short. Download it again, or turn a .pth, .pkl or .ckpt file into one with scripts/convert_weights.py."
+        f"{path} ({file_bytes} bytes) is not a readable safetensors file: it is of another format, damaged or "
+        f"truncated. Download it again, or convert a .pth, .pkl or .ckpt file with scripts/convert_weights.py."
     )
 
 
 def _tensors(path: Path, entries: dict[str, Any], data_bytes: int) -> dict[str, TensorInfo]:
-    tensors, end = {}, 0
+    """The header's entries, checked to fill the file's data without gaps or overlaps."""
+    tensors = {}
+    end = 0
     try:
         spans = sorted((*entry["data_offsets"], name) for name, entry in entries.items())
         for start, stop, name in spans:
-            shape, dtype = tuple(entries[name]["shape"]), entries[name]["dtype"]
-            if not name.isprintable():
-                raise CheckpointError(f"{path} is damaged: a tensor has the name {name!r}. Download it again.")
-            if dtype not in _ITEM_BYTES:
-                raise CheckpointError(
-                    f"{path}: tensor {name} has the unknown dtype {dtype!r:.40}; known are {', '.join(_ITEM_BYTES)}."
-                )
-            # A bool would pass for an int.
-            whole = len(shape) <= _MAX_AXES and all(type(n) is int and n >= 0 for n in (start, stop, *shape))
-            num_bytes = math.prod(shape) * _ITEM_BYTES[dtype] if whole else -1
-            if start != end or stop - start != num_bytes:
-                raise CheckpointError(f"{path} is damaged: the header is wrong about tensor {name}. Download it again.")
-            tensors[name] = TensorInfo(shape=shape, dtype=dtype, num_bytes=num_bytes)
+            info = _tensor_info(path, name, entries[name])
+            if not _are_sizes((start, stop)) or start != end or stop - start != info.num_bytes:
+                raise CheckpointError(_wrong_tensor(path, name))
+            tensors[name] = info
             end = stop
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged: its header does not describe tensors. Download it again.") from error
     if end != data_bytes:
         raise CheckpointError(
-            f"{path} is cut short or damaged: its header promises {end} bytes of tensors, the file has {data_bytes}. "
+            f"{path} is truncated or damaged: its header describes {end} bytes of tensors, the file has {data_bytes}. "
             f"Download it again."
         )
     return tensors
+
+
+def _tensor_info(path: Path, name: str, entry: dict[str, Any]) -> TensorInfo:
+    shape = tuple(entry["shape"])
+    dtype = entry["dtype"]
+    if not name.isprintable():
+        raise CheckpointError(f"{path} is damaged: a tensor has the name {name!r}. Download it again.")
+    if dtype not in _ITEM_BYTES:
+        raise CheckpointError(
+            f"{path}: tensor {name} has the unknown dtype {dtype!r:.40}; known are {', '.join(_ITEM_BYTES)}."
+        )
+    if len(shape) > _MAX_AXES or not _are_sizes(shape):
+        raise CheckpointError(_wrong_tensor(path, name))
+    return TensorInfo(shape=shape, dtype=dtype, num_bytes=math.prod(shape) * _ITEM_BYTES[dtype])
+
+
+def _are_sizes(values: tuple[Any, ...]) -> bool:
+    # isinstance would let booleans pass.
+    return all(type(value) is int and value >= 0 for value in values)
+
+
+def _wrong_tensor(path: Path, name: str) -> str:
+    return f"{path} is damaged: the header is wrong about tensor {name}. Download it again."
 
 
 class Checkpoint:
@@ -130,8 +146,8 @@ class Checkpoint:
     Attributes:
         path: The file or folder as given, for messages.
         files: The .safetensors files, in order.
-        header: Tensors, metadata and config of all files joined. A folder's ``config.json`` counts as
-            config too; what the files' metadata say comes before it.
+        header: Tensors, metadata and config of all files joined. The config includes a folder's ``config.json``;
+            fields in the files' metadata override it.
     """
 
     def __init__(self, path: str | Path):
@@ -146,72 +162,75 @@ class Checkpoint:
         metadata: dict[str, str] = {}
         self._file_of: dict[str, Path] = {}
         for file in self.files:
-            found, extra = read_header(file)
-            if twice := sorted(found.keys() & tensors.keys()):
-                raise CheckpointError(f"{self.path}: {file.name} holds tensor {twice[0]} a second time.")
-            tensors |= found
-            metadata |= extra
-            self._file_of |= dict.fromkeys(found, file)
+            file_tensors, file_metadata = read_header(file)
+            if repeated := sorted(file_tensors.keys() & tensors.keys()):
+                raise CheckpointError(f"{self.path}: {file.name} holds tensor {repeated[0]} a second time.")
+            tensors |= file_tensors
+            metadata |= file_metadata
+            self._file_of |= dict.fromkeys(file_tensors, file)
         config = _json_object(self.path, "the config in its metadata", metadata.get("config", "{}"))
-        beside = self.path / "config.json"
-        if self.path not in self.files and beside.is_file():
-            config = _json_object(beside, "it", beside.read_bytes()) | config
+        config_file = self.path / "config.json"
+        if self.path not in self.files and config_file.is_file():
+            config = _json_object(config_file, "it", config_file.read_bytes()) | config
         self.header = Header(tensors=tensors, metadata=metadata, config=config)
 
     def arrays(self, names: Iterable[str]) -> dict[str, mx.array]:
-        """Lazy arrays by published name and in published axis order; bytes are read when one is evaluated.
+        """Lazy arrays by published name, in published axis order; data is read when an array is evaluated.
 
-        The checkpoint keeps no array itself: one that the caller drops is gone. F8_E4M3 tensors come as uint8,
-        the bytes as they are.
+        The checkpoint keeps no reference to them. F8_E4M3 tensors are uint8 arrays of their codes.
 
         Raises:
             CheckpointError: If a file has gone, or holds a dtype that MLX does not read.
         """
-        wanted: dict[Path, list[str]] = {}
+        names_by_file: dict[Path, list[str]] = {}
         for name in names:
-            wanted.setdefault(self._file_of[name], []).append(name)
-        arrays = {}
-        for file, here in wanted.items():
-            found = self._open(file)
-            arrays |= {name: found[name] for name in here}
+            names_by_file.setdefault(self._file_of[name], []).append(name)
+        arrays: dict[str, mx.array] = {}
+        for file, own_names in names_by_file.items():
+            opened = self._open(file)
+            for name in own_names:
+                arrays[name] = opened[name]
         return arrays
 
     def _open(self, file: Path) -> dict[str, mx.array]:
-        for name, holder in self._file_of.items():
-            if holder == file and (dtype := self.header.tensors[name].dtype) in _NOT_IN_MLX:
+        for name, owner in self._file_of.items():
+            dtype = self.header.tensors[name].dtype
+            if owner == file and dtype in _NOT_IN_MLX:
                 raise CheckpointError(
                     f"{file}: tensor {name} is {dtype}, which MLX does not read. Use a 32- or 16-bit file."
                 )
         try:
-            return mx.load(str(file), format="safetensors")
+            arrays = mx.load(str(file), format="safetensors")
         except (RuntimeError, ValueError, OSError) as error:
             raise CheckpointError(f"{file} cannot be read: {' '.join(str(error).split())}") from error
+        assert isinstance(arrays, dict)
+        return arrays
 
 
 def _shards(folder: Path) -> list[Path]:
-    """The .safetensors files of a folder: those its index names, or all where there is no index."""
-    here = sorted(folder.glob("*.safetensors"))
-    if not here:
+    """The .safetensors files of a folder: those in its index, or all if there is no index."""
+    present = sorted(folder.glob("*.safetensors"))
+    if not present:
         raise CheckpointError(f"{folder} holds no .safetensors file. Give a file, or a folder with the shards.")
     indexes = sorted(folder.glob("*.safetensors.index.json"))
     if len(indexes) != 1:
-        return here
-    places = _json_object(indexes[0], "it", indexes[0].read_bytes()).get("weight_map")
-    if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
+        return present
+    weight_map = _json_object(indexes[0], "it", indexes[0].read_bytes()).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
         raise CheckpointError(f"{indexes[0]} does not say which file holds which tensor. Download it again.")
-    files = [folder / name for name in sorted(set(places.values()))]
-    if missing := [file.name for file in files if file not in here]:
+    files = [folder / name for name in sorted(set(weight_map.values()))]
+    if missing := [file.name for file in files if file not in present]:
         raise CheckpointError(
             f"{folder} lacks {len(missing)} of {len(files)} files ({', '.join(missing[:5])}). Finish the download."
         )
     return files
 
 
-def _json_object(path: Path, what: str, text: str | bytes) -> dict[str, Any]:
+def _json_object(path: Path, subject: str, text: str | bytes) -> dict[str, Any]:
     try:
-        found = parse_json(text)
+        value = parse_json(text)
     except ValueError as error:
-        raise CheckpointError(f"{path}: {what} is not JSON ({' '.join(str(error).split())}).") from error
-    if not isinstance(found, dict):
-        raise CheckpointError(f"{path}: {what} is not a JSON object.")
-    return found
+        raise CheckpointError(f"{path}: {subject} is not JSON ({' '.join(str(error).split())}).") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path}: {subject} is not a JSON object.")
+    return value

@@ -136,7 +136,9 @@ def test_quantising_twice_is_refused(weights, tmp_path):
 def test_widths_that_fill_no_group_are_named(tmp_path):
     section = tiny_checkpoints.transformer_section(num_layers=3)
     path = tiny_checkpoints.write_weights(tmp_path / "narrow.safetensors", transformer=section)
-    with pytest.raises(RequestError, match="groups of 128: the widths of those that may be are 24, 56, 96, 224"):
+    with pytest.raises(
+        RequestError, match="groups of 128: the widths of the layers that may be quantised are 24, 56, 96, 224"
+    ):
         load(Transformer, Checkpoint(path), quantize=Quantization(8, 128))
 
 

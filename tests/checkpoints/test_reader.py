@@ -77,7 +77,7 @@ def test_a_file_cut_anywhere_is_one_error(small):
         small.write_bytes(whole[:length])
         refusal(small)
     small.write_bytes(whole + b"\0")
-    assert "cut short or damaged" in refusal(small)
+    assert "truncated or damaged" in refusal(small)
 
 
 def test_flipped_bits_in_the_header_give_a_header_or_one_error(small):
@@ -137,7 +137,7 @@ def test_an_unknown_dtype_is_named(with_header):
 def test_gaps_and_unused_bytes_are_refused(with_header):
     gap = {"x": entry(shape=[1], offsets=[0, 4]), "y": entry(shape=[1], offsets=[8, 12])}
     assert "wrong about tensor y" in refusal(with_header(json.dumps(gap), bytes(12)))
-    assert "promises 8 bytes of tensors, the file has 9" in refusal(with_header(json.dumps({"x": entry()}), bytes(9)))
+    assert "describes 8 bytes of tensors, the file has 9" in refusal(with_header(json.dumps({"x": entry()}), bytes(9)))
 
 
 @pytest.mark.parametrize("length", [0, 7, 2**63, 2**64 - 1, 10**9])

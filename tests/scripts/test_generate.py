@@ -260,7 +260,7 @@ def test_refusals_are_one_line_with_exit_code_two_and_nothing_is_written(generat
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("short", "cut short"), ("text", "not a readable safetensors"), ("missing", "lacks 1 tensor"),
+        ("short", "truncated"), ("text", "not a readable safetensors"), ("missing", "lacks 1 tensor"),
         ("surplus", "does not know"), ("config", "activation_fn"),
     ],
 )  # fmt: skip
