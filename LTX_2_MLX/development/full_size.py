@@ -15,7 +15,7 @@ from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.diffusion.noise import seeded_noise
 from LTX_2_MLX.diffusion.patchify import VideoGrid
-from LTX_2_MLX.diffusion.state import Streams
+from LTX_2_MLX.diffusion.state import StreamArrays
 from LTX_2_MLX.models.ltx.transformer import Transformer
 from LTX_2_MLX.pipelines.generate import Options, film, prepare
 from LTX_2_MLX.pipelines.stages import Contexts, Denoising, denoise
@@ -95,15 +95,14 @@ def streamed_step(checkpoint: Checkpoint, shape: VideoShape, dtype: mx.Dtype = m
     """Denoise one step with the transformer's blocks left on disk, by the road that films take."""
     runner, start = StageRunner(), time.perf_counter()
     config = config_of(Transformer, checkpoint)
-    widths = [config.video.width, 0 if config.audio is None else config.audio.width]
-    if config.caption_channels is not None:
-        widths = [config.caption_channels] * 2
-    contexts = Streams(*(mx.zeros((1, _TEXT_TOKENS, width)) for width in widths))
+    contexts: StreamArrays = {"video": mx.zeros((1, _TEXT_TOKENS, config.caption_channels or config.video.width))}
+    if config.audio is not None:
+        contexts["audio"] = mx.zeros((1, _TEXT_TOKENS, config.caption_channels or config.audio.width))
     denoise(
         runner,
         lambda: load(Transformer, checkpoint, dtype=dtype, stream_blocks=True),
         Denoising(name="denoise", grid=VideoGrid(shape.latent(_COMPRESSION), _COMPRESSION, 24.0), sigmas=(1.0, 0.0)),
-        Contexts(contexts if config.audio is not None else contexts._replace(audio=None)),
+        Contexts(contexts),
         seeded_noise(0),
     )
     return StreamedStep(

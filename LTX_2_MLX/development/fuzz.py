@@ -25,7 +25,6 @@ from LTX_2_MLX.checkpoints.load import load, weights_bytes
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.diffusion.noise import seeded_noise
 from LTX_2_MLX.diffusion.patchify import VideoGrid
-from LTX_2_MLX.diffusion.state import Streams
 from LTX_2_MLX.errors import LTXError
 from LTX_2_MLX.media.video import read_video
 from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler
@@ -168,7 +167,7 @@ def _read(place: Path, name: str, content: bytes) -> None:
 def _denoise(model: Transformer) -> None:
     grid = VideoGrid(LatentShape(1, 2, 3), Compression(8, 32, 32), 24.0)
     width = model.config.caption_channels or model.config.video.width
-    contexts = Contexts(Streams(mx.zeros((1, 4, width)), None))
+    contexts = Contexts({"video": mx.zeros((1, 4, width))})
     stage = Denoising(name="denoise", grid=grid, sigmas=(1.0, 0.0))
     denoise(StageRunner(), lambda: model, stage, contexts, seeded_noise(0))
 

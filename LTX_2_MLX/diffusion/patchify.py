@@ -1,4 +1,4 @@
-"""Latents to tokens and back, and where each token lies in seconds and pixels."""
+"""Latents to tokens and back, and the positions of tokens in seconds and pixels."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,7 +15,7 @@ def patchify_video(latent: mx.array) -> mx.array:
 
 
 def unpatchify_video(tokens: mx.array, shape: LatentShape) -> mx.array:
-    """The first ``shape.num_tokens`` tokens to a latent ``(B, T, H, W, C)``; appended ones are cut off."""
+    """The first ``shape.num_tokens`` tokens to a latent ``(B, T, H, W, C)``, without appended ones."""
     size = (shape.num_frames, shape.height, shape.width)
     return tokens[:, : shape.num_tokens].reshape(tokens.shape[0], *size, tokens.shape[2])
 
@@ -42,20 +42,20 @@ class VideoGrid:
     frame_rate: Fraction | float
 
     def pixel_bounds(self, *, causal: bool = True) -> np.ndarray:
-        """``(1, 3, N, 2)`` float32: first and one past the last pixel frame, row and column of each cell.
+        """``(1, 3, N, 2)`` float32: bounds ``[start, end)`` of each cell in pixel frames, rows and columns.
 
-        With ``causal`` the first latent frame stands for one pixel frame, as the encoder makes it.
+        With ``causal`` the first latent frame spans one pixel frame, as in the encoder.
         """
         sizes = (self.shape.num_frames, self.shape.height, self.shape.width)
         factors = (self.compression.time, self.compression.height, self.compression.width)
-        starts = np.stack(np.meshgrid(*map(np.arange, sizes), indexing="ij")).reshape(1, 3, -1, 1)
+        starts = np.indices(sizes).reshape(1, 3, -1, 1)
         bounds = (starts + np.arange(2)) * np.reshape(factors, (1, 3, 1, 1))
         if causal:
             bounds[:, 0] = np.maximum(bounds[:, 0] + 1 - self.compression.time, 0)
         return bounds.astype(np.float32)
 
     def in_seconds(self, pixel_bounds: np.ndarray, slower: int = 1) -> mx.array:
-        """Positions from pixel bounds: the time axis divided by the frame rate (over ``slower``), the rest as it is."""
+        """Positions from pixel bounds: frames divided by the frame rate over ``slower``, rows and columns unchanged."""
         positions = pixel_bounds.copy()
         positions[:, 0] /= np.float32(float(self.frame_rate) / slower)
         return mx.array(positions)
@@ -67,7 +67,7 @@ class VideoGrid:
 
 @dataclass(frozen=True)
 class AudioClock:
-    """How audio latents lie in time. The defaults are the published audio VAE's.
+    """Times of audio latents. The defaults are those of the published audio VAE.
 
     Source: Lightricks/LTX-2, packages/ltx-core/src/ltx_core/components/patchifiers.py at 400fd31.
     """
@@ -78,7 +78,7 @@ class AudioClock:
     compression: int = 4
 
     def num_latents(self, num_frames: int, frame_rate: Fraction | float) -> int:
-        """Audio latents beside a video of ``num_frames``; halves round to even."""
+        """Number of audio latents for a video of ``num_frames``; halves round to even."""
         per_second = self.sample_rate / self.hop_length / self.compression
         return round(num_frames / float(frame_rate) * per_second)
 

@@ -1,7 +1,7 @@
-"""Loops over a schedule: ``(denoise, state, sigmas, on_step) -> state``.
+"""Samplers: loops over a schedule, ``(denoise, state, sigmas, on_step) -> state``.
 
-``denoise`` gives each stream's clean estimate; ``on_step(step, state)`` hears of every finished step, with the
-state evaluated. Random samplers get their noise from a function, so a run can be repeated anywhere.
+``denoise`` gives each stream's clean estimate; ``on_step(step, state)`` is called after each step with the state
+evaluated. Samplers with new noise in each step get it from a function, so that a run can be repeated.
 
 Source: Lightricks/LTX-2, packages/ltx-core/src/ltx_core/components/diffusion_steps.py and
 packages/ltx-pipelines/src/ltx_pipelines/utils/{samplers,res2s}.py at 400fd31.
@@ -9,23 +9,29 @@ packages/ltx-pipelines/src/ltx_pipelines/utils/{samplers,res2s}.py at 400fd31.
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import mlx.core as mx
 
 from LTX_2_MLX.diffusion.guidance import Denoise
-from LTX_2_MLX.diffusion.state import LatentState, State, Streams, to_velocity
+from LTX_2_MLX.diffusion.state import LatentState, State, StreamArrays, hold, to_velocity, with_latents
+from LTX_2_MLX.shapes import StreamName
 
 OnStep = Callable[[int, State], None]
 # step -> standard normal noise of each stream's token shape.
-Noise = Callable[[int], Streams[mx.array]]
+Noise = Callable[[int], StreamArrays]
+# (stream, origin, arrival, sigma of origin, sigma of arrival, noise, eta) -> arrival with a share of its noise new.
+RenewNoise = Callable[[LatentState, mx.array, mx.array, float, float, mx.array, float], mx.array]
 
-# What res_2s puts before a final 0, which its logarithmic steps cannot reach.
+# res_2s inserts this before a final 0, which its logarithmic steps cannot reach.
 _SMALLEST_SIGMA = 0.0011
-# New noise is never all of it.
+# Upper limit of the share of new noise.
 _LARGEST_SHARE = 0.9999
-# Bounds within which res_2s refines its anchor: step length in ln(sigma), and sigma.
-_ANCHOR_MAX_STEP, _ANCHOR_MIN_SIGMA, _ANCHOR_ROUNDS = 0.5, 0.03, 100
+# res_2s refines its anchor in steps below this length in ln(sigma) and above this sigma.
+_ANCHOR_MAX_STEP = 0.5
+_ANCHOR_MIN_SIGMA = 0.03
+_ANCHOR_ROUNDS = 100
 
 
 def ignore(step: int, state: State) -> None:
@@ -34,32 +40,34 @@ def ignore(step: int, state: State) -> None:
 
 def euler(denoise: Denoise, state: State, sigmas: Sequence[float], on_step: OnStep = ignore) -> State:
     """Straight steps along the velocity."""
-
-    def advance(state: State, sigma: float, following: float, step: int) -> State:
-        denoised = _held(state, denoise(state, sigma, step))
-        return _moved(state, lambda s, x0: euler_step(s.latent, x0, sigma, following), denoised)
-
-    return _walk(advance, state, sigmas, on_step)
+    for step, sigma, next_sigma in _steps(sigmas):
+        denoised = hold(state, denoise(state, sigma, step))
+        latents: StreamArrays = {}
+        for name, stream in state.items():
+            latents[name] = euler_step(stream.latent, denoised[name], sigma, next_sigma)
+        state = with_latents(state, latents)
+        on_step(step, state)
+    return state
 
 
 def gradient_estimation(
     denoise: Denoise, state: State, sigmas: Sequence[float], on_step: OnStep = ignore, *, gamma: float = 2.0
 ) -> State:
     """Euler steps whose velocity is extrapolated from the last one by ``gamma``."""
-    last: Streams[mx.array] = Streams(None, None)
-
-    def advance(state: State, sigma: float, following: float, step: int) -> State:
-        nonlocal last
-        denoised = _held(state, denoise(state, sigma, step))
-        velocity = state.map(lambda s, x0: to_velocity(s.latent, x0, sigma), denoised)
-        if step and following:
-            denoised = state.map(
-                lambda s, v, before: s.latent - sigma * (gamma * (v - before) + before), velocity, last
-            )
-        last = velocity
-        return _moved(state, lambda s, x0: euler_step(s.latent, x0, sigma, following), denoised)
-
-    return _walk(advance, state, sigmas, on_step)
+    last: StreamArrays = {}
+    for step, sigma, next_sigma in _steps(sigmas):
+        denoised = hold(state, denoise(state, sigma, step))
+        latents: StreamArrays = {}
+        for name, stream in state.items():
+            velocity = to_velocity(stream.latent, denoised[name], sigma)
+            direction = velocity
+            if step and next_sigma:
+                direction = gamma * (velocity - last[name]) + last[name]
+            latents[name] = stream.latent + direction * (next_sigma - sigma)
+            last[name] = velocity
+        state = with_latents(state, latents)
+        on_step(step, state)
+    return state
 
 
 def ancestral(
@@ -71,47 +79,38 @@ def ancestral(
     noise: Noise,
     eta: float = 1.0,
 ) -> State:
-    """Euler steps that go below the next noise level and come back up with new noise; ``eta`` says how far."""
-
-    def advance(state: State, sigma: float, following: float, step: int) -> State:
-        denoised = _held(state, denoise(state, sigma, step))
-        if following == 0:
-            return _moved(state, lambda _, x0: x0, denoised)
-
-        def move(s: LatentState, x0: mx.array, fresh: mx.array) -> mx.array:
-            return s.hold(ancestral_step(s.latent, x0, sigma, following, fresh, eta=eta))
-
-        return _moved(state, move, denoised, noise(step))
-
-    return _walk(advance, state, sigmas, on_step)
+    """Euler steps that go below the next noise level by ``eta`` and back up with new noise."""
+    for step, sigma, next_sigma in _steps(sigmas):
+        latents = hold(state, denoise(state, sigma, step))
+        if next_sigma:
+            new_noise = noise(step)
+            for name, stream in state.items():
+                latent = ancestral_step(stream.latent, latents[name], sigma, next_sigma, new_noise[name], eta=eta)
+                latents[name] = stream.hold(latent)
+        state = with_latents(state, latents)
+        on_step(step, state)
+    return state
 
 
-def cfg_plus_plus(
-    denoise: Callable[[State, float, int], tuple[Streams[mx.array], Streams[mx.array]]],
-    state: State,
-    sigmas: Sequence[float],
-    on_step: OnStep = ignore,
-    *,
-    noise: Noise,
-    eta: float = 1.0,
-) -> State:
-    """Steps towards the guided estimate along the noise seen by the unconditional one.
+def renew_by_stream(
+    stream: LatentState,
+    origin: mx.array,
+    arrival: mx.array,
+    sigma: float,
+    next_sigma: float,
+    noise: mx.array,
+    eta: float,
+) -> mx.array:
+    """``sde_step`` at the stream's noise level, held tokens put back."""
+    return stream.hold(sde_step(origin, arrival, sigma, next_sigma, noise, eta=eta))
 
-    ``denoise`` gives both, guided first (``guidance.guided_and_unconditional``).
-    """
 
-    def advance(state: State, sigma: float, following: float, step: int) -> State:
-        guided, unconditional = denoise(state, sigma, step)
-        denoised = _held(state, guided)
-        if following == 0:
-            return _moved(state, lambda _, x0: x0, denoised)
+class _Middle(NamedTuple):
+    """One stream in the middle of a ``res_2s`` step: where the step starts, its first slope, and the middle."""
 
-        def move(s: LatentState, x0: mx.array, other: mx.array, fresh: mx.array) -> mx.array:
-            return s.hold(cfg_plus_plus_step(s.latent, x0, other, sigma, following, fresh, eta=eta))
-
-        return _moved(state, move, denoised, unconditional, noise(step))
-
-    return _walk(advance, state, sigmas, on_step)
+    anchor: mx.array
+    slope: mx.array
+    latent: mx.array
 
 
 def res_2s(
@@ -124,102 +123,88 @@ def res_2s(
     middle_noise: Noise,
     eta: float = 0.5,
     refine_anchor: bool = True,
-    per_token: bool = False,
+    renew: RenewNoise = renew_by_stream,
 ) -> State:
     """Exponential Runge-Kutta of second order with new noise in each half; 2n + 1 calls for n steps to 0.
 
     Args:
-        denoise: As everywhere; called twice a step.
-        state: Both streams at the first noise level.
+        denoise: Called twice in each step.
+        state: All streams at the first noise level.
         sigmas: The schedule.
-        on_step: Hears of whole steps; the last one includes the call at the smallest noise level.
-        noise: For the end of a step, see ``normalised_noise``.
-        middle_noise: For its middle.
-        eta: Share of new noise at the end of a step; the middle always has one half.
-        refine_anchor: Move the step's origin until its middle, with the new noise, agrees with it.
-        per_token: New noise by every token's own level instead of the stream's. As in the reference, a stream
-            that holds any token entirely then gets none.
+        on_step: Called after whole steps; the last one includes the call at the smallest noise level.
+        noise: New noise at the end of a step, see ``normalised_noise``.
+        middle_noise: New noise in the middle of a step.
+        eta: Share of new noise at the end of a step; in the middle it is always one half.
+        refine_anchor: Move the start of a step until its middle, with the new noise, agrees with it.
+        renew: How new noise replaces part of the old.
     """
-    inject = _token_noise if per_token else _stream_noise
-
-    def advance(state: State, sigma: float, following: float, step: int) -> State:
-        to_zero, following = following == 0, following or _SMALLEST_SIGMA
-        length, between = math.log(sigma / following), math.sqrt(sigma * following)
+    for step, sigma, next_sigma in _steps(sigmas):
+        target = next_sigma or _SMALLEST_SIGMA
+        middle_sigma = math.sqrt(sigma * target)
+        length = math.log(sigma / target)
         a21, b1, b2 = res_2s_coefficients(length)
-        reach = length * a21
-        anchor = state.map(lambda s: s.latent)
-        first = _held(state, denoise(state, sigma, step))
-        slope = anchor.map(lambda x, x0: x0 - x, first)
-        middle = anchor.map(lambda x, d: x + reach * d, slope)
-        middle = state.map(inject(sigma, between, 0.5), anchor, middle, middle_noise(step))
-        if refine_anchor and length < _ANCHOR_MAX_STEP and sigma > _ANCHOR_MIN_SIGMA:
-            slope = middle.map(lambda m, d, x0: _refined_slope(m, d, x0, reach), slope, first)
-            anchor = first.map(lambda x0, d: x0 - d, slope)
-        second = _held(state, denoise(_moved(state, lambda _, m: m, middle), between, step))
-        ends = anchor.map(lambda x, d, x0: x + length * (b1 * d + b2 * (x0 - x)), slope, second)
-        state = _moved(state, inject(sigma, following, eta), anchor, ends, noise(step))
-        if not to_zero:
-            return state
-        return _moved(state, lambda _, x0: x0, _held(state, denoise(state, following, step + 1)))
 
-    return _walk(advance, state, sigmas, on_step)
+        denoised = hold(state, denoise(state, sigma, step))
+        new_noise = middle_noise(step)
+        middles: dict[StreamName, _Middle] = {}
+        for name, stream in state.items():
+            slope = denoised[name] - stream.latent
+            arrival = stream.latent + length * a21 * slope
+            latent = renew(stream, stream.latent, arrival, sigma, middle_sigma, new_noise[name], 0.5)
+            middles[name] = _Middle(stream.latent, slope, latent)
+            if refine_anchor and length < _ANCHOR_MAX_STEP and sigma > _ANCHOR_MIN_SIGMA:
+                slope = refined_slope(latent, slope, denoised[name], length * a21)
+                middles[name] = _Middle(denoised[name] - slope, slope, latent)
+
+        at_middle = with_latents(state, {name: middle.latent for name, middle in middles.items()})
+        denoised = hold(state, denoise(at_middle, middle_sigma, step))
+        new_noise = noise(step)
+        latents: StreamArrays = {}
+        for name, stream in state.items():
+            anchor, slope, _ = middles[name]
+            arrival = anchor + length * (b1 * slope + b2 * (denoised[name] - anchor))
+            latents[name] = renew(stream, anchor, arrival, sigma, target, new_noise[name], eta)
+        state = with_latents(state, latents)
+        if next_sigma == 0:
+            state = with_latents(state, hold(state, denoise(state, target, step + 1)))
+        on_step(step, state)
+    return state
 
 
-def euler_step(latent: mx.array, denoised: mx.array, sigma: float, following: float) -> mx.array:
-    """``latent`` taken from noise level ``sigma`` to ``following``."""
-    return latent + to_velocity(latent, denoised, sigma) * (following - sigma)
+def euler_step(latent: mx.array, denoised: mx.array, sigma: float, next_sigma: float) -> mx.array:
+    """One Euler step from noise level ``sigma`` to ``next_sigma``."""
+    return latent + to_velocity(latent, denoised, sigma) * (next_sigma - sigma)
 
 
 def ancestral_step(
     latent: mx.array,
     denoised: mx.array,
     sigma: float,
-    following: float,
+    next_sigma: float,
     noise: mx.array,
     *,
     eta: float = 1.0,
     noise_scale: float = 1.0,
 ) -> mx.array:
-    """``latent`` taken below ``following`` and back up to it with ``noise``; ``denoised`` where that is 0."""
-    if following == 0:
+    """One step below ``next_sigma`` and back up to it with ``noise``; ``denoised`` where ``next_sigma`` is 0."""
+    if next_sigma == 0:
         return denoised
-    below = following * (1 + (following / sigma - 1) * eta)
+    below = next_sigma * (1 + (next_sigma / sigma - 1) * eta)
     ratio = below / sigma
-    signal = (1 - following) / (1 - below)
-    spread = math.sqrt(max(following**2 - (below * signal) ** 2, 0))
+    signal = (1 - next_sigma) / (1 - below)
+    spread = math.sqrt(max(next_sigma**2 - (below * signal) ** 2, 0))
     return signal * (ratio * latent + (1 - ratio) * denoised) + (noise_scale * spread) * noise
 
 
-def cfg_plus_plus_step(
-    latent: mx.array,
-    denoised: mx.array,
-    unconditional: mx.array,
-    sigma: float,
-    following: float,
-    noise: mx.array,
-    *,
-    eta: float = 1.0,
-) -> mx.array:
-    """The guided estimate with the unconditional one's noise put back, a share of it new."""
-    if following == 0:
-        return denoised
-    old_noise = (latent - (1 - sigma) * unconditional) / sigma
-    # Noise over signal at the next level, in units of the same at this one.
-    fall = following * (1 - sigma) / (sigma * (1 - following))
-    new = following * min(eta * math.sqrt(1 - fall**2), 1)
-    kept = math.sqrt(following**2 - new**2)
-    return (1 - following) * denoised + kept * old_noise + new * noise
-
-
 def res_2s_coefficients(length: float) -> tuple[float, float, float]:
-    """Weights of the middle and of both slopes for a step of ``length`` in ln(sigma), middle at one half."""
+    """Weights of the middle and of both slopes for a step of ``length`` in ln(sigma) with its middle at one half."""
     a21 = 0.5 * _phi(1, -length / 2)
     b2 = _phi(2, -length) / 0.5
     return a21, _phi(1, -length) - b2, b2
 
 
 def _phi(order: int, z: float) -> float:
-    """The integrals of an exponential, ``(e^z - its first terms) / z^order``."""
+    """``e^z`` without the first ``order`` terms of its series, over ``z^order``."""
     if abs(z) < 1e-10:
         return 1 / math.factorial(order)
     return (math.exp(z) - sum(z**k / math.factorial(k) for k in range(order))) / z**order
@@ -229,67 +214,36 @@ def sde_step(
     origin: mx.array,
     arrival: mx.array,
     sigma: float | mx.array,
-    following: float | mx.array,
+    next_sigma: float | mx.array,
     noise: mx.array,
     *,
     eta: float = 0.5,
 ) -> mx.array:
-    """``arrival`` at noise level ``following``, reached from ``origin`` at ``sigma``, with a share of its noise new.
+    """Replace a share ``eta`` of the noise in ``arrival``, reached at ``next_sigma`` from ``origin`` at ``sigma``.
 
-    Levels are numbers, or ``(B, N, 1)`` for each token its own. At level 0, or with ``eta`` 0, nothing changes.
+    Noise levels are numbers, or ``(B, N, 1)`` for each token. At level 0, or with ``eta`` 0, nothing changes.
     """
     share = min(eta, _LARGEST_SHARE)
-    kept = following * math.sqrt(1 - share**2)
-    slope = (origin - arrival) / (sigma - following)
-    return (1 - following + kept) * (origin - sigma * slope) + kept * slope + (share * following) * noise
+    kept = next_sigma * math.sqrt(1 - share**2)
+    slope = (origin - arrival) / (sigma - next_sigma)
+    return (1 - next_sigma + kept) * (origin - sigma * slope) + kept * slope + (share * next_sigma) * noise
 
 
 def normalised_noise(noise: mx.array) -> mx.array:
-    """Noise ``(B, N, D)`` with mean 0 and deviation 1 as a whole, then for each sample."""
+    """Noise ``(B, N, D)`` with mean 0 and standard deviation 1, as a whole and then in each sample."""
     noise = (noise - mx.mean(noise)) / mx.std(noise, ddof=1)
     centred = noise - mx.mean(noise, axis=(1, 2), keepdims=True)
     return centred / mx.std(centred, axis=(1, 2), keepdims=True, ddof=1)
 
 
-def _stream_noise(sigma: float, following: float, eta: float) -> Callable[..., mx.array]:
-    def inject(s: LatentState, origin: mx.array, arrival: mx.array, noise: mx.array) -> mx.array:
-        return s.hold(sde_step(origin, arrival, sigma, following, noise, eta=eta))
-
-    return inject
-
-
-def _token_noise(sigma: float, following: float, eta: float) -> Callable[..., mx.array]:
-    def inject(s: LatentState, origin: mx.array, arrival: mx.array, noise: mx.array) -> mx.array:
-        if mx.any(s.denoise_mask == 0).item():
-            return arrival
-        return sde_step(origin, arrival, s.timesteps(sigma), s.timesteps(following), noise, eta=eta)
-
-    return inject
-
-
-def _refined_slope(middle: mx.array, slope: mx.array, denoised: mx.array, length: float) -> mx.array:
+def refined_slope(middle: mx.array, slope: mx.array, denoised: mx.array, length: float) -> mx.array:
     """The slope after ``_ANCHOR_ROUNDS`` rounds of ``anchor = middle - length * slope; slope = denoised - anchor``."""
-    # The rounds are a geometric series; its sum spares a hundred passes over the latent.
-    rest = length**_ANCHOR_ROUNDS
-    return rest * slope + (1 - rest) / (1 - length) * (denoised - middle)
+    # The rounds are a geometric series, so its sum replaces a hundred passes over the latent.
+    share = length**_ANCHOR_ROUNDS
+    return share * slope + (1 - share) / (1 - length) * (denoised - middle)
 
 
-def _walk(
-    advance: Callable[[State, float, float, int], State], state: State, sigmas: Sequence[float], on_step: OnStep
-) -> State:
-    """Every pair of neighbouring noise levels in turn."""
-    for step, (sigma, following) in enumerate(itertools.pairwise(float(sigma) for sigma in sigmas)):
-        state = advance(state, sigma, following, step)
-        on_step(step, state)
-    return state
-
-
-def _held(state: State, denoised: Streams[mx.array]) -> Streams[mx.array]:
-    return state.map(lambda s, x0: s.hold(x0), denoised)
-
-
-def _moved(state: State, move: Callable[..., mx.array], *others: Streams) -> State:
-    """The state with the latents that ``move`` gives, evaluated: a step's graph goes before the next one grows."""
-    moved = state.map(lambda s, *rest: s.replace(latent=move(s, *rest)), *others)
-    mx.eval([s.latent for s in moved if s is not None])
-    return moved
+def _steps(sigmas: Sequence[float]) -> Iterator[tuple[int, float, float]]:
+    """Number, noise level and next noise level of each step."""
+    for step, (sigma, next_sigma) in enumerate(itertools.pairwise(sigmas)):
+        yield step, float(sigma), float(next_sigma)

@@ -1,24 +1,14 @@
-"""What a sampler moves: two streams of tokens, and what is fixed in them. Knows nothing of networks."""
+"""State of a denoising run: the tokens of each stream, and which of them are held."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any
 
 import mlx.core as mx
 
-Item = TypeVar("Item")
+from LTX_2_MLX.shapes import StreamName
 
-
-class Streams(NamedTuple, Generic[Item]):
-    """One thing for the video stream and one for the audio stream; None where a stream is absent."""
-
-    video: Item | None
-    audio: Item | None = None
-
-    def map(self, function: Callable[..., Any], *others: "Streams") -> "Streams":
-        """``function`` of the present streams, with the same stream of ``others`` beside it."""
-        rows = zip(self, *others, strict=True)
-        return Streams(*(None if row[0] is None else function(*row) for row in rows))
+# One array for each stream that is present, such as latents or contexts.
+StreamArrays = dict[StreamName, mx.array]
 
 
 @dataclass(frozen=True)
@@ -26,14 +16,14 @@ class LatentState:
     """One stream in token form.
 
     Attributes:
-        latent: ``(B, N, D)`` float32, at the present noise level.
-        clean_latent: ``(B, N, D)``, what tokens are held to where ``denoise_mask`` is below 1.
+        latent: ``(B, N, D)`` float32, at the current noise level.
+        clean_latent: ``(B, N, D)``, the values of tokens that are held (``denoise_mask`` below 1).
         denoise_mask: ``(B, N, 1)`` float32; 1 = denoise here, 0 = hold.
         positions: ``(1 or B, axes, N, 2)`` float32, start and end of each token: seconds, then pixel rows and columns.
-        attention_mask: ``(B, N, N)`` weights in [0, 1] between tokens, None where all attend to all.
-        keyframe_mask: ``(B, N, 1)``, 1 where a generated token stands for a single pixel frame; None where the
-            checkpoint does not tell them apart.
-        frozen: The whole stream is given and only attended to: its noise level is 0 throughout.
+        attention_mask: ``(B, N, N)`` weights in [0, 1] between tokens; None: all attend to all.
+        keyframe_mask: ``(B, N, 1)``, 1 where a generated token holds a single pixel frame; None for checkpoints
+            without a keyframe embedding.
+        frozen: Whether the whole stream is given and only attended to; its noise level is 0 throughout.
     """
 
     latent: mx.array
@@ -46,11 +36,11 @@ class LatentState:
 
     @property
     def num_tokens(self) -> int:
-        """Tokens in the stream, appended ones included."""
+        """Number of tokens, including appended ones."""
         return self.latent.shape[1]
 
     def replace(self, **changes: Any) -> "LatentState":
-        """The same state with other values."""
+        """A copy with some fields replaced."""
         return replace(self, **changes)
 
     def timesteps(self, sigma: float) -> mx.array:
@@ -58,30 +48,42 @@ class LatentState:
         return self.denoise_mask * sigma
 
     def hold(self, denoised: mx.array) -> mx.array:
-        """``denoised`` with given tokens put back to what they are held to."""
+        """``denoised`` with held tokens put back to their clean values."""
         return denoised * self.denoise_mask + self.clean_latent * (1 - self.denoise_mask)
 
 
-State = Streams[LatentState]
+# The streams that are present.
+State = dict[StreamName, LatentState]
+
+
+def with_latents(state: State, latents: StreamArrays) -> State:
+    """The state with new latents, evaluated, so that the graph of one step is freed before the next."""
+    moved = {name: stream.replace(latent=latents[name]) for name, stream in state.items()}
+    mx.eval(list(latents.values()))
+    return moved
+
+
+def hold(state: State, denoised: StreamArrays) -> StreamArrays:
+    """Clean estimates of all streams with held tokens put back to their clean values."""
+    return {name: stream.hold(denoised[name]) for name, stream in state.items()}
 
 
 def start_state(tokens: mx.array, positions: mx.array, *, frozen: bool = False) -> LatentState:
-    """A stream that begins at ``tokens`` ``(B, N, D)``: all of them to denoise, or all of them given if ``frozen``."""
+    """A stream that starts from ``tokens`` ``(B, N, D)``: denoised everywhere, or held everywhere if ``frozen``."""
     tokens = tokens.astype(mx.float32)
-    mask = mx.zeros if frozen else mx.ones
     return LatentState(
         latent=tokens,
         clean_latent=tokens,
-        denoise_mask=mask((*tokens.shape[:2], 1)),
+        denoise_mask=mx.full((*tokens.shape[:2], 1), 0.0 if frozen else 1.0),
         positions=positions,
         frozen=frozen,
     )
 
 
 def add_noise(state: LatentState, noise: mx.array, scale: float = 1.0) -> LatentState:
-    """``state`` with its latent mixed with ``noise`` ``(B, N, D)`` at noise level ``scale``.
+    """Mix the latent with ``noise`` ``(B, N, D)`` at noise level ``scale``.
 
-    Given tokens start at what they are held to, partly given ones in between.
+    Held tokens start at their clean values, partly held ones in between.
 
     Source: Lightricks/LTX-2, packages/ltx-core/src/ltx_core/components/noisers.py at 400fd31.
     """
@@ -95,5 +97,5 @@ def to_denoised(latent: mx.array, velocity: mx.array, timesteps: mx.array) -> mx
 
 
 def to_velocity(latent: mx.array, denoised: mx.array, sigma: float) -> mx.array:
-    """The velocity that leads from ``denoised`` to ``latent`` at noise level ``sigma``."""
+    """The velocity at noise level ``sigma`` whose clean estimate is ``denoised``."""
     return (latent - denoised) / sigma

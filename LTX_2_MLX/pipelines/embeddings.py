@@ -6,27 +6,33 @@ from pathlib import Path
 import mlx.core as mx
 
 from LTX_2_MLX.checkpoints.reader import Checkpoint
-from LTX_2_MLX.diffusion.state import Streams
+from LTX_2_MLX.diffusion.state import StreamArrays
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.media.output import check_writable, replaced_when_complete
 from LTX_2_MLX.pipelines.stages import Contexts
+from LTX_2_MLX.shapes import StreamName
 
 _FORMAT = "LTX-2-MLX contexts 1"
 
 
 def context_arrays(contexts: Contexts) -> dict[str, mx.array]:
     """Contexts as arrays by name: ``positive.video`` and so on, without those that are absent."""
-    return {
-        f"{name}.{stream}": context
-        for name, streams in (("positive", contexts.positive), ("negative", contexts.negative))
-        for stream, context in streams._asdict().items()
-        if context is not None
-    }
+    arrays = {}
+    for stream, context in contexts.positive.items():
+        arrays[f"positive.{stream}"] = context
+    for stream, context in contexts.negative.items():
+        arrays[f"negative.{stream}"] = context
+    return arrays
 
 
 def contexts_from(arrays: Mapping[str, mx.array]) -> Contexts:
     """The contexts that :func:`context_arrays` gave."""
-    return Contexts(*(Streams(arrays.get(f"{n}.video"), arrays.get(f"{n}.audio")) for n in ("positive", "negative")))
+    return Contexts(_of_prompt(arrays, "positive"), _of_prompt(arrays, "negative"))
+
+
+def _of_prompt(arrays: Mapping[str, mx.array], prompt: str) -> StreamArrays:
+    streams: tuple[StreamName, ...] = ("video", "audio")
+    return {stream: arrays[f"{prompt}.{stream}"] for stream in streams if f"{prompt}.{stream}" in arrays}
 
 
 def save_contexts(path: Path, contexts: Contexts, *, prompt: str, negative_prompt: str, weights: Checkpoint) -> None:
@@ -66,10 +72,7 @@ def load_contexts(path: Path, *, prompt: str, negative_prompt: str | None, weigh
             )
     arrays = saved.arrays(saved.header.tensors)
 
-    def both(name: str) -> Streams[mx.array]:
-        return Streams(arrays.get(f"{name}.video"), arrays.get(f"{name}.audio"))
-
-    positive, negative = both("positive"), both("negative")
-    if positive.video is None or (negative_prompt is not None and negative.video is None):
+    contexts = contexts_from(arrays)
+    if "video" not in contexts.positive or (negative_prompt is not None and "video" not in contexts.negative):
         raise RequestError(f"{path} lacks the negative prompt's embeddings. Write it again with --cfg above 1.")
-    return Contexts(positive, negative if negative_prompt is not None else Streams(None, None))
+    return contexts if negative_prompt is not None else Contexts(contexts.positive)

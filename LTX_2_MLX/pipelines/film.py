@@ -19,7 +19,7 @@ from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.diffusion.guidance import Guidance
 from LTX_2_MLX.diffusion.noise import key_for
 from LTX_2_MLX.diffusion.patchify import AudioClock, VideoGrid
-from LTX_2_MLX.diffusion.state import Streams
+from LTX_2_MLX.diffusion.state import StreamArrays
 from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.media.first_frame import read_first_frame
 from LTX_2_MLX.media.frames import FrameStream
@@ -54,7 +54,7 @@ from LTX_2_MLX.pipelines.video_latents import activation_budget, square_tiles
 from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes
 from LTX_2_MLX.runtime.job import NOTHING_KEPT, Job
 from LTX_2_MLX.runtime.runner import StageRunner
-from LTX_2_MLX.shapes import Compression, LatentShape, VideoShape
+from LTX_2_MLX.shapes import Compression, LatentShape, StreamName, VideoShape
 
 TEMPORAL = "temporal_upscaler"
 
@@ -187,9 +187,9 @@ class Film:
         return activation_budget(self.memory_limit_gb)
 
     @property
-    def both_streams(self) -> Streams[Guidance]:
+    def both_streams(self) -> dict[StreamName, Guidance]:
         """Audio is guided as video is: one scale serves both, and the video attends to the audio."""
-        return Streams(self.guidance, self.guidance)
+        return {"video": self.guidance, "audio": self.guidance}
 
     def grid(self, models: Models, height: int, width: int) -> VideoGrid:
         """The latent's cells at a size.
@@ -201,10 +201,9 @@ class Film:
         return VideoGrid(shape, models.compression, self.frame_rate)
 
 
-def kept_streams(job: Job, stage: str, compute: Callable[[], Streams[mx.array]]) -> Streams[mx.array]:
+def kept_streams(job: Job, stage: str, compute: Callable[[], StreamArrays]) -> StreamArrays:
     """A stage's video and audio arrays, from the job's folder where they are there."""
-    found = job.kept(stage, lambda: {name: x for name, x in compute()._asdict().items() if x is not None})
-    return Streams(found["video"], found.get("audio"))
+    return job.kept(stage, compute)
 
 
 def contexts_of(film: Film, models: Models, runner: StageRunner, job: Job = NOTHING_KEPT) -> Contexts:
@@ -412,7 +411,7 @@ def _prompt_lengths(text_encoder: Path, prompts: tuple[str, ...]) -> tuple[int, 
 def _context_length(film: Film, models: Models) -> int:
     """Tokens of a context."""
     if film.embeddings is not None:
-        return saved_contexts(film, models).positive.video.shape[1]
+        return saved_contexts(film, models).positive["video"].shape[1]
     return _prompt_lengths(models.text_encoder, tuple(film.prompts))[1]
 
 

@@ -2,11 +2,9 @@
 
 from dataclasses import dataclass
 
-import mlx.core as mx
-
 from LTX_2_MLX.diffusion.guidance import passes
 from LTX_2_MLX.diffusion.noise import seeded_noise
-from LTX_2_MLX.diffusion.state import Streams
+from LTX_2_MLX.diffusion.state import StreamArrays
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.pipelines.defaults import stage_sigmas
 from LTX_2_MLX.pipelines.film import (
@@ -87,7 +85,7 @@ def one_stage(request: Request, runner: StageRunner, job: Job = NOTHING_KEPT) ->
     """
     film, models = request.film, request.models
 
-    def denoised() -> Streams[mx.array]:
+    def denoised() -> StreamArrays:
         contexts = contexts_of(film, models, runner, job)
         (images,) = images_of(film, models, runner, [request.shape], job)
         return denoise(
@@ -98,4 +96,4 @@ def one_stage(request: Request, runner: StageRunner, job: Job = NOTHING_KEPT) ->
             seeded_noise(film.seed),
         )
 
-    return finished(film, models, runner, kept_streams(job, LAST_STAGE, denoised).video, job)
+    return finished(film, models, runner, kept_streams(job, LAST_STAGE, denoised)["video"], job)

@@ -1,6 +1,6 @@
 """The verbs that pipelines share. Each is one network's turn: load, work, evaluate, free."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from LTX_2_MLX.diffusion.conditioning import append_keyframe, fix_latent_frames,
 from LTX_2_MLX.diffusion.guidance import Guidance, Pass, Predict, guided
 from LTX_2_MLX.diffusion.noise import Noise
 from LTX_2_MLX.diffusion.patchify import AudioClock, VideoGrid, patchify_video, unpatchify_video
-from LTX_2_MLX.diffusion.state import LatentState, State, Streams, add_noise, start_state, to_denoised
+from LTX_2_MLX.diffusion.state import LatentState, State, StreamArrays, add_noise, start_state, to_denoised
 from LTX_2_MLX.media.first_frame import resize_and_crop
 from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler
 from LTX_2_MLX.models.ltx.text_features import TextFeatures
@@ -27,7 +27,7 @@ from LTX_2_MLX.models.ltx.video_vae import LatentStatistics, VideoDecoder, Video
 from LTX_2_MLX.pipelines.video_latents import decode_frames
 from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.runtime.validate import check_moving, check_result
-from LTX_2_MLX.shapes import VideoShape
+from LTX_2_MLX.shapes import StreamName, VideoShape
 
 SamplerName = Literal["euler", "gradient-estimation", "ancestral", "res-2s"]
 
@@ -39,8 +39,8 @@ class Contexts:
     A stream without a negative context keeps its positive one in the negative pass.
     """
 
-    positive: Streams[mx.array]
-    negative: Streams[mx.array] = field(default_factory=lambda: Streams(None, None))
+    positive: StreamArrays
+    negative: StreamArrays = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Denoising:
         guidance: Of both streams.
         sampler: Which loop runs over the schedule.
         images: What stands at given frames: frame 0 is held in place, others are appended as keyframes.
-        start: Latents to begin from, video ``(B, T, H, W, C)`` and audio tokens ``(B, N, D)``; None: from nothing.
+        start: Latents to begin from, video ``(B, T, H, W, C)`` and audio tokens ``(B, N, D)``; zeros where absent.
         noise_scale: Noise level that a start is taken to.
         region_seconds: Denoise only this span of time, hold the rest of ``start``.
         frozen_audio: Audio tokens ``(B, N, D)`` that are given and only attended to.
@@ -72,10 +72,10 @@ class Denoising:
     name: str
     grid: VideoGrid
     sigmas: Sequence[float]
-    guidance: Streams[Guidance] = field(default_factory=lambda: Streams(Guidance(), Guidance()))
+    guidance: Mapping[StreamName, Guidance] = field(default_factory=lambda: {"video": Guidance(), "audio": Guidance()})
     sampler: SamplerName = "euler"
     images: Sequence[EncodedImage] = ()
-    start: Streams[mx.array] = field(default_factory=lambda: Streams(None, None))
+    start: StreamArrays = field(default_factory=dict)
     noise_scale: float = 1.0
     region_seconds: tuple[float, float] | None = None
     frozen_audio: mx.array | None = None
@@ -90,7 +90,7 @@ def encode_text(
     *,
     quantize: Quantization | None = None,
     stream_blocks: bool = False,
-) -> list[Streams[mx.array]]:
+) -> list[StreamArrays]:
     """Each prompt's contexts, ``(1, L, D)`` for video and audio.
 
     ``quantize`` and ``stream_blocks`` are those of ``load``, for the text encoder.
@@ -104,8 +104,12 @@ def encode_text(
     video, audio = runner.run(
         "text_features", lambda: load(TextFeatures, weights, dtype=dtype), lambda network: network(states, mask)
     )
-    rows = [slice(i, i + 1) for i in range(len(prompts))]
-    contexts = [Streams(video[row], None if audio is None else audio[row]) for row in rows]
+    contexts: list[StreamArrays] = []
+    for number in range(len(prompts)):
+        row = slice(number, number + 1)
+        contexts.append({"video": video[row]})
+        if audio is not None:
+            contexts[-1]["audio"] = audio[row]
     mx.eval(contexts)
     return contexts
 
@@ -192,7 +196,7 @@ def denoise(
     contexts: Contexts,
     noise: Noise,
     on_step: sampler.OnStep = sampler.ignore,
-) -> Streams[mx.array]:
+) -> StreamArrays:
     """Run one denoising stage.
 
     A network with an audio stream runs it whether its sound is wanted or not: the video attends to it, so the film is
@@ -210,17 +214,18 @@ def denoise(
         on_step(step, state)
         runner.progress.advance(stage.name, step + 1, total)
 
-    def work(transformer: Transformer) -> Streams[mx.array]:
+    def work(transformer: Transformer) -> StreamArrays:
         state = first_state(stage, transformer, noise)
         runner.progress.advance(stage.name, 0, total)
-        run = guided(predictor(transformer, contexts), stage.guidance)
+        run = guided(predictor(transformer, contexts, stage.guidance), stage.guidance)
         state = _sampler(stage, noise, state)(run, state, stage.sigmas, report)
-        video = unpatchify_video(state.video.latent, stage.grid.shape)
-        return Streams(video, None if state.audio is None else state.audio.latent)
+        latents = {name: stream.latent for name, stream in state.items()}
+        latents["video"] = unpatchify_video(latents["video"], stage.grid.shape)
+        return latents
 
     latents = runner.run(stage.name, load_transformer, work)
-    check_result(stage.name, {name: latent for name, latent in latents._asdict().items() if latent is not None})
-    check_moving(stage.name, latents.video)
+    check_result(stage.name, latents)
+    check_moving(stage.name, latents["video"])
     return latents
 
 
@@ -229,7 +234,7 @@ def first_state(stage: Denoising, transformer: Transformer, noise: Noise) -> Sta
     config = transformer.config
     grid = stage.grid
     shape = (1, grid.shape.num_tokens, config.video.in_channels)
-    tokens = mx.zeros(shape) if stage.start.video is None else patchify_video(stage.start.video)
+    tokens = patchify_video(stage.start["video"]) if "video" in stage.start else mx.zeros(shape)
     video = start_state(tokens, grid.positions())
     if config.keyframe_embedding:
         first = mx.arange(grid.shape.num_tokens) < grid.shape.height * grid.shape.width
@@ -237,10 +242,17 @@ def first_state(stage: Denoising, transformer: Transformer, noise: Noise) -> Sta
     for image in stage.images:
         place = fix_latent_frames if image.frame == 0 else partial(append_keyframe, frame=image.frame)
         video = place(video, image.latent, grid, strength=image.strength)
-    state = Streams(video, None if config.audio is None else _audio_state(stage, config.audio.in_channels))
-    if stage.region_seconds is not None:
-        state = state.map(lambda s: s if s.frozen else regenerate_region(s, *stage.region_seconds))
-    return Streams(*(_noised(stage, name, s, noise) for name, s in state._asdict().items()))
+    state: State = {"video": video}
+    if config.audio is not None:
+        state["audio"] = _audio_state(stage, config.audio.in_channels)
+    for name, stream in state.items():
+        if stream.frozen:
+            continue
+        if stage.region_seconds is not None:
+            stream = regenerate_region(stream, *stage.region_seconds)
+        fresh = noise(f"{stage.name}.{name}", stream.latent.shape)
+        state[name] = add_noise(stream, fresh, stage.noise_scale)
+    return state
 
 
 def _audio_state(stage: Denoising, channels: int) -> LatentState:
@@ -250,67 +262,85 @@ def _audio_state(stage: Denoising, channels: int) -> LatentState:
     length = max(clock.num_latents(num_frames, stage.grid.frame_rate), 1)
     if stage.frozen_audio is not None:
         return start_state(stage.frozen_audio[:, :length], clock.positions(length), frozen=True)
-    start = mx.zeros((1, length, channels)) if stage.start.audio is None else stage.start.audio
+    start = stage.start.get("audio", mx.zeros((1, length, channels)))
     return start_state(start, clock.positions(length))
 
 
-def _noised(stage: Denoising, stream: str, state: LatentState | None, noise: Noise) -> LatentState | None:
-    if state is None or state.frozen:
-        return state
-    return add_noise(state, noise(f"{stage.name}.{stream}", state.latent.shape), stage.noise_scale)
-
-
 def _sampler(stage: Denoising, noise: Noise, state: State) -> Callable[..., State]:
-    def draw(part: str, normalise: bool, step: int) -> Streams[mx.array]:
-        fresh = Streams(
-            *(
-                None if s is None else noise(f"{stage.name}.{part}_{step}.{name}", s.latent.shape)
-                for name, s in state._asdict().items()
-            )
-        )
-        return fresh.map(sampler.normalised_noise) if normalise else fresh
+    def draw(purpose: str, step: int) -> StreamArrays:
+        return {
+            name: noise(f"{stage.name}.{purpose}_{step}.{name}", stream.latent.shape) for name, stream in state.items()
+        }
+
+    def draw_normalised(purpose: str, step: int) -> StreamArrays:
+        return {name: sampler.normalised_noise(fresh) for name, fresh in draw(purpose, step).items()}
 
     if stage.sampler == "ancestral":
-        return partial(sampler.ancestral, noise=partial(draw, "step", False))
+        return partial(sampler.ancestral, noise=partial(draw, "step"))
     if stage.sampler == "res-2s":
-        return partial(sampler.res_2s, noise=partial(draw, "step", True), middle_noise=partial(draw, "middle", True))
+        return partial(
+            sampler.res_2s, noise=partial(draw_normalised, "step"), middle_noise=partial(draw_normalised, "middle")
+        )
     return {"euler": sampler.euler, "gradient-estimation": sampler.gradient_estimation}[stage.sampler]
 
 
-def predictor(transformer: Transformer, contexts: Contexts) -> Predict:
-    """The transformer as guidance sees it: states and passes to clean estimates.
+def predictor(transformer: Transformer, contexts: Contexts, guidance: Mapping[StreamName, Guidance]) -> Predict:
+    """The transformer as guidance calls it: a state and passes to clean estimates.
 
-    Passes run one after another, so activations take what one pass takes, whatever the guidance.
+    Passes run one after another, so that activations take the memory of one pass, whatever the guidance.
     """
-    layers = range(transformer.config.num_layers)
     positive = _projected(transformer, contexts.positive)
-    negative = _projected(transformer, contexts.negative)
+    negative = {**positive, **_projected(transformer, contexts.negative)}
 
-    def predict(state: State, sigma: float, passes: Sequence[Pass], computed: Streams[bool]):
-        estimates = []
-        for each in passes:
-            context = positive.map(lambda own, other: own if other is None else other, negative)
-            context = context if each.negative else positive
-            inputs = state.map(partial(_stream_input, sigma=sigma), context, computed)
-            skips = Perturbation(*each.skip_self_attention, *((layers, layers) if each.isolated else ()))
-            plain = not any(each.skip_self_attention) and not each.isolated
-            perturbations = None if plain else [skips] * state.video.latent.shape[0]
-            velocity = transformer(*inputs, perturbations, on_block=evaluate_each())
-            estimate = state.map(_estimate, Streams(*velocity), Streams(*(sigma for _ in state)))
-            mx.eval(list(filter(lambda x: x is not None, estimate)))
-            estimates.append(estimate)
+    def predict(
+        state: State, sigma: float, passes: Sequence[Pass], computed: Collection[StreamName]
+    ) -> dict[Pass, StreamArrays]:
+        estimates: dict[Pass, StreamArrays] = {}
+        for kind in passes:
+            context = negative if kind == "negative" else positive
+            inputs: dict[StreamName, StreamInput] = {}
+            for name, stream in state.items():
+                inputs[name] = _stream_input(stream, context[name], enabled=name in computed, sigma=sigma)
+            perturbation = _perturbation(kind, guidance, transformer.config.num_layers)
+            perturbations = None if perturbation is None else [perturbation] * len(state["video"].latent)
+            video, audio = transformer(inputs["video"], inputs.get("audio"), perturbations, on_block=evaluate_each())
+            estimates[kind] = _estimates(state, {"video": video, "audio": audio}, sigma)
+            mx.eval(estimates[kind])
         return estimates
 
     return predict
 
 
-def _projected(transformer: Transformer, contexts: Streams[mx.array]) -> Streams[mx.array]:
-    projected = Streams(*transformer.project_context(*contexts))
-    mx.eval([context for context in projected if context is not None])
+def _perturbation(kind: Pass, guidance: Mapping[StreamName, Guidance], num_layers: int) -> Perturbation | None:
+    if kind == "isolated":
+        return Perturbation(audio_to_video=range(num_layers), video_to_audio=range(num_layers))
+    if kind == "perturbed":
+        blocks = {name: rule.stg_blocks if rule.stg_scale else () for name, rule in guidance.items()}
+        return Perturbation(video_self=blocks["video"], audio_self=blocks.get("audio", ()))
+    return None
+
+
+def _estimates(state: State, velocities: Mapping[StreamName, mx.array | None], sigma: float) -> StreamArrays:
+    """Clean estimates of the streams that have a velocity."""
+    estimates: StreamArrays = {}
+    for name, velocity in velocities.items():
+        if velocity is not None:
+            estimates[name] = to_denoised(state[name].latent, velocity, state[name].timesteps(sigma))
+    return estimates
+
+
+def _projected(transformer: Transformer, contexts: StreamArrays) -> StreamArrays:
+    video, audio = transformer.project_context(contexts.get("video"), contexts.get("audio"))
+    projected: StreamArrays = {}
+    if video is not None:
+        projected["video"] = video
+    if audio is not None:
+        projected["audio"] = audio
+    mx.eval(projected)
     return projected
 
 
-def _stream_input(state: LatentState, context: mx.array, enabled: bool, sigma: float) -> StreamInput:
+def _stream_input(state: LatentState, context: mx.array, *, enabled: bool, sigma: float) -> StreamInput:
     batch = state.latent.shape[0]
     return StreamInput(
         latent=state.latent,
@@ -323,7 +353,3 @@ def _stream_input(state: LatentState, context: mx.array, enabled: bool, sigma: f
         enabled=enabled,
         context_projected=True,
     )
-
-
-def _estimate(state: LatentState, velocity: mx.array | None, sigma: float) -> mx.array | None:
-    return None if velocity is None else to_denoised(state.latent, velocity, state.timesteps(sigma))

@@ -11,7 +11,7 @@ from LTX_2_MLX.diffusion import sampler
 from LTX_2_MLX.diffusion.guidance import passes
 from LTX_2_MLX.diffusion.noise import Noise, seeded_noise
 from LTX_2_MLX.diffusion.patchify import VideoGrid
-from LTX_2_MLX.diffusion.state import Streams
+from LTX_2_MLX.diffusion.state import StreamArrays
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.models.ltx.transformer import Transformer
@@ -117,9 +117,9 @@ class Request:
 class TwoStageLatents:
     """What each step leaves: video latents ``(B, T, H, W, C)``, audio tokens ``(B, N, D)``."""
 
-    stage_1: Streams[mx.array]
+    stage_1: StreamArrays
     upscaled: mx.array
-    stage_2: Streams[mx.array]
+    stage_2: StreamArrays
 
 
 def plan(request: Request) -> Plan:
@@ -149,7 +149,7 @@ def two_stage(request: Request, runner: StageRunner, job: Job = NOTHING_KEPT) ->
     def transformer(loras: tuple[Lora, ...]) -> Callable[[], Transformer]:
         return lambda: models.load_transformer(loras, runner.progress.note)
 
-    def denoised() -> Streams[mx.array]:
+    def denoised() -> StreamArrays:
         contexts = contexts_of(film, models, runner, job)
         sizes = [request.shape, request.output_shape]
         first, second = request.stages(images_of(film, models, runner, sizes, job))
@@ -163,7 +163,7 @@ def two_stage(request: Request, runner: StageRunner, job: Job = NOTHING_KEPT) ->
             keep=partial(kept_streams, job),
         ).stage_2
 
-    return finished(film, models, runner, kept_streams(job, LAST_STAGE, denoised).video, job)
+    return finished(film, models, runner, kept_streams(job, LAST_STAGE, denoised)["video"], job)
 
 
 def denoise_in_two_stages(
@@ -174,7 +174,7 @@ def denoise_in_two_stages(
     contexts: Contexts,
     noise: Noise,
     on_step: Callable[[str], sampler.OnStep] = lambda name: sampler.ignore,
-    keep: Callable[[str, Callable[[], Streams[mx.array]]], Streams[mx.array]] = lambda name, compute: compute(),
+    keep: Callable[[str, Callable[[], StreamArrays]], StreamArrays] = lambda name, compute: compute(),
 ) -> TwoStageLatents:
     """Both stages with the latent upscaler between them.
 
@@ -190,9 +190,11 @@ def denoise_in_two_stages(
     """
     stage, load_first = first
     small = keep(stage.name, lambda: denoise(runner, load_first, first[0], contexts, noise, on_step(first[0].name)))
-    upscaled = keep("latent_upscaler", lambda: Streams(upscale(small.video))).video
+    upscaled = keep("latent_upscaler", lambda: {"video": upscale(small["video"])})["video"]
     stage, load_second = second
-    start = Streams(upscaled, None if stage.frozen_audio is not None else small.audio)
+    start: StreamArrays = {"video": upscaled}
+    if "audio" in small and stage.frozen_audio is None:
+        start["audio"] = small["audio"]
     stage = replace(stage, start=start, noise_scale=float(stage.sigmas[0]))
     refined = denoise(runner, load_second, stage, contexts, noise, on_step(stage.name))
     return TwoStageLatents(small, upscaled, refined)

@@ -3,14 +3,13 @@
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 
 from LTX_2_MLX.diffusion.conditioning import (
     append_keyframe,
     append_reference,
     fix_latent_frames,
-    fix_masked,
     regenerate_region,
-    token_weights,
     weigh_attention,
 )
 from LTX_2_MLX.diffusion.patchify import AudioClock, VideoGrid, patchify_audio, patchify_video
@@ -18,6 +17,7 @@ from LTX_2_MLX.diffusion.state import LatentState, add_noise, start_state
 from LTX_2_MLX.shapes import LatentShape
 from LTX_2_MLX.verify.case import Case, Outputs
 from LTX_2_MLX.verify.layout import channels_last
+from LTX_2_MLX.verify.ltx_formulas import fix_masked, token_weights
 from LTX_2_MLX.verify.ltx_positions import compression_of
 
 # Arguments of the published case, for cases that give none of their own.
@@ -141,8 +141,8 @@ def _audio_state(case: Case) -> LatentState:
     return start_state(tokens, AudioClock().positions(tokens.shape[1]))
 
 
-def _downsampled_mask(case: Case) -> mx.array:
-    pixel_mask = mx.array(case.inputs()["pixel_mask"][:, 0])
+def _downsampled_mask(case: Case) -> np.ndarray:
+    pixel_mask = case.inputs()["pixel_mask"][:, 0]
     return token_weights(pixel_mask, LatentShape(*case.parameter("dm")))
 
 

@@ -1,7 +1,7 @@
 """Whole denoising procedures: contexts, encoded images and noise are given, all else is the pipelines' own."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -15,12 +15,12 @@ from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.diffusion import schedule
 from LTX_2_MLX.diffusion.guidance import Guidance
 from LTX_2_MLX.diffusion.patchify import VideoGrid, patchify_audio, unpatchify_audio
-from LTX_2_MLX.diffusion.state import State, Streams
+from LTX_2_MLX.diffusion.state import State, StreamArrays
 from LTX_2_MLX.models.ltx.transformer import Transformer
 from LTX_2_MLX.pipelines.stages import Contexts, Denoising, EncodedImage, denoise, upscale_latent
 from LTX_2_MLX.pipelines.two_stage import denoise_in_two_stages
 from LTX_2_MLX.runtime.runner import StageRunner
-from LTX_2_MLX.shapes import Compression, VideoShape
+from LTX_2_MLX.shapes import Compression, StreamName, VideoShape
 from LTX_2_MLX.verify.case import Case, Outputs
 from LTX_2_MLX.verify.layout import channels_first, channels_last
 from LTX_2_MLX.verify.ltx_positions import compression_of
@@ -68,7 +68,7 @@ class Run:
     def two_stages(self) -> Outputs:
         """Denoise at half the size, upscale the latent and refine it."""
         first = self.stage(1, self.shape(2), self.sigmas(1), self.guidance())
-        second = self.stage(2, self.shape(1), schedule.REFINEMENT, Streams(Guidance(), Guidance()))
+        second = self.stage(2, self.shape(1), schedule.REFINEMENT, {"video": Guidance(), "audio": Guidance()})
         runner = StageRunner()
         outputs: Outputs = {}
         result = denoise_in_two_stages(
@@ -87,7 +87,7 @@ class Run:
         height, width = self.case.parameter("hw")
         return VideoShape(self.case.parameter("frames"), height // smaller, width // smaller)
 
-    def sigmas(self, stage: int) -> tuple[float, ...] | np.ndarray:
+    def sigmas(self, stage: int) -> Sequence[float]:
         if self.kind == "distilled":
             return schedule.DISTILLED
         steps = self.case.parameter("steps")
@@ -95,10 +95,16 @@ class Run:
             return schedule.ltx2_schedule(steps)
         return schedule.ltx2_schedule(steps, num_tokens=self.shape(2).latent(self.compression).num_tokens)
 
-    def guidance(self) -> Streams[Guidance]:
-        return Streams(*(guidance_from(self.case.parameters.get(name, {})) for name in ("vg", "ag")))
+    def guidance(self) -> dict[StreamName, Guidance]:
+        parameters = self.case.parameters
+        return {
+            "video": guidance_from(parameters.get("vg", {})),
+            "audio": guidance_from(parameters.get("ag", {})),
+        }
 
-    def stage(self, number: int, shape: VideoShape, sigmas, guidance: Streams[Guidance]) -> Denoising:
+    def stage(
+        self, number: int, shape: VideoShape, sigmas: Sequence[float], guidance: dict[StreamName, Guidance]
+    ) -> Denoising:
         p = self.case.parameters
         io = self.case.inputs()
         grid = VideoGrid(shape.latent(self.compression), self.compression, p["fps"])
@@ -113,20 +119,25 @@ class Run:
         if self.kind == "a2v":
             stage = replace(stage, frozen_audio=audio)
         if self.kind == "retake":
-            start = Streams(channels_last(io["video_latent"]), audio)
+            start: StreamArrays = {"video": channels_last(io["video_latent"])}
+            if audio is not None:
+                start["audio"] = audio
             stage = replace(stage, start=start, region_seconds=tuple(p["region"]))
         return stage
 
     def contexts(self) -> Contexts:
         io = self.case.inputs()
 
-        def both(prompt: str) -> Streams[mx.array]:
-            names = (f"{prompt}.{stream}_context" for stream in ("video", "audio"))
-            return Streams(*(mx.array(io[name]) if name in io else None for name in names))
+        def contexts(prompt: str) -> StreamArrays:
+            streams: tuple[StreamName, ...] = ("video", "audio")
+            names = {stream: f"{prompt}.{stream}_context" for stream in streams}
+            return {stream: mx.array(io[name]) for stream, name in names.items() if name in io}
 
-        negative = both("negative")
-        # Audio that is only attended to is not guided: it keeps its own context in the negative pass.
-        return Contexts(both("positive"), Streams(negative.video) if self.kind == "a2v" else negative)
+        negative = contexts("negative")
+        if self.kind == "a2v":
+            # Frozen audio is not guided: it keeps its own context in the negative pass.
+            negative.pop("audio", None)
+        return Contexts(contexts("positive"), negative)
 
     def transformer(self, stage: int) -> Callable[[], Transformer]:
         p = self.case.parameters
@@ -157,16 +168,16 @@ class Run:
     def trace(self, outputs: Outputs):
         def listener(name: str):
             def keep(step: int, state: State) -> None:
-                outputs[f"trace.{name.replace('_', '')}.step{step}.video"] = state.video.latent
+                outputs[f"trace.{name.replace('_', '')}.step{step}.video"] = state["video"].latent
 
             return keep
 
         return listener
 
-    def outputs(self, number: int, stage: Denoising, latents: Streams[mx.array]) -> Outputs:
+    def outputs(self, number: int, stage: Denoising, latents: StreamArrays) -> Outputs:
         audio_channels = self.case.parameters.get("audio_channels", _AUDIO_CHANNELS)
         return {
-            f"stage{number}.video": channels_first(latents.video),
-            f"stage{number}.audio": channels_first(unpatchify_audio(latents.audio, audio_channels)),
+            f"stage{number}.video": channels_first(latents["video"]),
+            f"stage{number}.audio": channels_first(unpatchify_audio(latents["audio"], audio_channels)),
             f"stage{number}.sigmas": np.array(stage.sigmas, dtype=np.float32),
         }

@@ -8,9 +8,12 @@ import mlx.core as mx
 import numpy as np
 
 from LTX_2_MLX.diffusion import guidance, sampler, schedule
-from LTX_2_MLX.diffusion.state import LatentState, Streams, add_noise, to_denoised, to_velocity
+from LTX_2_MLX.diffusion.state import LatentState, State, StreamArrays, add_noise, to_denoised, to_velocity
+from LTX_2_MLX.shapes import StreamName
+from LTX_2_MLX.verify import ltx_formulas
 from LTX_2_MLX.verify.case import Case, Outputs
 
+_STREAMS: tuple[StreamName, ...] = ("video", "audio")
 # Arguments of the published case, for cases that give none of their own.
 DEFAULTS: dict[str, Any] = {
     "terminal": {"terminal": 0.25, "max_shift": 1.8, "base_shift": 0.7},
@@ -44,7 +47,7 @@ def _schedules(parameters: dict[str, Any]) -> Outputs:
     outputs: Outputs = {
         "sigmas.distilled": schedule.DISTILLED,
         "sigmas.stage2": schedule.REFINEMENT,
-        "sigmas.tdp": schedule.TILED_REFINEMENT,
+        "sigmas.tdp": ltx_formulas.TILED_REFINEMENT,
     }
     for steps, shape in parameters["schedules"]:
         if shape is None:
@@ -57,8 +60,8 @@ def _schedules(parameters: dict[str, Any]) -> Outputs:
     outputs["sigmas.ltx2.nostretch"] = schedule.ltx2_schedule(steps, terminal=None)
     outputs["sigmas.ltx2.terminal"] = schedule.ltx2_schedule(steps, **parameters["terminal"])
     for steps in parameters["linquad"]:
-        outputs[f"sigmas.linear_quadratic.{steps}"] = schedule.linear_quadratic_schedule(steps)
-    outputs["sigmas.beta"] = schedule.beta_schedule(parameters["beta"])
+        outputs[f"sigmas.linear_quadratic.{steps}"] = ltx_formulas.linear_quadratic_schedule(steps)
+    outputs["sigmas.beta"] = ltx_formulas.beta_schedule(parameters["beta"])
     return outputs
 
 
@@ -92,44 +95,52 @@ def _steps(parameters: dict[str, Any], io: dict[str, mx.array]) -> Outputs:
         "res2s_coefficients": np.array([sampler.res_2s_coefficients(h) for h in parameters["hs"]]),
         "loop.res2s.normalized_noise": sampler.normalised_noise(io["rawnoise"]),
     }
-    for k, (sigma, following) in enumerate(itertools.pairwise(io["steps_sigmas"].tolist())):
-        outputs[f"euler.{k}"] = sampler.euler_step(latent, denoised, sigma, following)
+    for k, (sigma, next_sigma) in enumerate(itertools.pairwise(io["steps_sigmas"].tolist())):
+        outputs[f"euler.{k}"] = sampler.euler_step(latent, denoised, sigma, next_sigma)
         for name, arguments in parameters["ancestral"].items():
-            step = sampler.ancestral_step(latent, denoised, sigma, following, noise, **arguments)
+            step = sampler.ancestral_step(latent, denoised, sigma, next_sigma, noise, **arguments)
             outputs[f"{name}.{k}"] = step
         for name, eta in parameters["cfg_plus_plus"].items():
-            step = sampler.cfg_plus_plus_step(latent, denoised, io["unc"], sigma, following, noise, eta=eta)
+            step = ltx_formulas.cfg_plus_plus_step(latent, denoised, io["unc"], sigma, next_sigma, noise, eta=eta)
             outputs[f"{name}.{k}"] = step
         eta = parameters["sde_step_eta"]
-        outputs[f"res2s_step.{k}"] = sampler.sde_step(latent, denoised, sigma, following, noise, eta=eta)
+        outputs[f"res2s_step.{k}"] = sampler.sde_step(latent, denoised, sigma, next_sigma, noise, eta=eta)
     return outputs
 
 
 def _guiders(case: Case, parameters: dict[str, Any], io: dict[str, mx.array]) -> Outputs:
     cond = io["cond"]
     negative = io["unc"]
+    perturbed = io["ptb"]
+    scale = parameters["cfg"]
+    plain = guidance.Guidance(guidance_scale=scale)
+    spatio_temporal = guidance.Guidance(stg_scale=parameters["stg"])
+    outputs: Outputs = {
+        "guider.cfg": guidance.guide(plain, {"conditional": cond, "negative": negative}),
+        "guider.cfg_star": cond + ltx_formulas.cfg_star_delta(cond[:1], negative[:1], scale),
+        "guider.stg": guidance.guide(spatio_temporal, {"conditional": cond, "perturbed": perturbed}),
+        "guider.skip": _skipped_steps(case),
+    }
+    # The reference's projections take one sample alone.
+    return outputs | _projected(parameters, cond[:1], negative[:1], perturbed[:1])
+
+
+def _projected(parameters: dict[str, Any], cond: mx.array, negative: mx.array, perturbed: mx.array) -> Outputs:
+    """Adaptive projected guidance, and two steps of the variant with a running sum."""
     scale = parameters["cfg"]
     threshold = parameters["thr"]
-    # The reference's projections take one sample alone.
-    first = cond[:1]
-    first_negative = negative[:1]
+    delta = partial(ltx_formulas.apg_delta, cond, negative, scale)
+    momentum = dict(parameters["apg_state"])
+    decay = momentum.pop("momentum")
+    running = cond - negative
+    later = decay * running + (cond - perturbed)
+    running_delta = partial(ltx_formulas.momentum_delta, cond, norm_threshold=threshold, **momentum)
     return {
-        "guider.cfg": cond + guidance.cfg_delta(cond, negative, scale),
-        "guider.cfg_star": cond + guidance.cfg_star_delta(first, first_negative, scale),
-        "guider.stg": guidance.guide(guidance.Guidance(stg_scale=parameters["stg"]), cond, perturbed=io["ptb"]),
-        "guider.apg": first
-        + guidance.apg_delta(first, first_negative, scale, norm_threshold=threshold, **parameters["apg"]),
-        "guider.apg_plain": first + guidance.apg_delta(first, first_negative, scale),
-        "guider.skip": _skipped_steps(case),
-    } | _momentum(parameters, first, first_negative, io["ptb"][:1])
-
-
-def _momentum(parameters: dict[str, Any], first: mx.array, negative: mx.array, perturbed: mx.array) -> Outputs:
-    """Two calls in a row of the variant that keeps a running mean."""
-    arguments = dict(parameters["apg_state"])
-    scale = arguments.pop("guidance_scale")
-    guide = guidance.MomentumGuidance(scale, norm_threshold=parameters["thr"], **arguments)
-    return {"guider.apg_state.0": guide(first, negative), "guider.apg_state.1": guide(first, perturbed)}
+        "guider.apg": cond + delta(norm_threshold=threshold, **parameters["apg"]),
+        "guider.apg_plain": cond + delta(),
+        "guider.apg_state.0": running_delta(running=running),
+        "guider.apg_state.1": running_delta(running=later),
+    }
 
 
 def _skipped_steps(case: Case) -> np.ndarray:
@@ -140,11 +151,15 @@ def _skipped_steps(case: Case) -> np.ndarray:
 
 
 def _multimodal(parameters: dict[str, Any], io: dict[str, mx.array]) -> Outputs:
+    estimates: dict[guidance.Pass, mx.array] = {
+        "conditional": io["cond"],
+        "negative": io["unc"],
+        "perturbed": io["ptb"],
+        "isolated": io["mod"],
+    }
     outputs: Outputs = {}
     for k, values in enumerate(parameters["mm"]):
-        outputs[f"guider.multimodal.{k}"] = guidance.guide(
-            guidance_from(values), io["cond"], negative=io["unc"], perturbed=io["ptb"], isolated=io["mod"]
-        )
+        outputs[f"guider.multimodal.{k}"] = guidance.guide(guidance_from(values), estimates)
     return outputs
 
 
@@ -161,14 +176,14 @@ def guidance_from(values: dict) -> guidance.Guidance:
 
 
 def _loops(parameters: dict[str, Any], io: dict[str, mx.array]) -> Outputs:
-    start = Streams(_state(io, "video"), _state(io, "audio"))
+    start: State = {name: _state(io, name) for name in _STREAMS}
     denoiser = _StandIn(io)
     outputs: Outputs = {}
     for name, loop in _samplers(parameters, io).items():
         denoiser.sigmas.clear()
         sigmas = io["res_sigmas" if name.startswith("res2s") else "loop_sigmas"]
         end = loop(denoiser, start, sigmas.tolist())
-        for stream, state in end._asdict().items():
+        for stream, state in end.items():
             outputs[f"loop.{name}.{stream}"] = state.latent
         if name.startswith("res2s"):
             outputs[f"loop.{name}.evaluations"] = np.array(denoiser.sigmas)
@@ -188,32 +203,26 @@ def _samplers(parameters: dict[str, Any], io: dict[str, mx.array]) -> dict[str, 
         "ancestral": partial(sampler.ancestral, noise=_noise(io, "loopnoise")),
         "res2s": res_2s,
         "res2s_nobong": partial(res_2s, refine_anchor=False),
-        "res2s_masked": partial(res_2s, per_token=True),
+        "res2s_masked": partial(res_2s, renew=ltx_formulas.renew_by_token),
     }
 
 
-def _noise(io: dict[str, mx.array], prefix: str, suffix: str = ""):
+def _noise(io: dict[str, mx.array], prefix: str, suffix: str = "") -> sampler.Noise:
     """The case's noise of each step, for both streams."""
-
-    def noise(step: int) -> Streams[mx.array]:
-        return Streams(io[f"{prefix}.{step}{suffix}.video"], io[f"{prefix}.{step}{suffix}.audio"])
-
-    return noise
+    return lambda step: {name: io[f"{prefix}.{step}{suffix}.{name}"] for name in _STREAMS}
 
 
 class _StandIn:
-    """A denoiser without a network; it keeps the sigma of every call."""
+    """A denoiser without a network; it records the sigma of every call."""
 
     def __init__(self, io: dict[str, mx.array]):
-        self.mix = Streams(io["video.mix"], io["audio.mix"])
+        self.io = io
         self.sigmas: list[float] = []
 
-    def __call__(self, state: Streams[LatentState], sigma: float, step: int) -> Streams[mx.array]:
+    def __call__(self, state: State, sigma: float, step: int) -> StreamArrays:
         self.sigmas.append(sigma)
-        video = self._denoised(state.video, self.mix.video, sigma)
-        audio = self._denoised(state.audio, self.mix.audio, sigma)
-        return Streams(video, audio)
-
-    @staticmethod
-    def _denoised(state: LatentState, mix: mx.array, sigma: float) -> mx.array:
-        return mx.tanh(state.latent @ mix) * (1 - sigma / 2) + 0.3 * state.clean_latent
+        denoised: StreamArrays = {}
+        for name, stream in state.items():
+            mixed = mx.tanh(stream.latent @ self.io[f"{name}.mix"])
+            denoised[name] = mixed * (1 - sigma / 2) + 0.3 * stream.clean_latent
+        return denoised

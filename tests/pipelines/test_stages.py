@@ -13,7 +13,6 @@ from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.diffusion.guidance import Guidance
 from LTX_2_MLX.diffusion.noise import seeded_noise
-from LTX_2_MLX.diffusion.state import Streams
 from LTX_2_MLX.errors import OutputError
 from LTX_2_MLX.models.ltx.transformer import Transformer
 from LTX_2_MLX.pipelines import one_stage, two_stage
@@ -120,7 +119,7 @@ def test_guidance_of_one_encodes_one_prompt_and_calls_the_network_once_a_step(mo
     opened = models()
     request = one_stage.Request(film(guidance=UNGUIDED, embeddings=None), opened, 64, 96, steps=3)
     contexts = contexts_of(request.film, opened, StageRunner())
-    assert contexts.negative == Streams(None, None)
+    assert contexts.negative == {}
     denoise(StageRunner(), lambda: load(Counting, opened.weights), request.stage([]), contexts, seeded_noise(0))
     assert len(calls) == 3
     assert one_stage.plan(request).stages[0].work == "prompt"
@@ -136,8 +135,8 @@ def test_picture_at_full_strength_is_the_first_latent_frame(models, film, files,
     latents = denoise(
         runner, lambda: load(Transformer, opened.weights), request.stage([image]), contexts, seeded_noise(0)
     )
-    assert mx.allclose(latents.video[:, :1], image.latent, atol=1e-5)
-    assert not mx.allclose(latents.video[:, 1:], image.latent, atol=0.1)
+    assert mx.allclose(latents["video"][:, :1], image.latent, atol=1e-5)
+    assert not mx.allclose(latents["video"][:, 1:], image.latent, atol=0.1)
 
 
 def test_picture_without_strength_changes_nothing(models, film, files):
@@ -167,7 +166,7 @@ def test_keyframe_tokens_are_cut_off_again(models, film, files):
     latents = denoise(
         StageRunner(), lambda: load(Transformer, opened.weights), request.stage([image]), contexts, seeded_noise(0)
     )
-    assert latents.video.shape == (1, 3, 2, 3, 8)
+    assert latents["video"].shape == (1, 3, 2, 3, 8)
 
 
 def test_network_for_video_alone_makes_a_film(models, film, files):
@@ -193,7 +192,7 @@ def test_dev_checkpoint_refines_with_its_adapter(models, film):
 def test_result_that_is_not_finite_ends_the_run(models, film):
     opened = models()
     request = one_stage.Request(film(guidance=UNGUIDED), opened, 64, 96, steps=1)
-    broken = Contexts(Streams(mx.full((1, 128, 24), mx.nan), mx.zeros((1, 128, 24))))
+    broken = Contexts({"video": mx.full((1, 128, 24), mx.nan), "audio": mx.zeros((1, 128, 24))})
     with pytest.raises(OutputError, match="denoise"):
         denoise(StageRunner(), lambda: load(Transformer, opened.weights), request.stage([]), broken, seeded_noise(0))
 
@@ -210,7 +209,9 @@ def test_every_sampler_reaches_a_finite_film_of_its_own(models, film, sampler):
     contexts = contexts_of(request.film, opened, StageRunner())
 
     def made(stage):
-        return denoise(StageRunner(), lambda: load(Transformer, opened.weights), stage, contexts, seeded_noise(0)).video
+        return denoise(StageRunner(), lambda: load(Transformer, opened.weights), stage, contexts, seeded_noise(0))[
+            "video"
+        ]
 
     plain, other = made(request.stage([])), made(replace(request.stage([]), sampler=sampler))
     assert other.shape == plain.shape and not mx.allclose(other, plain, atol=1e-3)
