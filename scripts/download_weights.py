@@ -9,8 +9,9 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from LTX_2_MLX import cli
 from LTX_2_MLX.checkpoints.catalog import ENTRIES, Entry
-from LTX_2_MLX.checkpoints.download import RemoteFile, cache_folder, entry_for, fetch, free_bytes, is_here, look_up
+from LTX_2_MLX.checkpoints.download import cache_folder, entry_for, fetch, free_bytes, is_here, look_up
 from LTX_2_MLX.checkpoints.resolve import installed_path
+from LTX_2_MLX.checkpoints.transfer import RemoteFile
 from LTX_2_MLX.errors import DownloadError
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"

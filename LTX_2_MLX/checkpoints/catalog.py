@@ -1,6 +1,6 @@
-"""The published files this library uses: where they are, how large, under which licence, what is inside.
+"""The published files that this library uses: repository, size, licence, and the networks in them.
 
-Figures that no public source states exactly are left out; the hub tells them before a download.
+Sizes that no public source states exactly are left out; the hub's are shown before a download.
 """
 
 from dataclasses import dataclass, field
@@ -27,10 +27,10 @@ class PublishedFile:
     """One file of a repository.
 
     Attributes:
-        path: In the repository; a ``*`` stands for all that match.
-        num_bytes: Exact size, where it is known.
-        sha256: Of the content, where it is known.
-        optional: Taken when it is there.
+        path: In the repository; may contain ``*``.
+        num_bytes: Exact size, if known.
+        sha256: Of the content, if known.
+        optional: Downloaded only if the repository has it.
     """
 
     path: str
@@ -40,27 +40,27 @@ class PublishedFile:
 
     @property
     def name(self) -> str:
-        """Last part of the path."""
+        """File name without folders."""
         return self.path.rsplit("/", 1)[-1]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What is fetched and named together: one checkpoint, or the files of one model.
+    """One checkpoint, or the files of one model, downloaded together under one name.
 
     Attributes:
         name: What users type.
         role: What it is used for.
         files: One file, or the files of a folder.
-        folder: Where it lies under ``weights/``; a model of several files has one of its own.
-        repository: On the Hugging Face hub; None where ``url`` says the place.
-        url: Address of the folder with the files, for those that are not on the hub.
+        folder: Its folder under ``weights/``; a model of several files has one of its own.
+        repository: On the Hugging Face hub; None for files at ``url``.
+        url: Address of the folder with the files, if they are not on the hub.
         licence: Of the weights.
-        networks: What is inside, or which kind it is.
-        family: Files of one family belong together.
-        variant: Of a model, how it was trained.
-        about_bytes: Size of all files where the exact one is not known: read off a public listing.
-        gated: The repository wants a login and an accepted licence.
+        networks: The networks in it.
+        family: Generation of the model; files of one family belong together.
+        variant: How a model was trained.
+        about_bytes: Approximate size of all files from a public listing, if the exact one is not known.
+        gated: The repository needs a login and an accepted licence.
     """
 
     name: str
@@ -79,18 +79,24 @@ class Entry:
 
     @property
     def num_bytes(self) -> int | None:
-        """Size of all files, exact or about; None where nobody says."""
-        sizes = [file.num_bytes for file in self.files if not file.optional]
-        return self.about_bytes if None in sizes else sum(sizes)
+        """Size of all files, exact or approximate; None if unknown."""
+        total = 0
+        for file in self.files:
+            if file.optional:
+                continue
+            if file.num_bytes is None:
+                return self.about_bytes
+            total += file.num_bytes
+        return total
 
     @property
     def is_folder(self) -> bool:
-        """Whether the whole folder is what a loader takes."""
+        """Whether a loader takes the whole folder."""
         return len(self.files) > 1
 
     @property
     def page(self) -> str:
-        """Where a person reads about it."""
+        """Its web page."""
         return f"{_HUB}/{self.repository}" if self.repository else (self.url or "comes with the code")
 
 
@@ -98,11 +104,27 @@ _AUDIO_VIDEO = ("transformer", "text connectors", "video VAE", "audio VAE", "voc
 _UPSCALER = ("latent upscaler",)
 
 
-def _ltx(name: str, role: Role, networks: tuple[str, ...], num_bytes: int | None = None, **more) -> Entry:
+def _ltx(
+    name: str,
+    role: Role,
+    networks: tuple[str, ...],
+    num_bytes: int | None = None,
+    *,
+    variant: Variant | None = None,
+    about_bytes: int | None = None,
+) -> Entry:
     family: Family = "LTX-2.3" if name.startswith("ltx-2.3") else "LTX-2"
-    file = PublishedFile(f"{name}.safetensors", num_bytes)
     return Entry(
-        name, role, (file,), family.lower(), LTX_LICENCE, networks, f"Lightricks/{family}", family=family, **more
+        name=name,
+        role=role,
+        files=(PublishedFile(f"{name}.safetensors", num_bytes),),
+        folder=family.lower(),
+        licence=LTX_LICENCE,
+        networks=networks,
+        repository=f"Lightricks/{family}",
+        family=family,
+        variant=variant,
+        about_bytes=about_bytes,
     )
 
 
@@ -115,16 +137,43 @@ def _gemma(name: str, repository: str, about_bytes: int, *, gated: bool = False,
         PublishedFile("*.safetensors.index.json", optional=True),
     )
     return Entry(
-        name, "text-encoder", files, f"gemma/{name}", GEMMA_LICENCE, ("Gemma 3",), repository,
-        about_bytes=about_bytes, gated=gated, notes=notes,
-    )  # fmt: skip
+        name=name,
+        role="text-encoder",
+        files=files,
+        folder=f"gemma/{name}",
+        licence=GEMMA_LICENCE,
+        networks=("Gemma 3",),
+        repository=repository,
+        about_bytes=about_bytes,
+        gated=gated,
+        notes=notes,
+    )
 
 
-def _esrgan(name: str, release: str, networks: str, sha256: str | None = None, about: int | None = None) -> Entry:
+def _esrgan(name: str, release: str, network: str, sha256: str | None = None, about_bytes: int | None = None) -> Entry:
     return Entry(
-        name, "upscaler", (PublishedFile(f"{name}.pth", sha256=sha256),), "real-esrgan", "BSD-3-Clause", (networks,),
-        url=f"{_ESRGAN_RELEASES}/{release}", about_bytes=about,
-    )  # fmt: skip
+        name=name,
+        role="upscaler",
+        files=(PublishedFile(f"{name}.pth", sha256=sha256),),
+        folder="real-esrgan",
+        licence="BSD-3-Clause",
+        networks=(network,),
+        url=f"{_ESRGAN_RELEASES}/{release}",
+        about_bytes=about_bytes,
+    )
+
+
+def _esrgan_on_the_hub(scale: int) -> Entry:
+    return Entry(
+        name=f"RealESRGAN_x{scale}",
+        role="upscaler",
+        files=(PublishedFile(f"RealESRGAN_x{scale}.pth"),),
+        folder="real-esrgan",
+        licence="BSD-3-Clause",
+        networks=(f"RRDBNet x{scale}, 23 blocks",),
+        repository="ai-forever/Real-ESRGAN",
+        about_bytes=67_000_000,
+    )
 
 
 def _flashvsr(version: str, repository: str) -> Entry:
@@ -135,23 +184,44 @@ def _flashvsr(version: str, repository: str) -> Entry:
         PublishedFile("Wan2.1_VAE.pth"),
     )
     return Entry(
-        f"flashvsr-{version}", "super-resolution", files, f"FlashVSR-{version}", "Apache-2.0",
-        ("transformer", "LQ projection", "TCDecoder", "Wan 2.1 VAE"), repository, about_bytes=6_900_000_000,
+        name=f"flashvsr-{version}",
+        role="super-resolution",
+        files=files,
+        folder=f"FlashVSR-{version}",
+        licence="Apache-2.0",
+        networks=("transformer", "LQ projection", "TCDecoder", "Wan 2.1 VAE"),
+        repository=repository,
+        about_bytes=6_900_000_000,
         notes="posi_prompt.pth comes from the code repository: put it into the same folder.",
-    )  # fmt: skip
+    )
 
 
-def _autoencoder(name: str, repository: str, networks: str, num_bytes=None, sha256=None, licence="Apache-2.0") -> Entry:
-    file = PublishedFile(name, num_bytes, sha256)
-    return Entry(name.rsplit(".", 1)[0], "decoder", (file,), "VAEs", licence, (networks,), repository)
+def _autoencoder(file: str, network: str, num_bytes: int | None = None, sha256: str | None = None) -> Entry:
+    return Entry(
+        name=file.rsplit(".", 1)[0],
+        role="decoder",
+        files=(PublishedFile(file, num_bytes, sha256),),
+        folder="VAEs",
+        licence="Apache-2.0",
+        networks=(network,),
+        repository="lightx2v/Autoencoders",
+    )
 
 
 def _demo(name: str, role: Role, file: str, networks: tuple[str, ...], variant: Variant | None = None) -> Entry:
-    files = (PublishedFile(file),)
-    return Entry(name, role, files, "demo", "Apache-2.0", networks, family="demo", variant=variant)
+    return Entry(
+        name=name,
+        role=role,
+        files=(PublishedFile(file),),
+        folder="demo",
+        licence="Apache-2.0",
+        networks=networks,
+        family="demo",
+        variant=variant,
+    )
 
 
-# In the order in which ``auto`` takes the first that is there.
+# By priority for ``auto``, which takes the first one that is on this machine.
 ENTRIES = (
     _ltx("ltx-2-19b-distilled", "model", _AUDIO_VIDEO, variant="distilled", about_bytes=43_300_000_000),
     _ltx("ltx-2-19b-dev", "model", _AUDIO_VIDEO, variant="dev", about_bytes=43_300_000_000),
@@ -177,56 +247,70 @@ ENTRIES = (
     _gemma("gemma-3-12b-it-8bit", "mlx-community/gemma-3-12b-it-8bit", 13_000_000_000, notes="8 bit, no login needed."),
     _gemma("gemma-3-12b-it-4bit", "mlx-community/gemma-3-12b-it-4bit", 8_000_000_000, notes="4 bit, no login needed."),
     Entry(
-        "rife-4.22.lite", "interpolator", (PublishedFile("flownet.pkl"),), "rife", "MIT", ("IFNet 4.22.lite",),
-        "elfgum/RIFE-4.22.lite",
+        name="rife-4.22.lite",
+        role="interpolator",
+        files=(PublishedFile("flownet.pkl"),),
+        folder="rife",
+        licence="MIT",
+        networks=("IFNet 4.22.lite",),
+        repository="elfgum/RIFE-4.22.lite",
     ),
-    *(
-        Entry(
-            f"RealESRGAN_x{scale}", "upscaler", (PublishedFile(f"RealESRGAN_x{scale}.pth"),), "real-esrgan",
-            "BSD-3-Clause", (f"RRDBNet x{scale}, 23 blocks",), "ai-forever/Real-ESRGAN", about_bytes=67_000_000,
-        )
-        for scale in (4, 2, 8)
-    ),
+    _esrgan_on_the_hub(4),
+    _esrgan_on_the_hub(2),
+    _esrgan_on_the_hub(8),
     _esrgan(
-        "RealESRGAN_x4plus", "v0.1.0", "RRDBNet x4, 23 blocks",
-        "4fa0d38905f75ac06eb49a7951b426670021be3018265fd191d2125df9d682f1", 67_000_000,
+        "RealESRGAN_x4plus",
+        "v0.1.0",
+        "RRDBNet x4, 23 blocks",
+        "4fa0d38905f75ac06eb49a7951b426670021be3018265fd191d2125df9d682f1",
+        67_000_000,
     ),
     _esrgan("RealESRNet_x4plus", "v0.1.1", "RRDBNet x4, 23 blocks"),
     _esrgan("RealESRGAN_x4plus_anime_6B", "v0.2.2.4", "RRDBNet x4, 6 blocks"),
     _esrgan("RealESRGAN_x2plus", "v0.2.1", "RRDBNet x2, 23 blocks"),
     _esrgan(
-        "realesr-animevideov3", "v0.2.5.0", "SRVGGNetCompact x4, 16 convolutions",
+        "realesr-animevideov3",
+        "v0.2.5.0",
+        "SRVGGNetCompact x4, 16 convolutions",
         "b8a8376811077954d82ca3fcf476f1ac3da3e8a68a4f4d71363008000a18b75d",
     ),
     _esrgan(
-        "realesr-general-x4v3", "v0.2.5.0", "SRVGGNetCompact x4, 32 convolutions",
+        "realesr-general-x4v3",
+        "v0.2.5.0",
+        "SRVGGNetCompact x4, 32 convolutions",
         "8dc7edb9ac80ccdc30c3a5dca6616509367f05fbc184ad95b731f05bece96292",
     ),
     _esrgan(
-        "realesr-general-wdn-x4v3", "v0.2.5.0", "SRVGGNetCompact x4, 32 convolutions",
+        "realesr-general-wdn-x4v3",
+        "v0.2.5.0",
+        "SRVGGNetCompact x4, 32 convolutions",
         "1641f8c4464b9f097c9fdda5589273713f67cf59f3d909e0bd688f0cee269dca",
     ),
     _flashvsr("v1.1", "JunhaoZhuang/FlashVSR-v1.1"),
     _flashvsr("v1", "JunhaoZhuang/FlashVSR"),
-    _autoencoder("Wan2.1_VAE.pth", "lightx2v/Autoencoders", "Wan 2.1 VAE"),
-    _autoencoder("Wan2.2_VAE.pth", "lightx2v/Autoencoders", "Wan 2.2 VAE"),
+    _autoencoder("Wan2.1_VAE.pth", "Wan 2.1 VAE"),
+    _autoencoder("Wan2.2_VAE.pth", "Wan 2.2 VAE"),
     _autoencoder(
-        "lightvaew2_1.pth", "lightx2v/Autoencoders", "pruned Wan 2.1 VAE", 32_208_043,
+        "lightvaew2_1.pth",
+        "pruned Wan 2.1 VAE",
+        32_208_043,
         "d5d6b094d4829fb03b6179be2cf4589baab21c9fea1ca70dcaa8c85ba8183ec9",
     ),
     _autoencoder(
-        "lighttaew2_1.pth", "lightx2v/Autoencoders", "tiny autoencoder", 45_301_802,
+        "lighttaew2_1.pth",
+        "tiny autoencoder",
+        45_301_802,
         "7c55c7d6b8eb3d24c7daca1295dea803fb847411e2c67bceecbb286f4dfdbef5",
     ),
-    _autoencoder("taew2_2.safetensors", "lightx2v/Autoencoders", "tiny autoencoder"),
-    _autoencoder("lighttaehy1_5.pth", "lightx2v/Autoencoders", "tiny autoencoder"),
+    _autoencoder("taew2_2.safetensors", "tiny autoencoder"),
+    _autoencoder("lighttaehy1_5.pth", "tiny autoencoder"),
     _demo("demo-distilled", "model", "ltx-2-demo-distilled.safetensors", _AUDIO_VIDEO[:3], "distilled"),
     _demo("demo-dev", "model", "ltx-2-demo-dev.safetensors", _AUDIO_VIDEO[:3], "dev"),
     _demo("demo-spatial-upscaler", "spatial-upscaler", "ltx-2-demo-spatial-upscaler-x2.safetensors", _UPSCALER),
     _demo("demo-temporal-upscaler", "temporal-upscaler", "ltx-2-demo-temporal-upscaler-x2.safetensors", _UPSCALER),
     _demo("demo-distilled-lora", "distilled-lora", "ltx-2-demo-distilled-lora.safetensors", ("LoRA",)),
     _demo("demo-gemma", "text-encoder", "gemma", ("Gemma 3",)),
-)  # fmt: skip
+)
 
 BY_NAME = {entry.name.lower(): entry for entry in ENTRIES}
 

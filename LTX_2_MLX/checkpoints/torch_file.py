@@ -1,7 +1,7 @@
-"""Files of torch.save (.pth, .pkl, .ckpt, .pt) to arrays, without torch and without executing anything.
+"""Reads files of torch.save (.pth, .pkl, .ckpt, .pt) without torch, and without executing code from them.
 
-Both forms are read: the zip archive, and the older one of several pickles in a row. The unpickler knows how
-to rebuild tensors and ordered dictionaries; a file that asks for anything else is refused.
+Supports both formats: the zip archive, and the older sequence of pickles. The unpickler rebuilds tensors and
+ordered dictionaries; a file that needs anything else is refused.
 
 Source of the formats: pytorch/pytorch, torch/serialization.py and torch/_utils.py at v2.13.0.
 """
@@ -30,10 +30,12 @@ _STORAGES = {
 }  # fmt: skip
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
-# Published files need less than one MB for their pickle; the limit keeps a hostile one from filling the memory.
+# Pickles of published files are below 1 MB; the limit keeps a hostile one from filling the memory.
 _MAX_PICKLE_BYTES = 64_000_000
 _MAX_AXES = 16
-# Where trainers put the weights inside a file; the first that is there holds them.
+# Tensors may share values, but no published file's tensors are this many times as large as the file.
+_MAX_EXPANSION = 4
+# Keys under which trainers store the weights in a file, by priority.
 _WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict", "model_state", "model", "net")
 # The name of the only tensor in a file that holds nothing else (FlashVSR's prompt, as others store it).
 _ONLY_TENSOR = "context"
@@ -48,7 +50,7 @@ class _Storage:
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """A tensor: a window into a storage; offset and strides count values."""
+    """A tensor: a window into a storage; offset and strides are in values."""
 
     storage: _Storage
     offset: int
@@ -57,10 +59,10 @@ class _View:
 
 
 class _Refused(Exception):
-    """The file asks for something that tensors do not need."""
+    """The file needs something that tensors do not."""
 
 
-# What tensors, names and dictionaries are made of; every other instruction of a pickle is refused.
+# Opcodes that tensors, names and dictionaries need; all others are refused.
 _ALLOWED = (
     pickle.PROTO, pickle.FRAME, pickle.STOP, pickle.MARK, pickle.PUT, pickle.BINPUT, pickle.LONG_BINPUT,
     pickle.MEMOIZE, pickle.GET, pickle.BINGET, pickle.LONG_BINGET, pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE,
@@ -71,15 +73,18 @@ _ALLOWED = (
 )  # fmt: skip
 
 
-# The version in Python, since the one in C has no table of instructions to take some out of.
-class _Unpickler(pickle._Unpickler):
-    """Rebuilds tensors as views, and dictionaries with plain keys; nothing else can be named, hence called.
+# The implementation in Python, since the one in C has no table of opcodes to restrict.
+_PythonUnpickler: Any = pickle._Unpickler
+
+
+class _Unpickler(_PythonUnpickler):
+    """Rebuilds tensors as views, and dictionaries with plain keys. Nothing else can be named, hence called.
 
     Attributes:
-        storages: Every storage that was mentioned, by key.
+        storages: Every storage in the file, by key.
     """
 
-    dispatch: ClassVar = {code[0]: pickle._Unpickler.dispatch[code[0]] for code in _ALLOWED}
+    dispatch: ClassVar[dict[int, Any]] = {code[0]: _PythonUnpickler.dispatch[code[0]] for code in _ALLOWED}
 
     def __init__(self, file: BinaryIO):
         # Names from Python 2 are bytes that hold UTF-8.
@@ -87,7 +92,8 @@ class _Unpickler(pickle._Unpickler):
         self.storages: dict[str, _Storage] = {}
 
     def load_setitem(self) -> None:
-        value, key = self.stack.pop(), self.stack.pop()
+        value = self.stack.pop()
+        key = self.stack.pop()
         self.stack[-1].update(_dictionary([(key, value)]))
 
     def load_setitems(self) -> None:
@@ -95,7 +101,7 @@ class _Unpickler(pickle._Unpickler):
         self.stack[-1].update(_dictionary(zip(items[::2], items[1::2], strict=True)))
 
     def load_build(self) -> None:
-        # The attributes of a dictionary or tensor (its module's version numbers) are of no use.
+        # Attributes of dictionaries and tensors (version numbers of modules) are not used.
         self.stack.pop()
 
     dispatch |= {pickle.SETITEM[0]: load_setitem, pickle.SETITEMS[0]: load_setitems, pickle.BUILD[0]: load_build}
@@ -121,34 +127,34 @@ class _Unpickler(pickle._Unpickler):
 
 
 def _dictionary(items: Iterable[tuple[Any, Any]] = ()) -> dict[str | int, Any]:
-    """A dictionary. Names and numbers are all the keys there are: hashing a deeply nested one ends Python."""
-    made = {}
+    """A dictionary with names and integers as keys. Hashing a deeply nested key would crash Python."""
+    result: dict[str | int, Any] = {}
     for key, value in items:
         if type(key) not in (str, int):
-            raise ValueError("a dictionary has something else than names for keys")
-        made[key] = value
-    return made
+            raise ValueError("a dictionary has other keys than names and numbers")
+        result[key] = value
+    return result
 
 
 def _view(storage: _Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...]) -> _View:
     numbers = (offset, *size, *stride)
-    if not isinstance(storage, _Storage) or any(type(n) is not int or n < 0 for n in numbers):
-        raise ValueError("a tensor is described by something else than numbers")
-    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-    count = math.prod(size)
-    if len(size) > _MAX_AXES or count > storage.num_values or (count and last >= storage.num_values):
+    if not isinstance(storage, _Storage) or any(type(number) is not int or number < 0 for number in numbers):
+        raise ValueError("a tensor's offset, size or strides are not numbers")
+    last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
+    num_values = math.prod(size)
+    if len(size) > _MAX_AXES or num_values > storage.num_values or (num_values and last >= storage.num_values):
         raise ValueError("a tensor reaches beyond its storage")
     return _View(storage, offset, tuple(size), tuple(stride))
 
 
 def read_torch_file(path: Path) -> dict[str, mx.array]:
-    """Tensors by name, wrappers such as ``params_ema`` taken off, prefixes such as ``module.`` left on.
+    """Tensors by name, without wrappers such as ``params_ema``, and with prefixes such as ``module.``.
 
-    Values keep their dtype, but float64 becomes float32, since MLX has no other. A file of a single tensor
-    gives ``context``.
+    Dtypes are kept, except that float64 becomes float32, since MLX has no float64. The tensor of a file that holds
+    nothing else is named ``context``.
 
     Raises:
-        CheckpointError: If the file is missing, damaged, holds no tensors, or asks for code to be run.
+        CheckpointError: If the file is missing, damaged, holds no tensors, or needs code to be run.
     """
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist. Give the path of a .pth, .pkl or .ckpt file.")
@@ -156,13 +162,12 @@ def read_torch_file(path: Path) -> dict[str, mx.array]:
         with path.open("rb") as file:
             content, values = (_read_zip if zipfile.is_zipfile(file) else _read_legacy)(file)
             views = _unwrapped(content)
-            limit = 4 * path.stat().st_size
-            if sum(math.prod(v.size) * np.dtype(_STORAGES[v.storage.kind]).itemsize for v in views.values()) > limit:
+            if sum(_num_bytes(view) for view in views.values()) > _MAX_EXPANSION * path.stat().st_size:
                 raise ValueError("its tensors are larger than the file")
             return {name: _array(view, values(view.storage)) for name, view in views.items()}
     except _Refused as refused:
         raise CheckpointError(
-            f"{path} asks for {refused}, which tensors do not need. Such a file could run a program on your machine, "
+            f"{path} needs {refused}, which tensors do not. Such a file could run a program on your machine, "
             f"so it is refused. Get the weights as .safetensors."
         ) from refused
     except OSError as error:
@@ -171,9 +176,13 @@ def read_torch_file(path: Path) -> dict[str, mx.array]:
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise CheckpointError(
-            f"{path} is not a readable torch checkpoint ({reason:.120}): it is of another format, damaged or cut "
-            f"short. Download it again."
+            f"{path} is not a readable torch checkpoint ({reason:.120}): it is of another format, damaged or "
+            f"truncated. Download it again."
         ) from error
+
+
+def _num_bytes(view: _View) -> int:
+    return math.prod(view.size) * np.dtype(_STORAGES[view.storage.kind]).itemsize
 
 
 def _unwrapped(content: Any) -> dict[str, _View]:
@@ -205,13 +214,14 @@ def _read_zip(file: BinaryIO) -> tuple[Any, Callable[[_Storage], np.ndarray]]:
     content = _Unpickler(io.BytesIO(archive.read(pickles[0]))).load()
 
     def values(storage: _Storage) -> np.ndarray:
-        entry, dtype = entries[f"{root}data/{storage.key}"], np.dtype(_STORAGES[storage.kind])
+        entry = entries[f"{root}data/{storage.key}"]
+        dtype = np.dtype(_STORAGES[storage.kind])
         if entry.file_size != storage.num_values * dtype.itemsize:
-            raise ValueError(f"storage {storage.key} has another size than its tensors say")
+            raise ValueError(f"storage {storage.key} has another size than its tensors")
         return np.frombuffer(archive.read(entry), dtype)
 
-    # Storages that several tensors share are read once; one is kept at a time.
-    return content, _remembering_last(values)
+    # Tensors that share a storage follow each other.
+    return content, _cache_last(values)
 
 
 def _read_legacy(file: BinaryIO) -> tuple[Any, Callable[[_Storage], np.ndarray]]:
@@ -222,39 +232,42 @@ def _read_legacy(file: BinaryIO) -> tuple[Any, Callable[[_Storage], np.ndarray]]
         raise ValueError("its numbers are not little-endian")
     unpickler = _Unpickler(file)
     content = unpickler.load()
+    storages = unpickler.storages
+    starts: dict[str, int] = {}
     keys = _Unpickler(file).load()
-    storages, places, end = unpickler.storages, {}, file.tell()
+    end = file.tell()
     for key in keys:
         file.seek(end)
-        (count,) = struct.unpack("<q", file.read(8))
-        if key not in storages or count != storages[key].num_values:
-            raise ValueError(f"storage {key} has another size than its tensors say")
-        places[key] = end + 8
-        end += 8 + count * np.dtype(_STORAGES[storages[key].kind]).itemsize
+        (num_values,) = struct.unpack("<q", file.read(8))
+        if key not in storages or num_values != storages[key].num_values:
+            raise ValueError(f"storage {key} has another size than its tensors")
+        starts[key] = end + 8
+        end = starts[key] + num_values * np.dtype(_STORAGES[storages[key].kind]).itemsize
 
     def values(storage: _Storage) -> np.ndarray:
         dtype = np.dtype(_STORAGES[storage.kind])
-        file.seek(places[storage.key])
+        file.seek(starts[storage.key])
         return np.frombuffer(file.read(storage.num_values * dtype.itemsize), dtype)
 
-    return content, _remembering_last(values)
+    return content, _cache_last(values)
 
 
-def _remembering_last(values: Callable[[_Storage], np.ndarray]) -> Callable[[_Storage], np.ndarray]:
-    last: dict[_Storage, np.ndarray] = {}
+def _cache_last(values: Callable[[_Storage], np.ndarray]) -> Callable[[_Storage], np.ndarray]:
+    """``values`` with the last storage's result kept."""
+    cache: dict[_Storage, np.ndarray] = {}
 
-    def remembered(storage: _Storage) -> np.ndarray:
-        if storage not in last:
-            last.clear()
-            last[storage] = values(storage)
-        return last[storage]
+    def cached(storage: _Storage) -> np.ndarray:
+        if storage not in cache:
+            cache.clear()
+            cache[storage] = values(storage)
+        return cache[storage]
 
-    return remembered
+    return cached
 
 
 def _array(view: _View, values: np.ndarray) -> mx.array:
     if values.size != view.storage.num_values:
-        raise ValueError("it is cut short")
+        raise ValueError("it is truncated")
     strides = [step * values.itemsize for step in view.stride]
     window = np.lib.stride_tricks.as_strided(values[view.offset :], view.size, strides, writeable=False)
     if view.storage.kind == "DoubleStorage":

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from LTX_2_MLX.checkpoints import download
+from LTX_2_MLX.checkpoints import transfer
 from LTX_2_MLX.checkpoints.catalog import Entry, PublishedFile, entry_by_name
 from LTX_2_MLX.checkpoints.download import entry_for, fetch, free_bytes, is_here, look_up
 from LTX_2_MLX.errors import DownloadError
@@ -185,9 +185,9 @@ def test_a_later_run_goes_on_where_an_earlier_one_gave_up(get, hub, tmp_path):
 
 def test_a_transfer_that_never_gets_on_is_given_up_and_keeps_what_came(get, hub, tmp_path):
     hub.sent = 0
-    with pytest.raises(DownloadError, match=r"keeps breaking off .*run the command again"):
+    with pytest.raises(DownloadError, match=r"keeps failing .*run the command again"):
         get()
-    assert len(hub.starts) == download._ATTEMPTS and not (tmp_path / "weights/somewhere/model.safetensors").exists()
+    assert len(hub.starts) == transfer.ATTEMPTS and not (tmp_path / "weights/somewhere/model.safetensors").exists()
 
 
 def test_a_server_that_cannot_go_on_in_the_middle_starts_over(get, hub):
@@ -198,7 +198,7 @@ def test_a_server_that_cannot_go_on_in_the_middle_starts_over(get, hub):
 
 def test_wrong_bytes_are_thrown_away_and_said(get, hub, tmp_path):
     hub.tags["model.safetensors"] = "0" * 64
-    with pytest.raises(DownloadError, match=f"other content .* SHA-256 {SHA256}, expected 0000"):
+    with pytest.raises(DownloadError, match=f"differs from the published file: SHA-256 {SHA256}, expected 0000"):
         get()
     assert not parts(tmp_path) and not (tmp_path / "weights/somewhere/model.safetensors").exists()
     assert not list((tmp_path / "hub").rglob("blobs/*"))
@@ -238,7 +238,7 @@ def test_a_file_that_is_no_longer_published_is_said(get, hub):
 
 def test_a_gated_repository_says_how_to_log_in(get, hub):
     hub.status, hub.headers = 403, {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access denied"}
-    with pytest.raises(DownloadError, match=r"google/gemma-3-12b-it wants a login: accept its licence .*hf auth login"):
+    with pytest.raises(DownloadError, match=r"google/gemma-3-12b-it needs a login: accept its licence .*hf auth login"):
         get(entry_by_name("gemma-3-12b-it"))
 
 
@@ -247,7 +247,7 @@ def test_a_refusal_in_the_middle_is_not_tried_again(get, hub):
         hub.status, hub.headers = 403, {"X-Error-Code": "GatedRepo"}
 
     hub.sent = 70_000
-    with pytest.raises(DownloadError, match="wants a login"):
+    with pytest.raises(DownloadError, match="needs a login"):
         get(advance=refuse)
     assert len(hub.starts) == 1
 
@@ -319,7 +319,7 @@ def test_a_file_of_the_users_own_is_never_replaced(get, tmp_path):
     own = tmp_path / "weights/somewhere/model.safetensors"
     own.parent.mkdir(parents=True)
     own.write_text("mine")
-    with pytest.raises(DownloadError, match="is a file already"):
+    with pytest.raises(DownloadError, match="not a link"):
         get()
     assert own.read_text() == "mine"
 
@@ -328,7 +328,7 @@ def test_a_full_disk_is_said(get, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(download, "_receive", full)
+    monkeypatch.setattr(transfer, "_receive", full)
     with pytest.raises(DownloadError, match="model cannot be stored: No space left on device"):
         get()
 

@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from LTX_2_MLX import cli
 from LTX_2_MLX.checkpoints.catalog import ENTRIES
-from LTX_2_MLX.checkpoints.download import RemoteFile
 from LTX_2_MLX.checkpoints.reader import Checkpoint
+from LTX_2_MLX.checkpoints.transfer import RemoteFile
 
 ROOT = Path(__file__).parents[2]
 FILES = ROOT / "tests/goldens/esrgan/checkpoint_files"
