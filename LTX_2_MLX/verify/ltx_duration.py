@@ -5,6 +5,7 @@ import numpy as np
 
 from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.models.ltx.duration_head import DurationHead, reference_frames
+from LTX_2_MLX.shapes import StreamName
 from LTX_2_MLX.verify.case import Case, Outputs
 
 
@@ -12,7 +13,10 @@ def duration_head(case: Case) -> Outputs:
     """Seconds of both streams and of each alone, and the frames chosen at the case's rates."""
     head = load(DurationHead, case.checkpoint(), dtype=mx.float32)
     inputs = case.inputs()
-    contexts = {"video": mx.array(inputs["video_tokens"]), "audio": mx.array(inputs["audio_tokens"])}
+    contexts: dict[StreamName, mx.array] = {
+        "video": mx.array(inputs["video_tokens"]),
+        "audio": mx.array(inputs["audio_tokens"]),
+    }
     seconds = np.array(head(contexts))
     call = case.spec["call"]
     low, high = call.get("min_seconds", 1.0), call.get("max_seconds", 20.0)
