@@ -250,37 +250,52 @@ def attention_masks(mask: mx.array, window: int) -> tuple[mx.array, mx.array]:
 
 
 class GemmaTokenizer:
-    """Prompts to token ids, by the ``tokenizer.json`` of a Gemma folder.
+    """Prompts to token ids.
 
     Attributes:
-        max_length: Tokens of a padded prompt: 1024, or fewer where the folder's own limit is lower.
+        max_length: Tokens of a padded prompt: 1024, or fewer where the model's own limit is lower.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, tokenizer: bytes, settings: bytes, source: Path):
+        """Take the contents of ``tokenizer.json`` and of ``tokenizer_config.json``.
+
+        Args:
+            tokenizer: Contents of the one.
+            settings: Contents of the other; an empty object where there is none.
+            source: The file that they are from, for messages.
+
+        Raises:
+            CheckpointError: If the tokenizer is damaged, or has no token to pad with.
+        """
+        from tokenizers import Tokenizer
+
+        try:
+            self._tokenizer = Tokenizer.from_str(tokenizer.decode("utf-8"))
+        # The package raises bare Exception for anything it cannot parse.
+        except Exception as error:
+            detail = " ".join(str(error).split())
+            raise CheckpointError(f"{source} is damaged ({detail}). Download it again.") from error
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self._bos = self._tokenizer.token_to_id("<bos>")
+        self._pad = next((i for i in map(self._tokenizer.token_to_id, ("<pad>", "<eos>")) if i is not None), None)
+        if self._bos is None or self._pad is None:
+            raise CheckpointError(f"{source} is of another model: it has no <bos>, or neither <pad> nor <eos>.")
+        limit = _settings(settings, source).get("model_max_length")
+        self.max_length = min(MAX_LENGTH, limit) if isinstance(limit, int) and limit > 0 else MAX_LENGTH
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> "GemmaTokenizer":
         """Read ``tokenizer.json`` and, where there is one, ``tokenizer_config.json``.
 
         Raises:
             CheckpointError: If the tokenizer is missing or damaged, or has no token to pad with.
         """
-        from tokenizers import Tokenizer
-
         path = folder / "tokenizer.json"
         if not path.is_file():
             raise CheckpointError(f"{folder} has no tokenizer.json. Give the whole folder of the Gemma repository.")
-        try:
-            self._tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
-        # The package raises bare Exception for anything it cannot parse.
-        except Exception as error:
-            raise CheckpointError(f"{path} is damaged ({' '.join(str(error).split())}). Download it again.") from error
-        self._tokenizer.no_padding()
-        self._tokenizer.no_truncation()
-        settings = _settings(folder / "tokenizer_config.json")
-        self._bos = self._tokenizer.token_to_id("<bos>")
-        self._pad = next((i for i in map(self._tokenizer.token_to_id, ("<pad>", "<eos>")) if i is not None), None)
-        if self._bos is None or self._pad is None:
-            raise CheckpointError(f"{path} is of another model: it has no <bos>, or neither <pad> nor <eos>.")
-        limit = settings.get("model_max_length")
-        self.max_length = min(MAX_LENGTH, limit) if isinstance(limit, int) and limit > 0 else MAX_LENGTH
+        beside = folder / "tokenizer_config.json"
+        return cls(path.read_bytes(), beside.read_bytes() if beside.is_file() else b"{}", path)
 
     def __call__(self, prompts: Sequence[str], max_length: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Ids and mask, ``(B, max_length)`` int32 each; padding stands on the left and is 0 in the mask.
@@ -298,21 +313,21 @@ class GemmaTokenizer:
         return ids, mask
 
 
-def _settings(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
+def _settings(text: bytes, source: Path) -> dict[str, Any]:
     try:
-        found = parse_json(path.read_bytes())
+        settings = parse_json(text)
     except ValueError as error:
-        raise CheckpointError(f"{path} is not JSON ({error}). Download it again.") from error
-    return found if isinstance(found, dict) else {}
+        raise CheckpointError(
+            f"{source}: its tokenizer_config.json is not JSON ({error}). Download it again."
+        ) from error
+    return settings if isinstance(settings, dict) else {}
 
 
 @dataclass(frozen=True)
 class TextEncoder:
-    """Gemma with its tokenizer."""
+    """A language model with its tokenizer; ``network`` is a ``Gemma`` or a ``Gemma4``."""
 
-    network: Gemma
+    network: Any
     tokenizer: GemmaTokenizer
 
 
@@ -337,7 +352,7 @@ def load_gemma(
     folder = Path(folder)
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is not a folder. Give the folder of the Gemma repository, tokenizer included.")
-    tokenizer = GemmaTokenizer(folder)
+    tokenizer = GemmaTokenizer.from_folder(folder)
     checkpoint = Checkpoint(folder)
     if GemmaConfig.from_header(checkpoint.header) is None:
         kind = checkpoint.header.config.get("model_type", "none")

@@ -304,7 +304,7 @@ def _text_encoder(dice: random.Random, good: Good, place: Path) -> None:
     else:
         path.write_bytes(_damaged(dice, path.read_bytes()))
     GemmaConfig.from_header(Checkpoint(folder).header)
-    ids, mask = GemmaTokenizer(folder)(["A blue ball bouncing on green grass"])
+    ids, mask = GemmaTokenizer.from_folder(folder)(["A blue ball bouncing on green grass"])
     assert ids.shape == mask.shape and mask.sum() > 0
 
 

@@ -404,7 +404,7 @@ def _planned_encoding(film: Film, models: Models, encoder: Checkpoint, work: str
 @lru_cache(maxsize=16)
 def _prompt_lengths(text_encoder: Path, prompts: tuple[str, ...]) -> tuple[int, int]:
     """Tokens of the longest prompt, and of each once it is padded."""
-    _, mask = GemmaTokenizer(text_encoder)(prompts)
+    _, mask = GemmaTokenizer.from_folder(text_encoder)(prompts)
     return int(mask.sum(axis=1).max()), mask.shape[1]
 
 

@@ -56,6 +56,7 @@ COMPONENTS: dict[str, Callable[[Case], Outputs]] = {
     "ltx25/diffusion_decoder": ltx_diffusion_decoder.diffusion_decoder,
     "ltx25/diffusion_decoder_plan": ltx_diffusion_decoder.diffusion_decoder_plan,
     "ltx25/duration_head": ltx_duration.duration_head,
+    "ltx25/gemma4_tiny": ltx_text.gemma4,
     "rife/ifnet": rife.ifnet,
     "rife/procedure": rife.procedure,
     "rife/procedure_scene": rife.procedure_scene,

@@ -5,7 +5,8 @@ import shutil
 import mlx.core as mx
 import numpy as np
 
-from LTX_2_MLX.checkpoints.gemma3 import encode_prompts, load_gemma
+from LTX_2_MLX.checkpoints.gemma3 import TextEncoder, encode_prompts, load_gemma
+from LTX_2_MLX.checkpoints.gemma4 import load_gemma4
 from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.models.ltx.text_features import TextFeatures
@@ -19,13 +20,22 @@ def gemma(case: Case) -> Outputs:
     for file in case.path.glob("*.json"):
         if file.name != "case.json":
             shutil.copy(file, folder)
-    checkpoint = case.write_checkpoint("gemma/model.safetensors")
+    checkpoint = Checkpoint(case.write_checkpoint("gemma/model.safetensors"))
+    return _outputs(case, load_gemma(folder, dtype=mx.float32), checkpoint)
+
+
+def gemma4(case: Case) -> Outputs:
+    """The same with the text encoder of 2.5, whose tokenizer is in its file."""
+    checkpoint = case.checkpoint()
+    return _outputs(case, load_gemma4(checkpoint.path, dtype=mx.float32), checkpoint)
+
+
+def _outputs(case: Case, encoder: TextEncoder, checkpoint: Checkpoint) -> Outputs:
     prompts = case.parameter("prompts")
     length = case.parameter("max_length")
-    encoder = load_gemma(folder, dtype=mx.float32)
     ids, _ = encoder.tokenizer(prompts, length)
     states, mask = encode_prompts(encoder, prompts, max_length=length)
-    video, audio = load(TextFeatures, Checkpoint(checkpoint))(states, mask)
+    video, audio = load(TextFeatures, checkpoint)(states, mask)
     return {
         "input_ids": ids,
         "attention_mask": np.array(mask),

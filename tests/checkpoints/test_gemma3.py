@@ -172,7 +172,7 @@ def test_masks_follow_causality_window_and_padding():
 
 
 def test_tokens_are_stripped_padded_on_the_left_and_cut_at_the_end():
-    tokenizer = GemmaTokenizer(FOLDER)
+    tokenizer = GemmaTokenizer.from_folder(FOLDER)
     ids, mask = tokenizer(["  a red fox ", "a red fox", ""], 64)
     assert (ids[0] == ids[1]).all() and ids.dtype == np.int32
     assert mask[2].sum() == 1 and ids[2, -1] == 2 and (ids[2, :-1] == 0).all()
@@ -185,16 +185,17 @@ def test_bos_is_prepended_where_the_template_has_none(tmp_path):
     spec = json.loads((FOLDER / "tokenizer.json").read_text()) | {"post_processor": None}
     (tmp_path / "tokenizer.json").write_text(json.dumps(spec))
     np.testing.assert_array_equal(
-        GemmaTokenizer(tmp_path)(["a red fox"], 32)[0], GemmaTokenizer(FOLDER)(["a red fox"], 32)[0]
+        GemmaTokenizer.from_folder(tmp_path)(["a red fox"], 32)[0],
+        GemmaTokenizer.from_folder(FOLDER)(["a red fox"], 32)[0],
     )
 
 
 def test_the_padded_length_is_1024_or_the_folders_own_limit(tmp_path):
     shutil.copy(FOLDER / "tokenizer.json", tmp_path)
-    assert GemmaTokenizer(FOLDER).max_length == 1024
-    assert GemmaTokenizer(tmp_path).max_length == 1024
+    assert GemmaTokenizer.from_folder(FOLDER).max_length == 1024
+    assert GemmaTokenizer.from_folder(tmp_path).max_length == 1024
     (tmp_path / "tokenizer_config.json").write_text('{"model_max_length": 256}')
-    assert GemmaTokenizer(tmp_path).max_length == 256
+    assert GemmaTokenizer.from_folder(tmp_path).max_length == 256
 
 
 @pytest.mark.parametrize(
