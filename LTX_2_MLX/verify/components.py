@@ -57,6 +57,7 @@ COMPONENTS: dict[str, Callable[[Case], Outputs]] = {
     "ltx25/diffusion_decoder_plan": ltx_diffusion_decoder.diffusion_decoder_plan,
     "ltx25/duration_head": ltx_duration.duration_head,
     "ltx25/gemma4_tiny": ltx_text.gemma4,
+    "ltx25/transformer": ltx_transformer.transformer,
     "rife/ifnet": rife.ifnet,
     "rife/procedure": rife.procedure,
     "rife/procedure_scene": rife.procedure_scene,

@@ -54,9 +54,10 @@ def _stream(tensors: dict[str, mx.array], name: str, run: str) -> StreamInput:
 
 def _perturbations(case: Case, run: str, network: Transformer) -> list[Perturbation] | None:
     """What each of the two samples leaves out: self-attention of some blocks, or the cross-modal attention."""
-    blocks = case.parameters.get("bypass_blocks", {})
-    bypassed = Perturbation(video_self=set(blocks.get("video", ())), audio_self=set(blocks.get("audio", ())))
     every = range(network.config.num_layers)
+    # The blocks of cases that name none.
+    blocks = case.parameters.get("bypass_blocks", {"video": [1], "audio": [every[0], every[-1]]})
+    bypassed = Perturbation(video_self=set(blocks.get("video", ())), audio_self=set(blocks.get("audio", ())))
     isolated = Perturbation(audio_to_video=every, video_to_audio=every)
     second = isolated if network.config.audio else Perturbation()
     perturbations = {"stg": [bypassed, bypassed], "modality": [isolated, isolated], "mixed": [bypassed, second]}
