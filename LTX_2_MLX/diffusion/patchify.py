@@ -52,7 +52,7 @@ class VideoGrid:
         bounds = (starts + np.arange(2)) * np.reshape(factors, (1, 3, 1, 1))
         if causal:
             bounds[:, 0] = np.maximum(bounds[:, 0] + 1 - self.compression.time, 0)
-        return bounds.astype(np.float32)
+        return np.asarray(bounds, dtype=np.float32)
 
     def in_seconds(self, pixel_bounds: np.ndarray, slower: int = 1) -> mx.array:
         """Positions from pixel bounds: frames divided by the frame rate over ``slower``, rows and columns unchanged."""

@@ -30,7 +30,8 @@ class Attention(nn.Module):
         gated: bool = False,
     ):
         super().__init__()
-        context_width, width = context_width or query_width, heads * head_dim
+        context_width = context_width or query_width
+        width = heads * head_dim
         self.heads = heads
         self.to_q = nn.Linear(query_width, width)
         self.to_k = nn.Linear(context_width, width)
@@ -57,17 +58,17 @@ class Attention(nn.Module):
             tokens: ``(B, N, query_width)``.
             context: ``(B, L, context_width)``; None means the tokens themselves.
             mask: ``(B, 1, N or 1, L)``, boolean (True attends) or added to the logits.
-            rotary: Positions of the tokens; None leaves queries and keys as they are.
-            context_rotary: Positions of the context, where they are not the tokens' own.
-            bypass: ``(B,)`` boolean; these samples get their values as they are in place of the attention's
-                result (self-attention only). Gate and output projection still apply.
+            rotary: Rotary table of the tokens; None leaves queries and keys as they are.
+            context_rotary: Rotary table of the context; the tokens' own unless given.
+            bypass: ``(B,)`` boolean; these samples get their values in place of the attention's result
+                (self-attention only). Gate and output projection still apply.
         """
         context = tokens if context is None else context
         values = self.to_v(context)
         if bypass is not None and bypass.all():
             attended = values
         else:
-            attended = self._attend(tokens, context, values, mask, rotary, context_rotary or rotary)
+            attended = self._attend(tokens, context, values, mask, rotary, context_rotary)
             if bypass is not None and bypass.any():
                 attended = mx.where(mx.array(bypass)[:, None, None], values, attended)
         if "to_gate_logits" in self:
@@ -75,11 +76,20 @@ class Attention(nn.Module):
             attended = (self._split(attended) * gates[..., None]).flatten(-2)
         return self.to_out(attended)
 
-    def _attend(self, tokens, context, values, mask, rotary, context_rotary) -> mx.array:
+    def _attend(
+        self,
+        tokens: mx.array,
+        context: mx.array,
+        values: mx.array,
+        mask: mx.array | None,
+        rotary: RotaryTable | None,
+        context_rotary: RotaryTable | None,
+    ) -> mx.array:
         queries = self._split(self.q_norm(self.to_q(tokens)))
         keys = self._split(self.k_norm(self.to_k(context)))
         if rotary is not None:
-            queries, keys = rotate(queries, rotary), rotate(keys, context_rotary)
+            queries = rotate(queries, rotary)
+            keys = rotate(keys, context_rotary or rotary)
         result = mx.fast.scaled_dot_product_attention(
             queries.swapaxes(1, 2),
             keys.swapaxes(1, 2),

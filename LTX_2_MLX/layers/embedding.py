@@ -1,7 +1,7 @@
-"""Timesteps to the rows that modulate a transformer's layers (adaptive layer norm)."""
+"""Timestep embedding: timesteps to the shift, scale and gate rows of adaptive layer norm."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -21,22 +21,22 @@ def sinusoid(timesteps: mx.array, width: int = SINUSOID_WIDTH) -> mx.array:
 
 @dataclass(frozen=True)
 class ModulationRows:
-    """Shifts, scales and gates of the distinct timesteps, and which of them each token takes.
+    """Shifts, scales and gates of the distinct timesteps, and the index of each token's timestep.
 
-    A text-to-video call has one timestep for all tokens, image-to-video two or three. Keeping their rows
-    and an index gives the same numbers as rows for every token, without the ``(B, N, rows * D)`` array.
+    A text-to-video call has one timestep for all tokens, image-to-video two or three. Rows and an index give the
+    same numbers as rows for every token, without the ``(B, N, rows * D)`` array.
 
     Attributes:
         values: ``(K, rows, D)`` for K distinct timesteps.
-        index: ``(B, N)``, or ``(B, 1)`` where all tokens of a sample share one; which of the K.
+        index: ``(B, N)`` into the K timesteps, or ``(B, 1)`` where all tokens of a sample share one.
     """
 
     values: mx.array
     index: mx.array
 
     def plus(self, table: mx.array) -> "ModulationRows":
-        """The rows with a block's own ``(rows, D)`` added, in the rows' dtype."""
-        return replace(self, values=self.values + table.astype(self.values.dtype))
+        """The rows plus a block's table ``(rows, D)``, in the rows' dtype."""
+        return ModulationRows(self.values + table.astype(self.values.dtype), self.index)
 
     def row(self, number: int) -> mx.array:
         """One row for every token, ``(B, N or 1, D)``."""
@@ -44,10 +44,10 @@ class ModulationRows:
 
 
 class TimestepModulation(nn.Module):
-    """Timesteps to modulation rows.
+    """Timesteps to modulation rows. The reference's ``AdaLayerNormSingle``.
 
     Shape:
-        timesteps ``(K,)`` float32 -> rows ``(K, rows, width)`` and the embedding they come from ``(K, width)``.
+        timesteps ``(K,)`` float32 -> rows ``(K, rows, width)`` and the timestep embedding ``(K, width)``.
 
     Source: Lightricks/LTX-2, packages/ltx-core/src/ltx_core/model/transformer/{adaln,timestep_embedding}.py
     at 400fd31.
@@ -67,10 +67,10 @@ class TimestepModulation(nn.Module):
 
 
 def distinct_timesteps(timesteps: mx.array) -> tuple[mx.array, mx.array]:
-    """The different values in ``(B, N, 1)`` timesteps, and where each token's stands among them.
+    """The distinct values of timesteps ``(B, N, 1)``, and the index of each token's value.
 
     Returns:
-        values ``(K,)`` float32 and index ``(B, N)``, or ``(B, 1)`` if every sample has a single one.
+        values ``(K,)`` float32 and index ``(B, N)``, or ``(B, 1)`` if every sample has a single timestep.
     """
     host = np.asarray(timesteps.astype(mx.float32)).reshape(timesteps.shape[:2])
     values, index = np.unique(host, return_inverse=True)

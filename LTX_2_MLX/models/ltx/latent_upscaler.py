@@ -1,7 +1,7 @@
-"""Latent to larger latent: LTX-2's upscalers in space (×2, ×1.5) and in time (×2), 2.0 and 2.3.
+"""LTX-2's latent upscalers: in space (×2, ×1.5) and in time (×2), of 2.0 and 2.3.
 
-One class; the config in the file says which. Statistics of the norms run over the whole clip, so the result depends
-on its length and size and the network is never tiled; its activations are small beside the autoencoder's.
+One class; the file's config says which. The norms' statistics run over the whole clip, so the result depends on its
+length and size, and the network is never tiled. Its activations are small beside the autoencoder's.
 """
 
 import math
@@ -24,13 +24,13 @@ _NUM_GROUPS = 32
 _NORM_EPS = 1e-5
 _RATIONAL_SCALES = {scale: Fraction(scale) for scale in (0.75, 1.5, 2.0, 4.0)}
 _BLUR_SIZE = 5
-# Far above any size in use: a damaged config must not ask for endless layers.
-_MOST = 8192
+# Far above any published size, so that a damaged config cannot ask for an endless number of layers.
+_LARGEST_SIZE = 8192
 
 
 @dataclass(frozen=True)
 class LatentUpscalerConfig:
-    """The config of an upscaler file; its fields stand at the top, not in a section."""
+    """The config of an upscaler file; its fields are at the top level, not in a section."""
 
     in_channels: int = 128
     mid_channels: int = 512
@@ -42,18 +42,18 @@ class LatentUpscalerConfig:
 
     @classmethod
     def from_header(cls, header: Header) -> "LatentUpscalerConfig | None":
-        """The config of an upscaler; None where the file holds none.
+        """The config of an upscaler; None for files without one.
 
         Raises:
-            CheckpointError: If a value is not one that the network has.
+            CheckpointError: If a value is not supported.
         """
-        # The name of the class is left out of some files; the first layer is in all of them.
-        named = header.config.get("_class_name", _CLASS_NAME) == _CLASS_NAME
-        if not named or "initial_conv.weight" not in header.tensors:
+        # Some files leave the class name out; the first layer is in all of them.
+        has_name = header.config.get("_class_name", _CLASS_NAME) == _CLASS_NAME
+        if not has_name or "initial_conv.weight" not in header.tensors:
             return None
-        # A file may hold an autoencoder beside the upscaler; its section is not ours.
-        own = {name: value for name, value in header.config.items() if not isinstance(value, dict)}
-        section = ConfigSection(_CLASS_NAME, own)
+        # A file may hold an autoencoder beside the upscaler, whose config is a section.
+        fields = {name: value for name, value in header.config.items() if not isinstance(value, dict)}
+        section = ConfigSection(_CLASS_NAME, fields)
         section.check_fields(cls.__dataclass_fields__.keys(), {"_class_name": _CLASS_NAME, "dims": 3})
         config = cls(
             in_channels=section.size("in_channels", cls.in_channels),
@@ -69,21 +69,21 @@ class LatentUpscalerConfig:
 
     @property
     def scale(self) -> Fraction:
-        """How much larger height and width become; 1 for an upscaler in time alone."""
+        """Factor of height and width; 1 for an upscaler in time alone."""
         if not self.spatial_upsample:
             return Fraction(1)
         return _RATIONAL_SCALES[self.spatial_scale] if self._is_rational else Fraction(2)
 
     @property
     def _is_rational(self) -> bool:
-        # With both axes, or time alone, the reference does not look at the rational resampler.
+        # The reference ignores the rational resampler with both axes, or with time alone.
         return self.rational_resampler and self.spatial_upsample and not self.temporal_upsample
 
     def check(self) -> None:
-        """Raise ``CheckpointError`` for sizes and switches that no upscaler has."""
+        """Raise ``CheckpointError`` for unsupported sizes and flags."""
         largest = max(self.in_channels, self.mid_channels, self.num_blocks_per_stage)
-        if largest > _MOST:
-            raise CheckpointError(f"config.{_CLASS_NAME} has a size of {largest}; at most {_MOST} is supported.")
+        if largest > _LARGEST_SIZE:
+            raise CheckpointError(f"config.{_CLASS_NAME} has a size of {largest}; the limit is {_LARGEST_SIZE}.")
         if self.mid_channels % _NUM_GROUPS:
             raise CheckpointError(
                 f"config.{_CLASS_NAME}.mid_channels is {self.mid_channels}; expected a multiple of {_NUM_GROUPS}."
@@ -99,16 +99,13 @@ class LatentUpscalerConfig:
     def output_shape(self, latent: LatentShape) -> LatentShape:
         """Size of the upscaled latent."""
         num_frames = 2 * latent.num_frames - 1 if self.temporal_upsample else latent.num_frames
-        height, width = (-(-size * self.scale.numerator // self.scale.denominator) for size in _sides(latent))
+        height = math.ceil(latent.height * self.scale)
+        width = math.ceil(latent.width * self.scale)
         return LatentShape(num_frames, height, width)
 
 
-def _sides(latent: LatentShape) -> tuple[int, int]:
-    return latent.height, latent.width
-
-
 class LatentUpscaler(nn.Module):
-    """Latent to larger latent.
+    """A latent to a larger latent.
 
     Shape:
         ``(B, T, H, W, C)`` -> ``(B, T', H', W', C)``; T' is 2 T - 1 in time, H' and W' are rounded up at ×1.5.
@@ -132,13 +129,13 @@ class LatentUpscaler(nn.Module):
 
     @staticmethod
     def parameter_name(published: str) -> str | None:
-        """Parameter name of a tensor; those of an autoencoder in the same file are left alone."""
+        """Name of the parameter that a published tensor holds; None for an autoencoder in the same file."""
         if published.startswith("vae."):
             return None
         return published.replace("upsampler.0.", "upsampler.conv.")
 
     def __call__(self, latent: mx.array) -> mx.array:
-        """The autoencoder's own latent, not normalised, to a larger one."""
+        """Upscale a latent that is not normalised."""
         x = latent.astype(self.initial_conv.weight.dtype)
         x = nn.silu(self.initial_norm(convolve_zero_padded(self.initial_conv, x)))
         for block in self.res_blocks:
@@ -149,14 +146,14 @@ class LatentUpscaler(nn.Module):
         return convolve_zero_padded(self.final_conv, x)
 
     def upscale(self, latent: mx.array, statistics: LatentStatistics) -> mx.array:
-        """A normalised latent to a larger normalised one, float32.
+        """Upscale a normalised latent; normalised again, float32.
 
         Args:
-            latent: Normalised, as the transformer and the samplers see it.
-            statistics: Of the autoencoder of the same generation.
+            latent: Normalised, as the transformer and the samplers have it.
+            statistics: Statistics of the autoencoder of the same generation.
 
         Raises:
-            RequestError: If the upscaler is for latents of another width.
+            RequestError: If the upscaler takes latents with another number of channels.
         """
         if latent.shape[-1] != self.config.in_channels:
             raise RequestError(
@@ -167,7 +164,7 @@ class LatentUpscaler(nn.Module):
 
 
 class UpscalerBlock(nn.Module):
-    """Two convolutions with group norms beside the identity; the last SiLU comes after the sum."""
+    """Residual block of two convolutions with group norms; the last SiLU comes after the sum."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -178,13 +175,14 @@ class UpscalerBlock(nn.Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         update = nn.silu(self.norm1(convolve_zero_padded(self.conv1, x)))
-        return nn.silu(x + self.norm2(convolve_zero_padded(self.conv2, update)))
+        output: mx.array = nn.silu(x + self.norm2(convolve_zero_padded(self.conv2, update)))
+        return output
 
 
 class ClipGroupNorm(nn.Module):
     """Group norm with statistics over a group's channels and all of time, height and width.
 
-    They are taken in float32, the variance from the differences to the mean: millions of values go into each.
+    They are computed in float32, the variance from the differences to the mean: each averages millions of values.
     """
 
     def __init__(self, channels: int):
@@ -200,14 +198,14 @@ class ClipGroupNorm(nn.Module):
 
 
 def _group_mean(grouped: mx.array) -> mx.array:
-    # Axis by axis: one long sum would lose a thousand times the precision of a float32 where values are far from zero.
+    # Axis by axis: where values are far from zero, one long sum would lose three decimal digits of a float32.
     for axis in (-1, 3, 2, 1):
         grouped = grouped.mean(axis=axis, keepdims=True)
     return grouped
 
 
 class SpatialUpsampler(nn.Module):
-    """A 2-D convolution and a pixel shuffle of each frame; for a fraction such as 3/2, blur and subsample after it."""
+    """Convolution and pixel shuffle of each frame; a fraction such as 3/2 adds a blur with subsampling."""
 
     def __init__(self, channels: int, scale: Fraction, rational: bool):
         super().__init__()
@@ -219,14 +217,14 @@ class SpatialUpsampler(nn.Module):
     def __call__(self, x: mx.array) -> mx.array:
         frames = x.reshape(-1, *x.shape[2:])
         frames = pixel_shuffle(self.conv(frames), (self.scale.numerator, self.scale.numerator))
-        # A whole factor leaves the stored kernel unused, as the reference does.
+        # With a whole factor the stored kernel is unused, as in the reference.
         if self.scale.denominator > 1:
             frames = self.blur_down(frames, self.scale.denominator)
         return frames.reshape(*x.shape[:2], *frames.shape[1:])
 
 
 class BlurDown(nn.Module):
-    """Each channel blurred by the stored 5×5 kernel, zeros beyond the border, every n-th pixel kept."""
+    """Blur each channel by the stored 5×5 kernel with zero padding, and take every n-th pixel."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -236,7 +234,8 @@ class BlurDown(nn.Module):
         kernel = self.kernel.astype(frames.dtype).reshape(_BLUR_SIZE, _BLUR_SIZE)
         reach = _BLUR_SIZE // 2
         padded = mx.pad(frames, [(0, 0), (reach, reach), (reach, reach), (0, 0)])
-        height, width = (-(-size // stride) for size in frames.shape[1:3])
+        height = -(-frames.shape[1] // stride)
+        width = -(-frames.shape[2] // stride)
         total = mx.zeros((), frames.dtype)
         for row in range(_BLUR_SIZE):
             for column in range(_BLUR_SIZE):
@@ -247,7 +246,7 @@ class BlurDown(nn.Module):
 
 
 class ClipUpsampler(nn.Module):
-    """A 3-D convolution and a pixel shuffle over time, or time and space; the first frame is dropped after it."""
+    """3-D convolution and pixel shuffle over time, or time and space, without the first frame of the result."""
 
     def __init__(self, channels: int, factors: tuple[int, int, int]):
         super().__init__()
