@@ -1,7 +1,7 @@
-"""Prompts to the hidden states of every layer of Gemma 3.
+"""Gemma 3 text encoder: prompts to the hidden states of every layer.
 
-The layers are mlx-lm's; tokens, padding, masks and the collection of states are done here, since the encoder
-pads on the left and wants all layers. What is made of the states is left to ``models.ltx.text_features``.
+The layers are mlx-lm's. Tokens, padding and masks are computed here, since LTX-2 pads on the left and uses the states
+of all layers (``models.ltx.text_features``).
 """
 
 import math
@@ -12,29 +12,26 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-import numpy as np
 from mlx.utils import tree_unflatten
 
+from LTX_2_MLX.checkpoints.gemma_tokenizer import GemmaTokenizer
 from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.quantize import Quantization
-from LTX_2_MLX.checkpoints.reader import Checkpoint, parse_json
+from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.interfaces import Header
 
-# The length the networks behind were trained on (Lightricks/LTX-2, text_encoders/gemma/gemma_assets.py at 400fd31).
-MAX_LENGTH = 1024
-
-# Prefixes of the language model in the published files and in those of newer library versions.
+# Prefixes of the language model's tensors in the published files, and in those of newer library versions.
 _PREFIXES = ("language_model.model.", "model.language_model.")
-# Fields of ``text_config`` that change the mathematics and for which there is one known value.
-_FIXED = {
+# Fields of ``text_config`` that change the mathematics, and their supported values.
+_FIXED: dict[str, tuple[object, ...]] = {
     "attention_bias": (False,),
     "attn_logit_softcapping": (None,),
     "hidden_activation": ("gelu_pytorch_tanh",),
     "use_bidirectional_attention": (False, None),
 }
-# What a hostile config may ask for at most; 48 layers are published.
-_LARGEST = {"num_hidden_layers": 1000, "rope_theta": 1e12}
+# Limits for hostile configs; 48 layers are published.
+_LARGEST: dict[str, float] = {"num_hidden_layers": 1000, "rope_theta": 1e12}
 
 
 @dataclass(frozen=True)
@@ -51,9 +48,9 @@ class GemmaConfig:
     rms_norm_eps: float = 1e-6
     query_pre_attn_scalar: float = 256
     sliding_window: int = 4096
-    # Every so many layers, one attends to everything; ``layer_types`` in newer files.
+    # Every so many layers, one attends globally; ``layer_types`` in newer files.
     sliding_window_pattern: int = 6
-    # Frequency base of the global layers, and by how much their positions are divided.
+    # Frequency base of the global layers, and the divisor of their positions.
     rope_theta: float = 1_000_000.0
     rope_factor: float = 1.0
     # Frequency base of the sliding layers.
@@ -68,76 +65,97 @@ class GemmaConfig:
         Raises:
             CheckpointError: If a field has a value that is not supported.
         """
-        kind = header.config.get("model_type")
-        if kind not in ("gemma3", "gemma3_text"):
+        model_type = header.config.get("model_type")
+        if model_type not in ("gemma3", "gemma3_text"):
             return None
-        text = header.config.get("text_config", {}) if kind == "gemma3" else header.config
+        text = header.config.get("text_config", {}) if model_type == "gemma3" else header.config
         try:
-            for name, allowed in _FIXED.items():
-                if name in text and text[name] not in allowed:
-                    raise CheckpointError(f"Gemma's {name} is {text[name]!r}, supported is {allowed[0]!r}.")
-            fields = {name: text[name] for name in cls.__dataclass_fields__ if name in text and name != "quantized"}
-            fields |= _rope(text) | _pattern(text)
+            fields = _published_fields(text)
             quantized = _quantized(header)
         except (AttributeError, TypeError, ValueError) as error:
             raise CheckpointError(f"Gemma's config.json is not in the published form ({error}).") from error
         for name, value in fields.items():
-            whole = cls.__dataclass_fields__[name].type is int
-            if type(value) not in ((int,) if whole else (int, float)) or not 0 < value <= _LARGEST.get(name, 1 << 24):
-                kind = "a whole number" if whole else "a number"
-                raise CheckpointError(f"Gemma's {name} is {value!r:.40}, expected {kind} above 0 within reason.")
+            _check_number(name, value)
         return cls(**fields, quantized=quantized)
 
 
-def _rope(text: dict[str, Any]) -> dict[str, float]:
-    """Frequency bases and the scaling of global layers, from either way of writing them."""
-    fields, scaling = {}, text.get("rope_scaling")
-    if isinstance(newer := text.get("rope_parameters"), dict):
-        scaling, local = newer.get("full_attention", {}), newer.get("sliding_attention", {})
+def _published_fields(text: Mapping[str, Any]) -> dict[str, Any]:
+    """The config's fields that ``text_config`` gives.
+
+    Raises:
+        CheckpointError: If a field has a value that is not supported.
+    """
+    for name, allowed in _FIXED.items():
+        if name in text and text[name] not in allowed:
+            raise CheckpointError(f"Gemma's {name} is {text[name]!r}, supported is {allowed[0]!r}.")
+    names = [name for name in GemmaConfig.__dataclass_fields__ if name in text and name != "quantized"]
+    return {name: text[name] for name in names} | _rope_fields(text) | _pattern_field(text)
+
+
+def _check_number(name: str, value: object) -> None:
+    is_integer = GemmaConfig.__dataclass_fields__[name].type is int
+    types = (int,) if is_integer else (int, float)
+    if type(value) in types and 0 < value <= _LARGEST.get(name, 1 << 24):  # type: ignore[operator]
+        return
+    expected = "a positive integer" if is_integer else "a positive number"
+    raise CheckpointError(f"Gemma's {name} is {value!r:.40}, expected {expected} of plausible size.")
+
+
+def _rope_fields(text: Mapping[str, Any]) -> dict[str, float]:
+    """Frequency bases, and the scaling of global layers, in either form of the config."""
+    fields: dict[str, float] = {}
+    scaling = text.get("rope_scaling")
+    rope_parameters = text.get("rope_parameters")
+    if isinstance(rope_parameters, dict):
+        scaling = rope_parameters.get("full_attention", {})
+        local = rope_parameters.get("sliding_attention", {})
         if local.get("rope_type", "default") != "default":
             raise CheckpointError(
                 f"Gemma's sliding layers have rope_type {local['rope_type']!r}, supported is 'default'."
             )
-        fields = {"rope_theta": scaling.get("rope_theta", 1e6), "rope_local_base_freq": local.get("rope_theta", 1e4)}
-    if not scaling:
-        return fields
-    kind = scaling.get("rope_type", scaling.get("type", "default"))
-    if kind not in ("linear", "default"):
-        raise CheckpointError(f"Gemma's rope_type is {kind!r}, supported are 'linear' and 'default'.")
-    return fields | {"rope_factor": scaling.get("factor", 1.0) if kind == "linear" else 1.0}
+        fields["rope_theta"] = scaling.get("rope_theta", 1e6)
+        fields["rope_local_base_freq"] = local.get("rope_theta", 1e4)
+    if scaling:
+        rope_type = scaling.get("rope_type", scaling.get("type", "default"))
+        if rope_type not in ("linear", "default"):
+            raise CheckpointError(f"Gemma's rope_type is {rope_type!r}, supported are 'linear' and 'default'.")
+        fields["rope_factor"] = scaling.get("factor", 1.0) if rope_type == "linear" else 1.0
+    return fields
 
 
-def _pattern(text: dict[str, Any]) -> dict[str, int]:
-    """How often a global layer comes; ``layer_types`` names each layer's kind."""
+def _pattern_field(text: Mapping[str, Any]) -> dict[str, int]:
+    """The period of global layers; ``layer_types`` gives each layer's type."""
     pattern = text.get("sliding_window_pattern", text.get("_sliding_window_pattern", 6))
-    kinds = text.get("layer_types")
-    if kinds is None:
+    layer_types = text.get("layer_types")
+    if layer_types is None:
         return {"sliding_window_pattern": pattern}
-    if not isinstance(kinds, list) or not set(kinds) <= {"full_attention", "sliding_attention"}:
-        raise ValueError("layer_types holds other kinds than full_attention and sliding_attention")
-    is_global = [kind == "full_attention" for kind in kinds]
-    pattern = is_global.index(True) + 1 if any(is_global) else len(kinds) + 1
-    if is_global != [(i + 1) % pattern == 0 for i in range(len(kinds))]:
+    if not isinstance(layer_types, list) or not set(layer_types) <= {"full_attention", "sliding_attention"}:
+        raise ValueError("layer_types holds other types than full_attention and sliding_attention")
+    is_global = [layer_type == "full_attention" for layer_type in layer_types]
+    pattern = is_global.index(True) + 1 if any(is_global) else len(layer_types) + 1
+    if is_global != [(i + 1) % pattern == 0 for i in range(len(layer_types))]:
         raise CheckpointError("Gemma's layer_types do not repeat with one period, which is not supported.")
     return {"sliding_window_pattern": pattern}
 
 
 def _quantized(header: Header) -> dict[str, dict[str, Any]]:
-    """Modules with scales beside their weight, and how each was quantised (mlx-lm writes it into config.json)."""
-    settings = header.config.get("quantization") or {}
-    found = {}
+    """Settings of the modules with scales beside their weight, as mlx-lm writes them into config.json."""
+    defaults = header.config.get("quantization") or {}
+    quantized = {}
     for name in header.tensors:
         path = Gemma.parameter_name(name)
         if path is None or not path.endswith(".scales"):
             continue
-        own = settings.get(name.removesuffix(".scales"))
-        own = own if isinstance(own, dict) else settings
-        if "bits" not in own or "group_size" not in own:
+        settings = defaults.get(name.removesuffix(".scales"))
+        if not isinstance(settings, dict):
+            settings = defaults
+        if "bits" not in settings or "group_size" not in settings:
             raise CheckpointError(
                 f"{name} is quantised, but config.json does not say how (quantization: bits, group_size)."
             )
-        found[path.removesuffix(".scales")] = {key: own[key] for key in ("bits", "group_size", "mode") if key in own}
-    return found
+        known = [key for key in ("bits", "group_size", "mode") if key in settings]
+        quantized[path.removesuffix(".scales")] = {key: settings[key] for key in known}
+    return quantized
 
 
 class GemmaNorm(nn.Module):
@@ -155,7 +173,7 @@ class GemmaNorm(nn.Module):
 
 
 class Gemma(nn.Module):
-    """Token ids to the states of every layer.
+    """Token ids to the hidden states of every layer.
 
     Shape:
         ids and mask ``(B, N)`` -> ``layers + 1`` states ``(B, N, D)``, in the weights' dtype.
@@ -174,11 +192,11 @@ class Gemma(nn.Module):
         super().__init__()
         self.config = config
         arguments = {name: getattr(config, name) for name in GemmaConfig.__dataclass_fields__}
-        del arguments["quantized"], arguments["rope_factor"]
-        scaling = {"rope_type": "linear", "factor": config.rope_factor} if config.rope_factor != 1 else None
-        self.model = gemma3_text.Gemma3Model(
-            gemma3_text.ModelArgs(model_type="gemma3_text", rope_scaling=scaling, **arguments)
-        )
+        del arguments["quantized"]
+        del arguments["rope_factor"]
+        if config.rope_factor != 1:
+            arguments["rope_scaling"] = {"rope_type": "linear", "factor": config.rope_factor}
+        self.model = gemma3_text.Gemma3Model(gemma3_text.ModelArgs(model_type="gemma3_text", **arguments))
         norms = {
             path: GemmaNorm(module.weight.size, module.eps)
             for path, module in self.model.named_modules()
@@ -186,40 +204,43 @@ class Gemma(nn.Module):
         }
         self.model.update_modules(tree_unflatten(list(norms.items())))
         if config.quantized:
-            nn.quantize(self.model, class_predicate=lambda path, module: config.quantized.get(f"model.{path}", False))
+            settings = {path.removeprefix("model."): dict(own) for path, own in config.quantized.items()}
+            nn.quantize(self.model, class_predicate=lambda path, module: settings.get(path, False))
 
     def __call__(self, ids: mx.array, mask: mx.array, offset: int = 0) -> Iterator[mx.array]:
-        """The states one after another, each evaluated: the scaled embedding, every layer's output, the last normed.
+        """Yield the states, each evaluated: the scaled embedding, then each layer's output, the last one normed.
 
         Args:
             ids: ``(B, N)``.
-            mask: ``(B, N)`` boolean, True for tokens that are seen.
-            offset: Position of the first one.
+            mask: ``(B, N)`` boolean, False for padding.
+            offset: Position of the first token.
         """
-        causal, near = attention_masks(mask, self.config.sliding_window)
+        causal, sliding = attention_masks(mask, self.config.sliding_window)
         hidden = self.model.embed_tokens(ids)
-        # The factor is rounded as the weights are: 62.0 in bfloat16, not 61.97.
+        # The factor is rounded to the weights' dtype: 62.0 in bfloat16, not 61.97.
         hidden = hidden * mx.array(math.sqrt(self.config.hidden_size), hidden.dtype)
         yield _evaluated(hidden)
-        place = _Place(offset)
-        for number, layer in enumerate(self.model.layers, 1):
-            hidden = layer(hidden, near if layer.self_attn.is_sliding else causal, place)
-            last = number == self.config.num_hidden_layers
-            yield _evaluated(self.model.norm(hidden) if last else hidden)
+        cache = _PositionOffset(offset)
+        for number, layer in enumerate(self.model.layers, start=1):
+            hidden = layer(hidden, sliding if layer.self_attn.is_sliding else causal, cache)
+            is_last = number == self.config.num_hidden_layers
+            yield _evaluated(self.model.norm(hidden) if is_last else hidden)
 
     @staticmethod
     def quantizes(path: str, config: GemmaConfig) -> bool:
-        """Whether a layer may hold few bits: all but the embedding, of which only a few rows are read."""
+        """Whether a layer may be quantised: all but the embedding, of which only a few rows are read."""
         return path.startswith("model.layers.")
 
     @staticmethod
     def parameter_name(published: str) -> str | None:
-        """Tensors of the language model; vision tower, projector and head are left alone."""
+        """Tensors of the language model; those of vision tower, projector and head are not used."""
         for prefix in _PREFIXES:
             if published.startswith(prefix):
                 return f"model.{published.removeprefix(prefix)}"
-        # Text-only files; other networks' names begin with "model." too.
-        return published if published.startswith(("model.embed_tokens.", "model.layers.", "model.norm.")) else None
+        # Text-only files. Names of other networks begin with "model." too.
+        if published.startswith(("model.embed_tokens.", "model.layers.", "model.norm.")):
+            return published
+        return None
 
 
 def _evaluated(state: mx.array) -> mx.array:
@@ -227,8 +248,8 @@ def _evaluated(state: mx.array) -> mx.array:
     return state
 
 
-class _Place:
-    """Tells mlx-lm's attention, which asks a cache, at which position the first token stands. Holds no keys."""
+class _PositionOffset:
+    """Position of the first token, in the form of a key-value cache, which mlx-lm's attention asks for it."""
 
     def __init__(self, offset: int):
         self.offset = offset
@@ -238,89 +259,15 @@ class _Place:
 
 
 def attention_masks(mask: mx.array, window: int) -> tuple[mx.array, mx.array]:
-    """What each token sees in global and in sliding layers: two boolean arrays ``(B, 1, N, N)``.
+    """Boolean attention masks ``(B, 1, N, N)`` of global and of sliding layers.
 
-    A token sees the valid ones up to itself; in sliding layers, the last ``window`` positions. Padding sees
-    itself, since a row without any key has no softmax.
+    A token attends to the valid ones up to itself; in sliding layers, within the last ``window`` positions. Padding
+    attends to itself, since a row without any key has no softmax.
     """
-    places = mx.arange(mask.shape[1])
-    distance = places[:, None] - places[None]
+    positions = mx.arange(mask.shape[1])
+    distance = positions[:, None] - positions[None]
     causal = (distance >= 0) & mask[:, None, None, :] | (distance == 0)
     return causal, causal & (distance < window)
-
-
-class GemmaTokenizer:
-    """Prompts to token ids.
-
-    Attributes:
-        max_length: Tokens of a padded prompt: 1024, or fewer where the model's own limit is lower.
-    """
-
-    def __init__(self, tokenizer: bytes, settings: bytes, source: Path):
-        """Take the contents of ``tokenizer.json`` and of ``tokenizer_config.json``.
-
-        Args:
-            tokenizer: Contents of the one.
-            settings: Contents of the other; an empty object where there is none.
-            source: The file that they are from, for messages.
-
-        Raises:
-            CheckpointError: If the tokenizer is damaged, or has no token to pad with.
-        """
-        from tokenizers import Tokenizer
-
-        try:
-            self._tokenizer = Tokenizer.from_str(tokenizer.decode("utf-8"))
-        # The package raises bare Exception for anything it cannot parse.
-        except Exception as error:
-            detail = " ".join(str(error).split())
-            raise CheckpointError(f"{source} is damaged ({detail}). Download it again.") from error
-        self._tokenizer.no_padding()
-        self._tokenizer.no_truncation()
-        self._bos = self._tokenizer.token_to_id("<bos>")
-        self._pad = next((i for i in map(self._tokenizer.token_to_id, ("<pad>", "<eos>")) if i is not None), None)
-        if self._bos is None or self._pad is None:
-            raise CheckpointError(f"{source} is of another model: it has no <bos>, or neither <pad> nor <eos>.")
-        limit = _settings(settings, source).get("model_max_length")
-        self.max_length = min(MAX_LENGTH, limit) if isinstance(limit, int) and limit > 0 else MAX_LENGTH
-
-    @classmethod
-    def from_folder(cls, folder: Path) -> "GemmaTokenizer":
-        """Read ``tokenizer.json`` and, where there is one, ``tokenizer_config.json``.
-
-        Raises:
-            CheckpointError: If the tokenizer is missing or damaged, or has no token to pad with.
-        """
-        path = folder / "tokenizer.json"
-        if not path.is_file():
-            raise CheckpointError(f"{folder} has no tokenizer.json. Give the whole folder of the Gemma repository.")
-        beside = folder / "tokenizer_config.json"
-        return cls(path.read_bytes(), beside.read_bytes() if beside.is_file() else b"{}", path)
-
-    def __call__(self, prompts: Sequence[str], max_length: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Ids and mask, ``(B, max_length)`` int32 each; padding stands on the left and is 0 in the mask.
-
-        A prompt that is too long loses its end.
-        """
-        length = max_length or self.max_length
-        ids = np.full((len(prompts), length), self._pad, np.int32)
-        mask = np.zeros_like(ids)
-        for row, prompt in enumerate(prompts):
-            found = self._tokenizer.encode(prompt.strip()).ids
-            found = (found if found[:1] == [self._bos] else [self._bos, *found])[:length]
-            ids[row, -len(found) :] = found
-            mask[row, -len(found) :] = 1
-        return ids, mask
-
-
-def _settings(text: bytes, source: Path) -> dict[str, Any]:
-    try:
-        settings = parse_json(text)
-    except ValueError as error:
-        raise CheckpointError(
-            f"{source}: its tokenizer_config.json is not JSON ({error}). Download it again."
-        ) from error
-    return settings if isinstance(settings, dict) else {}
 
 
 @dataclass(frozen=True)
@@ -338,7 +285,7 @@ def load_gemma(
     quantize: Quantization | None = None,
     stream_blocks: bool = False,
 ) -> TextEncoder:
-    """Gemma 3 and its tokenizer from a folder in the published form, or quantised by mlx-lm.
+    """Load Gemma 3 and its tokenizer from a folder in the published form, or quantised by mlx-lm.
 
     Args:
         folder: Holds ``config.json``, ``tokenizer.json`` and the .safetensors files.
@@ -355,8 +302,10 @@ def load_gemma(
     tokenizer = GemmaTokenizer.from_folder(folder)
     checkpoint = Checkpoint(folder)
     if GemmaConfig.from_header(checkpoint.header) is None:
-        kind = checkpoint.header.config.get("model_type", "none")
-        raise CheckpointError(f"{folder} is no Gemma 3: model_type in its config.json is {kind!r}, expected 'gemma3'.")
+        model_type = checkpoint.header.config.get("model_type", "none")
+        raise CheckpointError(
+            f"{folder} is no Gemma 3: model_type in its config.json is {model_type!r}, expected 'gemma3'."
+        )
     network = load(Gemma, checkpoint, dtype=dtype, quantize=quantize, stream_blocks=stream_blocks)
     return TextEncoder(network, tokenizer)
 
@@ -364,9 +313,9 @@ def load_gemma(
 def encode_prompts(
     encoder: TextEncoder, prompts: Sequence[str], *, max_length: int | None = None
 ) -> tuple[list[mx.array], mx.array]:
-    """Every state of every prompt, evaluated, and which tokens are valid.
+    """Hidden states of all layers for each prompt, evaluated, and the mask of valid tokens.
 
-    Only the valid tokens are run: padding is never seen, and its states are zero here.
+    Only the valid tokens are computed: nothing attends to padding, and its states are zero here.
 
     Args:
         encoder: From ``load_gemma``.
@@ -375,21 +324,22 @@ def encode_prompts(
 
     Returns:
         ``layers + 1`` arrays ``(B, L, D)``, the scaled embedding first, in the weights' dtype; and the mask
-        ``(B, L)`` int32. Padding stands on the left.
+        ``(B, L)`` int32. Padding is on the left.
 
     Raises:
-        CheckpointError: If the tokenizer gives tokens that the network has not.
+        CheckpointError: If the tokenizer yields tokens that the network does not have.
     """
     ids, mask = encoder.tokenizer(prompts, max_length)
-    if ids.max() >= encoder.network.config.vocab_size:
+    vocab_size = encoder.network.config.vocab_size
+    if ids.max() >= vocab_size:
         raise CheckpointError(
-            f"The tokenizer gives token {ids.max()}, but the network has {encoder.network.config.vocab_size}. "
+            f"The tokenizer yields token {ids.max()}, but the network has {vocab_size}. "
             f"tokenizer.json and the weights are of different models."
         )
-    padding = ids.shape[1] - int(mask.sum(axis=1).max())
-    seen = mx.array(mask[:, padding:] != 0)
-    states = [
-        _evaluated(mx.pad(mx.where(seen[..., None], state, 0), [(0, 0), (padding, 0), (0, 0)]))
-        for state in encoder.network(mx.array(ids[:, padding:]), seen, offset=padding)
-    ]
+    common_padding = ids.shape[1] - int(mask.sum(axis=1).max())
+    is_valid = mx.array(mask[:, common_padding:] != 0)
+    states = []
+    for state in encoder.network(mx.array(ids[:, common_padding:]), is_valid, offset=common_padding):
+        state = mx.where(is_valid[..., None], state, 0)
+        states.append(_evaluated(mx.pad(state, [(0, 0), (common_padding, 0), (0, 0)])))
     return states, mx.array(mask)

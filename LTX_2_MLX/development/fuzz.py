@@ -20,7 +20,8 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from LTX_2_MLX.checkpoints.gemma3 import GemmaConfig, GemmaTokenizer
+from LTX_2_MLX.checkpoints.gemma3 import GemmaConfig
+from LTX_2_MLX.checkpoints.gemma_tokenizer import GemmaTokenizer
 from LTX_2_MLX.checkpoints.load import load, weights_bytes
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.diffusion.noise import seeded_noise

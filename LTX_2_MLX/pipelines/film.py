@@ -10,7 +10,8 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from LTX_2_MLX.checkpoints.gemma3 import Gemma, GemmaConfig, GemmaTokenizer
+from LTX_2_MLX.checkpoints.gemma3 import Gemma, GemmaConfig
+from LTX_2_MLX.checkpoints.gemma_tokenizer import GemmaTokenizer
 from LTX_2_MLX.checkpoints.load import load, quantization_for
 from LTX_2_MLX.checkpoints.lora import Lora
 from LTX_2_MLX.checkpoints.quantize import Quantization

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
-from LTX_2_MLX.checkpoints.gemma3 import Gemma, GemmaNorm, GemmaTokenizer, attention_masks, encode_prompts, load_gemma
+from LTX_2_MLX.checkpoints.gemma3 import Gemma, GemmaNorm, attention_masks, encode_prompts, load_gemma
+from LTX_2_MLX.checkpoints.gemma_tokenizer import GemmaTokenizer
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.interfaces import Header, TensorInfo
 

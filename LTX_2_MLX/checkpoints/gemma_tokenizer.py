@@ -1,0 +1,94 @@
+"""Tokenizer of a Gemma folder, padding as LTX-2 needs it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from LTX_2_MLX.checkpoints.reader import parse_json
+from LTX_2_MLX.errors import CheckpointError
+
+# Length of prompts in the training of the networks after it (Lightricks/LTX-2,
+# text_encoders/gemma/gemma_assets.py at 400fd31).
+MAX_LENGTH = 1024
+
+
+class GemmaTokenizer:
+    """Prompts to token ids.
+
+    Attributes:
+        max_length: Tokens of a padded prompt: 1024, or the model's own limit if that is lower.
+    """
+
+    def __init__(self, tokenizer: bytes, settings: bytes, source: Path):
+        """Take the contents of ``tokenizer.json`` and ``tokenizer_config.json``.
+
+        Args:
+            tokenizer: Contents of ``tokenizer.json``.
+            settings: Contents of ``tokenizer_config.json``; an empty object if there is none.
+            source: The file that they are from, for messages.
+
+        Raises:
+            CheckpointError: If the tokenizer is damaged, or has no token to pad with.
+        """
+        from tokenizers import Tokenizer
+
+        try:
+            self._tokenizer = Tokenizer.from_str(tokenizer.decode("utf-8"))
+        # The package raises bare Exception for anything it cannot parse.
+        except Exception as error:
+            reason = " ".join(str(error).split())
+            raise CheckpointError(f"{source} is damaged ({reason}). Download it again.") from error
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        bos = self._tokenizer.token_to_id("<bos>")
+        pad = self._tokenizer.token_to_id("<pad>")
+        if pad is None:
+            pad = self._tokenizer.token_to_id("<eos>")
+        if bos is None or pad is None:
+            raise CheckpointError(f"{source} is of another model: it has no <bos>, or neither <pad> nor <eos>.")
+        self._bos: int = bos
+        self._pad: int = pad
+        limit = _settings(settings, source).get("model_max_length")
+        self.max_length = min(MAX_LENGTH, limit) if isinstance(limit, int) and limit > 0 else MAX_LENGTH
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> "GemmaTokenizer":
+        """Read ``tokenizer.json`` and the optional ``tokenizer_config.json``.
+
+        Raises:
+            CheckpointError: If the tokenizer is missing or damaged, or has no token to pad with.
+        """
+        path = folder / "tokenizer.json"
+        if not path.is_file():
+            raise CheckpointError(f"{folder} has no tokenizer.json. Give the whole folder of the Gemma repository.")
+        settings = folder / "tokenizer_config.json"
+        return cls(path.read_bytes(), settings.read_bytes() if settings.is_file() else b"{}", path)
+
+    def __call__(self, prompts: Sequence[str], max_length: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Ids and mask, int32 ``(B, max_length)``. Padding is on the left, and 0 in the mask.
+
+        The end of a prompt that is too long is cut off.
+        """
+        length = max_length or self.max_length
+        ids = np.full((len(prompts), length), self._pad, np.int32)
+        mask = np.zeros_like(ids)
+        for row, prompt in enumerate(prompts):
+            tokens = self._tokenizer.encode(prompt.strip()).ids
+            if tokens[:1] != [self._bos]:
+                tokens = [self._bos, *tokens]
+            tokens = tokens[:length]
+            ids[row, -len(tokens) :] = tokens
+            mask[row, -len(tokens) :] = 1
+        return ids, mask
+
+
+def _settings(text: bytes, source: Path) -> dict[str, Any]:
+    try:
+        settings = parse_json(text)
+    except ValueError as error:
+        raise CheckpointError(
+            f"{source}: its tokenizer_config.json is not JSON ({error}). Download it again."
+        ) from error
+    return settings if isinstance(settings, dict) else {}
