@@ -142,20 +142,11 @@ def res_2s(
         target = next_sigma or _SMALLEST_SIGMA
         middle_sigma = math.sqrt(sigma * target)
         length = math.log(sigma / target)
-        a21, b1, b2 = res_2s_coefficients(length)
+        _, b1, b2 = res_2s_coefficients(length)
+        refine = refine_anchor and length < _ANCHOR_MAX_STEP and sigma > _ANCHOR_MIN_SIGMA
 
         denoised = hold(state, denoise(state, sigma, step))
-        new_noise = middle_noise(step)
-        middles: dict[StreamName, _Middle] = {}
-        for name, stream in state.items():
-            slope = denoised[name] - stream.latent
-            arrival = stream.latent + length * a21 * slope
-            latent = renew(stream, stream.latent, arrival, sigma, middle_sigma, new_noise[name], 0.5)
-            middles[name] = _Middle(stream.latent, slope, latent)
-            if refine_anchor and length < _ANCHOR_MAX_STEP and sigma > _ANCHOR_MIN_SIGMA:
-                slope = refined_slope(latent, slope, denoised[name], length * a21)
-                middles[name] = _Middle(denoised[name] - slope, slope, latent)
-
+        middles = _middles(state, denoised, middle_noise(step), sigma, target, refine=refine, renew=renew)
         at_middle = with_latents(state, {name: middle.latent for name, middle in middles.items()})
         denoised = hold(state, denoise(at_middle, middle_sigma, step))
         new_noise = noise(step)
@@ -169,6 +160,32 @@ def res_2s(
             state = with_latents(state, hold(state, denoise(state, target, step + 1)))
         on_step(step, state)
     return state
+
+
+def _middles(
+    state: State,
+    denoised: StreamArrays,
+    noise: StreamArrays,
+    sigma: float,
+    target: float,
+    *,
+    refine: bool,
+    renew: RenewNoise,
+) -> dict[StreamName, _Middle]:
+    """The first half of a ``res_2s`` step from ``sigma`` to ``target``."""
+    length = math.log(sigma / target)
+    a21, _, _ = res_2s_coefficients(length)
+    middle_sigma = math.sqrt(sigma * target)
+    middles: dict[StreamName, _Middle] = {}
+    for name, stream in state.items():
+        slope = denoised[name] - stream.latent
+        arrival = stream.latent + length * a21 * slope
+        latent = renew(stream, stream.latent, arrival, sigma, middle_sigma, noise[name], 0.5)
+        middles[name] = _Middle(stream.latent, slope, latent)
+        if refine:
+            slope = refined_slope(latent, slope, denoised[name], length * a21)
+            middles[name] = _Middle(denoised[name] - slope, slope, latent)
+    return middles
 
 
 def euler_step(latent: mx.array, denoised: mx.array, sigma: float, next_sigma: float) -> mx.array:
