@@ -1,8 +1,8 @@
-"""The errors a user can cause or cure. Each message says what was given, what was expected and what to do."""
+"""Errors that a user can cause or fix. Each message says what was given, what was expected and what to do."""
 
 
 class LTXError(Exception):
-    """Base of every error this library raises on purpose."""
+    """Base class of all errors that this library raises on purpose."""
 
 
 class CheckpointError(LTXError):
@@ -10,7 +10,7 @@ class CheckpointError(LTXError):
 
 
 class DownloadError(LTXError):
-    """A published file cannot be fetched, or what arrived is not what was published."""
+    """A published file cannot be downloaded, or differs from what was published."""
 
 
 class RequestError(LTXError):

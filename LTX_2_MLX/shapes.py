@@ -1,4 +1,4 @@
-"""Sizes of videos and latents, which of them are legal, and the nearest legal one."""
+"""Sizes of videos and latents, their constraints, and the nearest legal sizes."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -20,7 +20,7 @@ class Compression:
 
 @dataclass(frozen=True)
 class LatentShape:
-    """Size of a latent in cells."""
+    """Size of a latent."""
 
     num_frames: int
     height: int
@@ -28,11 +28,11 @@ class LatentShape:
 
     @property
     def num_tokens(self) -> int:
-        """Cells in all: the transformer takes one token for each."""
+        """Number of positions: the transformer takes one token for each."""
         return self.num_frames * self.height * self.width
 
     def pixels(self, compression: Compression) -> "VideoShape":
-        """Size of the video this latent decodes to; the first latent frame holds one pixel frame."""
+        """Size of the video that this latent decodes to; the first latent frame holds one pixel frame."""
         return VideoShape(
             num_frames=(self.num_frames - 1) * compression.time + 1,
             height=self.height * compression.height,
@@ -65,27 +65,39 @@ class VideoShape:
 
 
 def nearest_multiples(value: int, multiple: int) -> tuple[int, int]:
-    """The legal sizes below and above ``value``, the nearer one first; both at least one multiple."""
+    """The multiples below and above ``value``, both positive, the nearer one first."""
     below = max(value // multiple * multiple, multiple)
     above = below + multiple if value > below else below
     return (below, above) if value - below <= above - value else (above, below)
 
 
 def check_multiple(name: str, value: int, multiple: int) -> None:
-    """Raise ``RequestError`` unless ``value`` is a positive multiple of ``multiple``."""
+    """Check that a size is a positive multiple.
+
+    Raises:
+        RequestError: If it is not; the message names the nearest ones.
+    """
     if value > 0 and value % multiple == 0:
         return
     near, far = nearest_multiples(value, multiple)
-    other = f" (or {far})" if far != near else ""
-    raise RequestError(f"{name} is {value}, but it must be a multiple of {multiple}. Use {near}{other}.")
+    advice = _use(near, far)
+    raise RequestError(f"{name} is {value}, but it must be a multiple of {multiple}. {advice}")
 
 
 def check_num_frames(num_frames: int, compression: Compression) -> None:
-    """Raise ``RequestError`` unless ``num_frames`` is ``k * compression.time + 1``."""
+    """Check that the number of frames is ``k * compression.time + 1``.
+
+    Raises:
+        RequestError: If it is not; the message names the nearest ones.
+    """
     if num_frames > 0 and (num_frames - 1) % compression.time == 0:
         return
-    near, far = (n + 1 for n in nearest_multiples(num_frames - 1, compression.time))
-    other = f" (or {far})" if far != near else ""
+    near, far = nearest_multiples(num_frames - 1, compression.time)
+    advice = _use(near + 1, far + 1)
     raise RequestError(
-        f"num_frames is {num_frames}, but this checkpoint takes {compression.time}k + 1 frames. Use {near}{other}."
+        f"num_frames is {num_frames}, but this checkpoint takes {compression.time}k + 1 frames. {advice}"
     )
+
+
+def _use(near: int, far: int) -> str:
+    return f"Use {near}." if near == far else f"Use {near} (or {far})."

@@ -202,7 +202,7 @@ def _sigterm_raises() -> Iterator[None]:
 
 def _leave(voice: Progress | None, text: str, code: int) -> None:
     if isinstance(voice, JsonProgress):
-        voice.say("error", text=text, code=code)
+        voice.write("error", text=text, code=code)
     else:
         Console(stderr=True, soft_wrap=True).print(" ".join(text.split()), highlight=False, markup=False)
     raise typer.Exit(code)
@@ -219,7 +219,7 @@ def _close(voice: Progress, reports: list[StageReport], seconds: float, output: 
             }
             for r in reports
         ]
-        voice.say("report", stages=stages, seconds=round(seconds, 3), output=str(output) if output else None)
+        voice.write("report", stages=stages, seconds=round(seconds, 3), output=str(output) if output else None)
     elif isinstance(voice, TerminalProgress):
         for line in report_lines(reports, seconds):
             voice.note(line)

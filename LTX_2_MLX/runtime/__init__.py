@@ -1,1 +1,1 @@
-"""Running: BLAS, stages, memory, progress, jobs. Knows machines, not networks."""
+"""Runs stages: BLAS, memory, progress, saved results."""

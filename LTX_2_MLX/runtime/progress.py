@@ -1,4 +1,4 @@
-"""Who hears how far a run is: nobody, a terminal, or a program reading JSON lines."""
+"""Progress reporters: silent, for a terminal, or JSON lines for programs."""
 
 import json
 import sys
@@ -9,29 +9,29 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichBars
 
-# Drawing costs more than a short step does: a terminal needs no more than this.
+# Drawing may take longer than a short step.
 _REDRAWS_PER_SECOND = 4
-_JSON_SECONDS = 0.25
+_MIN_JSON_INTERVAL_SECONDS = 0.25
 
 
 class Progress(Protocol):
-    """What pipelines tell while they work. Implementations must be cheap: steps may be short."""
+    """Callbacks that pipelines call while they work. Implementations must be cheap: steps may be short."""
 
     def begin(self, stage: str) -> None:
-        """A stage begins; its model is about to load."""
+        """A stage begins, before its model loads."""
 
     def advance(self, stage: str, done: int, total: int | None) -> None:
-        """``done`` of ``total`` steps, tiles or frames of the stage are finished (total None: unknown)."""
+        """``done`` of ``total`` steps, tiles or frames of the stage are finished; None if the total is unknown."""
 
     def end(self, stage: str) -> None:
-        """The stage is over, well or not."""
+        """A stage ended or failed."""
 
     def note(self, text: str) -> None:
-        """One line for the user: a warning, a choice that was made for them."""
+        """Show one line to the user, such as a warning or an automatic choice."""
 
 
 class SilentProgress:
-    """Hears everything and says nothing."""
+    """Progress reporter that prints nothing."""
 
     def begin(self, stage: str) -> None: ...
 
@@ -43,7 +43,7 @@ class SilentProgress:
 
 
 class NotesOnly(SilentProgress):
-    """No bars: only the lines that a user has to know."""
+    """Prints notes, but no progress bars."""
 
     def __init__(self, console: Console | None = None):
         self._console = console or Console(stderr=True)
@@ -54,7 +54,7 @@ class NotesOnly(SilentProgress):
 
 
 class TerminalProgress(NotesOnly):
-    """A bar for each stage with the time left, on stderr. Without a terminal: one line as a stage ends."""
+    """A progress bar with the time left for each stage, on stderr. Without a terminal, one line when a stage ends."""
 
     def __init__(self, console: Console | None = None):
         super().__init__(console)
@@ -73,20 +73,21 @@ class TerminalProgress(NotesOnly):
         self._started: dict[str, float] = {}
 
     def begin(self, stage: str) -> None:
-        """Show a bar of unknown length."""
+        """Add a bar of unknown length."""
         self._started[stage] = time.perf_counter()
         if not self._tasks:
             self._bars.start()
         self._tasks[stage] = self._bars.add_task(stage, total=None)
 
     def advance(self, stage: str, done: int, total: int | None) -> None:
-        """Move the stage's bar; the screen follows at its own pace."""
+        """Update the stage's bar; it is redrawn at intervals."""
         if stage in self._tasks:
             self._bars.update(self._tasks[stage], completed=done, total=total)
 
     def end(self, stage: str) -> None:
-        """Leave the bar as it stands; the last one to end stops the drawing."""
-        task, seconds = self._tasks.pop(stage, None), time.perf_counter() - self._started.pop(stage, 0.0)
+        """Stop the stage's bar; without open stages, drawing stops."""
+        task = self._tasks.pop(stage, None)
+        seconds = time.perf_counter() - self._started.pop(stage, 0.0)
         if task is not None:
             self._bars.stop_task(task)
         if not self._tasks:
@@ -96,46 +97,46 @@ class TerminalProgress(NotesOnly):
 
 
 class JsonProgress:
-    """One JSON object per line on stderr, for programs.
+    """Writes one JSON object per line to stderr, for programs.
 
     ``{"event": "begin" | "advance" | "end" | "note" | "report" | "error", ...}``; ``seconds`` counts from the
-    stage's begin, ``left`` is an estimate from the pace so far.
+    beginning of the stage, ``left`` is extrapolated from the speed so far.
     """
 
     def __init__(self, file: IO[str] | None = None):
         self._file = file or sys.stderr
         self._started: dict[str, float] = {}
-        self._told: dict[str, float] = {}
+        self._last_written: dict[str, float] = {}
 
-    def say(self, event: str, **facts: Any) -> None:
+    def write(self, event: str, **facts: Any) -> None:
         """Write one line."""
         self._file.write(json.dumps({"event": event, **facts}) + "\n")
         self._file.flush()
 
     def begin(self, stage: str) -> None:
-        """Tell that the stage begins."""
+        """Write that the stage begins."""
         self._started[stage] = time.perf_counter()
-        self._told[stage] = 0.0
-        self.say("begin", stage=stage)
+        self._last_written[stage] = 0.0
+        self.write("begin", stage=stage)
 
     def advance(self, stage: str, done: int, total: int | None) -> None:
-        """Tell how far the stage is, at most four times a second; its last step always."""
+        """Write the progress of the stage, at most four times a second, and its last step."""
         now = time.perf_counter()
-        if done != total and now - self._told.get(stage, 0.0) < _JSON_SECONDS:
+        if done != total and now - self._last_written.get(stage, 0.0) < _MIN_JSON_INTERVAL_SECONDS:
             return
-        self._told[stage] = now
+        self._last_written[stage] = now
         seconds = now - self._started.setdefault(stage, now)
         left = seconds / done * (total - done) if total and done else None
-        self.say("advance", stage=stage, done=done, total=total, seconds=_rounded(seconds), left=_rounded(left))
+        self.write("advance", stage=stage, done=done, total=total, seconds=_rounded(seconds), left=_rounded(left))
 
     def end(self, stage: str) -> None:
-        """Tell that the stage is over."""
+        """Write that the stage ended."""
         now = time.perf_counter()
-        self.say("end", stage=stage, seconds=_rounded(now - self._started.pop(stage, now)))
+        self.write("end", stage=stage, seconds=_rounded(now - self._started.pop(stage, now)))
 
     def note(self, text: str) -> None:
-        """Tell one line."""
-        self.say("note", text=text)
+        """Write a note."""
+        self.write("note", text=text)
 
 
 def _rounded(seconds: float | None) -> float | None:

@@ -1,4 +1,4 @@
-"""One model's turn: load, work, evaluate, free. Reports seconds and peak memory of each stage."""
+"""Runs stages: load a model, work, evaluate, free. Reports seconds and peak memory of each stage."""
 
 import dataclasses
 import gc
@@ -20,14 +20,14 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class StageReport:
-    """What one stage took.
+    """Time and memory of one stage.
 
     Attributes:
         name: The stage.
-        seconds: Wall-clock seconds of its own: neither those of a stage that worked inside it, nor those in which
-            the consumer of a stream had the turn.
+        seconds: Wall-clock seconds of its own, without those of a stage that ran inside it or of the consumer of its
+            stream.
         peak_bytes: Peak of MLX's active memory while the stage was open.
-        process_bytes: Peak of the whole process's resident memory up to the stage's end.
+        process_bytes: Peak of the process's resident memory until the end of the stage.
     """
 
     name: str
@@ -44,13 +44,13 @@ class _OpenStage:
 
 
 class StageRunner:
-    """Runs stages one after another, so that each model is gone before the next one comes.
+    """Runs stages one after another, so that each model is freed before the next one loads.
 
-    Streams may be open at the same time as other stages: frames are made as the next stage asks for them.
+    Streams may be open while other stages run: frames are computed when the next stage asks for them.
 
     Attributes:
-        progress: Hears of stages and steps; silent unless given.
-        reports: One entry per finished stage, in order of finishing.
+        progress: Receives the begin, steps and end of stages; silent by default.
+        reports: One entry per finished stage, in the order in which they ended.
     """
 
     def __init__(self, progress: Progress | None = None):
@@ -63,8 +63,8 @@ class StageRunner:
     def run(self, name: str, load: Callable[[], Model], work: Callable[[Model], Result]) -> Result:
         """``work(load())``, evaluated; the model is freed before this returns or raises.
 
-        A lazy result would keep the whole model alive, hence the evaluation: of arrays in lists, tuples,
-        dictionaries and dataclasses.
+        A lazy result would keep the whole model alive. Arrays in lists, tuples, dictionaries and dataclasses are
+        evaluated.
         """
         with self._stage(name) as stage, self._turn(stage):
             model = load()
@@ -93,11 +93,12 @@ class StageRunner:
                     if item is _END:
                         return
                     yield item
-                    # The consumer may have kept it; this frame does not.
+                    # No reference stays in this generator.
                     del item
             finally:
-                if hasattr(items, "close"):
-                    items.close()
+                close = getattr(items, "close", None)
+                if close is not None:
+                    close()
                 del items
 
     @contextmanager
@@ -122,10 +123,10 @@ class StageRunner:
 
     @contextmanager
     def _turn(self, stage: _OpenStage) -> Iterator[None]:
-        """Time counts for ``stage`` until this ends or another stage has the turn inside it.
+        """Charge the time to ``stage``, except while another stage has a turn inside it.
 
-        MLX's cache has this library's limit meanwhile, so that a notebook's runs take what the commands' take; on a
-        CPU its own limit is so low that every large array would be asked of the system anew.
+        The limit of MLX's cache is set here, so that it holds in notebooks as well. On a CPU, MLX's own limit is so low
+        that every large array would be allocated by the system anew.
         """
         self._charge()
         self._turns.append(stage)
@@ -143,7 +144,7 @@ class StageRunner:
         self._since = now
 
     def _note_peak(self) -> None:
-        """Credit MLX's peak since the last call to every open stage; it is one counter for all of them."""
+        """Credit MLX's peak since the last call to every open stage; MLX has one counter for all of them."""
         peak = mx.get_peak_memory()
         for stage in self._open:
             stage.peak_bytes = max(stage.peak_bytes, peak)
@@ -154,14 +155,14 @@ _END: Any = object()
 
 
 def _forget_locals(error: BaseException | None) -> None:
-    """Clear the local variables of finished frames that an error holds on to: the model is one of them."""
+    """Clear the local variables of finished frames that an error refers to: the model is one of them."""
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__
 
 
 def arrays_in(value: Any) -> list[mx.array]:
-    """Every array in a value made of lists, tuples, dictionaries and dataclasses."""
+    """All arrays in nested lists, tuples, dictionaries and dataclasses."""
     if isinstance(value, mx.array):
         return [value]
     if isinstance(value, dict):
