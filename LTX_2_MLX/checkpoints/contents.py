@@ -10,6 +10,7 @@ import mlx.core as mx
 
 from LTX_2_MLX.checkpoints.catalog import Entry, entry_of_file
 from LTX_2_MLX.checkpoints.gemma3 import Gemma
+from LTX_2_MLX.checkpoints.gemma4 import Gemma4
 from LTX_2_MLX.checkpoints.load import weights_bytes
 from LTX_2_MLX.checkpoints.lora import is_lora_tensor
 from LTX_2_MLX.checkpoints.reader import Checkpoint
@@ -17,6 +18,8 @@ from LTX_2_MLX.checkpoints.torch_file import TORCH_SUFFIXES, read_torch_file
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.flashvsr.lq_projection import LQProjection
 from LTX_2_MLX.models.interfaces import Header, PublishedNetwork, TensorInfo
+from LTX_2_MLX.models.ltx.diffusion_decoder import DiffusionVideoDecoder
+from LTX_2_MLX.models.ltx.duration_head import DurationHead
 from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler
 from LTX_2_MLX.models.ltx.text_features import TextFeatures
 from LTX_2_MLX.models.ltx.transformer import Transformer
@@ -34,8 +37,11 @@ NETWORKS: tuple[type[PublishedNetwork[Any]], ...] = (
     TextFeatures,
     VideoEncoder,
     VideoDecoder,
+    DiffusionVideoDecoder,
     LatentUpscaler,
+    DurationHead,
     Gemma,
+    Gemma4,
     IFNet,
     RRDBNet,
     SRVGG,

@@ -20,6 +20,7 @@ from LTX_2_MLX.verify import (
     ltx_tiling,
     ltx_transformer,
     ltx_vae,
+    ltx_vae_files,
     rife,
 )
 from LTX_2_MLX.verify.case import Case, Outputs
@@ -58,6 +59,8 @@ COMPONENTS: dict[str, Callable[[Case], Outputs]] = {
     "ltx25/duration_head": ltx_duration.duration_head,
     "ltx25/gemma4_tiny": ltx_text.gemma4,
     "ltx25/transformer": ltx_transformer.transformer,
+    "ltx25/video_vae_conv_file": ltx_vae_files.convolutional_file,
+    "ltx25/video_vae_file": ltx_vae_files.diffusion_file,
     "rife/ifnet": rife.ifnet,
     "rife/procedure": rife.procedure,
     "rife/procedure_scene": rife.procedure_scene,

@@ -40,7 +40,7 @@ def diffusion_decoder(case: Case) -> Outputs:
     call = case.spec["call"]
     decoder = load(DiffusionVideoDecoder, case.checkpoint(), dtype=mx.float32)
     latent = channels_last(case.inputs()["latent"])
-    tiling = _tiling(call["tiling"])
+    tiling = tiling_of(call["tiling"])
     chunks = list(decode(decoder, latent, GivenNoise(case), tiling=tiling, mode=call["mode"]))
     outputs: Outputs = {
         "video": channels_first(mx.concatenate(chunks, axis=1)),
@@ -61,7 +61,7 @@ def _chunk_lengths(case: Case, chunks: list[mx.array]) -> np.ndarray:
     return np.array(lengths, stored.dtype)
 
 
-def _tiling(values: dict | None) -> DiffusionTiling | None:
+def tiling_of(values: dict | None) -> DiffusionTiling | None:
     """Tiles as a case gives them: size and overlap by axis, 0 for an axis that is not tiled."""
     if values is None:
         return None

@@ -18,7 +18,7 @@ from LTX_2_MLX.layers.conv import CausalConv3d, SpatialPadding
 from LTX_2_MLX.layers.streaming import Push, each_frame, in_turn, join_frames, run_frames
 from LTX_2_MLX.models.interfaces import Header
 from LTX_2_MLX.models.ltx.video_vae_blocks import Downsample, ResGroup, TimeEmbedder, Upsample, activate
-from LTX_2_MLX.models.ltx.video_vae_config import VideoVAEConfig
+from LTX_2_MLX.models.ltx.video_vae_config import VideoEncoderConfig, VideoVAEConfig
 from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.ops.resample import pixel_shuffle, pixel_unshuffle
 from LTX_2_MLX.shapes import Compression, check_multiple
@@ -152,9 +152,9 @@ class VideoEncoder(nn.Module):
     Source: Lightricks/LTX-2, packages/ltx-core/src/ltx_core/model/video_vae/video_vae.py at 400fd31.
     """
 
-    Config = VideoVAEConfig
+    Config = VideoEncoderConfig
 
-    def __init__(self, config: VideoVAEConfig):
+    def __init__(self, config: VideoEncoderConfig):
         super().__init__()
         if not config.encoder_blocks:
             raise CheckpointError("config.vae.encoder_blocks is empty: this file holds no video encoder.")

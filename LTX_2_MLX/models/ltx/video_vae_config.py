@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.layers.conv import SpatialPadding
@@ -31,9 +31,18 @@ _FIXED = {
     "scaling_factor": 1.0,
     "use_quant_conv": False,
 }
+# The encoder's own section in a file whose decoder is a diffusion decoder.
+_DIFFUSION_CLASS_NAME = "CausalDiffusionVAE"
+_NESTED_FIELDS = {
+    "blocks", "out_channels", "in_channels", "patch_size", "spatial_padding_mode",
+    # Not read, as in the reference.
+    "base_channels", "latent_log_var_value",
+}  # fmt: skip
+# The log-variance that "constant" leaves out still has its channel in conv_out, as with "uniform".
+_NESTED_FIXED = {"dims": 3, "norm_layer": "pixel_norm", "latent_log_var": "constant"}
 # Far above any size in use: a damaged config must not ask for endless layers.
 _MOST = 8192
-_PADDINGS = ("zeros", "reflect")
+_PADDINGS: tuple[SpatialPadding, ...] = ("zeros", "reflect")
 
 
 @dataclass(frozen=True)
@@ -73,7 +82,7 @@ class VideoVAEConfig:
     encoder_spatial_padding_mode: SpatialPadding = "zeros"
 
     @classmethod
-    def from_header(cls, header: Header) -> "VideoVAEConfig | None":
+    def from_header(cls, header: Header) -> Self | None:
         """The config of a convolutional video autoencoder; None where the file has none.
 
         Raises:
@@ -124,6 +133,36 @@ class VideoVAEConfig:
         strides = [block.stride for block in blocks if block.stride]
         time, height, width = (math.prod(stride[axis] for stride in strides) for axis in range(3))
         return Compression(time, height * self.patch_size, width * self.patch_size)
+
+
+@dataclass(frozen=True)
+class VideoEncoderConfig(VideoVAEConfig):
+    """The same config as the encoder needs it: files with a diffusion decoder have this encoder too."""
+
+    @classmethod
+    def from_header(cls, header: Header) -> Self | None:
+        """The encoder's config; None where the file has no video autoencoder.
+
+        Raises:
+            CheckpointError: If a value is not one that the network has.
+        """
+        vae = header.config.get("vae")
+        if not isinstance(vae, Mapping) or vae.get("_class_name") != _DIFFUSION_CLASS_NAME:
+            return super().from_header(header)
+        if "encoder" not in vae:
+            return None
+        section = ConfigSection("vae.encoder", vae["encoder"])
+        section.check_fields(_NESTED_FIELDS, _NESTED_FIXED)
+        return cls(
+            encoder_blocks=_blocks(section, "blocks", _ENCODER_KINDS, multiplier=2),
+            decoder_blocks=(),
+            latent_channels=_size(section, "out_channels"),
+            in_channels=_size(section, "in_channels", cls.in_channels),
+            patch_size=_size(section, "patch_size", cls.patch_size),
+            encoder_spatial_padding_mode=section.choice(
+                "spatial_padding_mode", _PADDINGS, cls.encoder_spatial_padding_mode
+            ),
+        )
 
 
 def _blocks(section: ConfigSection, field: str, kinds: Mapping[str, Any], multiplier: int) -> tuple[Block, ...]:

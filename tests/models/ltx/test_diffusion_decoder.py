@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
+from LTX_2_MLX.checkpoints.contents import inspect
 from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.errors import CheckpointError, MemoryBudgetError, RequestError
 from LTX_2_MLX.models.interfaces import Header, TensorInfo
@@ -22,6 +24,7 @@ from LTX_2_MLX.models.ltx.diffusion_decoder_tiling import (
     decode_plan,
     fitting_tiling,
 )
+from LTX_2_MLX.models.ltx.video_vae import VideoDecoder, VideoEncoder
 from LTX_2_MLX.shapes import Compression, LatentShape, VideoShape
 from LTX_2_MLX.verify.case import Case
 
@@ -58,6 +61,22 @@ def test_every_published_name_lands_on_one_parameter(header):
     assert landed == shapes
     others = [name for name in unused if not name.startswith(("encoder.", "per_channel_statistics."))]
     assert others == ["decoder.type_emb"]
+
+
+def test_the_file_holds_the_encoder_as_well_and_no_convolutional_decoder(header):
+    assert VideoDecoder.Config.from_header(header) is None
+    config = VideoEncoder.Config.from_header(header)
+    assert config.encoder_compression == Compression(8, 32, 32)
+    shapes = {name: value.size for name, value in tree_flatten(VideoEncoder(config).parameters())}
+    landed = {VideoEncoder.parameter_name(name): math.prod(info.shape) for name, info in header.tensors.items()}
+    landed.pop(None)
+    assert landed == shapes
+
+
+def test_inspection_names_the_networks_of_the_file(tmp_path):
+    case = Case.open(TESTS / "goldens/ltx25/video_vae_file/roundtrip", tmp_path)
+    networks = {network.name: network.problem for network in inspect(case.write_checkpoint()).networks}
+    assert networks == {"VideoEncoder": None, "DiffusionVideoDecoder": None}
 
 
 def test_published_config_has_the_published_sizes(header):
