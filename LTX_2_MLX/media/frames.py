@@ -33,6 +33,7 @@ class FrameStream:
         times: For a variable frame rate: start of each frame in seconds from the first, then the end of the last,
             so one entry more than frames; ``frame_rate`` is the mean. None: a constant rate.
         display: Pixel aspect and colour tags.
+        notes: What the user should know of the source; reported by the writer before the first frame.
     """
 
     chunks: Iterable[np.ndarray]
@@ -44,6 +45,7 @@ class FrameStream:
     metadata: dict[str, str] = field(default_factory=dict)
     times: tuple[Fraction, ...] | None = None
     display: Display = field(default_factory=Display)
+    notes: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """Chunks ``(T, H, W, 3)`` uint8."""

@@ -1,7 +1,4 @@
-"""Size, frame rate, number of frames and times of a video file, from its packets.
-
-Only the first frame is decoded; of the rest of the file the packets are read.
-"""
+"""Properties of a video file: size, frame rate, time of each frame, tracks, and what is wrong with it."""
 
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -11,16 +8,18 @@ import av
 
 from LTX_2_MLX.errors import MediaError
 from LTX_2_MLX.media.display import Display, Orientation
+from LTX_2_MLX.media.scan import Frames, Packets, scan_frames, scan_packets
 from LTX_2_MLX.media.source import open_media, refuse_images, video_stream
+from LTX_2_MLX.media.timeline import Shifts, Stamps, constant_rate, fill_gaps, order_stamps, usual_step
 
-# Rates that files round: their time stamps are often too coarse to distinguish them.
-_STANDARD_RATES = tuple(
-    Fraction(rate) for rate in ("24000/1001", "24", "25", "30000/1001", "30", "48", "50", "60000/1001", "60")
-)
 _UNSPECIFIED = (0, 2, 3)
 _KEPT_TAGS = ("title", "artist", "album", "date", "comment", "copyright", "description", "genre", "location")
 # Used for a video of one frame without a rate; LTX-2's own default.
-_RATE_OF_ONE_FRAME = Fraction(24)
+_DEFAULT_RATE = Fraction(24)
+# Containers whose header tells the length of the video exactly, so that a shorter one has been cut.
+_EXACT_LENGTH = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi")
+# Codecs whose frames may carry a colour profile: PyAV 18.1 crashes when their side data is read.
+_CODECS_WITH_PROFILES = ("png", "apng", "webp", "tiff", "jpegxl", "jpeg2000")
 
 
 @dataclass(frozen=True)
@@ -29,18 +28,23 @@ class VideoInfo:
 
     Attributes:
         path: The file.
-        video_index: Index of the video among the file's video streams.
+        video_index: Index of the video among all streams of the file.
         height: Pixels, upright.
         width: Pixels, upright.
         frame_rate: Frames per second; the mean where ``times`` is given.
-        num_frames: Number of frames shown; None if the packets do not tell.
+        num_frames: Number of frames shown.
         times: As ``FrameStream.times``; None for a constant rate.
-        first_pts: Time stamp of the first frame shown, in the stream's own ticks; None without time stamps.
-        lead: Seconds from the file's start to the first frame.
+        repeats: How often each frame that the decoder returns is shown; 0 for one that is left out.
+        start: Time of the first frame in the file's clock, in seconds; None without time stamps.
+        lead: Seconds from the start of the earliest track to the first frame.
+        shifts: What to add to the times of packets, so that joined pieces follow each other.
         orientation: Transform of a stored frame to the upright one.
         display: Pixel aspect and colour tags.
         metadata: Tags that are kept, by lower-case name.
         has_tracks: Whether the file has audio or subtitles.
+        interlaced: Whether most frames are interlaced.
+        notes: What the user should know of the file.
+        damage: What is wrong with it; with ``repair`` it has been worked around.
     """
 
     path: Path
@@ -48,156 +52,331 @@ class VideoInfo:
     height: int
     width: int
     frame_rate: Fraction
-    num_frames: int | None
+    num_frames: int
     times: tuple[Fraction, ...] | None
-    first_pts: int | None
+    repeats: tuple[int, ...]
+    start: Fraction | None
     lead: Fraction
+    shifts: Shifts
     orientation: Orientation
     display: Display
     metadata: dict[str, str] = field(default_factory=dict)
     has_tracks: bool = False
+    interlaced: bool = False
+    notes: tuple[str, ...] = ()
+    damage: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class _Packets:
-    """Time stamps and lengths of the packets that are shown, sorted, and the first decoded frame.
-
-    ``timed`` is False if the container stores only the order of decoding (AVI).
-    """
-
-    stamps: list[tuple[int | None, int]]
-    first: av.VideoFrame
-    timed: bool
-    exact: bool
-
-
-def probe_video(path: str | Path, unknown_rate: Fraction | None = None) -> VideoInfo:
-    """Read the properties of a video file.
+def probe_video(path: str | Path, unknown_rate: Fraction | None = None, *, repair: bool = False) -> VideoInfo:
+    """Read the properties of a video file; every packet is read and every frame decoded once.
 
     Args:
         path: The file.
         unknown_rate: Frame rate of a file that has none, such as a raw H.264 stream; None: FFmpeg's guess.
+        repair: Repeat a frame for each one that is damaged or missing, instead of refusing the file.
 
     Raises:
-        MediaError: If it is missing, an image, without video, damaged or truncated.
+        MediaError: If it is missing, an image, without video, or damaged (without ``repair``).
     """
     path = Path(path)
     refuse_images(path)
     with open_media(path) as container:
-        stream = video_stream(container, path)
-        packets = _scan(container, stream, path)
-        frame, time_base = packets.first, stream.time_base
-        rate, times = _rate_and_times(stream, packets)
-        if unknown_rate is not None and not _tells_rate(stream, packets):
-            rate, times = unknown_rate, None
-        orientation = _orientation(frame, path)
-        height, width = orientation.size(frame.height, frame.width)
-        started = packets.timed and container.start_time is not None
-        lead = frame.pts * time_base - Fraction(container.start_time, av.time_base) if started else Fraction(0)
+        video_index = video_stream(container, path).index
+    packets = scan_packets(path, video_index)
+    frames = scan_frames(path, video_index, packets.shifts)
+    if frames.first is None:
+        raise MediaError(f"{path} holds no frame that can be decoded. It is empty, damaged or truncated.")
+    with open_media(path) as container:
+        return _Probe(path, container, video_index, packets, frames, unknown_rate).info(repair)
+
+
+class _Probe:
+    """What the scans of a file come to."""
+
+    def __init__(
+        self,
+        path: Path,
+        container: av.container.InputContainer,
+        video_index: int,
+        packets: Packets,
+        frames: Frames,
+        unknown_rate: Fraction | None,
+    ):
+        self._path = path
+        self._container = container
+        self._video = container.streams[video_index]
+        self._packets = packets
+        self._frames = frames
+        self._unknown_rate = unknown_rate
+        self._notes: list[str] = []
+        self._tick: Fraction = self._video.time_base or Fraction(1, 1000)
+
+    def info(self, repair: bool) -> VideoInfo:
+        """Judge the file.
+
+        Raises:
+            MediaError: If it is damaged and not to be repaired, or changes its size.
+        """
+        damage = self._damage()
+        if damage and not repair:
+            raise MediaError(
+                f"{self._path} is damaged: {'; '.join(damage)}. "
+                f"Pass --repair to go on (frames are repeated, gaps in the audio stay silent), or mend the file first."
+            )
+        first = self._frames.first
+        assert first is not None
+        repeats, rate, times = self._timing(repair and bool(damage))
+        orientation = self._orientation(first)
+        height, width = orientation.size(first.height, first.width)
+        start = self._start(repeats)
+        interlaced = 2 * self._frames.num_interlaced > len(self._frames.stamps)
+        if damage:
+            self._notes.append(f"{self._path.name} is damaged: {'; '.join(damage)}. Repaired by repeating frames.")
         return VideoInfo(
-            path=path,
-            video_index=container.streams.video.index(stream),
+            path=self._path,
+            video_index=self._video.index,
             height=height,
             width=width,
             frame_rate=rate,
-            num_frames=len(packets.stamps) if packets.exact else None,
+            num_frames=sum(repeats),
             times=times,
-            first_pts=frame.pts if packets.timed else None,
-            # Both times are rounded to their own ticks: less than half a millisecond is no lead.
-            lead=lead if lead > Fraction(1, 2000) else Fraction(0),
+            repeats=tuple(repeats),
+            start=start,
+            lead=self._lead(start),
+            shifts=self._packets.shifts,
             orientation=orientation,
-            display=_display(stream, frame, orientation),
-            metadata={k.lower(): text for k, text in container.metadata.items() if k.lower() in _KEPT_TAGS},
-            has_tracks=bool(container.streams.audio or container.streams.subtitles),
+            display=_display(self._video, first, orientation),
+            metadata={
+                name.lower(): text for name, text in self._container.metadata.items() if name.lower() in _KEPT_TAGS
+            },
+            has_tracks=bool(self._container.streams.audio or self._container.streams.subtitles),
+            interlaced=interlaced,
+            notes=tuple([*self._notes, *self._joint_notes()]),
+            damage=tuple(damage),
         )
 
+    def _damage(self) -> list[str]:
+        frames = self._frames
+        if frames.changed_size is not None:
+            raise MediaError(
+                f"{self._path} changes its size at frame {frames.changed_size}. Re-encode it with one size."
+            )
+        damage = []
+        if self._packets.error is not None:
+            damage.append(f"reading ends early ({self._packets.error.lower()})")
+        if frames.num_corrupt or frames.num_errors:
+            count = max(frames.num_corrupt, frames.num_errors)
+            damage.append(f"{count} of {len(frames.stamps)} frames cannot be decoded{self._where()}")
+        num_lost = self._packets.num_corrupt(self._video.index)
+        if num_lost:
+            damage.append(f"data is missing in {num_lost} of {len(self._stamps().starts)} video packets")
+        damage += self._truncation()
+        return damage
 
-def count_frames(path: Path) -> int:
-    """Count the packets of the first video stream that are shown."""
-    with open_media(path) as container:
-        stream = video_stream(container, path)
-        return sum(_is_shown(packet, stream.codec_context.name) for packet in container.demux(stream))
+    def _where(self) -> str:
+        first_bad = self._frames.good.find(0)
+        stamp = self._frames.stamps[first_bad] if first_bad >= 0 else None
+        begin = self._frames.stamps[0]
+        if stamp is None or begin is None:
+            return ""
+        return f", the first at {float((stamp - begin) * self._tick):.2f} s"
+
+    def _truncation(self) -> list[str]:
+        """Whether the file ends before its header says; only noted where headers are often wrong."""
+        declared = self._declared_end()
+        end = self._end()
+        if declared is None or end is None:
+            return []
+        frame = self._step() * self._tick or Fraction(1, 25)
+        missing = declared - end
+        # Only mp4 and mov count every frame's duration; in the others the last one may last longer than it says.
+        tolerance = Fraction(1, 2) if self._container.format.name.startswith("mov,") else Fraction(3, 2)
+        if missing <= tolerance * frame:
+            return []
+        text = f"it ends at {float(end):.2f} s, its header says {float(declared):.2f} s"
+        if self._container.format.name in _EXACT_LENGTH:
+            return [text]
+        if missing > 1:
+            self._notes.append(f"{self._path.name} is shorter than its header says: {text}.")
+        return []
+
+    def _declared_end(self) -> Fraction | None:
+        """End of the video as the header says, or of the file if no track reaches it."""
+        tagged = self._track_end()
+        if tagged is not None and self._container.format.name != "matroska,webm":
+            return tagged
+        if self._container.duration is None:
+            return tagged
+        declared = Fraction(self._container.duration + max(0, self._container.start_time or 0), av.time_base)
+        if tagged is not None:
+            return min(tagged, declared)
+        tracks = self._packets.tracks
+        ends = [tracks[index].stamps.last_end() for index in tracks if self._timed(index)]
+        # If another track reaches the declared end, the video is simply shorter.
+        return declared if ends and max(ends) < declared - Fraction(1, 10) else None
+
+    def _timed(self, index: int) -> bool:
+        return self._packets.tracks[index].stamps.has_times
+
+    def _stamps(self) -> Stamps:
+        return self._packets.tracks[self._video.index].stamps
+
+    def _step(self) -> Fraction:
+        """Usual duration of a frame in ticks."""
+        return usual_step(self._frames.stamps)
+
+    def _end(self) -> Fraction | None:
+        """End of the last frame in the file's clock, without the shifts of joined pieces."""
+        if self._packets.shifts.starts or not self._timed(self._video.index):
+            return None
+        known = [
+            stamp + (duration or self._step())
+            for stamp, duration in zip(self._frames.stamps, self._frames.durations, strict=True)
+            if stamp is not None
+        ]
+        return Fraction(max(known)) * self._tick if known else None
+
+    def _declared_rates(self) -> list[Fraction]:
+        rates = (self._video.average_rate, self._video.guessed_rate)
+        return [Fraction(rate) for rate in rates if rate]
+
+    def _timing(self, fill: bool) -> tuple[list[int], Fraction, tuple[Fraction, ...] | None]:
+        """How often each decoded frame is shown, the frame rate, and the times of a variable one."""
+        good = [index for index, is_good in enumerate(self._frames.good) if is_good]
+        stamps = [self._frames.stamps[index] for index in good]
+        declared = self._declared_rates()
+        step = self._step()
+        ordered = order_stamps(stamps, step) if self._tells_rate() else None
+        if ordered is None:
+            return self._untimed(stamps, declared)
+        if len(good) == 1:
+            duration = self._frames.durations[good[0]] * self._tick
+            rate = next(iter(declared), 1 / duration if duration else _DEFAULT_RATE)
+            return self._repeats(good, [1]), rate, None
+        if ordered.num_moved:
+            self._notes.append(
+                f"{ordered.num_moved} of {len(stamps)} frames of {self._path.name} have missing, repeated or backward "
+                f"time stamps: they are spaced evenly."
+            )
+        starts = ordered.starts
+        counts = [1] * len(good)
+        if fill:
+            counts = fill_gaps(starts, step)
+            starts = _filled(starts, counts)
+        rate = constant_rate(starts, self._tick, declared)
+        if rate is not None:
+            return self._repeats(good, counts), rate, None
+        end = starts[-1] + self._last_duration(good[-1], starts)
+        mean = Fraction(len(starts)) / (end * self._tick)
+        times = tuple(start * self._tick for start in (*starts, end))
+        return self._repeats(good, counts), mean.limit_denominator(100_000), times
+
+    def _untimed(
+        self, stamps: list[int | None], declared: list[Fraction]
+    ) -> tuple[list[int], Fraction, tuple[Fraction, ...] | None]:
+        rate = next(iter(declared), _DEFAULT_RATE)
+        if not self._tells_rate() and self._unknown_rate is not None:
+            rate = self._unknown_rate
+        if any(stamp is not None for stamp in stamps) and len(stamps) > 1 and self._tells_rate():
+            self._notes.append(
+                f"The time stamps of {self._path.name} are unusable: {float(rate):g} frames per second are assumed."
+            )
+        return [int(good) for good in self._frames.good], rate, None
+
+    def _tells_rate(self) -> bool:
+        """Whether the file has times of its own. Without a container frames have none, and FFmpeg assumes a rate."""
+        return self._timed(self._video.index)
+
+    def _repeats(self, good: list[int], counts: list[int]) -> list[int]:
+        repeats = [0] * len(self._frames.good)
+        for index, count in zip(good, counts, strict=True):
+            repeats[index] = count
+        return repeats
+
+    def _last_duration(self, index: int, starts: list[Fraction]) -> Fraction:
+        """Duration of the last frame in ticks; Matroska and AVI tell it by the track's end alone."""
+        is_stored = self._container.format.name not in ("matroska,webm", "avi")
+        declared = None if is_stored else self._track_end()
+        stamp = self._frames.stamps[index]
+        if declared is not None and stamp is not None:
+            duration = declared / self._tick - stamp
+            if 0 < duration <= 10 * self._step():
+                return duration
+        return Fraction(self._frames.durations[index] or starts[-1] - starts[-2])
+
+    def _track_end(self) -> Fraction | None:
+        """End of the video in seconds as its own header says."""
+        if self._packets.shifts.starts:
+            return None
+        if self._container.format.name == "matroska,webm":
+            return _seconds_of_tag(self._video.metadata)
+        if self._video.duration and self._container.format.name in _EXACT_LENGTH:
+            return (self._video.start_time or 0) * self._tick + self._video.duration * self._tick
+        return None
+
+    def _start(self, repeats: list[int]) -> Fraction | None:
+        stamp = self._frames.stamps[next(index for index, count in enumerate(repeats) if count)]
+        if not self._timed(self._video.index):
+            return None
+        if self._container.format.name == "avi":
+            # AVI stores the order of decoding only: FFmpeg's times are a frame late where it suspects reordering.
+            return self._stamps().first_start()
+        if stamp is None:
+            return None
+        return stamp * self._tick
+
+    def _lead(self, start: Fraction | None) -> Fraction:
+        if start is None or self._container.start_time is None:
+            return Fraction(0)
+        lead = start - Fraction(self._container.start_time, av.time_base)
+        # Both times are rounded to their own ticks: less than half a millisecond is no lead.
+        return lead if lead > Fraction(1, 2000) else Fraction(0)
+
+    def _orientation(self, frame: av.VideoFrame) -> Orientation:
+        if self._video.codec_context.name in _CODECS_WITH_PROFILES:
+            return Orientation()
+        matrix = frame.side_data.get("DISPLAYMATRIX")
+        try:
+            return Orientation.from_display_matrix(bytes(matrix)) if matrix else Orientation()
+        except MediaError as error:
+            raise MediaError(f"{self._path}: {error}") from error
+
+    def _joint_notes(self) -> list[str]:
+        joints = self._packets.shifts.starts.get(self._video.index, [])
+        if not joints:
+            return []
+        pieces = len(joints) + 1
+        return [
+            f"{self._path.name} consists of {pieces} joined pieces with times of their own: they follow each other."
+        ]
 
 
-def _is_shown(packet: av.Packet, codec: str) -> bool:
-    if packet.size == 0 or packet.is_discard:
-        return False
-    # VP8 stores frames that only serve as references; bit 4 of the first byte marks those that are shown.
-    return codec != "vp8" or bool(bytes(packet)[0] & 16)
+def _filled(starts: list[Fraction], counts: list[int]) -> list[Fraction]:
+    """Starts of all frames after repeating each as often as ``counts`` says."""
+    filled = []
+    for index, count in enumerate(counts):
+        following = starts[index + 1] if index + 1 < len(starts) else starts[index]
+        step = (following - starts[index]) / count
+        filled += [starts[index] + number * step for number in range(count)]
+    return filled
 
 
-def _scan(container: av.container.InputContainer, stream: av.VideoStream, path: Path) -> _Packets:
-    codec = stream.codec_context.name
-    first: av.VideoFrame | None = None
-    num_packets = 0
-    stamps: list[tuple[int | None, int | None, int]] = []
-    for packet in container.demux(stream):
-        if first is None:
+def _seconds_of_tag(metadata: dict[str, str]) -> Fraction | None:
+    """The track's end that Matroska's muxers write as a tag, ``00:00:01.221000000``."""
+    for name, text in metadata.items():
+        if name.upper() == "DURATION":
             try:
-                first = next(iter(packet.decode()), None)
-            except av.InvalidDataError:
-                # A clip cut out of another may begin with packets whose reference is missing.
-                first = None
-        num_packets += packet.size > 0
-        if _is_shown(packet, codec):
-            stamps.append((packet.pts, packet.dts, packet.duration or 0))
-    if first is None:
-        raise MediaError(f"{path} holds no frame that can be decoded. It is empty, damaged or truncated.")
-    if "mp4" in container.format.name and num_packets < stream.frames:
-        raise MediaError(f"{path} is truncated: its header declares {stream.frames} frames, it holds {num_packets}.")
-    # AVI has no time stamps: FFmpeg makes them up, a frame late where it suspects reordering.
-    timed = container.format.name != "avi" and first.pts is not None and all(pts is not None for pts, _, _ in stamps)
-    if timed:
-        # What comes before the first frame that decodes is never shown.
-        shown = sorted((pts, length) for pts, _, length in stamps if pts >= first.pts)
-    else:
-        shown = [(dts, length) for _, dts, length in stamps]
-    # MPEG-4 Part 2 in AVI packs two frames into one packet and leaves the next one empty.
-    packed = codec == "mpeg4" and container.format.name == "avi"
-    return _Packets(stamps=shown, first=first, timed=timed, exact=not packed)
+                hours, minutes, seconds = text.split(":")
+                return int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds)
+            except ValueError:
+                return None
+    return None
 
 
-def _rate_and_times(stream: av.VideoStream, packets: _Packets) -> tuple[Fraction, tuple[Fraction, ...] | None]:
-    said = [Fraction(rate) for rate in (stream.average_rate, stream.guessed_rate) if rate]
-    stamps, tick = packets.stamps, stream.time_base
-    if any(start is None for start, _ in stamps) or not packets.exact:
-        return (said or [_RATE_OF_ONE_FRAME])[0], None
-    starts = _ascending([start - stamps[0][0] for start, _ in stamps])
-    if len(starts) == 1:
-        shown = stamps[0][1] * tick
-        return next(iter(said), 1 / shown if shown else _RATE_OF_ONE_FRAME), None
-    candidates = [rate for rate in said if rate in _STANDARD_RATES] + said[:1] + [*_STANDARD_RATES, *said]
-    for rate in candidates:
-        # One tick either way is rounding, unless a tick is most of a frame.
-        rounding = min(tick, 1 / (8 * rate))
-        if all(abs(start * tick - index / rate) <= rounding for index, start in enumerate(starts)):
-            return rate, None
-    end = starts[-1] + (stamps[-1][1] or starts[-1] - starts[-2])
-    mean = Fraction(len(starts)) / (end * tick)
-    return mean.limit_denominator(100_000), tuple(start * tick for start in (*starts, end))
-
-
-def _tells_rate(stream: av.VideoStream, packets: _Packets) -> bool:
-    """Whether the rate is the file's own. Without a container frames have no times, and FFmpeg assumes a rate."""
-    untimed = all(start is None for start, _ in packets.stamps)
-    return not untimed and bool(stream.average_rate or stream.guessed_rate or len(packets.stamps) > 1)
-
-
-def _ascending(starts: list[int]) -> list[int]:
-    """Move equal neighbouring time stamps one tick apart."""
-    moved, previous = [], -1
-    for start in starts:
-        previous = max(start, previous + 1)
-        moved.append(previous)
-    return moved
-
-
-def _orientation(frame: av.VideoFrame, path: Path) -> Orientation:
-    matrix = frame.side_data.get("DISPLAYMATRIX")
-    try:
-        return Orientation.from_display_matrix(bytes(matrix)) if matrix else Orientation()
-    except MediaError as error:
-        raise MediaError(f"{path}: {error}") from error
+def count_packets(path: Path) -> int:
+    """Count the packets of the first video stream of a file that this program wrote; each holds one frame."""
+    with open_media(path) as container:
+        return sum(packet.size > 0 for packet in container.demux(video_stream(container, path)))
 
 
 def _display(stream: av.VideoStream, frame: av.VideoFrame, orientation: Orientation) -> Display:

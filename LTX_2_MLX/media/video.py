@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 
 from LTX_2_MLX.errors import MediaError
@@ -16,6 +15,7 @@ from LTX_2_MLX.media.audio import SourceTracks
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.media.pixel_format import RgbReader
 from LTX_2_MLX.media.probe import VideoInfo, probe_video
+from LTX_2_MLX.media.scan import decode, without_leading
 from LTX_2_MLX.media.source import open_media
 from LTX_2_MLX.media.writer import write_video
 
@@ -25,20 +25,21 @@ _CHUNK_BYTES = 32 * 2**20
 _MAX_CHUNK_FRAMES = 16
 
 
-def read_video(path: str | Path, unknown_rate: Fraction | None = None) -> FrameStream:
+def read_video(path: str | Path, unknown_rate: Fraction | None = None, *, repair: bool = False) -> FrameStream:
     """Open a video file as a stream of upright RGB frames, decoded when they are read.
 
-    Audio and subtitle tracks come along (``audio``), and the file's title and similar tags as ``metadata``.
+    The whole file is looked through first, so that its faults are known before the work. Audio and subtitle tracks
+    come along (``audio``), and the file's title and similar tags as ``metadata``.
 
     Args:
         path: The file.
         unknown_rate: Frame rate of a file that has none, such as a raw H.264 stream; None: FFmpeg's guess.
+        repair: Read damaged files too: damaged and missing frames are replaced by the one before.
 
     Raises:
-        MediaError: If it is missing, an image, without video, or damaged. Damage that only decoding reveals is
-            raised while the frames are read.
+        MediaError: If it is missing, an image, without video, or damaged (without ``repair``).
     """
-    info = probe_video(path, unknown_rate)
+    info = probe_video(path, unknown_rate, repair=repair)
     return FrameStream(
         chunks=_chunks(info),
         height=info.height,
@@ -49,6 +50,7 @@ def read_video(path: str | Path, unknown_rate: Fraction | None = None) -> FrameS
         metadata=dict(info.metadata),
         times=info.times,
         display=info.display,
+        notes=info.notes,
     )
 
 
@@ -66,32 +68,20 @@ def _chunks(info: VideoInfo) -> Iterator[np.ndarray]:
 
 
 def _frames(info: VideoInfo) -> Iterator[np.ndarray]:
+    """Frames ``(H, W, 3)`` uint8 as they are shown, repeated and left out as the scan of the file says."""
     to_rgb = RgbReader(info.orientation)
-    num_read = 0
-    for frame in _decoded(info):
-        if info.orientation.size(frame.height, frame.width) != (info.height, info.width):
-            raise MediaError(f"{info.path} changes its size at frame {num_read}. Re-encode it with one size.")
-        yield to_rgb(frame)
-        num_read += 1
-    if info.num_frames is not None and num_read != info.num_frames:
-        raise MediaError(f"{info.path} is damaged: {num_read} of its {info.num_frames} frames can be decoded.")
-
-
-def _decoded(info: VideoInfo) -> Iterator[av.VideoFrame]:
     with open_media(info.path) as container:
-        stream = container.streams.video[info.video_index]
-        stream.thread_type = "AUTO"
-        num_decoded = 0
-        for packet in container.demux(stream):
-            try:
-                frames = packet.decode()
-            except av.InvalidDataError:
-                if num_decoded:
-                    raise
-                continue
-            for frame in frames:
-                if frame.is_corrupt:
-                    raise MediaError(f"{info.path} is damaged: frame {num_decoded} cannot be decoded.")
-                if info.first_pts is None or frame.pts is None or frame.pts >= info.first_pts:
-                    num_decoded += 1
-                    yield frame
+        frames = without_leading(decode(container, info.video_index, info.shifts))
+        previous: np.ndarray | None = None
+        num_read = 0
+        for frame in frames:
+            if num_read == len(info.repeats):
+                break
+            count = info.repeats[num_read]
+            num_read += 1
+            if count:
+                previous = to_rgb(frame)
+            for _ in range(count):
+                yield previous
+    if num_read < len(info.repeats):
+        raise MediaError(f"{info.path} changed while it was read: {num_read} of {len(info.repeats)} frames are left.")

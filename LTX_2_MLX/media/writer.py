@@ -19,7 +19,7 @@ from LTX_2_MLX.media.display import Display
 from LTX_2_MLX.media.encoder import CRF, Codec, Encoding, choose_encoding, least_bytes
 from LTX_2_MLX.media.output import check_free, check_writable, replaced_when_complete
 from LTX_2_MLX.media.pixel_format import YuvWriter
-from LTX_2_MLX.media.probe import count_frames
+from LTX_2_MLX.media.probe import count_packets
 from LTX_2_MLX.runtime.progress import Progress, SilentProgress
 
 # Finest unit of time written: files count in 32-bit numbers of it.
@@ -45,6 +45,7 @@ class FrameSource(Protocol):
     metadata: dict[str, str]
     times: tuple[Fraction, ...] | None
     display: Display
+    notes: tuple[str, ...]
 
     def frames(self) -> Iterator[np.ndarray]:
         """Frames ``(H, W, 3)`` uint8, one by one."""
@@ -95,6 +96,8 @@ def write_video(
 
 
 def _write(stream: FrameSource, path: Path, encoding: Encoding, progress: Progress) -> int:
+    for note in stream.notes:
+        progress.note(note)
     progress.begin(STAGE)
     try:
         with _opened(path, encoding.container) as output:
@@ -137,23 +140,33 @@ def _opened(path: Path, container: str) -> Iterator[av.container.OutputContainer
 
 
 class _Clock:
-    """Start of each frame in whole ticks."""
+    """Start of each frame in whole ticks, all different."""
 
     def __init__(self, stream: FrameSource, lead: Fraction):
         self._rate = stream.frame_rate
-        self._times = stream.times
         self._lead = lead
         if stream.times is None and not lead:
             self.tick = 1 / stream.frame_rate
-            return
-        steps = stream.times if stream.times is not None else (1 / stream.frame_rate,)
-        per_second = math.lcm(lead.denominator, *(time.denominator for time in steps))
-        self.tick = Fraction(1, min(per_second, _FINEST_TICK))
+        else:
+            steps = stream.times if stream.times is not None else (1 / stream.frame_rate,)
+            per_second = math.lcm(lead.denominator, *(time.denominator for time in steps))
+            self.tick = Fraction(1, min(per_second, _FINEST_TICK))
+        self._ticks = None if stream.times is None else self._different(stream.times)
 
     def ticks(self, index: int) -> int:
         """Start of frame ``index``; one past the last frame it is the end of the video."""
-        time = index / self._rate if self._times is None else self._times[index]
+        return self._rounded(index / self._rate) if self._ticks is None else self._ticks[index]
+
+    def _rounded(self, time: Fraction) -> int:
         return round((time + self._lead) / self.tick)
+
+    def _different(self, times: tuple[Fraction, ...]) -> list[int]:
+        """Round times that may lie closer together than a tick; each frame begins at least a tick after the last."""
+        ticks: list[int] = []
+        for time in times:
+            rounded = self._rounded(time)
+            ticks.append(max(rounded, ticks[-1] + 1) if ticks else rounded)
+        return ticks
 
 
 class _VideoPackets:
@@ -210,7 +223,7 @@ def _check_count(stream: FrameSource, file: Path, path: Path, num_written: int) 
         raise MediaError(f"{path} was not written: the stream has no frames.")
     if stream.num_frames is not None and num_written != stream.num_frames:
         raise MediaError(f"{path} was not written: expected {stream.num_frames} frames, got {num_written}.")
-    num_stored = count_frames(file)
+    num_stored = count_packets(file)
     if num_stored != num_written:
         raise MediaError(
             f"{path} was not written: the file holds {num_stored} of {num_written} frames. Is the disk full?"

@@ -345,7 +345,7 @@ def test_stream_without_a_frame_is_refused(tmp_path):
 
 
 def test_video_that_lost_frames_on_the_disk_is_not_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(writer, "count_frames", lambda path: 8)
+    monkeypatch.setattr(writer, "count_packets", lambda path: 8)
     with pytest.raises(MediaError, match="the file holds 8 of 9 frames"):
         write_video(clip_of(grey_steps(9)), tmp_path / "a.mp4")
     assert list(tmp_path.iterdir()) == []

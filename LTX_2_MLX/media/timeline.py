@@ -1,0 +1,305 @@
+"""Time stamps of packets and frames to one ascending timeline: restarts, repeats, gaps and frame rates.
+
+All functions are pure. Stamps count in the stream's own ticks; None stands for a missing stamp.
+"""
+
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from itertools import pairwise
+from statistics import median
+
+# Rates that files round: their time stamps are often too coarse to distinguish them.
+_STANDARD_RATES = tuple(
+    Fraction(rate)
+    for rate in (
+        "24000/1001", "24", "25", "30000/1001", "30", "48", "50", "60000/1001", "60", "12", "15",
+        "48000/1001", "100", "120000/1001", "120",
+    )
+)  # fmt: skip
+# Smaller steps back are rounding or a single wrong stamp, not a new beginning.
+_SMALLEST_RESTART = Fraction(1, 10)
+# Transport streams: FFmpeg closes longer gaps too (its dts_delta_threshold).
+_LARGEST_GAP = Fraction(10)
+# Restarts of several tracks belong together if they jump by about the same time.
+_SAME_JUMP = Fraction(1)
+# If fewer stamps are in order, they are not stamps at all.
+_SMALLEST_SHARE_IN_ORDER = Fraction(1, 2)
+
+
+NO_STAMP = -(2**63)
+NO_LIMIT = 2**63
+
+
+@dataclass
+class Stamps:
+    """Times of the packets of one track, in ticks; ``NO_STAMP`` for a packet without.
+
+    Attributes:
+        tick: In seconds.
+        orders: When each packet is decoded.
+        starts: When it is shown.
+        durations: How long; 0 where the file does not tell.
+    """
+
+    tick: Fraction
+    orders: "array[int]" = field(default_factory=lambda: array("q"))
+    starts: "array[int]" = field(default_factory=lambda: array("q"))
+    durations: "array[int]" = field(default_factory=lambda: array("q"))
+
+    def add(self, order: int | None, start: int | None, duration: int | None) -> None:
+        """Add one packet; one that does not say when it is shown is shown when it is decoded."""
+        self.orders.append(NO_STAMP if order is None else order)
+        if start is None:
+            start = order
+        self.starts.append(NO_STAMP if start is None else start)
+        self.durations.append(duration or 0)
+
+    def first_start(self, begin: int = 0, end: int | None = None) -> Fraction:
+        """Earliest start of the packets from ``begin`` to ``end``, in seconds."""
+        return min(start for start in self.starts[begin:end] if start != NO_STAMP) * self.tick
+
+    def last_end(self, begin: int = 0, end: int | None = None) -> Fraction:
+        """Latest end of the packets from ``begin`` to ``end``, in seconds.
+
+        A packet without a duration lasts as long as the usual step between packets.
+        """
+        times = sorted(start for start in self.starts[begin:end] if start != NO_STAMP)
+        step = 0 if any(self.durations[begin:end]) else usual_step(times)
+        pairs = zip(self.starts[begin:end], self.durations[begin:end], strict=True)
+        latest = max(start + (duration or step) for start, duration in pairs if start != NO_STAMP)
+        return latest * self.tick
+
+    @property
+    def has_times(self) -> bool:
+        """Whether any packet has a time."""
+        return any(start != NO_STAMP for start in self.starts)
+
+
+@dataclass(frozen=True)
+class Restart:
+    """A packet whose time does not follow from the one before it.
+
+    Attributes:
+        position: Number of the packet in the file, over all tracks.
+        track: Index of the track.
+        ordinal: Number of the packet in its track.
+        jump: Its time less that of the packet before, in seconds.
+    """
+
+    position: int
+    track: int
+    ordinal: int
+    jump: Fraction
+
+
+@dataclass
+class Shifts:
+    """Seconds to add to the time stamps of each track, from packet to packet.
+
+    Attributes:
+        starts: For each track, ordinals of the packets at which a shift begins, ascending.
+        seconds: For each track, the shift that begins there.
+    """
+
+    starts: dict[int, list[int]] = field(default_factory=dict)
+    seconds: dict[int, list[Fraction]] = field(default_factory=dict)
+
+    def of(self, track: int, ordinal: int) -> Fraction:
+        """Seconds to add to the stamps of packet ``ordinal`` of ``track``."""
+        index = bisect_right(self.starts.get(track, []), ordinal) - 1
+        return self.seconds[track][index] if index >= 0 else Fraction(0)
+
+
+def find_restarts(stamps: Stamps, close_gaps: bool) -> list[tuple[int, Fraction]]:
+    """Find where the times of one track begin again, or leave a gap that joined files have.
+
+    Args:
+        stamps: Of the track, in file order.
+        close_gaps: Also report steps forward of more than ten seconds.
+
+    Returns:
+        Ordinal and jump in seconds of each restart. A single wrong stamp is none.
+    """
+    least = int(_SMALLEST_RESTART / stamps.tick)
+    most = int(_LARGEST_GAP / stamps.tick) if close_gaps else NO_LIMIT
+    # Reordered frames start out of order: their starts tell nothing unless there is nothing else.
+    orders = stamps.orders if any(order != NO_STAMP for order in stamps.orders) else stamps.starts
+    known = [ordinal for ordinal, order in enumerate(orders) if order != NO_STAMP]
+    restarts = []
+    before: int | None = None
+    for index, ordinal in enumerate(known):
+        order = orders[ordinal]
+        if before is not None and not -least < order - before <= most:
+            following = orders[known[index + 1]] if index + 1 < len(known) else order
+            if -least < following - before <= most:
+                continue
+            restarts.append((ordinal, (order - before) * stamps.tick))
+        before = order
+    return restarts
+
+
+def group_restarts(restarts: list[Restart]) -> list[list[Restart]]:
+    """Group the restarts of several tracks that belong to one place where files were joined."""
+    groups: list[list[Restart]] = []
+    for restart in sorted(restarts, key=lambda each: each.position):
+        group = groups[-1] if groups else []
+        is_new = all(each.track != restart.track for each in group)
+        if group and is_new and abs(group[0].jump - restart.jump) < _SAME_JUMP:
+            group.append(restart)
+        else:
+            groups.append([restart])
+    return groups
+
+
+def shifts_for(restarts: list[Restart], stamps: dict[int, Stamps], leading: int) -> Shifts:
+    """Shift every piece of a joined file behind the one before it.
+
+    Args:
+        restarts: Those of all tracks.
+        stamps: Of each track.
+        leading: Index of the track that must continue without a gap: the video.
+    """
+    shifts = Shifts()
+    groups = group_restarts(restarts)
+    ends_of_pieces = _piece_ends(groups, stamps)
+    for group in groups:
+        ordinals = {each.track: each.ordinal for each in group}
+        track = leading if leading in ordinals else group[0].track
+        ordinal = ordinals[track]
+        begin = shifts.starts[track][-1] if track in shifts.starts else 0
+        before = stamps[track].last_end(begin, ordinal) + shifts.of(track, begin)
+        first = stamps[track].first_start(ordinal, ends_of_pieces[track, ordinal])
+        for each in group:
+            shifts.starts.setdefault(each.track, []).append(each.ordinal)
+            shifts.seconds.setdefault(each.track, []).append(before - first)
+    return shifts
+
+
+def _piece_ends(groups: list[list[Restart]], stamps: dict[int, Stamps]) -> dict[tuple[int, int], int]:
+    """End ordinal of the piece that begins at each (track, ordinal)."""
+    starts: dict[int, list[int]] = {}
+    for group in groups:
+        for restart in group:
+            starts.setdefault(restart.track, []).append(restart.ordinal)
+    ends = {}
+    for track, ordinals in starts.items():
+        for start, end in zip(ordinals, [*ordinals[1:], len(stamps[track].starts)], strict=True):
+            ends[track, start] = end
+    return ends
+
+
+def longest_ascending(stamps: Sequence[int]) -> list[int]:
+    """Indices of a longest strictly ascending subsequence; of several, one that keeps early entries."""
+    tails: list[int] = []
+    tail_indices: list[int] = []
+    following: dict[int, int] = {}
+    # From the end, with the signs turned: a stamp that falls back then yields to the one before it.
+    for index in range(len(stamps) - 1, -1, -1):
+        length = bisect_left(tails, -stamps[index])
+        if length:
+            following[index] = tail_indices[length - 1]
+        tails[length : length + 1] = [-stamps[index]]
+        tail_indices[length : length + 1] = [index]
+    indices = []
+    index = tail_indices[-1] if tail_indices else -1
+    while index >= 0:
+        indices.append(index)
+        index = following.get(index, -1)
+    return indices
+
+
+@dataclass(frozen=True)
+class Times:
+    """Start of each frame in ticks from the first, all different and ascending.
+
+    Attributes:
+        starts: One for each frame; fractions where stamps had to be spaced anew.
+        num_moved: Frames whose own stamp was missing, repeated or out of order.
+    """
+
+    starts: list[Fraction]
+    num_moved: int
+
+
+def order_stamps(stamps: Sequence[int | None], duration: Fraction) -> Times | None:
+    """Bring the time stamps of frames into ascending order.
+
+    Frames without a stamp of their own, or with one that is repeated or out of order, are spaced evenly between
+    their neighbours.
+
+    Args:
+        stamps: In the order in which the frames are shown.
+        duration: Usual duration of a frame in ticks, used after the last good stamp.
+
+    Returns:
+        None if most stamps are missing or out of order.
+    """
+    indices = [index for index, stamp in enumerate(stamps) if stamp is not None]
+    values = [stamp for stamp in stamps if stamp is not None]
+    good = [indices[index] for index in longest_ascending(values)]
+    if not good or len(good) < len(stamps) * _SMALLEST_SHARE_IN_ORDER:
+        return None
+    starts = [Fraction(0)] * len(stamps)
+    for index in good:
+        starts[index] = Fraction(values[bisect_left(indices, index)])
+    _space_before_first(starts, good[0], duration)
+    for before, after in pairwise(good):
+        step = (starts[after] - starts[before]) / (after - before)
+        for index in range(before + 1, after):
+            starts[index] = starts[before] + (index - before) * step
+    for index in range(good[-1] + 1, len(stamps)):
+        starts[index] = starts[index - 1] + duration
+    return Times(starts=[start - starts[0] for start in starts], num_moved=len(stamps) - len(good))
+
+
+def _space_before_first(starts: list[Fraction], first: int, duration: Fraction) -> None:
+    for index in range(first - 1, -1, -1):
+        starts[index] = starts[index + 1] - duration
+
+
+def usual_step(stamps: Sequence[int | None]) -> Fraction:
+    """Median step between neighbouring stamps that ascend; 0 without any."""
+    known = [stamp for stamp in stamps if stamp is not None]
+    steps = [after - before for before, after in pairwise(known) if after > before]
+    return Fraction(median(steps)) if steps else Fraction(0)
+
+
+def constant_rate(starts: Sequence[Fraction], tick: Fraction, declared: Sequence[Fraction]) -> Fraction | None:
+    """Return the frame rate if the frames have a constant one, up to the rounding of their stamps.
+
+    Args:
+        starts: Start of each frame in ticks from the first, at least two.
+        tick: Unit of the stamps in seconds.
+        declared: Rates that the file declares. Rates such as 19001/317, means of rounded stamps, yield to a standard
+            rate that fits as well.
+    """
+    seconds = [start * tick for start in starts]
+    mean = (len(starts) - 1) / seconds[-1]
+    nearest = [Fraction(round(mean)), Fraction(round(mean * 1001 / 1000) * 1000, 1001)]
+    exact = [rate for rate in declared if rate.denominator in (1, 1001)]
+    candidates = [*exact, *_STANDARD_RATES, *declared, *(rate for rate in nearest if rate > 0)]
+    for rate in candidates:
+        # One tick either way is rounding, unless a tick is most of a frame.
+        rounding = min(tick, 1 / (8 * rate))
+        if all(abs(time - index / rate) <= rounding for index, time in enumerate(seconds)):
+            return rate
+    return None
+
+
+def fill_gaps(starts: Sequence[Fraction], step: Fraction) -> list[int]:
+    """Repeat frames across gaps, so that the rate becomes constant where it can.
+
+    Args:
+        starts: Start of each frame in ticks, ascending.
+        step: Usual duration of a frame in ticks.
+
+    Returns:
+        How often each frame is shown.
+    """
+    if not step:
+        return [1] * len(starts)
+    counts = [max(1, round((after - before) / step)) for before, after in pairwise(starts)]
+    return [*counts, 1]
