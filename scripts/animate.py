@@ -1,5 +1,9 @@
 """Turn a short film into an animated picture for a page."""
 
+from pathlib import Path
+from typing import Annotated
+
+import typer
 from PIL import Image
 
 from LTX_2_MLX import cli, read_video
@@ -7,7 +11,10 @@ from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.media.output import replaced_when_complete
 
 
-def main(video: cli.InputVideo, output: cli.Output) -> None:
+def main(
+    video: Annotated[Path, typer.Argument(help="Video file.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write: .webp or .gif.")],
+) -> None:
     """Write every frame of VIDEO, as it is, to OUTPUT, which ends in .webp or .gif and repeats for ever."""
     with cli.report(output, source=video):
         if output.suffix.lower() not in (".webp", ".gif"):

@@ -4,7 +4,7 @@ import json
 import time
 from dataclasses import asdict, replace
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -15,6 +15,7 @@ import mlx.core as mx  # isort: skip
 from LTX_2_MLX.bench.measure import Timing, possible_seconds, rates_of, time_network
 from LTX_2_MLX.bench.operations import Operation
 from LTX_2_MLX.bench.workloads import NAMES, PUBLISHED, Widths, Workload, workloads
+from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.pipelines.generate import Options, film, request_for
 from LTX_2_MLX.shapes import VideoShape
 
@@ -38,7 +39,8 @@ def networks(
     ] = False,
     layers: Annotated[int | None, typer.Option("--layers", help="Blocks of the transformer.")] = None,
     dtype: Annotated[
-        cli.ComputeType | None, typer.Option("--dtype", help="Precision (bf16; fp32 on a CPU).", show_default=False)
+        Literal["bf16", "fp16", "fp32"] | None,
+        typer.Option("--dtype", help="Precision (bf16; fp32 on a CPU).", show_default=False),
     ] = None,
     repeats: Annotated[int, typer.Option("--repeats", help="Calls of each after the first.", min=1)] = 3,
     clock: Annotated[
@@ -49,7 +51,7 @@ def networks(
 ) -> None:
     """Time every network with stand-in weights, and what this machine's own rates would make possible."""
     with cli.exit_codes():
-        precision = dtype or (cli.ComputeType.fp32 if mx.default_device() == mx.cpu else cli.ComputeType.bf16)
+        precision = dtype or ("fp32" if on_cpu() else "bf16")
         widths = PUBLISHED if full_width else Widths()
         widths = replace(widths, layers=layers or widths.layers)
         shape, kind = VideoShape(frames, height, width), DTYPES[precision]
@@ -61,7 +63,7 @@ def networks(
         rates = rates_of([operation for workload in chosen for operation in workload.operations], kind, CLOCKS[clock])
         timings = [time_network(workload, repeats, CLOCKS[clock]) for workload in chosen]
         possible = {workload.name: possible_seconds(workload, rates) for workload in chosen}
-        machine = {"device": str(mx.default_device()), "precision": precision.value, "openblas": OPENBLAS_LOADED}
+        machine = {"device": str(mx.default_device()), "precision": precision, "openblas": OPENBLAS_LOADED}
         machine["clock"] = clock.value
         if as_json:
             rows = [asdict(timing) | {"possible_seconds": possible[timing.name]} for timing in timings]
@@ -103,19 +105,19 @@ def line(timing: Timing, possible: float) -> str:
 @app.command()
 def stages(
     prompt: Annotated[str, typer.Argument(help="What is to be seen.")] = "A blue ball bouncing on green grass",
-    pipeline: cli.Pipeline = cli.PipelineName.two_stage,
-    weights: cli.Weights = "auto",
-    spatial_upscaler_weights: cli.SpatialUpscalerWeights = "auto",
-    gemma: cli.Gemma = "auto",
-    height: cli.Height = None,
-    width: cli.Width = None,
-    frames: cli.Frames = None,
+    pipeline: cli.option(Options, "pipeline") = "two-stage",
+    weights: cli.option(Options, "weights") = "auto",
+    spatial_upscaler_weights: cli.option(Options, "spatial_upscaler_weights") = "auto",
+    gemma: cli.option(Options, "gemma") = "auto",
+    height: cli.option(Options, "height") = None,
+    width: cli.option(Options, "width") = None,
+    frames: cli.option(Options, "frames") = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a film, throw it away, and print seconds and peak memory of every stage."""
     options = Options(
         prompt=prompt,
-        pipeline=pipeline.value,
+        pipeline=pipeline,
         weights=weights,
         spatial_upscaler_weights=spatial_upscaler_weights,
         gemma=gemma,

@@ -92,13 +92,13 @@ def prediction(
     height: Annotated[int, typer.Option("--height", help="Pixels of stage 1, of the smallest film.")] = 64,
     width: Annotated[int, typer.Option("--width", help="Pixels.")] = 96,
     frames: Annotated[int, typer.Option("--frames", help="8k + 1.")] = 9,
-    weights: cli.Weights = Options.weights,
-    spatial_upscaler_weights: cli.SpatialUpscalerWeights = Options.spatial_upscaler_weights,
-    temporal_weights: cli.TemporalWeights = Options.temporal_weights,
-    distilled_lora: cli.DistilledLora = Options.distilled_lora,
-    gemma: cli.Gemma = Options.gemma,
-    quantize: cli.Quantize = None,
-    low_ram: cli.LowRam = False,
+    weights: cli.option(Options, "weights") = Options.weights,
+    spatial_upscaler_weights: cli.option(Options, "spatial_upscaler_weights") = Options.spatial_upscaler_weights,
+    temporal_weights: cli.option(Options, "temporal_weights") = Options.temporal_weights,
+    distilled_lora: cli.option(Options, "distilled_lora") = Options.distilled_lora,
+    gemma: cli.option(Options, "gemma") = Options.gemma,
+    quantize: cli.option(Options, "quantize") = None,
+    low_ram: cli.option(Options, "low_ram") = False,
 ) -> None:
     """Print the predicted and the measured peak of every stage of two-stage films at five sizes."""
     given = {name: value for name, value in locals().items() if name in Options.__dataclass_fields__}

@@ -25,7 +25,7 @@ FIRST_STATE = "text.safetensors"
 
 def main(
     kills: Annotated[int, typer.Option("--kills", help="How often a run is killed.", min=1)] = 100,
-    seed: cli.Seed = 0,
+    seed: cli.option(Options, "seed") = 0,
 ) -> None:
     """Kill KILLS runs at random moments; exit code 1 if a film differs or something half-written has a final name."""
     with cli.exit_codes(), tempfile.TemporaryDirectory() as folder:

@@ -11,13 +11,14 @@ import typer
 
 from LTX_2_MLX import cli
 from LTX_2_MLX.development.fuzz import KINDS, Good, run_fuzz
+from LTX_2_MLX.pipelines.generation.options import Options
 
 ROOT = Path(__file__).parents[1]
 
 
 def main(
     cases: Annotated[int, typer.Option("--cases", help="How many files are read.", min=1)] = 10_000,
-    seed: cli.Seed = 0,
+    seed: cli.option(Options, "seed") = 0,
     kind: Annotated[str | None, typer.Option("--kind", help="One kind alone; all in turn unless given.")] = None,
 ) -> None:
     """Read CASES damaged files and print what became of them; exit code 1 if one was a fault."""

@@ -19,20 +19,26 @@ from LTX_2_MLX.media.video import read_video, write_video
 
 SCRIPT = '''
 import time
-import typer
-from LTX_2_MLX import cli, read_video, write_video
-from LTX_2_MLX.errors import MediaError
+from dataclasses import dataclass
+from typing import Annotated
 
-def main(
-    video: cli.InputVideo,
-    output: cli.Output,
-    mood: str = "good",
-    quiet: cli.Quiet = False,
-    progress: cli.ProgressOption = cli.ProgressKind.bar,
-) -> None:
+from LTX_2_MLX import cli, read_video, write_video
+from LTX_2_MLX.cli.command import command
+from LTX_2_MLX.cli.options import VideoOptions
+from LTX_2_MLX.errors import MediaError
+from LTX_2_MLX.pipelines.options import Opt
+
+
+@dataclass(frozen=True, kw_only=True)
+class CopyOptions(VideoOptions):
+    mood: Annotated[str, Opt("How it ends.")] = "good"
+
+
+def duplicate(own: CopyOptions) -> None:
     """Copy VIDEO."""
-    with cli.report(output, source=video, quiet=quiet, progress=progress) as runner:
-        source = read_video(video)
+    mood = own.mood
+    with cli.report(own.output, source=own.video, quiet=own.quiet, progress=own.progress, yes=own.yes) as runner:
+        source = read_video(own.video)
 
         def work(_):
             for number, chunk in enumerate(source):
@@ -45,9 +51,10 @@ def main(
             if mood == "memory":
                 raise RuntimeError("[metal::malloc] Attempting to allocate 99 bytes")
         frames = source.replace(chunks=runner.stream("copy", lambda: None, work))
-        write_video(frames, output, progress=runner.progress)
+        write_video(frames, own.output, progress=runner.progress)
 
-cli.run(main)
+
+command("duplicate", duplicate, CopyOptions)()
 '''
 
 
@@ -158,7 +165,7 @@ def test_traceback_is_there_for_those_who_ask(script, film, tmp_path):
     assert "Traceback" in done.stderr and "ZeroDivisionError" in done.stderr
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_interrupted_command_leaves_nothing_behind(script, film, tmp_path, number, code):
     before = sorted(tmp_path.rglob("*"))
     process = subprocess.Popen(
@@ -190,11 +197,64 @@ def test_errors_have_their_exit_codes(error, code, capsys):
     assert "what" in capsys.readouterr().err
 
 
-def test_sigterm_is_handled_only_while_a_command_runs():
-    before = signal.getsignal(signal.SIGTERM)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_are_handled_only_while_a_command_runs(number):
+    before = signal.getsignal(number)
     with cli.exit_codes():
-        assert signal.getsignal(signal.SIGTERM) is not before
-    assert signal.getsignal(signal.SIGTERM) is before
+        assert signal.getsignal(number) is not before
+    assert signal.getsignal(number) is before
+
+
+def test_hangup_stays_ignored_under_nohup():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with cli.exit_codes():
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_usage_errors_are_json_lines_with_json_progress(script):
+    done = call(script, "in.mp4", "-o", "out.mp4", "--tempo", "3", "--progress", "json")
+    line = json.loads(done.stderr)
+    assert done.returncode == 2 and line["event"] == "error" and line["code"] == 2 and "--tempo" in line["text"]
+
+
+def test_help_needs_neither_mlx_nor_ffmpeg():
+    code = (
+        "import sys\n"
+        "from LTX_2_MLX.cli import app\n"
+        "try:\n    app.program()(sys.argv[1:], prog_name='ltx-2-mlx')\n"
+        "except SystemExit:\n    pass\n"
+        "print(*({'av', 'mlx.core', 'numpy', 'mlx_lm', 'huggingface_hub'} & set(sys.modules)), file=sys.stderr)"
+    )
+    for words in (["generate", "--help"], ["generate", "a ball", "--cfg", "strong"], ["upscale", "--help"]):
+        done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+        assert done.stderr.splitlines()[-1] == ""
+
+
+def test_help_is_shown_by_a_terminal_without_unicode():
+    scripts = Path(__file__).parent.parent / "scripts"
+    for name in ("generate", "super_resolve", "upscale", "convert_weights"):
+        done = call(scripts / f"{name}.py", "--help", PYTHONIOENCODING="ascii")
+        assert done.returncode == 0 and "Traceback" not in done.stderr and "--help" in done.stdout
+
+
+def test_existing_output_is_asked_for_on_a_terminal_alone(tmp_path, monkeypatch):
+    from LTX_2_MLX.cli.command import check_existing
+
+    path = tmp_path / "out.mp4"
+    check_existing(path, yes=False)
+    path.touch()
+    check_existing(path, yes=False)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    answers = iter([True, False])
+    monkeypatch.setattr("typer.confirm", lambda *_, **__: next(answers))
+    check_existing(path, yes=False)
+    check_existing(path, yes=True)
+    with pytest.raises(RequestError, match="was kept"):
+        check_existing(path, yes=False)
 
 
 def test_report_names_each_stage_with_time_and_peak():

@@ -13,7 +13,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 
 # Which rooms a room may import from, besides itself. Errors and sizes are open to all.
-BASE = {"errors", "shapes", "_version"}
+BASE = {"errors", "shapes", "invocation", "_version"}
 MATHEMATICS = {"ops", *BASE}
 NETWORKS = {"models", "layers", *MATHEMATICS}
 SERVICES = {"runtime", "media", "checkpoints", "diffusion"}
@@ -21,6 +21,7 @@ LIBRARY = {"planning", *SERVICES, *NETWORKS}
 ALLOWED = {
     "errors": set(),
     "_version": set(),
+    "invocation": set(),
     "shapes": {"errors"},
     "ops": BASE,
     "layers": MATHEMATICS,
@@ -32,6 +33,7 @@ ALLOWED = {
     "planning": {*SERVICES, *BASE},
     "pipelines": LIBRARY,
     "calls": {"pipelines", *LIBRARY},
+    "__main__": {"cli"},
     "training": {"pipelines", *LIBRARY},
     "verify": {"pipelines", *LIBRARY},
     "development": {"pipelines", "verify", *LIBRARY},

@@ -1,6 +1,25 @@
-"""What the commands share: option types, errors to a line and an exit code, progress, the closing report."""
+"""Command-line programs, one module each, and what they share."""
 
-# A script says cli.Output as it says cli.report.
-from LTX_2_MLX.cli.command import *  # noqa: F403
-from LTX_2_MLX.cli.options import *  # noqa: F403
-from LTX_2_MLX.pipelines.options import precision as precision
+from importlib import import_module
+from typing import Any
+
+# Name -> module that has it; imported when it is first asked for.
+_SHARED = {
+    "FAILED": "command",
+    "HANGUP": "command",
+    "INTERRUPTED": "command",
+    "REFUSED": "command",
+    "TERMINATED": "command",
+    "as_program": "command",
+    "exit_codes": "command",
+    "option": "fields",
+    "report": "reporting",
+    "report_lines": "reporting",
+    "run": "command",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _SHARED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_SHARED[name]}"), "run_command" if name == "run" else name)

@@ -1,239 +1,265 @@
-"""A script's ``main`` to a command: errors to a line and an exit code, progress, plans, the closing report.
+"""Commands: a function and its options as a program with one-line errors and exit codes.
 
-Exit codes: 0 done; 1 the library failed; 2 the request, a file or the machine will not do; 130 Ctrl-C; 143 SIGTERM.
+Exit codes: 0 success; 1 failure of the library; 2 invalid request, file or machine; 129 SIGHUP; 130 Ctrl-C;
+143 SIGTERM. Modules of commands import MLX and FFmpeg inside their functions, so that ``--help`` and errors in the
+arguments answer at once.
 """
 
-import functools
-import json
+import inspect
 import os
 import signal
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import typer
-from rich.console import Console
 from typer.core import TyperCommand
 
-from LTX_2_MLX.cli.options import ProgressKind
-from LTX_2_MLX.errors import LTXError, MediaError, OutputError, RequestError
-from LTX_2_MLX.media.output import check_free, check_writable
-from LTX_2_MLX.planning.plan import Plan
-from LTX_2_MLX.runtime.memory import memory_limits, resource_advice
+from LTX_2_MLX.cli.fields import parameters, typed_options
+from LTX_2_MLX.cli.options import RunOptions
+from LTX_2_MLX.errors import LTXError, OutputError, RequestError
+from LTX_2_MLX.pipelines.options import declared_options
 from LTX_2_MLX.runtime.progress import JsonProgress, NotesOnly, Progress, TerminalProgress
-from LTX_2_MLX.runtime.runner import StageReport, StageRunner
 
-__all__ = [
-    "FAILED",
-    "INTERRUPTED",
-    "REFUSED",
-    "TERMINATED",
-    "app",
-    "check_disk",
-    "check_output",
-    "exit_codes",
-    "preflight",
-    "progress_for",
-    "report",
-    "report_lines",
-    "run",
-    "told",
-]
-
-FAILED, REFUSED, INTERRUPTED, TERMINATED = 1, 2, 130, 143
+FAILED = 1
+REFUSED = 2
+HANGUP = 129
+INTERRUPTED = 130
+TERMINATED = 143
 # Typer's own, or that of Click in older versions.
 UsageError = typer.BadParameter.__base__
 # Set to anything to see where an unexpected error comes from.
 TRACEBACK_VARIABLE = "LTX_2_MLX_TRACEBACK"
+_CONTEXT = "context"
 
 
 class OneLineCommand(TyperCommand):
-    """A command whose mistyped options are told as every other error: in one line."""
+    """A Typer command whose usage errors are one line, as JSON with ``--progress json``."""
 
     def make_context(self, info_name: str | None, args: list[str], *rest: Any, **options: Any) -> Any:
-        """As Typer makes it; an empty name of a file is refused, which ``Path`` takes for this folder."""
+        """Parse the arguments; an error in them ends the program."""
         # Typer takes the words out of the list.
         words = list(args)
         try:
-            context = super().make_context(info_name, args, *rest, **options)
+            return super().make_context(info_name, args, *rest, **options)
         except UsageError as error:
-            text = error.format_message().rstrip(".")
-            _leave(None, f"{text}. Its options are told by {Path(info_name or 'the command').name} --help.", REFUSED)
-        here = [name for name, value in context.params.items() if value == Path()]
-        if len(here) > sum(word.rpartition("=")[2] in (".", "./") for word in words):
-            _leave(None, f"The name given for {here[0]} is empty. Is a variable of the shell not set?", REFUSED)
-        return context
+            parent = options.get("parent")
+            started = f"{parent.command_path} {info_name}" if parent else _started(info_name)
+            progress = JsonProgress() if _wants_json(words) else None
+            _leave(progress, f"{error.format_message().rstrip('.')}.{_dash_hint(error, words)} Run `{started} --help`.")
+        raise AssertionError("unreachable")
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the options under the headings of their groups."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                heading = getattr(parameter, "rich_help_panel", None) or "Options"
+                is_argument = parameter.param_type_name == "argument"
+                groups.setdefault("Arguments" if is_argument else heading, []).append(record)
+        for heading, records in groups.items():
+            with formatter.section(heading):
+                formatter.write_dl(records)
 
 
-class Terminated(BaseException):
-    """SIGTERM. Not an ``Exception``, so that only the outermost frame catches it, as with Ctrl-C."""
+class Ended(BaseException):
+    """A signal that ends the program. Not an ``Exception``, so that only the outermost frame catches it.
+
+    Attributes:
+        word: For the message.
+        code: Exit code.
+    """
+
+    def __init__(self, word: str, code: int):
+        super().__init__(word)
+        self.word = word
+        self.code = code
 
 
-def run(main: Callable[..., Any]) -> None:
-    """Run a script's ``main`` as its command."""
-    app(main)()
-
-
-def app(main: Callable[..., Any]) -> typer.Typer:
-    """A script's ``main`` as a command whose errors are one line on stderr and an exit code."""
-    command = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-
-    @functools.wraps(main)
-    def guarded(*args: Any, **options: Any) -> Any:
-        with exit_codes():
-            if options.get("json") and options.get("dry_run") is False:
-                raise RequestError("--json does nothing without --dry-run. Pass both.")
-            return main(*args, **options)
-
-    command.command(cls=OneLineCommand)(guarded)
-    return command
-
-
-@contextmanager
-def report(
-    output: Path | None = None,
-    *,
-    source: Path | None = None,
-    quiet: bool = False,
-    progress: ProgressKind = ProgressKind.bar,
-    wired_bytes: int | None = None,
-) -> Iterator[StageRunner]:
-    """A runner for one command's work; at the end, seconds and peak memory by stage.
+def command(
+    name: str, run: Callable[..., None], own: type = RunOptions, request: type | None = None
+) -> Callable[..., None]:
+    """The ``main`` of a command.
 
     Args:
-        output: Checked before anything else: its folder exists, can be written to, and it is not ``source``.
-        source: The file that is read, which must not be replaced.
-        quiet: No bars and no report.
-        progress: Bars or JSON lines.
-        wired_bytes: What the largest stage needs, where a plan says so.
+        name: The command with underscores, as its script is called.
+        run: Called with the typed options of ``request`` by name, then with ``own``; or with ``own`` alone.
+        own: Dataclass with the command's own options.
+        request: Dataclass with the options of the library call.
+
+    Returns:
+        Runs the command on the arguments of this process. With keyword arguments, as Typer passes them, it runs on
+        those.
     """
-    voice = progress_for(quiet, progress)
-    with exit_codes(voice), memory_limits(wired_bytes):
-        if output is not None:
-            check_output(output, source)
-        runner, start = StageRunner(voice), time.perf_counter()
-        yield runner
-        _close(voice, runner.reports, time.perf_counter() - start, output)
+    own_options = declared_options(own)
+    given = parameters(own)
+    if request is not None:
+        of_request = parameters(request, positional_optional=True)
+        given = [each for each in of_request if each.name not in own_options] + given
+    # Arguments come first in the help text.
+    given.sort(key=lambda each: each.annotation.__metadata__[0].__class__ is not typer.models.ArgumentInfo)
+
+    def main(**values: Any) -> None:
+        if not values:
+            run_command(main)
+            return
+        context = values.pop(_CONTEXT, None)
+        typed = _typed_names(context, values)
+        with exit_codes(progress_from(values)):
+            own_values = typed_options(own, values, own_options)
+            options = own(**{each: value for each, value in own_values.items() if value is not None})
+            if request is None:
+                run(options)
+            else:
+                run(typed_options(request, values, typed), options)
+
+    main.__name__ = name
+    main.__doc__ = run.__doc__
+    context_parameter = inspect.Parameter(_CONTEXT, inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+    main.__signature__ = inspect.Signature([*given, context_parameter])  # type: ignore[attr-defined]
+    main.__annotations__ = {each.name: each.annotation for each in [*given, context_parameter]}
+    return main
 
 
-def progress_for(quiet: bool, kind: ProgressKind) -> Progress:
-    """Who hears of the work."""
-    if kind is ProgressKind.json:
+def _typed_names(context: typer.Context | None, values: Mapping[str, Any]) -> list[str]:
+    """Options that stand on the command line; all of them where no command line was parsed."""
+    if context is None:
+        return list(values)
+    return [name for name in values if context.get_parameter_source(name).name != "DEFAULT"]
+
+
+def run_command(main: Callable[..., Any]) -> None:
+    """Run a function as the program."""
+    if hasattr(sys.stdout, "reconfigure"):
+        # A terminal without Unicode gets question marks instead of a traceback.
+        sys.stdout.reconfigure(errors="replace")
+    as_program(main)()
+
+
+def as_program(main: Callable[..., Any]) -> typer.Typer:
+    """A function as a Typer program whose errors are one line on stderr and an exit code."""
+    program = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    add_command(program, main, None)
+    return program
+
+
+def add_command(program: typer.Typer, main: Callable[..., Any], name: str | None, *, hidden: bool = False) -> None:
+    """Add a function to a Typer program."""
+
+    def guarded(*args: Any, **options: Any) -> Any:
+        with exit_codes():
+            return main(*args, **options)
+
+    guarded.__doc__ = main.__doc__
+    guarded.__signature__ = inspect.signature(main)  # type: ignore[attr-defined]
+    guarded.__annotations__ = main.__annotations__
+    program.command(name, cls=OneLineCommand, hidden=hidden)(guarded)
+
+
+def progress_from(values: Mapping[str, Any]) -> Progress:
+    """The reporter that ``--quiet`` and ``--progress`` ask for."""
+    if values.get("progress") == "json":
         return JsonProgress()
-    return NotesOnly() if quiet else TerminalProgress()
-
-
-def told(plan: Plan, *, as_json: bool) -> str:
-    """A plan as ``--dry-run`` prints it."""
-    return json.dumps(plan.as_json(), indent=1) if as_json else "\n".join(plan.lines())
-
-
-def preflight(plan: Plan, *, dry_run: bool, as_json: bool, force: bool, cure: str) -> None:
-    """Print a plan and end the command, or refuse one that does not fit; ``cure`` says what to pass instead."""
-    if dry_run:
-        typer.echo(told(plan, as_json=as_json))
-        raise typer.Exit
-    if not force:
-        plan.check(cure)
-
-
-def check_disk(plan: Plan, output: Path, states: Path | None = None) -> None:
-    """Raise ``MediaError`` if the film, or the states that are kept of it, cannot find room on their disks."""
-    check_free(output, plan.output_bytes)
-    if states is not None:
-        check_free(states, plan.states_bytes)
-
-
-def check_output(output: Path, source: Path | None = None) -> None:
-    """Raise ``MediaError`` unless ``output`` can be written and is not the file that is read."""
-    check_writable(output)
-    if source is not None and output.exists() and source.exists() and output.samefile(source):
-        raise MediaError(f"{output} is the input itself. Give --output another name.")
+    return NotesOnly() if values.get("quiet") else TerminalProgress()
 
 
 @contextmanager
-def exit_codes(voice: Progress | None = None) -> Iterator[None]:
-    """Turn what goes wrong inside into one line on stderr and the command's exit code."""
+def exit_codes(progress: Progress | None = None) -> Iterator[None]:
+    """Turn an error inside into one line on stderr and the exit code of the command."""
     try:
-        with _sigterm_raises():
+        with _ended_by_signals():
             yield
     except LTXError as error:
-        _leave(voice, f"{type(error).__name__}: {error}", FAILED if isinstance(error, OutputError) else REFUSED)
+        code = FAILED if isinstance(error, OutputError) else REFUSED
+        _leave(progress, f"{type(error).__name__}: {error}", code)
     except KeyboardInterrupt:
-        _leave(voice, "Interrupted; nothing half-written is left behind.", INTERRUPTED)
-    except Terminated:
-        _leave(voice, "Terminated; nothing half-written is left behind.", TERMINATED)
+        _leave(progress, "Interrupted; nothing half-written is left behind.", INTERRUPTED)
+    except Ended as error:
+        _leave(progress, f"{error.word}; nothing half-written is left behind.", error.code)
     except (typer.Exit, typer.Abort, SystemExit):
         raise
     except BrokenPipeError:
-        # Whoever read our output has gone.
+        # The reader closed the pipe.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(FAILED) from None
     except Exception as error:
         if os.environ.get(TRACEBACK_VARIABLE):
             raise
-        cure = resource_advice(error)
-        text = cure or (
-            f"{type(error).__name__}: {error}. This is a fault of ours; run again with {TRACEBACK_VARIABLE}=1 "
-            f"to see where it comes from, and report it."
-        )
-        _leave(voice, text, FAILED)
+        _leave(progress, _explanation(error), FAILED)
+
+
+def _explanation(error: Exception) -> str:
+    if isinstance(error, ImportError) and "mlx" in str(error):
+        return str(error)
+    from LTX_2_MLX.runtime.memory import resource_advice
+
+    return resource_advice(error) or (
+        f"{type(error).__name__}: {error}. This is a bug in this program; run again with {TRACEBACK_VARIABLE}=1 "
+        f"to see where it comes from, and report it."
+    )
 
 
 @contextmanager
-def _sigterm_raises() -> Iterator[None]:
+def _ended_by_signals() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-
-    def raise_terminated(*_: Any) -> None:
-        raise Terminated
-
-    before = signal.signal(signal.SIGTERM, raise_terminated)
+    previous = {}
+    for number, word, code in ((signal.SIGTERM, "Terminated", TERMINATED), (signal.SIGHUP, "Hung up", HANGUP)):
+        # nohup leaves SIGHUP ignored, and so it stays.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            previous[number] = signal.signal(number, _raise_ended(word, code))
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
-def _leave(voice: Progress | None, text: str, code: int) -> None:
-    if isinstance(voice, JsonProgress):
-        voice.write("error", text=text, code=code)
-    else:
-        Console(stderr=True, soft_wrap=True).print(" ".join(text.split()), highlight=False, markup=False)
+def _raise_ended(word: str, code: int) -> Callable[..., None]:
+    def raise_ended(*_: Any) -> None:
+        raise Ended(word, code)
+
+    return raise_ended
+
+
+def _leave(progress: Progress | None, text: str, code: int = REFUSED) -> None:
+    # The terminal may be gone.
+    with suppress(OSError):
+        if isinstance(progress, JsonProgress):
+            progress.write("error", text=text, code=code)
+        else:
+            NotesOnly().note(" ".join(text.split()))
     raise typer.Exit(code)
 
 
-def _close(voice: Progress, reports: list[StageReport], seconds: float, output: Path | None) -> None:
-    if isinstance(voice, JsonProgress):
-        stages = [
-            {
-                "stage": r.name,
-                "seconds": round(r.seconds, 3),
-                "peak_bytes": r.peak_bytes,
-                "process_bytes": r.process_bytes,
-            }
-            for r in reports
-        ]
-        voice.write("report", stages=stages, seconds=round(seconds, 3), output=str(output) if output else None)
-    elif isinstance(voice, TerminalProgress):
-        for line in report_lines(reports, seconds):
-            voice.note(line)
-        if output is not None:
-            voice.note(f"Wrote {output}")
+def _started(info_name: str | None) -> str:
+    path = sys.argv[0]
+    return f"python {path}" if path.endswith(f"{info_name}") and path.endswith(".py") else str(info_name)
 
 
-def report_lines(reports: list[StageReport], seconds: float) -> list[str]:
-    """Seconds and peak memory by stage, a line each, and the whole run's."""
-    width = max((len(r.name) for r in reports), default=0)
-    lines = [f"{r.name:<{width}}  {r.seconds:8.1f} s  peak {_gib(r.peak_bytes)}" for r in reports]
-    whole = max((r.process_bytes for r in reports), default=0)
-    return [*lines, f"{seconds:.1f} s in all" + (f", process peak {_gib(whole)}" if whole else "")]
+def _wants_json(words: list[str]) -> bool:
+    return "--progress=json" in words or ("--progress", "json") in pairwise(words)
 
 
-def _gib(count: int) -> str:
-    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
+def _dash_hint(error: Any, words: list[str]) -> str:
+    name = getattr(error, "option_name", None)
+    is_text = any(" " in word and word.startswith("-") for word in words)
+    return " Put -- before a prompt that begins with a dash." if name and is_text else ""
+
+
+def check_existing(path: Path, *, yes: bool) -> None:
+    """Ask before a file is replaced; without a terminal it is replaced unasked.
+
+    Raises:
+        RequestError: If the answer is no.
+    """
+    if yes or not path.exists() or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return
+    if not typer.confirm(f"{path} exists. Replace it?", err=True):
+        raise RequestError(f"{path} was kept. Give --output another name.")

@@ -41,6 +41,8 @@ class Opt:
         help: One sentence for ``--help`` and the documentation.
         group: Heading under which ``--help`` lists it.
         flags: Names on the command line; ``--name-of-the-field`` unless given.
+        positional: An argument rather than a flag.
+        only_on: A switch without a ``--no-`` form, since no record can turn it on.
         metavar: What ``--help`` shows for the value; the type unless given.
         default: What ``--help`` shows where the model or the pipeline decides.
         min, max: Bounds of a number, themselves allowed.
@@ -60,6 +62,8 @@ class Opt:
     help: str
     group: str = "Options"
     flags: tuple[str, ...] = ()
+    positional: bool = False
+    only_on: bool = False
     metavar: str | None = None
     default: str | None = None
     min: float | None = None

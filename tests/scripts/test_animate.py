@@ -26,7 +26,7 @@ def animate(*words: object):
     spec = importlib.util.spec_from_file_location("animate_command", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return CliRunner().invoke(cli.app(module.main), [str(word) for word in words])
+    return CliRunner().invoke(cli.as_program(module.main), [str(word) for word in words])
 
 
 @pytest.mark.parametrize("suffix", [".webp", ".gif"])

@@ -54,7 +54,7 @@ def generate(script, folder, monkeypatch):
     runner = CliRunner()
 
     def run(*arguments):
-        return runner.invoke(cli.app(script.main), [str(argument) for argument in arguments])
+        return runner.invoke(cli.as_program(script.main), [str(argument) for argument in arguments])
 
     return run
 

@@ -45,7 +45,7 @@ def command(name: str, *words: object) -> tuple[int, str]:
     spec = importlib.util.spec_from_file_location(f"{name}_command", SCRIPTS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    done = CliRunner().invoke(cli.app(module.main), [str(word) for word in words])
+    done = CliRunner().invoke(cli.as_program(module.main), [str(word) for word in words])
     return done.exit_code, done.output
 
 
@@ -211,7 +211,7 @@ BAD = {
     "nothing enabled": ("postprocess", [], "Nothing is enabled"),
     "option of what is not enabled": ("postprocess", ["--upscaling-scale", "2"], "without --enable-upscaling"),
     "impossible scale": ("interpolate", ["--scale", "0.3"], "0.25, 0.5"),
-    "no rate": ("interpolate", ["--target-fps", "fast"], "such as 60"),
+    "no rate": ("interpolate", ["--target-fps", "fast"], "such as 24"),
     "missing model": ("upscale", ["--model-path", "gone.pth"], "gone.pth does not exist"),
     "foreign model": ("upscale", ["--model-path", "{rife}"], "no RRDBNet or SRVGG"),
     "plan without a plan": ("interpolate", ["--model-path", "{rife}", "--json"], "without --dry-run"),

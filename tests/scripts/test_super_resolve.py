@@ -34,7 +34,7 @@ def command(monkeypatch, tmp_path):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     monkeypatch.chdir(tmp_path)
-    return lambda *arguments: CliRunner().invoke(cli.app(module.main), [str(argument) for argument in arguments])
+    return lambda *arguments: CliRunner().invoke(cli.as_program(module.main), [str(argument) for argument in arguments])
 
 
 def folder_of_pictures(place: Path, count: int = 2, size: tuple[int, int] = (17, 10)) -> Path:
@@ -118,7 +118,7 @@ def test_stopped_run_leaves_nothing_under_the_final_name(weights, tmp_path, numb
         (("-i", PEBBLES, "-o", "film.xyz"), "Unsupported video format"),
         (("-i", PEBBLES, "-o", "film.png"), "has 12 frames"),
         (("-i", PEBBLES, "--memory-limit-gb", "nan"), "--memory-limit-gb"),
-        (("-i", PEBBLES, "--fps", "fast"), "not a frame rate"),
+        (("-i", PEBBLES, "--fps", "fast"), "expected a rate"),
         (("-i", PEBBLES, "-o", "x" * 300 + ".mp4"), "has 304 bytes"),
         (("-i", PEBBLES, "-o", "new/film.xyz"), "Unsupported video format"),
         (("-i", PEBBLES, "-o", "no/such/place/film.mp4"), "cannot be created"),

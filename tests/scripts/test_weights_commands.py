@@ -25,19 +25,22 @@ def load(name):
 
 
 def run(module, *arguments):
-    return CliRunner().invoke(cli.app(module.main), list(map(str, arguments)))
+    return CliRunner().invoke(cli.as_program(module.main), list(map(str, arguments)))
 
 
 @pytest.fixture
 def download(monkeypatch, tmp_path):
     """The command with a hub that answers at once and fetches nothing."""
+    from LTX_2_MLX.checkpoints import download as library
+    from LTX_2_MLX.cli import download_weights
+
     module = load("download_weights")
-    monkeypatch.setattr(module, "WEIGHTS", tmp_path / "weights")
-    monkeypatch.setattr(module, "look_up", lambda entry: [RemoteFile(f.path, 3 * 10**9) for f in entry.files])
-    monkeypatch.setattr(module, "is_here", lambda entry, remote: False)
     module.fetched = []
-    monkeypatch.setattr(module, "fetch", lambda entry, remote, weights, advance: module.fetched.append(remote.path))
-    monkeypatch.setattr(module, "free_bytes", lambda folder: 10**11)
+    monkeypatch.setattr(download_weights, "weights_folder", lambda: tmp_path / "weights")
+    monkeypatch.setattr(library, "look_up", lambda entry: [RemoteFile(f.path, 3 * 10**9) for f in entry.files])
+    monkeypatch.setattr(library, "is_here", lambda entry, remote: False)
+    monkeypatch.setattr(library, "fetch", lambda entry, remote, weights, advance: module.fetched.append(remote.path))
+    monkeypatch.setattr(library, "free_bytes", lambda folder: 10**11)
     return module
 
 
@@ -64,7 +67,7 @@ def test_size_licence_and_free_disk_are_shown_before_anything_is_fetched(downloa
 
 
 def test_a_disk_that_is_too_small_is_refused_before_anything_is_fetched(download, monkeypatch):
-    monkeypatch.setattr(download, "free_bytes", lambda folder: 4 * 10**9)
+    monkeypatch.setattr("LTX_2_MLX.checkpoints.download.free_bytes", lambda folder: 4 * 10**9)
     result = run(download, "ltx-2-19b-dev")
     assert result.exit_code == 2 and "HF_HOME" in result.output and not download.fetched
     assert run(download, "ltx-2-19b-dev", "--force").exit_code == 0 and download.fetched

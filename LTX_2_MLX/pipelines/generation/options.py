@@ -76,7 +76,9 @@ class Options:
         enable_upscaling, upscaling_scale, upscaling_model_path: Upscale frames with Real-ESRGAN after that.
     """
 
-    prompt: Annotated[str, Opt("Text prompt.", stage="text", replaces=("embeddings",))]
+    prompt: Annotated[
+        str, Opt("Text prompt.", positional=True, metavar="[PROMPT]", stage="text", replaces=("embeddings",))
+    ]
     pipeline: Annotated[
         PipelineName, Opt("Generation pipeline; text-to-video is another name of one-stage.", group=_VIDEO)
     ] = "two-stage"

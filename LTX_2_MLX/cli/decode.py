@@ -1,0 +1,39 @@
+"""Decode the latent that an earlier run of generate has saved."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from LTX_2_MLX.cli.command import command
+from LTX_2_MLX.cli.options import Crf, WriteOptions
+from LTX_2_MLX.pipelines.options import Opt
+from LTX_2_MLX.pipelines.requests import TileSize
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeOptions(WriteOptions):
+    """Options of the command."""
+
+    folder: Annotated[
+        Path, Opt("Folder of --save-latents or --resume.", positional=True, metavar="FOLDER", is_file=True)
+    ]
+    tile_size: TileSize = None
+    crf: Crf = None
+
+
+def decode(own: DecodeOptions) -> None:
+    """Write the video whose latent is in FOLDER to OUTPUT; nothing before the decoder is computed again."""
+    from LTX_2_MLX.cli.reporting import report
+    from LTX_2_MLX.media.encoder import CRF
+    from LTX_2_MLX.media.validate import validated
+    from LTX_2_MLX.media.video import write_video
+    from LTX_2_MLX.pipelines.generate import kept_film
+
+    crf = CRF if own.crf is None else own.crf
+    with report(own.output, quiet=own.quiet, progress=own.progress, yes=own.yes) as runner:
+        stream = kept_film(own.folder, runner, tile_size=own.tile_size)
+        stream = stream if own.allow_blank else validated(stream, moving=True)
+        write_video(stream, own.output, crf=crf, progress=runner.progress)
+
+
+main = command("decode", decode, DecodeOptions)

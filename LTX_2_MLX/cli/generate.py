@@ -1,0 +1,76 @@
+"""Generate a video from a prompt."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from LTX_2_MLX.cli.command import command, progress_from
+from LTX_2_MLX.cli.options import Crf, Output, PlanOptions
+from LTX_2_MLX.errors import RequestError
+from LTX_2_MLX.pipelines.generation.options import Options
+from LTX_2_MLX.pipelines.options import Opt
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateOptions(PlanOptions):
+    """Options of the command beside those of the library call."""
+
+    output: Output = Path("output.mp4")
+    crf: Crf = None
+    replay: Annotated[
+        Path | None,
+        Opt(
+            "Re-run with the options stored in this video's metadata.",
+            group="Saved results",
+            metavar="VIDEO",
+            is_file=True,
+        ),
+    ] = None
+
+
+def generate(typed: dict[str, Any], own: GenerateOptions) -> None:
+    """Generate a video of PROMPT and write it to OUTPUT."""
+    if own.replay is None and "resume" not in typed and "prompt" not in typed:
+        raise RequestError("There is no prompt. Give one, or --replay a video.")
+    from LTX_2_MLX.cli.reporting import check_disk, plan_text, report
+    from LTX_2_MLX.media.encoder import CRF, choose_encoding
+    from LTX_2_MLX.media.record import read_run_record
+    from LTX_2_MLX.media.validate import validated
+    from LTX_2_MLX.media.video import write_video
+    from LTX_2_MLX.pipelines.generate import film, options_from, output_size, prepare
+    from LTX_2_MLX.runtime.job import remembered_request
+
+    recorded: dict[str, Any] = {}
+    if own.replay is not None:
+        recorded = read_run_record(own.replay, "generate")
+    elif typed.get("resume") is not None:
+        recorded = remembered_request(Path(typed["resume"]).expanduser())
+    recorded_crf = recorded.pop("crf", CRF)
+    crf = recorded_crf if own.crf is None else own.crf
+    progress = progress_from(vars(own))
+    ready = prepare(options_from(recorded, typed), progress.note, refuse=not (own.dry_run or own.force))
+    if own.dry_run:
+        typer.echo(plan_text(ready.plan, as_json=own.json))
+        return
+    options = ready.options
+    with report(
+        own.output,
+        source=own.replay,
+        quiet=own.quiet,
+        progress=own.progress,
+        yes=own.yes,
+        wired_bytes=ready.plan.largest_bytes,
+    ) as runner:
+        # A name that no container fits, or a full disk, is refused now and not after the work.
+        choose_encoding(own.output, output_size(ready.request, options), crf=crf)
+        check_disk(ready.plan, own.output, options.save_latents or options.resume)
+        for line in () if own.quiet else ready.plan.sizes:
+            runner.progress.note(line)
+        stream = film(ready.request, runner, options, crf=crf)
+        stream = stream if own.allow_blank else validated(stream, moving=True)
+        write_video(stream, own.output, crf=crf, progress=runner.progress)
+
+
+main = command("generate", generate, GenerateOptions, Options)

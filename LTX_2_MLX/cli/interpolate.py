@@ -1,0 +1,23 @@
+"""Interpolate the frames of a video with RIFE."""
+
+from typing import Any
+
+from LTX_2_MLX.cli.command import command
+from LTX_2_MLX.cli.options import VideoOptions
+from LTX_2_MLX.pipelines.requests import InterpolateRequest
+
+
+def interpolate(typed: dict[str, Any], own: VideoOptions) -> None:
+    """Write VIDEO to OUTPUT with (N - 1) * 2 ** exp + 1 frames for N; its own frames and its audio stay as they are."""
+    request = InterpolateRequest(**typed)
+    from LTX_2_MLX.cli.reporting import preflight, report, write_result
+    from LTX_2_MLX.media.video import read_video
+    from LTX_2_MLX.pipelines import interpolate as pipeline
+
+    with report(own.output, source=own.video, quiet=own.quiet, progress=own.progress, yes=own.yes) as runner:
+        stream = read_video(own.video)
+        preflight(pipeline.plan(stream, request), own, "Pass --scale 0.5, --fp16, or a smaller video.")
+        write_result(pipeline.interpolate(stream, request, runner), request, "interpolate", own, runner)
+
+
+main = command("interpolate", interpolate, VideoOptions, InterpolateRequest)

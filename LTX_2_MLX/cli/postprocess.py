@@ -1,0 +1,30 @@
+"""Interpolate and upscale a video in one run, with RIFE and Real-ESRGAN."""
+
+from typing import Any
+
+from LTX_2_MLX.cli.command import command
+from LTX_2_MLX.cli.options import VideoOptions
+from LTX_2_MLX.errors import RequestError
+from LTX_2_MLX.pipelines.requests import PostprocessRequest
+
+
+def postprocess(typed: dict[str, Any], own: VideoOptions) -> None:
+    """Interpolate or upscale VIDEO, or both, and write it to OUTPUT; its audio stays as it is."""
+    request = PostprocessRequest(**typed)
+    if not request.anything:
+        raise RequestError("Nothing is enabled. Pass --enable-frame-interpolation, --enable-upscaling or both.")
+    from LTX_2_MLX.cli.reporting import preflight, report, write_result
+    from LTX_2_MLX.media.video import read_video
+    from LTX_2_MLX.pipelines import postprocess as pipeline
+
+    with report(own.output, source=own.video, quiet=own.quiet, progress=own.progress, yes=own.yes) as runner:
+        stream = read_video(own.video)
+        preflight(
+            pipeline.plan(stream, request),
+            own,
+            "Run interpolate and upscale one after the other, or pass a smaller video.",
+        )
+        write_result(pipeline.postprocess(stream, request, runner), request, "postprocess", own, runner)
+
+
+main = command("postprocess", postprocess, VideoOptions, PostprocessRequest)

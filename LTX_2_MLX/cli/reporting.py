@@ -1,0 +1,117 @@
+"""The runner of a command: checks of its output before the work, seconds and peak memory by stage after it."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from LTX_2_MLX.cli.command import check_existing, exit_codes, progress_from
+from LTX_2_MLX.cli.options import PlanOptions
+from LTX_2_MLX.errors import MediaError
+from LTX_2_MLX.media.encoder import CRF
+from LTX_2_MLX.media.frames import FrameStream
+from LTX_2_MLX.media.output import check_free, check_writable
+from LTX_2_MLX.media.record import run_record
+from LTX_2_MLX.media.validate import validated
+from LTX_2_MLX.media.video import write_video
+from LTX_2_MLX.planning.plan import Plan, format_bytes
+from LTX_2_MLX.runtime.memory import memory_limits
+from LTX_2_MLX.runtime.progress import JsonProgress, Progress, TerminalProgress
+from LTX_2_MLX.runtime.runner import StageReport, StageRunner
+
+
+@contextmanager
+def report(
+    output: Path | None = None,
+    *,
+    source: Path | None = None,
+    quiet: bool = False,
+    progress: str = "bar",
+    yes: bool = False,
+    wired_bytes: int | None = None,
+) -> Iterator[StageRunner]:
+    """A runner for one command's work; at the end, seconds and peak memory by stage.
+
+    Args:
+        output: Checked before anything else: its folder exists, can be written to, and it is not ``source``.
+        source: The file that is read, which must not be replaced.
+        quiet: No bars and no report.
+        progress: ``bar`` or ``json``.
+        yes: Replace an existing output without a question.
+        wired_bytes: Memory of the largest stage, where a plan says so.
+    """
+    reporter = progress_from({"quiet": quiet, "progress": progress})
+    with exit_codes(reporter), memory_limits(wired_bytes):
+        if output is not None:
+            check_output(output, source)
+            check_existing(output, yes=yes)
+        runner = StageRunner(reporter)
+        start = time.perf_counter()
+        yield runner
+        _close(reporter, runner.reports, time.perf_counter() - start, output)
+
+
+def plan_text(plan: Plan, *, as_json: bool) -> str:
+    """A plan as ``--dry-run`` prints it."""
+    return json.dumps(plan.as_json(), indent=1) if as_json else "\n".join(plan.lines())
+
+
+def preflight(plan: Plan, own: PlanOptions, advice: str) -> None:
+    """Print a plan and end the command, or refuse one that does not fit; ``advice`` says what to pass instead."""
+    if own.dry_run:
+        typer.echo(plan_text(plan, as_json=own.json))
+        raise typer.Exit
+    if not own.force:
+        plan.check(advice)
+
+
+def check_disk(plan: Plan, output: Path, states: Path | None = None) -> None:
+    """Raise ``MediaError`` if the video, or the states that are saved of it, do not fit on their disks."""
+    check_free(output, plan.output_bytes)
+    if states is not None:
+        check_free(states, plan.states_bytes)
+
+
+def check_output(output: Path, source: Path | None = None) -> None:
+    """Raise ``MediaError`` unless ``output`` can be written and is not the file that is read."""
+    check_writable(output)
+    if source is not None and output.exists() and source.exists() and output.samefile(source):
+        raise MediaError(f"{output} is the input itself. Give --output another name.")
+
+
+def write_result(stream: FrameStream, request: Any, command: str, own: Any, runner: StageRunner) -> None:
+    """Write a processed video with the record of its request, unless it is blank."""
+    stream = stream.replace(metadata=stream.metadata | run_record(command, asdict(request)))
+    stream = stream if own.allow_blank else validated(stream)
+    write_video(stream, own.output, crf=CRF if own.crf is None else own.crf, progress=runner.progress)
+
+
+def _close(progress: Progress, reports: list[StageReport], seconds: float, output: Path | None) -> None:
+    if isinstance(progress, JsonProgress):
+        stages = []
+        for stage in reports:
+            figures = {"seconds": round(stage.seconds, 3)}
+            figures |= {"peak_bytes": stage.peak_bytes, "process_bytes": stage.process_bytes}
+            stages.append({"stage": stage.name} | figures)
+        progress.write("report", stages=stages, seconds=round(seconds, 3), output=str(output) if output else None)
+    elif isinstance(progress, TerminalProgress):
+        for line in report_lines(reports, seconds):
+            progress.note(line)
+        if output is not None:
+            progress.note(f"Wrote {output}")
+
+
+def report_lines(reports: list[StageReport], seconds: float) -> list[str]:
+    """Seconds and peak memory by stage, a line each, and those of the whole run."""
+    width = max((len(stage.name) for stage in reports), default=0)
+    lines = [
+        f"{stage.name:<{width}}  {stage.seconds:8.1f} s  peak {format_bytes(stage.peak_bytes)}" for stage in reports
+    ]
+    largest = max((stage.process_bytes for stage in reports), default=0)
+    process = f", process peak {format_bytes(largest)}" if largest else ""
+    return [*lines, f"{seconds:.1f} s in all{process}"]

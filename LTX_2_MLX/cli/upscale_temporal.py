@@ -1,0 +1,23 @@
+"""Double the frame rate of a video in latent space, with LTX-2's autoencoder and temporal upscaler."""
+
+from typing import Any
+
+from LTX_2_MLX.cli.command import command
+from LTX_2_MLX.cli.options import VideoOptions
+from LTX_2_MLX.pipelines.requests import UpscaleTemporalRequest
+
+
+def upscale_temporal(typed: dict[str, Any], own: VideoOptions) -> None:
+    """Write VIDEO with twice the frame rate to OUTPUT: 2 N - 1 frames for N, same duration, same audio."""
+    request = UpscaleTemporalRequest(**typed)
+    from LTX_2_MLX.cli.reporting import preflight, report, write_result
+    from LTX_2_MLX.media.video import read_video
+    from LTX_2_MLX.pipelines import upscale_temporal as pipeline
+
+    with report(own.output, source=own.video, quiet=own.quiet, progress=own.progress, yes=own.yes) as runner:
+        stream = read_video(own.video)
+        preflight(pipeline.plan(stream, request), own, "Pass a smaller --tile-size, --fp16, or a smaller video.")
+        write_result(pipeline.upscale_temporal(stream, request, runner), request, "upscale_temporal", own, runner)
+
+
+main = command("upscale_temporal", upscale_temporal, VideoOptions, UpscaleTemporalRequest)

@@ -1,0 +1,131 @@
+"""Run golden cases through the real loaders and networks on this machine."""
+
+import json
+from collections import Counter
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from LTX_2_MLX.cli.command import FAILED, command
+from LTX_2_MLX.errors import RequestError
+from LTX_2_MLX.pipelines.options import Opt
+
+if TYPE_CHECKING:
+    from LTX_2_MLX.verify import Result
+
+_GOLDENS = Path(__file__).resolve().parents[2] / "tests" / "goldens"
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyOptions:
+    """Options of the command."""
+
+    cases: Annotated[
+        tuple[Path, ...],
+        Opt(
+            "Case folders, or folders above them.",
+            positional=True,
+            metavar="[CASE]...",
+            default="tests/goldens of a clone",
+            is_file=True,
+        ),
+    ] = ()
+    device: Annotated[Literal["cpu", "gpu"] | None, Opt("Device to compute on.", default="the GPU, else the CPU")] = (
+        None
+    )
+    backend_forms: Annotated[
+        bool, Opt("Compute with the forms that operations take on the other backend.", only_on=True)
+    ] = False
+    skip_unknown: Annotated[
+        bool, Opt("List the cases of components that this version lacks, and go on.", only_on=True)
+    ] = False
+    as_json: Annotated[bool, Opt("Print the results as a JSON list.", flags=("--json",), only_on=True)] = False
+
+
+def verify(own: VerifyOptions) -> None:
+    """Compare every output of every CASE with the published reference.
+
+    The exit code is 1 if an output is over its tolerance, or if a case's component is unknown.
+    """
+    from LTX_2_MLX.ops.device import device
+    from LTX_2_MLX.verify import find_cases
+
+    choose_device(own.device)
+    paths = find_cases([Path(case).expanduser() for case in own.cases] or [_GOLDENS])
+    if own.skip_unknown:
+        paths = known_cases(paths)
+    with forms(own.backend_forms):
+        results = run_cases(paths, quiet=own.as_json)
+    failed = sum(not result.ok for result in results)
+    if own.as_json:
+        typer.echo(json.dumps([asdict(result) for result in results], indent=2))
+    else:
+        typer.echo(f"{len(results) - failed} of {len(results)} cases pass on {device()}.")
+    if failed:
+        raise typer.Exit(FAILED)
+
+
+def choose_device(name: str | None) -> None:
+    """Compute on a device by its name, or leave MLX's own choice."""
+    import mlx.core as mx
+
+    if name == "gpu" and not mx.is_available(mx.gpu):
+        raise RequestError("--device gpu: MLX finds no GPU here. Leave the option out.")
+    if name is not None:
+        mx.set_default_device(getattr(mx, name))
+
+
+def known_cases(paths: list[Path]) -> list[Path]:
+    """The cases whose component this version has; the others are listed on stderr by component."""
+    from LTX_2_MLX.verify import COMPONENTS, component_of
+
+    known: list[Path] = []
+    left_out: Counter[str] = Counter()
+    for path in paths:
+        component = component_of(path)
+        # A case that cannot be read is no unknown component: it fails when it is run.
+        if component is None or component in COMPONENTS:
+            known.append(path)
+        else:
+            left_out[component] += 1
+    for component, number in sorted(left_out.items()):
+        typer.echo(f"left out: {component} ({number} {'case' if number == 1 else 'cases'})", err=True)
+    return known
+
+
+def forms(of_other_backend: bool) -> AbstractContextManager[None]:
+    """If asked for, let operations take the other backend's forms; the device stays the same."""
+    from LTX_2_MLX.ops.device import as_backend, on_cpu
+
+    if not of_other_backend:
+        return nullcontext()
+    return as_backend("gpu" if on_cpu() else "cpu")
+
+
+def run_cases(paths: list[Path], quiet: bool) -> list["Result"]:
+    """Run the cases in order, and print a line for each unless ``quiet``."""
+    from LTX_2_MLX.verify import run_case
+
+    results = []
+    for path in paths:
+        result = run_case(path)
+        results.append(result)
+        if not quiet:
+            typer.echo(line(result))
+    return results
+
+
+def line(result: "Result") -> str:
+    """One case as a line of text: its error nearest to the tolerance, or what is wrong."""
+    state = "ok" if result.ok else "FAIL"
+    if result.worst is None:
+        return f"{state}  {result.case}: {result.reason or 'nothing to compare'}"
+    figures = f"{result.worst:.1e} of {result.tolerance:.0e}"
+    reason = "" if result.ok else f"; {result.reason}"
+    return f"{state}  {result.case}: {figures}{reason}"
+
+
+main = command("verify", verify, VerifyOptions)
