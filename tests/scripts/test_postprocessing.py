@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 from PIL import Image
+from tiny_flashvsr import clip
 from typer.testing import CliRunner
 
-from LTX_2_MLX import cli, read_video
+from LTX_2_MLX import cli, read_video, write_video
 from LTX_2_MLX.media.image import StillImage, read_image, write_image
 from LTX_2_MLX.models.srvgg import SRVGG, SRVGGConfig
 from LTX_2_MLX.verify.case import Case
@@ -235,7 +236,9 @@ def test_dry_run_tells_sizes_and_writes_nothing(models, small, tmp_path):
 
 def test_killed_run_leaves_no_file_under_the_final_name(models, tmp_path):
     output = tmp_path / "out.mp4"
-    words = [PEBBLES, "-o", output, *both(models), "--progress", "json"]
+    # Long enough that the run is still at work when the signal comes, however busy the machine is.
+    long_clip = write_video(clip(600, 32, 48), tmp_path / "long.mkv")
+    words = [long_clip, "-o", output, *both(models), "--progress", "json"]
     run = subprocess.Popen(
         [sys.executable, SCRIPTS / "postprocess.py", *words], stderr=subprocess.PIPE, text=True, env=dict(os.environ)
     )

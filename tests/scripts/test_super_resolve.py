@@ -93,7 +93,8 @@ def test_run_is_fitted_into_less_memory_on_request(command, weights, tmp_path):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, cli.INTERRUPTED), (signal.SIGKILL, -signal.SIGKILL)])
 def test_stopped_run_leaves_nothing_under_the_final_name(weights, tmp_path, number, code):
-    source = write_video(clip(60, 10, 17), tmp_path / "in.mkv")
+    # Long enough that the run is still at work when the signal comes, however busy the machine is.
+    source = write_video(clip(600, 10, 17), tmp_path / "in.mkv")
     words = ["-i", source, "-o", tmp_path / "out.mkv", "--weights", weights, "--progress", "json"]
     run = subprocess.Popen([sys.executable, SCRIPT, *words], stderr=subprocess.PIPE, text=True)
     # The first chunk has been made, others wait.
