@@ -292,7 +292,7 @@ def _decoder(shape: VideoShape, widths: Widths, dtype: mx.Dtype) -> Workload:
         if block.stride is None:
             operations[_convolution(at, width, width)] += 2 * block.num_layers
         else:
-            operations[_convolution(at, width, layer.widest_channels)] += 1
+            operations[_convolution(at, width, layer.out_channels * math.prod(block.stride))] += 1
             sizes = [size * step for size, step in zip(_sides(at), block.stride, strict=True)]
             at = LatentShape(sizes[0] - block.stride[0] + 1, *sizes[1:])
         width = layer.out_channels

@@ -1,19 +1,181 @@
-"""Running layers over consecutive frames of a clip with the same result as over the whole clip.
+"""State for running layers over a clip piece by piece, with the same result as over the whole clip.
 
-A layer's ``start()`` begins a run and returns a ``Push``: it takes the next frames (or None) and whether they are the
-last, and returns the frames that are complete by then (or None). A layer that looks one frame ahead is one frame
-late, and the last push brings what is missing. A whole clip is a run of one push.
+Axis 1 is time in every array: frames ``(B, T, H, W, C)``, spectra ``(B, T, M, C)`` or samples ``(B, S, C)``.
+A layer is called as ``layer(x, state)`` with the next frames and returns the frames that are complete by then. Either
+may hold none, which is an array with T = 0. A layer that looks at later frames runs behind its input; the piece that
+comes while ``state.last`` is true brings what is left.
+
+A network gives every layer a state of its own, by name or by number, as mlx-lm gives every block a cache::
+
+    def __call__(self, x, state=WHOLE_CLIP):
+        h = self.conv1(activate(x), state["conv1"])
+        h = self.conv2(activate(h), state["conv2"])
+        return state.checkpoint(state.delay(x, h.shape[1]) + h)
+
+A layer finds in its own state what it needs: ``window`` for any kernel over time, ``delay`` for a branch that is faster
+than its neighbour, ``split_start`` for a rule about the clip's first frames. A convolution with kernel K and stride S
+runs on ``window(x, K, stride=S, ...)``. A transposed one, of which an output looks at K inputs, runs on
+``window(x, K, before=K - 1, padding="zeros")`` and keeps the S samples that each position completes.
+
+With ``WHOLE_CLIP``, the default, x is the clip: nothing is kept and nothing is evaluated, so that a network stays one
+graph, which MLX can compile and differentiate.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from typing import Literal
 
 import mlx.core as mx
 
-Push = Callable[[mx.array | None, bool], mx.array | None]
+from LTX_2_MLX.ops.pad import pad_edge
+
+Layer = Callable[[mx.array, "StreamState"], mx.array]
+TimePadding = Literal["edge", "zeros"]
+
+
+class StreamState:
+    """Frames that a layer and the layers inside it keep between consecutive pieces of one clip.
+
+    Attributes:
+        last: Whether no piece follows the one that comes with this state.
+    """
+
+    def __init__(self) -> None:
+        self.last = False
+        self._children: dict[Hashable, StreamState] = {}
+        self._frames: dict[str, mx.array] = {}
+        self._num_started = 0
+        # One list for a state and all states inside it.
+        self._unevaluated: list[mx.array] = []
+
+    def __getitem__(self, name: Hashable) -> "StreamState":
+        """The state of an inner layer, or of one of several passes such as a tile's."""
+        if name not in self._children:
+            child = StreamState()
+            child._unevaluated = self._unevaluated
+            self._children[name] = child
+        self._children[name].last = self.last
+        return self._children[name]
+
+    def window(
+        self,
+        x: mx.array,
+        kernel: int,
+        *,
+        stride: int = 1,
+        before: int = 0,
+        after: int = 0,
+        padding: TimePadding = "edge",
+    ) -> mx.array:
+        """The frames that an operation with a kernel over time reads for its next outputs.
+
+        Args:
+            x: The next frames.
+            kernel: Frames that one output reads.
+            stride: Frames from one output to the next.
+            before: Frames put in front of the clip.
+            after: Frames put behind the clip.
+            padding: What these are: copies of the first and the last frame, or zeros.
+
+        Returns:
+            Frames kept from earlier pieces and frames of ``x``, ``kernel + (n - 1) * stride`` of them for n outputs;
+            T = 0 if no output is complete.
+        """
+        frames = self._padded(x, before, after, padding)
+        num_outputs = max(0, (frames.shape[1] - kernel) // stride + 1)
+        self._keep("window", frames, num_outputs * stride)
+        num_read = kernel + (num_outputs - 1) * stride if num_outputs else 0
+        return frames[:, :num_read]
+
+    def delay(self, x: mx.array, num_frames: int) -> mx.array:
+        """The oldest ``num_frames`` frames that have not been returned yet; the others wait.
+
+        ``num_frames`` is the length of the slower branch's result, to which these are added.
+        """
+        frames = self._join("delay", x)
+        self._keep("delay", frames, num_frames)
+        return frames[:, :num_frames]
+
+    def split_start(self, x: mx.array, count: int) -> tuple[mx.array, mx.array]:
+        """``x`` in two: those of its frames that are among the clip's first ``count``, and the others."""
+        length = min(count - self._num_started, x.shape[1])
+        self._count_started(length)
+        return x[:, :length], x[:, length:]
+
+    def each_frame(self, function: Callable[[mx.array], mx.array], x: mx.array) -> mx.array:
+        """``function(x)``, of a function that treats every frame alone: frame by frame, to hold one at a time."""
+        if x.shape[1] < 2:
+            return function(x)
+        frames = []
+        for index in range(x.shape[1]):
+            frames.append(self.checkpoint(function(x[:, index : index + 1])))
+        return mx.concatenate(frames, axis=1)
+
+    def checkpoint(self, x: mx.array) -> mx.array:
+        """``x``, evaluated together with the frames that layers keep.
+
+        Layers call it where a longer graph would only cost memory. Frames kept lazily would hold all of the piece
+        that they come from.
+        """
+        mx.eval(x, self._unevaluated)
+        self._unevaluated.clear()
+        return x
+
+    def _padded(self, x: mx.array, before: int, after: int, padding: TimePadding) -> mx.array:
+        starts = "window" not in self._frames
+        frames = self._join("window", x)
+        if frames.shape[1] == 0:
+            return frames
+        in_front = before if starts else 0
+        behind = after if self.last else 0
+        if padding == "edge":
+            return pad_edge(frames, 1, before=in_front, after=behind)
+        widths = [(0, 0)] * frames.ndim
+        widths[1] = (in_front, behind)
+        return mx.pad(frames, widths)
+
+    def _join(self, slot: str, x: mx.array) -> mx.array:
+        kept = self._frames.get(slot)
+        return x if kept is None else join_frames(kept, x)
+
+    def _keep(self, slot: str, frames: mx.array, start: int) -> None:
+        if self.last or frames.shape[1] == 0:
+            return
+        kept = copy_frames(frames, start, frames.shape[1])
+        self._frames[slot] = kept
+        self._unevaluated.append(kept)
+
+    def _count_started(self, length: int) -> None:
+        self._num_started += length
+
+
+class _WholeClip(StreamState):
+    """The state of a run of one piece, which is the clip: keeps nothing, evaluates nothing, may be shared."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = True
+
+    def __getitem__(self, name: Hashable) -> StreamState:
+        return self
+
+    def each_frame(self, function: Callable[[mx.array], mx.array], x: mx.array) -> mx.array:
+        return function(x)
+
+    def checkpoint(self, x: mx.array) -> mx.array:
+        return x
+
+    def _keep(self, slot: str, frames: mx.array, start: int) -> None:
+        pass
+
+    def _count_started(self, length: int) -> None:
+        pass
+
+
+WHOLE_CLIP: StreamState = _WholeClip()
 
 
 class FrameQueue:
-    """Frames ``(B, T, H, W, C)`` that wait until a slower branch has caught up."""
+    """Frames of a clip that wait for their turn."""
 
     def __init__(self) -> None:
         self._waiting: mx.array | None = None
@@ -21,92 +183,48 @@ class FrameQueue:
     def __len__(self) -> int:
         return 0 if self._waiting is None else self._waiting.shape[1]
 
-    def put(self, frames: mx.array | None) -> None:
+    def put(self, frames: mx.array) -> None:
         """Add frames at the end."""
-        self._waiting = join_frames(self._waiting, frames)
+        self._waiting = frames if self._waiting is None else join_frames(self._waiting, frames)
 
-    def take(self, count: int) -> mx.array | None:
-        """The first ``count`` frames, which leave the queue; None for no frames."""
-        if count == 0:
-            return None
-        frames, length = self._waiting, len(self)
+    def take(self, count: int) -> mx.array:
+        """The first ``count`` frames, which leave the queue; something must have been put into it."""
+        assert self._waiting is not None
+        frames = self._waiting
+        length = frames.shape[1]
         self._waiting = None
-        if count == length:
-            return frames
-        self._waiting = copy_frames(frames, count, length)
-        mx.eval(self._waiting)
+        if count < length:
+            self._waiting = copy_frames(frames, count, length)
+            mx.eval(self._waiting)
         return frames[:, :count]
 
-    def first(self, count: int) -> mx.array:
-        """The first ``count`` frames, which stay."""
-        return self._waiting[:, :count]
 
+def stream_layer(layer: Layer, chunks: Iterable[mx.array], most: int) -> Iterator[mx.array]:
+    """Run ``layer`` over a clip, at most ``most`` frames at a time; yields what each piece completes, evaluated.
 
-def join_frames(*parts: mx.array | None) -> mx.array | None:
-    """The given parts end to end in time; None where there are none."""
-    present = [part for part in parts if part is not None]
-    if len(present) < 2:
-        return present[0] if present else None
-    return mx.concatenate(present, axis=1)
-
-
-def copy_frames(x: mx.array, start: int, stop: int) -> mx.array:
-    """Frames ``start`` to ``stop`` in memory of their own: a slice would keep all of ``x`` alive."""
-    return mx.take(x, mx.arange(start, stop), axis=1)
-
-
-def in_turn(*steps: Push) -> Push:
-    """One push through several, each taking what the one before it gives."""
-
-    def push(frames: mx.array | None, last: bool) -> mx.array | None:
-        for step in steps:
-            frames = step(frames, last)
-        return frames
-
-    return push
-
-
-def each_frame(function: Callable[[mx.array], mx.array]) -> Push:
-    """A ``Push`` of a function that treats every frame by itself."""
-    return lambda frames, last: None if frames is None else function(frames)
-
-
-def run_frames(push: Push, chunks: Iterable[mx.array], most: int) -> Iterator[mx.array]:
-    """Drive ``push`` over a clip, ``most`` frames at a time; yields what is complete, evaluated.
-
-    Smaller chunks are gathered first, so that a clip of up to ``most`` frames is one push.
+    The clip comes in consecutive chunks of any lengths. Smaller ones are gathered first, so that a clip of up to
+    ``most`` frames is one piece. A chain of generators, one for each layer, holds little: a piece goes all the way
+    before the next one starts.
     """
+    state = StreamState()
     waiting = FrameQueue()
     for chunk in chunks:
         waiting.put(chunk)
         # Nothing here may hold frames while a later layer works on those that it yields.
         del chunk
         while len(waiting) > most:
-            done = _evaluated(push(waiting.take(most), False))
-            while done:
-                yield done.pop()
-    done = _evaluated(push(waiting.take(len(waiting)), True))
-    while done:
-        yield done.pop()
+            yield state.checkpoint(layer(waiting.take(most), state))
+    if len(waiting):
+        state.last = True
+        yield state.checkpoint(layer(waiting.take(len(waiting)), state))
 
 
-def in_steps(step: Callable[[mx.array, dict], mx.array], latents: Iterable[mx.array]) -> Iterator[mx.array]:
-    """What ``step`` makes of each latent frame and of the past, which it keeps up to date; both evaluated.
-
-    Args:
-        step: Takes one latent frame ``(B, 1, H, W, C)`` and the past, empty at the clip's start.
-        latents: Consecutive pieces of a clip's latent ``(B, T, H, W, C)``.
-    """
-    past: dict = {}
-    for latent in latents:
-        for i in range(latent.shape[1]):
-            frames = step(latent[:, i : i + 1], past)
-            mx.eval(frames, past)
-            yield frames
+def join_frames(*pieces: mx.array) -> mx.array:
+    """Consecutive pieces, at least one, end to end in time."""
+    pieces = tuple(piece for piece in pieces if piece.shape[1]) or pieces[:1]
+    return pieces[0] if len(pieces) == 1 else mx.concatenate(pieces, axis=1)
 
 
-def _evaluated(frames: mx.array | None) -> list[mx.array]:
-    if frames is None:
-        return []
-    mx.eval(frames)
-    return [frames]
+def copy_frames(x: mx.array, start: int, stop: int) -> mx.array:
+    """Frames ``start`` to ``stop`` in memory of their own: a slice would keep all of ``x`` alive."""
+    return mx.take(x, mx.arange(start, stop), axis=1)

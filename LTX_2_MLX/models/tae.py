@@ -7,14 +7,16 @@ exactly what the whole clip gives. Layers keep their published places in the lis
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.layers.conv import convolve_each
-from LTX_2_MLX.layers.streaming import in_steps
+from LTX_2_MLX.layers.streaming import WHOLE_CLIP, StreamState, join_frames, stream_layer
 from LTX_2_MLX.models.interfaces import Header
+from LTX_2_MLX.ops.pad import pad_edge
 from LTX_2_MLX.ops.resample import pixel_shuffle, pixel_unshuffle
 from LTX_2_MLX.shapes import Compression
 
@@ -23,8 +25,6 @@ _TIME = 4
 # What the conditional decoder sees of its input: blocks of 4 frames, 8 rows and 8 columns of RGB.
 _CONDITION_BLOCK = (_TIME, 8, 8)
 _CONDITION_CHANNELS = 3 * _TIME * 8 * 8
-# What each MemoryBlock remembers: its own last input frame, by the block's identity.
-Past = dict[int, mx.array]
 
 
 @dataclass(frozen=True)
@@ -110,13 +110,10 @@ class MemoryBlock(nn.Module):
         ]
         self.act = act
 
-    def __call__(self, x: mx.array, past: Past) -> mx.array:
-        before = past.get(id(self))
-        if before is None:
-            before = mx.zeros_like(x[:, :1])
-        past[id(self)] = mx.contiguous(x[:, -1:])
-        pairs = mx.concatenate([x, mx.concatenate([before, x[:, :-1]], axis=1)], axis=-1)
-        return self.act(_run(self.conv, pairs, past) + x)
+    def __call__(self, x: mx.array, state: StreamState = WHOLE_CLIP) -> mx.array:
+        before = state.window(x, 2, before=1, padding="zeros")[:, :-1]
+        pairs = mx.concatenate([x, before], axis=-1)
+        return self.act(run_layers(self.conv, pairs, state["conv"]) + x)
 
 
 class TimePool(nn.Module):
@@ -127,10 +124,12 @@ class TimePool(nn.Module):
         self.stride = stride
         self.conv = nn.Conv2d(channels * stride, channels, 1, bias=False)
 
-    def __call__(self, x: mx.array, past: Past) -> mx.array:
+    def __call__(self, x: mx.array, state: StreamState = WHOLE_CLIP) -> mx.array:
+        x = state.window(x, self.stride, stride=self.stride)
         batch, frames, height, width, channels = x.shape
-        x = x.reshape(batch, frames // self.stride, self.stride, height, width, channels).transpose(0, 1, 3, 4, 2, 5)
-        return convolve_each(self.conv, x.reshape(batch, frames // self.stride, height, width, -1))
+        x = x.reshape(batch, frames // self.stride, self.stride, height, width, channels)
+        x = x.transpose(0, 1, 3, 4, 2, 5)
+        return convolve_each(self.conv, x.reshape(*x.shape[:4], self.stride * channels))
 
 
 class TimeGrow(nn.Module):
@@ -141,7 +140,7 @@ class TimeGrow(nn.Module):
         self.stride = stride
         self.conv = nn.Conv2d(channels, channels * stride, 1, bias=False)
 
-    def __call__(self, x: mx.array, past: Past) -> mx.array:
+    def __call__(self, x: mx.array) -> mx.array:
         batch, frames, height, width, channels = x.shape
         x = convolve_each(self.conv, x).reshape(batch, frames, height, width, self.stride, channels)
         return x.transpose(0, 1, 4, 2, 3, 5).reshape(batch, frames * self.stride, height, width, channels)
@@ -154,27 +153,25 @@ class Double(nn.Module):
         return mx.repeat(mx.repeat(x, 2, axis=2), 2, axis=3)
 
 
-def _run(layers: list[nn.Module], x: mx.array, past: Past) -> mx.array:
-    """``layers`` one after another over ``(B, T, H, W, C)``, each evaluated: one's working memory at a time."""
-    for layer in layers:
+def run_layers(layers: list[nn.Module], x: mx.array, state: StreamState = WHOLE_CLIP) -> mx.array:
+    """``layers`` one after another over ``(B, T, H, W, C)``, the working memory of one layer at a time."""
+    for number, layer in enumerate(layers):
         if isinstance(layer, nn.Conv2d):
             x = convolve_each(layer, x)
-        elif isinstance(layer, (MemoryBlock, TimePool, TimeGrow)):
-            x = layer(x, past)
+        elif isinstance(layer, (MemoryBlock, TimePool)):
+            x = layer(x, state[number])
         else:
             x = layer(x)
-        mx.eval(x, past)
+        x = state.checkpoint(x)
     return x
 
 
-def _decode(layers: list[nn.Module], x: mx.array, past: Past) -> mx.array:
-    """``_run``, with the layers at full size taking one frame at a time: no memory of frames lies in them."""
-    last_doubling = max(i for i, layer in enumerate(layers) if isinstance(layer, Double))
-    x = _run(layers[:last_doubling], x, past)
-    frames = []
-    for i in range(x.shape[1]):
-        frames.append(_run(layers[last_doubling:], x[:, i : i + 1], past))
-    return mx.concatenate(frames, axis=1)
+def _decode(layers: list[nn.Module], x: mx.array, state: StreamState) -> mx.array:
+    """Run the layers of a decoder; those at full size, which see no other frame, take one frame at a time."""
+    last_doubling = max(number for number, layer in enumerate(layers) if isinstance(layer, Double))
+    x = run_layers(layers[:last_doubling], x, state)
+    full_size = state["full_size"]
+    return state.each_frame(lambda frame: run_layers(layers[last_doubling:], frame, full_size), x)
 
 
 def _last_rows(weights: dict[str, mx.array]) -> dict[str, mx.array]:
@@ -223,22 +220,23 @@ class TinyAutoencoder(nn.Module):
             frames = mx.concatenate([frames, mx.repeat(frames[:, -1:], lacking, axis=1)], axis=1)
         patch = self.config.patch_size
         pixels = ((frames.astype(mx.float32) + 1) / 2).astype(self.encoder[0].weight.dtype)
-        return _run(self.encoder, pixel_unshuffle(pixels, (1, patch, patch)), {})
+        x = pixel_unshuffle(pixels, (1, patch, patch))
+        return join_frames(*stream_layer(partial(run_layers, self.encoder), [x], _TIME))
+
+    def __call__(self, latent: mx.array, state: StreamState = WHOLE_CLIP) -> mx.array:
+        """Frames of a latent, or of the next latent frames of one."""
+        x = _decode(self.decoder, latent.astype(self.decoder[1].weight.dtype), state["decoder"])
+        _, x = state.split_start(x, _TIME - 1)
+        x = pixel_shuffle(x, (1, self.config.patch_size, self.config.patch_size))
+        return mx.clip(x, -1, 1) if self.config.signed_output else mx.clip(x, 0, 1) * 2 - 1
 
     def decode(self, latent: mx.array) -> mx.array:
-        """The whole clip at once."""
-        return mx.concatenate(list(self.stream([latent])), axis=1)
+        """The frames of a whole clip."""
+        return join_frames(*self.stream([latent]))
 
     def stream(self, latents: Iterable[mx.array]) -> Iterator[mx.array]:
         """One chunk of frames per latent frame: the first has one frame, every later one four."""
-        return in_steps(self.step, latents)
-
-    def step(self, latent: mx.array, past: Past) -> mx.array:
-        """Frames of the next latent frames; ``past`` is empty at a clip's start and kept up to date."""
-        skipped = 0 if past else _TIME - 1
-        x = _decode(self.decoder, latent.astype(self.decoder[1].weight.dtype), past)[:, skipped:]
-        x = pixel_shuffle(x, (1, self.config.patch_size, self.config.patch_size))
-        return mx.clip(x, -1, 1) if self.config.signed_output else mx.clip(x, 0, 1) * 2 - 1
+        return stream_layer(self, latents, 1)
 
 
 @dataclass(frozen=True)
@@ -344,30 +342,30 @@ class ConditionalDecoder(nn.Module):
         """The published name itself."""
         return published if re.match(r"decoder\.\d+\.", published) else None
 
-    def step(self, latent: mx.array, lq_frames: mx.array, past: Past) -> mx.array:
-        """Frames of the next latent frames and their low-quality frames.
+    def __call__(self, latent: mx.array, lq_frames: mx.array, state: StreamState = WHOLE_CLIP) -> mx.array:
+        """Frames of a clip, or of the next latent frames of one and their low-quality frames.
 
         Args:
             latent: ``(B, T, H, W, C)``.
             lq_frames: ``(B, 4T, 8H, 8W, 3)``, at a clip's start 3 fewer.
-            past: Empty at a clip's start, kept up to date.
+            state: Of the stream.
 
         Raises:
             RequestError: If frames and latent do not belong together.
         """
-        first = not past
-        skipped = _TIME - 1 if first else 0
-        if lq_frames.shape[1] != latent.shape[1] * _TIME - skipped:
+        first_latent, _ = state.split_start(latent, 1)
+        # The first latent frame stands for one frame: as many copies of it come before the clip.
+        num_copies = (_TIME - 1) * first_latent.shape[1]
+        num_expected = latent.shape[1] * _TIME - num_copies
+        if lq_frames.shape[1] != num_expected:
             raise RequestError(
                 f"{lq_frames.shape[1]} low-quality frames do not fit {latent.shape[1]} latent frames: "
-                f"expected {latent.shape[1] * _TIME - skipped}."
+                f"expected {num_expected}."
             )
-        if first:
-            lq_frames = mx.concatenate([mx.repeat(lq_frames[:, :1], skipped, axis=1), lq_frames], axis=1)
         dtype = self.decoder[1].weight.dtype
-        condition = pixel_unshuffle(lq_frames, _CONDITION_BLOCK)
+        condition = pixel_unshuffle(pad_edge(lq_frames, 1, before=num_copies, after=0), _CONDITION_BLOCK)
         x = mx.concatenate([condition.astype(dtype), latent.astype(dtype)], axis=-1)
-        return _decode(self.decoder, x, past)[:, skipped:] * 2 - 1
+        return _decode(self.decoder, x, state["decoder"])[:, num_copies:] * 2 - 1
 
 
 def _conditional_layers(config: ConditionalConfig) -> list[nn.Module]:

@@ -13,9 +13,9 @@ from LTX_2_MLX.checkpoints.gemma3 import GemmaConfig
 from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscalerConfig
 from LTX_2_MLX.models.ltx.text_features import ConnectorConfig, TextFeaturesConfig
 from LTX_2_MLX.models.ltx.transformer import TransformerConfig
-from LTX_2_MLX.models.ltx.video_vae import VideoDecoder, VideoEncoder, default_piece_bytes, run_bytes
-from LTX_2_MLX.models.ltx.video_vae_blocks import Upsample
+from LTX_2_MLX.models.ltx.video_vae import VideoDecoder
 from LTX_2_MLX.models.ltx.video_vae_config import VideoVAEConfig
+from LTX_2_MLX.models.ltx.video_vae_memory import decoder_bytes, encoder_layers, run_bytes
 from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.pipelines.video_latents import BLEND_COPIES, choose_tiling
 from LTX_2_MLX.shapes import LatentShape, VideoShape
@@ -44,12 +44,10 @@ _CPU = _Factors(scores=1.0, streams=22.5, text_streams=3.75)
 _GPU = _Factors(scores=0.0, streams=18.0, text_streams=6.0)
 # A convolution over frames runs as three over pictures on the CPU: so many padded inputs and so many results.
 _SLICES = 3
-# Beside it, of its channels: a residual block's shortcut, window, activation and sum; an upsampler's spread result.
-_RESIDUAL, _SHUFFLED = 4, 2
 # A block of the latent upscaler: its convolutions run in one graph, beside copies of the clip.
 _BLOCK_CONVOLUTIONS, _BLOCK_CLIPS = 2, 4
-# On a GPU, arrays of a residual block.
-_GPU_DECODER_COPIES, _GPU_UPSCALER_COPIES = 8, 6
+# On a GPU, arrays of a residual block of the upscaler.
+_GPU_UPSCALER_COPIES = 6
 # Bytes of a picture's pixel while it is resized, and what the encoder's own start takes.
 _PICTURE_PIXEL_BYTES, _ENCODER_START_BYTES = 126, 3_000_000
 
@@ -139,67 +137,12 @@ def encoder_bytes(config: VideoVAEConfig, picture: VideoShape, *, item_bytes: in
     if _factors() is _CPU:
         unfolded = _TAPS * config.in_channels * _FLOAT_BYTES
         return pixels * (unfolded + _PICTURE_PIXEL_BYTES) + _ENCODER_START_BYTES
-    return run_bytes(VideoEncoder(config).levels(), (1, 1, picture.height, picture.width, 3), item_bytes)
+    return run_bytes(encoder_layers(config), (1, 1, picture.height, picture.width, 3), item_bytes)
 
 
 def clip_encoder_bytes(config: VideoVAEConfig, size: VideoShape, *, item_bytes: int) -> int:
     """A clip's way to a latent, in pieces of whole frames."""
-    return run_bytes(VideoEncoder(config).levels(), (1, 1, size.height, size.width, 3), item_bytes)
-
-
-def decoder_bytes(config: VideoVAEConfig, latent: LatentShape, *, item_bytes: int) -> int:
-    """What decoding a latent piece by piece takes, for whole frames or for one tile."""
-    levels = (decoder := VideoDecoder(config)).levels(batch=1)
-    frame_bytes, piece_bytes = latent.height * latent.width * item_bytes, default_piece_bytes()
-    held = int(sum(level.held for level in levels) * frame_bytes)
-    if _factors() is not _CPU:
-        frames = [level.elements * frame_bytes for level in levels]
-        late = [2 + level.frames_late for level in levels]
-        pieces = [max(piece_bytes, frame) + more * frame for frame, more in zip(frames, late, strict=True)]
-        return held + int(_GPU_DECODER_COPIES * max(pieces))
-    return held + max(_convolution_bytes(level, piece_bytes) for level in _decoder_levels(decoder, latent, item_bytes))
-
-
-@dataclass(frozen=True)
-class _Convolution:
-    """The widest convolution of a level: frames of the whole clip, their size, channels in and out, bytes of a value.
-
-    ``beside`` are arrays that live beside it, in channels.
-    """
-
-    frames: int
-    height: int
-    width: int
-    channels_in: int
-    channels_out: int
-    item_bytes: int
-    beside: float
-
-
-def _convolution_bytes(level: _Convolution, piece_bytes: int) -> int:
-    """What a convolution takes on the CPU, in frames of which the widest array keeps within ``piece_bytes``."""
-    area = level.height * level.width * level.item_bytes
-    # Parts of a frame count: a count of whole ones would fall where a frame grows a little.
-    frames = min(level.frames, max(1.0, piece_bytes / (max(level.channels_in, level.channels_out) * area)))
-    channels = (_TAPS + _SLICES) * level.channels_in + _SLICES * level.channels_out + level.beside
-    return int(frames * area * channels)
-
-
-def _decoder_levels(decoder: VideoDecoder, latent: LatentShape, item_bytes: int) -> list[_Convolution]:
-    """Every level after conv_in, which is smaller than the rest."""
-    frames, height, width, found = latent.num_frames, latent.height, latent.width, []
-    for block in decoder.up_blocks:
-        if isinstance(block, Upsample):
-            wide = block.widest_channels
-            channels = block.conv.conv.weight.shape[-1]
-            found.append(_Convolution(frames, height, width, channels, wide, item_bytes, _SHUFFLED * wide))
-            time, tall, long = block.stride
-            frames, height, width = (frames - 1) * time + 1, height * tall, width * long
-        else:
-            wide = block.widest_channels
-            found.append(_Convolution(frames, height, width, wide, wide, item_bytes, _RESIDUAL * wide))
-    written, *_, read = decoder.conv_out.conv.weight.shape
-    return [*found, _Convolution(frames, height, width, read, written, item_bytes, read + written)]
+    return run_bytes(encoder_layers(config), (1, 1, size.height, size.width, 3), item_bytes)
 
 
 def decode_bytes(

@@ -13,7 +13,8 @@ import numpy as np
 from LTX_2_MLX.errors import MemoryBudgetError, RequestError
 from LTX_2_MLX.layers.streaming import join_frames
 from LTX_2_MLX.media.frames import signed_to_uint8, to_signed
-from LTX_2_MLX.models.ltx.video_vae import Level, VideoDecoder, VideoEncoder, run_bytes
+from LTX_2_MLX.models.ltx.video_vae import VideoDecoder, VideoEncoder
+from LTX_2_MLX.models.ltx.video_vae_memory import decoder_layers, encoder_layers, run_bytes
 from LTX_2_MLX.models.ltx.video_vae_tiling import (
     TileSize,
     Tiling,
@@ -161,8 +162,6 @@ def _activation_bytes(network: VideoEncoder | VideoDecoder, height: int, width: 
     """What a run over a latent of this size takes beside the weights."""
     item_bytes = network.conv_in.conv.weight.dtype.size
     if isinstance(network, VideoDecoder):
-        levels: list[Level] = network.levels(batch=1)
-    else:
-        levels = network.levels()
-        height, width = height * network.compression.height, width * network.compression.width
-    return run_bytes(levels, (1, 1, height, width), item_bytes)
+        return run_bytes(decoder_layers(network.config), (1, 1, height, width), item_bytes)
+    pixels = (height * network.compression.height, width * network.compression.width)
+    return run_bytes(encoder_layers(network.config), (1, 1, *pixels), item_bytes)

@@ -4,6 +4,7 @@ import mlx.core as mx
 import numpy as np
 
 from LTX_2_MLX.checkpoints.load import load
+from LTX_2_MLX.layers.streaming import StreamState
 from LTX_2_MLX.models.flashvsr.block_attention import WINDOW, Sparsity, pool
 from LTX_2_MLX.models.flashvsr.lq_projection import LQProjection
 from LTX_2_MLX.models.flashvsr.transformer import TransformerStream
@@ -45,11 +46,11 @@ def tcdecoder(case: Case) -> Outputs:
     """Decode a stream with the conditional decoder."""
     decoder = load(ConditionalDecoder, case.checkpoint())
     io = case.inputs()
-    past = {}
+    state = StreamState()
     outputs = {}
     for k in range(_num_chunks(io)):
         condition = signed_frames(io[f"cond_u8_{k}"])
-        frames = decoder.step(channels_last(io[f"latents_{k}"]), condition, past)
+        frames = decoder(channels_last(io[f"latents_{k}"]), condition, state)
         outputs[f"frames_{k}"] = channels_first((frames + 1) / 2)
     return outputs
 
@@ -63,8 +64,9 @@ def lq_projection(case: Case) -> Outputs:
     projection = load(LQProjection, case.checkpoint())
     frames = signed_frames(case.inputs()["video_u8"])
     causal = case.parameter("version") != "1"
-    past = projection.start(frames[:, :1], causal)
-    calls = [projection.step(frames[:, i : i + 4], past, causal) for i in range(1, frames.shape[1] - 3, 4)]
+    state = StreamState()
+    projection(frames[:, :1], causal, state)
+    calls = [projection(frames[:, i : i + 4], causal, state) for i in range(1, frames.shape[1] - 3, 4)]
     outputs = {}
     for i in range(projection.config.num_layers):
         tokens = [call[i].flatten(1, 3) for call in calls]

@@ -5,7 +5,7 @@ import numpy as np
 
 from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler
-from LTX_2_MLX.models.ltx.video_vae import LatentStatistics, LatentStatisticsConfig, Level, VideoDecoder, VideoEncoder
+from LTX_2_MLX.models.ltx.video_vae import LatentStatistics, LatentStatisticsConfig, VideoDecoder, VideoEncoder
 from LTX_2_MLX.verify.case import Case, Outputs
 from LTX_2_MLX.verify.layout import channels_first, channels_last, signed_frames
 
@@ -21,7 +21,7 @@ def _encoded(case: Case) -> dict[str, mx.array]:
     frames = signed_frames(case.inputs()["video_u8"])
     latent = encoder.encode(frames)
     unnormalized = encoder.per_channel_statistics.denormalise(latent)
-    stages = _stages(encoder.levels(), "down_blocks", frames)
+    stages = _encoder_stages(encoder, frames)
     return {"latent": latent, "latent_unnormalized": unnormalized} | stages
 
 
@@ -33,15 +33,26 @@ def _decoded(case: Case) -> dict[str, mx.array]:
     timestep = mx.array(io["timestep"]) if "timestep" in io else None
     outputs = {"video": decoder.decode(latent, noise=noise, timestep=timestep)}
     if noise is None:
-        outputs |= _stages(decoder.levels(len(latent)), "up_blocks", latent)
+        outputs |= _decoder_stages(decoder, latent)
     return outputs
 
 
-def _stages(levels: list[Level], blocks: str, x: mx.array) -> dict[str, mx.array]:
-    names = ["conv_in", *(f"{blocks}.{number}" for number in range(len(levels) - 2))]
-    outputs = {}
-    for name, level in zip(names, levels[:-1], strict=True):
-        x = outputs[f"stage.{name}"] = level.push(x, True)
+def _encoder_stages(encoder: VideoEncoder, frames: mx.array) -> dict[str, mx.array]:
+    x = encoder.input_layer(frames)
+    outputs = {"stage.conv_in": x}
+    for number, block in enumerate(encoder.down_blocks):
+        x = block(x)
+        outputs[f"stage.down_blocks.{number}"] = x
+    return outputs
+
+
+def _decoder_stages(decoder: VideoDecoder, latent: mx.array) -> dict[str, mx.array]:
+    timestep = decoder.scale_timestep(None, len(latent))
+    x = decoder.input_layer(latent)
+    outputs = {"stage.conv_in": x}
+    for number, block in enumerate(decoder.up_blocks):
+        x = decoder.up_block(block, x, timestep=timestep)
+        outputs[f"stage.up_blocks.{number}"] = x
     return outputs
 
 

@@ -3,8 +3,8 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 
-from LTX_2_MLX.layers.conv import CausalConv3d, convolve_frames, convolve_zero_padded
-from LTX_2_MLX.layers.streaming import FrameQueue, run_frames
+from LTX_2_MLX.layers.conv import CausalConv3d, Padding, convolve_frames, convolve_zero_padded
+from LTX_2_MLX.layers.streaming import FrameQueue, stream_layer
 
 
 def _padded_by_hand(x, causal, mode):
@@ -17,7 +17,7 @@ def _padded_by_hand(x, causal, mode):
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("mode", ["zeros", "reflect"])
 def test_padding_repeats_frames_in_time_and_follows_its_mode_in_space(causal, mode):
-    conv = CausalConv3d(3, 5, causal=causal, spatial_padding=mode)
+    conv = CausalConv3d(3, 5, Padding(causal, mode))
     x = mx.random.normal((2, 4, 5, 6, 3))
     wanted = mx.conv3d(_padded_by_hand(x, causal, mode), conv.conv.weight) + conv.conv.bias
     assert np.allclose(np.array(conv(x)), np.array(wanted), atol=1e-5)
@@ -27,27 +27,27 @@ def test_padding_repeats_frames_in_time_and_follows_its_mode_in_space(causal, mo
 @pytest.mark.parametrize("lengths", [(7,), (1, 1, 1, 1, 1, 1, 1), (2, 4, 1), (1, 6)])
 @pytest.mark.parametrize("most", [1, 2, 3, 100])
 def test_frame_by_frame_equals_whole(causal, lengths, most):
-    conv = CausalConv3d(3, 5, causal=causal, spatial_padding="reflect")
+    conv = CausalConv3d(3, 5, Padding(causal, "reflect"))
     x = mx.random.normal((2, 7, 4, 3, 3))
     stops = np.cumsum(lengths)
     chunks = [x[:, stop - length : stop] for stop, length in zip(stops, lengths, strict=True)]
-    pieces = list(run_frames(conv.start(), chunks, most))
+    pieces = list(stream_layer(conv, chunks, most))
     assert max(piece.shape[1] for piece in pieces) <= most + 1
     assert np.allclose(np.array(mx.concatenate(pieces, axis=1)), np.array(conv(x)), atol=1e-5)
 
 
 @pytest.mark.parametrize("causal", [True, False])
 def test_clip_of_one_frame_stays_one(causal):
-    conv = CausalConv3d(3, 5, causal=causal, spatial_padding="zeros")
+    conv = CausalConv3d(3, 5, Padding(causal, "zeros"))
     assert conv(mx.ones((1, 1, 4, 5, 3))).shape == (1, 1, 4, 5, 5)
 
 
 def test_convolution_of_nothing_is_nothing():
-    assert list(run_frames(CausalConv3d(1, 1, causal=False, spatial_padding="zeros").start(), [], 3)) == []
+    assert list(stream_layer(CausalConv3d(1, 1, Padding(False, "zeros")), [], 3)) == []
 
 
 def test_three_slices_in_time_equal_one_convolution():
-    conv = CausalConv3d(4, 6, causal=True, spatial_padding="zeros").conv
+    conv = CausalConv3d(4, 6, Padding(True, "zeros")).conv
     window = mx.random.normal((2, 6, 5, 7, 4))
     wanted = mx.conv3d(window, conv.weight, padding=(0, 1, 1)) + conv.bias
     assert np.allclose(np.array(convolve_frames(conv, window)), np.array(wanted), atol=1e-5)
@@ -56,7 +56,7 @@ def test_three_slices_in_time_equal_one_convolution():
 
 
 def test_convolution_can_be_trained_through():
-    conv = CausalConv3d(2, 2, causal=False, spatial_padding="reflect")
+    conv = CausalConv3d(2, 2, Padding(False, "reflect"))
     x = mx.random.normal((1, 3, 4, 4, 2))
     _, gradients = nn.value_and_grad(conv, lambda x: mx.square(conv(x)).sum())(x)
     assert mx.abs(gradients["conv"]["weight"]).max().item() > 0
@@ -69,4 +69,4 @@ def test_queue_gives_frames_in_order_and_keeps_the_rest():
     assert len(queue) == 8
     taken = [queue.take(count).flatten().tolist() for count in (2, 5, 1)]
     assert taken == [[0, 1], [2, 3, 4, 5, 6], [7]]
-    assert len(queue) == 0 and queue.take(0) is None
+    assert len(queue) == 0

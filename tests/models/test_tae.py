@@ -6,6 +6,7 @@ from safetensors.numpy import save_file
 from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.errors import CheckpointError, RequestError
+from LTX_2_MLX.layers.streaming import StreamState
 from LTX_2_MLX.models.interfaces import Header, TensorInfo
 from LTX_2_MLX.models.tae import ConditionalConfig, ConditionalDecoder, TinyAutoencoder, TinyConfig
 
@@ -29,7 +30,7 @@ def conditional() -> ConditionalDecoder:
 def test_streamed_pieces_equal_the_whole():
     network, latent = tiny(), mx.random.normal((2, 4, 2, 3, 5), key=mx.random.key(1))
     pieces = mx.concatenate(list(network.stream([latent[:, :3], latent[:, 3:]])), axis=1)
-    whole = network.step(latent, {})
+    whole = network(latent)
     assert pieces.shape == (2, 13, 32, 48, 3)
     np.testing.assert_allclose(np.array(pieces), np.array(whole), atol=1e-6)
 
@@ -61,14 +62,15 @@ def test_conditional_pieces_equal_the_whole():
     network = conditional()
     latent = mx.random.normal((2, 4, 2, 3, 5), key=mx.random.key(1))
     lq_frames = mx.random.normal((2, 13, 16, 24, 3), key=mx.random.key(2))
-    whole, past = network.step(latent, lq_frames, {}), {}
-    pieces = [network.step(latent[:, :1], lq_frames[:, :1], past), network.step(latent[:, 1:], lq_frames[:, 1:], past)]
+    whole = network(latent, lq_frames)
+    state = StreamState()
+    pieces = [network(latent[:, :1], lq_frames[:, :1], state), network(latent[:, 1:], lq_frames[:, 1:], state)]
     np.testing.assert_allclose(np.array(mx.concatenate(pieces, axis=1)), np.array(whole), atol=1e-6)
 
 
 def test_frames_that_do_not_belong_to_the_latent_are_refused():
     with pytest.raises(RequestError, match="expected 5"):
-        conditional().step(mx.zeros((1, 2, 2, 2, 5)), mx.zeros((1, 8, 16, 16, 3)), {})
+        conditional()(mx.zeros((1, 2, 2, 2, 5)), mx.zeros((1, 8, 16, 16, 3)))
 
 
 def test_decoder_without_room_for_a_latent_is_refused():

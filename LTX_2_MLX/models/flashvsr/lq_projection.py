@@ -1,4 +1,4 @@
-"""Low-quality frames to the tokens that steer the transformer, four frames to one latent frame of tokens."""
+"""FlashVSR's projector: low-quality frames to tokens for the transformer, four frames to one latent frame of tokens."""
 
 from dataclasses import dataclass
 
@@ -7,6 +7,7 @@ import mlx.nn as nn
 
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.layers.channel_norm import ChannelNorm
+from LTX_2_MLX.layers.streaming import WHOLE_CLIP, StreamState, join_frames
 from LTX_2_MLX.models.interfaces import Header
 from LTX_2_MLX.ops.resample import pixel_unshuffle
 
@@ -14,8 +15,9 @@ from LTX_2_MLX.ops.resample import pixel_unshuffle
 _CELL = 16
 # Frames that become one latent frame.
 _TIME = 4
-# Frames a convolution of kernel 4 and stride 2 sees before the ones it is given.
-_SPAN = 2
+# Of both convolutions, in frames.
+_KERNEL = 4
+_STRIDE = 2
 
 
 @dataclass(frozen=True)
@@ -49,14 +51,6 @@ class LQProjectionConfig:
         return cls(widths=(conv1[0], conv2[0]), token_dim=linear[0], num_layers=num_layers)
 
 
-@dataclass
-class LQPast:
-    """The last two input frames of each convolution; empty before a clip's start."""
-
-    conv1: mx.array | None = None
-    conv2: mx.array | None = None
-
-
 class LQProjection(nn.Module):
     """FlashVSR's projector of low-quality frames.
 
@@ -75,41 +69,45 @@ class LQProjection(nn.Module):
         super().__init__()
         first, second = config.widths
         self.config = config
-        self.conv1 = nn.Conv3d(3 * _CELL**2, first, (4, 3, 3), stride=(2, 1, 1))
+        self.conv1 = nn.Conv3d(3 * _CELL**2, first, (_KERNEL, 3, 3), stride=(_STRIDE, 1, 1))
         self.norm1 = ChannelNorm(first, 1, 1, 1)
-        self.conv2 = nn.Conv3d(first, second, (4, 3, 3), stride=(2, 1, 1))
+        self.conv2 = nn.Conv3d(first, second, (_KERNEL, 3, 3), stride=(_STRIDE, 1, 1))
         self.norm2 = ChannelNorm(second, 1, 1, 1)
         self.linear_layers = [nn.Linear(second, config.token_dim) for _ in range(config.num_layers)]
 
     @staticmethod
     def parameter_name(published: str) -> str | None:
         """The published name itself."""
-        parts = ("conv1.", "norm1.", "conv2.", "norm2.", "linear_layers.")
-        return published if published.startswith(parts) else None
+        prefixes = ("conv1.", "norm1.", "conv2.", "norm2.", "linear_layers.")
+        return published if published.startswith(prefixes) else None
 
-    def start(self, frame: mx.array, causal: bool) -> LQPast:
-        """State after a clip's first frame ``(B, 1, H, W, 3)``, which gives no tokens of its own."""
-        past = LQPast()
-        self._features(mx.repeat(frame, _TIME, axis=1), past, causal)
-        return past
+    def __call__(self, frames: mx.array, causal: bool, state: StreamState = WHOLE_CLIP) -> list[mx.array]:
+        """Tokens for each of ``num_layers``, of the next frames of a clip.
 
-    def step(self, frames: mx.array, past: LQPast, causal: bool) -> list[mx.array]:
-        """Tokens of the next four frames, for each layer; ``past`` is kept up to date."""
-        features = self._features(frames, past, causal)
+        Args:
+            frames: A clip's first frame alone, which gives no tokens of its own, then four frames a call.
+            causal: Whether the convolutions see the frames before, as in v1.1.
+            state: Of the clip.
+        """
+        first_frame, later = state.split_start(frames, 1)
+        # The first frame stands for four.
+        x = join_frames(mx.repeat(first_frame, _TIME, axis=1), later)
+        features = self._features(x, causal, state)
+        _, features = state["features"].split_start(features, 1)
         return [linear(features) for linear in self.linear_layers]
 
-    def _features(self, frames: mx.array, past: LQPast, causal: bool) -> mx.array:
+    def _features(self, frames: mx.array, causal: bool, state: StreamState) -> mx.array:
         x = pixel_unshuffle(frames, (1, _CELL, _CELL)).astype(self.conv1.weight.dtype)
-        before, past.conv1 = past.conv1 if causal else x[:, -_SPAN:], mx.contiguous(x[:, -_SPAN:])
-        x = nn.silu(self.norm1(self.conv1(_padded(x, before))))
-        mx.eval(x, past.conv1)
-        before, past.conv2 = past.conv2 if causal else x[:, -_SPAN:], mx.contiguous(x[:, -_SPAN:])
-        return nn.silu(self.norm2(self.conv2(_padded(x, before))))
+        x = nn.silu(self.norm1(self.conv1(_window(x, causal, state["conv1"]))))
+        x = state.checkpoint(x)
+        x = nn.silu(self.norm2(self.conv2(_window(x, causal, state["conv2"]))))
+        return state.checkpoint(x)
 
 
-def _padded(x: mx.array, before: mx.array | None) -> mx.array:
-    """Frames ``before`` in front (the first one repeated when there are none) and edges repeated in space."""
-    if before is None:
-        before = mx.repeat(x[:, :1], _SPAN, axis=1)
-    x = mx.concatenate([before, x], axis=1)
-    return mx.pad(x, [(0, 0), (0, 0), (1, 1), (1, 1), (0, 0)], mode="edge")
+def _window(x: mx.array, causal: bool, state: StreamState) -> mx.array:
+    """What a convolution reads for the frames ``x``, edges repeated in space."""
+    if causal:
+        frames = state.window(x, _KERNEL, stride=_STRIDE, before=_KERNEL - _STRIDE)
+    else:
+        frames = mx.concatenate([x[:, _STRIDE - _KERNEL :], x], axis=1)
+    return mx.pad(frames, [(0, 0), (0, 0), (1, 1), (1, 1), (0, 0)], mode="edge")

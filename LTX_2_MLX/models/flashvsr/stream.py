@@ -8,7 +8,8 @@ from collections.abc import Iterable
 
 import mlx.core as mx
 
-from LTX_2_MLX.models.flashvsr.lq_projection import LQPast, LQProjection
+from LTX_2_MLX.layers.streaming import StreamState, join_frames
+from LTX_2_MLX.models.flashvsr.lq_projection import LQProjection
 from LTX_2_MLX.models.flashvsr.transformer import FIRST_FRAMES, NEXT_FRAMES, TransformerStream
 from LTX_2_MLX.models.tae import ConditionalDecoder, TinyAutoencoder
 from LTX_2_MLX.models.wan.tiled_decoder import TiledDecoder
@@ -26,31 +27,26 @@ class LatentStream:
     """Low-quality frames of one clip to its latent."""
 
     def __init__(self, projection: LQProjection, transformer: TransformerStream, causal: bool):
-        """``causal`` is how the projector of v1.1 sees the frames before; v1's is not."""
+        """``causal``: the projector sees earlier frames, as in v1.1; in v1 it does not."""
         self.projection = projection
         self.transformer = transformer
         self.causal = causal
-        self.past: LQPast | None = None
+        self.state = StreamState()
 
     def step(self, lq_groups: Iterable[mx.array], noise: mx.array) -> mx.array:
         """The latent of the next chunk.
 
         Args:
             lq_groups: The chunk's frames in [-1, 1], in groups ``(1, 4, H, W, 3)``: six of them after the first frame
-                alone at a clip's start, two later. Each is asked for when its turn comes.
+                alone at a clip's start, two later. A group is read when it is needed.
             noise: ``(1, 6, H / 8, W / 8, C)``, later ``(1, 2, ...)``.
         """
-        groups = iter(lq_groups)
-        if self.past is None:
-            self.past = self.projection.start(next(groups), self.causal)
-        made = []
-        for frames in groups:
-            made.append(self.projection.step(frames, self.past, self.causal))
-            mx.eval(made[-1])
-        tokens = [mx.concatenate(layer, axis=1) for layer in zip(*made, strict=True)]
-        latent = self.transformer.step(noise, tokens)
-        mx.eval(latent)
-        return latent
+        tokens_of_groups = []
+        for frames in lq_groups:
+            tokens = self.projection(frames, self.causal, self.state)
+            tokens_of_groups.append([self.state.checkpoint(layer) for layer in tokens])
+        tokens_of_layers = [join_frames(*layer) for layer in zip(*tokens_of_groups, strict=True)]
+        return self.state.checkpoint(self.transformer.step(noise, tokens_of_layers))
 
 
 class FrameDecoder:
@@ -58,19 +54,16 @@ class FrameDecoder:
 
     def __init__(self, decoder: Decoder):
         self.decoder = decoder
-        self.past: dict = {}
+        self.state = StreamState()
 
     def step(self, latent: mx.array, lq_frames: mx.array) -> mx.array:
-        """Frames of the next latent frame, ``(1, T, H, W, 3)`` in [-1, 1] or about: 4 of them, at a clip's start 1.
+        """Frames of the next latent frame, ``(1, T, H, W, 3)``, about [-1, 1]: 4 of them, at a clip's start 1.
 
         Args:
             latent: ``(1, 1, H / 8, W / 8, C)``.
-            lq_frames: The low-quality frames in the places of those that are made, in the same size.
+            lq_frames: The low-quality frames at the positions of the result, in the same size.
         """
         if isinstance(self.decoder, ConditionalDecoder):
-            frames = self.decoder.step(latent, lq_frames, self.past)
-        else:
-            # The published wrappers of these decoders clip.
-            frames = mx.clip(self.decoder.step(latent, self.past), -1, 1)
-        mx.eval(frames, self.past)
-        return frames
+            return self.state.checkpoint(self.decoder(latent, lq_frames, self.state))
+        # The published wrappers of these decoders clip.
+        return self.state.checkpoint(mx.clip(self.decoder(latent, self.state), -1, 1))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from LTX_2_MLX.errors import RequestError
-from LTX_2_MLX.layers.streaming import FrameQueue, join_frames
+from LTX_2_MLX.layers.streaming import copy_frames, join_frames
 from LTX_2_MLX.models.ltx.video_vae import VideoDecoder, VideoEncoder
 from LTX_2_MLX.ops.tiling import (
     Interval,
@@ -147,12 +147,14 @@ class _Window:
 
     def __init__(self, chunks: Iterable[mx.array]):
         self._chunks = iter(chunks)
-        self._held = FrameQueue()
+        self._frames = next(self._chunks)
         self._start = 0
 
     def frames(self, span: Interval) -> mx.array:
-        self._held.take(span.start - self._start)
+        """Those of one span of time, which begins no earlier than the span before."""
+        self._frames = copy_frames(self._frames, span.start - self._start, self._frames.shape[1])
         self._start = span.start
-        while len(self._held) < len(span):
-            self._held.put(next(self._chunks))
-        return self._held.first(len(span))
+        while self._frames.shape[1] < len(span):
+            self._frames = join_frames(self._frames, next(self._chunks))
+        mx.eval(self._frames)
+        return self._frames[:, : len(span)]

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator
 import mlx.core as mx
 import numpy as np
 
-from LTX_2_MLX.layers.streaming import in_steps
-from LTX_2_MLX.models.wan.vae import Past, WanDecoder
+from LTX_2_MLX.layers.streaming import WHOLE_CLIP, StreamState, join_frames, stream_layer
+from LTX_2_MLX.models.wan.vae import WanDecoder
 
 # Top, bottom, left and right of a tile in latent cells.
 Tile = tuple[int, int, int, int]
@@ -38,29 +38,29 @@ class TiledDecoder:
         self.stride = stride
 
     def decode(self, latent: mx.array) -> mx.array:
-        """The whole clip at once, clipped to [-1, 1]."""
-        return mx.concatenate(list(self.stream([latent])), axis=1)
+        """The frames of a whole clip, clipped to [-1, 1]."""
+        return join_frames(*self.stream([latent]))
 
     def stream(self, latents: Iterable[mx.array]) -> Iterator[mx.array]:
         """One chunk of frames per latent frame, as ``WanDecoder.stream``."""
-        return in_steps(self.step, latents)
+        return stream_layer(self, latents, 1)
 
-    def step(self, latent: mx.array, past: dict[Tile, Past]) -> mx.array:
-        """Frames of the next latent frame; ``past`` is empty at a clip's start and kept up to date."""
+    def __call__(self, latent: mx.array, state: StreamState = WHOLE_CLIP) -> mx.array:
+        """Frames of a latent, or of the next latent frames of one; every tile has a state of its own."""
         rows, columns = latent.shape[2:4]
         tiles = tile_places(rows, columns, self.size, self.stride)
         if len(tiles) == 1:
-            return mx.clip(self.decoder.step(latent, past.setdefault(tiles[0], {})), -1, 1)
-        total = weights = None
+            return mx.clip(self.decoder(latent, state[tiles[0]]), -1, 1)
+        frames_sum = weights_sum = mx.array(0.0)
         for tile in tiles:
             top, bottom, left, right = tile
-            frames = self.decoder.step(latent[:, :, top:bottom, left:right], past.setdefault(tile, {}))
-            mask = self.mask(tile, rows, columns)
-            place = [(0, 0), (0, 0), *self._margins(tile, rows, columns), (0, 0)]
-            part, share = mx.pad(frames.astype(mx.float32) * mask, place), mx.pad(mask, place[2:])
-            total, weights = (part, share) if total is None else (total + part, weights + share)
-            mx.eval(total, weights, past[tile])
-        return mx.clip(total / weights, -1, 1)
+            frames = self.decoder(latent[:, :, top:bottom, left:right], state[tile])
+            weights = self.mask(tile, rows, columns)
+            margins = [*self._margins(tile, rows, columns), (0, 0)]
+            weighted = mx.pad(frames.astype(mx.float32) * weights, [(0, 0), (0, 0), *margins])
+            frames_sum = state.checkpoint(frames_sum + weighted)
+            weights_sum = weights_sum + mx.pad(weights, margins)
+        return mx.clip(frames_sum / weights_sum, -1, 1)
 
     def mask(self, tile: Tile, rows: int, columns: int) -> mx.array:
         """Weights of a tile's pixels ``(H, W, 1)``: rising from its inner sides, the smaller of both axes."""

@@ -1,8 +1,7 @@
 """Video to latent and back with the Wan autoencoders: 2.1, 2.2 and the pruned light one.
 
-One network each way serves all three; widths come from the tensors' shapes. Frames pass in small groups and each
-layer remembers the last frames it saw, so a clip in pieces gives exactly what the whole clip gives.
-Knows nothing of tiles or files.
+One network each way serves all three; widths come from the tensors' shapes. All layers look only back in time, so a
+clip in pieces gives exactly what the whole clip gives. Knows nothing of tiles or files.
 """
 
 import re
@@ -15,7 +14,7 @@ import mlx.nn as nn
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.layers.channel_norm import ChannelNorm
 from LTX_2_MLX.layers.conv import convolve_each
-from LTX_2_MLX.layers.streaming import in_steps
+from LTX_2_MLX.layers.streaming import WHOLE_CLIP, StreamState, join_frames, stream_layer
 from LTX_2_MLX.models.interfaces import Header
 from LTX_2_MLX.shapes import Compression, VideoShape
 
@@ -118,9 +117,9 @@ def _bare(published: str) -> str:
     return published.removeprefix("model.")
 
 
-def _parameter_name(published: str, parts: tuple[str, ...]) -> str | None:
+def _parameter_name(published: str, prefixes: tuple[str, ...]) -> str | None:
     name = _bare(published)
-    if not name.startswith(parts):
+    if not name.startswith(prefixes):
         return None
     for pattern, ours in (
         (r"\bresidual\.0\.", "norm1."),
@@ -136,26 +135,16 @@ def _parameter_name(published: str, parts: tuple[str, ...]) -> str | None:
     return name
 
 
-# What each layer remembers of the frames before, by the layer's identity.
-Past = dict[int, mx.array]
+def causal_conv(conv: nn.Conv3d, x: mx.array, state: StreamState) -> mx.array:
+    """``conv`` over time without looking ahead: kept frames in front, zeros before the clip's start."""
+    kernel = conv.weight.shape[1]
+    window = state.window(x, kernel, before=kernel - 1, padding="zeros")
+    return state.checkpoint(_convolve(conv, window))
 
 
-def _remember(past: Past, layer: nn.Module, frames: mx.array) -> None:
-    # A slice alone would keep the buffer it was cut from alive.
-    past[id(layer)] = mx.contiguous(frames)
-
-
-def causal_conv(conv: nn.Conv3d, x: mx.array, past: Past) -> mx.array:
-    """``conv`` over time without looking ahead: remembered frames in front, zeros before the clip's start."""
-    span = conv.weight.shape[1] - 1
-    if span == 0:
-        return conv(x)
-    before = past.get(id(conv))
-    if before is None:
-        before = mx.zeros((x.shape[0], span, *x.shape[2:]), x.dtype)
-    x = mx.concatenate([before, x], axis=1)
-    _remember(past, conv, x[:, -span:])
-    return conv(x)
+def _convolve(conv: nn.Conv3d, window: mx.array) -> mx.array:
+    # MLX's convolution refuses an array without frames.
+    return conv(window) if window.shape[1] else mx.zeros((*window.shape[:-1], conv.weight.shape[0]), window.dtype)
 
 
 class ResidualBlock(nn.Module):
@@ -170,11 +159,11 @@ class ResidualBlock(nn.Module):
         if channels != out_channels:
             self.shortcut = nn.Conv3d(channels, out_channels, 1)
 
-    def __call__(self, x: mx.array, past: Past) -> mx.array:
-        y = causal_conv(self.conv1, nn.silu(self.norm1(x)), past)
-        mx.eval(y, past)
-        y = causal_conv(self.conv2, nn.silu(self.norm2(y)), past)
-        return y + (self.shortcut(x) if "shortcut" in self else x)
+    def __call__(self, x: mx.array, state: StreamState = WHOLE_CLIP) -> mx.array:
+        y = causal_conv(self.conv1, nn.silu(self.norm1(x)), state["conv1"])
+        y = causal_conv(self.conv2, nn.silu(self.norm2(y)), state["conv2"])
+        shortcut = _convolve(self.shortcut, x) if "shortcut" in self else x
+        return state.checkpoint(y + shortcut)
 
 
 class AttentionBlock(nn.Module):
@@ -186,12 +175,12 @@ class AttentionBlock(nn.Module):
         self.to_qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.proj = nn.Conv2d(channels, channels, 1)
 
-    def __call__(self, x: mx.array, past: Past) -> mx.array:
+    def __call__(self, x: mx.array, state: StreamState = WHOLE_CLIP) -> mx.array:
         batch, frames, height, width, channels = x.shape
-        flat = x.reshape(batch * frames, height, width, channels)
-        qkv = self.to_qkv(self.norm(flat)).reshape(batch * frames, 1, height * width, 3 * channels)
-        y = _attend(*mx.split(qkv, 3, axis=-1)).reshape(flat.shape)
-        return x + self.proj(y).reshape(x.shape)
+        images = x.reshape(batch * frames, height, width, channels)
+        qkv = self.to_qkv(self.norm(images)).reshape(batch * frames, 1, height * width, 3 * channels)
+        y = _attend(*mx.split(qkv, 3, axis=-1)).reshape(images.shape)
+        return state.checkpoint(x + self.proj(y).reshape(x.shape))
 
 
 def _attend(queries: mx.array, keys: mx.array, values: mx.array) -> mx.array:
@@ -214,13 +203,13 @@ class Downsample(nn.Module):
         if temporal:
             self.time_conv = nn.Conv3d(channels, channels, (3, 1, 1), stride=(2, 1, 1))
 
-    def __call__(self, x: mx.array, past: Past) -> mx.array:
+    def __call__(self, x: mx.array, state: StreamState = WHOLE_CLIP) -> mx.array:
         x = convolve_each(self.conv, mx.pad(x, [(0, 0), (0, 0), (0, 1), (0, 1), (0, 0)]))
         if "time_conv" not in self:
-            return x
-        before = past.get(id(self))
-        _remember(past, self, x[:, -1:])
-        return x if before is None else self.time_conv(mx.concatenate([before, x], axis=1))
+            return state.checkpoint(x)
+        first_frame, _ = state.split_start(x, 1)
+        halved = _convolve(self.time_conv, state.window(x, 3, stride=2))
+        return state.checkpoint(join_frames(first_frame, halved))
 
 
 class Upsample(nn.Module):
@@ -232,13 +221,13 @@ class Upsample(nn.Module):
         if temporal:
             self.time_conv = nn.Conv3d(channels, 2 * channels, (3, 1, 1))
 
-    def __call__(self, x: mx.array, past: Past) -> mx.array:
+    def __call__(self, x: mx.array, state: StreamState = WHOLE_CLIP) -> mx.array:
         if "time_conv" in self:
-            if id(self) in past:
-                x = _halves_to_frames(causal_conv(self.time_conv, x, past))
             # The second frame's convolution sees zeros before it, not the first frame.
-            past[id(self)] = mx.array(True)
-        return convolve_each(self.conv, mx.repeat(mx.repeat(x, 2, axis=2), 2, axis=3))
+            first_frame, later = state.split_start(x, 1)
+            doubled = _halves_to_frames(causal_conv(self.time_conv, later, state["time_conv"]))
+            x = join_frames(first_frame, doubled)
+        return state.checkpoint(convolve_each(self.conv, mx.repeat(mx.repeat(x, 2, axis=2), 2, axis=3)))
 
 
 def _halves_to_frames(x: mx.array) -> mx.array:
@@ -251,7 +240,7 @@ def _halves_to_frames(x: mx.array) -> mx.array:
 class Level(nn.Module):
     """The layers of one resolution with 2.2's shortcut from input to output.
 
-    ``factors`` are the level's steps in time and space; ``up`` says which way. None: no shortcut.
+    ``factors`` are the level's steps in time and space; ``up`` is true in a decoder. None: no shortcut.
     """
 
     def __init__(self, layers: list[nn.Module], out_channels: int, factors: tuple[int, int] | None, up: bool):
@@ -261,28 +250,33 @@ class Level(nn.Module):
         self.factors = factors
         self.up = up
 
-    def __call__(self, x: mx.array, past: Past) -> mx.array:
-        first = id(self) not in past
-        past[id(self)] = mx.array(True)
-        y = x
-        for layer in self.layers:
-            y = layer(y, past)
-            mx.eval(y, past)
+    def __call__(self, x: mx.array, state: StreamState = WHOLE_CLIP) -> mx.array:
+        y = run_layers(self.layers, x, state["layers"])
         if self.factors is None:
             return y
-        shortcut = _repeated if self.up else _averaged
-        short = shortcut(x, self.out_channels, *self.factors)
-        return y + (short[:, self.factors[0] - 1 :] if self.up and first else short)
+        time, space = self.factors
+        if not self.up:
+            x = state.window(x, time, stride=time, before=time - 1, padding="zeros")
+            return state.checkpoint(y + _averaged(x, self.out_channels, time, space))
+        # A clip's first frame stays one frame: of its copies the last.
+        _, shortcut = state.split_start(_repeated(x, self.out_channels, time, space), time - 1)
+        return state.checkpoint(y + shortcut)
+
+
+def run_layers(layers: list[nn.Module], x: mx.array, state: StreamState) -> mx.array:
+    """``layers`` one after another, each with a state of its own."""
+    for number, layer in enumerate(layers):
+        x = layer(x, state[number])
+    return x
 
 
 def _averaged(x: mx.array, out_channels: int, time: int, space: int) -> mx.array:
     """Blocks of ``time * space * space`` pixels as channels, averaged in groups to ``out_channels``."""
-    if lacking := -x.shape[1] % time:
-        x = mx.pad(x, [(0, 0), (lacking, 0), (0, 0), (0, 0), (0, 0)])
     batch, frames, height, width, channels = x.shape
     x = x.reshape(batch, frames // time, time, height // space, space, width // space, space, channels)
     x = x.transpose(0, 1, 3, 5, 7, 2, 4, 6)
-    return x.reshape(*x.shape[:4], out_channels, -1).mean(axis=-1)
+    group = channels * time * space * space // out_channels
+    return x.reshape(*x.shape[:4], out_channels, group).mean(axis=-1)
 
 
 def _repeated(x: mx.array, out_channels: int, time: int, space: int) -> mx.array:
@@ -298,77 +292,105 @@ def _fold(frames: mx.array, size: int) -> mx.array:
     """Pixels to channels, in the order (channel, column, row)."""
     batch, time, height, width, channels = frames.shape
     x = frames.reshape(batch, time, height // size, size, width // size, size, channels)
-    return x.transpose(0, 1, 2, 4, 6, 5, 3).reshape(batch, time, height // size, width // size, -1)
+    x = x.transpose(0, 1, 2, 4, 6, 5, 3)
+    return x.reshape(batch, time, height // size, width // size, channels * size**2)
 
 
 def _unfold(x: mx.array, size: int) -> mx.array:
     """Channels to pixels, the inverse of ``_fold``."""
     batch, time, height, width, channels = x.shape
     x = x.reshape(batch, time, height, width, channels // size**2, size, size)
-    return x.transpose(0, 1, 2, 6, 3, 5, 4).reshape(batch, time, height * size, width * size, -1)
+    x = x.transpose(0, 1, 2, 6, 3, 5, 4)
+    return x.reshape(batch, time, height * size, width * size, channels // size**2)
 
 
 def _middle(channels: int) -> list[nn.Module]:
     return [ResidualBlock(channels, channels), AttentionBlock(channels), ResidualBlock(channels, channels)]
 
 
-class _Trunk(nn.Module):
-    """Convolution in, a list of layers with the middle before or after it, norm and convolution out."""
+class Encoder3d(nn.Module):
+    """Convolution in, the levels, the middle, norm and convolution out."""
 
-    def __init__(self, layers: list[nn.Module], channels: tuple[int, int, int, int], middle_first: bool):
+    def __init__(self, config: WanVAEConfig):
         super().__init__()
-        in_channels, first, last, out_channels = channels
-        self.conv1 = nn.Conv3d(in_channels, first, 3, padding=(0, 1, 1))
-        self.layers = layers
-        self.middle = _middle(first if middle_first else last)
-        self.middle_first = middle_first
+        width = config.encoder_width
+        last = width * config.width_multipliers[-1]
+        self.conv1 = nn.Conv3d(3 * config.patch_size**2, width, 3, padding=(0, 1, 1))
+        self.layers = _encoder_layers(config)
+        self.middle = _middle(last)
         self.head_norm = ChannelNorm(last, 1, 1, 1)
-        self.head_conv = nn.Conv3d(last, out_channels, 3, padding=(0, 1, 1))
+        self.head_conv = nn.Conv3d(last, 2 * config.latent_channels, 3, padding=(0, 1, 1))
 
-    def __call__(self, x: mx.array, past: Past) -> mx.array:
-        x = causal_conv(self.conv1, x, past)
-        order = [self.middle, self.layers] if self.middle_first else [self.layers, self.middle]
-        for layer in (layer for part in order for layer in part):
-            x = layer(x, past)
-            # One layer's working memory at a time.
-            mx.eval(x, past)
-        return causal_conv(self.head_conv, nn.silu(self.head_norm(x)), past)
+    def __call__(self, x: mx.array, state: StreamState = WHOLE_CLIP) -> mx.array:
+        x = causal_conv(self.conv1, x, state["conv1"])
+        x = run_layers(self.layers, x, state["layers"])
+        x = run_layers(self.middle, x, state["middle"])
+        return causal_conv(self.head_conv, nn.silu(self.head_norm(x)), state["head_conv"])
 
 
-def _encoder(config: WanVAEConfig) -> _Trunk:
-    widths = [config.encoder_width * m for m in (1, *config.width_multipliers)]
-    steps = (*config.temporal_downsample, None)
+class Decoder3d(nn.Module):
+    """Convolution in, the middle, the levels, norm and convolution out."""
+
+    def __init__(self, config: WanVAEConfig):
+        super().__init__()
+        width = config.decoder_width
+        first = width * config.width_multipliers[-1]
+        self.conv1 = nn.Conv3d(config.latent_channels, first, 3, padding=(0, 1, 1))
+        self.middle = _middle(first)
+        self.layers = _decoder_layers(config)
+        self.head_norm = ChannelNorm(width, 1, 1, 1)
+        self.head_conv = nn.Conv3d(width, 3 * config.patch_size**2, 3, padding=(0, 1, 1))
+
+    def __call__(self, x: mx.array, state: StreamState = WHOLE_CLIP) -> mx.array:
+        x = causal_conv(self.conv1, x, state["conv1"])
+        x = run_layers(self.middle, x, state["middle"])
+        x = run_layers(self.layers, x, state["layers"])
+        return causal_conv(self.head_conv, nn.silu(self.head_norm(x)), state["head_conv"])
+
+
+def _encoder_layers(config: WanVAEConfig) -> list[nn.Module]:
     layers: list[nn.Module] = []
-    for channels, out_channels, temporal in zip(widths[:-1], widths[1:], steps, strict=True):
-        level: list[nn.Module] = []
-        for i in range(config.num_blocks):
-            level.append(ResidualBlock(out_channels if i else channels, out_channels))
+    channels = config.encoder_width
+    # The last level keeps its resolution.
+    steps = (*config.temporal_downsample, None)
+    for multiplier, temporal in zip(config.width_multipliers, steps, strict=True):
+        out_channels = config.encoder_width * multiplier
+        level = _residual_blocks(channels, out_channels, config.num_blocks)
         if temporal is not None:
             level.append(Downsample(out_channels, temporal))
-        factors = (1, 1) if temporal is None else (2 if temporal else 1, 2)
+        factors = (1, 1) if temporal is None else _factors(temporal)
         layers += [Level(level, out_channels, factors, up=False)] if config.level_shortcuts else level
-    ends = (3 * config.patch_size**2, widths[0], widths[-1], 2 * config.latent_channels)
-    return _Trunk(layers, ends, middle_first=False)
+        channels = out_channels
+    return layers
 
 
-def _decoder(config: WanVAEConfig) -> _Trunk:
-    widths = [config.decoder_width * m for m in (config.width_multipliers[-1], *config.width_multipliers[::-1])]
-    steps = (*config.temporal_downsample[::-1], None)
+def _decoder_layers(config: WanVAEConfig) -> list[nn.Module]:
     layers: list[nn.Module] = []
-    channels = widths[0]
-    for out_channels, temporal in zip(widths[1:], steps, strict=True):
-        level: list[nn.Module] = []
-        for i in range(config.num_blocks + 1):
-            level.append(ResidualBlock(out_channels if i else channels, out_channels))
+    channels = config.decoder_width * config.width_multipliers[-1]
+    steps = (*config.temporal_downsample[::-1], None)
+    for multiplier, temporal in zip(config.width_multipliers[::-1], steps, strict=True):
+        out_channels = config.decoder_width * multiplier
+        level = _residual_blocks(channels, out_channels, config.num_blocks + 1)
         channels = out_channels
         if temporal is not None:
             # In 2.1 the upsampling convolution halves the width; in 2.2 the next level's first block sets it.
             channels = out_channels if config.level_shortcuts else out_channels // 2
             level.append(Upsample(out_channels, channels, temporal))
-        factors = None if temporal is None else (2 if temporal else 1, 2)
+        factors = None if temporal is None else _factors(temporal)
         layers += [Level(level, out_channels, factors, up=True)] if config.level_shortcuts else level
-    ends = (config.latent_channels, widths[0], widths[-1], 3 * config.patch_size**2)
-    return _Trunk(layers, ends, middle_first=True)
+    return layers
+
+
+def _residual_blocks(channels: int, out_channels: int, count: int) -> list[nn.Module]:
+    blocks: list[nn.Module] = [ResidualBlock(channels, out_channels)]
+    for _ in range(count - 1):
+        blocks.append(ResidualBlock(out_channels, out_channels))
+    return blocks
+
+
+def _factors(temporal: bool) -> tuple[int, int]:
+    """Steps of a level in time and space."""
+    return (2, 2) if temporal else (1, 2)
 
 
 class WanEncoder(nn.Module):
@@ -389,7 +411,7 @@ class WanEncoder(nn.Module):
         super().__init__()
         self.config = config
         self.compression = config.compression
-        self.encoder = _encoder(config)
+        self.encoder = Encoder3d(config)
         self.conv1 = nn.Conv3d(2 * config.latent_channels, 2 * config.latent_channels, 1)
 
     @staticmethod
@@ -397,24 +419,20 @@ class WanEncoder(nn.Module):
         """Parameter of a published name, None for the decoder's."""
         return _parameter_name(published, ("encoder.", "conv1."))
 
+    def __call__(self, frames: mx.array, state: StreamState = WHOLE_CLIP) -> mx.array:
+        """The latent of a clip, or of the next frames of one."""
+        x = _fold(frames.astype(self.conv1.weight.dtype), self.config.patch_size)
+        mean = _convolve(self.conv1, self.encoder(x, state))[..., : self.config.latent_channels]
+        return (mean - mx.array(self.config.latent_mean, mean.dtype)) / mx.array(self.config.latent_std, mean.dtype)
+
     def encode(self, frames: mx.array) -> mx.array:
-        """Frames in [-1, 1] to a normalised latent.
+        """Frames in [-1, 1] to a normalised latent, a latent frame's worth at a time.
 
         Raises:
             RequestError: If frame count, height or width do not fit the compression.
         """
         VideoShape(*frames.shape[1:4]).latent(self.compression)
-        past: Past = {}
-        step = self.compression.time
-        # The first frame alone, then one latent frame's worth at a time: the published rule.
-        starts = [0, *range(1, frames.shape[1], step)]
-        groups = []
-        for start in starts:
-            group = frames[:, start : start + (step if start else 1)].astype(self.conv1.weight.dtype)
-            groups.append(self.encoder(_fold(group, self.config.patch_size), past))
-            mx.eval(groups[-1], past)
-        mean = self.conv1(mx.concatenate(groups, axis=1))[..., : self.config.latent_channels]
-        return (mean - mx.array(self.config.latent_mean, mean.dtype)) / mx.array(self.config.latent_std, mean.dtype)
+        return join_frames(*stream_layer(self, [frames], self.compression.time))
 
 
 class WanDecoder(nn.Module):
@@ -434,23 +452,23 @@ class WanDecoder(nn.Module):
         self.config = config
         self.compression = config.compression
         self.conv2 = nn.Conv3d(config.latent_channels, config.latent_channels, 1)
-        self.decoder = _decoder(config)
+        self.decoder = Decoder3d(config)
 
     @staticmethod
     def parameter_name(published: str) -> str | None:
         """Parameter of a published name, None for the encoder's."""
         return _parameter_name(published, ("decoder.", "conv2."))
 
+    def __call__(self, latent: mx.array, state: StreamState = WHOLE_CLIP) -> mx.array:
+        """Frames of a latent, or of the next latent frames of one."""
+        latent = latent * mx.array(self.config.latent_std) + mx.array(self.config.latent_mean)
+        x = self.conv2(latent.astype(self.conv2.weight.dtype))
+        return _unfold(self.decoder(x, state), self.config.patch_size)
+
     def decode(self, latent: mx.array) -> mx.array:
-        """The whole clip at once."""
-        return mx.concatenate(list(self.stream([latent])), axis=1)
+        """The frames of a whole clip."""
+        return join_frames(*self.stream([latent]))
 
     def stream(self, latents: Iterable[mx.array]) -> Iterator[mx.array]:
         """One chunk of frames per latent frame: the first has one frame, every later one four."""
-        return in_steps(self.step, latents)
-
-    def step(self, latent: mx.array, past: Past) -> mx.array:
-        """Frames of the next latent frame ``(B, 1, H, W, C)``; ``past`` is empty at a clip's start and is updated."""
-        dtype = self.conv2.weight.dtype
-        latent = latent * mx.array(self.config.latent_std) + mx.array(self.config.latent_mean)
-        return _unfold(self.decoder(self.conv2(latent.astype(dtype)), past), self.config.patch_size)
+        return stream_layer(self, latents, 1)

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from LTX_2_MLX.errors import CheckpointError
+from LTX_2_MLX.layers.streaming import StreamState
 from LTX_2_MLX.models.flashvsr.lq_projection import LQProjection, LQProjectionConfig
 from LTX_2_MLX.models.interfaces import Header, TensorInfo
 
@@ -19,14 +20,15 @@ def frames(count: int) -> mx.array:
 
 
 def tokens_of(network: LQProjection, clip: mx.array, causal: bool) -> list[np.ndarray]:
-    past = network.start(clip[:, :1], causal)
-    return [np.array(network.step(clip[:, i : i + 4], past, causal)[1]) for i in range(1, clip.shape[1], 4)]
+    state = StreamState()
+    network(clip[:, :1], causal, state)
+    return [np.array(network(clip[:, i : i + 4], causal, state)[1]) for i in range(1, clip.shape[1], 4)]
 
 
 def test_four_frames_give_one_frame_of_tokens_for_every_layer():
-    network, clip = projection(), frames(5)
-    made = network.step(clip[:, 1:], network.start(clip[:, :1], True), True)
-    assert [part.shape for part in made] == [(2, 1, 2, 3, 7)] * 2
+    network, clip, state = projection(), frames(5), StreamState()
+    assert [tokens.shape for tokens in network(clip[:, :1], True, state)] == [(2, 0, 2, 3, 7)] * 2
+    assert [tokens.shape for tokens in network(clip[:, 1:], True, state)] == [(2, 1, 2, 3, 7)] * 2
 
 
 @pytest.mark.parametrize(("causal", "reaches"), [(True, True), (False, False)])

@@ -11,7 +11,8 @@ from mlx.utils import tree_flatten
 from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.models.interfaces import Header, TensorInfo
-from LTX_2_MLX.models.ltx.video_vae import LatentStatistics, VideoDecoder, VideoEncoder, run_bytes
+from LTX_2_MLX.models.ltx.video_vae import LatentStatistics, VideoDecoder, VideoEncoder
+from LTX_2_MLX.models.ltx.video_vae_memory import decoder_layers, run_bytes
 from LTX_2_MLX.models.ltx.video_vae_tiling import TileSize, Tiling, decode_plan, decode_tiled, encode_plan, encode_tiled
 from LTX_2_MLX.shapes import Compression, LatentShape, VideoShape
 from LTX_2_MLX.verify.case import Case
@@ -183,7 +184,7 @@ def test_whole_clip_is_one_graph_as_compiling_needs_it(networks, monkeypatch):
         patch.setattr(mx, "eval", lambda *arrays: pytest.fail("evaluated on the way"))
         latent = encoder(frames)
         timestep = mx.array([0.05]) if decoder.config.timestep_conditioning else None
-        decoded = decoder(latent, timestep)
+        decoded = decoder(latent, timestep=timestep)
     assert decoded.shape == frames.shape and mx.isfinite(decoded).all()
 
 
@@ -246,4 +247,4 @@ def test_what_a_run_holds_does_not_grow_with_the_clip(networks):
         assert frames == decoder.compression.time * (length - 1) + 1
         most.append(max(held))
     assert most[1] <= 1.2 * most[0]
-    assert most[1] < run_bytes(decoder.levels(1), (1, 1, 2, 2, 8), 4, 1)
+    assert most[1] < run_bytes(decoder_layers(decoder.config), (1, 1, 2, 2, 8), 4, 1)

@@ -1,0 +1,201 @@
+"""Memory of the video autoencoder: how many frames each layer takes at once, and what a run needs beside the weights.
+
+Computed from the config and sizes alone; nothing is loaded.
+"""
+
+import math
+from dataclasses import dataclass
+
+from LTX_2_MLX.models.ltx.video_vae_config import Block, VideoEncoderConfig, VideoVAEConfig
+from LTX_2_MLX.ops.device import on_cpu
+from LTX_2_MLX.shapes import LatentShape
+
+# One copy of the largest array that a piece of a clip leads to: small enough that a run's memory is small, large
+# enough that pieces do not slow it down.
+_PIECE_BYTES = 128 * 2**20
+_CPU_PIECE_BYTES = 8 * 2**20
+# Copies of that array that live at once: on a GPU counted from the arrays of a residual block; on the CPU, which
+# unfolds the input of a convolution 27 times, measured.
+_COPIES = 8
+_CPU_COPIES = 60
+# Frames that a convolution over three frames keeps between two pieces.
+_KEPT_FRAMES = 2
+
+# Values that a 3×3×3 convolution reads for one that it writes: the CPU backend copies them side by side.
+_TAPS = 27
+# On the CPU a convolution over frames runs as three over images: so many padded inputs and so many results.
+_SLICES = 3
+# Arrays that live beside it, in units of its channels: a residual block's shortcut, window, activation and sum; an
+# upsampler's spread result.
+_RESIDUAL_ARRAYS = 4
+_SHUFFLED_ARRAYS = 2
+
+
+@dataclass(frozen=True)
+class LayerMemory:
+    """Sizes of one layer, in values per row and column of the network's input.
+
+    Attributes:
+        widest: Values of its largest array, per frame that goes in.
+        kept: Values that it keeps between two pieces.
+        frames_late: Frames by which its result lags behind its input until the last piece.
+    """
+
+    widest: float
+    kept: float
+    frames_late: int = 0
+
+
+def encoder_layers(config: VideoEncoderConfig) -> list[LayerMemory]:
+    """Layers of a ``VideoEncoder`` in order: ``conv_in``, each block, ``conv_out``."""
+    width = config.latent_channels
+    area = 1 / config.patch_size**2
+    layers = [LayerMemory(max(width * area, config.in_channels), _KEPT_FRAMES * config.in_channels)]
+    for block in config.encoder_blocks:
+        if block.stride is None:
+            layers.append(_res_group(block, width, area, causal=True))
+            continue
+        # The convolution's frames, and those of a group that is not complete.
+        layers.append(LayerMemory(width * area, 2 * _KEPT_FRAMES * width * area))
+        area /= math.prod(block.stride[1:])
+        width *= block.multiplier
+    layers.append(LayerMemory(width * area, _KEPT_FRAMES * width * area))
+    return layers
+
+
+def decoder_layers(config: VideoVAEConfig) -> list[LayerMemory]:
+    """Layers of a ``VideoDecoder`` in order: ``conv_in``, each block, ``conv_out``."""
+    width = config.bottleneck_channels
+    area = 1.0
+    layers = [LayerMemory(width, _KEPT_FRAMES * config.latent_channels)]
+    for block in reversed(config.decoder_blocks):
+        if block.stride is None:
+            layers.append(_res_group(block, width, area, config.causal_decoder))
+            continue
+        # The convolution's frames, and one of the shortcut.
+        kept = (_KEPT_FRAMES + block.residual) * width * area
+        frames_late = 0 if config.causal_decoder else 1
+        layers.append(LayerMemory(_upsampled_channels(block, width) * area, kept, frames_late))
+        area *= math.prod(block.stride[1:])
+        width //= block.multiplier
+    widest = max(width, _output_channels(config))
+    layers.append(LayerMemory(widest * area, _KEPT_FRAMES * width * area))
+    return layers
+
+
+def _res_group(block: Block, width: int, area: float, causal: bool) -> LayerMemory:
+    # Of each residual block two convolutions keep frames, and the shortcut if they look ahead.
+    branches = 2 if causal else 3
+    frames_late = 0 if causal else 2 * block.num_layers
+    return LayerMemory(width * area, block.num_layers * branches * _KEPT_FRAMES * width * area, frames_late)
+
+
+def _upsampled_channels(block: Block, width: int) -> int:
+    assert block.stride is not None
+    return math.prod(block.stride) * (width // block.multiplier)
+
+
+def _output_channels(config: VideoVAEConfig) -> int:
+    return config.out_channels * config.patch_size**2
+
+
+def default_piece_bytes() -> int:
+    """The bound on one copy of a piece's largest array that keeps memory small and costs no time."""
+    return _CPU_PIECE_BYTES if on_cpu() else _PIECE_BYTES
+
+
+def frames_at_once(layer: LayerMemory, shape: tuple[int, ...], item_bytes: int, piece_bytes: int | None = None) -> int:
+    """Frames of a piece that keep the widest array within ``piece_bytes``, at least one.
+
+    ``shape`` is that of the network's input, ``(B, T, H, W, C)``, for any T.
+    """
+    frame_bytes = _pixels(shape) * layer.widest * item_bytes
+    return max(1, int((piece_bytes or default_piece_bytes()) / frame_bytes))
+
+
+def run_bytes(
+    layers: list[LayerMemory], shape: tuple[int, ...], item_bytes: int, piece_bytes: int | None = None
+) -> int:
+    """About what a run over ``(B, T, H, W, C)`` takes beside the weights, for any T.
+
+    What the layers keep between pieces, and the copies of the largest piece.
+    """
+    value_bytes = _pixels(shape) * item_bytes
+    kept = sum(layer.kept for layer in layers)
+    largest = 0.0
+    for layer in layers:
+        # A piece, two frames more of the kernel and those that the last piece brings.
+        frames = frames_at_once(layer, shape, item_bytes, piece_bytes) + _KEPT_FRAMES + layer.frames_late
+        largest = max(largest, frames * layer.widest)
+    copies = _CPU_COPIES if on_cpu() else _COPIES
+    return int((kept + largest * copies) * value_bytes)
+
+
+def _pixels(shape: tuple[int, ...]) -> int:
+    batch, _, height, width = shape[:4]
+    return batch * height * width
+
+
+def decoder_bytes(config: VideoVAEConfig, latent: LatentShape, *, item_bytes: int) -> int:
+    """What decoding a latent piece by piece takes beside the weights, for whole frames or for one tile."""
+    layers = decoder_layers(config)
+    value_bytes = latent.height * latent.width * item_bytes
+    kept = int(sum(layer.kept for layer in layers) * value_bytes)
+    if not on_cpu():
+        return kept + int(_COPIES * max(_largest_piece(layer, value_bytes) for layer in layers))
+    convolutions = _widest_convolutions(config, latent, item_bytes)
+    return kept + max(_convolution_bytes(convolution) for convolution in convolutions)
+
+
+def _largest_piece(layer: LayerMemory, value_bytes: int) -> float:
+    frame_bytes = layer.widest * value_bytes
+    return max(default_piece_bytes(), frame_bytes) + (_KEPT_FRAMES + layer.frames_late) * frame_bytes
+
+
+@dataclass(frozen=True)
+class _Convolution:
+    """The widest convolution of a layer.
+
+    Attributes:
+        frames: Of the whole clip.
+        frame_bytes: Of one channel of a frame.
+        channels_in, channels_out: Of the convolution.
+        beside: Channels of the arrays that live beside it.
+    """
+
+    frames: int
+    frame_bytes: int
+    channels_in: int
+    channels_out: int
+    beside: int
+
+
+def _convolution_bytes(convolution: _Convolution) -> int:
+    """What a convolution takes on the CPU, of frames whose widest array keeps within the default bound."""
+    channels_in = convolution.channels_in
+    channels_out = convolution.channels_out
+    widest = max(channels_in, channels_out) * convolution.frame_bytes
+    # Fractions of a frame count: a number of whole ones would fall where a frame grows a little.
+    frames = min(convolution.frames, max(1.0, default_piece_bytes() / widest))
+    channels = (_TAPS + _SLICES) * channels_in + _SLICES * channels_out + convolution.beside
+    return int(frames * convolution.frame_bytes * channels)
+
+
+def _widest_convolutions(config: VideoVAEConfig, latent: LatentShape, item_bytes: int) -> list[_Convolution]:
+    """That of every decoder layer after ``conv_in``, which is smaller than the others."""
+    width = config.bottleneck_channels
+    frames = latent.num_frames
+    frame_bytes = latent.height * latent.width * item_bytes
+    convolutions = []
+    for block in reversed(config.decoder_blocks):
+        if block.stride is None:
+            convolutions.append(_Convolution(frames, frame_bytes, width, width, _RESIDUAL_ARRAYS * width))
+            continue
+        wide = _upsampled_channels(block, width)
+        convolutions.append(_Convolution(frames, frame_bytes, width, wide, _SHUFFLED_ARRAYS * wide))
+        frames = (frames - 1) * block.stride[0] + 1
+        frame_bytes *= math.prod(block.stride[1:])
+        width //= block.multiplier
+    written = _output_channels(config)
+    convolutions.append(_Convolution(frames, frame_bytes, width, written, width + written))
+    return convolutions
