@@ -8,6 +8,7 @@ again, never trusted.
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,11 @@ from LTX_2_MLX.ops.device import device_key
 from LTX_2_MLX.runtime.validate import check_result
 
 REQUEST_FILE = "request.json"
-_FORMAT = "LTX-2-MLX state 1"
+_FORMAT_NAME = "LTX-2-MLX state"
+_FORMAT = f"{_FORMAT_NAME} 1"
+# More than any saved stage's header takes.
+_MAX_HEADER_BYTES = 2**24
+_PARTIAL = re.compile(r"\.(?:request\.json|[a-z0-9_]+\.safetensors)\.\d+\.partial")
 # Files up to this size are read whole for their fingerprint, larger ones at their ends.
 _WHOLE_BYTES, _END_BYTES = 64 * 2**20, 2**20
 
@@ -62,8 +67,9 @@ class Job:
             raise RequestError(f"{folder} is not a folder, so there is nothing to resume. Start with --save-latents.")
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for stale in folder.glob(".*.partial"):
-                stale.unlink()
+            _remove_stale(folder)
+            if not resume:
+                _refuse_foreign(folder)
         except OSError as error:
             raise RequestError(f"The folder {folder} for states cannot be written: {error.strerror}.") from error
 
@@ -98,6 +104,7 @@ class Job:
         path = self._path(stage)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
         facts = {"format": _FORMAT, "stage": stage, "digest": self._digest_of(stage, more), "sum": _sum(arrays)}
+        facts["facts"] = json.dumps(more, sort_keys=True, default=str)
         try:
             with temporary.open("wb") as file:
                 mx.save_safetensors(file, arrays, metadata=facts)
@@ -128,7 +135,9 @@ class Job:
             return None
         wanted = {"format": _FORMAT, "stage": stage, "digest": self._digest_of(stage, more)}
         if any(facts.get(name) != value for name, value in wanted.items()):
-            self._note(f"{path} was made from another request or other files. It is computed again.")
+            differing = _differing(facts.get("facts", "{}"), more)
+            names = f" ({', '.join(differing)})" if differing else ""
+            self._note(f"{path} was made from another request or other files{names}. It is computed again.")
             return None
         return arrays
 
@@ -196,6 +205,53 @@ def _fingerprint(file: Path) -> list[Any]:
         opened.seek(-_END_BYTES, os.SEEK_END)
         digest.update(opened.read())
     return [about.st_size, about.st_mtime_ns, digest.hexdigest()]
+
+
+def _remove_stale(folder: Path) -> None:
+    """Remove partial files that ended runs of this program have left."""
+    for path in folder.glob(".*.partial"):
+        if _PARTIAL.fullmatch(path.name) and path.is_file():
+            path.unlink(missing_ok=True)
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Raise ``RequestError`` for a folder whose files a run would replace, but that no run has written."""
+    for path in [folder / REQUEST_FILE, *folder.glob("*.safetensors")]:
+        if path.exists() and not _is_own(path):
+            raise RequestError(
+                f"{folder} holds {path.name}, which is no saved stage. Give --save-latents a folder of its own."
+            )
+
+
+def _is_own(path: Path) -> bool:
+    try:
+        if path.suffix == ".json":
+            request = json.loads(path.read_text(encoding="utf-8"))
+            return isinstance(request, dict) and ("request" in request or "prompt" in request)
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            return _FORMAT_NAME in file.read(min(length, _MAX_HEADER_BYTES)).decode("utf-8")
+    except (OSError, ValueError, RecursionError):
+        return False
+
+
+def _differing(saved: str, current: Mapping[str, Any]) -> list[str]:
+    """Names of the facts that differ from saved ones."""
+    try:
+        before = _flat(json.loads(saved))
+    except (ValueError, RecursionError):
+        return []
+    now = _flat(json.loads(json.dumps(current, default=str)))
+    return sorted({name[-1] for name in before.keys() | now.keys() if before.get(name) != now.get(name)})
+
+
+def _flat(facts: Any, name: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
+    if not isinstance(facts, dict):
+        return {name: facts}
+    flat: dict[tuple[str, ...], Any] = {}
+    for key, value in facts.items():
+        flat |= _flat(value, (*name, str(key)))
+    return flat
 
 
 def _sum(arrays: Mapping[str, mx.array]) -> str:

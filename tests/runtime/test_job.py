@@ -130,3 +130,36 @@ def test_fingerprint_follows_the_bytes_of_small_files_not_their_place(tmp_path):
     second.write_bytes(b"weighty")
     assert fingerprints([second.parent]) != {str(second): one}
     json.dumps(fingerprints([tmp_path]))
+
+
+def test_facts_that_differ_are_named(tmp_path):
+    facts = {"facts": {"seed": 3, "cfg": 5.0}, "needs": {"contexts": {"facts": {"prompt": "a ball"}}}}
+    Job(tmp_path / "job").kept("stage_1", _arrays, **facts)
+    notes = []
+    job = Job(tmp_path / "job", resume=True, note=notes.append)
+    changed = {"facts": {"seed": 4, "cfg": 5.0}, "needs": {"contexts": {"facts": {"prompt": "a box"}}}}
+    assert job.found("stage_1", **changed) is None
+    assert "(prompt, seed)" in notes[0]
+
+
+def test_partial_files_of_others_stay(tmp_path):
+    names = [".notes.partial", ".x.partial"]
+    (tmp_path / names[0]).touch()
+    (tmp_path / names[1]).mkdir()
+    stale = tmp_path / ".stage_2.safetensors.4194305.partial"
+    stale.touch()
+    Job(tmp_path)
+    assert not stale.exists() and all((tmp_path / name).exists() for name in names)
+
+
+@pytest.mark.parametrize("name", ["request.json", "stage_1.safetensors"])
+def test_folder_with_files_of_the_user_is_refused(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(RequestError, match="folder of its own"):
+        Job(tmp_path)
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_folder_of_an_earlier_run_is_used_again(kept):
+    Job(kept).remember({"prompt": "a ball"})
+    Job(kept).kept("stage_1", _arrays)
