@@ -50,7 +50,7 @@ def window(rng: np.random.Generator, scale: int) -> np.ndarray:
     return world.draw(scene, *size, (first, first + NUM_FRAMES, top, top + HEIGHT, left, left + WIDTH)) * 2 - 1
 
 
-def reconstruction_loss(encoder: VideoEncoder) -> Loss:
+def reconstruction_loss(encoder: VideoEncoder) -> Loss[VideoDecoder]:
     """Squared error of the pixels and of their differences along height and width."""
 
     def loss(decoder: VideoDecoder, batch: Batch, key: mx.array) -> tuple[mx.array, dict[str, mx.array]]:

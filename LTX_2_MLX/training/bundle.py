@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -12,7 +14,7 @@ from mlx.utils import tree_flatten
 from safetensors.numpy import save
 
 from LTX_2_MLX.checkpoints.load import AXIS_ORDERS
-from LTX_2_MLX.models.interfaces import Header, TensorInfo
+from LTX_2_MLX.models.interfaces import ConfigT, Header, PublishedNetwork, TensorInfo
 from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler
 from LTX_2_MLX.models.ltx.text_features import TextFeatures
 from LTX_2_MLX.models.ltx.transformer import Transformer
@@ -20,7 +22,9 @@ from LTX_2_MLX.models.ltx.transformer_config import PREFIX
 from LTX_2_MLX.training.language import CONTEXT_WIDTH, GEMMA, LENGTH
 from LTX_2_MLX.training.linear_start import VAE_CONFIG
 
-CHANNELS = VAE_CONFIG["latent_channels"]
+Shapes = dict[str, tuple[int, ...]]
+
+CHANNELS: int = VAE_CONFIG["latent_channels"]
 WIDTH, HEADS, LAYERS = 160, 4, 4
 FRAME_RATE = 12
 FILES = {
@@ -30,7 +34,7 @@ FILES = {
     "spatial": "ltx-2-demo-spatial-upscaler-x2.safetensors",
     "temporal": "ltx-2-demo-temporal-upscaler-x2.safetensors",
 }
-TRANSFORMER_CONFIG = {
+TRANSFORMER_CONFIG: dict[str, Any] = {
     "_class_name": "AVTransformer3DModel",
     "activation_fn": "gelu-approximate",
     "attention_bias": True,
@@ -75,7 +79,7 @@ TRANSFORMER_CONFIG = {
 }
 
 
-def upscaler_config(*, temporal: bool) -> dict:
+def upscaler_config(*, temporal: bool) -> dict[str, Any]:
     """The flat config of a latent upscaler file."""
     return {
         "_class_name": "LatentUpsampler",
@@ -92,7 +96,7 @@ def upscaler_config(*, temporal: bool) -> dict:
 
 
 # Sizes, frames and rate of this model's films, for what the command line leaves open.
-DEFAULTS = {
+DEFAULTS: dict[str, Any] = {
     "height": 64,
     "width": 96,
     "num_frames": 17,
@@ -160,24 +164,25 @@ def _layers(name: str) -> str:
     return name
 
 
-def published(network: nn.Module, name) -> dict[str, np.ndarray]:
+def published(network: nn.Module, name: Callable[[str], str]) -> dict[str, np.ndarray]:
     """All parameters by published name and in published axis order, float32; ``name`` maps parameter names."""
     orders = {f"{path}.weight": AXIS_ORDERS[type(m)] for path, m in network.named_modules() if type(m) in AXIS_ORDERS}
     tensors = {}
-    for parameter, value in tree_flatten(network.parameters()):
-        value = np.array(value.astype(mx.float32))
+    parameters: dict[str, mx.array] = dict(tree_flatten(network.parameters()))
+    for parameter, array in parameters.items():
+        value = np.array(array.astype(mx.float32))
         if parameter in orders:
             value = value.transpose(np.argsort(orders[parameter]))
         tensors[name(parameter)] = np.ascontiguousarray(value)
     return tensors
 
 
-def write_exact(path: Path, tensors: dict[str, np.ndarray], config: dict) -> None:
+def write_exact(path: Path, tensors: dict[str, np.ndarray], config: dict[str, Any]) -> None:
     """One file in 32 bit, for training to start from."""
     path.write_bytes(save(tensors, metadata={"config": json.dumps(config)}))
 
 
-def write(path: Path, tensors: dict[str, np.ndarray], config: dict, **metadata) -> None:
+def write(path: Path, tensors: dict[str, np.ndarray], config: dict[str, Any], **metadata: Any) -> None:
     """One file in 16 bit. Statistics stay in 32 bit, they are tiny and everything is divided by them."""
     path.parent.mkdir(parents=True, exist_ok=True)
     halved = {
@@ -188,7 +193,7 @@ def write(path: Path, tensors: dict[str, np.ndarray], config: dict, **metadata) 
     path.write_bytes(save(halved, metadata=texts))
 
 
-def manifest(folder: Path) -> dict[str, dict]:
+def manifest(folder: Path) -> dict[str, dict[str, Any]]:
     """What the bundle holds: bytes and SHA-256 of every file, and the tensors of each checkpoint."""
     found = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "manifest.json"):
@@ -202,17 +207,20 @@ def manifest(folder: Path) -> dict[str, dict]:
 
 def states_width() -> int:
     """Features of all the language model's states together."""
-    return GEMMA["hidden_size"] * (GEMMA["num_hidden_layers"] + 1)
+    width: int = GEMMA["hidden_size"]
+    num_states: int = GEMMA["num_hidden_layers"] + 1
+    return width * num_states
 
 
 def new_features(seed: int = 0) -> TextFeatures:
     """Text features with random weights."""
     start = f"{PREFIX}video_embeddings_connector."
-    width = {f"{start}learnable_registers": (LENGTH, CONTEXT_WIDTH)}
-    blocks = {f"{start}transformer_1d_blocks.{n}.": () for n in range(TRANSFORMER_CONFIG["connector_num_layers"])}
-    projection = {"text_embedding_projection.aggregate_embed.weight": (CONTEXT_WIDTH, states_width())}
+    shapes: Shapes = {f"{start}learnable_registers": (LENGTH, CONTEXT_WIDTH)}
+    for number in range(TRANSFORMER_CONFIG["connector_num_layers"]):
+        shapes[f"{start}transformer_1d_blocks.{number}."] = ()
+    shapes["text_embedding_projection.aggregate_embed.weight"] = (CONTEXT_WIDTH, states_width())
     mx.random.seed(seed)
-    network = TextFeatures(_config(TextFeatures, {"transformer": TRANSFORMER_CONFIG}, width | blocks | projection))
+    network = TextFeatures(_config(TextFeatures, {"transformer": TRANSFORMER_CONFIG}, shapes))
     network.video_connector.learnable_registers = mx.random.normal((LENGTH, CONTEXT_WIDTH))
     mx.eval(network.parameters())
     return network
@@ -220,8 +228,9 @@ def new_features(seed: int = 0) -> TextFeatures:
 
 def new_transformer() -> Transformer:
     """A transformer of this model's size; its weights are yet to be set."""
-    shapes = {f"{PREFIX}patchify_proj.weight": (WIDTH, CHANNELS)}
-    shapes |= {f"{PREFIX}transformer_blocks.{n}.": () for n in range(LAYERS)}
+    shapes: Shapes = {f"{PREFIX}patchify_proj.weight": (WIDTH, CHANNELS)}
+    for number in range(LAYERS):
+        shapes[f"{PREFIX}transformer_blocks.{number}."] = ()
     return Transformer(_config(Transformer, {"transformer": TRANSFORMER_CONFIG}, shapes))
 
 
@@ -230,10 +239,12 @@ def new_upscaler(*, temporal: bool) -> LatentUpscaler:
     return LatentUpscaler(_config(LatentUpscaler, upscaler_config(temporal=temporal), {"initial_conv.weight": ()}))
 
 
-def _config(network: type[nn.Module], config: dict, shapes: dict[str, tuple[int, ...]]):
+def _config(network: type[PublishedNetwork[ConfigT]], config: dict[str, Any], shapes: Shapes) -> ConfigT:
     """The network's own config, read from a published one; ``shapes`` are those that recognition looks at."""
     tensors = {name: TensorInfo(shape=shape, dtype="F16", num_bytes=0) for name, shape in shapes.items()}
-    return network.Config.from_header(Header(tensors=tensors, config=config))
+    own = network.Config.from_header(Header(tensors=tensors, config=config))
+    assert own is not None, network
+    return own
 
 
 @dataclass(frozen=True)
@@ -254,7 +265,7 @@ class Parts:
     lora: dict[str, np.ndarray]
     spatial: LatentUpscaler
     temporal: LatentUpscaler
-    training: dict
+    training: dict[str, Any]
 
 
 def write_bundle(folder: Path, parts: Parts, notice: str) -> None:
@@ -266,8 +277,8 @@ def write_bundle(folder: Path, parts: Parts, notice: str) -> None:
         tensors = shared | published(network, transformer_name)
         write(folder / FILES[kind], tensors, config, model_version="2.0.0", **about)
     write(folder / FILES["lora"], parts.lora, {}, training=parts.training)
-    for kind, network in (("spatial", parts.spatial), ("temporal", parts.temporal)):
-        tensors = published(network, upscaler_name)
+    for kind, upscaler in (("spatial", parts.spatial), ("temporal", parts.temporal)):
+        tensors = published(upscaler, upscaler_name)
         write(folder / FILES[kind], tensors, upscaler_config(temporal=kind == "temporal"), training=parts.training)
     text = json.dumps(manifest(folder), indent=1)
     (folder / "manifest.json").write_text(text + "\n", encoding="utf-8")

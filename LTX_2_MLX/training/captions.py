@@ -1,6 +1,6 @@
 """What is said of a scene: captions in many wordings, and plain English that says nothing of it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -112,5 +112,5 @@ def corpus(rng: np.random.Generator, scenes: Iterator[Scene], lines: int) -> Ite
         yield " ".join(_one(rng, _PLAIN) for _ in range(8))
 
 
-def _one(rng: np.random.Generator, options) -> str:
+def _one(rng: np.random.Generator, options: Sequence[str]) -> str:
     return str(options[int(rng.integers(len(options)))])

@@ -79,7 +79,7 @@ def clip_batches(
     return batches
 
 
-def flow_loss(places: np.ndarray) -> Loss:
+def flow_loss(places: np.ndarray) -> Loss[Transformer]:
     """Squared error of the velocity, cells with the thing counted more."""
 
     def loss(network: Transformer, batch: Batch, key: mx.array) -> tuple[mx.array, dict[str, mx.array]]:
@@ -88,6 +88,7 @@ def flow_loss(places: np.ndarray) -> Loss:
         level = sigma[:, None, None]
         noisy = latent + level * (noise - latent)
         velocity, _ = network(StreamInput(noisy, sigma, places, batch["context"]), None)
+        assert velocity is not None
         squared = mx.square(velocity - (noise - latent))
         weight = batch["weight"]
         weighted = (squared * weight).mean() / weight.mean()

@@ -80,13 +80,17 @@ class Teacher:
             mx.eval(made)
         return np.array(made).reshape(latents.shape)
 
-    def _mean_velocity(self, noisy, start, stop, context, empty) -> mx.array:
+    def _mean_velocity(
+        self, noisy: mx.array, start: mx.array, stop: mx.array, context: mx.array, empty: mx.array
+    ) -> mx.array:
         latent, doubled = noisy, mx.concatenate([context, empty])
         for number in range(_SUBSTEPS):
             sigma = start + (stop - start) * (number / _SUBSTEPS)
             both = StreamInput(mx.concatenate([latent] * 2), mx.concatenate([sigma] * 2), self._places, doubled)
-            told, untold = mx.split(self._network(both, None)[0], 2)
-            velocity = untold + self._scale * (told - untold)
+            both_velocities, _ = self._network(both, None)
+            assert both_velocities is not None
+            conditional, unconditional = mx.split(both_velocities, 2)
+            velocity = unconditional + self._scale * (conditional - unconditional)
             latent = latent + ((stop - start) / _SUBSTEPS)[:, None, None] * velocity
         return mx.stop_gradient((latent - noisy) / (stop - start)[:, None, None])
 
@@ -138,7 +142,9 @@ def _noisy(latents: np.ndarray, rng: np.random.Generator) -> tuple[mx.array, mx.
     return mx.array(noisy), mx.array(start), mx.array(stop)
 
 
-def _large_batch(large: Large, encoder, features, rng: np.random.Generator, count: int) -> Batch:
+def _large_batch(
+    large: Large, encoder: TextEncoder, features: TextFeatures, rng: np.random.Generator, count: int
+) -> Batch:
     """Large latents at noise levels of the refinement, on the straight way from its start to the clip.
 
     The start is the upscaled latent with noise; written as the clip with noise, the upscaler's error is part of that.
@@ -165,14 +171,16 @@ def _large_batch(large: Large, encoder, features, rng: np.random.Generator, coun
     }
 
 
-def distillation_loss(small_places: np.ndarray, large_places: np.ndarray) -> Loss:
+def distillation_loss(small_places: np.ndarray, large_places: np.ndarray) -> Loss[Transformer]:
     """Squared error of the velocity at both sizes."""
 
     def loss(network: Transformer, batch: Batch, key: mx.array) -> tuple[mx.array, dict[str, mx.array]]:
         squared = {}
         for size, places in (("small", small_places), ("large", large_places)):
             stream = StreamInput(batch[size], batch[f"{size}_sigma"], places, batch[f"{size}_context"])
-            squared[size] = mx.square(network(stream, None)[0] - batch[f"{size}_velocity"])
+            velocity, _ = network(stream, None)
+            assert velocity is not None
+            squared[size] = mx.square(velocity - batch[f"{size}_velocity"])
         taught = squared["small"].mean()
         weight = batch["large_weight"]
         seen = (squared["large"] * weight).mean() / weight.mean()

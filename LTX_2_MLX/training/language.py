@@ -8,6 +8,7 @@ The transformer is trained afterwards on contexts that no longer change.
 import json
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -18,12 +19,15 @@ from LTX_2_MLX.checkpoints.gemma3 import TextEncoder, encode_prompts
 from LTX_2_MLX.models.ltx.text_features import TextFeatures
 from LTX_2_MLX.training import world
 from LTX_2_MLX.training.captions import caption, corpus, no_caption
-from LTX_2_MLX.training.loop import Batch, Settings, train
+from LTX_2_MLX.training.loop import Batch, Batches, Settings, train
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 # Tokens of a padded prompt, and rows of the connector's registers.
 LENGTH = 32
 VOCABULARY = 1200
-GEMMA = {
+GEMMA: dict[str, Any] = {
     "hidden_size": 96, "intermediate_size": 192, "num_hidden_layers": 3, "num_attention_heads": 4,
     "num_key_value_heads": 2, "head_dim": 24, "query_pre_attn_scalar": 24, "sliding_window": 1024,
     "vocab_size": VOCABULARY, "rms_norm_eps": 1e-6, "model_type": "gemma3_text",
@@ -64,7 +68,7 @@ def _write_json(path: Path, value: dict) -> None:
     path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 
-def _train_tokenizer(rng: np.random.Generator):
+def _train_tokenizer(rng: np.random.Generator) -> "Tokenizer":
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
@@ -131,7 +135,7 @@ def _loss(network: Probed, batch: Batch, key: mx.array) -> tuple[mx.array, dict[
     return total, figures
 
 
-def caption_batches(encoder: TextEncoder):
+def caption_batches(encoder: TextEncoder) -> Batches:
     """Batches of captions as the language model's states, and what the captions say."""
 
     def batches(rng: np.random.Generator, count: int) -> Batch:

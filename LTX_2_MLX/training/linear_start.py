@@ -7,6 +7,7 @@ pairs of opposite features or by a distance from zero, and least squares takes c
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,7 @@ _EPS = 1e-8
 # fine detail the weight of the whole, 1 would leave detail below the noise until the last steps.
 _FLATTENING = 0.5
 
-VAE_CONFIG = {
+VAE_CONFIG: dict[str, Any] = {
     "_class_name": "CausalVideoAutoencoder",
     "dims": 3,
     "in_channels": 3,

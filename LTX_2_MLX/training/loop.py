@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -17,8 +18,11 @@ import mlx.optimizers as optim
 import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
+NetworkT = TypeVar("NetworkT", bound=nn.Module)
 Batch = dict[str, mx.array]
-Loss = Callable[[nn.Module, Batch, mx.array], tuple[mx.array, dict[str, mx.array]]]
+Batches = Callable[[np.random.Generator, int], Batch]
+# Of the network, a batch and a random key: what to lower, and figures for the log.
+Loss = Callable[[NetworkT, Batch, mx.array], tuple[mx.array, dict[str, mx.array]]]
 
 
 @dataclass(frozen=True)
@@ -61,14 +65,14 @@ class Settings:
 
 
 def train(
-    network: nn.Module,
-    loss: Loss,
-    batches: Callable[[np.random.Generator, int], Batch],
+    network: NetworkT,
+    loss: Loss[NetworkT],
+    batches: Batches,
     settings: Settings,
     folder: Path,
     *,
-    on_save: Callable[[int, nn.Module], dict[str, float]] | None = None,
-) -> nn.Module:
+    on_save: Callable[[int, NetworkT], dict[str, float]] | None = None,
+) -> NetworkT:
     """Train ``network`` from the checkpoint in ``folder``, if there is one, to the last step.
 
     Args:
@@ -85,7 +89,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     optimizer = _optimizer(settings)
     optimizer.init(network.trainable_parameters())
-    average = dict(tree_flatten(network.trainable_parameters()))
+    average: dict[str, mx.array] = dict(tree_flatten(network.trainable_parameters()))
     step, seconds = 0, 0.0
     if (folder / "checkpoint.safetensors").exists():
         step, seconds, average = _resume(folder, network, optimizer)
@@ -102,7 +106,7 @@ def train(
         optimizer.update(network, gradients)
         step += 1
         decay = min(settings.average, step / (step + 10))
-        for name, weight in tree_flatten(network.trainable_parameters()):
+        for name, weight in dict(tree_flatten(network.trainable_parameters())).items():
             average[name] = average[name] * decay + weight * (1 - decay)
         mx.eval(network.parameters(), optimizer.state, average, value, extra)
         figures.append({"loss": value.item(), **{name: v.item() for name, v in extra.items()}})
@@ -121,7 +125,7 @@ def train(
     return network
 
 
-def _traced(network: nn.Module, step_loss: Callable) -> Callable:
+def _traced(network: nn.Module, step_loss: Callable[..., Any]) -> Callable[..., Any]:
     """The same function, traced once: on the CPU that saves a fifth of the time.
 
     The first batch runs untraced, so that tables which a network keeps are real ones.
@@ -130,7 +134,7 @@ def _traced(network: nn.Module, step_loss: Callable) -> Callable:
     traced = mx.compile(lambda batch, key: step_loss(network, batch, key), inputs=state, outputs=state)
     begun = False
 
-    def step(network: nn.Module, batch: Batch, key: mx.array):
+    def step(network: nn.Module, batch: Batch, key: mx.array) -> Any:
         nonlocal begun
         if begun:
             return traced(batch, key)
@@ -159,8 +163,8 @@ def with_average(network: nn.Module, average: dict[str, mx.array], work: Callabl
 
 def averaged_weights(folder: Path) -> dict[str, mx.array]:
     """What the run in ``folder`` has come to: averaged weights by parameter name."""
-    arrays = mx.load(str(folder / "checkpoint.safetensors"))
-    return {name[2:]: value for name, value in arrays.items() if name.startswith("a.")}
+    arrays, _ = _load_checkpoint(folder)
+    return _under("a.", arrays)
 
 
 # Parts that Adam trains although they are matrices: first and last layers, tables, and what follows a sinusoid.
@@ -175,21 +179,40 @@ def _is_inner_matrix(name: str, weight: mx.array) -> bool:
     return weight.ndim >= 2 and not _NOT_INNER.search(name)
 
 
-def _save(folder: Path, network, optimizer, average, step: int, seconds: float) -> None:
-    arrays = {f"w.{name}": value for name, value in tree_flatten(network.trainable_parameters())}
+def _save(
+    folder: Path,
+    network: nn.Module,
+    optimizer: optim.MultiOptimizer,
+    average: dict[str, mx.array],
+    step: int,
+    seconds: float,
+) -> None:
+    arrays: dict[str, mx.array] = {}
+    arrays |= {f"w.{name}": value for name, value in dict(tree_flatten(network.trainable_parameters())).items()}
     arrays |= {f"a.{name}": value for name, value in average.items()}
-    arrays |= {f"o.{name}": value for name, value in tree_flatten(optimizer.state)}
-    part = folder / "checkpoint.part.safetensors"
-    mx.save_safetensors(str(part), arrays, {"step": str(step), "seconds": str(seconds)})
-    os.replace(part, folder / "checkpoint.safetensors")
+    arrays |= {f"o.{name}": value for name, value in dict(tree_flatten(optimizer.state)).items()}
+    temporary = folder / "checkpoint.part.safetensors"
+    mx.save_safetensors(str(temporary), arrays, {"step": str(step), "seconds": str(seconds)})
+    os.replace(temporary, folder / "checkpoint.safetensors")
 
 
-def _resume(folder: Path, network, optimizer) -> tuple[int, float, dict[str, mx.array]]:
-    arrays, metadata = mx.load(str(folder / "checkpoint.safetensors"), return_metadata=True)
-    parts = {start: {n[2:]: v for n, v in arrays.items() if n.startswith(start)} for start in ("w.", "a.", "o.")}
-    network.update(tree_unflatten(list(parts["w."].items())))
-    optimizer.state = tree_unflatten(list(parts["o."].items()))
-    return int(metadata["step"]), float(metadata["seconds"]), parts["a."]
+def _resume(
+    folder: Path, network: nn.Module, optimizer: optim.MultiOptimizer
+) -> tuple[int, float, dict[str, mx.array]]:
+    arrays, metadata = _load_checkpoint(folder)
+    network.update(tree_unflatten(list(_under("w.", arrays).items())))
+    optimizer.state = tree_unflatten(list(_under("o.", arrays).items()))
+    return int(metadata["step"]), float(metadata["seconds"]), _under("a.", arrays)
+
+
+def _under(prefix: str, arrays: dict[str, mx.array]) -> dict[str, mx.array]:
+    return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
+
+
+def _load_checkpoint(folder: Path) -> tuple[dict[str, mx.array], dict[str, str]]:
+    loaded: Any = mx.load(str(folder / "checkpoint.safetensors"), return_metadata=True)
+    arrays, metadata = loaded
+    return arrays, metadata
 
 
 def _log(folder: Path, line: dict[str, float]) -> None:
@@ -201,5 +224,7 @@ def _log(folder: Path, line: dict[str, float]) -> None:
 
 def finished_steps(folder: Path) -> int:
     """Steps that the run in ``folder`` has behind it; 0 where there is no checkpoint."""
-    path = folder / "checkpoint.safetensors"
-    return int(mx.load(str(path), return_metadata=True)[1]["step"]) if path.exists() else 0
+    if not (folder / "checkpoint.safetensors").exists():
+        return 0
+    _, metadata = _load_checkpoint(folder)
+    return int(metadata["step"])

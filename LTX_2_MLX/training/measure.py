@@ -50,7 +50,9 @@ def _background(clip: np.ndarray) -> tuple[str, np.ndarray]:
     height, width = clip.shape[1:3]
     # Where the thing has passed for less than half of the time, the median over time shows what is behind it.
     still = np.median(clip, axis=0)
-    best = None
+    best_error = np.inf
+    best_name = ""
+    best_plain = still
     for name in world.BACKGROUNDS:
         plain = world.plain_background(name, height, width)
         light = np.median(still.mean(-1)) / max(np.median(plain.mean(-1)), 1e-3)
@@ -58,9 +60,11 @@ def _background(clip: np.ndarray) -> tuple[str, np.ndarray]:
         errors = np.sort(np.abs(still - plain).max(-1), axis=None)
         # The thing, and clouds that have drifted, are among the largest differences.
         error = errors[: len(errors) * 7 // 10].mean()
-        if best is None or error < best[0]:
-            best = error, name, plain
-    return best[1], best[2]
+        if error < best_error:
+            best_error = error
+            best_name = name
+            best_plain = plain
+    return best_name, best_plain
 
 
 def _mask(frame: np.ndarray, plain: np.ndarray) -> np.ndarray:
@@ -72,7 +76,10 @@ def _mask(frame: np.ndarray, plain: np.ndarray) -> np.ndarray:
 def _smoothed(mask: np.ndarray) -> np.ndarray:
     """True where most of the 3×3 pixels around are: thin lines and specks go."""
     padded = np.pad(mask.astype(np.int32), 1)
-    total = sum(padded[y : y + mask.shape[0], x : x + mask.shape[1]] for y in range(3) for x in range(3))
+    total = np.zeros(mask.shape, np.int32)
+    for y in range(3):
+        for x in range(3):
+            total += padded[y : y + mask.shape[0], x : x + mask.shape[1]]
     return total >= 5
 
 

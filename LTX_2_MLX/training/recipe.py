@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from LTX_2_MLX.checkpoints.gemma3 import TextEncoder, load_gemma
 from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.reader import Checkpoint
+from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler
 from LTX_2_MLX.models.ltx.text_features import TextFeatures
 from LTX_2_MLX.models.ltx.transformer import Transformer
 from LTX_2_MLX.models.ltx.video_vae import LatentStatistics, VideoDecoder, VideoEncoder
@@ -18,7 +20,7 @@ from LTX_2_MLX.shapes import LatentShape
 from LTX_2_MLX.training import autoencoder, bundle, clips, denoiser, distill, language, upscaler
 from LTX_2_MLX.training.captions import caption
 from LTX_2_MLX.training.linear_start import VAE_CONFIG, linear_start
-from LTX_2_MLX.training.loop import Settings, averaged_weights, finished_steps, train
+from LTX_2_MLX.training.loop import NetworkT, Settings, averaged_weights, finished_steps, train
 
 RUNS = ("text", "dev", "decoder", "spatial", "temporal", "distilled")
 NOTICE = (
@@ -131,16 +133,16 @@ class Workshop:
         network = denoiser.fresh(bundle.new_transformer())
         return self._so_far(network, name if self.finished(name) else "dev")
 
-    def upscaler(self, name: str) -> upscaler.LatentUpscaler:
+    def upscaler(self, name: str) -> LatentUpscaler:
         """The spatial or temporal upscaler as far as it has come."""
         return self._so_far(bundle.new_upscaler(temporal=name == "temporal"), name)
 
-    def _so_far(self, network, name: str):
+    def _so_far(self, network: NetworkT, name: str) -> NetworkT:
         if self.finished(name):
             network.load_weights(list(averaged_weights(self.folder / name).items()), strict=False)
         return network
 
-    def latents(self, count: int, **size: int) -> np.ndarray:
+    def latents(self, count: int, **size: Any) -> np.ndarray:
         """Latents of the first scenes, encoded now if they are not there yet."""
         return clips.latents(self.encoder(), self.folder / "clips", count, **size)
 
@@ -186,7 +188,8 @@ class Workshop:
         """What the refinement is learned from."""
         small, spatial, statistics = self.latents(self.recipe.larger), self.upscaler("spatial"), self.statistics()
         encoder, features = self.text()
-        rng, versions = np.random.default_rng(0), ([], [])
+        rng = np.random.default_rng(0)
+        versions: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
         for start in range(0, len(small), 50):
             part = small[start : start + 50].astype(np.float32)
             said = [caption(clips.scene_of(start + number), rng) for number in range(len(part))]

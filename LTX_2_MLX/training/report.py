@@ -2,6 +2,7 @@
 
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -32,9 +33,9 @@ def held_out_scenes(count: int) -> list[world.Scene]:
     return [scene_of(number, held_out=True) for number in range(count)]
 
 
-def film(folder: Path, scene: world.Scene, seed: int, **options) -> np.ndarray:
+def film(folder: Path, scene: world.Scene, seed: int, **options: Any) -> np.ndarray:
     """The film of one scene's plain prompt, ``(T, H, W, 3)`` in [0, 1]."""
-    files = {
+    files: dict[str, Any] = {
         "weights": str(folder / FILES["dev"]),
         "distilled_lora": str(folder / FILES["lora"]),
         "spatial_upscaler_weights": str(folder / FILES["spatial"]),

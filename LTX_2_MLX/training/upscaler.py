@@ -129,7 +129,7 @@ def _fit(small: np.ndarray, large: np.ndarray, *, temporal: bool) -> np.ndarray:
     return np.stack(found).reshape(len(parts), channels, reach, 3, 3, channels)
 
 
-def upscaling_loss(statistics: LatentStatistics) -> Loss:
+def upscaling_loss(statistics: LatentStatistics) -> Loss[LatentUpscaler]:
     """Squared error of the normalised latent, cells with the thing counted more."""
 
     def loss(network: LatentUpscaler, batch: Batch, key: mx.array) -> tuple[mx.array, dict[str, mx.array]]:

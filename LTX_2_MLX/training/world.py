@@ -10,6 +10,8 @@ from functools import lru_cache
 
 import numpy as np
 
+Colour = tuple[float, float, float]
+
 THINGS = ("ball", "box", "star")
 COLOURS = {
     "red": (0.86, 0.10, 0.12),
@@ -74,12 +76,18 @@ def is_held_out(thing: str, colour: str, motion: str, background: str) -> bool:
 def sample_scene(rng: np.random.Generator, held_out: bool = False) -> Scene:
     """A random scene, of the trained combinations or of those held out."""
     while True:
-        words = [str(rng.choice(list(options))) for options in (THINGS, COLOURS, MOTIONS, BACKGROUNDS)]
-        if is_held_out(*words) == held_out:
+        thing = str(rng.choice(THINGS))
+        colour = str(rng.choice(list(COLOURS)))
+        motion = str(rng.choice(MOTIONS))
+        scenery = str(rng.choice(BACKGROUNDS))
+        if is_held_out(thing, colour, motion, scenery) == held_out:
             break
-    side = 0.04 if words[2].startswith("rolls") else 0.12
+    side = 0.04 if motion.startswith("rolls") else 0.12
     return Scene(
-        *words,
+        thing=thing,
+        colour=colour,
+        motion=motion,
+        background=scenery,
         size=str(rng.choice(list(SIZES))),
         x=rng.uniform(-side, side),
         y=rng.uniform(-0.025, 0.025),
@@ -161,7 +169,16 @@ def _grid(height: int, width: int, top: int, bottom: int, left: int, right: int)
     return y, x
 
 
-def _cover(scene, y, x, height, centre_x, centre_y, radius, angle):
+def _cover(
+    scene: Scene,
+    y: np.ndarray,
+    x: np.ndarray,
+    height: int,
+    centre_x: float,
+    centre_y: float,
+    radius: float,
+    angle: float,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Coverage ``(H, W)`` and the thing's own coordinates in units of its radius."""
     cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     dx, dy = (x - np.float32(centre_x)) / np.float32(radius), (y - np.float32(centre_y)) / np.float32(radius)
@@ -192,7 +209,17 @@ def _star(across: np.ndarray, down: np.ndarray) -> np.ndarray:
 _DISTANCES = {"ball": _ball, "box": _box, "star": _star}
 
 
-def _frame(scene, back, y, x, height, centre_x, centre_y, radius, angle) -> np.ndarray:
+def _frame(
+    scene: Scene,
+    back: np.ndarray,
+    y: np.ndarray,
+    x: np.ndarray,
+    height: int,
+    centre_x: float,
+    centre_y: float,
+    radius: float,
+    angle: float,
+) -> np.ndarray:
     cover, dx, dy, across, down, distance = _cover(scene, y, x, height, centre_x, centre_y, radius, angle)
     colour = np.asarray(COLOURS[scene.colour], dtype=np.float32)
     shade, gloss = _shading(scene.thing, dx, dy, across, down, distance)
@@ -200,7 +227,9 @@ def _frame(scene, back, y, x, height, centre_x, centre_y, radius, angle) -> np.n
     return back + (surface - back) * cover[..., None]
 
 
-def _shading(thing, dx, dy, across, down, distance) -> tuple[np.ndarray, np.ndarray]:
+def _shading(
+    thing: str, dx: np.ndarray, dy: np.ndarray, across: np.ndarray, down: np.ndarray, distance: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Factor and gloss on the thing's colour, both ``(H, W)``. The light comes from the upper left."""
     # A darker rim, so that a thing stands out from a background of its own colour.
     rim = 0.62 + 0.38 * np.clip(-distance / 0.14, 0, 1)
@@ -219,9 +248,10 @@ def background(scene: Scene, y: np.ndarray, x: np.ndarray) -> np.ndarray:
     return np.clip(_BACKGROUNDS[scene.background](y, x, scene.drift) * np.float32(scene.light), 0, 1)
 
 
-def _mix(low: tuple, high: tuple, share: np.ndarray) -> np.ndarray:
-    low, high = np.asarray(low, dtype=np.float32), np.asarray(high, dtype=np.float32)
-    return low + (high - low) * np.clip(share, 0, 1)[..., None].astype(np.float32)
+def _mix(low: Colour, high: Colour, share: np.ndarray) -> np.ndarray:
+    start = np.asarray(low, dtype=np.float32)
+    end = np.asarray(high, dtype=np.float32)
+    return start + (end - start) * np.clip(share, 0, 1)[..., None].astype(np.float32)
 
 
 def _sine(turns: np.ndarray) -> np.ndarray:
