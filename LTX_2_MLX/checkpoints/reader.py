@@ -8,12 +8,13 @@ import json
 import math
 import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 
+from LTX_2_MLX.checkpoints.layouts import published_names
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.interfaces import Header, TensorInfo
 
@@ -141,38 +142,56 @@ def _wrong_tensor(path: Path, name: str) -> str:
 
 
 class Checkpoint:
-    """One published checkpoint: a .safetensors file, or a folder with the shards of one.
+    """A published checkpoint: one .safetensors file, a folder of shards or split files, or several of these.
 
     Attributes:
-        path: The file or folder as given, for messages.
+        path: The file or folder as given (the first of several), for messages.
         files: The .safetensors files, in order.
-        header: Tensors, metadata and config of all files joined. The config includes a folder's ``config.json``;
-            fields in the files' metadata override it.
+        header: Tensors, metadata and config of all files joined. Sections of the config are joined over files; the
+            config includes a folder's ``config.json``, whose fields those in the files' metadata override.
+        metadata_of: Metadata of each file by itself.
     """
 
-    def __init__(self, path: str | Path):
-        """Read the header of a file, or of every shard in a folder.
+    def __init__(self, path: str | Path | Sequence[str | Path]):
+        """Read the headers.
 
         Raises:
-            CheckpointError: If nothing readable is there, a shard is missing, or two hold the same tensor.
+            CheckpointError: If nothing readable is there, a shard is missing, or two files contradict each other.
         """
-        self.path = Path(path)
-        self.files = _shards(self.path) if os.path.isdir(self.path) else [self.path]
+        paths = [Path(path)] if isinstance(path, str | Path) else [Path(each) for each in path]
+        self.path = paths[0]
+        self.files = [file for each in paths for file in (_shards(each) if os.path.isdir(each) else [each])]
         tensors: dict[str, TensorInfo] = {}
-        metadata: dict[str, str] = {}
-        self._file_of: dict[str, Path] = {}
+        self.metadata_of: dict[Path, dict[str, str]] = {}
+        # Published name -> the file that holds the tensor and its name there.
+        self._source: dict[str, tuple[Path, str]] = {}
         for file in self.files:
-            file_tensors, file_metadata = read_header(file)
-            if repeated := sorted(file_tensors.keys() & tensors.keys()):
-                raise CheckpointError(f"{self.path}: {file.name} holds tensor {repeated[0]} a second time.")
-            tensors |= file_tensors
-            metadata |= file_metadata
-            self._file_of |= dict.fromkeys(file_tensors, file)
-        config = _json_object(self.path, "the config in its metadata", metadata.get("config", "{}"))
-        config_file = self.path / "config.json"
-        if self.path not in self.files and config_file.is_file():
-            config = _json_object(config_file, "it", config_file.read_bytes()) | config
-        self.header = Header(tensors=tensors, metadata=metadata, config=config)
+            file_tensors, self.metadata_of[file] = read_header(file)
+            for name, stored in published_names(file_tensors).items():
+                if name in self._source:
+                    raise CheckpointError(_held_twice(name, self._source[name][0], file))
+                tensors[name] = file_tensors[stored]
+                self._source[name] = (file, stored)
+        metadata: dict[str, str] = {}
+        for file in reversed(self.files):
+            metadata |= self.metadata_of[file]
+        self.header = Header(tensors=tensors, metadata=metadata, config=self._config(paths))
+
+    def _config(self, paths: Sequence[Path]) -> dict[str, Any]:
+        """Config of all files: sections of one name are joined, and have to agree where they overlap."""
+        config: dict[str, Any] = {}
+        for file in self.files:
+            text = self.metadata_of[file].get("config", "{}")
+            _join_sections(config, _json_object(file, "the config in its metadata", text), file)
+        for folder in paths:
+            config_file = folder / "config.json"
+            if folder not in self.files and config_file.is_file():
+                config = _json_object(config_file, "it", config_file.read_bytes()) | config
+        return config
+
+    def file_of(self, name: str) -> Path:
+        """The file that holds a tensor."""
+        return self._source[name][0]
 
     def arrays(self, names: Iterable[str]) -> dict[str, mx.array]:
         """Lazy arrays by published name, in published axis order; data is read when an array is evaluated.
@@ -184,16 +203,16 @@ class Checkpoint:
         """
         names_by_file: dict[Path, list[str]] = {}
         for name in names:
-            names_by_file.setdefault(self._file_of[name], []).append(name)
+            names_by_file.setdefault(self.file_of(name), []).append(name)
         arrays: dict[str, mx.array] = {}
         for file, own_names in names_by_file.items():
             opened = self._open(file)
             for name in own_names:
-                arrays[name] = opened[name]
+                arrays[name] = opened[self._source[name][1]]
         return arrays
 
     def _open(self, file: Path) -> dict[str, mx.array]:
-        for name, owner in self._file_of.items():
+        for name, (owner, _) in self._source.items():
             dtype = self.header.tensors[name].dtype
             if owner == file and dtype in _NOT_IN_MLX:
                 raise CheckpointError(
@@ -207,12 +226,44 @@ class Checkpoint:
         return arrays
 
 
+def _held_twice(name: str, first: Path, second: Path) -> str:
+    return (
+        f"{first} and {second} both hold the tensor {name}. Leave one of them out: each network has to come from one "
+        f"file."
+    )
+
+
+def _join_sections(config: dict[str, Any], added: dict[str, Any], file: Path) -> None:
+    """Add a file's config; where it repeats a field, the values have to be equal."""
+    for section, values in added.items():
+        present = config.get(section)
+        if isinstance(present, dict) and isinstance(values, dict):
+            for field in present.keys() & values.keys():
+                if present[field] != values[field]:
+                    raise CheckpointError(_contradiction(file, f"{section}.{field}", values[field], present[field]))
+            config[section] = present | values
+        elif section in config and present != values:
+            raise CheckpointError(_contradiction(file, section, values, present))
+        else:
+            config[section] = values
+
+
+def _contradiction(file: Path, field: str, value: Any, other: Any) -> str:
+    return (
+        f"{file}: its config says {field} = {value!r:.60}, that of another file of this checkpoint {other!r:.60}. "
+        f"Use files of one model."
+    )
+
+
 def _shards(folder: Path) -> list[Path]:
-    """The .safetensors files of a folder: those in its index, or all if there is no index."""
-    present = sorted(folder.glob("*.safetensors"))
+    """The .safetensors files of a folder: those in its index, or all if there is no index.
+
+    Files that macOS keeps beside others for their attributes (``._name``) are no shards.
+    """
+    present = sorted(file for file in folder.glob("*.safetensors") if not file.name.startswith("._"))
     if not present:
         raise CheckpointError(f"{folder} holds no .safetensors file. Give a file, or a folder with the shards.")
-    indexes = sorted(folder.glob("*.safetensors.index.json"))
+    indexes = sorted(file for file in folder.glob("*.safetensors.index.json") if not file.name.startswith("._"))
     if len(indexes) != 1:
         return present
     weight_map = _json_object(indexes[0], "it", indexes[0].read_bytes()).get("weight_map")
