@@ -5,9 +5,11 @@ Weights are random, which changes no shape: time and memory are those of network
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import mlx.core as mx
+import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from LTX_2_MLX.models.flashvsr.lq_projection import LQProjection, LQProjectionConfig
@@ -19,8 +21,17 @@ from LTX_2_MLX.models.wan.vae import PRESETS, WanDecoder
 def stand_in_transformer(dim: int, layers: int) -> WanTransformer:
     """FlashVSR's transformer, with the published one's share of feed-forward features and heads of 128."""
     heads = max(1, dim // 128)
-    sizes = {"dim": dim, "ffn_dim": round(dim * 8960 / 1536), "text_dim": 64, "freq_dim": 256, "num_heads": heads}
-    return WanTransformer(WanTransformerConfig(in_dim=16, out_dim=16, num_layers=layers, **sizes))
+    config = WanTransformerConfig(
+        in_dim=16,
+        out_dim=16,
+        num_layers=layers,
+        dim=dim,
+        ffn_dim=round(dim * 8960 / 1536),
+        text_dim=64,
+        freq_dim=256,
+        num_heads=heads,
+    )
+    return WanTransformer(config)
 
 
 def write_files(folder: Path, dim: int, layers: int, widths: int) -> None:
@@ -36,13 +47,19 @@ def write_files(folder: Path, dim: int, layers: int, widths: int) -> None:
     mx.save_safetensors(str(folder / "posi_prompt.safetensors"), {"context": mx.random.normal((1, 512, 64))})
 
 
-def _write(network, target: Path, metadata: dict | None = None, rename=lambda name: name) -> None:
+def _write(
+    network: nn.Module,
+    target: Path,
+    metadata: dict[str, str] | None = None,
+    rename: Callable[[str], str] = lambda name: name,
+) -> None:
     """Save a network's random weights as the published file would hold them."""
     last_first = {4: (0, 3, 1, 2), 5: (0, 4, 1, 2, 3)}
+    parameters: dict[str, mx.array] = dict(tree_flatten(network.parameters()))
     weights = {}
-    for name, value in tree_flatten(network.parameters()):
-        kernel = value.ndim in last_first and name.endswith("weight")
-        weights[rename(name)] = mx.contiguous(value.transpose(last_first[value.ndim])) if kernel else value
+    for name, value in parameters.items():
+        is_kernel = value.ndim in last_first and name.endswith("weight")
+        weights[rename(name)] = mx.contiguous(value.transpose(last_first[value.ndim])) if is_kernel else value
     mx.save_safetensors(str(target), weights, metadata)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import mlx.core as mx
+import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from LTX_2_MLX.bench.operations import Clock, Operation, rate
@@ -46,7 +47,7 @@ def time_network(workload: Workload, repeats: int, clock: Clock = time.perf_coun
     """Build a network, call it once and then ``repeats`` times, and free it."""
     network = workload.build()
     mx.eval(network.parameters())
-    weights_bytes = sum(array.nbytes for _, array in tree_flatten(network.parameters()))
+    weights_bytes = sum(array.nbytes for array in dict(tree_flatten(network.parameters())).values())
     mx.clear_cache()
     mx.reset_peak_memory()
     seconds = [_seconds(workload, network, clock) for _ in range(1 + repeats)]
@@ -82,7 +83,7 @@ def possible_seconds(workload: Workload, rates: Mapping[Operation, float]) -> fl
     return sum(operation.flops * count / rates[operation] for operation, count in workload.operations.items())
 
 
-def _seconds(workload: Workload, network, clock: Clock) -> float:
+def _seconds(workload: Workload, network: nn.Module, clock: Clock) -> float:
     start = clock()
     workload.call(network)
     return clock() - start

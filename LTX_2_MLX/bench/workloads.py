@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -81,7 +82,7 @@ class Workload:
     name: str
     size: str
     build: Callable[[], nn.Module]
-    call: Callable[[nn.Module], object]
+    call: Callable[[Any], object]
     operations: Counter[Operation]
 
     @property
@@ -161,7 +162,12 @@ def _text_features(tokens: int, widths: Widths, dtype: mx.Dtype) -> Workload:
 
 def transformer_config(widths: Widths, *, audio: bool = True) -> TransformerConfig:
     """The transformer with the flags of 2.0."""
-    common = {"in_channels": widths.latent, "out_channels": widths.latent, "heads": widths.heads, "ff_bias": True}
+    common: dict[str, Any] = {
+        "in_channels": widths.latent,
+        "out_channels": widths.latent,
+        "heads": widths.heads,
+        "ff_bias": True,
+    }
     video = StreamConfig(head_dim=128, max_positions=(20, 2048, 2048), **common)
     sound = StreamConfig(head_dim=widths.audio_head_dim, max_positions=(20,), **common)
     return TransformerConfig(
@@ -307,7 +313,7 @@ def _decoder(shape: VideoShape, widths: Widths, dtype: mx.Dtype) -> Workload:
     return Workload("video_decoder", size, partial(_built, VideoDecoder, config, dtype), call, operations)
 
 
-def _built(network: type[nn.Module], config: object, dtype: mx.Dtype) -> nn.Module:
+def _built(network: Callable[[Any], nn.Module], config: object, dtype: mx.Dtype) -> nn.Module:
     return stand_in(network(config), dtype)
 
 

@@ -7,6 +7,7 @@ import struct
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 
@@ -17,7 +18,8 @@ from LTX_2_MLX.diffusion.noise import seeded_noise
 from LTX_2_MLX.diffusion.patchify import VideoGrid
 from LTX_2_MLX.diffusion.state import StreamArrays
 from LTX_2_MLX.models.ltx.transformer import Transformer
-from LTX_2_MLX.pipelines.generate import Options, film, prepare
+from LTX_2_MLX.pipelines.generate import film, prepare
+from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.pipelines.stages import Contexts, Denoising, denoise
 from LTX_2_MLX.runtime.memory import memory_limits, peak_process_bytes
 from LTX_2_MLX.runtime.runner import StageRunner
@@ -35,7 +37,9 @@ def write_hollow(path: Path, *manifests: Path) -> Checkpoint:
         path: Where to; the disk's file system must know sparse files.
         *manifests: ``.json.gz`` with ``tensors`` (name: shape and dtype) and ``metadata``.
     """
-    header, config, end = {}, {}, 0
+    header: dict[str, Any] = {}
+    config: dict[str, Any] = {}
+    end = 0
     for manifest in manifests:
         spec = json.loads(gzip.decompress(manifest.read_bytes()))
         given = spec["metadata"].get("config", {})

@@ -28,10 +28,12 @@ from LTX_2_MLX.diffusion.noise import seeded_noise
 from LTX_2_MLX.diffusion.patchify import VideoGrid
 from LTX_2_MLX.errors import LTXError
 from LTX_2_MLX.media.video import read_video
+from LTX_2_MLX.models.interfaces import PublishedNetwork
 from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler
 from LTX_2_MLX.models.ltx.transformer import Transformer
 from LTX_2_MLX.models.ltx.video_vae import VideoDecoder
-from LTX_2_MLX.pipelines.generate import Options, options_from
+from LTX_2_MLX.pipelines.generate import options_from
+from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.pipelines.stages import Contexts, Denoising, denoise
 from LTX_2_MLX.pipelines.video_latents import decode_frames
 from LTX_2_MLX.runtime.job import REQUEST_FILE, Job, remembered_request
@@ -42,14 +44,18 @@ from LTX_2_MLX.verify.case import Case
 REFUSED, ACCEPTED = "refused", "accepted"
 # Seconds of the process's own time after which a case counts as one without end, however busy the machine is.
 PATIENCE = 60
-_NETWORKS = {"transformer": Transformer, "decoder": VideoDecoder, "upscaler": LatentUpscaler}
+_NETWORKS: dict[str, type[PublishedNetwork[Any]]] = {
+    "transformer": Transformer,
+    "decoder": VideoDecoder,
+    "upscaler": LatentUpscaler,
+}
 _CASES = {
     "transformer": "ltx2/transformer_video_2_0",
     "decoder": "ltx2/video_vae_2_3/decode",
     "upscaler": "ltx2/temporal_upscaler_x2/v2_0",
 }
 _FACTS = {"prompt": "a ball"}
-_STRANGE = (
+_STRANGE: tuple[Any, ...] = (
     None, True, False, 0, 1, -1, 2, 3, 7, 2**31, -(2**63), 10**30, 0.5, -0.0, 1e308, "", "x", "1", "🎈", [], [0], [[]],
     {}, {"a": 1}, [1, "2", None], ["compress_all", {"multiplier": 0}],
 )  # fmt: skip
@@ -158,8 +164,8 @@ def _read(place: Path, name: str, content: bytes) -> None:
     path.write_bytes(content)
     checkpoint, network = Checkpoint(path), _NETWORKS[name]
     planned = weights_bytes(network, checkpoint)
-    model = load(network, checkpoint)
-    held = sum(array.nbytes for _, array in tree_flatten(model.parameters()))
+    model: Any = load(network, checkpoint)
+    held = sum(array.nbytes for array in dict(tree_flatten(model.parameters())).values())
     assert planned == held, f"planned {planned} bytes, held {held}"
     assert sum(info.num_bytes for info in checkpoint.header.tensors.values()) <= len(content)
     _RUNS[name](model)

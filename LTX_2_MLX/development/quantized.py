@@ -3,6 +3,7 @@
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -10,7 +11,9 @@ from mlx.utils import tree_flatten, tree_unflatten
 
 from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.quantize import Quantization, layers_to_quantize, quantize_layers
+from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.models.ltx.transformer import StreamInput, Transformer
+from LTX_2_MLX.models.ltx.transformer_config import StreamConfig, TransformerConfig
 from LTX_2_MLX.verify.case import Case
 from LTX_2_MLX.verify.ltx_transformer import velocities
 
@@ -28,7 +31,7 @@ class EveryBlock(Transformer):
     """The transformer with its first and last block quantised too, since the cases have two or three in all."""
 
     @staticmethod
-    def quantizes(path: str, config) -> bool:
+    def quantizes(path: str, config: TransformerConfig) -> bool:
         """Every layer of every block."""
         return path.startswith("blocks.")
 
@@ -52,18 +55,20 @@ def golden_errors(path: Path, bits: int) -> tuple[dict[str, float], str]:
 def mid_size_error(path: Path, bits: int, seed: int = 7) -> tuple[float, str]:
     """The same for a wider network with the config of the case, against itself in float32."""
     with tempfile.TemporaryDirectory() as scratch:
-        given = Transformer.Config.from_header(Case.open(path, Path(scratch)).checkpoint().header)
+        case_config = config_of(Transformer, Case.open(path, Path(scratch)).checkpoint())
+    audio = case_config.audio
     config = replace(
-        given,
-        video=replace(given.video, heads=_HEADS, head_dim=_HEAD_DIM),
-        audio=given.audio and replace(given.audio, heads=_HEADS, head_dim=_AUDIO_HEAD_DIM),
+        case_config,
+        video=replace(case_config.video, heads=_HEADS, head_dim=_HEAD_DIM),
+        audio=audio and replace(audio, heads=_HEADS, head_dim=_AUDIO_HEAD_DIM),
     )
     network = EveryBlock(config)
     network.update(_seeded(network, seed))
     streams = _stream(config.video, 3, _TOKENS, config, seed), _stream(config.audio, 1, _AUDIO_TOKENS, config, seed + 1)
     wanted = [np.array(velocity) for velocity in network(*streams) if velocity is not None]
     quantization = Quantization(bits)
-    weights, chosen = dict(tree_flatten(network.parameters())), layers_to_quantize(network, quantization)
+    weights: dict[str, mx.array] = dict(tree_flatten(network.parameters()))
+    chosen = layers_to_quantize(network, quantization)
     quantize_layers(network, chosen, quantization)
     for layer in chosen:
         parts = quantization.apply(weights.pop(f"{layer}.weight"))
@@ -73,7 +78,7 @@ def mid_size_error(path: Path, bits: int, seed: int = 7) -> tuple[float, str]:
     return max(map(_error, got, wanted)), _share(network)
 
 
-def _seeded(network: Transformer, seed: int) -> dict:
+def _seeded(network: Transformer, seed: int) -> dict[str, Any]:
     random = np.random.default_rng(seed)
 
     def value(name: str, like: mx.array) -> mx.array:
@@ -81,10 +86,13 @@ def _seeded(network: Transformer, seed: int) -> dict:
         centre = 1.0 if name.endswith("norm.weight") else 0.0
         return mx.array((centre + scale * random.normal(size=like.shape)).astype(np.float32))
 
-    return tree_unflatten([(name, value(name, like)) for name, like in tree_flatten(network.parameters())])
+    parameters: dict[str, mx.array] = dict(tree_flatten(network.parameters()))
+    return tree_unflatten([(name, value(name, like)) for name, like in parameters.items()])
 
 
-def _stream(stream, axes: int, tokens: int, config, seed: int) -> StreamInput | None:
+def _stream(
+    stream: StreamConfig | None, axes: int, tokens: int, config: TransformerConfig, seed: int
+) -> StreamInput | None:
     if stream is None:
         return None
     random = np.random.default_rng(seed)
@@ -99,7 +107,7 @@ def _stream(stream, axes: int, tokens: int, config, seed: int) -> StreamInput | 
 
 
 def _share(network: Transformer) -> str:
-    layers = [name for name, _ in tree_flatten(network.parameters()) if name.startswith("blocks.")]
+    layers = [name for name in dict(tree_flatten(network.parameters())) if name.startswith("blocks.")]
     quantized = sum(name.endswith(".scales") for name in layers)
     weights = sum(name.endswith(".weight") and "norm" not in name for name in layers)
     return f"{quantized} of {weights}"

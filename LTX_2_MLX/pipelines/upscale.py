@@ -34,7 +34,7 @@ from LTX_2_MLX.runtime.progress import Progress
 from LTX_2_MLX.runtime.runner import StageRunner
 
 STAGE = "upscale"
-NETWORKS = (RRDBNet, SRVGG)
+NETWORKS: tuple[type[RRDBNet] | type[SRVGG], ...] = (RRDBNet, SRVGG)
 Network = RRDBNet | SRVGG
 
 # Larger pieces gain nothing: convolutions are as fast or faster on pieces of this size.

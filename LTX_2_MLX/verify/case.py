@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import mlx.core as mx
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.errors import LTXError
 
-Outputs = dict[str, np.ndarray | mx.array]
+# Arrays of NumPy or MLX, or sequences of numbers, by the names of the reference's outputs.
+Outputs = dict[str, Any]
 
 # Applied after the case's own rules; the first pattern found in the name wins.
 _DEFAULT_RULES = [

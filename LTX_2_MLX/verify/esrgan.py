@@ -64,7 +64,7 @@ def animevideov3_real(case: Case) -> Outputs:
 def _upscaled(upscaler: Network, frames: np.ndarray, case: Case) -> Outputs:
     """The outputs of every run that an output's name begins with. The reference truncates, it does not round."""
     runs = {match[0]: match for name in case.outputs() if (match := RUN_NAME.match(name))}
-    outputs = {}
+    outputs: Outputs = {}
     for name, match in runs.items():
         scale = float(match["scale"].replace("_", "."))
         pixels = np.array(upscale_pixels(upscaler, to_unit(frames), scale, _tiles(case, match["tiled"])))

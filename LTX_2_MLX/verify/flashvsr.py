@@ -152,12 +152,13 @@ def tiled_vae(case: Case) -> Outputs:
     latents = channels_last(case.inputs()["latents"])
     decoder = load(WanDecoder, case.checkpoint())
     tiled = TiledDecoder(decoder, tuple(case.parameter("tile_size")), tuple(case.parameter("tile_stride")))
+    rows, columns = latents.shape[2:4]
     height, width = tiled.size
     inner_tile = (height, 2 * height, width, 2 * width)
     return {
         "tiled": channels_first(tiled.decode(latents)),
         "untiled": channels_first(mx.clip(decoder.decode(latents), -1, 1)),
-        "tiles": np.array(tile_places(*latents.shape[2:4], tiled.size, tiled.stride), np.int32),
+        "tiles": np.array(tile_places(rows, columns, tiled.size, tiled.stride), np.int32),
         "mask_inner": tiled.mask(inner_tile, 3 * height, 3 * width)[..., 0],
     }
 
@@ -167,8 +168,9 @@ def preprocess(case: Case) -> Outputs:
     source = case.inputs()["frames_u8"]
     # A frame beyond the clip's end is its last one.
     frames = source[[min(frame, len(source) - 1) for frame in case.parameter("frames")]]
-    plugin = Fit(*source.shape[1:3], case.parameter("scale"), borders="crop")
-    official = Fit(*source.shape[1:3], case.parameter("official_scale"), borders="crop", resizing="8bit")
+    height, width = source.shape[1:3]
+    plugin = Fit(height, width, case.parameter("scale"), borders="crop")
+    official = Fit(height, width, case.parameter("official_scale"), borders="crop", resizing="8bit")
     levels = mx.round((official.lq(frames) + 1) / 2 * 255).astype(mx.uint8)
     lengths = case.outputs()["frame_rules"][:, 0]
     return {

@@ -222,4 +222,4 @@ class _TileFit:
 
     def lq(self, frames: np.ndarray) -> mx.array:
         """The tile of the enlarged frames."""
-        return self.tile.cut(self.whole.lq(frames))
+        return mx.array(self.tile.cut(np.array(self.whole.lq(frames))))

@@ -92,8 +92,9 @@ class Run:
             return schedule.DISTILLED
         steps = self.case.parameter("steps")
         if self.kind != "hq":
-            return schedule.ltx2_schedule(steps)
-        return schedule.ltx2_schedule(steps, num_tokens=self.shape(2).latent(self.compression).num_tokens)
+            return [float(sigma) for sigma in schedule.ltx2_schedule(steps)]
+        num_tokens = self.shape(2).latent(self.compression).num_tokens
+        return [float(sigma) for sigma in schedule.ltx2_schedule(steps, num_tokens=num_tokens)]
 
     def guidance(self) -> dict[StreamName, Guidance]:
         parameters = self.case.parameters
@@ -165,8 +166,8 @@ class Run:
                     names[f"stage_{number}.step_{step}.{stream}"] = f"sde.stage{number}.{4 * step + 2 + k}"
         return lambda purpose, shape: mx.array(io[names[purpose]]).reshape(shape)
 
-    def trace(self, outputs: Outputs):
-        def listener(name: str):
+    def trace(self, outputs: Outputs) -> Callable[[str], Callable[[int, State], None]]:
+        def listener(name: str) -> Callable[[int, State], None]:
             def keep(step: int, state: State) -> None:
                 outputs[f"trace.{name.replace('_', '')}.step{step}.video"] = state["video"].latent
 

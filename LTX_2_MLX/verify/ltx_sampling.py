@@ -74,7 +74,7 @@ def _state(io: dict[str, mx.array], stream: str) -> LatentState:
 def _noise_levels(parameters: dict[str, Any], io: dict[str, mx.array]) -> Outputs:
     state = _state(io, "video")
     sigmas = io["sig"]
-    sigma = sigmas[0].item()
+    sigma: Any = sigmas[0].item()
     denoised = io["x0"]
     outputs: Outputs = {
         "timesteps": state.denoise_mask * sigmas[:, None, None],
@@ -95,7 +95,8 @@ def _steps(parameters: dict[str, Any], io: dict[str, mx.array]) -> Outputs:
         "res2s_coefficients": np.array([sampler.res_2s_coefficients(h) for h in parameters["hs"]]),
         "loop.res2s.normalized_noise": sampler.normalised_noise(io["rawnoise"]),
     }
-    for k, (sigma, next_sigma) in enumerate(itertools.pairwise(io["steps_sigmas"].tolist())):
+    sigmas = np.array(io["steps_sigmas"]).tolist()
+    for k, (sigma, next_sigma) in enumerate(itertools.pairwise(sigmas)):
         outputs[f"euler.{k}"] = sampler.euler_step(latent, denoised, sigma, next_sigma)
         for name, arguments in parameters["ancestral"].items():
             step = sampler.ancestral_step(latent, denoised, sigma, next_sigma, noise, **arguments)

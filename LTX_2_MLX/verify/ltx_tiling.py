@@ -78,7 +78,9 @@ def _tiled_encode(case: Case) -> Outputs:
 
 def _named_plans(case: Case) -> Outputs:
     """Plans at the full size's compression: ``parameters.plans`` gives each name's latent ``(T, H, W)``."""
-    compression = VideoVAEConfig.from_header(Header(tensors={}, config=case.config)).decoder_compression
+    config = VideoVAEConfig.from_header(Header(tensors={}, config=case.config))
+    assert config is not None
+    compression = config.decoder_compression
     tilings = PUBLISHED_TILINGS | case.parameters.get("tilings", {})
     outputs: Outputs = {}
     for name, latent in case.parameter("plans").items():
@@ -102,12 +104,19 @@ def _tiling(sizes: dict[str, Any], latent: LatentShape, compression: Compression
     """Tile sizes and overlaps in frames and pixels; a size of 0 leaves that axis whole."""
     if sizes.get("rule") == "auto":
         return default_tiling(latent, compression)
-    time = TileSize.from_pixels(*sizes["frames"], compression.time)
+    time = _tile_size(sizes["frames"], compression.time)
     if "long_side" in sizes:
-        return Tiling.along_long_side(latent, TileSize.from_pixels(*sizes["long_side"], compression.width), time)
-    height = TileSize.from_pixels(*sizes["height"], compression.height)
-    width = TileSize.from_pixels(*sizes["width"], compression.width)
+        long_side = _tile_size(sizes["long_side"], compression.width)
+        assert long_side is not None
+        return Tiling.along_long_side(latent, long_side, time)
+    height = _tile_size(sizes["height"], compression.height)
+    width = _tile_size(sizes["width"], compression.width)
     return Tiling(time, height, width)
+
+
+def _tile_size(sizes: tuple[int, int], compression: int) -> TileSize | None:
+    tile, overlap = sizes
+    return TileSize.from_pixels(tile, overlap, compression)
 
 
 def _reference_lengths(plan: TilePlan, lengths: list[int]) -> np.ndarray:

@@ -1,5 +1,7 @@
 """Golden cases of the LTX-2 transformer and of the text features."""
 
+from typing import Any
+
 import mlx.core as mx
 
 from LTX_2_MLX.checkpoints.load import load
@@ -36,12 +38,16 @@ def _run(case: Case, network: Transformer, run: str) -> Outputs:
     for name, velocity in zip(_STREAMS, computed, strict=True):
         if velocity is not None:
             outputs[f"{prefix}{name}_velocity"] = velocity
-            outputs[f"{prefix}{name}_x0"] = streams[name].latent - velocity * streams[name].timesteps
+            timesteps = streams[name].timesteps
+            assert timesteps is not None
+            outputs[f"{prefix}{name}_x0"] = streams[name].latent - velocity * timesteps
     return outputs
 
 
 def _stream(tensors: dict[str, mx.array], name: str, run: str) -> StreamInput:
-    fields = {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
+    fields: dict[str, Any] = {
+        key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")
+    }
     attention_mask = fields.pop("attention_mask", None)
     keyframe_mask = fields.pop("keyframes_mask", None)
     return StreamInput(

@@ -99,7 +99,10 @@ def compare_output(case: Case, name: str, value: np.ndarray, reference: np.ndarr
         return [f"{name} has shape {value.shape}, expected {reference.shape}"]
     error, tolerance = error_and_tolerance(case, name, value, reference)
     result.outputs[name] = error
-    if result.worst is None or not fraction(error, tolerance) <= fraction(result.worst, result.tolerance):
+    worst = None
+    if result.worst is not None and result.tolerance is not None:
+        worst = fraction(result.worst, result.tolerance)
+    if worst is None or not fraction(error, tolerance) <= worst:
         result.worst = error
         result.tolerance = tolerance
     # NaN fails every comparison, so it lands here too.

@@ -85,7 +85,7 @@ class VideoEncoder(nn.Module):
 
     Config = VideoEncoderConfig
 
-    def __init__(self, config: VideoEncoderConfig):
+    def __init__(self, config: VideoVAEConfig):
         super().__init__()
         if not config.encoder_blocks:
             raise CheckpointError("config.vae.encoder_blocks is empty: this file holds no video encoder.")
