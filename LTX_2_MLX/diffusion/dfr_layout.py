@@ -168,7 +168,8 @@ class AudioWindow:
         start = self.first_frame / self.playback_rate / self.source_seconds * num_source
         span = self.num_frames / self.playback_rate / self.source_seconds * num_source
         steps = np.arange(self.num_tokens, dtype=np.float32) * np.float32(span / max(self.num_tokens, 1))
-        return np.clip(np.float32(start) + steps, 0, num_source - 1).astype(np.float32)
+        reads: np.ndarray = np.clip(np.float32(start) + steps, 0, num_source - 1).astype(np.float32)
+        return reads
 
     def resample(self, audio: mx.array) -> mx.array:
         """Tokens ``(B, N, D)`` of stage 1 to those of the window, linear between neighbours."""
@@ -193,7 +194,8 @@ class SpatialTile:
     @property
     def weights(self) -> np.ndarray:
         """``(T, H, W)``; those of all tiles sum to one."""
-        return self.time_weights[:, None, None] * self.height_weights[:, None] * self.width_weights
+        weights: np.ndarray = self.time_weights[:, None, None] * self.height_weights[:, None] * self.width_weights
+        return weights
 
 
 def spatial_tiles(num_frames: int, height: int, width: int, num_tiles: int, seams: Sequence[int]) -> list[SpatialTile]:
