@@ -1,7 +1,9 @@
 """Generate video with LTX-2 on a Mac and finish it, all in MLX."""
 
 from LTX_2_MLX.runtime.blas import load_openblas
+from LTX_2_MLX.runtime.mlx_settings import set_mlx_defaults
 
+set_mlx_defaults()
 OPENBLAS_LOADED = load_openblas()
 
 from importlib import import_module

@@ -12,9 +12,11 @@ _SLOPE = math.sqrt(2 / math.pi)
 
 @fused
 def gelu(x: mx.array) -> mx.array:
-    """GELU in its tanh form."""
+    """GELU in its tanh form, computed in float32; keeps the dtype."""
+    # In 16 bit, 1 + tanh near -1 would keep two or three bits.
+    value = x.astype(mx.float32)
     # MLX's own takes a power, which costs a CPU half as much again.
-    return 0.5 * x * (1 + mx.tanh(_SLOPE * x * (1 + 0.044715 * x * x)))
+    return (0.5 * value * (1 + mx.tanh(_SLOPE * value * (1 + 0.044715 * value * value)))).astype(x.dtype)
 
 
 class FeedForward(nn.Module):
