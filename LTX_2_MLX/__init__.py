@@ -1,4 +1,4 @@
-"""Generate video with LTX-2 on a Mac and finish it, all in MLX."""
+"""Generate video with LTX-2 on a Mac and post-process it, all in MLX."""
 
 from LTX_2_MLX.runtime.blas import load_openblas
 from LTX_2_MLX.runtime.mlx_settings import set_mlx_defaults
@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import Any
 
 from LTX_2_MLX._version import __version__
+from LTX_2_MLX.runtime.mlx_library import require_mlx
 
 # Public call -> module that has it; imported when it is first asked for.
 _PUBLIC = {
@@ -29,6 +30,7 @@ __all__ = ["OPENBLAS_LOADED", "__version__", *_PUBLIC]
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    require_mlx()
     return getattr(import_module(_PUBLIC[name]), name)
 
 

@@ -24,9 +24,10 @@ from LTX_2_MLX.checkpoints.convert import as_safetensors
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.torch_file import TORCH_SUFFIXES
 from LTX_2_MLX.errors import CheckpointError
+from LTX_2_MLX.invocation import command_line
 
 AUTO = "auto"
-DOWNLOAD = "python scripts/download_weights.py"
+DOWNLOAD = command_line("download_weights")
 _SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
 _REPOSITORY = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(?::(?P<file>[^:]+))?")
 _STARTER = "ltx-2-19b-distilled ltx-2-spatial-upscaler-x2-1.0 gemma-3-12b-it"
@@ -122,8 +123,12 @@ def _only_file(folder: Path) -> Path:
 
 
 def weights_folders() -> list[Path]:
-    """The existing ``weights/`` folders: in the current folder, and beside the package in a clone."""
-    candidates = [Path.cwd() / "weights", Path(__file__).resolve().parents[2] / "weights"]
+    """The existing ``weights/`` folders: in the current folder, beside the package in a clone, inside an installed one.
+
+    The last one holds the demo model alone.
+    """
+    package = Path(__file__).resolve().parents[1]
+    candidates = [Path.cwd() / "weights", package.parent / "weights", package / "weights"]
     return list(dict.fromkeys(folder.resolve() for folder in candidates if folder.is_dir()))
 
 

@@ -23,6 +23,7 @@ from LTX_2_MLX.cli.fields import parameters, typed_options
 from LTX_2_MLX.cli.options import RunOptions
 from LTX_2_MLX.errors import LTXError, OutputError, RequestError
 from LTX_2_MLX.pipelines.options import declared_options
+from LTX_2_MLX.runtime.mlx_library import require_mlx
 from LTX_2_MLX.runtime.progress import JsonProgress, NotesOnly, Progress, TerminalProgress
 
 FAILED = 1
@@ -113,6 +114,7 @@ def command(
         with exit_codes(progress_from(values)):
             own_values = typed_options(own, values, own_options)
             options = own(**{each: value for each, value in own_values.items() if value is not None})
+            require_mlx()
             if request is None:
                 run(options)
             else:
@@ -194,7 +196,7 @@ def exit_codes(progress: Progress | None = None) -> Iterator[None]:
 
 
 def _explanation(error: Exception) -> str:
-    if isinstance(error, ImportError) and "mlx" in str(error):
+    if isinstance(error, ImportError) and "MLX" in str(error):
         return str(error)
     from LTX_2_MLX.runtime.memory import resource_advice
 

@@ -21,6 +21,7 @@ from LTX_2_MLX.media.validate import validated
 from LTX_2_MLX.media.video import write_video
 from LTX_2_MLX.planning.plan import Plan, format_bytes
 from LTX_2_MLX.runtime.memory import memory_limits
+from LTX_2_MLX.runtime.mlx_library import idle_gpu_warning
 from LTX_2_MLX.runtime.progress import JsonProgress, Progress, TerminalProgress
 from LTX_2_MLX.runtime.runner import StageReport, StageRunner
 
@@ -51,6 +52,8 @@ def report(
             check_output(output, source)
             check_existing(output, yes=yes)
         runner = StageRunner(reporter)
+        if (warning := idle_gpu_warning()) is not None:
+            reporter.note(warning)
         start = time.perf_counter()
         yield runner
         _close(reporter, runner.reports, time.perf_counter() - start, output)
