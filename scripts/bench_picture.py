@@ -9,7 +9,7 @@ from PIL import Image
 
 from LTX_2_MLX import cli
 from LTX_2_MLX.media.image import read_image
-from LTX_2_MLX.pipelines.upscale import Request, upscale_pictures
+from LTX_2_MLX.pipelines.upscale import Request, upscale_images
 
 
 def main(
@@ -20,8 +20,7 @@ def main(
     """Print how far a picture upscaled in tiles is from the whole, and how sharp it is beside bicubic."""
     given = read_image(image)
     whole, tiled = (
-        next(upscale_pictures([given], Request(model_path, tile_size=size))).pixels.astype(int)
-        for size in (0, tile_size)
+        next(upscale_images([given], Request(model_path, tile_size=size))).pixels.astype(int) for size in (0, tile_size)
     )
     bicubic = np.asarray(Image.fromarray(given.pixels).resize(whole.shape[1::-1], Image.Resampling.BICUBIC)).astype(int)
     different, largest = (whole != tiled).mean(), np.abs(whole - tiled).max()

@@ -23,9 +23,9 @@ from mlx.utils import tree_flatten
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.models.rife import IFNet, IFNetConfig
 from LTX_2_MLX.models.srvgg import SRVGG, SRVGGConfig
-from LTX_2_MLX.ops.streams import side_by_side
 from LTX_2_MLX.pipelines.postprocess import Request, postprocess
 from LTX_2_MLX.runtime.memory import memory_limits, peak_process_bytes
+from LTX_2_MLX.runtime.parallel import map_on_cores
 from LTX_2_MLX.runtime.runner import StageRunner
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -80,17 +80,24 @@ def speed(
 
     ifnet, srvgg = IFNet(IFNetConfig()), SRVGG(SRVGGConfig(num_features=64, num_convolutions=16, scale=4))
     ours = [mx.array(frame[None]) for frame in frames]
-    seen = ifnet.seen(ours[0])
-    mx.eval(ours, seen, srvgg.parameters())
+    encoded = ifnet.encode_frame(ours[0])
+    mx.eval(ours, encoded, srvgg.parameters())
+
+    def encode(frame: mx.array) -> mx.array:
+        result = ifnet.encode_frame(frame)
+        mx.eval(result)
+        return result
+
+    def between(pair: tuple[mx.array, mx.array]) -> np.ndarray:
+        return np.asarray(ifnet.between(*pair, 0.5, 1.0))
 
     # The first frame has been encoded, the two new ones after it have not.
     def one() -> np.ndarray:
-        return np.asarray(ifnet.between(seen, ifnet.seen(ours[1]), 0.5, 1.0))
+        return between((encoded, encode(ours[1])))
 
     def two() -> np.ndarray:
-        known = [seen, *side_by_side(ifnet.seeing, ours[1:])]
-        made = side_by_side(lambda pair: ifnet.making(*pair, 0.5, 1.0), pairwise(known))
-        return np.concatenate([np.asarray(frame) for frame in made])
+        frames = [encoded, *map_on_cores(encode, ours[1:])]
+        return np.concatenate(map_on_cores(between, list(pairwise(frames))))
 
     with torch.inference_mode(), memory_limits():
         their_one, their_two, their_batch = new_frames(*torch_ifnet(theirs_of(ifnet)), theirs)

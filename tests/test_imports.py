@@ -153,3 +153,15 @@ def test_every_public_name_can_be_imported():
     assert set(LTX_2_MLX.__all__) <= set(dir(LTX_2_MLX))
     with pytest.raises(AttributeError, match="nothing_like_that"):
         _ = LTX_2_MLX.nothing_like_that
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name)
+def test_only_operations_know_the_forms_of_the_cpu(path):
+    if path.is_relative_to(PACKAGE / "ops"):
+        return
+    assert not [module for module, _ in imports(path) if module.startswith("LTX_2_MLX.ops.cpu")]
+
+
+def test_one_module_asks_for_the_device():
+    users = [name(path) for path in MODULES if "default_device(" in path.read_text(encoding="utf-8")]
+    assert users == ["LTX_2_MLX/ops/device.py"]

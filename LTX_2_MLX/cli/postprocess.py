@@ -20,7 +20,7 @@ def postprocess(typed: dict[str, Any], own: VideoOptions) -> None:
     with report(own.output, source=own.video, quiet=own.quiet, progress=own.progress, yes=own.yes) as runner:
         stream = read_video(own.video)
         preflight(
-            pipeline.plan(stream, request),
+            pipeline.plan_for(stream, request),
             own,
             "Run interpolate and upscale one after the other, or pass a smaller video.",
         )

@@ -45,11 +45,11 @@ def upscale(typed: dict[str, Any], own: UpscaleOptions) -> None:
     with report(target, source=own.source, quiet=own.quiet, progress=own.progress, yes=own.yes) as runner:
         if is_image:
             pairs = folder_pairs(own.source, own.output) if is_folder else [(own.source, own.output)]
-            preflight(pipeline.plan(*largest_size(pairs), request), own, advice)
+            preflight(pipeline.plan_for(*largest_size(pairs), request), own, advice)
             upscale_files(pairs, request, runner)
             return
         stream = read_video(own.source)
-        preflight(pipeline.plan(stream.height, stream.width, request), own, advice)
+        preflight(pipeline.plan_for(stream.height, stream.width, request), own, advice)
         write_result(pipeline.upscale(stream, request, runner), request, "upscale", own, runner)
 
 
@@ -76,9 +76,9 @@ def upscale_files(pairs: list[tuple[Path, Path]], request: UpscaleRequest, runne
     """Upscale image files one after another."""
     from LTX_2_MLX.media.image import read_image, write_image
     from LTX_2_MLX.media.output import made_folder
-    from LTX_2_MLX.pipelines.upscale import upscale_pictures
+    from LTX_2_MLX.pipelines.upscale import upscale_images
 
-    larger = upscale_pictures((read_image(path) for path, _ in pairs), request, runner)
+    larger = upscale_images((read_image(path) for path, _ in pairs), request, runner)
     with made_folder(pairs[0][1].parent):
         for (_, target), image in zip(pairs, larger, strict=True):
             write_image(image, target)

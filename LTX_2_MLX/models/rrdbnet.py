@@ -11,10 +11,9 @@ import mlx.nn as nn
 
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.interfaces import Header, TensorInfo
-from LTX_2_MLX.ops.convolve import convolve_3x3
-from LTX_2_MLX.ops.device import on_cpu
+from LTX_2_MLX.ops.conv import conv2d_3x3
+from LTX_2_MLX.ops.evaluate import eval_if_large
 from LTX_2_MLX.ops.resample import pixel_unshuffle
-from LTX_2_MLX.ops.settle import settled
 
 _WRAPPERS = re.compile(r"^(module|netG)\.")
 # Names of 2018's training code: RRDB_trunk.0.RDB1.conv1, trunk_conv, upconv1, HRconv.
@@ -111,6 +110,7 @@ class RRDBNet(nn.Module):
         self.multiple = config.unshuffle
         self.doublings = config.doublings
         self.scale = 2**config.doublings // config.unshuffle
+        self.width = config.num_features
         # Input pixels to each side that an output pixel depends on: five in each of three dense blocks, four around.
         self.reach = (15 * config.num_blocks + 4) * config.unshuffle
 
@@ -119,21 +119,17 @@ class RRDBNet(nn.Module):
         """What the convolutions compute in."""
         return self.conv_first.weight.dtype
 
-    @property
-    def bytes_per_pixel(self) -> int:
-        """Working memory per input pixel, about: that of the last layers, which work at the output's size."""
-        planes = 8 if on_cpu() else 5
-        return planes * self.scale**2 * self.conv_first.weight.shape[0] * self.dtype.size
-
     def __call__(self, frames: mx.array) -> mx.array:
-        features = _convolved(self.conv_first, pixel_unshuffle(frames, (self.multiple, self.multiple)))
+        features = convolve(self.conv_first, pixel_unshuffle(frames, (self.multiple, self.multiple)))
         hidden = features
         for block in self.body:
-            hidden = settled(block(hidden))
-        hidden = features + _convolved(self.conv_body, hidden)
+            hidden = block(hidden)
+        hidden = features + convolve(self.conv_body, hidden)
         for i in range(self.doublings):
-            hidden = settled(_leaky(_convolved(self[f"conv_up{i + 1}"], _nearest_doubled(hidden))))
-        return _convolved(self.conv_last, _leaky(settled(_convolved(self.conv_hr, hidden))))
+            doubled = mx.repeat(mx.repeat(hidden, 2, axis=1), 2, axis=2)
+            hidden = eval_if_large(leaky_relu(convolve(self[f"conv_up{i + 1}"], doubled)))
+        hidden = eval_if_large(leaky_relu(convolve(self.conv_hr, hidden)))
+        return convolve(self.conv_last, hidden)
 
     @staticmethod
     def parameter_name(published: str) -> str | None:
@@ -169,25 +165,11 @@ class DenseBlock(nn.Module):
         self.conv5 = _convolution(width + 4 * growth, width)
 
     def __call__(self, x: mx.array) -> mx.array:
-        """The concatenation is never made: what one input adds to all later convolutions is one convolution."""
-        convolutions = [self[f"conv{i + 1}"] for i in range(5)]
-        sums = [convolution.bias for convolution in convolutions]
-        part, start = x, 0
-        for i in range(5):
-            stop = start + part.shape[-1]
-            later = mx.concatenate([c.weight[..., start:stop] for c in convolutions[i:]])
-            added = mx.split(convolve_3x3(part, later), _edges(convolutions[i:]), axis=-1)
-            sums[i:] = [total + more for total, more in zip(sums[i:], added, strict=True)]
-            part, start = _leaky(sums[i]), stop
-        return 0.2 * sums[4] + x
-
-
-def _edges(convolutions: list[nn.Conv2d]) -> list[int]:
-    """Where the outputs of ``convolutions`` begin when they are laid side by side, but for the first."""
-    edges = [0]
-    for convolution in convolutions[:-1]:
-        edges.append(edges[-1] + convolution.weight.shape[0])
-    return edges[1:]
+        hidden = x
+        for i in range(4):
+            added = leaky_relu(convolve(self[f"conv{i + 1}"], hidden))
+            hidden = eval_if_large(mx.concatenate([hidden, added], axis=-1))
+        return eval_if_large(0.2 * convolve(self.conv5, hidden) + x)
 
 
 def modern_names(tensors: dict[str, TensorInfo] | dict[str, mx.array]) -> dict:
@@ -217,13 +199,11 @@ def _convolution(inputs: int, outputs: int) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3, padding=1)
 
 
-def _convolved(layer: nn.Conv2d, x: mx.array) -> mx.array:
-    return convolve_3x3(x, layer.weight, layer.bias)
+def convolve(layer: nn.Conv2d, x: mx.array) -> mx.array:
+    """A layer with a kernel of 3×3, by the backend's form."""
+    return conv2d_3x3(x, layer.weight, layer.bias)
 
 
-def _leaky(x: mx.array) -> mx.array:
+def leaky_relu(x: mx.array) -> mx.array:
+    """``x`` with its negative values multiplied by 0.2."""
     return mx.maximum(x, 0.2 * x)
-
-
-def _nearest_doubled(x: mx.array) -> mx.array:
-    return mx.repeat(mx.repeat(x, 2, axis=1), 2, axis=2)

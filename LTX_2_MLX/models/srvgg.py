@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from itertools import pairwise, zip_longest
+from itertools import pairwise
 from math import isqrt
 
 import mlx.core as mx
@@ -10,11 +10,8 @@ import mlx.nn as nn
 
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.interfaces import Header
-from LTX_2_MLX.ops.convolve import convolve_3x3
-from LTX_2_MLX.ops.device import on_cpu
+from LTX_2_MLX.ops.conv import Convolution, conv3x3_chain
 from LTX_2_MLX.ops.resample import pixel_shuffle
-from LTX_2_MLX.ops.settle import settled
-from LTX_2_MLX.ops.winograd import Tiles, tiles_pay
 
 # Training wrappers that some published files keep before every name.
 _WRAPPERS = re.compile(r"^(module|netG)\.")
@@ -75,9 +72,10 @@ class SRVGG(nn.Module):
         widths = [3] + [config.num_features] * (config.num_convolutions + 1)
         layers: list[nn.Module] = []
         for inputs, outputs in pairwise(widths):
-            layers += [nn.Conv2d(inputs, outputs, 3, padding=1), PReLU(outputs)]
+            layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.PReLU(outputs)]
         self.body = [*layers, nn.Conv2d(widths[-1], 3 * config.scale**2, 3, padding=1)]
         self.scale = config.scale
+        self.width = config.num_features
         # Input pixels to each side that an output pixel depends on.
         self.reach = config.num_convolutions + 2
 
@@ -86,44 +84,20 @@ class SRVGG(nn.Module):
         """What the convolutions compute in."""
         return self.body[0].weight.dtype
 
-    @property
-    def bytes_per_pixel(self) -> int:
-        """Working memory per input pixel, about: on the CPU a convolution holds many sums of each, see ``Tiles``."""
-        planes = 6 if on_cpu() else 4
-        return planes * max(self.body[0].weight.shape[0], 3 * self.scale**2) * self.dtype.size
-
     def __call__(self, frames: mx.array) -> mx.array:
-        if tiles_pay(frames, self.body[0].weight.shape[0]):
-            hidden = mx.concatenate([self._by_tiles(frame)[None] for frame in frames])
-        else:
-            hidden = frames
-            for layer in self.body:
-                hidden = layer(hidden) if isinstance(layer, PReLU) else convolve_3x3(hidden, layer.weight, layer.bias)
-                hidden = settled(hidden)
-        # A copy of the pixel for each of the places that the shuffle gives it: nearest upsampling.
+        hidden = conv3x3_chain(frames, self._layers())
+        # A copy of the pixel at each position that the shuffle gives it: nearest upsampling.
         base = mx.repeat(frames, self.scale**2, axis=-1)
         return pixel_shuffle(hidden + base, (self.scale, self.scale))
 
-    def _by_tiles(self, frame: mx.array) -> mx.array:
-        tiles = Tiles.of(frame)
-        for convolution, activation in zip_longest(self.body[::2], self.body[1::2]):
-            slope = activation.weight if activation else None
-            tiles = tiles.convolved(convolution.weight, convolution.bias, slope)
-        return settled(tiles.joined())
+    def _layers(self) -> list[Convolution]:
+        """Weight, bias and slopes of each convolution; the last one has no activation behind it."""
+        layers = []
+        for convolution, activation in zip(self.body[:-1:2], self.body[1::2], strict=True):
+            layers.append((convolution.weight, convolution.bias, activation.weight))
+        return [*layers, (self.body[-1].weight, self.body[-1].bias, None)]
 
     @staticmethod
     def parameter_name(published: str) -> str | None:
         """The file holds nothing else, so every name is one of ours or wrong."""
         return _WRAPPERS.sub("", published)
-
-
-class PReLU(nn.Module):
-    """Scale negative values by one slope per channel, whose sign and size are free."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.weight = mx.zeros((channels,))
-
-    def __call__(self, x: mx.array) -> mx.array:
-        # Taking from the negative half what it has too much is six times as fast on the CPU as choosing.
-        return x - (1 - self.weight) * mx.minimum(x, 0)

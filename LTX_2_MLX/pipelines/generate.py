@@ -154,7 +154,7 @@ def plan(request: Request, options: Options | None = None) -> Plan:
         states_bytes=3 * frames * shape.height * shape.width if keeps else 0,
     )
     if options.finishing.anything:
-        finishing = postprocess.plan(coming, options.finishing)
+        finishing = postprocess.plan_for(coming, options.finishing)
         stages = count_streams_together([*making.stages, *finishing.stages])
         making = replace(making, sizes=making.sizes + finishing.sizes, stages=stages)
         frames = options.finishing.num_frames(frames)

@@ -1,249 +1,245 @@
-"""A clip to a smoother one: new frames between its own, made by RIFE.
+"""Video to a smoother video: new frames between its own, made by RIFE.
 
-Given frames pass through untouched. Only two neighbours and what lies between them are in memory at a time, so
-the length of the clip does not matter.
+Input frames pass through untouched. Only a few neighbours and the frames between them are in memory at a time, so
+the length of the video does not matter.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import partial
 from itertools import islice, pairwise
-from math import ceil
 
 import mlx.core as mx
 import numpy as np
 
-from LTX_2_MLX.checkpoints.load import load
-from LTX_2_MLX.checkpoints.recognise import recognise
+from LTX_2_MLX.checkpoints.load import load, recognise
 from LTX_2_MLX.checkpoints.resolve import open_checkpoint
 from LTX_2_MLX.media.frames import FrameStream, subdivide_times, to_uint8, to_unit
 from LTX_2_MLX.models.rife import IFNet, pad_for, padding_multiple
 from LTX_2_MLX.ops.resize import resize
 from LTX_2_MLX.ops.similarity import structural_similarity
-from LTX_2_MLX.ops.streams import in_groups, parts_at_once, side_by_side
-from LTX_2_MLX.ops.warp import Slopes
 from LTX_2_MLX.pipelines.requests import InterpolateRequest as Request
-from LTX_2_MLX.planning.plan import Estimate, Plan, network_weights_bytes
+from LTX_2_MLX.pipelines.stage import run_stages
+from LTX_2_MLX.pipelines.timeline import Timeline
+from LTX_2_MLX.planning.plan import Estimate, Plan, network_weights_bytes, plan
 from LTX_2_MLX.runtime.memory import budget_bytes
+from LTX_2_MLX.runtime.parallel import map_on_cores, num_workers
 from LTX_2_MLX.runtime.progress import Progress
 from LTX_2_MLX.runtime.runner import StageRunner
 
 STAGE = "interpolate"
-# Side of the pictures by which a cut is found, as in the author's script.
+# Side of the thumbnails by which a cut is found, as in the author's script.
 _THUMBNAIL = 32
-# Bytes per padded pixel of a pair, less where motion is sought at a smaller size, and of each frame that waits while
-# gaps beside it are halved; measured.
-_PAIR_BYTES, _SMALL_PAIR_BYTES, _HALVING_BYTES = 630, 400, 124
+# Bytes per padded pixel: of a pair at work, less where flow is estimated at a smaller size, and of each frame that
+# waits while gaps beside it are halved. Measured (tests/pipelines/test_interpolate.py compares).
+_PAIR_BYTES = 680
+_SMALL_PAIR_BYTES = 450
+_WAITING_BYTES = 80
 
 
-def plan(stream: FrameStream, request: Request) -> Plan:
-    """What the run does.
+def interpolate(stream: FrameStream, request: Request | None = None, runner: StageRunner | None = None) -> FrameStream:
+    """The video with new frames between its own, computed while it is read.
+
+    A video of one frame passes through, as does any with ``exp`` 0.
+
+    Raises:
+        CheckpointError: If the file is missing or of another network. Errors in the input are raised while reading.
+    """
+    request = request or Request()
+    return run_stages(stages(stream, request), runner or StageRunner(), stream)
+
+
+def plan_for(stream: FrameStream, request: Request) -> Plan:
+    """Memory of the run.
 
     Raises:
         CheckpointError: If the file is missing, of another network, or does not fit it.
     """
-    if _stays(stream, request):
-        return Plan(sizes=("Interpolate: nothing to do, the clip stays as it is",), stages=())
-    timeline, given = Timeline(stream, request), stream.num_frames
-    frames = "" if given is None else f"{given} to {timeline.num_frames} frames, "
-    rates = f"{float(stream.frame_rate):g} to {float(timeline.frame_rate):g} fps"
-    checkpoint = open_checkpoint(request.model_path, "interpolator")
-    working = working_bytes(stream.height, stream.width, request)
-    size = f"{stream.height}×{stream.width}"
-    stage = Estimate(
-        name=STAGE,
-        work=size,
-        file=checkpoint.path,
-        weights_bytes=network_weights_bytes([IFNet], checkpoint, dtype=request.dtype),
-        activation_bytes=working,
-        streams=True,
-    )
-    budget = budget_bytes(request.memory_limit_gb)
-    return Plan(sizes=(f"Interpolate: {frames}{rates}",), stages=(stage,), budget_bytes=budget)
+    to_run = stages(stream, request)
+    sizes = () if to_run else ("Interpolate: nothing to do, the video stays as it is",)
+    return plan(to_run, sizes=sizes, budget_bytes=budget_bytes(request.memory_limit_gb))
 
 
-def working_bytes(height: int, width: int, request: Request) -> int:
-    """Memory that pairs of frames at work take beside the weights, about; their largest arrays are float32 always."""
-    multiple = padding_multiple(request.scale)
-    pixels = (height + -height % multiple) * (width + -width % multiple)
-    pair = _PAIR_BYTES * request.scale**2 if request.scale >= 1 else _SMALL_PAIR_BYTES
-    pairs = parts_at_once()
-    return int(pixels * (pairs * pair + _HALVING_BYTES * (request.exp + pairs - 1)))
-
-
-def interpolate(stream: FrameStream, request: Request | None = None, runner: StageRunner | None = None) -> FrameStream:
-    """The clip with new frames between its own, made while it is read.
-
-    A clip of one frame passes through, as does any with ``exp`` 0.
-
-    Raises:
-        CheckpointError: If the file is missing or of another network. What reading the clip tells is raised then.
-    """
-    request, runner = request or Request(), runner or StageRunner()
-    if _stays(stream, request):
-        return stream
-    checkpoint = open_checkpoint(request.model_path, "interpolator")
-    recognise(IFNet, checkpoint)
-    timeline = Timeline(stream, request)
-    work = partial(_chunks, stream=stream, request=request, timeline=timeline, progress=runner.progress)
-    return stream.replace(
-        chunks=runner.stream(STAGE, partial(load, IFNet, checkpoint, dtype=request.dtype), work),
-        frame_rate=timeline.frame_rate,
-        num_frames=timeline.num_frames,
-        times=None if request.target_fps else subdivide_times(stream.times, 2**request.exp),
-    )
-
-
-def _stays(stream: FrameStream, request: Request) -> bool:
-    return stream.num_frames == 1 or (request.target_fps is None and request.exp == 0)
-
-
-class Timeline:
-    """When the new frames are due, for doublings and for any target rate.
-
-    Attributes:
-        frame_rate: Of the new clip.
-        num_frames: Of the new clip; None while the given clip's is unknown.
-    """
-
-    def __init__(self, stream: FrameStream, request: Request):
-        self._rate, self._times = stream.frame_rate, stream.times
-        self._target, self._factor = request.target_fps, 2**request.exp
-        self.frame_rate = request.target_fps or stream.frame_rate * self._factor
-        given = stream.num_frames
-        self.num_frames = None if given is None else self._before(given - 1) + self.held(given)
-
-    def between(self, index: int) -> list[Fraction]:
-        """Places of the new clip's frames from frame ``index`` to the next, in [0, 1); 0 is the given frame."""
-        if self._target is None:
-            return [Fraction(step, self._factor) for step in range(self._factor)]
-        start, end = self._moment(index), self._moment(index + 1)
-        due = range(self._before(index), self._before(index + 1))
-        return [(k / self._target - start) / (end - start) for k in due]
-
-    def held(self, given: int) -> int:
-        """How often the last of ``given`` frames is shown: once, or at a target rate to the clip's end."""
-        if self._target is None:
-            return 1
-        end = self._times[-1] if self._times else given / self._rate
-        return max(round(end * self._target) - self._before(given - 1), 0)
-
-    def _before(self, index: int) -> int:
-        """Frames of the new clip that are due before frame ``index`` of the given one."""
-        return index * self._factor if self._target is None else ceil(self._moment(index) * self._target)
-
-    def _moment(self, index: int) -> Fraction:
-        return self._times[index] if self._times else index / self._rate
+def stages(stream: FrameStream, request: Request) -> list["Interpolate"]:
+    """The interpolation of a video of this size, length and rate; empty where no frame is to be made."""
+    if stream.num_frames == 1 or (request.target_fps is None and request.exp == 0):
+        return []
+    return [Interpolate(request, stream)]
 
 
 @dataclass(frozen=True)
-class _Frame:
-    """A given frame and what the network sees of it."""
+class Interpolate:
+    """Stage from a video to a smoother one.
+
+    Attributes:
+        request: The options.
+        clip: Size, length and rate of the input; its frames are not read.
+    """
+
+    request: Request
+    clip: FrameStream
+    name: str = STAGE
+
+    @property
+    def timeline(self) -> Timeline:
+        """When the output frames are due."""
+        return Timeline(self.clip.frame_rate, self.clip.times, self.request.exp, self.request.target_fps)
+
+    def estimate(self) -> Estimate:
+        """Memory, from the file's header and the frames' size."""
+        checkpoint = open_checkpoint(self.request.model_path, "interpolator")
+        return Estimate(
+            name=self.name,
+            work=f"{self.clip.height}×{self.clip.width}",
+            file=checkpoint.path,
+            weights_bytes=network_weights_bytes([IFNet], checkpoint, dtype=self.request.dtype),
+            activation_bytes=activation_bytes(self.clip.height, self.clip.width, self.request),
+            streams=True,
+            size=self._size_line(),
+        )
+
+    def run(self, runner: StageRunner, stream: FrameStream) -> FrameStream:
+        """The video with new frames, computed while it is read."""
+        checkpoint = open_checkpoint(self.request.model_path, "interpolator")
+        recognise(IFNet, checkpoint)
+        timeline = self.timeline
+        work = partial(
+            interpolated_chunks, stream=stream, request=self.request, timeline=timeline, progress=runner.progress
+        )
+        times = None if self.request.target_fps else subdivide_times(stream.times, 2**self.request.exp)
+        return stream.replace(
+            chunks=runner.stream(self.name, partial(load, IFNet, checkpoint, dtype=self.request.dtype), work),
+            frame_rate=timeline.frame_rate,
+            num_frames=timeline.num_frames(stream.num_frames),
+            times=times,
+        )
+
+    def _size_line(self) -> str:
+        rates = f"{float(self.clip.frame_rate):g} to {float(self.timeline.frame_rate):g} fps"
+        if self.clip.num_frames is None:
+            return f"Interpolate: {rates}"
+        return (
+            f"Interpolate: {self.clip.num_frames} to {self.timeline.num_frames(self.clip.num_frames)} frames, {rates}"
+        )
+
+
+def activation_bytes(height: int, width: int, request: Request) -> int:
+    """Memory of the pairs of frames at work beside the weights, about. The largest arrays are always float32."""
+    multiple = padding_multiple(request.scale)
+    pixels = (height + -height % multiple) * (width + -width % multiple)
+    pair = _PAIR_BYTES * request.scale**2 if request.scale >= 1 else _SMALL_PAIR_BYTES
+    waiting = _WAITING_BYTES * (request.exp - 1)
+    return int(pixels * num_workers() * (pair + waiting))
+
+
+@dataclass(frozen=True)
+class InputFrame:
+    """An input frame with the arrays that its two gaps share.
+
+    Attributes:
+        levels: ``(H, W, 3)``, uint8.
+        encoded: Result of ``IFNet.encode_frame``.
+        thumbnail: ``(32, 32, 3)``, by which cuts are found.
+    """
 
     levels: np.ndarray
-    seen: Slopes
+    encoded: mx.array
     thumbnail: mx.array
 
 
-def _chunks(
+def interpolated_chunks(
     network: IFNet, *, stream: FrameStream, request: Request, timeline: Timeline, progress: Progress
 ) -> Iterator[np.ndarray]:
-    last, index, done = None, 0, 0
+    """Chunks of the output video, one for each gap between input frames; several gaps are filled at once."""
+    last = None
+    num_inputs = 0
+    num_outputs = 0
     try:
-        for group in in_groups(stream.frames()):
-            following = _looked_at(network, group, request)
-            gaps = list(pairwise([last, *following] if last else following))
-            last, first_gap, index = following[-1], index, index + len(gaps)
-            for chunk in _filled(network, gaps, [timeline.between(k) for k in range(first_gap, index)], request):
-                done += len(chunk)
-                yield chunk
-            progress.advance(STAGE, done, timeline.num_frames)
-        for _ in range(timeline.held(index + 1) if last is not None else 0):
+        for levels in _groups(stream.frames(), num_workers()):
+            frames = map_on_cores(partial(_encode, network, request.scale), levels)
+            gaps = list(pairwise([last, *frames] if last else frames))
+            first_index = max(num_inputs - 1, 0)
+            last = frames[-1]
+            num_inputs += len(frames)
+            fractions = [timeline.fractions(first_index + i) for i in range(len(gaps))]
+            tasks = list(zip(gaps, fractions, strict=True))
+            for chunk in map_on_cores(partial(_fill_gap, network, request), tasks):
+                num_outputs += len(chunk)
+                if len(chunk):
+                    yield chunk
+            progress.advance(STAGE, num_outputs, timeline.num_frames(stream.num_frames))
+        for _ in range(timeline.repeats_of_last(num_inputs) if last else 0):
             yield last.levels[None]
-        progress.advance(STAGE, timeline.num_frames or done, timeline.num_frames)
+        total = timeline.num_frames(stream.num_frames)
+        progress.advance(STAGE, total or num_outputs, total)
     finally:
         stream.close()
 
 
-def _looked_at(network: IFNet, levels: list[np.ndarray], request: Request) -> list[_Frame]:
-    pixels = [to_unit(frame[None]) for frame in levels]
-    padded = [pad_for(frame, request.scale).astype(network.dtype) for frame in pixels]
-    thumbnails = [resize(frame, _THUMBNAIL, _THUMBNAIL)[0] for frame in pixels]
-    seen = side_by_side(network.seeing, padded)
-    mx.eval(seen, thumbnails)
-    return [_Frame(*parts) for parts in zip(levels, seen, thumbnails, strict=True)]
+def _groups(frames: Iterator[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
+    while group := list(islice(frames, size)):
+        yield group
 
 
-def _filled(
-    network: IFNet, gaps: list[tuple[_Frame, _Frame]], places: list[list[Fraction]], request: Request
-) -> Iterator[np.ndarray]:
-    """The new clip's frames from the first of each gap up to but without the second, ``(T, H, W, 3)`` uint8."""
-    inside = [[place for place in due if place] for due in places]
-    cuts = [
-        bool(new) and is_cut(first.thumbnail, second.thumbnail, request.scene_threshold)
-        for (first, second), new in zip(gaps, inside, strict=True)
-    ]
-    made = _made(network, [(*gap, new) for gap, new, cut in zip(gaps, inside, cuts, strict=True) if not cut], request)
-    for (first, second), due, new, cut in zip(gaps, places, inside, cuts, strict=True):
-        frames = [first.levels] * (len(due) - len(new))
-        if not cut:
-            frames += [to_uint8(pixels)[0] for pixels in islice(made, len(new))]
-        else:
-            frames += [first.levels if place <= Fraction(1, 2) else second.levels for place in new]
-        if frames:
-            yield np.stack(frames)
+def _encode(network: IFNet, scale: float, levels: np.ndarray) -> InputFrame:
+    pixels = to_unit(levels[None])
+    encoded = network.encode_frame(pad_for(pixels, scale))
+    thumbnail = resize(pixels, _THUMBNAIL, _THUMBNAIL)[0]
+    mx.eval(encoded, thumbnail)
+    return InputFrame(levels, encoded, thumbnail)
 
 
-def _made(network: IFNet, gaps: list[tuple[_Frame, _Frame, list[Fraction]]], request: Request) -> Iterator[mx.array]:
-    """The frames within each gap, as the network gives them."""
-    if not gaps:
-        return
-    height, width = gaps[0][0].levels.shape[:2]
-    if request.target_fps is None:
-        pairs = [(first.seen, second.seen) for first, second, _ in gaps]
-        yield from halved(network, pairs, request.exp, request.scale, (height, width))
-        return
-    wanted = [(first.seen, second.seen, float(place)) for first, second, due in gaps for place in due]
-    for some in in_groups(wanted):
-        for frame in side_by_side(lambda pair: network.making(*pair, request.scale), some):
-            yield frame[:, :height, :width]
+def _fill_gap(network: IFNet, request: Request, task: tuple[tuple[InputFrame, InputFrame], list]) -> np.ndarray:
+    """Output frames from the first input frame up to but without the second, ``(T, H, W, 3)`` uint8."""
+    (first, second), fractions = task
+    height, width = first.levels.shape[:2]
+    new = [fraction for fraction in fractions if fraction]
+    frames = [first.levels] * (len(fractions) - len(new))
+    if new and is_cut(first.thumbnail, second.thumbnail, request.scene_threshold):
+        frames += [first.levels if fraction <= 0.5 else second.levels for fraction in new]
+    elif request.target_fps is None:
+        made = halve_gap(network, first.encoded, second.encoded, request.exp, request.scale, (height, width))
+        frames += [to_uint8(frame)[0] for frame in made]
+    else:
+        for fraction in new:
+            frame = network.between(first.encoded, second.encoded, float(fraction), request.scale)
+            frames.append(to_uint8(frame[:, :height, :width])[0])
+    return np.stack(frames) if frames else np.empty((0, height, width, 3), np.uint8)
 
 
-def halved(
-    network: IFNet, gaps: list[tuple[Slopes, Slopes]], exp: int, scale: float, size: tuple[int, int]
+def halve_gap(
+    network: IFNet, first: mx.array, second: mx.array, exp: int, scale: float, size: tuple[int, int]
 ) -> Iterator[mx.array]:
-    """The ``2 ** exp - 1`` frames within each gap, by halving it again and again.
+    """The ``2 ** exp - 1`` frames between two, by halving the gap again and again.
 
     Args:
         network: The interpolator.
-        gaps: What it sees of the frames before and after (``IFNet.seen``), padded.
-        exp: Times that each gap is halved.
-        scale: Size at which motion is sought.
+        first: Result of ``IFNet.encode_frame`` for the padded frame before.
+        second: The same for the frame after.
+        exp: Number of halvings.
+        scale: Resolution scale for flow estimation.
         size: Height and width of the frames without padding.
 
     Yields:
-        ``(1, H, W, 3)``, about [0, 1], gap by gap; a frame in the middle stays as the network gave it while gaps
-        beside it are halved.
+        ``(1, H, W, 3)``, about [0, 1], in order of time.
 
     Source: sgl-project/sglang, python/sglang/multimodal_gen/runtime/postprocess/rife_interpolator.py at 0bfc0102.
     """
     if exp == 0:
         return
-    made = side_by_side(lambda gap: network.making(*gap, 0.5, scale), gaps)
-    middles = [frame[:, : size[0], : size[1]] for frame in made]
-    mx.eval(middles)
+    height, width = size
+    middle = network.between(first, second, 0.5, scale)[:, :height, :width]
+    mx.eval(middle)
     if exp == 1:
-        yield from middles
-        return
-    for (first, second), middle in zip(gaps, middles, strict=True):
-        seen = network.seen(pad_for(middle, scale))
-        frames = halved(network, [(first, seen), (seen, second)], exp - 1, scale, size)
-        yield from islice(frames, 2 ** (exp - 1) - 1)
         yield middle
-        yield from frames
+        return
+    encoded = network.encode_frame(pad_for(middle, scale))
+    mx.eval(encoded)
+    yield from halve_gap(network, first, encoded, exp - 1, scale, size)
+    yield middle
+    yield from halve_gap(network, encoded, second, exp - 1, scale, size)
 
 
 def is_cut(first: mx.array, second: mx.array, threshold: float) -> bool:
-    """Whether two small pictures ``(H, W, 3)`` in [0, 1] are of different scenes."""
+    """Whether two thumbnails ``(H, W, 3)`` in [0, 1] are of different scenes."""
     return threshold > 0 and structural_similarity(first, second).item() < threshold

@@ -1,49 +1,46 @@
-"""A finished clip to a smoother and larger one: RIFE and Real-ESRGAN in one run.
+"""A finished video to a smoother and larger one: RIFE and Real-ESRGAN in one run.
 
-Both work frame by frame on the same stream, so neither holds the clip, and their order does not matter for memory.
+Both work frame by frame on the same stream, so neither holds the video, and their order does not matter for memory.
 """
 
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.pipelines import interpolate, upscale
 from LTX_2_MLX.pipelines.requests import PostprocessRequest as Request
-from LTX_2_MLX.planning.plan import Plan, count_streams_together
+from LTX_2_MLX.pipelines.stage import Stage, run_stages
+from LTX_2_MLX.planning.plan import Plan, plan
 from LTX_2_MLX.runtime.memory import budget_bytes
 from LTX_2_MLX.runtime.runner import StageRunner
 
 
-def plan(stream: FrameStream, request: Request) -> Plan:
-    """What the run does, in its order.
+def postprocess(stream: FrameStream, request: Request, runner: StageRunner | None = None) -> FrameStream:
+    """The video after all that ``request`` enables; with nothing enabled, the video itself.
+
+    Raises:
+        CheckpointError: If a file is missing or of another network. Errors in the input are raised while reading.
+    """
+    return run_stages(stages(stream, request), runner or StageRunner(), stream)
+
+
+def plan_for(stream: FrameStream, request: Request) -> Plan:
+    """Memory of the run, stage by stage.
 
     Raises:
         CheckpointError: If a file is missing, of another network, or does not fit it.
     """
-    interpolation, upscaling = request.interpolation, request.upscaling
-    height, width = stream.height, stream.width
-    if request.order == "upscale-first":
-        larger = request.size(height, width)
-        stream = stream.replace(height=larger[0], width=larger[1])
-    plans = [interpolate.plan(stream, interpolation)] if interpolation else []
-    plans += [upscale.plan(height, width, upscaling)] if upscaling else []
-    plans = plans[::-1] if request.order == "upscale-first" else plans
-    return Plan(
-        sizes=tuple(line for each in plans for line in each.sizes),
-        stages=count_streams_together([stage for each in plans for stage in each.stages]),
-        budget_bytes=budget_bytes(request.memory_limit_gb),
-    )
+    return plan(stages(stream, request), budget_bytes=budget_bytes(request.memory_limit_gb))
 
 
-def postprocess(stream: FrameStream, request: Request, runner: StageRunner | None = None) -> FrameStream:
-    """The clip with everything done to it that ``request`` enables; with nothing enabled, the clip itself.
-
-    Raises:
-        CheckpointError: If a file is missing or of another network. What reading the clip tells is raised then.
-    """
-    runner = runner or StageRunner()
-    steps = []
-    if (interpolation := request.interpolation) is not None:
-        steps.append(lambda clip: interpolate.interpolate(clip, interpolation, runner))
-    if (upscaling := request.upscaling) is not None:
-        steps.append(lambda clip: upscale.upscale(clip, upscaling, runner))
-    for step in steps[::-1] if request.order == "upscale-first" else steps:
-        stream = step(stream)
-    return stream
+def stages(stream: FrameStream, request: Request) -> list[Stage]:
+    """Interpolation and upscaling of a video of this size, length and rate, in the order of ``request.order``."""
+    upscales_first = request.order == "upscale-first"
+    interpolation: list[Stage] = []
+    if request.interpolation is not None:
+        height, width = stream.height, stream.width
+        if upscales_first:
+            height, width = request.size(height, width)
+        clip = stream.replace(chunks=(), height=height, width=width)
+        interpolation += interpolate.stages(clip, request.interpolation)
+    upscaling: list[Stage] = []
+    if request.upscaling is not None:
+        upscaling += upscale.stages(stream.height, stream.width, request.upscaling)
+    return [*upscaling, *interpolation] if upscales_first else [*interpolation, *upscaling]

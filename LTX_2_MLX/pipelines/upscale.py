@@ -1,7 +1,7 @@
-"""Clips and pictures to larger ones by Real-ESRGAN, frame by frame.
+"""Videos and images to larger ones by Real-ESRGAN, frame by frame.
 
 The file tells which network it is. Frames are cut into tiles and put into batches by the memory they take; one
-batch is in memory at a time, so the length of the clip does not matter.
+batch is in memory at a time, so the length of the video does not matter.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -14,9 +14,8 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_map
 
-from LTX_2_MLX.checkpoints.load import load
+from LTX_2_MLX.checkpoints.load import config_of, load, recognise
 from LTX_2_MLX.checkpoints.reader import Checkpoint
-from LTX_2_MLX.checkpoints.recognise import config_of, recognise
 from LTX_2_MLX.checkpoints.resolve import open_checkpoint
 from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.media.frames import FrameStream, to_uint8, to_unit
@@ -28,7 +27,8 @@ from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.ops.resize import resize
 from LTX_2_MLX.pipelines.requests import UpscaleRequest as Request
 from LTX_2_MLX.pipelines.requests import upscaled_size
-from LTX_2_MLX.planning.plan import Estimate, Plan, network_weights_bytes
+from LTX_2_MLX.pipelines.stage import run_stages
+from LTX_2_MLX.planning.plan import Estimate, Plan, network_weights_bytes, plan
 from LTX_2_MLX.runtime.memory import budget_bytes
 from LTX_2_MLX.runtime.progress import Progress
 from LTX_2_MLX.runtime.runner import StageRunner
@@ -42,11 +42,20 @@ _MAX_WORKING_BYTES = 2 * 2**30
 _MAX_BATCH_BYTES = 2**28
 _MAX_BATCH = 8
 _SMALLEST_TILE = 64
-# Float copies that live while the result becomes integers; and while it is resized, of the result, of it with one side
-# resized, and of what comes of that; measured.
-_FINISHING_COPIES, _RESIZING_COPIES = 5, (3, 4, 10)
-# Surroundings of a tile where the network looks too far to be given all it sees: 23 dense blocks see 349 pixels.
-_USUAL_CONTEXT, _EXACT_CONTEXT = 32, 64
+# Input pixels around a tile: all that the network reads up to the second, else the first, because 23 dense blocks read
+# 349 pixels to each side.
+_USUAL_CONTEXT = 32
+_EXACT_CONTEXT = 64
+# Arrays of the widest layer's size that a network holds at once, measured (tests/pipelines/test_upscale.py compares).
+# The CPU's convolutions hold sums of their input beside it.
+_SRVGG_ARRAYS = 4
+_SRVGG_ARRAYS_ON_CPU = 5
+_RRDBNET_ARRAYS = 5
+_RRDBNET_ARRAYS_ON_CPU = 8
+# Float copies while the result becomes integers; and while it is resized: of the network's result, of it with one side
+# resized, and of the final size. Measured.
+_FINISHING_COPIES = 5
+_RESIZING_COPIES = (3, 4, 10)
 
 
 @dataclass(frozen=True)
@@ -57,63 +66,122 @@ class Tiles:
     context: int = 0
 
 
-def plan(height: int, width: int, request: Request) -> Plan:
-    """What is done to frames or pictures of this size.
-
-    Raises:
-        CheckpointError: If a file is missing, of another network, or does not fit it.
-    """
-    checkpoint = open_checkpoint(request.model_path, "upscaler")
-    network = recognise(NETWORKS, checkpoint)
-    config = config_of(network, checkpoint)
-    new_height, new_width = upscaled_size(height, width, request.scale)
-    work = f"{network.__name__} {height}×{width} to {new_height}×{new_width}"
-    lazy = network(config)
-    lazy.set_dtype(request.dtype)
-    working = working_bytes(lazy, height, width, request)
-    stage = Estimate(
-        name=STAGE,
-        work=work,
-        file=checkpoint.path,
-        weights_bytes=network_weights_bytes([network], checkpoint, dtype=request.dtype),
-        activation_bytes=working,
-        streams=True,
-    )
-    sizes = (f"Upscale: {height}×{width} to {new_height}×{new_width}",)
-    return Plan(sizes=sizes, stages=(stage,), budget_bytes=budget_bytes(request.memory_limit_gb))
-
-
 def upscale(stream: FrameStream, request: Request | None = None, runner: StageRunner | None = None) -> FrameStream:
-    """The clip at ``request.scale`` times its size, made while it is read.
+    """The video at ``request.scale`` times its size, computed while it is read.
 
     Raises:
-        CheckpointError: If a file is missing or of another network. What reading the clip tells is raised then.
+        CheckpointError: If a file is missing or of another network. Errors in the input are raised while reading.
         RequestError: If the tiles do not suit the network.
     """
-    request, runner = request or Request(), runner or StageRunner()
-    height, width = upscaled_size(stream.height, stream.width, request.scale)
-    loader = _loader(request)
-    work = partial(_chunks, stream=stream, request=request, progress=runner.progress)
-    return stream.replace(chunks=runner.stream(STAGE, loader, work), height=height, width=width)
+    request = request or Request()
+    to_run = stages(stream.height, stream.width, request)
+    return run_stages(to_run, runner or StageRunner(), stream)
 
 
-def upscale_pictures(
-    pictures: Iterable[StillImage], request: Request | None = None, runner: StageRunner | None = None
+def upscale_images(
+    images: Iterable[StillImage], request: Request | None = None, runner: StageRunner | None = None
 ) -> Iterator[StillImage]:
-    """Each picture at ``request.scale`` times its size, with alpha and 16 bits where it has them.
+    """Each image at ``request.scale`` times its size, with alpha and 16 bits where it has them.
 
     Raises:
         CheckpointError: If a file is missing or of another network.
         RequestError: If the tiles do not suit the network.
     """
-    request, runner = request or Request(), runner or StageRunner()
+    request = request or Request()
+    runner = runner or StageRunner()
 
     def work(network: Network) -> Iterator[StillImage]:
-        for done, picture in enumerate(pictures):
-            yield upscale_picture(network, picture, request)
-            runner.progress.advance(STAGE, done + 1, None)
+        for done, image in enumerate(images, start=1):
+            yield upscale_image(network, image, request)
+            runner.progress.advance(STAGE, done, None)
 
     return runner.stream(STAGE, _loader(request), work)
+
+
+def plan_for(height: int, width: int, request: Request) -> Plan:
+    """Memory of the run for frames or images of this size.
+
+    Raises:
+        CheckpointError: If a file is missing, of another network, or does not fit it.
+    """
+    return plan(stages(height, width, request), budget_bytes=budget_bytes(request.memory_limit_gb))
+
+
+def stages(height: int, width: int, request: Request) -> list["Upscale"]:
+    """The upscaling of frames of this size."""
+    return [Upscale(request, height, width)]
+
+
+@dataclass(frozen=True)
+class Upscale:
+    """Stage from a video to a larger one.
+
+    Attributes:
+        request: The options.
+        height: Rows of an input frame.
+        width: Columns of an input frame.
+    """
+
+    request: Request
+    height: int
+    width: int
+    name: str = STAGE
+
+    def estimate(self) -> Estimate:
+        """Memory, from the file's header and the frames' size."""
+        checkpoint = open_checkpoint(self.request.model_path, "upscaler")
+        network = recognise(NETWORKS, checkpoint)
+        # MLX is lazy: the network's arrays are never computed.
+        sketch = network(config_of(network, checkpoint))
+        sketch.set_dtype(self.request.dtype)
+        new_height, new_width = upscaled_size(self.height, self.width, self.request.scale)
+        sizes = f"{self.height}×{self.width} to {new_height}×{new_width}"
+        return Estimate(
+            name=self.name,
+            work=f"{network.__name__} {sizes}",
+            file=checkpoint.path,
+            weights_bytes=network_weights_bytes([network], checkpoint, dtype=self.request.dtype),
+            activation_bytes=activation_bytes(sketch, self.height, self.width, self.request),
+            streams=True,
+            size=f"Upscale: {sizes}",
+        )
+
+    def run(self, runner: StageRunner, stream: FrameStream) -> FrameStream:
+        """The larger video, computed while it is read."""
+        height, width = upscaled_size(stream.height, stream.width, self.request.scale)
+        work = partial(upscaled_chunks, stream=stream, request=self.request, progress=runner.progress)
+        return stream.replace(
+            chunks=runner.stream(self.name, _loader(self.request), work),
+            height=height,
+            width=width,
+        )
+
+
+def bytes_per_pixel(network: Network) -> int:
+    """Memory of the network's work for each input pixel, about."""
+    if isinstance(network, SRVGG):
+        arrays = _SRVGG_ARRAYS_ON_CPU if on_cpu() else _SRVGG_ARRAYS
+        return arrays * max(network.width, 3 * network.scale**2) * network.dtype.size
+    # The last layers work at the output's size.
+    arrays = _RRDBNET_ARRAYS_ON_CPU if on_cpu() else _RRDBNET_ARRAYS
+    return arrays * network.scale**2 * network.width * network.dtype.size
+
+
+def activation_bytes(network: Network, height: int, width: int, request: Request) -> int:
+    """Memory of a batch beside the weights, about: of the network's work, or of finishing its result."""
+    tiles = tiles_for(network, height, width, request)
+    pixels = height * width
+    if tiles.tile is not None:
+        side = tiles.tile + 2 * tiles.context
+        pixels = min(side, height) * min(side, width)
+    own = network.scale
+    asked = request.scale
+    finishing = _FINISHING_COPIES * own**2
+    if asked != own:
+        whole, half_resized, resized = _RESIZING_COPIES
+        finishing = whole * own**2 + half_resized * own * asked + resized * asked**2
+    frame_bytes = max(pixels * bytes_per_pixel(network), int(height * width * 3 * mx.float32.size * finishing))
+    return _batch_size(network, height, width) * frame_bytes
 
 
 def upscale_pixels(network: Network, pixels: mx.array, scale: float, tiles: Tiles) -> mx.array:
@@ -141,24 +209,27 @@ def enlarge(network: Network, pixels: mx.array, tiles: Tiles) -> mx.array:
     return larger[:, : height * network.scale, : width * network.scale]
 
 
-def upscale_picture(network: Network, picture: StillImage, request: Request) -> StillImage:
-    """One picture at ``request.scale`` times its size.
+def upscale_image(network: Network, image: StillImage, request: Request) -> StillImage:
+    """One image at ``request.scale`` times its size.
 
     Alpha goes through the network as three equal colours, and becomes their luma afterwards.
     """
-    tiles = tiles_for(network, *picture.pixels.shape[:2], request)
-    largest = np.iinfo(picture.pixels.dtype).max
+    height, width = image.pixels.shape[:2]
+    tiles = tiles_for(network, height, width, request)
+    largest = np.iinfo(image.pixels.dtype).max
 
-    def larger(levels: np.ndarray) -> mx.array:
-        return upscale_pixels(network, mx.array(levels.astype(np.float32) / largest)[None], request.scale, tiles)[0]
+    def enlarged(levels: np.ndarray) -> mx.array:
+        pixels = mx.array(levels.astype(np.float32) / largest)
+        return upscale_pixels(network, pixels[None], request.scale, tiles)[0]
 
-    def rounded(pixels: mx.array) -> np.ndarray:
-        return np.array(mx.round(mx.clip(pixels, 0, 1) * largest)).astype(picture.pixels.dtype)
+    def to_levels(pixels: mx.array) -> np.ndarray:
+        return np.array(mx.round(mx.clip(pixels, 0, 1) * largest)).astype(image.pixels.dtype)
 
-    pixels, alpha = rounded(larger(picture.pixels)), picture.alpha
+    pixels = to_levels(enlarged(image.pixels))
+    alpha = image.alpha
     if alpha is not None:
-        alpha = rounded(luma(larger(np.repeat(alpha[..., None], 3, axis=-1))))
-    return replace(picture, pixels=pixels, alpha=alpha)
+        alpha = to_levels(luma(enlarged(np.repeat(alpha[..., None], 3, axis=-1))))
+    return replace(image, pixels=pixels, alpha=alpha)
 
 
 def luma(pixels: mx.array) -> mx.array:
@@ -189,35 +260,26 @@ def tiles_for(network: Network, height: int, width: int, request: Request) -> Ti
 
 def _fitting_tile(network: Network, height: int, width: int, context: int, budget: int) -> int | None:
     working = min(_MAX_WORKING_BYTES, budget // 4)
-    pixels = working // network.bytes_per_pixel
+    pixels = working // bytes_per_pixel(network)
     if height * width <= pixels:
         return None
     side = isqrt(pixels) - 2 * context
     return max(side - side % _SMALLEST_TILE, _SMALLEST_TILE)
 
 
-def working_bytes(network: Network, height: int, width: int, request: Request) -> int:
-    """Memory that a batch takes beside the weights, about: the network's, or that of finishing its result."""
-    tiles = tiles_for(network, height, width, request)
-    around = 2 * tiles.context
-    piece = height * width if tiles.tile is None else min(tiles.tile + around, height) * min(tiles.tile + around, width)
-    finishing = _FINISHING_COPIES * network.scale**2
-    if request.scale != network.scale:
-        sides = (network.scale, network.scale), (network.scale, request.scale), (request.scale, request.scale)
-        finishing = sum(copies * a * b for copies, (a, b) in zip(_RESIZING_COPIES, sides, strict=True))
-    frame = max(piece * network.bytes_per_pixel, int(height * width * 3 * mx.float32.size * finishing))
-    return _batch_size(network, height, width) * frame
-
-
 def _batch_size(network: Network, height: int, width: int) -> int:
-    # The CPU takes the pictures of a batch one by one.
+    # The CPU computes the frames of a batch one by one.
     if on_cpu():
         return 1
-    return min(max(_MAX_BATCH_BYTES // (height * width * network.bytes_per_pixel), 1), _MAX_BATCH)
+    return min(max(_MAX_BATCH_BYTES // (height * width * bytes_per_pixel(network)), 1), _MAX_BATCH)
 
 
-def _chunks(network: Network, *, stream: FrameStream, request: Request, progress: Progress) -> Iterator[np.ndarray]:
-    tiles, done = tiles_for(network, stream.height, stream.width, request), 0
+def upscaled_chunks(
+    network: Network, *, stream: FrameStream, request: Request, progress: Progress
+) -> Iterator[np.ndarray]:
+    """Chunks of the larger video, batch by batch."""
+    tiles = tiles_for(network, stream.height, stream.width, request)
+    done = 0
     batch_size = _batch_size(network, stream.height, stream.width)
     try:
         for frames in _batches(stream.frames(), batch_size):
@@ -235,7 +297,7 @@ def _batches(frames: Iterator[np.ndarray], size: int) -> Iterator[list[np.ndarra
 
 
 def _loader(request: Request) -> Callable[[], Network]:
-    """What loads the network; headers are checked before."""
+    """Check the files' headers, and return the function that loads the network."""
     checkpoint = open_checkpoint(request.model_path, "upscaler")
     network = recognise(NETWORKS, checkpoint)
     config = config_of(network, checkpoint)
@@ -255,13 +317,12 @@ def load_mixed(
     Source: xinntao/Real-ESRGAN, realesrgan/utils.py (``RealESRGANer.dni``) at a4abfb2979.
     """
     # Mixed in float32: half precision would round three times.
-    model, other = (load(network, checkpoint, dtype=mx.float32) for checkpoint in (strong, weak))
-    model.update(
-        tree_map(
-            lambda own, weaker: (strength * own + (1 - strength) * weaker).astype(dtype),
-            model.parameters(),
-            other.parameters(),
-        )
-    )
+    model = load(network, strong, dtype=mx.float32)
+    weak_model = load(network, weak, dtype=mx.float32)
+
+    def mix(strong_array: mx.array, weak_array: mx.array) -> mx.array:
+        return (strength * strong_array + (1 - strength) * weak_array).astype(dtype)
+
+    model.update(tree_map(mix, model.parameters(), weak_model.parameters()))
     mx.eval(model.parameters())
     return model

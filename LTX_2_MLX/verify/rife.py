@@ -10,8 +10,7 @@ from LTX_2_MLX.media.frames import to_unit
 from LTX_2_MLX.models.rife import IFNet, pad_for
 from LTX_2_MLX.ops.resize import resize
 from LTX_2_MLX.ops.similarity import structural_similarity
-from LTX_2_MLX.ops.streams import finished
-from LTX_2_MLX.pipelines.interpolate import halved
+from LTX_2_MLX.pipelines.interpolate import halve_gap
 from LTX_2_MLX.verify.case import Case, Outputs
 from LTX_2_MLX.verify.layout import channels_first, channels_last
 
@@ -50,12 +49,13 @@ def _fraction_and_scale(case: Case, run: str) -> tuple[float, float]:
 
 
 def _network_run(network: IFNet, frames: list[mx.array], fraction: float, scale: float) -> Outputs:
-    seen = [network.seen(pad_for(frame, scale)) for frame in frames]
-    outputs = {"encode0_sub": np.array(seen[0][0][:, 3:])[:, :, 1::4, 2::4]}
-    for i, (flow, mask) in enumerate(finished(network.estimating(*seen, fraction, scale))):
-        larger = resize(mask.transpose(0, 2, 3, 1), *flow.shape[2:])
-        outputs["flow"] = np.array(flow)
-        outputs["mask"] = channels_first(larger)
+    first, second = (network.encode_frame(pad_for(frame, scale)) for frame in frames)
+    outputs = {"encode0_sub": channels_first(first[..., 3:])[:, :, 1::4, 2::4]}
+    estimate = None
+    for i in range(network.num_blocks):
+        estimate = network.refine(estimate, i, first, second, fraction, scale)
+        outputs["flow"] = channels_first(estimate.flow)
+        outputs["mask"] = channels_first(resize(estimate.mask, *first.shape[1:3]))
         outputs |= {f"{name}{i}_sub": outputs[name][:, :, 1::4, 2::4] for name in ("flow", "mask")}
     return outputs | {"merged": channels_first(network(*frames, fraction, scale=scale))}
 
@@ -86,8 +86,9 @@ def _exp_and_scale(case: Case, run: str) -> tuple[int, float]:
 
 def _between(network: IFNet, first: np.ndarray, second: np.ndarray, exp: int, scale: float) -> np.ndarray:
     """Frames between two, ``(T, H, W, 3)`` float32."""
-    seen = [network.seen(pad_for(to_unit(frame[None]), scale)) for frame in (first, second)]
-    return np.concatenate([np.array(made) for made in halved(network, [seen], exp, scale, first.shape[:2])])
+    encoded = [network.encode_frame(pad_for(to_unit(frame[None]), scale)) for frame in (first, second)]
+    frames = halve_gap(network, *encoded, exp, scale, first.shape[:2])
+    return np.concatenate([np.array(frame) for frame in frames])
 
 
 def _truncated(pixels: np.ndarray) -> np.ndarray:

@@ -12,9 +12,8 @@ from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.models.interfaces import Header, TensorInfo
 from LTX_2_MLX.models.rife import IFNet, pad_for, padding_multiple
-from LTX_2_MLX.ops.apart import cells_apart
+from LTX_2_MLX.ops.device import as_backend
 from LTX_2_MLX.ops.resize import resize
-from LTX_2_MLX.ops.streams import finished
 from LTX_2_MLX.ops.warp import warp
 from LTX_2_MLX.verify.case import Case
 
@@ -92,42 +91,45 @@ def test_every_scale_and_odd_sizes_give_a_frame_of_the_same_size(network, scale)
     assert made.shape == (1, 33, 47, 3) and mx.isfinite(made).all().item()
 
 
-def resized(planes: mx.array, size: list[int]) -> mx.array:
-    return resize(planes.transpose(0, 2, 3, 1), *size).transpose(0, 3, 1, 2)
-
-
-def detour(network: IFNet, first: list[mx.array], second: list[mx.array], scale: float) -> mx.array:
-    """The reference's own way: everything goes by way of the frame's full size."""
-    height, width = first[0].shape[2:]
-    flow = rest = None
+def by_full_size(network: IFNet, first: mx.array, second: mx.array, scale: float) -> mx.array:
+    """The reference's own order: everything is computed at the frame's full size and then reduced."""
+    height, width = first.shape[1:3]
+    flow = None
+    known = None
     for i, step in enumerate((8, 4, 2, 1)):
-        size = [int(side * scale / step) for side in (height, width)]
-        pulled = [first[0], second[0]]
+        size = int(height * scale / step), int(width * scale / step)
+        warped = [first, second]
         if flow is not None:
-            pulled = [warp(first, flow[:, :2]), warp(second, flow[:, 2:])]
-        parts = [pulled[0][:, :3], pulled[1][:, :3], pulled[0][:, 3:], pulled[1][:, 3:]]
-        parts.append(mx.full((first[0].shape[0], 1, height, width), 0.5))
-        inputs = [resized(part, size) for part in (*parts, *([] if rest is None else [rest]))]
+            warped = [warp(first, flow[..., :2]), warp(second, flow[..., 2:])]
+        colors = [frame[..., :3] for frame in warped]
+        features = [frame[..., 3:] for frame in warped]
+        inputs = [*colors, *features, mx.full((first.shape[0], height, width, 1), 0.5)]
+        if known is not None:
+            inputs.append(known)
+        inputs = [resize(array, *size) for array in inputs]
         if flow is not None:
-            inputs.append(resized(flow, size) * scale / step)
-        apart = cells_apart(mx.concatenate(inputs, axis=1), 1)[:, :, :, :, 0, 0]
-        estimate = resized(finished(network[f"block{i}"](list(mx.split(apart, [3, 6], axis=1)))), [height, width])
-        change, rest = estimate[:, :4] * step / scale, estimate[:, 4:]
+            inputs.append(resize(flow, *size) * scale / step)
+        output = resize(network[f"block{i}"](mx.concatenate(inputs, axis=-1), 13), height, width)
+        change = output[..., :4] * step / scale
+        known = output[..., 4:]
         flow = change if flow is None else flow + change
-    share = mx.sigmoid(rest[:, :1])
-    first, second = ([part[:, :3] for part in seen] for seen in (first, second))
-    merged = warp(first, flow[:, :2]) * share + warp(second, flow[:, 2:]) * (1 - share)
-    return merged.transpose(0, 2, 3, 1)
+    weight = mx.sigmoid(known[..., :1])
+    warped_first = warp(first[..., :3], flow[..., :2])
+    warped_second = warp(second[..., :3], flow[..., 2:])
+    return warped_first * weight + warped_second * (1 - weight)
 
 
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
 @pytest.mark.parametrize(("scale", "size"), [(0.5, (64, 128)), (1.0, (64, 32)), (2.0, (32, 64)), (4.0, (32, 32))])
-def test_shortcuts_give_what_the_way_by_full_size_gives(network, scale, size):
-    first, second = (network.seen(frame) for frame in frames(*size))
-    wanted, got = detour(network, first, second, scale), network.between(first, second, 0.5, scale)
-    assert (mx.abs(got - wanted).max() / mx.abs(wanted).max()).item() < 1e-4
+def test_reduced_sizes_give_the_same_as_full_size(network, scale, size, backend):
+    with as_backend(backend):
+        first, second = (network.encode_frame(frame) for frame in frames(*size))
+        expected = by_full_size(network, first, second, scale)
+        computed = network.between(first, second, 0.5, scale)
+    assert (mx.abs(computed - expected).max() / mx.abs(expected).max()).item() < 1e-4
 
 
-def test_pictures_of_a_batch_do_not_touch(network):
+def test_frames_of_a_batch_do_not_touch(network):
     (a, b), (c, d) = frames(32, 64), [frame[:, ::-1] for frame in frames(32, 64)]
     together = network(mx.concatenate([a, c]), mx.concatenate([b, d]), 0.3)
     apart = mx.concatenate([network(a, b, 0.3), network(c, d, 0.3)])
@@ -137,7 +139,9 @@ def test_pictures_of_a_batch_do_not_touch(network):
 def test_half_precision_keeps_flow_in_float32_and_comes_near(network, checkpoint):
     half = load(IFNet, Checkpoint(checkpoint), dtype=mx.float16)
     first, second = frames(32, 64)
-    seen = [half.seen(frame.astype(mx.float16)) for frame in (first, second)]
-    flows = [flow.dtype for flow, _ in finished(half.estimating(*seen, 0.5, 1.0))]
-    assert flows == [mx.float32] * 4
+    encoded = [half.encode_frame(frame) for frame in (first, second)]
+    estimate = None
+    for i in range(half.num_blocks):
+        estimate = half.refine(estimate, i, *encoded, 0.5, 1.0)
+        assert (estimate.flow.dtype, estimate.mask.dtype) == (mx.float32, mx.float16)
     assert mx.abs(half(first, second) - network(first, second)).mean().item() < 0.02

@@ -11,7 +11,7 @@ from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.interfaces import Header, TensorInfo
-from LTX_2_MLX.models.rrdbnet import DenseBlock, RRDBNet, RRDBNetConfig
+from LTX_2_MLX.models.rrdbnet import RRDBNet, RRDBNetConfig
 from LTX_2_MLX.models.srvgg import SRVGG
 
 TESTS = Path(__file__).parents[1]
@@ -135,15 +135,3 @@ def test_missing_and_surplus_tensors_are_named(tmp_path):
     mx.save_safetensors(str(tmp_path / "broken.safetensors"), weights)
     with pytest.raises(CheckpointError, match=r"lacks.*conv5\.weight.*has.*conv6\.weight"):
         load(RRDBNet, Checkpoint(tmp_path / "broken.safetensors"))
-
-
-def test_dense_block_gives_what_concatenation_gives():
-    mx.random.seed(7)
-    block = DenseBlock(6, 4)
-    x = mx.random.normal((2, 5, 7, 6))
-    seen = [x]
-    for i in range(1, 5):
-        grown = block[f"conv{i}"](mx.concatenate(seen, axis=-1))
-        seen.append(mx.maximum(grown, 0.2 * grown))
-    wanted = 0.2 * block.conv5(mx.concatenate(seen, axis=-1)) + x
-    np.testing.assert_allclose(np.array(block(x)), np.array(wanted), atol=1e-5)

@@ -3,7 +3,9 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 
-from LTX_2_MLX.ops.resize import resize
+from LTX_2_MLX.ops import resize as resize_module
+from LTX_2_MLX.ops.device import as_backend
+from LTX_2_MLX.ops.resize import middle_pixels, resize
 
 PIXELS = mx.array(np.random.default_rng(0).random((2, 6, 12, 3), dtype=np.float32))
 
@@ -41,9 +43,30 @@ def test_a_ramp_enlarged_is_a_ramp_between_the_outermost_centres(factor):
     np.testing.assert_allclose(got, np.clip(places, 0, 4), atol=1e-6)
 
 
-@pytest.mark.parametrize("factor", [2, 4, 8])
-def test_a_single_channel_is_enlarged_like_one_of_several(factor):
-    several = mx.array(np.random.default_rng(1).random((2, 3, 48, 2), dtype=np.float32))
-    wanted = resize(several, 3 * factor, 48 * factor)[..., 1:]
-    got = resize(several[..., 1:], 3 * factor, 48 * factor)
-    np.testing.assert_allclose(np.array(got), np.array(wanted), atol=1e-6)
+@pytest.mark.parametrize("channels", [1, 4, 16, 17])
+@pytest.mark.parametrize("factor", [2, 3, 8])
+def test_the_cpu_form_equals_the_plain_one(factor, channels):
+    pixels = mx.array(np.random.default_rng(1).random((2, 3, 5, channels), dtype=np.float32))
+    with as_backend("gpu"):
+        plain = resize(pixels, 3 * factor, 5 * factor)
+    with as_backend("cpu"):
+        computed = resize(pixels, 3 * factor, 5 * factor)
+    assert computed.shape == (2, 3 * factor, 5 * factor, channels)
+    np.testing.assert_allclose(np.array(computed), np.array(plain), atol=1e-6)
+
+
+@pytest.mark.parametrize(("backend", "dtype"), [("gpu", mx.float32), ("cpu", mx.float16)])
+def test_the_cpu_form_is_for_float32_on_a_cpu(monkeypatch, backend, dtype):
+    monkeypatch.setattr(resize_module, "enlarge", lambda *args: pytest.fail("the CPU form was taken"))
+    with as_backend(backend):
+        assert resize(PIXELS.astype(dtype), 12, 24).dtype == dtype
+
+
+@pytest.mark.parametrize("step", [2, 4, 8])
+def test_middle_pixels_are_those_that_a_reduction_reads(step):
+    pixels = mx.random.uniform(shape=(2, 16, 24, 3))
+    middle = middle_pixels(pixels, step)
+    assert middle.shape == (2, 4, 16 // step, 24 // step, 3)
+    first = step // 2 - 1
+    expected = pixels[1, step + first : step + first + 2, first : first + 2].reshape(4, 3)
+    assert mx.array_equal(middle[1, :, 1, 0], expected)

@@ -2,53 +2,106 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from LTX_2_MLX.ops.warp import sample, slopes, warp
+from LTX_2_MLX.ops.device import as_backend
+from LTX_2_MLX.ops.resize import resize
+from LTX_2_MLX.ops.warp import mean_of_samples, warp, warp_resized
 
-PLANES = np.random.default_rng(0).random((2, 3, 7, 11), dtype=np.float32)
-
-
-def plain(planes, x, y):
-    """Bilinear samples one by one, in float64."""
-    height, width = planes.shape[1:]
-    x, y = min(max(x, 0), width - 1), min(max(y, 0), height - 1)
-    left, top = int(x), int(y)
-    right, below = min(left + 1, width - 1), min(top + 1, height - 1)
-    across = [(1 - (x - left)) * planes[:, row, left] + (x - left) * planes[:, row, right] for row in (top, below)]
-    return (1 - (y - top)) * across[0] + (y - top) * across[1]
+PIXELS = np.random.default_rng(0).random((2, 7, 11, 3), dtype=np.float32)
+BACKENDS = pytest.mark.parametrize("backend", ["cpu", "gpu"])
 
 
-def test_warp_takes_each_pixel_from_its_place_plus_flow_and_clamps_at_the_border():
-    flow = np.random.default_rng(1).normal(scale=4, size=(2, 2, 7, 11)).astype(np.float32)
-    got = np.array(warp(slopes(mx.array(PLANES)), mx.array(flow)))
+def sample(pixels: np.ndarray, x: float, y: float) -> np.ndarray:
+    """One bilinear sample of ``(H, W, C)``, in float64."""
+    height, width = pixels.shape[:2]
+    x = min(max(x, 0), width - 1)
+    y = min(max(y, 0), height - 1)
+    left = int(x)
+    top = int(y)
+    right = min(left + 1, width - 1)
+    bottom = min(top + 1, height - 1)
+    rows = [(1 - (x - left)) * pixels[row, left] + (x - left) * pixels[row, right] for row in (top, bottom)]
+    return (1 - (y - top)) * rows[0] + (y - top) * rows[1]
+
+
+@BACKENDS
+def test_warp_samples_each_pixel_at_its_position_plus_flow_and_clamps_at_the_border(backend):
+    flow = np.random.default_rng(1).normal(scale=4, size=(2, 7, 11, 2)).astype(np.float32)
+    with as_backend(backend):
+        warped = np.array(warp(mx.array(PIXELS), mx.array(flow)))
     for b, row, column in np.ndindex(2, 7, 11):
-        dx, dy = flow[b, :, row, column].astype(np.float64)
-        np.testing.assert_allclose(got[b, :, row, column], plain(PLANES[b], column + dx, row + dy), atol=2e-6)
+        dx, dy = flow[b, row, column].astype(np.float64)
+        np.testing.assert_allclose(warped[b, row, column], sample(PIXELS[b], column + dx, row + dy), atol=2e-6)
 
 
-def test_warp_by_nothing_gives_the_same_pixels():
-    assert np.array_equal(np.array(warp(slopes(mx.array(PLANES)), mx.zeros((2, 2, 7, 11)))), PLANES)
+@BACKENDS
+def test_warp_without_flow_gives_the_same_pixels(backend):
+    with as_backend(backend):
+        warped = np.array(warp(mx.array(PIXELS), mx.zeros((2, 7, 11, 2))))
+    np.testing.assert_allclose(warped, PIXELS, atol=1e-7)
 
 
-def test_whole_pixels_of_flow_shift_the_picture():
-    flow = mx.broadcast_to(mx.array([2.0, -1.0])[:, None, None], (2, 2, 7, 11))
-    got = np.array(warp(slopes(mx.array(PLANES)), flow))
-    assert np.array_equal(got[:, :, 1:, :-2], PLANES[:, :, :-1, 2:])
+@BACKENDS
+def test_whole_pixels_of_flow_shift_the_image(backend):
+    flow = mx.broadcast_to(mx.array([2.0, -1.0]), (2, 7, 11, 2))
+    with as_backend(backend):
+        warped = np.array(warp(mx.array(PIXELS), flow))
+    np.testing.assert_allclose(warped[:, 1:, :-2], PIXELS[:, :-1, 2:], atol=1e-7)
 
 
-def test_samples_may_have_any_shape():
-    x, y = mx.array([[0.25, 3.5, 99.0]] * 2), mx.array([[6.0, 2.75, -5.0]] * 2)
-    prepared = slopes(mx.array(PLANES))
-    got = np.array(sample(prepared, x, y))
-    assert got.shape == (2, 3, 3)
-    np.testing.assert_allclose(got[1, :, 1], plain(PLANES[1], 3.5, 2.75), atol=1e-6)
-    assert np.array_equal(got[0, :, 2], PLANES[0, :, 0, 10])
-    spread = sample(prepared, x.reshape(2, 1, 3, 1), y.reshape(2, 1, 3, 1))
-    assert np.array_equal(np.array(spread).reshape(2, 3, 3), got)
+@BACKENDS
+@pytest.mark.parametrize("size", [(1, 5), (4, 1), (1, 1)])
+def test_images_of_a_single_row_or_column_are_sampled(backend, size):
+    pixels = mx.random.uniform(shape=(1, *size, 2))
+    with as_backend(backend):
+        warped = np.array(warp(pixels, mx.full((1, *size, 2), 0.25)))
+    for row, column in np.ndindex(*size):
+        expected = sample(np.array(pixels[0]), column + 0.25, row + 0.25)
+        np.testing.assert_allclose(warped[0, row, column], expected, atol=1e-6)
 
 
+@BACKENDS
+def test_samples_of_an_output_pixel_are_averaged(backend):
+    x = mx.array([0.25, 3.5, 99.0, 5.0]).reshape(1, 2, 1, 2)
+    y = mx.array([6.0, 2.75, -5.0, 5.5]).reshape(1, 2, 1, 2)
+    with as_backend(backend):
+        means = np.array(mean_of_samples(mx.array(PIXELS[:1]), x, y))
+    assert means.shape == (1, 1, 2, 3)
+    first = (sample(PIXELS[0], 0.25, 6.0) + sample(PIXELS[0], 99.0, -5.0)) / 2
+    second = (sample(PIXELS[0], 3.5, 2.75) + sample(PIXELS[0], 5.0, 5.5)) / 2
+    np.testing.assert_allclose(means[0, 0], [first, second], atol=1e-6)
+
+
+@BACKENDS
+@pytest.mark.parametrize("step", [0.25, 0.5, 1, 2, 4, 8])
+def test_warping_to_another_size_equals_warping_and_resizing(backend, step):
+    mx.random.seed(4)
+    pixels = mx.random.uniform(shape=(2, 16, 24, 5))
+    flow = mx.random.normal((2, 16, 24, 2)) * 3
+    with as_backend(backend):
+        expected = resize(warp(pixels, flow), int(16 / step), int(24 / step))
+        computed = warp_resized(pixels, flow, step)
+    assert computed.shape == expected.shape
+    np.testing.assert_allclose(np.array(computed), np.array(expected), atol=2e-6)
+
+
+def test_the_cpu_form_equals_the_plain_one():
+    mx.random.seed(5)
+    pixels = mx.random.uniform(shape=(2, 13, 27, 4))
+    x = mx.random.uniform(-3, 30, (2, 3, 5, 9))
+    y = mx.random.uniform(-3, 16, (2, 3, 5, 9))
+    with as_backend("gpu"):
+        plain = mean_of_samples(pixels, x, y)
+    with as_backend("cpu"):
+        computed = mean_of_samples(pixels, x, y)
+    np.testing.assert_allclose(np.array(computed), np.array(plain), atol=2e-6)
+
+
+@BACKENDS
 @pytest.mark.parametrize("width", [2048, 4096])
-def test_float16_pictures_are_sampled_at_float32_places(width):
-    ramp = mx.broadcast_to((mx.arange(width) % 2).astype(mx.float16), (1, 1, 2, width))
-    flow = mx.broadcast_to(mx.array([0.25, 0.0])[:, None, None], (1, 2, 2, width))
-    got = np.array(warp(slopes(ramp), flow))[0, 0, 0, :-1]
-    assert np.array_equal(np.unique(got), np.array([0.25, 0.75], np.float16))
+def test_float16_images_are_sampled_at_float32_positions(backend, width):
+    ramp = mx.broadcast_to((mx.arange(width) % 2).astype(mx.float16)[:, None], (1, 2, width, 1))
+    flow = mx.broadcast_to(mx.array([0.25, 0.0]), (1, 2, width, 2))
+    with as_backend(backend):
+        warped = warp(ramp, flow)
+    assert warped.dtype == mx.float16
+    assert np.array_equal(np.unique(np.array(warped)[0, 0, :-1, 0]), np.array([0.25, 0.75], np.float16))

@@ -8,8 +8,9 @@ import pytest
 from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.ops.device import as_backend
-from LTX_2_MLX.ops.streams import parts_at_once
-from LTX_2_MLX.pipelines.interpolate import Request, interpolate, plan
+from LTX_2_MLX.pipelines.interpolate import Request, interpolate, plan_for
+from LTX_2_MLX.runtime import parallel
+from LTX_2_MLX.runtime.parallel import num_workers
 from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.verify.case import Case
 
@@ -148,7 +149,7 @@ def test_frames_are_read_as_they_are_needed_and_the_model_goes_with_the_stream(w
     frames = made.frames()
     for _ in range(3):
         next(frames)
-    assert read == list(range(3 if parts_at_once() == 1 else 4))
+    assert read == list(range(3 if num_workers() == 1 else 4))
     assert mx.get_active_memory() > before + 4 * 4_000_000
     frames.close()
     made.close()
@@ -185,31 +186,47 @@ def test_a_file_of_another_network_is_refused_before_anything_is_read(tmp_path):
 
 
 def test_plan_tells_frames_and_rates(weights):
-    told = plan(clip(scene(5)), Request(weights, exp=2))
+    told = plan_for(clip(scene(5)), Request(weights, exp=2))
     assert told.sizes == ("Interpolate: 5 to 17 frames, 24 to 96 fps",)
     assert told.stages[0].weights_bytes == pytest.approx(4 * 4.87e6, rel=0.01)
 
 
-@pytest.mark.parametrize("changes", [{}, {"scale": 0.5}, {"scale": 2.0}, {"exp": 3}])
-def test_plan_foresees_the_memory_of_the_run(weights, changes):
-    request, runner = Request(weights, scene_threshold=0, **changes), StageRunner()
-    random = np.random.default_rng(0)
-    frames = random.integers(0, 256, (4, 120, 180, 3), dtype=np.uint8)
-    (stage,) = plan(clip(frames, height=120, width=180), request).stages
+def planned_and_measured(weights: str, changes: dict) -> tuple[int, int]:
+    """Peak of the plan and peak of the run, for four frames of 120×180."""
+    request = Request(weights, scene_threshold=0, **changes)
+    runner = StageRunner()
+    frames = np.random.default_rng(0).integers(0, 256, (4, 120, 180, 3), dtype=np.uint8)
+    (stage,) = plan_for(clip(frames, height=120, width=180), request).stages
     interpolate(clip(frames, height=120, width=180), request, runner).array()
-    (report,) = runner.reports
-    assert 0.8 < stage.peak_bytes / report.peak_bytes < 1.25
+    return stage.peak_bytes, runner.reports[0].peak_bytes
+
+
+CHANGES = pytest.mark.parametrize("changes", [{}, {"scale": 0.5}, {"scale": 2.0}, {"exp": 3}])
+
+
+@CHANGES
+def test_plan_is_near_the_measured_peak_of_one_pair_at_a_time(weights, changes, monkeypatch):
+    # How much two pairs overlap in time depends on the machine's load, and with it the peak.
+    monkeypatch.setattr(parallel, "_THREADS", 1)
+    planned, measured = planned_and_measured(weights, changes)
+    assert 0.8 < planned / measured < 1.25
+
+
+@CHANGES
+def test_two_pairs_at_a_time_stay_within_the_plan(weights, changes):
+    planned, measured = planned_and_measured(weights, changes)
+    assert planned / measured > 0.8
 
 
 @pytest.mark.parametrize(("frames", "request_"), [(1, Request("nowhere")), (3, Request("nowhere", exp=0))])
 def test_plan_of_nothing_to_do_needs_no_file(frames, request_):
-    told = plan(clip(scene(frames)), request_)
-    assert told.stages == () and told.sizes == ("Interpolate: nothing to do, the clip stays as it is",)
+    told = plan_for(clip(scene(frames)), request_)
+    assert told.stages == () and told.sizes == ("Interpolate: nothing to do, the video stays as it is",)
 
 
 def test_plan_for_a_gpu_has_one_pair_at_a_time(weights):
     peaks = {}
     for backend in ("cpu", "gpu"):
         with as_backend(backend):
-            peaks[backend] = plan(clip(scene(5), height=120, width=180), Request(weights)).stages[0].peak_bytes
+            peaks[backend] = plan_for(clip(scene(5), height=120, width=180), Request(weights)).stages[0].peak_bytes
     assert peaks["gpu"] < 0.75 * peaks["cpu"]

@@ -9,7 +9,7 @@ from mlx.utils import tree_flatten
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.models.srvgg import SRVGG, SRVGGConfig
-from LTX_2_MLX.pipelines.postprocess import Request, plan, postprocess
+from LTX_2_MLX.pipelines.postprocess import Request, plan_for, postprocess
 from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.verify.case import Case
 
@@ -89,6 +89,6 @@ def test_plan_follows_the_order(models):
     request = Request(
         enable_frame_interpolation=True, enable_upscaling=True, upscaling_scale=2, order="upscale-first", **models
     )
-    told = plan(clip(), request)
+    told = plan_for(clip(), request)
     assert [stage.name for stage in told.stages] == ["upscale", "interpolate"]
     assert told.stages[1].work == "38×52" and told.sizes[1] == "Interpolate: 3 to 5 frames, 12 to 24 fps"

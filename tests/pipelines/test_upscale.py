@@ -15,7 +15,7 @@ from LTX_2_MLX.models.rrdbnet import RRDBNet, RRDBNetConfig
 from LTX_2_MLX.models.srvgg import SRVGG, SRVGGConfig
 from LTX_2_MLX.ops.device import as_backend
 from LTX_2_MLX.pipelines import upscale as module
-from LTX_2_MLX.pipelines.upscale import Request, Tiles, plan, tiles_for, upscale, upscale_pictures
+from LTX_2_MLX.pipelines.upscale import Request, Tiles, plan_for, tiles_for, upscale, upscale_images
 from LTX_2_MLX.runtime.runner import StageRunner
 
 RANDOM = np.random.default_rng(0)
@@ -141,7 +141,7 @@ def test_pictures_keep_alpha_depth_and_profile(files, dtype):
     alpha = RANDOM.integers(0, largest, (13, 10), dtype=dtype, endpoint=True)
     picture = StillImage(pixels, alpha, b"profile")
     plain = StillImage(pixels)
-    first, second = upscale_pictures([picture, plain], Request(files["compact"], scale=2))
+    first, second = upscale_images([picture, plain], Request(files["compact"], scale=2))
     assert first.pixels.dtype == first.alpha.dtype == dtype and first.icc_profile == b"profile"
     assert first.pixels.shape == (26, 20, 3) and first.alpha.shape == (26, 20)
     assert np.array_equal(first.pixels, second.pixels) and second.alpha is None
@@ -149,7 +149,7 @@ def test_pictures_keep_alpha_depth_and_profile(files, dtype):
 
 def test_sixteen_bits_are_finer_than_eight(files):
     ramp = np.linspace(20_000, 21_000, 12 * 9 * 3).astype(np.uint16).reshape(12, 9, 3)
-    (made,) = upscale_pictures([StillImage(ramp)], Request(files["compact"]))
+    (made,) = upscale_images([StillImage(ramp)], Request(files["compact"]))
     assert len(np.unique(made.pixels // 257)) < len(np.unique(made.pixels))
 
 
@@ -202,7 +202,7 @@ def test_nothing_left_is_refused(files):
 
 
 def test_plan_tells_the_network_and_the_size(files):
-    told = plan(23, 31, Request(files["large_x2"], scale=3))
+    told = plan_for(23, 31, Request(files["large_x2"], scale=3))
     assert told.sizes == ("Upscale: 23×31 to 69×93",) and "RRDBNet" in told.stages[0].work
 
 
@@ -212,7 +212,7 @@ def test_plan_tells_the_network_and_the_size(files):
 def test_plan_foresees_the_memory_of_the_run(tmp_path, changes):
     request = Request(write(tmp_path / "net.safetensors", SRVGG(SRVGGConfig(64, 2, 4)), 1), **changes)
     frames = RANDOM.integers(0, 256, (3, 96, 130, 3), dtype=np.uint8)
-    (stage,) = plan(96, 130, request).stages
+    (stage,) = plan_for(96, 130, request).stages
     planned = {stage.name: stage.peak_bytes}
     measured = largest_peaks(lambda runner: upscale(clip(frames), request, runner).array(), planned, most=1.25)
     assert measured.keys() == planned.keys()
@@ -222,8 +222,8 @@ def test_plan_foresees_the_memory_of_the_run(tmp_path, changes):
 def test_plan_for_a_gpu_computes_in_sixteen_bits_and_in_batches(tmp_path):
     request = Request(write(tmp_path / "net.safetensors", SRVGG(SRVGGConfig(64, 2, 4)), 1))
     with as_backend("cpu"):
-        (on_cpu,) = plan(96, 130, request).stages
+        (on_cpu,) = plan_for(96, 130, request).stages
     with as_backend("gpu"):
-        (on_gpu,) = plan(96, 130, request).stages
+        (on_gpu,) = plan_for(96, 130, request).stages
     assert on_gpu.weights_bytes * 2 == on_cpu.weights_bytes
     assert on_gpu.activation_bytes > on_cpu.activation_bytes
