@@ -64,11 +64,11 @@ def convolve_frames(conv: nn.Conv3d, window: mx.array, spatial_padding: int = 1)
     if not on_cpu():
         return mx.conv3d(window, conv.weight, padding=(0, spatial_padding, spatial_padding)) + conv.bias
     batch = window.shape[0]
-    total = None
+    taps = []
     for tap in range(_KERNEL):
         images = window[:, tap : tap + num_frames].reshape(batch * num_frames, *window.shape[2:])
-        update = mx.conv2d(images, conv.weight[:, tap], padding=spatial_padding)
-        total = update if total is None else total + update
+        taps.append(mx.conv2d(images, conv.weight[:, tap], padding=spatial_padding))
+    total = taps[0] + taps[1] + taps[2]
     return (total + conv.bias).reshape(batch, num_frames, *total.shape[1:])
 
 

@@ -221,8 +221,10 @@ def stream_layer(layer: Layer, chunks: Iterable[mx.array], most: int) -> Iterato
 
 def join_frames(*pieces: mx.array) -> mx.array:
     """Consecutive pieces, at least one, end to end in time."""
-    pieces = tuple(piece for piece in pieces if piece.shape[1]) or pieces[:1]
-    return pieces[0] if len(pieces) == 1 else mx.concatenate(pieces, axis=1)
+    with_frames = [piece for piece in pieces if piece.shape[1]]
+    if len(with_frames) > 1:
+        return mx.concatenate(with_frames, axis=1)
+    return with_frames[0] if with_frames else pieces[0]
 
 
 def copy_frames(x: mx.array, start: int, stop: int) -> mx.array:

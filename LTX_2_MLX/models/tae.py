@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Self
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -53,7 +54,7 @@ class TinyConfig:
         return Compression(time=_TIME, height=8 * self.patch_size, width=8 * self.patch_size)
 
     @classmethod
-    def from_header(cls, header: Header) -> "TinyConfig | None":
+    def from_header(cls, header: Header) -> Self | None:
         """Widths, latent channels and patch size from the shapes."""
         shapes = {name: info.shape for name, info in header.tensors.items()}
         names = ("encoder.0", "decoder.1", "decoder.8", "decoder.14", "decoder.20", "decoder.22")
@@ -65,7 +66,7 @@ class TinyConfig:
             latent_channels=first[1],
             patch_size=round((last[0] / 3) ** 0.5),
             encoder_width=encoder[0],
-            decoder_widths=(first[0], *(shape[0] for shape in levels)),
+            decoder_widths=(first[0], levels[0][0], levels[1][0], levels[2][0]),
         )
 
 
@@ -244,7 +245,7 @@ class LightTinyConfig(TinyConfig):
     """``lighttaehy1_5``: shapes as ``taehv1_5``, with two facts that no tensor tells."""
 
     @classmethod
-    def from_header(cls, header: Header) -> "LightTinyConfig | None":
+    def from_header(cls, header: Header) -> Self | None:
         """The preset of the 32-channel tiny autoencoders, made leaky and signed."""
         config = super().from_header(header)
         if config is None or (config.latent_channels, config.patch_size) != (32, 2):
@@ -316,7 +317,7 @@ class ConditionalConfig:
                 f"The conditional decoder takes {found[0][1]} channels, expected more than the "
                 f"{_CONDITION_CHANNELS} of its condition. Use FlashVSR's TCDecoder."
             )
-        return cls(latent_channels=latent_channels, widths=tuple(shape[0] for shape in found[:4]))
+        return cls(latent_channels=latent_channels, widths=(found[0][0], found[1][0], found[2][0], found[3][0]))
 
 
 class ConditionalDecoder(nn.Module):

@@ -159,7 +159,8 @@ def check_options(request: Any) -> None:
     Raises:
         RequestError: If a value is of another type, or out of bounds.
     """
-    for name, declared in declared_options(type(request)).items():
+    options: type = type(request)
+    for name, declared in declared_options(options).items():
         value = converted(declared, getattr(request, name))
         _check_bounds(declared, value)
         object.__setattr__(request, name, value)
@@ -195,7 +196,7 @@ def _scalar(declared: Declared, value: Any) -> Any:
         return _finite(declared, value)
     if type(value) is not kind:
         raise _wrong_type(declared, value)
-    if kind is str and not declared.opt.is_file:
+    if isinstance(value, str) and not declared.opt.is_file:
         _check_text(declared, value)
     return value
 

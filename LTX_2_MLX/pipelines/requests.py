@@ -439,7 +439,8 @@ def upscaled_size(height: int, width: int, scale: float) -> tuple[int, int]:
 
 def refuse_without_effect(request: Any) -> None:
     """Raise ``RequestError`` for an option that was changed but needs another one that is off."""
-    for name, declared in declared_options(type(request)).items():
+    options: type = type(request)
+    for name, declared in declared_options(options).items():
         needs = declared.opt.needs
         if needs is None or declared.opt.reported or getattr(request, needs) not in (None, False):
             continue

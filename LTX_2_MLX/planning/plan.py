@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import mlx.core as mx
-import mlx.nn as nn
 
 from LTX_2_MLX.checkpoints.load import weights_bytes
 from LTX_2_MLX.checkpoints.lora import Lora
 from LTX_2_MLX.checkpoints.quantize import Quantization
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.errors import MemoryBudgetError
+from LTX_2_MLX.models.interfaces import PublishedNetwork
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,7 @@ def _with_weights_of_all(run: Sequence[Estimate]) -> list[Estimate]:
 
 
 def network_weights_bytes(
-    networks: Sequence[type[nn.Module]],
+    networks: Sequence[type[PublishedNetwork[Any]]],
     checkpoint: Checkpoint,
     *,
     dtype: mx.Dtype,
@@ -234,8 +234,8 @@ def network_weights_bytes(
     Raises:
         CheckpointError: If the file is of another network, or does not fit it.
     """
-    options = {"dtype": dtype, "loras": loras, "quantize": quantize, "stream_blocks": stream_blocks}
-    return sum(_cached_weights_bytes(network, checkpoint, **options) for network in networks)
+    options = {"dtype": dtype, "quantize": quantize, "stream_blocks": stream_blocks}
+    return sum(_cached_weights_bytes(network, checkpoint, loras=loras, **options) for network in networks)
 
 
 # Where a plan has to be made to fit, the same weights are asked for again and again.
@@ -243,7 +243,7 @@ _weights_bytes_cache: dict[tuple[Any, ...], int] = {}
 
 
 def _cached_weights_bytes(
-    network: type[nn.Module], checkpoint: Checkpoint, *, loras: Sequence[Lora], **options: Any
+    network: type[PublishedNetwork[Any]], checkpoint: Checkpoint, *, loras: Sequence[Lora], **options: Any
 ) -> int:
     files = [*checkpoint.files, *(lora.checkpoint.path for lora in loras)]
     stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]

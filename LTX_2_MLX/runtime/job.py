@@ -124,7 +124,10 @@ class Job:
             return None
         try:
             # Read at once: MLX would read a lazy array's bytes after the sum was taken.
-            arrays, facts = mx.load(str(path), format="safetensors", return_metadata=True)
+            loaded: Any = mx.load(str(path), format="safetensors", return_metadata=True)
+            arrays: Arrays
+            facts: dict[str, str]
+            arrays, facts = loaded
             mx.eval(arrays)
             damaged = facts.get("sum") != _sum(arrays)
         except Exception:
@@ -154,6 +157,7 @@ class Job:
             raise OutputError(f"{path} cannot be written: {error.strerror}.") from error
 
     def _path(self, stage: str) -> Path:
+        assert self.folder is not None
         return self.folder / f"{stage}.safetensors"
 
     def _digest_of(self, stage: str, more: Mapping[str, Any]) -> str:
@@ -181,7 +185,8 @@ def remembered_request(folder: Path) -> dict[str, Any]:
 
 def digest_of(facts: Mapping[str, Any]) -> str:
     """A digest of facts, and of what computes: this library, MLX and its device."""
-    machine = {"library": __version__, "mlx": mx.__version__, "device": device_key()}
+    mlx_version = mx.__version__  # type: ignore[attr-defined]
+    machine = {"library": __version__, "mlx": mlx_version, "device": device_key()}
     return hashlib.sha256(json.dumps([machine, dict(facts)], sort_keys=True, default=str).encode()).hexdigest()
 
 

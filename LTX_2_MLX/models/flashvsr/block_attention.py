@@ -189,7 +189,7 @@ def _masked(rows: mx.array, keys: mx.array, values: mx.array, mask: np.ndarray) 
             pairs = mx.repeat(mx.repeat(mx.array(kept), WINDOW, axis=0), block, axis=1)[None, None]
             seen = _attend(rows, keys, values, index[None], np.arange(blocks)[None] + head * blocks, pairs)
             # A row of which nothing is kept would come out as the mean of all values.
-            yield index, mx.where(mx.array(kept.any(axis=-1))[:, None, None], seen, 0)
+            yield index, mx.where(mx.array(np.asarray(kept.any(axis=-1)))[:, None, None], seen, 0)
 
 
 FORMS: dict[Form, Callable[[mx.array, mx.array, mx.array, np.ndarray], Iterator[Part]]] = {

@@ -11,7 +11,7 @@ import numpy as np
 
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.models.flashvsr.block_attention import WINDOW, WINDOW_SIZE, Sparsity, attend, locality, pool, select
-from LTX_2_MLX.models.wan.transformer import WanTransformer, join_heads, rotary_tables, rotate, split_heads
+from LTX_2_MLX.models.wan.transformer import Attend, WanTransformer, join_heads, rotary_tables, rotate, split_heads
 
 # Latent frames of a clip's first chunk and of every later one.
 FIRST_FRAMES, NEXT_FRAMES = 6, 2
@@ -22,7 +22,7 @@ _TIMESTEP = 1000.0
 class WindowMemory:
     """Keys and values of one block's windows of earlier chunks, a list of slices of time each."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.keys: list[mx.array] = []
         self.values: list[mx.array] = []
 
@@ -91,7 +91,8 @@ class TransformerStream:
     def predict(self, noise: mx.array, lq_tokens: Sequence[mx.array]) -> mx.array:
         """The network's own output for ``step``: noise minus clean."""
         x = self.transformer.embed_latent(noise)
-        grid = x.shape[:3]
+        frames, rows, columns = x.shape[:3]
+        grid = (frames, rows, columns)
         if any(size % window for size, window in zip(grid, WINDOW_SIZE, strict=True)):
             raise RequestError(
                 f"A latent of {noise.shape[1:4]} cells does not make whole windows of {WINDOW_SIZE} tokens. "
@@ -110,13 +111,14 @@ class TransformerStream:
         return self.transformer.unembed(from_windows(x, grid), self.time)
 
     def _tables(self, grid: tuple[int, int, int]) -> tuple[mx.array, mx.array]:
-        positions = np.stack(np.mgrid[tuple(slice(size) for size in grid)], axis=-1)
+        frames, rows, columns = grid
+        positions = np.stack(np.meshgrid(range(frames), range(rows), range(columns), indexing="ij"), axis=-1)
         positions[..., 0] += self.frames_seen
         return rotary_tables(
             self.transformer.config.head_dim, np.array(to_windows(mx.array(positions))).astype(np.float64)
         )
 
-    def _attention(self, index: int, grid: tuple[int, int, int], tables: tuple[mx.array, mx.array]):
+    def _attention(self, index: int, grid: tuple[int, int, int], tables: tuple[mx.array, mx.array]) -> Attend:
         """Self-attention of block ``index``: windows of now over windows of now and before."""
         heads, block = self.transformer.config.num_heads, self.sparsity.keys_per_block
         near = locality(grid[1] // WINDOW_SIZE[1], grid[2] // WINDOW_SIZE[2], self.sparsity.local_range)

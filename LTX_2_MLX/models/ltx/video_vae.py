@@ -140,7 +140,7 @@ class VideoEncoder(nn.Module):
 
         ``piece_bytes`` bounds one copy of the largest array; chosen by the backend unless given.
         """
-        layers = [self.input_layer, *self.down_blocks, self.output_layer]
+        layers: list[Layer] = [self.input_layer, *self.down_blocks, self.output_layer]
         dtype = self.conv_in.conv.weight.dtype
         return _stream(layers, encoder_layers(self.config), map(self._checked, chunks), dtype, piece_bytes)
 
@@ -295,7 +295,8 @@ class VideoDecoder(nn.Module):
         first = next(latents, None)
         if first is None:
             return
-        _check_borders(self.config.spatial_padding_mode, first.shape[2:4], self.compression)
+        height, width = first.shape[2:4]
+        _check_borders(self.config.spatial_padding_mode, (height, width), self.compression)
         scaled = self.scale_timestep(timestep, len(first))
         layers: list[Layer] = [self.input_layer]
         layers += [partial(self.up_block, block, timestep=scaled) for block in self.up_blocks]

@@ -6,7 +6,7 @@ Computed from the config and sizes alone; nothing is loaded.
 import math
 from dataclasses import dataclass
 
-from LTX_2_MLX.models.ltx.video_vae_config import Block, VideoEncoderConfig, VideoVAEConfig
+from LTX_2_MLX.models.ltx.video_vae_config import Block, VideoVAEConfig
 from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.shapes import LatentShape
 
@@ -46,7 +46,7 @@ class LayerMemory:
     frames_late: int = 0
 
 
-def encoder_layers(config: VideoEncoderConfig) -> list[LayerMemory]:
+def encoder_layers(config: VideoVAEConfig) -> list[LayerMemory]:
     """Layers of a ``VideoEncoder`` in order: ``conv_in``, each block, ``conv_out``."""
     width = config.latent_channels
     area = 1 / config.patch_size**2

@@ -76,11 +76,9 @@ def default_tiling(latent: LatentShape, compression: Compression) -> Tiling:
 
     Source: Lightricks/LTX-2, packages/ltx-core/src/ltx_core/tiling.py at 400fd31.
     """
-    return Tiling.along_long_side(
-        latent,
-        TileSize.from_pixels(768, 64, max(compression.height, compression.width)),
-        TileSize.from_pixels(80, 24, compression.time),
-    )
+    long_side = TileSize.from_pixels(768, 64, max(compression.height, compression.width))
+    assert long_side is not None
+    return Tiling.along_long_side(latent, long_side, TileSize.from_pixels(80, 24, compression.time))
 
 
 def decode_plan(latent: LatentShape, tiling: Tiling, compression: Compression) -> TilePlan:

@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -66,7 +67,7 @@ class WanTransformerConfig:
         time = shapes.get("time_embedding.0.weight", ())
         if len(patch) != 5 or any(len(shape) != 2 for shape in (head, ffn, text, time)):
             return None
-        sizes = {
+        sizes: dict[str, Any] = {
             "dim": patch[0],
             "in_dim": patch[1],
             "ffn_dim": ffn[0],
