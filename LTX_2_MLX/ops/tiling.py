@@ -150,11 +150,6 @@ class TilePlan:
         """Whether weights sum to one everywhere."""
         return all(axis.sums_to_one for axis in (self.time, self.height, self.width))
 
-    @property
-    def num_tiles(self) -> int:
-        """Tiles in all."""
-        return len(self.time.sources) * len(self.height.sources) * len(self.width.sources)
-
 
 def blend_tiles(plan: TilePlan, work: Callable[[Tile], mx.array]) -> Iterator[mx.array]:
     """Work on every tile by itself and join the results.
@@ -166,33 +161,38 @@ def blend_tiles(plan: TilePlan, work: Callable[[Tile], mx.array]) -> Iterator[mx
     Yields:
         Consecutive chunks of the joined result, float32, evaluated; each as soon as no later tile reaches it.
     """
-    rest: mx.array | None = None
+    waiting: mx.array | None = None
     position = 0
     for number, target in enumerate(plan.time.targets):
-        if rest is not None and target.start > position:
-            yield _divided(plan, rest[:, : target.start - position], position)
-            rest = rest[:, target.start - position :]
+        if waiting is not None and target.start > position:
+            num_finished = target.start - position
+            yield _divided(plan, waiting[:, :num_finished], position)
+            waiting = waiting[:, num_finished:]
         position = target.start
         group = _blend_space(plan, number, work)
         mx.eval(group)
-        rest = group if rest is None else _add_overlapping(rest, group)
-    yield _divided(plan, rest, position)
+        waiting = group if waiting is None else _add_overlapping(waiting, group)
+    if waiting is not None:
+        yield _divided(plan, waiting, position)
 
 
 def _blend_space(plan: TilePlan, number: int, work: Callable[[Tile], mx.array]) -> mx.array:
     """All tiles of one span of time, weighted and added up."""
-    total = None
-    for height, rows, row_weights in _tiles(plan.height):
-        for width, columns, column_weights in _tiles(plan.width):
-            weights = plan.time.weights[number][:, None, None] * row_weights[:, None] * column_weights
-            part = work(Tile(plan.time.sources[number], height, width)).astype(mx.float32)
-            part = part * mx.array(weights)[None, ..., None]
+    height = plan.height.targets[-1].stop
+    width = plan.width.targets[-1].stop
+    time_weights = plan.time.weights[number][:, None, None]
+    total: mx.array | None = None
+    for source_rows, rows, row_weights in _tiles(plan.height):
+        for source_columns, columns, column_weights in _tiles(plan.width):
+            tile = work(Tile(plan.time.sources[number], source_rows, source_columns)).astype(mx.float32)
+            weights = time_weights * row_weights[:, None] * column_weights
+            weighted = tile * mx.array(weights)[None, ..., None]
             if total is None:
-                shape = (*part.shape[:2], plan.height.targets[-1].stop, plan.width.targets[-1].stop, part.shape[-1])
-                total = mx.zeros(shape)
-            place = (slice(None), slice(None), slice(rows.start, rows.stop), slice(columns.start, columns.stop))
-            total[place] = total[place] + part
+                total = mx.zeros((*tile.shape[:2], height, width, tile.shape[-1]))
+            target = (slice(None), slice(None), slice(rows.start, rows.stop), slice(columns.start, columns.stop))
+            total[target] = total[target] + weighted
             mx.eval(total)
+    assert total is not None, "a plan has at least one tile"
     return total
 
 
