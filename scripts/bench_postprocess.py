@@ -84,9 +84,8 @@ def speed(
     mx.eval(ours, encoded, srvgg.parameters())
 
     def encode(frame: mx.array) -> mx.array:
-        result = ifnet.encode_frame(frame)
-        mx.eval(result)
-        return result
+        mx.eval(encoded := ifnet.encode_frame(frame))
+        return encoded
 
     def between(pair: tuple[mx.array, mx.array]) -> np.ndarray:
         return np.asarray(ifnet.between(*pair, 0.5, 1.0))

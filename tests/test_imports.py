@@ -163,5 +163,5 @@ def test_only_operations_know_the_forms_of_the_cpu(path):
 
 
 def test_one_module_asks_for_the_device():
-    users = [name(path) for path in MODULES if "default_device(" in path.read_text(encoding="utf-8")]
+    users = [name(path) for path in MODULES if "mx.default_device(" in path.read_text(encoding="utf-8")]
     assert users == ["LTX_2_MLX/ops/device.py"]
