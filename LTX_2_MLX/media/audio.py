@@ -1,28 +1,30 @@
-"""Audio tracks of a video: packets copied from another file, or a waveform to encode.
+"""Audio of a video: the tracks of a file, copied or encoded again, or a waveform to encode."""
 
-Each kind has one method, ``attach``: it adds its tracks to a file that is being written and returns their packets
-with the time of each, so that the writer can interleave them with the frames.
-"""
-
-import heapq
-import io
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
 
 import av
 import numpy as np
+from av.container import OutputContainer
 
 from LTX_2_MLX.errors import MediaError
+from LTX_2_MLX.media.containers import Container
 from LTX_2_MLX.media.source import open_media
+from LTX_2_MLX.media.subtitles import subtitle_tracks
+from LTX_2_MLX.media.timeline import Shifts
+from LTX_2_MLX.media.tracks import CopiedTrack, Note, OutputTrack, SourceTrack, TimedPackets, default_layout, describe
 
-# Time in seconds at which the packet is due, and the packet.
-TimedPackets = Iterator[tuple[Fraction, av.Packet]]
-_WAVEFORM_BITS_PER_CHANNEL = 96_000
-_TRACK_TAGS = ("language", "title")
+_BITS_PER_CHANNEL = 96_000
+# Times of audio packets may be off by this much without a gap: some containers round them to milliseconds.
+_TOLERANCE_SECONDS = Fraction(1, 200)
+# Where tracks cannot begin late, audio is copied only if it begins with the video.
+_IN_STEP_SECONDS = Fraction(1, 500)
+_MOST_PLANES = 8
+# Layouts to try where an encoder does not know the one of the source: those that keep all channels come first.
+_LAYOUTS = ("mono", "stereo", "3.0", "4.0", "quad", "5.0", "5.1", "6.1", "7.1")
 
 
 class Audio(Protocol):
@@ -32,68 +34,253 @@ class Audio(Protocol):
     def lead(self) -> Fraction:
         """Seconds that these tracks play before the first frame."""
 
-    def attach(self, output: av.container.OutputContainer, note: Callable[[str], None]) -> TimedPackets:
-        """Add the tracks to ``output``, before anything is written, and return their packets in order of time."""
+    def tracks(self, container: Container, note: Note) -> list[list[OutputTrack]]:
+        """Ways to write each track into a container, the best first; what is lost is reported to ``note``."""
 
 
 @dataclass(frozen=True)
 class SourceTracks:
-    """All audio and subtitle tracks of a file, copied without decoding.
-
-    An audio track that the container cannot hold is re-encoded, such a subtitle track is left out; both are reported
-    to ``note``.
+    """All audio and subtitle tracks of a file.
 
     Attributes:
         path: The file.
         lead: Seconds of the tracks before the first frame.
+        start: Time of the first frame in the file's clock, in seconds; None without time stamps.
+        shifts: What to add to the times of the file's packets.
     """
 
     path: Path
     lead: Fraction = Fraction(0)
+    start: Fraction | None = None
+    shifts: Shifts = field(default_factory=Shifts)
 
-    def attach(self, output: av.container.OutputContainer, note: Callable[[str], None]) -> TimedPackets:
-        """Add the tracks to ``output`` and return their packets."""
-        copied: dict[int, Any] = {}
-        encoded: dict[int, Any] = {}
-        with open_media(self.path) as source:
-            for track in (*source.streams.audio, *source.streams.subtitles):
-                if track.codec_context is None or (track.type == "audio" and not (track.rate and track.channels)):
-                    note(f"Track {track.index} of {self.path.name} cannot be read and is left out.")
-                elif (added := _copy_track(output, track)) is not None:
-                    copied[track.index] = added
-                elif track.type == "audio":
-                    encoded[track.index] = added = _add_encoder(output, track.rate, track.layout.name)
-                    _describe(added, track)
-                    note(
-                        f"Audio track {track.index} ({track.codec_context.name}) is re-encoded as "
-                        f"{added.codec_context.name}, which {output.format.name} can hold."
-                    )
-                else:
-                    note(
-                        f"Subtitle track {track.index} ({track.codec_context.name}) is left out: "
-                        f"{output.format.name} cannot hold it. Write .mkv to keep it."
-                    )
-        return self._packets(copied, encoded)
+    def tracks(self, container: Container, note: Note) -> list[list[OutputTrack]]:
+        """Ways to write each track into a container; what is lost is reported to ``note``."""
+        tracks = []
+        with open_media(self.path, "read") as source:
+            zero = self._zero(source, container)
+            for stream in source.streams.audio:
+                if stream.codec_context is None or not (stream.rate and stream.channels):
+                    note(f"Audio track {stream.index} of {self.path.name} cannot be read and is left out.")
+                    continue
+                codec = stream.codec_context.codec.canonical_name
+                track = SourceTrack(self.path, stream.index, codec, zero, self.shifts)
+                tracks.append(_ways(track, container))
+            tracks += subtitle_tracks(source, self.path, zero, self.shifts, container, note)
+        return tracks
 
-    def _packets(self, copied: dict[int, Any], encoded: dict[int, Any]) -> TimedPackets:
-        if not copied and not encoded:
-            return
-        with open_media(self.path) as source:
-            origin = Fraction(source.start_time or 0, av.time_base)
-            encoders = {index: _Encoder(stream) for index, stream in encoded.items()}
-            for packet in source.demux([source.streams[index] for index in (*copied, *encoded)]):
-                index = packet.stream.index
-                if index in encoders:
-                    yield from encoders[index].packets(_moved(packet.decode(), origin))
-                elif packet.dts is not None or packet.pts is not None:
-                    yield _copied(packet, copied[index], origin)
-            for encoder in encoders.values():
-                yield from encoder.finish()
+    def _zero(self, source: av.container.InputContainer, container: Container) -> Fraction:
+        start = self.start
+        if start is None:
+            start = Fraction(source.start_time or 0, av.time_base)
+        return start - self.lead if container.late_tracks else start
+
+
+def _ways(track: SourceTrack, container: Container) -> list[OutputTrack]:
+    encoded = EncodedTrack(track, container)
+    can_copy = container.audio_codecs is None or track.codec in container.audio_codecs
+    if can_copy and (container.late_tracks or _is_in_step(track)):
+        return [CopiedTrack(track, keeps_early=container.late_tracks), encoded]
+    return [encoded]
+
+
+def _is_in_step(track: SourceTrack) -> bool:
+    """Whether the packets begin at the output's zero and follow each other without gaps."""
+    expected: Fraction | None = None
+    for _, packet in track.packets():
+        if packet.pts is None or packet.duration is None:
+            return False
+        start = packet.pts * packet.time_base
+        end = start + packet.duration * packet.time_base
+        if expected is None and end <= 0:
+            continue
+        if abs(start - (expected or Fraction(0))) > _IN_STEP_SECONDS + packet.time_base:
+            return False
+        expected = end
+    return True
+
+
+@dataclass(frozen=True)
+class EncodedTrack:
+    """A track that is decoded and encoded again; gaps become silence, so that it stays in step.
+
+    Attributes:
+        source: Where it comes from.
+        container: What it goes into.
+    """
+
+    source: SourceTrack
+    container: Container
+
+    @property
+    def label(self) -> str:
+        """Index, codec and what becomes of them."""
+        with open_media(self.source.path, "read") as source:
+            stream = source.streams[self.source.index]
+            settings = _settings(self.container.audio_encoder, stream)
+            layout = default_layout(stream.layout.name, stream.channels)
+            text = f"Audio {self.source.label} is re-encoded as {settings.encoder}"
+            changes = []
+            if settings.rate != stream.rate:
+                changes.append(f"{settings.rate} Hz instead of {stream.rate} Hz")
+            if settings.layout != layout:
+                changes.append(f"{settings.layout} instead of {layout}")
+        return f"{text}, {' and '.join(changes)}" if changes else text
+
+    def attach(self, output: OutputContainer) -> TimedPackets:
+        """Add the track to ``output`` and return its packets."""
+        with open_media(self.source.path, "read") as source:
+            template = source.streams[self.source.index]
+            settings = _settings(self.container.audio_encoder, template)
+            stream = settings.add_stream(output)
+            describe(stream, template)
+            layout = default_layout(template.layout.name, template.channels)
+            samples = _Samples(rate=template.rate, layout=layout, from_zero=not self.container.late_tracks)
+        return self._packets(_Encoder(stream), samples)
+
+    def _packets(self, encoder: "_Encoder", samples: "_Samples") -> TimedPackets:
+        for _, packet in self.source.packets():
+            try:
+                frames = packet.decode()
+            except av.FFmpegError:
+                # Damaged audio becomes a gap.
+                continue
+            for frame in frames:
+                yield from encoder.packets(samples.placed(frame))
+        yield from encoder.finish()
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """An encoder, with a rate and layout that it knows."""
+
+    encoder: str
+    rate: int
+    layout: str
+    channels: int
+
+    def add_stream(self, output: OutputContainer) -> Any:
+        stream = output.add_stream(self.encoder, rate=self.rate)
+        stream.codec_context.layout = self.layout
+        if not self.encoder.startswith("pcm"):
+            stream.codec_context.bit_rate = _BITS_PER_CHANNEL * self.channels
+        return stream
+
+
+def _settings(encoder: str, stream: Any) -> _Settings:
+    rate = _nearest_rate(encoder, stream.rate)
+    wanted = default_layout(stream.layout.name, stream.channels)
+    for layout in (wanted, *_alternatives(wanted)):
+        if _opens(encoder, rate, layout):
+            return _Settings(encoder, rate, layout, len(av.AudioLayout(layout).channels))
+    raise MediaError(f"{encoder} has no layout for {wanted} audio.")
+
+
+def _nearest_rate(encoder: str, rate: int) -> int:
+    """The nearest rate that loses nothing, else the highest."""
+    rates = sorted(av.Codec(encoder, "w").audio_rates or [rate])
+    return next((each for each in rates if each >= rate), rates[-1])
+
+
+def _alternatives(layout: str) -> list[str]:
+    """Other layouts, those first that hold all channels of ``layout``, the smallest first."""
+    wanted = _places(layout)
+    holding = [other for other in _LAYOUTS if wanted <= _places(other)]
+    return [*holding, *reversed([other for other in _LAYOUTS if other not in holding])]
+
+
+def _places(layout: str) -> set[str]:
+    """Channels of a layout; side and back are one place to a listener, and one rear channel is two."""
+    places = set()
+    for channel in av.AudioLayout(layout).channels:
+        name = channel.name.replace("SL", "BL").replace("SR", "BR")
+        places |= {"BL", "BR"} if name == "BC" else {name}
+    return places
+
+
+def _opens(encoder: str, rate: int, layout: str) -> bool:
+    try:
+        context = av.CodecContext.create(encoder, "w")
+        context.sample_rate = rate
+        context.layout = layout
+        context.format = av.Codec(encoder, "w").audio_formats[0]
+        context.time_base = Fraction(1, rate)
+        context.open()
+    except (av.FFmpegError, ValueError):
+        return False
+    return True
+
+
+class _Samples:
+    """Decoded frames, laid end to end: gaps are filled with silence, overlaps are cut."""
+
+    def __init__(self, rate: int, layout: str, from_zero: bool):
+        self._rate = rate
+        self._layout = layout
+        self._cursor: int | None = 0 if from_zero else None
+        self._from_zero = from_zero
+        self._tolerance = int(_TOLERANCE_SECONDS * rate)
+
+    def placed(self, frame: av.AudioFrame) -> Iterator[av.AudioFrame]:
+        """Frames to encode for one decoded frame."""
+        samples = _planar(frame)
+        start = self._cursor
+        if frame.pts is not None:
+            start = round(frame.pts * frame.time_base * self._rate)
+        if start is None:
+            start = 0
+        if self._cursor is None:
+            self._cursor = start
+        gap = start - self._cursor
+        if gap > self._tolerance:
+            yield from self._silence(gap, samples.shape[0])
+        elif gap < -self._tolerance:
+            samples = samples[:, -gap:]
+        if samples.shape[1]:
+            yield self._frame(samples)
+
+    def _silence(self, count: int, channels: int) -> Iterator[av.AudioFrame]:
+        while count > 0:
+            block = min(count, self._rate)
+            yield self._frame(np.zeros((channels, block), np.float32))
+            count -= block
+
+    def _frame(self, samples: np.ndarray) -> av.AudioFrame:
+        assert self._cursor is not None
+        frame = audio_frame(samples, self._layout, self._rate, self._cursor)
+        self._cursor += samples.shape[1]
+        return frame
+
+
+def audio_frame(samples: np.ndarray, layout: str, rate: int, start: int) -> av.AudioFrame:
+    """Make a frame of samples ``(channels, S)`` float32 that begins at sample ``start``."""
+    # Packed: PyAV 18.1 reads past the planes of eight channels.
+    packed = np.ascontiguousarray(samples.T).reshape(1, -1)
+    frame = av.AudioFrame.from_ndarray(packed, format="flt", layout=layout)
+    frame.sample_rate = rate
+    frame.pts = start
+    frame.time_base = Fraction(1, rate)
+    return frame
+
+
+def _planar(frame: av.AudioFrame) -> np.ndarray:
+    """Samples ``(channels, S)`` float32 in [-1, 1] of a frame in any format."""
+    if frame.format.is_planar and frame.layout.nb_channels >= _MOST_PLANES:
+        # PyAV 18.1 reads past that many planes.
+        (frame,) = av.AudioResampler(format="flt", layout=frame.layout, rate=frame.sample_rate).resample(frame)
+    samples = frame.to_ndarray()
+    if not frame.format.is_planar:
+        samples = samples.reshape(-1, frame.layout.nb_channels).T
+    if samples.dtype == np.uint8:
+        return (samples.astype(np.float32) - 128) / 128
+    if samples.dtype.kind == "i":
+        return samples.astype(np.float32) / -float(np.iinfo(samples.dtype).min)
+    return samples.astype(np.float32)
 
 
 @dataclass(frozen=True)
 class Waveform:
-    """Audio as samples; encoded as AAC, or as Opus in WebM.
+    """Audio as samples; encoded as AAC, as Opus in WebM and as PCM in AVI.
 
     Attributes:
         samples: ``(S, channels)`` float32 in [-1, 1].
@@ -105,41 +292,62 @@ class Waveform:
     sample_rate: int
     lead: Fraction = Fraction(0)
 
-    def attach(self, output: av.container.OutputContainer, note: Callable[[str], None]) -> TimedPackets:
-        """Add one track to ``output`` and return its packets."""
+    def tracks(self, container: Container, note: Note) -> list[list[OutputTrack]]:
+        """The only way to write it."""
         if self.samples.ndim != 2 or self.samples.shape[1] not in (1, 2):
             raise MediaError(f"A waveform has shape (S, 1) or (S, 2), not {self.samples.shape}.")
-        layout = "mono" if self.samples.shape[1] == 1 else "stereo"
-        stream = _add_encoder(output, self.sample_rate, layout)
-        stream.codec_context.bit_rate = _WAVEFORM_BITS_PER_CHANNEL * self.samples.shape[1]
+        return [[_WaveformTrack(self, container)]]
+
+
+@dataclass(frozen=True)
+class _WaveformTrack:
+    """The track of a waveform."""
+
+    waveform: Waveform
+    container: Container
+
+    @property
+    def label(self) -> str:
+        return "The generated audio"
+
+    def attach(self, output: OutputContainer) -> TimedPackets:
+        channels = self.waveform.samples.shape[1]
+        layout = "mono" if channels == 1 else "stereo"
+        encoder = self.container.audio_encoder
+        rate = _nearest_rate(encoder, self.waveform.sample_rate)
+        stream = _Settings(encoder, rate, layout, channels).add_stream(output)
         return self._packets(_Encoder(stream), layout)
 
     def _packets(self, encoder: "_Encoder", layout: str) -> TimedPackets:
-        block = self.sample_rate
-        for start in range(0, len(self.samples), block):
-            piece = np.clip(self.samples[start : start + block].astype(np.float32), -1, 1)
-            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(piece.T), format="fltp", layout=layout)
-            frame.sample_rate = self.sample_rate
-            frame.pts = start
-            frame.time_base = Fraction(1, self.sample_rate)
-            yield from encoder.packets([frame])
+        rate = self.waveform.sample_rate
+        for start in range(0, len(self.waveform.samples), rate):
+            block = np.clip(self.waveform.samples[start : start + rate].astype(np.float32), -1, 1)
+            yield from encoder.packets([audio_frame(block.T, layout, rate, start)])
         yield from encoder.finish()
 
 
 class _Encoder:
-    """Encodes decoded audio to packets of one track."""
+    """Encodes audio frames to packets of one track."""
 
     def __init__(self, stream: Any):
         self.stream = stream
         self._resampler: av.AudioResampler | None = None
+        self._next_pts = 0
 
-    def packets(self, frames: list[av.AudioFrame]) -> TimedPackets:
+    def packets(self, frames: "Iterator[av.AudioFrame] | list[av.AudioFrame]") -> TimedPackets:
+        """Packets that are complete after these frames."""
         for frame in frames:
             yield from self._encoded(self._resampled(frame))
 
     def finish(self) -> TimedPackets:
-        if self._resampler is not None:
-            yield from self._encoded(self._resampler.resample(None))
+        """The remaining packets."""
+        if self._resampler is None:
+            # Nothing was encoded: some muxers want a sample in every track.
+            context = self.stream.codec_context
+            silence = np.zeros((len(context.layout.channels), 1024), np.float32)
+            yield from self.packets([audio_frame(silence, context.layout.name, context.sample_rate, 0)])
+        assert self._resampler is not None
+        yield from self._encoded(self._resampler.resample(None))
         yield from self._timed(self.stream.encode(None))
 
     def _resampled(self, frame: av.AudioFrame) -> list[av.AudioFrame]:
@@ -158,6 +366,11 @@ class _Encoder:
 
     def _timed(self, packets: list[av.Packet]) -> TimedPackets:
         for packet in packets:
+            if packet.pts is None:
+                # The last packet of some encoders has no time.
+                packet.pts = self._next_pts
+                packet.dts = self._next_pts
+            self._next_pts = packet.pts + (packet.duration or 0)
             yield packet.pts * packet.time_base, packet
 
 
@@ -171,72 +384,11 @@ def read_waveform(path: str | Path) -> Waveform:
         MediaError: If the file cannot be read or has no audio.
     """
     path = Path(path)
-    with open_media(path) as source:
+    with open_media(path, "read") as source:
         if not source.streams.audio:
             raise MediaError(f"{path} has no audio.")
         track = source.streams.audio[0]
-        resampler = av.AudioResampler(format="fltp", layout=track.layout, rate=track.rate)
-        frames = [out for frame in source.decode(track) for out in resampler.resample(frame)]
-        frames += resampler.resample(None)
-        if not frames:
+        samples = [_planar(frame) for frame in source.decode(track)]
+        if not samples:
             raise MediaError(f"The audio of {path} cannot be decoded.")
-        return Waveform(samples=np.concatenate([f.to_ndarray() for f in frames], axis=1).T, sample_rate=track.rate)
-
-
-def merge_by_time(*sources: TimedPackets) -> TimedPackets:
-    """Merge packets of several sources by time; each source is in order already."""
-    yield from heapq.merge(*sources, key=lambda timed: timed[0])
-
-
-def _copy_track(output: av.container.OutputContainer, track: Any) -> Any | None:
-    if not _can_hold(output.format.name, track):
-        return None
-    added = output.add_stream_from_template(track)
-    _describe(added, track)
-    return added
-
-
-def _can_hold(container: str, track: Any) -> bool:
-    """Whether a container can hold a track's codec; some refuse it only when the header is written."""
-    trial = av.open(io.BytesIO(), "w", format=container)
-    try:
-        trial.add_stream_from_template(track)
-        trial.start_encoding()
-    except (ValueError, av.FFmpegError):
-        return False
-    finally:
-        # Closing a file without packets may fail.
-        with suppress(av.FFmpegError):
-            trial.close()
-    return True
-
-
-def _describe(added: Any, track: Any) -> None:
-    added.metadata.update({name: text for name, text in track.metadata.items() if name.lower() in _TRACK_TAGS})
-    added.disposition = track.disposition
-
-
-def _add_encoder(output: av.container.OutputContainer, sample_rate: int, layout: str) -> Any:
-    opus = output.format.name == "webm"
-    # Opus supports five rates, of which 48 kHz loses nothing.
-    stream = output.add_stream("libopus" if opus else "aac", rate=48_000 if opus else sample_rate)
-    stream.codec_context.layout = layout
-    return stream
-
-
-def _copied(packet: av.Packet, stream: Any, origin: Fraction) -> tuple[Fraction, av.Packet]:
-    shift = round(origin / packet.time_base)
-    time = (packet.dts if packet.dts is not None else packet.pts) * packet.time_base - origin
-    if packet.pts is not None:
-        packet.pts -= shift
-    if packet.dts is not None:
-        packet.dts -= shift
-    packet.stream = stream
-    return time, packet
-
-
-def _moved(frames: list[av.AudioFrame], origin: Fraction) -> list[av.AudioFrame]:
-    for frame in frames:
-        if frame.pts is not None:
-            frame.pts -= round(origin / frame.time_base)
-    return frames
+        return Waveform(samples=np.concatenate(samples, axis=1).T, sample_rate=track.rate)

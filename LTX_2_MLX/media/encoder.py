@@ -1,7 +1,7 @@
 """Encoders by container, codec and size, and their quality settings."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any, Literal
 import av
 
 from LTX_2_MLX.errors import MediaError
+from LTX_2_MLX.media.containers import Container, container_of, listed
 from LTX_2_MLX.media.display import Display
 
 Codec = Literal["auto", "h264", "h265", "vp9", "ffv1"]
@@ -25,15 +26,8 @@ _MIN_REORDERED_FRAMES = 3
 # Apple's encoders refuse very small videos; the software encoders take them.
 _MIN_APPLE_SIDE = 128
 
-# Suffix -> FFmpeg's container, and the codecs it is written with, the default first.
-_CONTAINERS = {
-    ".mp4": ("mp4", ("h264", "h265", "vp9")),
-    ".m4v": ("mp4", ("h264", "h265")),
-    ".mov": ("mov", ("h264", "h265")),
-    ".mkv": ("matroska", ("h264", "h265", "vp9", "ffv1")),
-    ".avi": ("avi", ("h264", "ffv1")),
-    ".webm": ("webm", ("vp9",)),
-}
+# Largest width or height: H.264 by its highest level, H.265 and VP9 by their encoders.
+_MAX_SIDES = {"h264": 16_384, "h265": 16_384, "vp9": 16_384, "ffv1": 65_535}
 _APPLE = {"h264": "h264_videotoolbox", "h265": "hevc_videotoolbox"}
 _SOFTWARE = {"h264": "libx264", "h265": "libx265", "vp9": "libvpx-vp9", "ffv1": "ffv1"}
 # FFmpeg's unit of quality (FF_QP2LAMBDA).
@@ -45,37 +39,26 @@ class Encoding:
     """Container, encoder and settings of an output file.
 
     Attributes:
-        container: FFmpeg's name of the container.
+        container: The kind of file.
+        size: Height and width of the encoded frames.
         encoder: FFmpeg's name of the encoder.
         pixel_format: FFmpeg's name of the encoder's input format.
         options: The encoder's options.
         codec_tag: Four letters that players expect; None for the container's own choice.
-        constant_rate: The container cannot hold a variable frame rate.
     """
 
-    container: str
+    container: Container
+    size: tuple[int, int]
     encoder: str
     pixel_format: str
     options: Mapping[str, str] = field(default_factory=dict)
     codec_tag: str | None = None
-    constant_rate: bool = False
 
-    def add_stream(
-        self,
-        output: av.container.OutputContainer,
-        size: tuple[int, int],
-        rate: Fraction,
-        tick: Fraction,
-        display: Display,
-    ) -> Any:
-        """Add the video stream to an output; ``size`` is height and width, ``tick`` the unit of time stamps."""
-        if self.encoder == "ffv1" and display.pixel_aspect != 1:
-            raise MediaError(
-                f"ffv1 requires square pixels; this video has an aspect of {display.pixel_aspect}. Use h264."
-            )
+    def add_stream(self, output: av.container.OutputContainer, rate: Fraction, tick: Fraction, display: Display) -> Any:
+        """Add the video stream to an output; ``tick`` is the unit of time stamps."""
         stream = output.add_stream(self.encoder, rate=rate, options=dict(self.options), time_base=tick)
         context = stream.codec_context
-        context.height, context.width = size
+        context.height, context.width = self.size
         context.pix_fmt = self.pixel_format
         context.sample_aspect_ratio = display.pixel_aspect
         if self.codec_tag:
@@ -87,12 +70,18 @@ class Encoding:
 
 
 def choose_encoding(
-    path: str | Path, size: tuple[int, int], codec: Codec = "auto", crf: float = CRF, num_frames: int | None = None
+    path: str | Path,
+    size: tuple[int, int],
+    codec: Codec = "auto",
+    crf: float = CRF,
+    num_frames: int | None = None,
+    *,
+    exact_size: bool = False,
 ) -> Encoding:
     """Choose the encoding for a file name, a height and width, and a codec.
 
-    H.264 and H.265 take whole 2x2 blocks of colour. A video with an odd side is written with full colour
-    resolution instead (yuv444p, software encoder), so that every pixel is kept; some players do not support it.
+    H.264 and H.265 store colour in 2x2 blocks, and can only be cropped by whole ones. An odd side is rounded up for
+    them, or with ``exact_size`` written with full colour resolution (yuv444p), which Apple's players cannot show.
 
     Args:
         path: Its suffix selects the container.
@@ -100,23 +89,28 @@ def choose_encoding(
         codec: ``auto`` is H.264, or VP9 in .webm. ``ffv1`` is lossless.
         crf: Quality on x264's scale, 0 (best) to 51; translated for other encoders.
         num_frames: Length of the video, if known.
+        exact_size: Keep an odd width or height in H.264 and H.265.
 
     Raises:
-        MediaError: If the container is not known, cannot hold the codec, or its encoder is missing.
+        MediaError: If the container is not known, cannot hold the codec or the size, or its encoder is missing.
     """
     suffix = Path(path).suffix.lower()
-    if suffix not in _CONTAINERS:
-        raise MediaError(
-            f"Unsupported video format {suffix or path.name!r} of {path}. Use {_listed(list(_CONTAINERS))}."
-        )
-    container, codecs = _CONTAINERS[suffix]
+    container = container_of(path)
+    codecs = container.video_codecs
     codec = codecs[0] if codec == "auto" else codec
     if codec not in codecs:
-        raise MediaError(f"{suffix} supports {_listed(codecs)}, not {codec}. Use .mkv, or {codecs[0]}.")
+        raise MediaError(f"{suffix} supports {listed(codecs)}, not {codec}. Use .mkv, or {codecs[0]}.")
     if not 0 <= crf <= _MAX_CRF:
         raise MediaError(f"crf is {crf}, expected 0 (best) to {_MAX_CRF}.")
     # AVI cannot store reordered frames.
-    reordered = container != "avi" and (num_frames or 0) >= _MIN_REORDERED_FRAMES
+    reordered = container.name != "avi" and (num_frames or 0) >= _MIN_REORDERED_FRAMES
+    limit = _MAX_SIDES[codec]
+    if max(size) > limit:
+        raise MediaError(
+            f"{codec} has at most {limit} pixels per side, this video is {size[1]}×{size[0]}. Choose a smaller scale."
+        )
+    if codec in ("h264", "h265") and not exact_size:
+        size = (size[0] + size[0] % 2, size[1] + size[1] % 2)
     even = size[0] % 2 == 0 and size[1] % 2 == 0
     encoder = _encoder(codec, hardware=even and min(size) >= _MIN_APPLE_SIDE)
     if encoder == "libx265" and min(size) < _MIN_H265_SIDE:
@@ -125,12 +119,12 @@ def choose_encoding(
         )
     return Encoding(
         container=container,
+        size=size,
         encoder=encoder,
         pixel_format=_pixel_format(codec, even),
         options=_options(encoder, crf, reordered),
         # QuickTime plays H.265 under this tag only.
-        codec_tag="hvc1" if codec == "h265" and container in ("mp4", "mov") else None,
-        constant_rate=container == "avi",
+        codec_tag="hvc1" if codec == "h265" and container.name in ("mp4", "mov") else None,
     )
 
 
@@ -145,11 +139,6 @@ def crf_of_quality(quality: float) -> float:
     if not 1 <= quality <= 10:
         raise MediaError(f"quality is {quality}, expected 1 to 10 (best).")
     return 35 - 2 * (quality - 1)
-
-
-def _listed(names: Sequence[str]) -> str:
-    *others, last = names
-    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _encoder(codec: str, hardware: bool) -> str:

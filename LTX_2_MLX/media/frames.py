@@ -13,6 +13,7 @@ import numpy as np
 from LTX_2_MLX.errors import OutputError
 from LTX_2_MLX.media.audio import Audio
 from LTX_2_MLX.media.display import Display
+from LTX_2_MLX.media.extras import Extras
 from LTX_2_MLX.media.writer import write_video
 
 
@@ -33,6 +34,7 @@ class FrameStream:
         times: For a variable frame rate: start of each frame in seconds from the first, then the end of the last,
             so one entry more than frames; ``frame_rate`` is the mean. None: a constant rate.
         display: Pixel aspect and colour tags.
+        extras: Chapters, cover image, fonts and time code for the writer.
         notes: What the user should know of the source; reported by the writer before the first frame.
     """
 
@@ -45,6 +47,7 @@ class FrameStream:
     metadata: dict[str, str] = field(default_factory=dict)
     times: tuple[Fraction, ...] | None = None
     display: Display = field(default_factory=Display)
+    extras: Extras = field(default_factory=Extras)
     notes: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[np.ndarray]:

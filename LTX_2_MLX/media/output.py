@@ -1,7 +1,9 @@
 """Writable paths, free disk space, and files that appear whole or not at all."""
 
+import errno
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -84,16 +86,28 @@ def replaced_when_complete(path: str | Path) -> Iterator[Path]:
         MediaError: If the folder cannot be written to or the disk is full.
     """
     path = check_writable(path)
-    # Absolute, since FFmpeg reads a relative "a:b.mp4" as a protocol; short, since a character may take four bytes.
-    temporary = path.absolute().with_name(f".{path.stem[:40]}.{os.getpid()}.partial{path.suffix}")
+    temporary: Path | None = None
     try:
-        # Fails before the work if the system refuses the file although the folder looks writable.
-        temporary.touch()
+        temporary = _temporary_file(path)
         yield temporary
         os.replace(temporary, path)
     except (av.FFmpegError, OSError) as error:
-        raise MediaError(
-            f"{path} cannot be written: {reason(error)}. {free_bytes(path.parent) / 2**20:.0f} MiB are free there."
-        ) from error
+        free = ""
+        if error.errno == errno.ENOSPC:
+            free = f" {free_bytes(path.parent) / 2**20:.0f} MiB are free there."
+        raise MediaError(f"{path} cannot be written: {reason(error)}.{free}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _temporary_file(path: Path) -> Path:
+    """Create an empty file beside ``path`` under a random name that nobody else has, links not followed."""
+    # Absolute, since FFmpeg reads a relative "a:b.mp4" as a protocol; short, since a character may take four bytes.
+    folder = path.absolute().parent
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem[:40]}.", suffix=f".partial{path.suffix}", dir=folder)
+    mask = os.umask(0)
+    os.umask(mask)
+    os.fchmod(handle, 0o666 & ~mask)
+    os.close(handle)
+    return Path(name)

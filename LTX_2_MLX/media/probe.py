@@ -8,12 +8,12 @@ import av
 
 from LTX_2_MLX.errors import MediaError
 from LTX_2_MLX.media.display import Display, Orientation
+from LTX_2_MLX.media.extras import Extras, read_extras, read_tags
 from LTX_2_MLX.media.scan import Frames, Packets, scan_frames, scan_packets
 from LTX_2_MLX.media.source import open_media, refuse_images, video_stream
 from LTX_2_MLX.media.timeline import Shifts, Stamps, constant_rate, fill_gaps, order_stamps, usual_step
 
 _UNSPECIFIED = (0, 2, 3)
-_KEPT_TAGS = ("title", "artist", "album", "date", "comment", "copyright", "description", "genre", "location")
 # Used for a video of one frame without a rate; LTX-2's own default.
 _DEFAULT_RATE = Fraction(24)
 # Containers whose header tells the length of the video exactly, so that a shorter one has been cut.
@@ -40,7 +40,8 @@ class VideoInfo:
         shifts: What to add to the times of packets, so that joined pieces follow each other.
         orientation: Transform of a stored frame to the upright one.
         display: Pixel aspect and colour tags.
-        metadata: Tags that are kept, by lower-case name.
+        metadata: Tags by lower-case name.
+        extras: Chapters, cover image, fonts and time code.
         has_tracks: Whether the file has audio or subtitles.
         interlaced: Whether most frames are interlaced.
         notes: What the user should know of the file.
@@ -61,6 +62,7 @@ class VideoInfo:
     orientation: Orientation
     display: Display
     metadata: dict[str, str] = field(default_factory=dict)
+    extras: Extras = field(default_factory=Extras)
     has_tracks: bool = False
     interlaced: bool = False
     notes: tuple[str, ...] = ()
@@ -146,12 +148,11 @@ class _Probe:
             shifts=self._packets.shifts,
             orientation=orientation,
             display=_display(self._video, first, orientation),
-            metadata={
-                name.lower(): text for name, text in self._container.metadata.items() if name.lower() in _KEPT_TAGS
-            },
+            metadata=read_tags(self._container),
+            extras=read_extras(self._container, self._video, start or Fraction(0), rate),
             has_tracks=bool(self._container.streams.audio or self._container.streams.subtitles),
             interlaced=interlaced,
-            notes=tuple([*self._notes, *self._joint_notes()]),
+            notes=tuple([*self._notes, *self._joint_notes(), *self._audio_notes()]),
             damage=tuple(damage),
         )
 
@@ -180,6 +181,19 @@ class _Probe:
         if stamp is None or begin is None:
             return ""
         return f", the first at {float((stamp - begin) * self._tick):.2f} s"
+
+    def _audio_notes(self) -> list[str]:
+        """Damaged audio is no reason to refuse a file: what there is of it is kept."""
+        notes = []
+        for index, track in self._packets.tracks.items():
+            num_lost = self._packets.num_corrupt(index)
+            if track.kind == "audio" and num_lost:
+                num_packets = len(track.stamps.starts)
+                notes.append(
+                    f"Audio track {index} of {self._path.name} is damaged: data is missing in {num_lost} of "
+                    f"{num_packets} packets."
+                )
+        return notes
 
     def _truncation(self) -> list[str]:
         """Whether the file ends before its header says; only noted where headers are often wrong."""
@@ -320,7 +334,7 @@ class _Probe:
             return None
         if self._container.format.name == "avi":
             # AVI stores the order of decoding only: FFmpeg's times are a frame late where it suspects reordering.
-            return self._stamps().first_start()
+            return self._stamps().first_order()
         if stamp is None:
             return None
         return stamp * self._tick

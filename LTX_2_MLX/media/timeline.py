@@ -61,6 +61,10 @@ class Stamps:
         """Earliest start of the packets from ``begin`` to ``end``, in seconds."""
         return min(start for start in self.starts[begin:end] if start != NO_STAMP) * self.tick
 
+    def first_order(self) -> Fraction:
+        """When the first packet is decoded, in seconds."""
+        return min(order for order in self.orders if order != NO_STAMP) * self.tick
+
     def last_end(self, begin: int = 0, end: int | None = None) -> Fraction:
         """Latest end of the packets from ``begin`` to ``end``, in seconds.
 

@@ -46,10 +46,11 @@ def read_video(path: str | Path, unknown_rate: Fraction | None = None, *, repair
         width=info.width,
         frame_rate=info.frame_rate,
         num_frames=info.num_frames,
-        audio=SourceTracks(path=info.path, lead=info.lead) if info.has_tracks else None,
+        audio=SourceTracks(info.path, info.lead, info.start, info.shifts) if info.has_tracks else None,
         metadata=dict(info.metadata),
         times=info.times,
         display=info.display,
+        extras=info.extras,
         notes=info.notes,
     )
 

@@ -4,7 +4,7 @@ A file gets its final name when it is complete and holds every frame.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
@@ -12,14 +12,19 @@ from typing import Protocol
 
 import av
 import numpy as np
+from av.container import OutputContainer
 
 from LTX_2_MLX.errors import MediaError
-from LTX_2_MLX.media.audio import Audio, TimedPackets, merge_by_time
+from LTX_2_MLX.media.audio import Audio
 from LTX_2_MLX.media.display import Display
 from LTX_2_MLX.media.encoder import CRF, Codec, Encoding, choose_encoding, least_bytes
+from LTX_2_MLX.media.extras import Extras, lost_extras, write_extras
 from LTX_2_MLX.media.output import check_free, check_writable, replaced_when_complete
 from LTX_2_MLX.media.pixel_format import YuvWriter
 from LTX_2_MLX.media.probe import count_packets
+from LTX_2_MLX.media.rehearsal import NullFile, choose_tracks
+from LTX_2_MLX.media.source import ffmpeg_messages, reason
+from LTX_2_MLX.media.tracks import OutputTrack, TimedPackets, merge_by_time
 from LTX_2_MLX.runtime.progress import Progress, SilentProgress
 
 # Finest unit of time written: files count in 32-bit numbers of it.
@@ -31,6 +36,15 @@ _MUXER_OPTIONS = {
     # Audio that starts before the video would shift it by a frame, and leave a gap after its first.
     "avi": {"avoid_negative_ts": "disabled"},
 }
+# Tags that mp4 and mov have places of their own for. With any other tag all of them become QuickTime metadata keys.
+_MP4_TAGS = frozenset(
+    (
+        "title", "artist", "album_artist", "composer", "album", "date", "comment", "genre", "copyright", "grouping",
+        "lyrics", "description", "synopsis", "show", "network", "keywords", "creation_time", "location", "track",
+    )
+)  # fmt: skip
+# Encoders whose output has no pixel aspect of its own, in containers that take it from there.
+_SQUARE_ENCODERS = ("ffv1", "libvpx-vp9")
 STAGE = "write"
 
 
@@ -45,6 +59,7 @@ class FrameSource(Protocol):
     metadata: dict[str, str]
     times: tuple[Fraction, ...] | None
     display: Display
+    extras: Extras
     notes: tuple[str, ...]
 
     def frames(self) -> Iterator[np.ndarray]:
@@ -60,19 +75,21 @@ def write_video(
     *,
     codec: Codec = "auto",
     crf: float = CRF,
+    exact_size: bool = False,
     progress: Progress | None = None,
 ) -> Path:
     """Write a stream to a video file while its frames are computed; the stream is closed in any case.
 
     The file is bt709, limited range, with the stream's own frame rate or times. It appears under ``path`` only when
-    it is complete and holds every frame. Audio and subtitles are interleaved by time, copied where the container can
-    hold them; ``media.audio`` describes the other cases, which are reported to ``progress``.
+    it is complete and holds every frame. Audio and subtitles are interleaved by time. Writing all of them, and one
+    frame, is tried out before the first frame is computed; what cannot be kept is reported to ``progress`` then.
 
     Args:
         stream: Frames, audio and metadata.
         path: .mp4, .m4v, .mov, .mkv, .avi or .webm; an existing file is replaced. AVI has a constant rate only.
         codec: ``auto``, ``h264``, ``h265``, ``vp9``, or ``ffv1`` (lossless; .mkv and .avi).
         crf: Quality on x264's scale, 0 (best) to 51.
+        exact_size: Keep an odd width or height in H.264 and H.265, in a pixel format that Apple's players lack.
         progress: Receives the number of frames written, and notes.
 
     Raises:
@@ -82,52 +99,131 @@ def write_video(
     progress = progress or SilentProgress()
     size = (stream.height, stream.width)
     try:
-        encoding = choose_encoding(path, size, codec, crf, stream.num_frames)
-        if encoding.constant_rate and stream.times is not None:
+        encoding = choose_encoding(path, size, codec, crf, stream.num_frames, exact_size=exact_size)
+        if stream.times is not None and not encoding.container.variable_rate:
             raise MediaError(f"{path.suffix} cannot hold a variable frame rate. Write .mp4 or .mkv instead.")
         check_writable(path)
         check_free(path, least_bytes(size, stream.num_frames or 1, codec))
+        for note in stream.notes:
+            progress.note(note)
+        tracks = _chosen_tracks(stream, encoding, progress.note)
+        layout = _Layout(stream, encoding, tracks)
+        layout.report_losses(progress.note)
+        trial = choose_encoding(path, size, codec, crf, num_frames=1, exact_size=exact_size)
+        _Layout(stream, trial, tracks).rehearse(path)
         with replaced_when_complete(path) as temporary:
-            num_written = _write(stream, temporary, encoding, progress)
+            num_written = _write(stream, temporary, layout, progress)
             _check_count(stream, temporary, path, num_written)
     finally:
         stream.close()
     return path
 
 
-def _write(stream: FrameSource, path: Path, encoding: Encoding, progress: Progress) -> int:
-    for note in stream.notes:
-        progress.note(note)
+def _chosen_tracks(stream: FrameSource, encoding: Encoding, note: Callable[[str], None]) -> list[OutputTrack]:
+    if stream.audio is None:
+        return []
+    return choose_tracks(stream.audio.tracks(encoding.container, note), encoding.container, note)
+
+
+class _Layout:
+    """All that an output file holds, in the order in which it is added."""
+
+    def __init__(self, stream: FrameSource, encoding: Encoding, tracks: list[OutputTrack]):
+        self._stream = stream
+        self.encoding = encoding
+        self._tracks = tracks
+        self.clock = _Clock(stream, self._lead())
+
+    def _lead(self) -> Fraction:
+        """Seconds of audio before the first frame; none where the container starts all tracks together."""
+        audio = self._stream.audio
+        return audio.lead if audio is not None and self.encoding.container.late_tracks else Fraction(0)
+
+    def report_losses(self, note: Callable[[str], None]) -> None:
+        """Report to ``note`` what the container cannot hold, and what is changed for it."""
+        stream = self._stream
+        lost_extras(stream.extras, stream.metadata, self.encoding.container, stream.frame_rate, note)
+        if self.encoding.encoder in _SQUARE_ENCODERS and stream.display.pixel_aspect != 1:
+            note(
+                f"Not kept by {self.encoding.encoder}: the pixel aspect {stream.display.pixel_aspect}; players will "
+                f"show square pixels. Write .mp4 or .mkv in H.264 to keep it."
+            )
+        height, width = self.encoding.size
+        if (height, width) != (stream.height, stream.width):
+            note(
+                f"H.264 and H.265 take even sizes only: {stream.width}×{stream.height} is written as {width}×{height}, "
+                f"its last column or row repeated. Pass --exact-size to keep the size (Apple's players cannot show it)."
+            )
+
+    def add_to(self, output: OutputContainer) -> tuple[av.VideoStream, list[TimedPackets]]:
+        """Add all tracks, tags and extras to an output; returns the video track and the packets beside it."""
+        container = self.encoding.container
+        tags = self._stream.metadata.items()
+        output.metadata.update({name: text for name, text in tags if container.holds_tag(name)})
+        video = self.encoding.add_stream(output, self._stream.frame_rate, self.clock.tick, self._stream.display)
+        packets = [track.attach(output) for track in self._tracks]
+        rate = self._stream.frame_rate
+        first = write_extras(output, video, self._stream.extras, container, rate, self._lead())
+        packets.append((Fraction(-1), packet) for packet in first)
+        return video, packets
+
+    def muxer_options(self) -> dict[str, str]:
+        """Options of the container's muxer."""
+        options = dict(_MUXER_OPTIONS.get(self.encoding.container.name, {}))
+        if "movflags" in options and not set(self._stream.metadata) <= _MP4_TAGS:
+            options["movflags"] += "+use_metadata_tags"
+        return options
+
+    def rehearse(self, path: Path) -> None:
+        """Write the header, a black frame and the trailer to nowhere.
+
+        Raises:
+            MediaError: If the encoder or the container refuses them.
+        """
+        options = self.muxer_options()
+        if "movflags" in options:
+            # Moving the index to the front reads the file again.
+            options["movflags"] = options["movflags"].replace("+faststart", "") or "+empty_moov"
+        name = self.encoding.container.name
+        messages: list[str] = []
+        try:
+            with av.open(NullFile(), "w", format=name, container_options=options) as output:
+                video, _ = self.add_to(output)
+                with ffmpeg_messages() as messages:
+                    output.start_encoding()
+                for packet in [*video.encode(self._black_frame()), *video.encode(None)]:
+                    with ffmpeg_messages() as messages:
+                        output.mux(packet)
+        except (av.FFmpegError, ValueError, OverflowError) as error:
+            raise MediaError(f"{path} cannot be written: {reason(error, messages)}.") from error
+
+    def _black_frame(self) -> av.VideoFrame:
+        to_yuv = YuvWriter(self.encoding.pixel_format)
+        frame = to_yuv(np.zeros((*self.encoding.size, 3), np.uint8))
+        frame.pts = self.clock.ticks(0)
+        frame.time_base = self.clock.tick
+        return frame
+
+
+def _write(stream: FrameSource, path: Path, layout: _Layout, progress: Progress) -> int:
     progress.begin(STAGE)
     try:
-        with _opened(path, encoding.container) as output:
-            output.metadata.update(stream.metadata)
-            clock = _Clock(stream, _audio_lead(stream, encoding))
-            size = (stream.height, stream.width)
-            track = encoding.add_stream(output, size, stream.frame_rate, clock.tick, stream.display)
-            audio_packets: TimedPackets = iter(())
-            if stream.audio is not None:
-                audio_packets = stream.audio.attach(output, progress.note)
-            video = _VideoPackets(stream, track, encoding.pixel_format, clock, progress)
+        with _opened(path, layout) as output:
+            track, beside = layout.add_to(output)
+            video = _VideoPackets(stream, track, layout, progress)
             # The header fixes the tracks, so all of them are added before the first packet.
             output.start_encoding()
-            for _, packet in merge_by_time(video.packets(), audio_packets):
+            for _, packet in merge_by_time(video.packets(), *beside):
                 output.mux(packet)
         return video.num_encoded
     finally:
         progress.end(STAGE)
 
 
-def _audio_lead(stream: FrameSource, encoding: Encoding) -> Fraction:
-    """Seconds of audio before the first frame; none where the container starts all tracks together."""
-    if stream.audio is None or encoding.constant_rate:
-        return Fraction(0)
-    return stream.audio.lead
-
-
 @contextmanager
-def _opened(path: Path, container: str) -> Iterator[av.container.OutputContainer]:
-    output = av.open(str(path), "w", format=container, options=_MUXER_OPTIONS.get(container, {}))
+def _opened(path: Path, layout: _Layout) -> Iterator[OutputContainer]:
+    name = layout.encoding.container.name
+    output = av.open(str(path), "w", format=name, container_options=layout.muxer_options())
     try:
         yield output
     except BaseException:
@@ -172,15 +268,14 @@ class _Clock:
 class _VideoPackets:
     """Encodes the frames to packets of the video track, and counts them."""
 
-    def __init__(
-        self, stream: FrameSource, track: av.VideoStream, pixel_format: str, clock: _Clock, progress: Progress
-    ):
+    def __init__(self, stream: FrameSource, track: av.VideoStream, layout: _Layout, progress: Progress):
         self.num_encoded = 0
         self._stream = stream
         self._track = track
-        self._clock = clock
+        self._clock = layout.clock
+        self._size = layout.encoding.size
         self._progress = progress
-        self._to_yuv = YuvWriter(pixel_format)
+        self._to_yuv = YuvWriter(layout.encoding.pixel_format)
         # Encoders return packets late and in another order than the frames.
         self._index_of: dict[int, int] = {}
 
@@ -195,6 +290,10 @@ class _VideoPackets:
 
     def _frame(self, image: np.ndarray) -> av.VideoFrame:
         self._check(image)
+        extra_rows = self._size[0] - image.shape[0]
+        extra_columns = self._size[1] - image.shape[1]
+        if extra_rows or extra_columns:
+            image = np.pad(image, ((0, extra_rows), (0, extra_columns), (0, 0)), mode="edge")
         frame = self._to_yuv(image)
         frame.pts = self._clock.ticks(self.num_encoded)
         frame.time_base = self._clock.tick

@@ -27,7 +27,7 @@ def linux(monkeypatch):
     [
         ("auto", (480, 704), "h264_videotoolbox"),
         ("h265", (480, 704), "hevc_videotoolbox"),
-        ("h264", (481, 704), "libx264"),
+        ("h264", (481, 704), "h264_videotoolbox"),
         ("h264", (96, 704), "libx264"),
         ("vp9", (480, 704), "libvpx-vp9"),
     ],
@@ -60,13 +60,26 @@ def test_hardware_quality_follows_crf(mac):
 )
 def test_container_and_codec_choose_the_encoding(linux, name, codec, expected):
     got = choose_encoding(name, (96, 128), codec)
-    assert (got.container, got.encoder, got.pixel_format, got.codec_tag) == expected
-    assert got.constant_rate is (expected[0] == "avi")
+    assert (got.container.name, got.encoder, got.pixel_format, got.codec_tag) == expected
+    assert got.container.variable_rate is (expected[0] != "avi")
 
 
 @pytest.mark.parametrize(("codec", "expected"), [("h264", "yuv444p"), ("h265", "yuv444p"), ("vp9", "yuv420p")])
-def test_odd_size_keeps_its_pixels(linux, codec, expected):
-    assert choose_encoding("a.mkv", (97, 128), codec).pixel_format == expected
+def test_odd_size_keeps_its_pixels_on_request(linux, codec, expected):
+    encoding = choose_encoding("a.mkv", (97, 128), codec, exact_size=True)
+    assert (encoding.pixel_format, encoding.size) == (expected, (97, 128))
+
+
+@pytest.mark.parametrize(("codec", "size"), [("h264", (98, 130)), ("h265", (98, 130)), ("vp9", (97, 129))])
+def test_odd_size_is_rounded_up_for_apples_players(linux, codec, size):
+    encoding = choose_encoding("a.mkv", (97, 129), codec)
+    assert (encoding.pixel_format, encoding.size) == ("yuv420p", size)
+
+
+@pytest.mark.parametrize("codec", ["h264", "h265", "vp9"])
+def test_size_that_a_codec_cannot_have_is_refused(linux, codec):
+    with pytest.raises(MediaError, match="at most 16384 pixels per side, this video is 16386×64"):
+        choose_encoding("a.mkv", (64, 16386), codec)
 
 
 def test_missing_encoder_is_named(linux, monkeypatch):

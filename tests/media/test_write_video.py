@@ -115,8 +115,13 @@ def test_display_comes_back(tmp_path):
     show = Display(pixel_aspect=Fraction(4, 3), primaries=9, transfer=16)
     path = write_video(clip_of(grey_steps(3), display=show), tmp_path / "a.mp4")
     assert read_video(path).display == show
-    with pytest.raises(MediaError, match="square pixels"):
-        write_video(clip_of(grey_steps(3), display=show), tmp_path / "a.mkv", codec="ffv1")
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.webm", "auto"), ("a.mkv", "ffv1"), ("a.mkv", "vp9")])
+def test_pixel_aspect_that_is_lost_is_said(tmp_path, notes, name, codec):
+    show = Display(pixel_aspect=Fraction(4, 3))
+    write_video(clip_of(grey_steps(3), display=show), tmp_path / name, codec=codec, progress=notes)
+    assert len(notes.notes) == 1 and "the pixel aspect 4/3" in notes.notes[0]
 
 
 @pytest.mark.parametrize("suffix", [".mkv", ".avi"])
@@ -131,11 +136,12 @@ def test_lossless_video_is_bit_identical(tmp_path, suffix, size):
     ("name", "codec"), [("a.mp4", "h264"), ("a.mp4", "h265"), ("a.webm", "vp9"), ("a.mov", "auto")]
 )
 @pytest.mark.parametrize("size", [(65, 96), (96, 65), (65, 67)])
-def test_odd_sizes_keep_every_pixel(tmp_path, name, codec, size):
+def test_odd_sizes_keep_every_pixel_on_request(tmp_path, name, codec, size):
     rows, columns = np.mgrid[0 : size[0], 0 : size[1]]
     frame = np.stack([rows * 2, columns * 2, rows * 0 + 128], axis=-1).astype(np.uint8)
     frames = np.stack([frame] * 3)
-    got = read_video(write_video(clip_of(frames), tmp_path / name, codec=codec, crf=1)).array()
+    path = write_video(clip_of(frames), tmp_path / name, codec=codec, crf=1, exact_size=True)
+    got = read_video(path).array()
     assert got.shape == frames.shape
     assert np.abs(got.astype(int) - frames)[:, -2:, -2:].max() <= 12
 
@@ -144,7 +150,9 @@ def test_odd_sizes_keep_every_pixel(tmp_path, name, codec, size):
 def test_every_sound_track_is_copied_bit_by_bit(tmp_path, clip, packets, suffix):
     source = clip(tmp_path / "source.mp4", num_frames=24, sounds=2)
     path = write_video(read_video(source), tmp_path / f"a{suffix}")
-    assert packets(path, "audio") == packets(source, "audio")
+    # AVI cannot skip the run-up of an encoder: the packet that holds it is left out.
+    first = 1 if suffix == ".avi" else 0
+    assert packets(path, "audio") == [track[first:] for track in packets(source, "audio")]
     if suffix != ".avi":
         with av.open(str(path)) as written:
             assert [track.language for track in written.streams.audio] == ["eng", "fra"]
@@ -160,7 +168,8 @@ def test_every_container_goes_into_every_other_with_its_sound(tmp_path, pebbles,
     assert len(packets(path, "audio")) == 1
     # AAC does not fit into WebM, nor Opus into AVI.
     if ".webm" not in (first, second):
-        assert packets(path, "audio") == packets(pebbles, "audio")
+        first = 1 if ".avi" in (first, second) else 0
+        assert packets(path, "audio") == [track[first:] for track in packets(pebbles, "audio")]
     sound = read_waveform(path)
     # Only mp4 and mov can say that an encoder's run-up, here 43 ms of silence, is not to be heard.
     assert len(sound.samples) / sound.sample_rate == pytest.approx(1, abs=0.08)
@@ -168,7 +177,7 @@ def test_every_container_goes_into_every_other_with_its_sound(tmp_path, pebbles,
 
 def test_sound_that_does_not_fit_is_encoded_anew_and_said(tmp_path, pebbles, notes):
     path = write_video(read_video(pebbles), tmp_path / "a.webm", progress=notes)
-    assert notes.notes == ["Audio track 1 (aac) is re-encoded as libopus, which webm can hold."]
+    assert notes.notes == ["Audio track 1 (aac) is re-encoded as libopus: webm cannot hold it as it is."]
     sound = read_waveform(path)
     spectrum = np.abs(np.fft.rfft(sound.samples[:48_000, 0]))
     assert sound.sample_rate == 48_000 and abs(spectrum.argmax() - 440) <= 2
@@ -211,9 +220,9 @@ def test_subtitles_are_kept_where_the_container_allows(tmp_path, packets, codec,
 
 def test_subtitles_that_do_not_fit_are_left_out_and_said(tmp_path, packets, notes):
     source = with_subtitles(tmp_path / "source.mkv", "subrip")
-    path = write_video(read_video(source), tmp_path / "a.mp4", progress=notes)
+    path = write_video(read_video(source), tmp_path / "a.avi", progress=notes)
     assert packets(path, "subtitle") == []
-    assert len(notes.notes) == 1 and "mp4 cannot hold it" in notes.notes[0]
+    assert len(notes.notes) == 1 and "avi cannot hold it" in notes.notes[0]
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])

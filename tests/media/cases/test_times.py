@@ -1,8 +1,10 @@
 """Times and counts: what is shown counts, and nothing plays faster or slower than its source without a word."""
 
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -135,3 +137,15 @@ def test_clip_without_its_end_is_refused(tmp_path, clip):
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(MediaError, match="damaged"):
         read_video(path)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_joined_pieces_keep_their_sound_in_step(tmp_path, count, suffix, copied, clip):
+    stream = read_video(joined(tmp_path, clip, count))
+    assert stream.num_frames == 25 * count and stream.duration_seconds == count
+    path = copied(tmp_path / "joined.ts", suffix)
+    with av.open(str(path)) as output:
+        stamps = [float(p.pts * p.time_base) for p in output.demux(audio=0) if p.pts is not None]
+    assert max(stamps) == pytest.approx(count, abs=0.1)
+    assert max(after - before for before, after in pairwise(stamps)) < 0.1

@@ -1,0 +1,181 @@
+"""Tracks beside the video: what an output file gets, and the packets of each.
+
+A track is described before the output is opened, so that writing it can be tried out first (``media.rehearsal``).
+"""
+
+import heapq
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Protocol
+
+import av
+from av.container import OutputContainer
+
+from LTX_2_MLX.media.source import open_media
+from LTX_2_MLX.media.timeline import Shifts
+
+# Time in seconds at which the packet is due, and the packet.
+TimedPackets = Iterator[tuple[Fraction, av.Packet]]
+Note = Callable[[str], None]
+_TRACK_TAGS = ("language", "title")
+# QuickTime knows these languages by one of their two codes only.
+_QUICKTIME_LANGUAGES = {
+    "fre": "fra", "deu": "ger", "nld": "dut", "ell": "gre", "isl": "ice", "zho": "chi", "sqi": "alb", "rum": "ron",
+    "cze": "ces", "slo": "slk", "swe": "sve",
+}  # fmt: skip
+# Packets before the first frame that a decoder needs to start; more of them would only delay the video.
+_PREROLL_SECONDS = Fraction(1, 10)
+
+
+class OutputTrack(Protocol):
+    """One track of an output file beside the video."""
+
+    @property
+    def label(self) -> str:
+        """What it is, for messages."""
+
+    def attach(self, output: OutputContainer) -> TimedPackets:
+        """Add the track to ``output``, before anything is written, and return its packets in order of time."""
+
+
+@dataclass(frozen=True)
+class SourceTrack:
+    """One audio or subtitle track of a file.
+
+    Attributes:
+        path: The file.
+        index: Of the stream in the file.
+        codec: FFmpeg's name of it.
+        zero: Time in the file's clock, in seconds, that is the output's zero.
+        shifts: What to add to the times of the file's packets.
+    """
+
+    path: Path
+    index: int
+    codec: str
+    zero: Fraction
+    shifts: Shifts
+
+    @property
+    def label(self) -> str:
+        """Index and codec."""
+        return f"track {self.index} ({self.codec})"
+
+    def packets(self) -> Iterator[tuple[int, av.Packet]]:
+        """Ordinal and packet of each packet, with times that count from the output's zero."""
+        with open_media(self.path, "read") as source:
+            stream = source.streams[self.index]
+            ordinal = 0
+            try:
+                for packet in source.demux(stream):
+                    if not packet.size:
+                        continue
+                    ticks = round((self.shifts.of(self.index, ordinal) - self.zero) / packet.time_base)
+                    if packet.pts is not None:
+                        packet.pts += ticks
+                    if packet.dts is not None:
+                        packet.dts += ticks
+                    yield ordinal, packet
+                    ordinal += 1
+            except av.FFmpegError:
+                # The scan of the file has reported that reading ends early.
+                return
+
+
+@dataclass(frozen=True)
+class CopiedTrack:
+    """A track whose packets are copied without decoding.
+
+    Attributes:
+        source: Where they come from.
+        keeps_early: Whether packets before the output's zero are kept.
+        left_out: Ordinals of packets that the container refuses; filled by the rehearsal.
+    """
+
+    source: SourceTrack
+    keeps_early: bool = True
+    left_out: set[int] = field(default_factory=set)
+
+    @property
+    def label(self) -> str:
+        """Index and codec."""
+        return self.source.label
+
+    def attach(self, output: OutputContainer) -> TimedPackets:
+        """Add the track to ``output`` and return its packets."""
+        with open_media(self.source.path, "read") as source:
+            template = source.streams[self.source.index]
+            stream = output.add_stream_from_template(template)
+            if template.type == "audio":
+                layout = default_layout(template.layout.name, template.channels)
+                if layout != template.layout.name:
+                    stream.codec_context.layout = layout
+            describe(stream, template)
+        return self._packets(stream)
+
+    def _packets(self, stream: Any) -> TimedPackets:
+        latest: int | None = None
+        for ordinal, packet in self.source.packets():
+            if ordinal in self.left_out or self._is_early(packet):
+                continue
+            latest = _place(packet, stream, latest)
+            if latest is None:
+                continue
+            packet.opaque = ordinal
+            yield latest * stream.time_base, packet
+
+    def _is_early(self, packet: av.Packet) -> bool:
+        start = packet.pts if packet.pts is not None else packet.dts
+        if start is None:
+            return False
+        end = (start + (packet.duration or 0)) * packet.time_base
+        if self.keeps_early:
+            return packet.is_discard and end < -_PREROLL_SECONDS
+        return end <= 0 and start < 0
+
+
+def _place(packet: av.Packet, stream: Any, latest: int | None) -> int | None:
+    """Give a packet to a stream; times that do not ascend are moved by a tick. None for one without any time."""
+    order = packet.dts if packet.dts is not None else packet.pts
+    if order is None:
+        if latest is None:
+            return None
+        order = 0
+    tick = packet.time_base
+    delay = 0
+    if packet.pts is not None and packet.dts is not None:
+        delay = round((packet.pts - packet.dts) * tick / stream.time_base)
+    placed = round(order * tick / stream.time_base)
+    if latest is not None:
+        placed = max(placed, latest + 1)
+    packet.duration = round((packet.duration or 0) * tick / stream.time_base)
+    packet.time_base = stream.time_base
+    packet.dts = placed
+    packet.pts = placed + delay
+    packet.stream = stream
+    return placed
+
+
+def default_layout(name: str, channels: int) -> str:
+    """Name the layout of that many channels where a file leaves it open ("2 channels")."""
+    if not name.endswith(" channels") and name:
+        return name
+    usual = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
+    return usual.get(channels, name)
+
+
+def describe(stream: Any, template: Any) -> None:
+    """Copy language, title and disposition of a track."""
+    tags = template.metadata.items()
+    stream.metadata.update({name.lower(): text for name, text in tags if name.lower() in _TRACK_TAGS})
+    language = stream.metadata.get("language")
+    if stream.container.format.name == "mov" and language in _QUICKTIME_LANGUAGES:
+        stream.metadata["language"] = _QUICKTIME_LANGUAGES[language]
+    stream.disposition = template.disposition
+
+
+def merge_by_time(*sources: TimedPackets) -> TimedPackets:
+    """Merge packets of several sources by time; each source is in order already."""
+    yield from heapq.merge(*sources, key=lambda timed: timed[0])
