@@ -16,7 +16,7 @@ from LTX_2_MLX.bench.measure import Timing, possible_seconds, rates_of, time_net
 from LTX_2_MLX.bench.operations import Operation
 from LTX_2_MLX.bench.workloads import NAMES, PUBLISHED, Widths, Workload, workloads
 from LTX_2_MLX.ops.device import on_cpu
-from LTX_2_MLX.pipelines.generate import Options, film, request_for
+from LTX_2_MLX.pipelines.generate import Options, generate_video, request_for
 from LTX_2_MLX.shapes import VideoShape
 
 Network = StrEnum("Network", [(name, name) for name in NAMES])
@@ -126,7 +126,7 @@ def stages(
         frames=frames,
     )
     with cli.report(quiet=as_json) as runner:
-        for _ in film(request_for(options, runner.progress.note), runner, options):
+        for _ in generate_video(request_for(options, runner.progress.note), runner, options):
             pass
         if as_json:
             typer.echo(json.dumps([asdict(report) for report in runner.reports], indent=2))

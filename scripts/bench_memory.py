@@ -14,7 +14,7 @@ from LTX_2_MLX.development.quantized import ERROR_BAND, MID_SIZE_BAND, golden_er
 from LTX_2_MLX.errors import MemoryBudgetError
 from LTX_2_MLX.media.image import StillImage, write_image
 from LTX_2_MLX.ops.device import as_backend
-from LTX_2_MLX.pipelines.generate import Options, plan, prepare, request_for
+from LTX_2_MLX.pipelines.generate import Options, plan_for, prepare, request_for
 from LTX_2_MLX.runtime.memory import mac_budget_bytes
 from LTX_2_MLX.shapes import VideoShape
 from LTX_2_MLX.verify import find_cases
@@ -71,7 +71,7 @@ def table(
 
 def each_stage(options: Options) -> dict[str, str]:
     """Weights and activations of every stage as text."""
-    made = plan(request_for(options), options)
+    made = plan_for(request_for(options), options)
     return {s.name: f"{s.weights_bytes / 2**30:.1f} + {s.activation_bytes / 2**30:.1f}" for s in made.stages}
 
 

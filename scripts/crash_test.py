@@ -14,7 +14,7 @@ import typer
 
 from LTX_2_MLX import cli, write_video
 from LTX_2_MLX.errors import OutputError
-from LTX_2_MLX.pipelines.generate import Options, film, options_from, request_for
+from LTX_2_MLX.pipelines.generate import Options, generate_video, options_from, request_for
 from LTX_2_MLX.runtime.job import REQUEST_FILE, remembered_request
 from LTX_2_MLX.runtime.runner import StageRunner
 
@@ -88,7 +88,7 @@ def begin(work: Path, states: Path, output: Path) -> int:
     try:
         options = asked_for(work / "demo", states)
         runner = StageRunner()
-        write_video(film(request_for(options), runner, options), output)
+        write_video(generate_video(request_for(options), runner, options), output)
         code = 0
     except Exception as error:
         typer.echo(f"{type(error).__name__}: {error}", err=True)

@@ -30,7 +30,7 @@ ALLOWED = {
     "runtime": MATHEMATICS,
     "media": {"runtime", *MATHEMATICS},
     "checkpoints": NETWORKS,
-    "planning": {*SERVICES, *BASE},
+    "planning": {"ops", *SERVICES, *BASE},
     "pipelines": LIBRARY,
     "calls": {"pipelines", *LIBRARY},
     "__main__": {"cli"},

@@ -12,6 +12,7 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 from mlx.utils import tree_unflatten
 
 from LTX_2_MLX.checkpoints.gemma_tokenizer import GemmaTokenizer
@@ -313,24 +314,28 @@ def load_gemma(
 def encode_prompts(
     encoder: TextEncoder, prompts: Sequence[str], *, max_length: int | None = None
 ) -> tuple[list[mx.array], mx.array]:
+    """``encode_tokens`` of prompts that the encoder's tokenizer pads to ``max_length``, its own unless given."""
+    return encode_tokens(encoder.network, *encoder.tokenizer(prompts, max_length))
+
+
+def encode_tokens(network: Any, ids: np.ndarray, mask: np.ndarray) -> tuple[list[mx.array], mx.array]:
     """Hidden states of all layers for each prompt, evaluated, and the mask of valid tokens.
 
     Only the valid tokens are computed: nothing attends to padding, and its states are zero here.
 
     Args:
-        encoder: From ``load_gemma``.
-        prompts: Encoded in one batch.
-        max_length: Tokens of a padded prompt; None means the tokenizer's, 1024 for the published one.
+        network: A ``Gemma`` or a ``Gemma4``.
+        ids: Token ids of a batch of prompts, ``(B, L)`` int32. Padding is on the left.
+        mask: ``(B, L)`` int32, 0 for padding.
 
     Returns:
         ``layers + 1`` arrays ``(B, L, D)``, the scaled embedding first, in the weights' dtype; and the mask
-        ``(B, L)`` int32. Padding is on the left.
+        ``(B, L)`` int32.
 
     Raises:
-        CheckpointError: If the tokenizer yields tokens that the network does not have.
+        CheckpointError: If there are tokens that the network does not have.
     """
-    ids, mask = encoder.tokenizer(prompts, max_length)
-    vocab_size = encoder.network.config.vocab_size
+    vocab_size = network.config.vocab_size
     if ids.max() >= vocab_size:
         raise CheckpointError(
             f"The tokenizer yields token {ids.max()}, but the network has {vocab_size}. "
@@ -339,7 +344,7 @@ def encode_prompts(
     common_padding = ids.shape[1] - int(mask.sum(axis=1).max())
     is_valid = mx.array(mask[:, common_padding:] != 0)
     states = []
-    for state in encoder.network(mx.array(ids[:, common_padding:]), is_valid, offset=common_padding):
+    for state in network(mx.array(ids[:, common_padding:]), is_valid, offset=common_padding):
         state = mx.where(is_valid[..., None], state, 0)
         states.append(_evaluated(mx.pad(state, [(0, 0), (common_padding, 0), (0, 0)])))
     return states, mx.array(mask)

@@ -27,11 +27,11 @@ def decode(own: DecodeOptions) -> None:
     from LTX_2_MLX.media.encoder import CRF
     from LTX_2_MLX.media.validate import validated
     from LTX_2_MLX.media.video import write_video
-    from LTX_2_MLX.pipelines.generate import kept_film
+    from LTX_2_MLX.pipelines.generate import decode_saved
 
     crf = CRF if own.crf is None else own.crf
     with report(own.output, quiet=own.quiet, progress=own.progress, yes=own.yes) as runner:
-        stream = kept_film(own.folder, runner, tile_size=own.tile_size)
+        stream = decode_saved(own.folder, runner, tile_size=own.tile_size)
         stream = stream if own.allow_blank else validated(stream, moving=True)
         write_video(stream, own.output, crf=crf, progress=runner.progress)
 

@@ -39,7 +39,7 @@ def generate(typed: dict[str, Any], own: GenerateOptions) -> None:
     from LTX_2_MLX.media.record import read_run_record
     from LTX_2_MLX.media.validate import validated
     from LTX_2_MLX.media.video import write_video
-    from LTX_2_MLX.pipelines.generate import film, options_from, output_size, prepare
+    from LTX_2_MLX.pipelines.generate import generate_video, options_from, output_size, prepare
     from LTX_2_MLX.runtime.job import remembered_request
 
     recorded: dict[str, Any] = {}
@@ -68,7 +68,7 @@ def generate(typed: dict[str, Any], own: GenerateOptions) -> None:
         check_disk(ready.plan, own.output, options.save_latents or options.resume)
         for line in () if own.quiet else ready.plan.sizes:
             runner.progress.note(line)
-        stream = film(ready.request, runner, options, crf=crf)
+        stream = generate_video(ready.request, runner, options, crf=crf)
         stream = stream if own.allow_blank else validated(stream, moving=True)
         write_video(stream, own.output, crf=crf, progress=runner.progress)
 

@@ -16,7 +16,7 @@ def upscale_temporal(typed: dict[str, Any], own: VideoOptions) -> None:
 
     with report(own.output, source=own.video, quiet=own.quiet, progress=own.progress, yes=own.yes) as runner:
         stream = read_video(own.video)
-        preflight(pipeline.plan(stream, request), own, "Pass a smaller --tile-size, --fp16, or a smaller video.")
+        preflight(pipeline.plan_for(stream, request), own, "Pass a smaller --tile-size, --fp16, or a smaller video.")
         write_result(pipeline.upscale_temporal(stream, request, runner), request, "upscale_temporal", own, runner)
 
 

@@ -11,16 +11,16 @@ from typing import Any
 
 import mlx.core as mx
 
-from LTX_2_MLX.checkpoints.load import load, weights_bytes
+from LTX_2_MLX.checkpoints.load import weights_bytes
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.recognise import config_of
-from LTX_2_MLX.diffusion.noise import seeded_noise
 from LTX_2_MLX.diffusion.patchify import VideoGrid
-from LTX_2_MLX.diffusion.state import StreamArrays
 from LTX_2_MLX.models.ltx.transformer import Transformer
-from LTX_2_MLX.pipelines.generate import film, prepare
+from LTX_2_MLX.pipelines.generate import generate_video, prepare
+from LTX_2_MLX.pipelines.generation.denoise import Denoise
+from LTX_2_MLX.pipelines.generation.files import Models
 from LTX_2_MLX.pipelines.generation.options import Options
-from LTX_2_MLX.pipelines.stages import Contexts, Denoising, denoise
+from LTX_2_MLX.pipelines.generation.state import GenerationState
 from LTX_2_MLX.runtime.memory import memory_limits, peak_process_bytes
 from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.shapes import Compression, VideoShape
@@ -96,19 +96,16 @@ class StreamedStep:
 
 
 def streamed_step(checkpoint: Checkpoint, shape: VideoShape, dtype: mx.Dtype = mx.bfloat16) -> StreamedStep:
-    """Denoise one step with the transformer's blocks left on disk, by the road that films take."""
+    """Denoise one step with the transformer's blocks left on disk, by the stage that pipelines use."""
     runner, start = StageRunner(), time.perf_counter()
     config = config_of(Transformer, checkpoint)
-    contexts: StreamArrays = {"video": mx.zeros((1, _TEXT_TOKENS, config.caption_channels or config.video.width))}
+    contexts = {"positive.video": mx.zeros((1, _TEXT_TOKENS, config.caption_channels or config.video.width))}
     if config.audio is not None:
-        contexts["audio"] = mx.zeros((1, _TEXT_TOKENS, config.caption_channels or config.audio.width))
-    denoise(
-        runner,
-        lambda: load(Transformer, checkpoint, dtype=dtype, stream_blocks=True),
-        Denoising(name="denoise", grid=VideoGrid(shape.latent(_COMPRESSION), _COMPRESSION, 24.0), sigmas=(1.0, 0.0)),
-        Contexts(contexts),
-        seeded_noise(0),
-    )
+        contexts["positive.audio"] = mx.zeros((1, _TEXT_TOKENS, config.caption_channels or config.audio.width))
+    models = Models(checkpoint, text_encoder=None, distilled=True, dtype=dtype, low_ram=True)
+    grid = VideoGrid(shape.latent(_COMPRESSION), _COMPRESSION, 24.0)
+    stage = Denoise("denoise", models, grid, sigmas=(1.0, 0.0), context_size=(1, _TEXT_TOKENS))
+    stage.run(runner, GenerationState(contexts=contexts))
     return StreamedStep(
         resident_bytes=weights_bytes(Transformer, checkpoint, dtype=dtype),
         peak_bytes=runner.reports[0].peak_bytes,
@@ -121,7 +118,7 @@ def predicted_and_measured(options: Options) -> list[tuple[str, int, int]]:
     """Each stage's name, planned peak and measured peak in bytes."""
     prepared, runner = prepare(options), StageRunner()
     with memory_limits():
-        for _ in film(prepared.request, runner, prepared.options):
+        for _ in generate_video(prepared.request, runner, prepared.options):
             pass
     measured = {report.name: report.peak_bytes for report in runner.reports}
     return [(stage.name, stage.peak_bytes, measured[stage.name]) for stage in prepared.plan.stages]

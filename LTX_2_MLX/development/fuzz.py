@@ -24,7 +24,6 @@ from LTX_2_MLX.checkpoints.gemma3 import GemmaConfig
 from LTX_2_MLX.checkpoints.gemma_tokenizer import GemmaTokenizer
 from LTX_2_MLX.checkpoints.load import load, weights_bytes
 from LTX_2_MLX.checkpoints.reader import Checkpoint
-from LTX_2_MLX.diffusion.noise import seeded_noise
 from LTX_2_MLX.diffusion.patchify import VideoGrid
 from LTX_2_MLX.errors import LTXError
 from LTX_2_MLX.media.video import read_video
@@ -33,11 +32,12 @@ from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler
 from LTX_2_MLX.models.ltx.transformer import Transformer
 from LTX_2_MLX.models.ltx.video_vae import VideoDecoder
 from LTX_2_MLX.pipelines.generate import options_from
+from LTX_2_MLX.pipelines.generation.decode import decode_frames
+from LTX_2_MLX.pipelines.generation.denoise import Denoise
+from LTX_2_MLX.pipelines.generation.files import Models
 from LTX_2_MLX.pipelines.generation.options import Options
-from LTX_2_MLX.pipelines.stages import Contexts, Denoising, denoise
-from LTX_2_MLX.pipelines.video_latents import decode_frames
+from LTX_2_MLX.pipelines.generation.state import GenerationState
 from LTX_2_MLX.runtime.job import REQUEST_FILE, Job, remembered_request
-from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.shapes import Compression, LatentShape
 from LTX_2_MLX.verify.case import Case
 
@@ -168,28 +168,32 @@ def _read(place: Path, name: str, content: bytes) -> None:
     held = sum(array.nbytes for array in dict(tree_flatten(model.parameters())).values())
     assert planned == held, f"planned {planned} bytes, held {held}"
     assert sum(info.num_bytes for info in checkpoint.header.tensors.values()) <= len(content)
-    _RUNS[name](model)
+    _RUNS[name](model, checkpoint)
 
 
-def _denoise(model: Transformer) -> None:
+def _denoise(model: Transformer, checkpoint: Checkpoint) -> None:
     grid = VideoGrid(LatentShape(1, 2, 3), Compression(8, 32, 32), 24.0)
     width = model.config.caption_channels or model.config.video.width
-    contexts = Contexts({"video": mx.zeros((1, 4, width))})
-    stage = Denoising(name="denoise", grid=grid, sigmas=(1.0, 0.0))
-    denoise(StageRunner(), lambda: model, stage, contexts, seeded_noise(0))
+    models = Models(checkpoint, text_encoder=None, distilled=False)
+    stage = Denoise("denoise", models, grid, sigmas=(1.0, 0.0), context_size=(1, 4))
+    mx.eval(stage.sample(model, GenerationState(contexts={"positive.video": mx.zeros((1, 4, width))})))
 
 
-def _decode(model: VideoDecoder) -> None:
+def _decode(model: VideoDecoder, checkpoint: Checkpoint) -> None:
     for _ in decode_frames(model, mx.random.normal((1, 2, 2, 3, model.config.latent_channels))):
         pass
 
 
-def _upscale(model: LatentUpscaler) -> None:
+def _upscale(model: LatentUpscaler, checkpoint: Checkpoint) -> None:
     mx.eval(model(mx.zeros((1, 2, 2, 3, model.config.in_channels))))
 
 
 # What is accepted has to run as well, to whatever end.
-_RUNS: dict[str, Callable[[Any], None]] = {"transformer": _denoise, "decoder": _decode, "upscaler": _upscale}
+_RUNS: dict[str, Callable[[Any, Checkpoint], None]] = {
+    "transformer": _denoise,
+    "decoder": _decode,
+    "upscaler": _upscale,
+}
 
 
 def _flipped(dice: random.Random, good: Good, place: Path) -> None:

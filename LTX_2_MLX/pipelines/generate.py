@@ -1,66 +1,57 @@
-"""A prompt and the command's options to a film. One function for the command, notebooks and programs."""
+"""Generate a video from a prompt. Entry point for the CLI, notebooks and library users."""
 
-import math
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-import mlx.core as mx
-
-from LTX_2_MLX.checkpoints.recognise import config_of
-from LTX_2_MLX.checkpoints.resolve import AUTO
-from LTX_2_MLX.diffusion.guidance import Guidance
 from LTX_2_MLX.errors import MemoryBudgetError, RequestError
 from LTX_2_MLX.media.encoder import least_bytes
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.media.record import run_record
-from LTX_2_MLX.models.ltx.transformer import Transformer
-from LTX_2_MLX.ops.device import on_cpu
-from LTX_2_MLX.pipelines import one_stage, postprocess, two_stage
-from LTX_2_MLX.pipelines.film import Film, Models, upscaler_config
+from LTX_2_MLX.pipelines import postprocess
 from LTX_2_MLX.pipelines.generation.fit import nearest_options
 from LTX_2_MLX.pipelines.generation.options import Options
-from LTX_2_MLX.pipelines.kept import job_for
-from LTX_2_MLX.pipelines.model_files import FileOptions, find_models
+from LTX_2_MLX.pipelines.generation.prompt import load_contexts
+from LTX_2_MLX.pipelines.generation.request import Request, request_for
+from LTX_2_MLX.pipelines.generation.run import chained_facts, run_generation
+from LTX_2_MLX.pipelines.generation.state import GenerationStage, GenerationState
+from LTX_2_MLX.pipelines.one_stage import one_stage
 from LTX_2_MLX.pipelines.options import options_of
+from LTX_2_MLX.pipelines.stage import run_stages
+from LTX_2_MLX.pipelines.two_stage import two_stage
 from LTX_2_MLX.planning.fit import refusal
-from LTX_2_MLX.planning.plan import Plan, count_streams_together
-from LTX_2_MLX.runtime.job import Job, remembered_request
-from LTX_2_MLX.runtime.memory import GIB, budget_bytes
+from LTX_2_MLX.planning.plan import Plan, format_bytes, plan
+from LTX_2_MLX.runtime.job import NOTHING_KEPT, Job, remembered_request
+from LTX_2_MLX.runtime.memory import budget_bytes
 from LTX_2_MLX.runtime.progress import Progress
 from LTX_2_MLX.runtime.runner import StageRunner
-from LTX_2_MLX.shapes import check_multiple
-
-Request = one_stage.Request | two_stage.Request
-_DTYPES = {"fp16": mx.float16, "bf16": mx.bfloat16, "fp32": mx.float32}
 
 
 def generate(prompt: str, *, progress: Progress | None = None, **options: Any) -> FrameStream:
-    """A film of ``prompt``. It prints nothing; ``progress`` hears of it.
+    """A video of ``prompt``. Prints nothing.
 
     Args:
-        prompt: What is to be seen.
-        progress: Told of stages, steps and choices made; see ``runtime.progress``.
+        prompt: Text prompt.
+        progress: Callback for stages, steps and automatic choices; see ``runtime.progress``.
         **options: The other fields of ``Options``, which are those of the command; ``fp16=True`` says the same as
             ``precision="fp16"``.
 
     Returns:
-        The film. Its latent is done; frames are decoded as they are read, or by ``.save(path)``.
+        The video. Its latent is done; frames are decoded as they are read, or by ``.save(path)``.
 
     Raises:
         RequestError: If the request cannot be carried out as given.
         CheckpointError: If a file is missing, damaged or of another network.
     """
     runner = StageRunner(progress)
-    given = options_of(Options, {"prompt": prompt} | options, "generate")
-    prepared = prepare(Options(**given), runner.progress.note)
-    return film(prepared.request, runner, prepared.options)
+    fields = options_of(Options, {"prompt": prompt} | options, "generate")
+    prepared = prepare(Options(**fields), runner.progress.note)
+    return generate_video(prepared.request, runner, prepared.options)
 
 
 class Prepared(NamedTuple):
-    """A request that can be carried out, what was asked for in the end, and what it takes."""
+    """A request that can be carried out, the options that it came from in the end, and its plan."""
 
     options: Options
     request: Request
@@ -68,134 +59,104 @@ class Prepared(NamedTuple):
 
 
 def prepare(options: Options, note: Callable[[str], None] = lambda text: None, *, refuse: bool = True) -> Prepared:
-    """The request, its plan held against the memory that there is; ``fit`` in the options makes it fit.
+    """Resolve the options and check the memory plan; ``fit`` in the options changes them until it fits.
 
     Args:
-        options: What was asked for.
-        note: Hears of choices.
-        refuse: Raise where the plan does not fit and is not to be made to fit.
+        options: As given.
+        note: Callback for automatic choices.
+        refuse: Raise where the plan does not fit and is not to be changed.
 
     Raises:
-        RequestError: If it cannot be carried out as given.
+        RequestError: If the options cannot be carried out as given.
         CheckpointError: If a file is missing, damaged or of another network.
-        MemoryBudgetError: If it does not fit; with the nearest that does.
+        MemoryBudgetError: If the plan does not fit; with the nearest that does.
     """
-    request, budget = request_for(options, note), budget_bytes(options.memory_limit_gb)
+    request = request_for(options, note)
+    budget = budget_bytes(options.memory_limit_gb)
+    planned = None
     try:
-        made = plan(request, options)
+        planned = plan_for(request, options)
     except MemoryBudgetError:
-        # Where even the smallest tiles are too large the run would stop as well, so nothing can force it.
-        made = None
-    if made is not None and made.fits:
-        return Prepared(options, request, made)
-    found = nearest_options(options, request.film.num_frames, lambda other: plan(request_for(other), other), budget)
-    if found is None or not options.fit:
-        refused = refusal(made, budget, found)
-        if refuse or made is None:
-            raise refused
-        note(str(refused))
-        return Prepared(options, request, made)
-    note(f"To fit into {budget / GIB:.2f} GiB: {' '.join(found.flags)}")
-    return Prepared(found.options, request_for(found.options), found.plan)
+        # Where even the smallest tiles are too large, --force cannot help: the run would stop as well.
+        refuse = True
+    if planned is not None and planned.fits:
+        return Prepared(options, request, planned)
+    fitted = nearest_options(options, request.num_frames, lambda other: plan_for(request_for(other), other), budget)
+    if fitted is not None and options.fit:
+        note(f"To fit into {format_bytes(budget)}: {' '.join(fitted.flags)}")
+        return Prepared(fitted.options, request_for(fitted.options), fitted.plan)
+    error = refusal(planned, budget, fitted)
+    if refuse or planned is None:
+        raise error
+    note(str(error))
+    return Prepared(options, request, planned)
 
 
-def request_for(options: Options, note: Callable[[str], None] = lambda text: None) -> Request:
-    """The options as a pipeline's request: files found, sizes and defaults settled; ``note`` hears of choices.
-
-    Raises:
-        RequestError: If they cannot be carried out as given.
-        CheckpointError: If a file is missing, or is not what its flag says.
-    """
-    models = replace(find_models(_file_options(options), note), quantize=options.quantize, low_ram=options.low_ram)
-    if options.pipeline == "distilled":
-        models = models.as_distilled()
-    if models.defaults.notice:
-        note(models.defaults.notice)
-    scene = Film(
-        prompt=options.prompt,
-        negative_prompt=_or(options.negative_prompt, models.defaults.negative_prompt),
-        num_frames=_num_frames(options, models),
-        frame_rate=_frame_rate(options, models),
-        guidance=_guidance(options, models, note),
-        seed=options.seed,
-        image=_path(options.image),
-        image_strength=options.image_strength,
-        temporal_upscale=options.temporal_upscale,
-        tile_size=options.tile_size,
-        embeddings=_path(options.embeddings),
-        save_embeddings=_path(options.save_embeddings),
-        memory_limit_gb=options.memory_limit_gb,
-    )
-    if not options.two_stages:
-        height, width = (_side(options, models, name, Fraction(1)) for name in ("height", "width"))
-        return one_stage.Request(scene, models, height, width, options.steps)
-    scale = upscaler_config(models.spatial_upscaler, temporal=False, flag="--spatial-upscaler-weights").scale
-    height, width = (_side(options, models, name, scale) for name in ("height", "width"))
-    return two_stage.Request(scene, models, height, width, options.steps_stage1, options.steps_stage2)
+def stages_for(request: Request) -> list[GenerationStage]:
+    """The stages of the request's pipeline, for planning and running alike."""
+    return two_stage(request) if request.two_stages else one_stage(request)
 
 
-def plan(request: Request, options: Options | None = None) -> Plan:
-    """What the request takes, from headers alone; every file is checked as loading will check it.
-
-    With ``options`` it tells what is done to the frames afterwards as well.
-    """
-    making = two_stage.plan(request) if isinstance(request, two_stage.Request) else one_stage.plan(request)
-    if options is None:
-        return making
-    shape, frames, rate = request.output_shape, request.output_shape.num_frames, request.film.frame_rate
-    if request.film.temporal_upscale:
-        frames, rate = 2 * frames - 1, 2 * rate
-    coming = FrameStream((), height=shape.height, width=shape.width, frame_rate=rate, num_frames=frames)
-    keeps = (options.save_latents or options.resume) is not None
-    making = replace(
-        making,
+def plan_for(request: Request, options: Options) -> Plan:
+    """The plan of the request and of post-processing; every file is checked as loading checks it."""
+    shape = request.output_shape
+    decoded = FrameStream((), shape.height, shape.width, request.output_rate, num_frames=shape.num_frames)
+    saves = options.save_latents is not None or options.resume is not None
+    return plan(
+        [*stages_for(request), *postprocess.stages(decoded, options.finishing)],
+        sizes=_sizes(request),
         budget_bytes=budget_bytes(options.memory_limit_gb),
-        # Frames are nearly all of the states.
-        states_bytes=3 * frames * shape.height * shape.width if keeps else 0,
+        output_bytes=least_bytes(output_size(request, options), options.finishing.num_frames(shape.num_frames)),
+        # Frames are nearly all of the saved results.
+        states_bytes=3 * shape.num_frames * shape.height * shape.width if saves else 0,
     )
-    if options.finishing.anything:
-        finishing = postprocess.plan_for(coming, options.finishing)
-        stages = count_streams_together([*making.stages, *finishing.stages])
-        making = replace(making, sizes=making.sizes + finishing.sizes, stages=stages)
-        frames = options.finishing.num_frames(frames)
-    return replace(making, output_bytes=least_bytes(output_size(request, options), frames))
+
+
+def _sizes(request: Request) -> list[str]:
+    shape = request.output_shape
+    rate = float(request.output_rate)
+    seconds = shape.num_frames / rate
+    output = f"Output: {shape.height}×{shape.width}, {shape.num_frames} frames at {rate:g} fps, {seconds:.2f} s"
+    return [f"Stage 1: {request.height}×{request.width}", output] if request.two_stages else [output]
 
 
 def output_size(request: Request, options: Options) -> tuple[int, int]:
-    """Height and width of the finished film."""
+    """Height and width of the video after post-processing."""
     return options.finishing.size(request.output_shape.height, request.output_shape.width)
 
 
-def film(request: Request, runner: StageRunner, options: Options, **written: Any) -> FrameStream:
-    """The film of a request; ``options`` go into its metadata, so that it can be made again.
+def generate_video(request: Request, runner: StageRunner, options: Options, **written: Any) -> FrameStream:
+    """The video of a request; ``options`` go into its metadata, so that it can be made again.
 
-    ``written`` says how its file will be written and goes there too.
+    ``written`` are the settings of its file, which go there too.
     """
-    make = two_stage.two_stage if isinstance(request, two_stage.Request) else one_stage.one_stage
-    given = _recorded(options) | written
-    made = postprocess.postprocess(make(request, runner, _job(request, options, runner)), options.finishing, runner)
-    return made.replace(metadata=run_record("generate", given))
+    contexts = load_contexts(request) if request.embeddings else {}
+    state = GenerationState(contexts=contexts)
+    decoded = run_generation(stages_for(request), runner, _job(options, runner), state)
+    video = run_stages(postprocess.stages(decoded, options.finishing), runner, decoded)
+    return video.replace(metadata=run_record("generate", _recorded(options) | written))
 
 
-def kept_film(folder: Path, runner: StageRunner, *, tile_size: int | None = None) -> FrameStream:
-    """The film whose latent a run has left in a folder: only decoding and what comes after it is done.
+def decode_saved(folder: Path, runner: StageRunner, *, tile_size: int | None = None) -> FrameStream:
+    """The video whose latent a run has saved in a folder: only decoding and what comes after it is done.
 
     Args:
         folder: Given to ``save_latents`` or ``resume``.
         runner: Runs the stages.
-        tile_size: Side of the decoder's tiles in pixels, instead of what the run was asked for.
+        tile_size: Side of the decoder's tiles in pixels, instead of the run's.
 
     Raises:
         RequestError: If the run has not come to its latent yet, or was made from other files.
     """
-    asked = options_from(remembered_request(folder), {"resume": folder})
-    options = asked if tile_size is None else replace(asked, tile_size=tile_size)
+    options = options_from(remembered_request(folder), {"resume": folder})
+    if tile_size is not None:
+        options = replace(options, tile_size=tile_size)
     request = request_for(options, runner.progress.note)
-    last = two_stage.LAST_STAGE if options.two_stages else one_stage.LAST_STAGE
-    if (found := _job(request, options, runner).found(last)) is None:
+    stages = stages_for(request)
+    last = "stage_2" if request.two_stages else "denoise"
+    if _job(options, runner).found(last, **chained_facts(stages)[last]) is None:
         raise RequestError(f"{folder} has no latent to decode. Finish it: scripts/generate.py --resume {folder}")
-    del found
-    return film(request, runner, options)
+    return generate_video(request, runner, options)
 
 
 def options_from(recorded: dict[str, Any], told: dict[str, Any]) -> Options:
@@ -218,88 +179,10 @@ def _recorded(options: Options) -> dict[str, Any]:
     }
 
 
-def _job(request: Request, options: Options, runner: StageRunner) -> Job:
-    return job_for(
-        _recorded(options),
-        request.film,
-        request.models,
-        save=_path(options.save_latents),
-        resume=_path(options.resume),
-        note=runner.progress.note,
-    )
-
-
-def _file_options(options: Options) -> FileOptions:
-    variant = options.model_variant
-    if variant is None and options.weights == AUTO and options.pipeline == "distilled":
-        variant = "distilled"
-    return FileOptions(
-        weights=options.weights,
-        variant=variant,
-        gemma=options.gemma if options.embeddings is None else None,
-        spatial_upscaler=options.spatial_upscaler_weights if options.two_stages else None,
-        temporal_upscaler=options.temporal_weights if options.temporal_upscale else None,
-        distilled_lora=options.distilled_lora if options.pipeline in ("two-stage", "distilled") else None,
-        loras=tuple(options.lora),
-        dtype=_DTYPES[options.precision] if options.precision else _usual_dtype(),
-    )
-
-
-def _usual_dtype() -> mx.Dtype:
-    # 16-bit matrix products are slow on MLX's CPU backend.
-    return mx.float32 if on_cpu() else mx.bfloat16
-
-
-def _num_frames(options: Options, models: Models) -> int:
-    if options.duration is None:
-        return _or(options.frames, models.defaults.num_frames)
-    if not 0 < options.duration <= 3600:
-        raise RequestError(f"--duration is {options.duration:g} s, it can be above 0 up to 3600.")
-    step = models.compression.time
-    return math.ceil((Fraction(str(options.duration)) * _frame_rate(options, models) - 1) / step) * step + 1
-
-
-def _frame_rate(options: Options, models: Models) -> Fraction:
-    try:
-        return models.defaults.frame_rate if options.fps is None else Fraction(str(options.fps))
-    except (ValueError, ZeroDivisionError) as error:
-        raise RequestError(f"--fps is {options.fps}, expected a number such as 24 or 24000/1001.") from error
-
-
-def _guidance(options: Options, models: Models, note) -> Guidance:
-    scale = options.cfg if options.cfg_stage1 is None else options.cfg_stage1
-    if scale is None:
-        scale = 1.0 if models.distilled else models.defaults.cfg
-    elif scale > 1 and models.distilled:
-        note(
-            f"Guidance {scale:g} with a distilled checkpoint costs twice the time and tends to harsh colours: "
-            f"it was made for --cfg 1."
-        )
-    blocks = models.defaults.stg_blocks(config_of(Transformer, models.weights).num_layers)
-    return Guidance(
-        guidance_scale=scale,
-        guidance_rescale=options.guidance_rescale,
-        stg_scale=options.stg_scale,
-        stg_blocks=blocks if options.stg_scale else (),
-    )
-
-
-def _side(options: Options, models: Models, name: Literal["height", "width"], scale: Fraction) -> int:
-    """Pixels of the first stage along one axis."""
-    cell = getattr(models.compression, name)
-    output = getattr(options, f"output_{name}")
-    if output is None:
-        side = _or(getattr(options, name), getattr(models.defaults, name))
-        check_multiple(f"--{name}", side, cell)
-        return side
-    # Output sizes that a whole number of stage-1 cells leads to.
-    check_multiple(f"--output-{name}", output, scale.numerator * cell)
-    return int(output / scale)
-
-
-def _path(given: str | Path | None) -> Path | None:
-    return None if given is None else Path(given)
-
-
-def _or(given: Any, usual: Any) -> Any:
-    return usual if given is None else given
+def _job(options: Options, runner: StageRunner) -> Job:
+    folder = options.resume or options.save_latents
+    if folder is None:
+        return NOTHING_KEPT
+    job = Job(Path(folder), resume=options.resume is not None, note=runner.progress.note)
+    job.remember(_recorded(options))
+    return job

@@ -1,216 +1,290 @@
-"""A clip to one of twice the frame rate, by the temporal upscaler between the video autoencoder's two halves.
+"""Temporal upscaling pipeline: a clip to twice its frame rate, in the latent space of LTX-2's video autoencoder.
 
 N frames become 2 N - 1 at twice the rate, so the clip's duration stays. Frames are encoded as they are read and decoded
-as they are asked for: only the latent is there as a whole. Each network is gone before the next one comes.
+as they are asked for: only the latent is in memory as a whole. Each network is freed before the next one is loaded.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
+import mlx.core as mx
 import numpy as np
 
 from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.checkpoints.resolve import AUTO, DEMO_NOTE, resolve
-from LTX_2_MLX.diffusion.noise import key_for
-from LTX_2_MLX.errors import CheckpointError, MediaError
-from LTX_2_MLX.media.frames import FrameStream, subdivide_times
-from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler
-from LTX_2_MLX.models.ltx.video_vae import LatentStatistics, VideoDecoder, VideoEncoder
+from LTX_2_MLX.errors import MediaError, RequestError
+from LTX_2_MLX.layers.streaming import join_frames
+from LTX_2_MLX.media.frames import FrameStream, subdivide_times, to_signed
+from LTX_2_MLX.models.ltx.video_vae import VideoEncoder
 from LTX_2_MLX.models.ltx.video_vae_config import VideoVAEConfig
-from LTX_2_MLX.pipelines.film import planned
-from LTX_2_MLX.pipelines.memory import clip_encoder_bytes, decode_bytes, upscaler_bytes
+from LTX_2_MLX.models.ltx.video_vae_memory import encoder_layers, run_bytes
+from LTX_2_MLX.models.ltx.video_vae_tiling import encode_plan, encode_tiled
+from LTX_2_MLX.pipelines.generation.decode import DecodeVideo, activation_budget, choose_tiling, square_tiles
+from LTX_2_MLX.pipelines.generation.files import upscaler_config
+from LTX_2_MLX.pipelines.generation.state import GenerationState
+from LTX_2_MLX.pipelines.generation.upscale import UpscaleLatent
 from LTX_2_MLX.pipelines.requests import UpscaleTemporalRequest as Request
-from LTX_2_MLX.pipelines.stages import decode, upscale_latent
-from LTX_2_MLX.pipelines.video_latents import activation_budget, encode_frames, square_tiles
-from LTX_2_MLX.planning.plan import Plan
+from LTX_2_MLX.pipelines.stage import run_stages
+from LTX_2_MLX.planning.plan import Estimate, Plan, network_weights_bytes, plan
 from LTX_2_MLX.runtime.memory import budget_bytes
 from LTX_2_MLX.runtime.progress import Progress
 from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.runtime.validate import check_result
-from LTX_2_MLX.shapes import VideoShape
-
-ENCODE, UPSCALE, DECODE = "encode", "temporal_upscaler", "decode"
+from LTX_2_MLX.shapes import LatentShape, VideoShape
 
 
 @dataclass(frozen=True)
-class _Files:
-    """Both files, opened, what they say of the autoencoder, and whether they stand in for files that are not here."""
+class EncodeClip:
+    """Video encoder: a clip to its latent, padded to sizes that the autoencoder takes.
+
+    The last frame is repeated up to 8k + 1 frames, edge pixels up to multiples of the compression.
+
+    Attributes:
+        weights: The checkpoint with the encoder.
+        dtype: Precision of the network.
+        clip: Size and length of the clip; its frames come in when the stage runs.
+        tile_size: Side of a tile in pixels; None: whole frames wherever memory allows.
+        budget: Bytes for activations, by which tiles are chosen.
+    """
 
     weights: Checkpoint
-    upscaler: Checkpoint
-    vae: VideoVAEConfig
-    is_demo: bool
+    dtype: mx.Dtype
+    clip: FrameStream
+    tile_size: int | None = None
+    budget: int | None = None
+    name = "encode"
 
-    @classmethod
-    def of(cls, request: Request) -> "_Files":
-        model = resolve(request.weights, "model")
-        weights = Checkpoint(model.path)
-        upscaler = Checkpoint(resolve(request.temporal_weights, "temporal-upscaler", model=model).path)
-        config, channels = config_of(LatentUpscaler, upscaler), config_of(LatentStatistics, weights).channels
-        if config.spatial_upsample:
-            raise CheckpointError(
-                f"{upscaler.path} upscales in space. Give --temporal-weights an upscaler in time, such as "
-                f"ltx-2-temporal-upscaler-x2-1.0.safetensors."
-            )
-        if config.in_channels != channels:
-            raise CheckpointError(
-                f"{upscaler.path} upscales latents of {config.in_channels} channels, those of {weights.path} have "
-                f"{channels}. Use the upscaler that was published with this model."
-            )
-        vae = config_of(VideoEncoder, weights)
-        if request.tile_size is not None:
-            square_tiles(request.tile_size, vae.encoder_compression)
-        return cls(weights, upscaler, vae, is_demo=model.is_demo and request.weights == AUTO)
+    @property
+    def config(self) -> VideoVAEConfig:
+        """The autoencoder's."""
+        return config_of(VideoEncoder, self.weights)
 
-    def padded(self, stream: FrameStream) -> tuple[int, int]:
-        """The clip's height and width made up to what the autoencoder takes."""
-        cell, fewest = self.vae.encoder_compression, self.vae.fewest_cells
-        height, width = (
-            max(-(-side // step), fewest) * step
-            for side, step in ((stream.height, cell.height), (stream.width, cell.width))
+    @property
+    def shape(self) -> VideoShape:
+        """Size of the padded clip; one frame where its length is unknown."""
+        cell = self.config.encoder_compression
+        height = max(-(-self.clip.height // cell.height), self.config.fewest_cells) * cell.height
+        width = max(-(-self.clip.width // cell.width), self.config.fewest_cells) * cell.width
+        return VideoShape(padded_length(self.clip.num_frames or 1, cell.time), height, width)
+
+    def estimate(self) -> Estimate:
+        """One chunk of frames."""
+        if self.tile_size is not None:
+            square_tiles(self.tile_size, self.config.encoder_compression)
+        shape = self.shape
+        return Estimate(
+            name=self.name,
+            work=f"{shape.height}×{shape.width}",
+            file=self.weights.path,
+            weights_bytes=network_weights_bytes([VideoEncoder], self.weights, dtype=self.dtype),
+            activation_bytes=run_bytes(
+                encoder_layers(self.config), (1, 1, shape.height, shape.width, 3), self.dtype.size
+            ),
         )
-        return height, width
+
+    def run(self, runner: StageRunner, stream: FrameStream) -> GenerationState:
+        """Encode the clip and close it.
+
+        Raises:
+            MediaError: If the clip has no frame.
+        """
+        shape = self.shape
+        chunks = padded_chunks(stream, shape, self.config.encoder_compression.time, runner.progress)
+
+        def work(encoder: VideoEncoder) -> mx.array:
+            return encode_frames(
+                encoder,
+                chunks,
+                size=(shape.height, shape.width),
+                num_frames=None if stream.num_frames is None else shape.num_frames,
+                tile_size=self.tile_size,
+                budget=self.budget,
+            )
+
+        try:
+            latent = runner.run(self.name, lambda: load(VideoEncoder, self.weights, dtype=self.dtype), work)
+        finally:
+            stream.close()
+        check_result(self.name, {"latent": latent})
+        return GenerationState(latents={"video": latent})
 
 
-def plan(stream: FrameStream, request: Request | None = None) -> Plan:
-    """What the run does: sizes, and the three networks' turns.
+def padded_chunks(stream: FrameStream, shape: VideoShape, step: int, progress: Progress) -> Iterator[np.ndarray]:
+    """Chunks ``(T, H, W, 3)`` uint8 of a clip padded to a size, and to a multiple of ``step`` frames and one more.
 
     Raises:
-        CheckpointError: If a file is missing, of another network, or does not fit.
+        MediaError: If the clip has no frame.
+    """
+    below = shape.height - stream.height
+    right = shape.width - stream.width
+    num_frames = 0
+    last = None
+    for chunk in stream:
+        padded = np.pad(chunk, ((0, 0), (0, below), (0, right), (0, 0)), mode="edge")
+        num_frames += len(padded)
+        last = padded[-1:]
+        progress.advance(EncodeClip.name, num_frames, stream.num_frames)
+        yield padded
+    if last is None:
+        raise MediaError("The clip has no frame.")
+    for _ in range(padded_length(num_frames, step) - num_frames):
+        yield last
+
+
+def padded_length(num_frames: int, step: int) -> int:
+    """The next multiple of ``step``, plus one."""
+    return -(-(num_frames - 1) // step) * step + 1
+
+
+def encode_frames(
+    encoder: VideoEncoder,
+    chunks: Iterable[np.ndarray],
+    *,
+    size: tuple[int, int],
+    num_frames: int | None,
+    tile_size: int | None = None,
+    budget: int | None = None,
+) -> mx.array:
+    """The normalised latent ``(1, T', H', W', C)`` of a clip that comes in chunks ``(T, H, W, 3)`` uint8.
+
+    Args:
+        encoder: Its weights' dtype is the precision.
+        chunks: 8k + 1 frames in all (of the encoder's own compression).
+        size: Height and width of the frames.
+        num_frames: Number of frames; None where only reading them tells, which is enough without tiles.
+        tile_size: Side of a tile in pixels; None: whole frames wherever memory allows.
+        budget: Bytes for activations; see ``choose_tiling``.
+
+    Raises:
+        RequestError: If a size is not legal, or tiles are needed and the number of frames is unknown.
+        MemoryBudgetError: If no tile is small enough.
+    """
+    latent = VideoShape(num_frames or 1, *size).latent(encoder.compression)
+    frames = (to_signed(chunk)[None] for chunk in chunks)
+    tiling = choose_tiling(encoder, latent, tile_size, budget)
+    if tiling is None:
+        return join_frames(*encoder.stream(frames))
+    if num_frames is None:
+        raise RequestError(
+            "The clip does not say how many frames it has, which tiles have to know. "
+            "Convert it to .mp4, or leave out --tile-size."
+        )
+    return join_frames(*encode_tiled(encoder, frames, encode_plan(latent, tiling, encoder.compression)))
+
+
+def stages(stream: FrameStream, request: Request) -> list[EncodeClip | UpscaleLatent | DecodeVideo]:
+    """The stages of the request for a clip of the stream's size.
+
+    Raises:
+        CheckpointError: If a file is missing, of another network, or does not fit the others.
+        RequestError: If the tile size does not fit the autoencoder.
+    """
+    model = resolve(request.weights, "model")
+    weights = Checkpoint(model.path)
+    upscaler = Checkpoint(resolve(request.temporal_weights, "temporal-upscaler", model=model).path)
+    config = upscaler_config(upscaler, temporal=True, flag="--temporal-weights")
+    budget = activation_budget(request.memory_limit_gb)
+    encode = EncodeClip(weights, request.dtype, stream, request.tile_size, budget)
+    latent = encode.shape.latent(encode.config.encoder_compression)
+    upscale = UpscaleLatent(
+        name="temporal_upscaler",
+        upscaler=upscaler,
+        weights=weights,
+        shape=latent,
+        dtype=request.dtype,
+        work=_lengths(stream),
+    )
+    decode = DecodeVideo(
+        weights=weights,
+        dtype=request.dtype,
+        shape=config.output_shape(latent),
+        frame_rate=2 * stream.frame_rate,
+        seed=request.seed,
+        tile_size=request.tile_size,
+        budget=budget,
+    )
+    return [encode, upscale, decode]
+
+
+def plan_for(stream: FrameStream, request: Request | None = None) -> Plan:
+    """The plan for a clip of the stream's size, which is not read.
+
+    Raises:
+        CheckpointError: If a file is missing, of another network, or does not fit the others.
     """
     request = request or Request()
-    files, dtype = _Files.of(request), request.dtype
-    given, made = stream.num_frames, _doubled(stream.num_frames)
-    rates = f"{float(stream.frame_rate):g} to {float(2 * stream.frame_rate):g} fps"
-    frames = rates if given is None else f"{given} to {made} frames, {rates}"
-    shape = VideoShape(_padded_length(given or 1, files.vae.encoder_compression.time), *files.padded(stream))
-    size, latent = f"{shape.height}×{shape.width}", shape.latent(files.vae.encoder_compression)
-    upscaler = config_of(LatentUpscaler, files.upscaler)
-    larger, held = upscaler.output_shape(latent), {"item_bytes": dtype.size}
-    working = (
-        clip_encoder_bytes(files.vae, shape, **held),
-        upscaler_bytes(upscaler, latent, waiting_bytes=0, **held),
-        decode_bytes(
-            files.vae, larger, tile_size=request.tile_size, budget=activation_budget(request.memory_limit_gb), **held
-        ),
-    )
-    stages = (
-        planned(ENCODE, size, files.weights, [VideoEncoder], dtype=dtype, activation_bytes=working[0]),
-        planned(UPSCALE, frames, files.upscaler, [LatentUpscaler], dtype=dtype, activation_bytes=working[1]),
-        planned(DECODE, size, files.weights, [VideoDecoder], dtype=dtype, activation_bytes=working[2]),
-    )
-    sizes = (f"Output: {stream.height}×{stream.width}, {frames}",)
-    return Plan(sizes, stages, budget_bytes=budget_bytes(request.memory_limit_gb))
+    sizes = [f"Output: {stream.height}×{stream.width}, {_lengths(stream)}"]
+    return plan(stages(stream, request), sizes=sizes, budget_bytes=budget_bytes(request.memory_limit_gb))
 
 
 def upscale_temporal(
     stream: FrameStream, request: Request | None = None, runner: StageRunner | None = None
 ) -> FrameStream:
-    """The clip at twice its rate: 2 N - 1 frames for N, everything else as it was.
-
-    What the networks cannot take is made up and cut off again: the last frame is repeated up to 8k + 1 frames, edge
-    pixels up to multiples of the compression. A clip of one frame passes through.
+    """The clip at twice its rate: 2 N - 1 frames for N. A clip of one frame passes through.
 
     Raises:
-        CheckpointError: If a file is missing, of another network, or does not fit. What reading the clip tells is
+        CheckpointError: If a file is missing, of another network, or does not fit. Errors of the clip itself are
             raised while frames are read.
         RequestError: If the tile size does not fit the autoencoder.
     """
-    request, runner = request or Request(), runner or StageRunner()
+    request = request or Request()
+    runner = runner or StageRunner()
     if stream.num_frames == 1:
         return stream
-    files = _Files.of(request)
-    if files.is_demo:
+    run = stages(stream, request)
+    # Files that do not fit are refused before a frame is read.
+    plan(run)
+    if request.weights == AUTO and resolve(AUTO, "model").is_demo:
         runner.progress.note(DEMO_NOTE)
     return stream.replace(
-        chunks=_chunks(stream, request, files, runner),
+        chunks=_chunks(stream, run, runner),
         frame_rate=2 * stream.frame_rate,
         num_frames=_doubled(stream.num_frames),
         times=subdivide_times(stream.times, 2),
     )
 
 
+def _chunks(
+    stream: FrameStream, run: list[EncodeClip | UpscaleLatent | DecodeVideo], runner: StageRunner
+) -> Iterator[np.ndarray]:
+    encode, upscale, decode = run
+    counted = _Counted(stream)
+    state = run_stages([encode, upscale], runner, stream.replace(chunks=counted))
+    # Only reading the clip tells its length.
+    shape = LatentShape(*state.latents["video"].shape[1:4])
+    video = replace(decode, shape=shape, num_frames=_doubled(counted.num_frames)).run(runner, state)
+    del state
+    try:
+        for chunk in video:
+            yield chunk[:, : stream.height, : stream.width]
+    finally:
+        video.close()
+
+
+class _Counted:
+    """The chunks of a clip, whose frames are counted as they pass."""
+
+    def __init__(self, stream: FrameStream):
+        self.num_frames = 0
+        self._stream = stream
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for chunk in self._stream:
+            self.num_frames += len(chunk)
+            yield chunk
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+def _lengths(stream: FrameStream) -> str:
+    rates = f"{float(stream.frame_rate):g} to {float(2 * stream.frame_rate):g} fps"
+    if stream.num_frames is None:
+        return rates
+    return f"{stream.num_frames} to {_doubled(stream.num_frames)} frames, {rates}"
+
+
 def _doubled(num_frames: int | None) -> int | None:
     return None if num_frames is None else 2 * num_frames - 1
-
-
-def _chunks(stream: FrameStream, request: Request, files: _Files, runner: StageRunner) -> Iterator[np.ndarray]:
-    dtype, padding = request.dtype, _Padding(stream, files, runner.progress)
-    try:
-        latent = runner.run(
-            ENCODE,
-            partial(load, VideoEncoder, files.weights, dtype=dtype),
-            lambda encoder: encode_frames(
-                encoder,
-                padding.chunks(),
-                size=padding.size,
-                num_frames=padding.padded_length(stream.num_frames),
-                tile_size=request.tile_size,
-                budget=activation_budget(request.memory_limit_gb),
-            ),
-        )
-    finally:
-        stream.close()
-    check_result(ENCODE, {"latent": latent})
-    latent = upscale_latent(runner, files.upscaler, files.weights, latent, dtype=dtype, name=UPSCALE)
-    check_result(UPSCALE, {"latent": latent})
-    left = _doubled(padding.num_frames)
-    film = decode(
-        runner,
-        files.weights,
-        latent,
-        num_frames=left,
-        key=key_for(request.seed, DECODE),
-        dtype=dtype,
-        tile_size=request.tile_size,
-        budget=activation_budget(request.memory_limit_gb),
-    )
-    del latent
-    try:
-        for chunk in film:
-            chunk = chunk[:left, : stream.height, : stream.width]
-            left -= len(chunk)
-            if len(chunk):
-                yield chunk
-            if not left:
-                return
-    finally:
-        film.close()
-
-
-class _Padding:
-    """A clip made up to sizes that the autoencoder takes.
-
-    Attributes:
-        size: Height and width of what it gives.
-        num_frames: Frames of the clip itself, counted as they pass.
-    """
-
-    def __init__(self, stream: FrameStream, files: _Files, progress: Progress):
-        self.size, self.num_frames = files.padded(stream), 0
-        self._stream, self._step, self._progress = stream, files.vae.encoder_compression.time, progress
-
-    def chunks(self) -> Iterator[np.ndarray]:
-        """Consecutive frames ``(T, H, W, 3)`` uint8."""
-        below, right = self.size[0] - self._stream.height, self.size[1] - self._stream.width
-        last = None
-        for chunk in self._stream:
-            padded = np.pad(chunk, ((0, 0), (0, below), (0, right), (0, 0)), mode="edge")
-            self.num_frames, last = self.num_frames + len(padded), padded[-1:]
-            self._progress.advance(ENCODE, self.num_frames, self._stream.num_frames)
-            yield padded
-        if last is None:
-            raise MediaError("The clip has no frame.")
-        for _ in range(self.padded_length(self.num_frames) - self.num_frames):
-            yield last
-
-    def padded_length(self, num_frames: int | None) -> int | None:
-        """Frames that ``num_frames`` are made up to."""
-        return None if num_frames is None else _padded_length(num_frames, self._step)
-
-
-def _padded_length(num_frames: int, step: int) -> int:
-    return -(-(num_frames - 1) // step) * step + 1

@@ -190,7 +190,7 @@ def plan(
     size_lines = [estimate.size for estimate in estimates if estimate.size]
     return Plan(
         sizes=(*sizes, *size_lines),
-        stages=count_streams_together(estimates),
+        stages=_count_streams_together(estimates),
         budget_bytes=budget_bytes,
         output_bytes=output_bytes,
         states_bytes=states_bytes,
@@ -198,7 +198,7 @@ def plan(
     )
 
 
-def count_streams_together(estimates: Sequence[Estimate]) -> tuple[Estimate, ...]:
+def _count_streams_together(estimates: Sequence[Estimate]) -> tuple[Estimate, ...]:
     """The same estimates, where each stage of a run of streaming ones also holds the weights of the others."""
     counted: list[Estimate] = []
     run: list[Estimate] = []

@@ -3,22 +3,21 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import mlx.core as mx
 import numpy as np
 from safetensors.numpy import save_file
 
-from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.lora import Lora
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.diffusion import schedule
 from LTX_2_MLX.diffusion.guidance import Guidance
 from LTX_2_MLX.diffusion.patchify import VideoGrid, patchify_audio, unpatchify_audio
-from LTX_2_MLX.diffusion.state import State, StreamArrays
-from LTX_2_MLX.models.ltx.transformer import Transformer
-from LTX_2_MLX.pipelines.stages import Contexts, Denoising, EncodedImage, denoise, upscale_latent
-from LTX_2_MLX.pipelines.two_stage import denoise_in_two_stages
+from LTX_2_MLX.diffusion.state import State
+from LTX_2_MLX.pipelines.generation.denoise import Denoise, ImageConditioning, both_streams
+from LTX_2_MLX.pipelines.generation.files import Models
+from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState
+from LTX_2_MLX.pipelines.generation.upscale import UpscaleLatent
 from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.shapes import Compression, StreamName, VideoShape
 from LTX_2_MLX.verify.case import Case, Outputs
@@ -58,30 +57,30 @@ class Run:
 
     def one_stage(self) -> Outputs:
         """Denoise at the full size."""
-        stage = self.stage(1, self.shape(1), self.sigmas(1), self.guidance())
         outputs: Outputs = {}
-        latents = denoise(
-            StageRunner(), self.transformer(1), stage, self.contexts(), self.noise(), self.trace(outputs)(stage.name)
-        )
-        return outputs | self.outputs(1, stage, latents)
+        stage = self.stage(1, self.shape(1), self.sigmas(1), self.guidance(), outputs)
+        state = stage.run(StageRunner(), self.start())
+        return outputs | self.outputs(1, stage, state.latents)
 
     def two_stages(self) -> Outputs:
         """Denoise at half the size, upscale the latent and refine it."""
-        first = self.stage(1, self.shape(2), self.sigmas(1), self.guidance())
-        second = self.stage(2, self.shape(1), schedule.REFINEMENT, {"video": Guidance(), "audio": Guidance()})
-        runner = StageRunner()
         outputs: Outputs = {}
-        result = denoise_in_two_stages(
-            runner,
-            (first, self.transformer(1)),
-            (second, self.transformer(2)),
-            partial(upscale_latent, runner, self.file("upscaler"), self.file("vae"), dtype=mx.float32),
-            self.contexts(),
-            self.noise(),
-            self.trace(outputs),
+        first = self.stage(1, self.shape(2), self.sigmas(1), self.guidance(), outputs)
+        second = self.stage(2, self.shape(1), schedule.REFINEMENT, both_streams(Guidance()), outputs)
+        second = replace(second, noise_scale=float(schedule.REFINEMENT[0]))
+        upscale = UpscaleLatent(
+            name="latent_upscaler",
+            upscaler=self.file("upscaler"),
+            weights=self.file("vae"),
+            shape=first.grid.shape,
+            dtype=mx.float32,
         )
-        outputs |= {"upscaled": channels_first(result.upscaled)}
-        return outputs | self.outputs(1, first, result.stage_1) | self.outputs(2, second, result.stage_2)
+        runner = StageRunner()
+        small = first.run(runner, self.start())
+        upscaled = upscale.run(runner, small)
+        refined = second.run(runner, upscaled)
+        outputs["upscaled"] = channels_first(upscaled.latents["video"])
+        return outputs | self.outputs(1, first, small.latents) | self.outputs(2, second, refined.latents)
 
     def shape(self, smaller: int) -> VideoShape:
         height, width = self.case.parameter("hw")
@@ -104,48 +103,62 @@ class Run:
         }
 
     def stage(
-        self, number: int, shape: VideoShape, sigmas: Sequence[float], guidance: dict[StreamName, Guidance]
-    ) -> Denoising:
+        self,
+        number: int,
+        shape: VideoShape,
+        sigmas: Sequence[float],
+        guidance: dict[StreamName, Guidance],
+        outputs: Outputs,
+    ) -> Denoise:
+        """A denoising stage that writes its trace to ``outputs``."""
         p = self.case.parameters
+
+        def trace(step: int, state: State) -> None:
+            outputs[f"trace.stage{number}.step{step}.video"] = state["video"].latent
+
+        return Denoise(
+            name=f"stage_{number}",
+            models=Models(self.file("transformer"), text_encoder=None, distilled=False, dtype=mx.float32),
+            grid=VideoGrid(shape.latent(self.compression), self.compression, p["fps"]),
+            sigmas=sigmas,
+            context_size=(2, self.case.inputs()["positive.video_context"].shape[1]),
+            loras=self.loras(number),
+            guidance=guidance,
+            sampler="res-2s" if self.kind == "hq" else "euler",
+            images=tuple(ImageConditioning(frame, strength) for frame, strength in p.get("images", [])),
+            region_seconds=tuple(p["region"]) if self.kind == "retake" else None,
+            frozen_audio=self.kind == "a2v",
+            noise=self.noise(),
+            on_step=trace,
+        )
+
+    def start(self) -> GenerationState:
+        """Contexts, encoded images and, for a retake or given audio, latents."""
         io = self.case.inputs()
-        grid = VideoGrid(shape.latent(self.compression), self.compression, p["fps"])
-        images = [
-            EncodedImage(channels_last(io[f"image{k}.stage{number}"]), frame, strength)
-            for k, (frame, strength) in enumerate(p.get("images", []))
-        ]
-        stage = Denoising(f"stage_{number}", grid, sigmas, guidance, images=images)
-        audio = patchify_audio(channels_last(io["audio_latent"])) if "audio_latent" in io else None
-        if self.kind == "hq":
-            stage = replace(stage, sampler="res-2s")
+        contexts: Arrays = {}
+        for name in io:
+            if name.endswith("_context"):
+                contexts[name.removesuffix("_context")] = mx.array(io[name])
         if self.kind == "a2v":
-            stage = replace(stage, frozen_audio=audio)
+            # Audio that is only attended to is not guided: it keeps its own context in the negative pass.
+            contexts.pop("negative.audio", None)
+        images: Arrays = {}
+        for number in (1, 2):
+            for index in range(len(self.case.parameters.get("images", []))):
+                name = f"image{index}.stage{number}"
+                if name in io:
+                    images[f"stage_{number}.{index}"] = channels_last(io[name])
+        latents: Arrays = {}
         if self.kind == "retake":
-            start: StreamArrays = {"video": channels_last(io["video_latent"])}
-            if audio is not None:
-                start["audio"] = audio
-            stage = replace(stage, start=start, region_seconds=tuple(p["region"]))
-        return stage
+            latents["video"] = channels_last(io["video_latent"])
+        if "audio_latent" in io and self.kind in ("retake", "a2v"):
+            latents["audio"] = patchify_audio(channels_last(io["audio_latent"]))
+        return GenerationState(contexts=contexts, images=images, latents=latents)
 
-    def contexts(self) -> Contexts:
-        io = self.case.inputs()
-
-        def contexts(prompt: str) -> StreamArrays:
-            streams: tuple[StreamName, ...] = ("video", "audio")
-            names = {stream: f"{prompt}.{stream}_context" for stream in streams}
-            return {stream: mx.array(io[name]) for stream, name in names.items() if name in io}
-
-        negative = contexts("negative")
-        if self.kind == "a2v":
-            # Frozen audio is not guided: it keeps its own context in the negative pass.
-            negative.pop("audio", None)
-        return Contexts(contexts("positive"), negative)
-
-    def transformer(self, stage: int) -> Callable[[], Transformer]:
+    def loras(self, stage: int) -> tuple[Lora, ...]:
         p = self.case.parameters
         strength = p.get(f"lora{stage}", p.get("lora", 0.0) if stage == 2 else 0.0)
-        loras = [Lora(self.file("lora"), strength)] if strength else []
-        checkpoint = self.file("transformer")
-        return lambda: load(Transformer, checkpoint, dtype=mx.float32, loras=loras)
+        return (Lora(self.file("lora"), strength),) if strength else ()
 
     def file(self, kind: str) -> Checkpoint:
         """One of the published files whose tensors stand side by side in the case."""
@@ -166,16 +179,7 @@ class Run:
                     names[f"stage_{number}.step_{step}.{stream}"] = f"sde.stage{number}.{4 * step + 2 + k}"
         return lambda purpose, shape: mx.array(io[names[purpose]]).reshape(shape)
 
-    def trace(self, outputs: Outputs) -> Callable[[str], Callable[[int, State], None]]:
-        def listener(name: str) -> Callable[[int, State], None]:
-            def keep(step: int, state: State) -> None:
-                outputs[f"trace.{name.replace('_', '')}.step{step}.video"] = state["video"].latent
-
-            return keep
-
-        return listener
-
-    def outputs(self, number: int, stage: Denoising, latents: StreamArrays) -> Outputs:
+    def outputs(self, number: int, stage: Denoise, latents: Arrays) -> Outputs:
         audio_channels = self.case.parameters.get("audio_channels", _AUDIO_CHANNELS)
         return {
             f"stage{number}.video": channels_first(latents["video"]),

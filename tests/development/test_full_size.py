@@ -7,7 +7,7 @@ import pytest
 
 from LTX_2_MLX.development.full_size import write_hollow_model
 from LTX_2_MLX.ops.device import as_backend
-from LTX_2_MLX.pipelines.generate import Options, plan, request_for
+from LTX_2_MLX.pipelines.generate import Options, plan_for, request_for
 from LTX_2_MLX.runtime.memory import GIB, mac_budget_bytes
 
 ROOT = Path(__file__).parents[2]
@@ -24,7 +24,7 @@ def options(tmp_path_factory):
 
 def stages(options):
     with as_backend("gpu"):
-        made = plan(request_for(options), options)
+        made = plan_for(request_for(options), options)
     return {stage.name: stage for stage in made.stages}
 
 

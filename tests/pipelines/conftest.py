@@ -1,6 +1,7 @@
-"""Small checkpoints for whole roads, written once."""
+"""Small checkpoints for whole pipelines, written once."""
 
 from fractions import Fraction
+from functools import partial
 from types import SimpleNamespace
 
 import mlx.core as mx
@@ -12,12 +13,20 @@ from PIL import Image
 from LTX_2_MLX.checkpoints.lora import Lora
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.diffusion.guidance import Guidance
-from LTX_2_MLX.pipelines.embeddings import save_contexts
-from LTX_2_MLX.pipelines.film import Film, Models
-from LTX_2_MLX.pipelines.stages import Contexts, encode_text
+from LTX_2_MLX.pipelines.generation.files import Models
+from LTX_2_MLX.pipelines.generation.prompt import prompt_stages
+from LTX_2_MLX.pipelines.generation.request import Request
+from LTX_2_MLX.pipelines.generation.state import GenerationState
+from LTX_2_MLX.pipelines.stage import run_stages
 from LTX_2_MLX.runtime.runner import StageRunner
 
-PROMPT, NEGATIVE = "A blue ball", "blur"
+SCENE = {
+    "prompt": "A blue ball",
+    "negative_prompt": "blur",
+    "num_frames": 9,
+    "frame_rate": Fraction(24),
+    "guidance": Guidance(guidance_scale=3.0),
+}
 
 
 @pytest.fixture(scope="session")
@@ -39,49 +48,56 @@ def files(tmp_path_factory):
     )
 
 
+def opened(files, **changes) -> Models:
+    """The small files, opened, in float32."""
+    fields = {
+        "weights": Checkpoint(files.weights),
+        "text_encoder": files.gemma,
+        "distilled": False,
+        "dtype": mx.float32,
+        "distilled_lora": Lora.open(files.lora),
+        "spatial_upscaler": Checkpoint(files.spatial),
+        "temporal_upscaler": Checkpoint(files.temporal),
+    }
+    return Models(**fields | changes)
+
+
 @pytest.fixture
 def models(files):
     """``models(**changes)``: the small files, opened, in float32."""
-
-    def opened(**changes) -> Models:
-        given = {
-            "weights": Checkpoint(files.weights),
-            "text_encoder": files.gemma,
-            "distilled": False,
-            "dtype": mx.float32,
-            "distilled_lora": Lora.open(files.lora),
-            "spatial_upscaler": Checkpoint(files.spatial),
-            "temporal_upscaler": Checkpoint(files.temporal),
-        }
-        return Models(**given | changes)
-
-    return opened
+    return partial(opened, files)
 
 
 @pytest.fixture(scope="session")
 def embeddings(files):
-    """The contexts of the film below in a file: the text encoder's turn takes longer than all the rest."""
-    texts = {"prompt": PROMPT, "negative_prompt": NEGATIVE}
-    weights = Checkpoint(files.weights)
-    contexts = Contexts(*encode_text(StageRunner(), files.gemma, weights, list(texts.values()), mx.float32))
+    """The contexts of the request below in a file: the text encoder takes longer than all the rest."""
     path = files.folder / "embeddings.safetensors"
-    save_contexts(path, contexts, weights=weights, **texts)
+    request = Request(
+        two_stages=False,
+        models=opened(files),
+        height=64,
+        width=96,
+        save_embeddings=path,
+        **SCENE,
+    )
+    run_stages(prompt_stages(request), StageRunner(), GenerationState())
     return path
 
 
 @pytest.fixture
-def film(embeddings):
-    """``film(**changes)``: nine frames of something, its text encoded beforehand."""
+def request_of(models, embeddings):
+    """``request_of(**changes)``: nine frames at 64×96 in one stage and one step, its text encoded beforehand."""
 
-    def asked(**changes) -> Film:
-        given = {
-            "prompt": PROMPT,
-            "negative_prompt": NEGATIVE,
+    def request(**changes) -> Request:
+        fields = {
+            "two_stages": False,
+            "models": models(),
+            "height": 64,
+            "width": 96,
+            "steps": 1,
             "embeddings": embeddings,
-            "num_frames": 9,
-            "frame_rate": Fraction(24),
-            "guidance": Guidance(guidance_scale=3.0),
+            **SCENE,
         }
-        return Film(**given | changes)
+        return Request(**fields | changes)
 
-    return asked
+    return request

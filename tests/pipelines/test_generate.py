@@ -7,8 +7,8 @@ import tiny_checkpoints
 
 import LTX_2_MLX
 from LTX_2_MLX.errors import CheckpointError, RequestError
-from LTX_2_MLX.pipelines import one_stage, two_stage
-from LTX_2_MLX.pipelines.generate import Options, generate, plan, request_for
+from LTX_2_MLX.pipelines.generate import Options, generate, plan_for, request_for
+from LTX_2_MLX.pipelines.generation.denoise import first_stage
 from LTX_2_MLX.runtime.progress import SilentProgress
 
 
@@ -45,6 +45,11 @@ def request(own, **options):
     return request_for(Options("A blue ball", **own | options))
 
 
+def planned(own, **options):
+    asked = Options("A blue ball", **own | options)
+    return plan_for(request_for(asked), asked)
+
+
 def test_public_call_gives_a_film_and_prints_nothing(own, capfd):
     heard = Listening()
     film = LTX_2_MLX.generate("A blue ball", progress=heard, height=64, width=64, frames=9, steps_stage1=2, **own)
@@ -72,7 +77,7 @@ def test_stage_1_has_the_size_given_and_the_film_twice_that(own):
     made = request(own, height=480, width=704)
     assert (made.height, made.width) == (480, 704)
     assert (made.output_shape.height, made.output_shape.width) == (960, 1408)
-    assert plan(made).sizes[0] == "Stage 1: 480×704"
+    assert planned(own, height=480, width=704).sizes[0] == "Stage 1: 480×704"
 
 
 def test_output_size_is_halved_for_stage_1(own):
@@ -93,12 +98,12 @@ def test_output_size_follows_the_upscalers_own_scale(own, files):
 
 @pytest.mark.parametrize(("seconds", "fps", "frames"), [(4, 24, 97), (4.05, 24, 105), (0.01, 24, 1), (1, 16, 17)])
 def test_duration_is_rounded_up_to_a_legal_length(own, seconds, fps, frames):
-    assert request(own, duration=seconds, fps=fps).film.num_frames == frames
+    assert request(own, duration=seconds, fps=fps).num_frames == frames
 
 
 @pytest.mark.parametrize(("given", "rate"), [(24, 24), ("24000/1001", Fraction(24000, 1001)), (12.5, Fraction(25, 2))])
 def test_frame_rate_is_exact(own, given, rate):
-    assert request(own, fps=given).film.frame_rate == rate
+    assert request(own, fps=given).frame_rate == rate
 
 
 def test_sizes_that_are_not_given_come_from_the_model(own, files):
@@ -106,15 +111,15 @@ def test_sizes_that_are_not_given_come_from_the_model(own, files):
     path = tiny_checkpoints.write_weights(files.folder / "own.safetensors", metadata=metadata)
     notes = []
     made = request_for(Options("A blue ball", **own | {"weights": str(path)}), notes.append)
-    assert (made.height, made.width, made.film.num_frames, made.film.frame_rate) == (64, 96, 17, 12)
+    assert (made.height, made.width, made.num_frames, made.frame_rate) == (64, 96, 17, 12)
     assert notes == ["Small model."]
 
 
 def test_guidance_is_five_for_dev_and_none_for_distilled(own):
-    assert request(own).film.guidance.guidance_scale == 5.0
-    assert request(own, model_variant="distilled").film.guidance.guidance_scale == 1.0
-    assert request(own, cfg=3.0).film.guidance.guidance_scale == 3.0
-    assert request(own, cfg=3.0, cfg_stage1=4.0).film.guidance.guidance_scale == 4.0
+    assert request(own).guidance.guidance_scale == 5.0
+    assert request(own, model_variant="distilled").guidance.guidance_scale == 1.0
+    assert request(own, cfg=3.0).guidance.guidance_scale == 3.0
+    assert request(own, cfg=3.0, cfg_stage1=4.0).guidance.guidance_scale == 4.0
 
 
 def test_guidance_on_a_distilled_checkpoint_is_allowed_with_a_warning(own):
@@ -125,9 +130,9 @@ def test_guidance_on_a_distilled_checkpoint_is_allowed_with_a_warning(own):
 
 def test_distilled_pipeline_makes_a_dev_checkpoint_distilled_by_its_adapter(own):
     made = request(own, pipeline="distilled")
-    assert isinstance(made, one_stage.Request)
+    assert not made.two_stages
     assert made.models.distilled and len(made.models.loras) == 1
-    assert len(made.stage([]).sigmas) == 9
+    assert len(first_stage(made, "denoise").sigmas) == 9
 
 
 def test_dev_checkpoint_without_the_adapter_cannot_refine(own, files, monkeypatch, tmp_path):
@@ -136,14 +141,14 @@ def test_dev_checkpoint_without_the_adapter_cannot_refine(own, files, monkeypatc
     with pytest.raises(CheckpointError, match="lora"):
         request(own | {"distilled_lora": "auto"})
     made = request(own | {"distilled_lora": "auto"}, model_variant="distilled")
-    assert isinstance(made, two_stage.Request) and made.models.distilled_lora is None
+    assert made.two_stages and made.models.distilled_lora is None
 
 
 def test_text_encoder_of_another_checkpoint_is_refused_before_it_loads(own, files):
     section = tiny_checkpoints.transformer_section(caption_channels=48, connector_attention_head_dim=16)
     path = tiny_checkpoints.write_weights(files.folder / "wide.safetensors", text_states=9, transformer=section)
     with pytest.raises(CheckpointError, match="--gemma"):
-        plan(request(own | {"weights": str(path), "distilled_lora": "auto"}, pipeline="one-stage"))
+        planned(own | {"weights": str(path), "distilled_lora": "auto"}, pipeline="one-stage")
 
 
 def test_text_encoder_beside_the_checkpoint_is_found(own, files):
@@ -153,12 +158,12 @@ def test_text_encoder_beside_the_checkpoint_is_found(own, files):
 def test_upscaler_of_another_latent_is_refused(own, files):
     path = tiny_checkpoints.write_upscaler(files.folder / "other.safetensors", in_channels=16)
     with pytest.raises(CheckpointError, match="16 channels"):
-        plan(request(own | {"spatial_upscaler_weights": str(path)}, height=64, width=64))
+        planned(own | {"spatial_upscaler_weights": str(path)}, height=64, width=64)
 
 
 def test_film_too_small_for_the_decoder_is_refused(own):
     with pytest.raises(RequestError, match="64×64"):
-        plan(request(own, pipeline="one-stage", height=32, width=64))
+        planned(own, pipeline="one-stage", height=32, width=64)
 
 
 def test_tiles_reach_the_decoder_and_bad_ones_are_refused_early(own):
@@ -166,7 +171,7 @@ def test_tiles_reach_the_decoder_and_bad_ones_are_refused_early(own):
     whole, tiled = (generate("A blue ball", tile_size=tile, **size, **own).array() for tile in (None, 64))
     assert tiled.shape == whole.shape and (tiled != whole).any()
     with pytest.raises(RequestError, match="multiples of 32"):
-        plan(request(own, tile_size=50, pipeline="one-stage"))
+        planned(own, tile_size=50, pipeline="one-stage")
 
 
 @pytest.mark.parametrize("name", ["pipeline", "model_variant", "precision"])

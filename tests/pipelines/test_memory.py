@@ -6,7 +6,7 @@ import pytest
 import tiny_checkpoints
 from PIL import Image
 
-from LTX_2_MLX.pipelines.generate import Options, film, plan, request_for
+from LTX_2_MLX.pipelines.generate import Options, generate_video, plan_for, request_for
 from LTX_2_MLX.runtime.memory import memory_limits
 from LTX_2_MLX.runtime.runner import StageRunner
 
@@ -52,7 +52,8 @@ def options(tmp_path_factory):
 
 
 def _planned(options, height, width, frames, **changes):
-    return plan(request_for(replace(options, height=height, width=width, frames=frames, **changes)))
+    options = replace(options, height=height, width=width, frames=frames, **changes)
+    return plan_for(request_for(options), options)
 
 
 @pytest.mark.slow
@@ -61,7 +62,7 @@ def test_predicted_peak_of_every_stage_is_within_15_percent_of_the_measured_one(
     asked = replace(options, height=height, width=width, frames=frames)
     runner = StageRunner()
     with memory_limits():
-        for _ in film(request_for(asked), runner, asked):
+        for _ in generate_video(request_for(asked), runner, asked):
             pass
     expected = {stage.name: stage.peak_bytes for stage in _planned(options, height, width, frames).stages}
     measured = {report.name: report.peak_bytes for report in runner.reports}

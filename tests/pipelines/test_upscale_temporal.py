@@ -12,8 +12,9 @@ from tiny_checkpoints import write_upscaler, write_vae
 from LTX_2_MLX.errors import CheckpointError, MediaError, RequestError
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.media.video import read_video, write_video
-from LTX_2_MLX.pipelines import stages, upscale_temporal
-from LTX_2_MLX.pipelines.upscale_temporal import Request, plan
+from LTX_2_MLX.pipelines import upscale_temporal
+from LTX_2_MLX.pipelines.generation import decode, upscale
+from LTX_2_MLX.pipelines.upscale_temporal import Request, plan_for
 from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.verify.case import Case
 
@@ -127,9 +128,9 @@ def test_no_model_outlives_its_stage(request_of, monkeypatch):
         alive.append((network.__name__, weakref.ref(model)))
         return model
 
-    load = stages.load
-    monkeypatch.setattr(stages, "load", watched)
-    monkeypatch.setattr(upscale_temporal, "load", watched)
+    load = decode.load
+    for module in (upscale_temporal, upscale, decode):
+        monkeypatch.setattr(module, "load", watched)
     runner = StageRunner()
     upscale_temporal.upscale_temporal(_clip(10), request_of(), runner).array()
     assert seen == [
@@ -151,8 +152,8 @@ def test_decoder_is_freed_when_the_film_is_closed_early(request_of, monkeypatch)
         models.append(weakref.ref(model))
         return model
 
-    load = stages.load
-    monkeypatch.setattr(stages, "load", watched)
+    load = decode.load
+    monkeypatch.setattr(decode, "load", watched)
     clip = _clip(17)
     film = upscale_temporal.upscale_temporal(clip, request_of())
     next(iter(film))
@@ -169,7 +170,7 @@ def test_nothing_is_loaded_before_a_frame_is_asked_for(request_of):
 
 
 def test_plan_tells_sizes_and_the_three_networks(request_of):
-    told = plan(_clip(10, rate=Fraction(30)), request_of())
+    told = plan_for(_clip(10, rate=Fraction(30)), request_of())
     assert told.sizes == ("Output: 50×70, 10 to 19 frames, 30 to 60 fps",)
     assert [stage.name for stage in told.stages] == ["encode", "temporal_upscaler", "decode"]
     assert told.stages[0].work == "64×96"
@@ -182,7 +183,7 @@ def test_files_that_do_not_belong_together_are_refused_before_a_frame_is_read(re
     for request, error, said in [
         (Request(good.weights, spatial), CheckpointError, "upscales in space"),
         (Request(good.weights, wide), CheckpointError, "16 channels"),
-        (Request(good.temporal_weights, good.temporal_weights), CheckpointError, "holds no LatentStatistics"),
+        (Request(good.temporal_weights, good.temporal_weights), CheckpointError, "holds no VideoEncoder"),
         (Request(good.weights, good.weights), CheckpointError, "holds no LatentUpscaler"),
         (Request(str(tmp_path / "none.safetensors"), good.temporal_weights), CheckpointError, "does not exist"),
         (request_of(tile_size=33), RequestError, "multiples of 32"),

@@ -1,15 +1,16 @@
-"""What a checkpoint implies: by its generation, by its own word, and for its schedules."""
+"""Defaults of a checkpoint, by its generation and by its own metadata; files as users name them."""
 
 import json
 from fractions import Fraction
 
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from LTX_2_MLX.diffusion import schedule
-from LTX_2_MLX.diffusion.guidance import Guidance
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.interfaces import Header
-from LTX_2_MLX.pipelines.defaults import ModelDefaults, refinement_sigmas, stage_sigmas, version_of
+from LTX_2_MLX.pipelines.generation.files import ModelDefaults, open_models, version_of
+from LTX_2_MLX.pipelines.generation.options import Options
 
 
 def header(**metadata):
@@ -74,23 +75,51 @@ def test_bypassed_block_lies_at_the_same_depth_in_a_small_network():
     assert found.stg_blocks(1) == (0,)
 
 
-def test_distilled_checkpoint_without_guidance_takes_its_own_list():
-    assert stage_sigmas(None, Guidance(), distilled=True, usual=15) == schedule.DISTILLED
-    stretched = stage_sigmas(4, Guidance(), distilled=True, usual=15)
-    assert len(stretched) == 5 and stretched[0] == 1 and stretched[-1] == 0
+@pytest.fixture
+def opened_loras(files, tmp_path, monkeypatch):
+    """``opened_loras(*loras)``: the adapters that are opened in a folder with ``weights/mine/style.safetensors``."""
+    folder = tmp_path / "weights" / "mine"
+    folder.mkdir(parents=True)
+    save_file(load_file(files.lora), str(folder / "style.safetensors"))
+    monkeypatch.chdir(tmp_path)
+
+    def opened(*loras):
+        options = Options(
+            "A ball",
+            pipeline="one-stage",
+            weights=str(files.weights),
+            model_variant="distilled",
+            gemma=str(files.gemma),
+            lora=loras,
+        )
+        return [(lora.checkpoint.path.name, lora.strength) for lora in open_models(options, pytest.fail).loras]
+
+    return opened
 
 
-def test_guided_or_undistilled_stage_takes_the_shifted_schedule():
-    usual = tuple(schedule.ltx2_schedule(15).tolist())
-    assert stage_sigmas(None, Guidance(guidance_scale=5), distilled=True, usual=15) == usual
-    assert stage_sigmas(None, Guidance(), distilled=False, usual=15) == usual
-    assert stage_sigmas(7, Guidance(), distilled=False, usual=15) == tuple(schedule.ltx2_schedule(7).tolist())
+@pytest.mark.parametrize(
+    ("given", "strength"),
+    [
+        ("weights/mine/style.safetensors", 1.0),
+        ("weights/mine/style.safetensors:0.5", 0.5),
+        ("someone/styles:style.safetensors", 1.0),
+        ("someone/styles:deep/style.safetensors:-0.25", -0.25),
+    ],
+)
+def test_lora_is_a_path_or_a_file_of_a_repository_with_its_strength(opened_loras, given, strength):
+    assert opened_loras(given) == [("style.safetensors", strength)]
 
 
-def test_refinement_begins_at_the_same_noise_level_whatever_its_steps():
-    assert refinement_sigmas(schedule.REFINEMENT, 3) == schedule.REFINEMENT
-    for steps in (1, 2, 5):
-        sigmas = refinement_sigmas(schedule.REFINEMENT, steps)
-        assert len(sigmas) == steps + 1
-        assert sigmas[0] == pytest.approx(0.909375) and sigmas[-1] == 0
-        assert list(sigmas) == sorted(sigmas, reverse=True)
+@pytest.mark.parametrize(
+    ("given", "advice"),
+    [
+        ("someone/styles", "Give someone/styles:FILE"),
+        ("someone/styles:other.safetensors:0.5", "download_weights.py someone/styles:other.safetensors"),
+        ("auto", "Give a path"),
+        ("nowhere.safetensors", "does not exist"),
+    ],
+)
+def test_lora_that_is_not_here_says_how_to_get_it(opened_loras, given, advice):
+    with pytest.raises(CheckpointError) as refused:
+        opened_loras(given)
+    assert advice in str(refused.value)

@@ -9,8 +9,9 @@ from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.errors import MemoryBudgetError, RequestError
 from LTX_2_MLX.models.ltx.video_vae import VideoDecoder, VideoEncoder
-from LTX_2_MLX.pipelines import video_latents
-from LTX_2_MLX.pipelines.video_latents import choose_tiling, decode_frames, encode_frames, square_tiles
+from LTX_2_MLX.pipelines.generation import decode
+from LTX_2_MLX.pipelines.generation.decode import choose_tiling, decode_frames, square_tiles
+from LTX_2_MLX.pipelines.upscale_temporal import encode_frames
 from LTX_2_MLX.shapes import Compression, LatentShape
 
 
@@ -52,7 +53,7 @@ def test_smaller_budget_gives_smaller_tiles_down_to_a_clear_end(networks):
 
 def test_frames_that_no_tile_helps_are_refused_without_trying_every_side(networks, monkeypatch):
     sides = []
-    monkeypatch.setattr(video_latents, "_activation_bytes", lambda network, *size: sides.append(size) or 2**62)
+    monkeypatch.setattr(decode, "_activation_bytes", lambda network, *size: sides.append(size) or 2**62)
     with pytest.raises(MemoryBudgetError):
         choose_tiling(networks[1], LatentShape(2, 3_000_000, 3))
     assert len(sides) == 1

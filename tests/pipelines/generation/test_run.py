@@ -14,12 +14,12 @@ from typer.testing import CliRunner
 
 from LTX_2_MLX import cli, read_video
 from LTX_2_MLX.errors import OutputError, RequestError
-from LTX_2_MLX.pipelines.generate import Options, film, kept_film, options_from, request_for
+from LTX_2_MLX.pipelines.generate import Options, decode_saved, generate_video, options_from, request_for
 from LTX_2_MLX.runtime.job import remembered_request
 from LTX_2_MLX.runtime.progress import SilentProgress
 from LTX_2_MLX.runtime.runner import StageRunner
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
+SCRIPTS = Path(__file__).parents[3] / "scripts"
 STAGES = ["text_encoder", "text_features", "stage_1", "latent_upscaler", "stage_2", "temporal_upscaler", "decode"]
 
 
@@ -58,7 +58,7 @@ def options(tmp_path_factory):
 def run(options):
     """Frames, the stages that ran, and what was told."""
     runner = StageRunner(Notes())
-    frames = np.concatenate(list(film(request_for(options), runner, options)))
+    frames = np.concatenate(list(generate_video(request_for(options), runner, options)))
     return frames, [report.name for report in runner.reports], runner.progress.told
 
 
@@ -98,9 +98,12 @@ def test_run_goes_on_from_its_last_complete_stage_to_the_same_frames(options, wh
     assert set(stages) == missing
 
 
-@pytest.mark.parametrize("state", ["stage_2", "temporal_upscaler", "frames_0"])
-def test_damaged_state_is_named_and_computed_again(options, whole, ended, state):
-    folder = ended("frames.") if state != "frames_0" else ended()
+@pytest.mark.parametrize(
+    ("state", "lost"),
+    [("stage_2", ("frames.", "temporal")), ("temporal_upscaler", ("frames.",)), ("frames_0", ())],
+)
+def test_damaged_state_is_named_and_computed_again(options, whole, ended, state, lost):
+    folder = ended(*lost)
     path = folder / f"{state}.safetensors"
     content = bytearray(path.read_bytes())
     content[-5] ^= 0x40
@@ -110,10 +113,19 @@ def test_damaged_state_is_named_and_computed_again(options, whole, ended, state)
     assert any(f"{path} is damaged" in line for line in told)
 
 
-@pytest.mark.parametrize("changes", [{"seed": 7}, {"prompt": "a blue box"}, {"steps_stage1": 2}])
-def test_states_of_another_request_are_not_used(options, whole, ended, changes):
+@pytest.mark.parametrize(
+    ("changes", "first"),
+    [
+        ({"prompt": "a blue box"}, "text_encoder"),
+        ({"seed": 7}, "stage_1"),
+        ({"steps_stage1": 2}, "stage_1"),
+        ({"steps_stage2": 2}, "stage_2"),
+        ({"tile_size": 64}, "decode"),
+    ],
+)
+def test_changed_option_discards_only_the_stages_that_follow_from_it(options, whole, ended, changes, first):
     frames, stages, told = run(replace(options, resume=ended(), **changes))
-    assert stages == STAGES and not np.array_equal(frames, whole[1])
+    assert stages == STAGES[STAGES.index(first) :] and not np.array_equal(frames, whole[1])
     assert any("made from another request" in line for line in told)
 
 
@@ -131,11 +143,11 @@ def test_folder_alone_says_what_was_asked_for(options, whole, ended):
 
 def test_kept_latent_is_decoded_without_what_comes_before(whole, ended):
     runner = StageRunner()
-    frames = np.concatenate(list(kept_film(ended("frames", "text", "stage_1"), runner)))
+    frames = np.concatenate(list(decode_saved(ended("frames", "text", "stage_1"), runner)))
     assert np.array_equal(frames, whole[1]) and [report.name for report in runner.reports] == ["decode"]
     (ended() / "stage_2.safetensors").unlink()
     with pytest.raises(RequestError, match="has no latent to decode"):
-        kept_film(ended("stage_2"), StageRunner())
+        decode_saved(ended("stage_2"), StageRunner())
 
 
 def command(name, *arguments):
@@ -164,12 +176,12 @@ def test_result_that_is_none_ends_the_run_and_what_was_kept_before_stays(options
     mx.save_safetensors(str(tmp_path / "broken.safetensors"), broken, metadata=facts)
     folder = tmp_path / "states"
     asked = replace(options, weights=str(tmp_path / "broken.safetensors"), save_latents=folder)
-    with pytest.raises(OutputError, match=r"The result of stage_1.*not finite"):
+    with pytest.raises(OutputError, match=r"The result of stage_1.*NaN"):
         run(asked)
     assert sorted(path.name for path in folder.iterdir()) == ["request.json", "text.safetensors"]
     with pytest.raises(OutputError, match="stage_1"):
         runner = StageRunner()
-        film(request_for(asked), runner, replace(asked, save_latents=None, resume=folder))
+        generate_video(request_for(asked), runner, replace(asked, save_latents=None, resume=folder))
     assert [report.name for report in runner.reports] == ["stage_1"]
 
 

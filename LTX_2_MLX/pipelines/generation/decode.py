@@ -1,0 +1,296 @@
+"""Decoding stage: video latents to frames within the machine's memory.
+
+Decoding runs over consecutive frames with the exact result, whatever the video's length. Tiles, which are not exact,
+are used where a frame is too large for that, or where the user gives their size.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
+from math import prod
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from LTX_2_MLX.checkpoints.load import load
+from LTX_2_MLX.checkpoints.reader import Checkpoint
+from LTX_2_MLX.checkpoints.recognise import config_of
+from LTX_2_MLX.diffusion.noise import key_for
+from LTX_2_MLX.errors import MemoryBudgetError, RequestError
+from LTX_2_MLX.media.frames import FrameStream, signed_to_uint8
+from LTX_2_MLX.models.ltx.video_vae import VideoDecoder, VideoEncoder
+from LTX_2_MLX.models.ltx.video_vae_config import VideoVAEConfig
+from LTX_2_MLX.models.ltx.video_vae_memory import decoder_bytes, decoder_layers, encoder_layers, run_bytes
+from LTX_2_MLX.models.ltx.video_vae_tiling import TileSize, Tiling, decode_plan, decode_tiled
+from LTX_2_MLX.pipelines.generation.files import upscaler_config
+from LTX_2_MLX.pipelines.generation.prompt import contexts_bytes
+from LTX_2_MLX.pipelines.generation.request import Request
+from LTX_2_MLX.pipelines.generation.state import GenerationState, contents
+from LTX_2_MLX.pipelines.generation.upscale import UpscaleLatent
+from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes
+from LTX_2_MLX.runtime.memory import GIB, budget_bytes
+from LTX_2_MLX.runtime.runner import StageRunner
+from LTX_2_MLX.shapes import Compression, LatentShape, VideoShape
+
+# Activations may take this share of the budget: the rest is for weights, frames in flight and other stages' results.
+_BUDGET_SHARE = 0.5
+# Shorter spans than the published 80 frames: all the frames of a span stand in memory while its tiles are blended.
+_TILE_FRAMES = 40
+_TILE_FRAMES_OVERLAP = 16
+_TILE_OVERLAP = 64
+# Of the frames of one span of time, in float32: those being added up, those of the span before, and one sum.
+_BLEND_COPIES = 3
+_CHANNELS = 3
+_SMALLEST_TILE_CELLS = 4
+
+
+@dataclass(frozen=True)
+class DecodeVideo:
+    """Video decoder: a latent to a stream of frames, made as they are read.
+
+    Attributes:
+        weights: The checkpoint with the decoder.
+        dtype: Precision of the network.
+        shape: Size of the latent.
+        frame_rate: Frames per second of the video.
+        seed: Of the noise that some decoders mix in.
+        tile_size: Side of a tile in pixels; None: whole frames wherever memory allows.
+        budget: Bytes for activations, by which tiles are chosen.
+        num_frames: Frames of the video; None: all that the latent holds.
+    """
+
+    weights: Checkpoint
+    dtype: mx.Dtype
+    shape: LatentShape
+    frame_rate: Fraction
+    seed: int = 0
+    tile_size: int | None = None
+    budget: int | None = None
+    num_frames: int | None = None
+    name = "decode"
+    needs = ("latents",)
+    gives = "frames"
+    saved_as = "frames"
+
+    def estimate(self) -> Estimate:
+        """One chunk of frames, or one tile and the frames that tiles are blended into.
+
+        Raises:
+            RequestError: If the frames are too small for the decoder, or the tiles do not suit it.
+            MemoryBudgetError: If no tile is small enough.
+        """
+        config = config_of(VideoDecoder, self.weights)
+        size = self._size()
+        _check_smallest(config, size)
+        return Estimate(
+            name=self.name,
+            work=f"{size.height}×{size.width}, {size.num_frames} frames",
+            file=self.weights.path,
+            weights_bytes=network_weights_bytes([VideoDecoder], self.weights, dtype=self.dtype),
+            activation_bytes=decode_bytes(config, self.shape, self.dtype, self.tile_size, self.budget),
+            streams=True,
+        )
+
+    def run(self, runner: StageRunner, state: GenerationState) -> FrameStream:
+        """The video; its decoder is freed after the last chunk, or when the stream is closed."""
+        return self.stream(self._chunks(runner, state.latents["video"]))
+
+    def stream(self, chunks: Iterator[np.ndarray]) -> FrameStream:
+        """A stream of the video's size from chunks ``(T, H, W, 3)`` uint8."""
+        size = self._size()
+        return FrameStream(chunks, size.height, size.width, self.frame_rate, num_frames=size.num_frames)
+
+    def facts(self) -> dict[str, Any]:
+        """The checkpoint, its precision and what tiles follow from."""
+        return {
+            "shape": asdict(self.shape),
+            "seed": self.seed,
+            "weights": contents(self.weights.path),
+            "dtype": str(self.dtype),
+            "tile_size": self.tile_size,
+            "budget": self.budget,
+        }
+
+    def _size(self) -> VideoShape:
+        size = self.shape.pixels(config_of(VideoDecoder, self.weights).decoder_compression)
+        return size if self.num_frames is None else replace(size, num_frames=self.num_frames)
+
+    def _chunks(self, runner: StageRunner, latent: mx.array) -> Iterator[np.ndarray]:
+        num_frames = self._size().num_frames
+        key = key_for(self.seed, self.name)
+        chunks = runner.stream(
+            self.name,
+            lambda: load(VideoDecoder, self.weights, dtype=self.dtype),
+            lambda decoder: decode_frames(decoder, latent, self.tile_size, key, self.budget),
+        )
+        done = 0
+        try:
+            for chunk in chunks:
+                chunk = chunk[: num_frames - done]
+                done += len(chunk)
+                runner.progress.advance(self.name, done, num_frames)
+                yield chunk
+                if done == num_frames:
+                    return
+        finally:
+            chunks.close()
+
+
+def frame_stages(request: Request) -> list[UpscaleLatent | DecodeVideo]:
+    """Stages from the last denoised latent to frames; the frame rate is doubled in between if so requested."""
+    models = request.models
+    shape = request.output_grid.shape
+    stages: list[UpscaleLatent | DecodeVideo] = []
+    if request.temporal_upscale:
+        config = upscaler_config(models.temporal_upscaler, temporal=True, flag="--temporal-weights")
+        stages.append(
+            UpscaleLatent(
+                name="temporal_upscaler",
+                upscaler=models.temporal_upscaler,
+                weights=models.weights,
+                shape=shape,
+                dtype=models.dtype,
+                work=f"{request.num_frames} to {request.output_shape.num_frames} frames",
+                waiting_bytes=contexts_bytes(request),
+            )
+        )
+        shape = config.output_shape(shape)
+    decode = DecodeVideo(
+        weights=models.weights,
+        dtype=models.dtype,
+        shape=shape,
+        frame_rate=request.output_rate,
+        seed=request.seed,
+        tile_size=request.tile_size,
+        budget=activation_budget(request.memory_limit_gb),
+    )
+    return [*stages, decode]
+
+
+def _check_smallest(config: VideoVAEConfig, size: VideoShape) -> None:
+    cell = config.decoder_compression
+    height = config.fewest_cells * cell.height
+    width = config.fewest_cells * cell.width
+    if size.height < height or size.width < width:
+        raise RequestError(
+            f"The video would be {size.height}×{size.width}, but this checkpoint's decoder mirrors its borders and "
+            f"needs at least {height}×{width}."
+        )
+
+
+def decode_frames(
+    decoder: VideoDecoder,
+    latent: mx.array,
+    tile_size: int | None = None,
+    key: mx.array | None = None,
+    budget: int | None = None,
+) -> Iterator[np.ndarray]:
+    """Consecutive chunks ``(T, H, W, 3)`` uint8 of the video of a normalised latent ``(1, T', H', W', C)``.
+
+    Args:
+        decoder: Its weights' dtype is the precision.
+        latent: Of one video.
+        tile_size: Side of a tile in pixels; None: whole frames where memory allows.
+        key: Key of the noise that a timestep-conditioned decoder adds.
+        budget: Bytes for activations; see ``choose_tiling``.
+
+    Raises:
+        MemoryBudgetError: If no tile is small enough.
+        OutputError: If the network gives NaN or infinite values.
+    """
+    shape = LatentShape(*latent.shape[1:4])
+    tiling = choose_tiling(decoder, shape, tile_size, budget)
+    if tiling is None:
+        chunks = decoder.stream([latent], key=key)
+    else:
+        chunks = decode_tiled(decoder, latent, decode_plan(shape, tiling, decoder.compression), key)
+    for chunk in chunks:
+        yield signed_to_uint8(chunk[0])
+
+
+def decode_bytes(
+    config: VideoVAEConfig, latent: LatentShape, dtype: mx.Dtype, tile_size: int | None, budget: int | None = None
+) -> int:
+    """Memory of decoding a latent beside the weights, in chunks of whole frames or in tiles.
+
+    Tiles are used where chunks do not fit, or where ``tile_size`` is given; ``budget`` is that of ``choose_tiling``.
+
+    Raises:
+        MemoryBudgetError: If no tile is small enough.
+    """
+    decoder = VideoDecoder(config)
+    decoder.set_dtype(dtype)
+    tiling = choose_tiling(decoder, latent, tile_size, budget)
+    if tiling is None:
+        return decoder_bytes(config, latent, item_bytes=dtype.size)
+    sides = {"height": tiling.height, "width": tiling.width, "num_frames": tiling.time}
+    tile = LatentShape(**{name: min(getattr(latent, name), side.size) for name, side in sides.items()})
+    span = replace(latent, num_frames=tile.num_frames).pixels(config.decoder_compression)
+    frame_bytes = _CHANNELS * mx.float32.size * span.height * span.width
+    blended = _BLEND_COPIES * span.num_frames * frame_bytes
+    return decoder_bytes(config, tile, item_bytes=dtype.size) + blended
+
+
+def activation_budget(limit_gib: float | None = None) -> int:
+    """Bytes that activations of encoding and decoding may take: a share of the memory limit, detected unless given."""
+    return int(budget_bytes(limit_gib) * _BUDGET_SHARE)
+
+
+def choose_tiling(
+    network: VideoEncoder | VideoDecoder, latent: LatentShape, tile_size: int | None = None, budget: int | None = None
+) -> Tiling | None:
+    """Tiles that a clip needs: None, whole frames, wherever they fit.
+
+    Args:
+        network: The encoder or decoder.
+        latent: Size of the clip's latent.
+        tile_size: Side of a tile in pixels that the user asked for.
+        budget: Bytes for the network's activations; half of the machine's budget unless given.
+
+    Raises:
+        RequestError: If ``tile_size`` does not fit the compression.
+        MemoryBudgetError: If not even the smallest tiles fit.
+    """
+    if tile_size is not None:
+        return square_tiles(tile_size, network.compression)
+    budget = activation_budget() if budget is None else budget
+    if _activation_bytes(network, latent.height, latent.width) <= budget:
+        return None
+    compression = network.compression
+    pixels = prod((_TILE_FRAMES, latent.height * compression.height, latent.width * compression.width))
+    left = budget - _BLEND_COPIES * _CHANNELS * mx.float32.size * pixels
+    side = max(latent.height, latent.width) - 1
+    while left > 0 and side >= _SMALLEST_TILE_CELLS:
+        if _activation_bytes(network, min(side, latent.height), min(side, latent.width)) <= left:
+            return square_tiles(side * max(compression.height, compression.width), compression)
+        side -= 1
+    raise MemoryBudgetError(
+        f"Frames of {latent.width * compression.width}×{latent.height * compression.height} pixels do not fit into the "
+        f"{budget / GIB:.1f} GiB that this stage may use, not even in tiles. Use smaller frames, or --fp16."
+    )
+
+
+def square_tiles(side: int, compression: Compression) -> Tiling:
+    """Tiles of ``side`` pixels that share 64, or a quarter of it where that is less; 40 frames that share 16.
+
+    Raises:
+        RequestError: If ``side`` does not fit the compression.
+    """
+    if side == 0:
+        raise RequestError("--tile-size is 0. Leave it out for whole frames wherever memory allows.")
+    overlap = min(_TILE_OVERLAP, side // 4)
+    height = TileSize.from_pixels(side, max(overlap // compression.height, 1) * compression.height, compression.height)
+    width = TileSize.from_pixels(side, max(overlap // compression.width, 1) * compression.width, compression.width)
+    frames = max(_TILE_FRAMES // compression.time, 2)
+    shared = max(_TILE_FRAMES_OVERLAP // compression.time, 1)
+    return Tiling(TileSize(frames, shared), height, width)
+
+
+def _activation_bytes(network: VideoEncoder | VideoDecoder, height: int, width: int) -> int:
+    """Memory of a run over a latent of this size beside the weights."""
+    item_bytes = network.conv_in.conv.weight.dtype.size
+    if isinstance(network, VideoDecoder):
+        return run_bytes(decoder_layers(network.config), (1, 1, height, width), item_bytes)
+    pixels = (height * network.compression.height, width * network.compression.width)
+    return run_bytes(encoder_layers(network.config), (1, 1, *pixels), item_bytes)

@@ -1,0 +1,436 @@
+"""Denoising stage: contexts, images and noise to video and audio latents."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import mlx.core as mx
+
+from LTX_2_MLX.checkpoints.load import load, quantization_for
+from LTX_2_MLX.checkpoints.lora import Lora
+from LTX_2_MLX.checkpoints.quantize import Quantization
+from LTX_2_MLX.checkpoints.recognise import config_of
+from LTX_2_MLX.diffusion import sampler as samplers
+from LTX_2_MLX.diffusion import schedule
+from LTX_2_MLX.diffusion.conditioning import append_keyframe, fix_latent_frames, regenerate_region
+from LTX_2_MLX.diffusion.guidance import Guidance, Pass, Predict, guided, passes
+from LTX_2_MLX.diffusion.noise import Noise, seeded_noise
+from LTX_2_MLX.diffusion.patchify import AudioClock, VideoGrid, patchify_video, unpatchify_video
+from LTX_2_MLX.diffusion.state import LatentState, State, StreamArrays, add_noise, start_state, to_denoised
+from LTX_2_MLX.models.ltx.transformer import Perturbation, StreamInput, Transformer, TransformerConfig, evaluate_each
+from LTX_2_MLX.ops.device import on_cpu
+from LTX_2_MLX.pipelines.generation.files import Models
+from LTX_2_MLX.pipelines.generation.prompt import context_size
+from LTX_2_MLX.pipelines.generation.request import Request
+from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, SamplerName, contents
+from LTX_2_MLX.planning.chip_rates import seconds_of
+from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes
+from LTX_2_MLX.runtime.runner import StageRunner
+from LTX_2_MLX.runtime.validate import check_moving, check_result
+from LTX_2_MLX.shapes import StreamName
+
+_DISTILLED_STEPS = len(schedule.DISTILLED) - 1
+# Arrays of a block and the one behind it that live at once: token arrays ``(N, D)``, and those of the text, keys,
+# values and what they are made from. Measured on the CPU, which stores the scores of attention as well; counted from
+# the block's arrays for a GPU.
+_CPU_TOKEN_ARRAYS = 22.5
+_GPU_TOKEN_ARRAYS = 18.0
+_CPU_TEXT_ARRAYS = 3.75
+_GPU_TEXT_ARRAYS = 6.0
+_FEED_FORWARD = 4
+
+
+@dataclass(frozen=True)
+class ImageConditioning:
+    """Where a conditioning image stands: its pixel frame, and its strength from 0 to 1."""
+
+    frame: int = 0
+    strength: float = 1.0
+
+
+@dataclass(frozen=True)
+class Denoise:
+    """Transformer: one run over a schedule of noise levels.
+
+    A network with an audio stream runs it whether sound is wanted or not: the video attends to it.
+
+    Attributes:
+        name: The stage's name, for progress, reports and the noise's purposes.
+        models: The files with the transformer.
+        grid: Latent grid of the video.
+        sigmas: The schedule.
+        context_size: Number of prompts, and tokens of each context.
+        loras: Adapters of this stage.
+        guidance: Of both streams.
+        sampler: The loop over the schedule.
+        images: Conditioning images; one at frame 0 is held in place, others are appended as keyframes.
+        noise_scale: Noise level that latents of an earlier stage are taken to.
+        region_seconds: Denoise only this span of time, and hold the rest of the latents of the stage before.
+        frozen_audio: The audio latents are given and only attended to.
+        seed: Of the noise.
+        noise: Noise by purpose instead of the seed's.
+        on_step: Callback after each step.
+    """
+
+    name: str
+    models: Models
+    grid: VideoGrid
+    sigmas: Sequence[float]
+    context_size: tuple[int, int]
+    loras: tuple[Lora, ...] = ()
+    guidance: Mapping[StreamName, Guidance] = field(default_factory=lambda: both_streams(Guidance()))
+    sampler: SamplerName = "euler"
+    images: tuple[ImageConditioning, ...] = ()
+    noise_scale: float = 1.0
+    region_seconds: tuple[float, float] | None = None
+    frozen_audio: bool = False
+    seed: int = 0
+    noise: Noise | None = None
+    on_step: samplers.OnStep = samplers.ignore
+    needs = ("contexts", "images", "latents")
+    gives = "latents"
+
+    @property
+    def saved_as(self) -> str:
+        """The stage's name."""
+        return self.name
+
+    def estimate(self) -> Estimate:
+        """One pass of the transformer with the contexts of all prompts."""
+        models = self.models
+        config = config_of(Transformer, models.weights)
+        size = self._size()
+        steps = len(self.sigmas) - 1
+        num_passes = len(passes(self.guidance))
+        shape = self.grid.shape.pixels(self.grid.compression)
+        work = f"{shape.height}×{shape.width}, {steps} steps"
+        return Estimate(
+            name=self.name,
+            work=work if num_passes == 1 else f"{work} of {num_passes} passes",
+            file=models.weights.path,
+            weights_bytes=network_weights_bytes(
+                [Transformer], models.weights, loras=self.loras, **self._load_options()
+            ),
+            activation_bytes=transformer_bytes(
+                config, **size, prompts=self.context_size[0], item_bytes=models.dtype.size
+            ),
+            seconds=seconds_of(transformer_operations(config, **size) * steps * num_passes),
+        )
+
+    def run(self, runner: StageRunner, state: GenerationState) -> GenerationState:
+        """Denoise noise, or the latents of the stage before.
+
+        Raises:
+            OutputError: If the result is not finite, all one value, or one frame over and over.
+        """
+        total = len(self.sigmas) - 1
+
+        def report(step: int, latents: State) -> None:
+            self.on_step(step, latents)
+            runner.progress.advance(self.name, step + 1, total)
+
+        def work(transformer: Transformer) -> Arrays:
+            runner.progress.advance(self.name, 0, total)
+            return self.sample(transformer, state, report)
+
+        latents = runner.run(self.name, partial(self._load, runner.progress.note), work)
+        check_result(self.name, latents)
+        check_moving(self.name, latents["video"])
+        return replace(state, latents=latents)
+
+    def sample(
+        self, transformer: Transformer, state: GenerationState, on_step: samplers.OnStep = samplers.ignore
+    ) -> Arrays:
+        """The latents that a loaded transformer denoises to, without appended tokens."""
+        noise = self.noise or seeded_noise(self.seed)
+        start = self.first_state(transformer.config, state, noise)
+        denoise = guided(predictor(transformer, state.contexts, self.guidance), self.guidance)
+        result = self._sampler(noise, start)(denoise, start, self.sigmas, on_step)
+        latents = {"video": unpatchify_video(result["video"].latent, self.grid.shape)}
+        if "audio" in result:
+            latents["audio"] = result["audio"].latent
+        return latents
+
+    def facts(self) -> dict[str, Any]:
+        """The settings of the run, the checkpoint and its adapters."""
+        return {
+            "shape": asdict(self.grid.shape),
+            "frame_rate": str(self.grid.frame_rate),
+            "sigmas": [float(sigma) for sigma in self.sigmas],
+            "guidance": {name: asdict(guidance) for name, guidance in self.guidance.items()},
+            "sampler": self.sampler,
+            "images": [asdict(image) for image in self.images],
+            "noise_scale": self.noise_scale,
+            "region_seconds": self.region_seconds,
+            "frozen_audio": self.frozen_audio,
+            "seed": self.seed,
+            "weights": contents(self.models.weights.path),
+            "loras": contents(*(lora.checkpoint.path for lora in self.loras)),
+            "strengths": [lora.strength for lora in self.loras],
+            "dtype": str(self.models.dtype),
+            "quantize": self.models.quantize,
+        }
+
+    def first_state(self, config: TransformerConfig, state: GenerationState, noise: Noise) -> State:
+        """Both streams at the first noise level. A network for video alone has no audio stream."""
+        streams: State = {"video": self._first_video(config, state)}
+        if config.audio is not None:
+            streams["audio"] = self._first_audio(config.audio.in_channels, state)
+        for name, stream in streams.items():
+            if stream.frozen:
+                continue
+            if self.region_seconds is not None:
+                stream = regenerate_region(stream, *self.region_seconds)
+            fresh = noise(f"{self.name}.{name}", stream.latent.shape)
+            streams[name] = add_noise(stream, fresh, self.noise_scale)
+        return streams
+
+    def _first_video(self, config: TransformerConfig, state: GenerationState) -> LatentState:
+        grid = self.grid
+        if "video" in state.latents:
+            tokens = patchify_video(state.latents["video"])
+        else:
+            tokens = mx.zeros((1, grid.shape.num_tokens, config.video.in_channels))
+        video = start_state(tokens, grid.positions())
+        if config.keyframe_embedding:
+            first = mx.arange(grid.shape.num_tokens) < grid.shape.height * grid.shape.width
+            video = video.replace(keyframe_mask=first[None, :, None].astype(mx.float32))
+        for number, image in enumerate(self.images):
+            latent = state.images[f"{self.name}.{number}"]
+            if image.frame == 0:
+                video = fix_latent_frames(video, latent, grid, strength=image.strength)
+            else:
+                video = append_keyframe(video, latent, grid, frame=image.frame, strength=image.strength)
+        return video
+
+    def _first_audio(self, channels: int, state: GenerationState) -> LatentState:
+        length = self._audio_tokens()
+        positions = AudioClock().positions(length)
+        if self.frozen_audio:
+            return start_state(state.latents["audio"][:, :length], positions, frozen=True)
+        if "audio" in state.latents:
+            return start_state(state.latents["audio"], positions)
+        return start_state(mx.zeros((1, length, channels)), positions)
+
+    def _audio_tokens(self) -> int:
+        num_frames = self.grid.shape.pixels(self.grid.compression).num_frames
+        # A single frame at a high rate is shorter than half a latent, but attention to nothing is not a number.
+        return max(AudioClock().num_latents(num_frames, self.grid.frame_rate), 1)
+
+    def _sampler(self, noise: Noise, start: State) -> Callable[..., State]:
+        def draw(purpose: str, step: int) -> StreamArrays:
+            fresh: StreamArrays = {}
+            for name, stream in start.items():
+                fresh[name] = noise(f"{self.name}.{purpose}_{step}.{name}", stream.latent.shape)
+            return fresh
+
+        def draw_normalised(purpose: str, step: int) -> StreamArrays:
+            return {name: samplers.normalised_noise(fresh) for name, fresh in draw(purpose, step).items()}
+
+        if self.sampler == "ancestral":
+            return partial(samplers.ancestral, noise=partial(draw, "step"))
+        if self.sampler == "res-2s":
+            step_noise = partial(draw_normalised, "step")
+            middle_noise = partial(draw_normalised, "middle")
+            return partial(samplers.res_2s, noise=step_noise, middle_noise=middle_noise)
+        return {"euler": samplers.euler, "gradient-estimation": samplers.gradient_estimation}[self.sampler]
+
+    def _load(self, note: Callable[[str], None]) -> Transformer:
+        return load(Transformer, self.models.weights, loras=self.loras, note=note, **self._load_options())
+
+    def _load_options(self) -> dict[str, Any]:
+        models = self.models
+        quantize = None
+        if models.quantize is not None:
+            quantize = quantization_for(Transformer, models.weights, models.quantize) or Quantization(models.quantize)
+        return {"dtype": models.dtype, "quantize": quantize, "stream_blocks": models.low_ram}
+
+    def _size(self) -> dict[str, int]:
+        return {
+            "tokens": self.grid.shape.num_tokens,
+            "audio_tokens": self._audio_tokens(),
+            "text_tokens": self.context_size[1],
+        }
+
+
+def first_stage(request: Request, name: str) -> Denoise:
+    """The guided stage at the request's own size."""
+    models = request.models
+    defaults = models.defaults
+    unguided_distilled = models.distilled and request.guidance == Guidance()
+    default_steps = defaults.steps_stage1 if request.two_stages else defaults.steps
+    return Denoise(
+        name=name,
+        models=models,
+        grid=request.grid,
+        sigmas=stage_sigmas(request.steps, distilled=unguided_distilled, default_steps=default_steps),
+        context_size=context_size(request),
+        loras=models.loras,
+        guidance=both_streams(request.guidance),
+        sampler=defaults.distilled_sampler if unguided_distilled else "euler",
+        images=_images(request),
+        seed=request.seed,
+    )
+
+
+def refinement_stage(request: Request, name: str) -> Denoise:
+    """The second stage: not guided, at the larger size, from a lower noise level; with the adapter of a dev model."""
+    models = request.models
+    defaults = models.defaults
+    steps = request.steps_stage2 or defaults.steps_stage2
+    sigmas = schedule_of_length(defaults.refinement, steps)
+    loras = models.loras
+    if models.distilled_lora is not None and not models.distilled:
+        loras = (*loras, models.distilled_lora)
+    return Denoise(
+        name=name,
+        models=models,
+        grid=request.output_grid,
+        sigmas=sigmas,
+        context_size=context_size(request),
+        loras=loras,
+        images=_images(request),
+        noise_scale=float(sigmas[0]),
+        seed=request.seed,
+    )
+
+
+def both_streams(guidance: Guidance) -> dict[StreamName, Guidance]:
+    """Audio is guided as video is: one scale serves both, and the video attends to the audio."""
+    return {"video": guidance, "audio": guidance}
+
+
+def _images(request: Request) -> tuple[ImageConditioning, ...]:
+    return (ImageConditioning(strength=request.image_strength),) if request.image else ()
+
+
+def stage_sigmas(steps: int | None, *, distilled: bool, default_steps: int) -> tuple[float, ...]:
+    """The schedule of the first stage.
+
+    A distilled checkpoint without guidance takes the list it was made for, stretched where ``steps`` is not its 8;
+    everything else the shifted schedule.
+    """
+    if distilled:
+        return schedule_of_length(schedule.DISTILLED, steps or _DISTILLED_STEPS)
+    return tuple(schedule.ltx2_schedule(default_steps if steps is None else steps).tolist())
+
+
+def schedule_of_length(sigmas: tuple[float, ...], steps: int) -> tuple[float, ...]:
+    """A schedule stretched to ``steps``; unchanged where it has as many."""
+    return sigmas if steps == len(sigmas) - 1 else tuple(schedule.resampled(sigmas, steps).tolist())
+
+
+def predictor(transformer: Transformer, contexts: Arrays, guidance: Mapping[StreamName, Guidance]) -> Predict:
+    """The transformer as guidance calls it: a state and passes to clean estimates.
+
+    Passes run one after another, so that activations take the memory of one pass, whatever the guidance.
+    """
+    positive = _projected(transformer, contexts, "positive")
+    # A stream without a negative context keeps its positive one in the negative pass.
+    negative = {**positive, **_projected(transformer, contexts, "negative")}
+
+    def predict(
+        state: State, sigma: float, passes: Sequence[Pass], computed: Collection[StreamName]
+    ) -> dict[Pass, StreamArrays]:
+        estimates: dict[Pass, StreamArrays] = {}
+        for kind in passes:
+            context = negative if kind == "negative" else positive
+            inputs: dict[StreamName, StreamInput] = {}
+            for name, stream in state.items():
+                inputs[name] = _stream_input(stream, context[name], enabled=name in computed, sigma=sigma)
+            perturbation = _perturbation(kind, guidance, transformer.config.num_layers)
+            perturbations = None if perturbation is None else [perturbation] * len(state["video"].latent)
+            video, audio = transformer(inputs["video"], inputs.get("audio"), perturbations, on_block=evaluate_each())
+            estimates[kind] = _estimates(state, {"video": video, "audio": audio}, sigma)
+            mx.eval(estimates[kind])
+        return estimates
+
+    return predict
+
+
+def _perturbation(kind: Pass, guidance: Mapping[StreamName, Guidance], num_layers: int) -> Perturbation | None:
+    if kind == "isolated":
+        return Perturbation(audio_to_video=range(num_layers), video_to_audio=range(num_layers))
+    if kind == "perturbed":
+        blocks = {name: rule.stg_blocks if rule.stg_scale else () for name, rule in guidance.items()}
+        return Perturbation(video_self=blocks["video"], audio_self=blocks.get("audio", ()))
+    return None
+
+
+def _estimates(state: State, velocities: Mapping[StreamName, mx.array | None], sigma: float) -> StreamArrays:
+    """Clean estimates of the streams that have a velocity."""
+    estimates: StreamArrays = {}
+    for name, velocity in velocities.items():
+        if velocity is not None:
+            estimates[name] = to_denoised(state[name].latent, velocity, state[name].timesteps(sigma))
+    return estimates
+
+
+def _projected(transformer: Transformer, contexts: Arrays, prompt: str) -> StreamArrays:
+    video, audio = transformer.project_context(contexts.get(f"{prompt}.video"), contexts.get(f"{prompt}.audio"))
+    projected: StreamArrays = {}
+    if video is not None:
+        projected["video"] = video
+    if audio is not None:
+        projected["audio"] = audio
+    mx.eval(projected)
+    return projected
+
+
+def _stream_input(state: LatentState, context: mx.array, *, enabled: bool, sigma: float) -> StreamInput:
+    batch = state.latent.shape[0]
+    return StreamInput(
+        latent=state.latent,
+        sigma=mx.full((batch,), 0.0 if state.frozen else sigma),
+        positions=state.positions,
+        context=mx.broadcast_to(context, (batch, *context.shape[1:])),
+        timesteps=state.timesteps(sigma),
+        attention_mask=state.attention_mask,
+        keyframe_mask=state.keyframe_mask,
+        enabled=enabled,
+        context_projected=True,
+    )
+
+
+def transformer_bytes(
+    config: TransformerConfig, *, tokens: int, audio_tokens: int, text_tokens: int, prompts: int, item_bytes: int
+) -> int:
+    """Memory of one pass of the transformer beside its weights, with the contexts of all prompts.
+
+    ``audio_tokens`` have no effect where the network has no audio stream; ``item_bytes`` are those of one value.
+    """
+    token_arrays = _CPU_TOKEN_ARRAYS if on_cpu() else _GPU_TOKEN_ARRAYS
+    text_arrays = _CPU_TEXT_ARRAYS if on_cpu() else _GPU_TEXT_ARRAYS
+    width = config.video.width
+    streams = tokens * config.video.width
+    if config.audio is not None:
+        width += config.audio.width
+        streams += audio_tokens * config.audio.width
+    contexts = 0
+    if config.caption_channels is not None:
+        contexts = prompts * text_tokens * 2 * config.caption_channels * mx.float32.size
+    text = (prompts + text_arrays) * text_tokens * width
+    # Self-attention and attention to the text come one after the other.
+    scores = config.video.heads * tokens * max(tokens, text_tokens) if on_cpu() else 0
+    return int(contexts + (text + token_arrays * streams + scores) * item_bytes)
+
+
+def transformer_operations(config: TransformerConfig, *, tokens: int, audio_tokens: int, text_tokens: int) -> float:
+    """Floating-point operations of one pass: the matrix products, which are nearly all of the work."""
+    video = config.video
+    audio = config.audio
+    block = _stream_operations(video.width, tokens, text_tokens)
+    if audio is not None:
+        block += _stream_operations(audio.width, audio_tokens, text_tokens)
+        # Attention between the two has the width of the audio stream: projections on either side, and the scores.
+        block += 2 * (4 * tokens * video.width * audio.width + 4 * audio_tokens * audio.width**2)
+        block += 2 * 4 * tokens * audio_tokens * audio.width
+    return config.num_layers * float(block)
+
+
+def _stream_operations(width: int, tokens: int, text_tokens: int) -> float:
+    """Of one stream in one block: attention to itself and to the text, feed-forward."""
+    projections = 8 * tokens * width**2 + 4 * tokens * width**2 + 4 * text_tokens * width**2
+    attention = 4 * tokens**2 * width + 4 * tokens * text_tokens * width
+    return projections + attention + 4 * _FEED_FORWARD * tokens * width**2

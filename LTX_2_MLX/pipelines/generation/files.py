@@ -1,0 +1,334 @@
+"""Model files of a generation, opened: those named, those on this machine, or the demo model."""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+
+from LTX_2_MLX.checkpoints.catalog import Role, Variant, entries_for_role
+from LTX_2_MLX.checkpoints.gemma3 import GemmaConfig
+from LTX_2_MLX.checkpoints.lora import Lora, split_strength
+from LTX_2_MLX.checkpoints.reader import Checkpoint
+from LTX_2_MLX.checkpoints.recognise import config_of
+from LTX_2_MLX.checkpoints.resolve import AUTO, DEMO_NOTE, DOWNLOAD, ResolvedFile, installed_path, resolve
+from LTX_2_MLX.diffusion import schedule
+from LTX_2_MLX.errors import CheckpointError, RequestError
+from LTX_2_MLX.models.interfaces import Header
+from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler, LatentUpscalerConfig
+from LTX_2_MLX.models.ltx.text_features import TextFeatures
+from LTX_2_MLX.models.ltx.transformer import Transformer
+from LTX_2_MLX.models.ltx.video_vae import VideoDecoder
+from LTX_2_MLX.ops.device import on_cpu
+from LTX_2_MLX.pipelines.generation.options import Options
+from LTX_2_MLX.pipelines.generation.state import SamplerName
+from LTX_2_MLX.shapes import Compression
+
+NEGATIVE_PROMPT = (
+    "subtitles, blurred picture, out of focus, too bright, too dark, low contrast, washed out colours, noise, grain, "
+    "flicker, smeared motion, wrong proportions, deformed face, extra limbs, deformed hands, garbled lettering, "
+    "inconsistent perspective, shaking camera, cluttered background, harsh shadows, colour banding, cartoon look, "
+    "computer-generated look, unnatural skin, jerky movement, sudden cuts, muffled sound, distorted voice, echo, "
+    "background noise, sound out of step with the picture"
+)
+# Users search for the first sentence.
+_NO_UPSCALER = (
+    "Two-stage pipeline requires --spatial-upscaler-weights. "
+    f"Give a path, or get the published file: {DOWNLOAD} ltx-2-spatial-upscaler-x2-1.0 "
+    "(ltx-2.3-spatial-upscaler-x2-1.1 for LTX-2.3)."
+)
+_DTYPES = {"fp16": mx.float16, "bf16": mx.bfloat16, "fp32": mx.float32}
+
+# Since which model_version: the CRF of image conditioning, the block that spatio-temporal guidance bypasses in a
+# network of 48, the sampler of distilled stage 1 (Lightricks/LTX-2, packages/ltx-pipelines/src/ltx_pipelines/
+# utils/constants.py and distilled.py at 400fd31).
+_GENERATIONS: tuple[tuple[tuple[int, ...], int, int, SamplerName], ...] = (
+    ((2, 5), 18, 28, "ancestral"),
+    ((2, 4), 18, 28, "euler"),
+    ((2, 3), 33, 28, "euler"),
+    ((), 33, 29, "euler"),
+)
+_PUBLISHED_BLOCKS = 48
+
+
+@dataclass(frozen=True)
+class ModelDefaults:
+    """Default settings of one checkpoint.
+
+    Attributes:
+        image_crf: Compression that image conditioning goes through.
+        stg_block: The block of 48 that spatio-temporal guidance bypasses.
+        distilled_sampler: Sampler of a distilled checkpoint's first stage.
+        height, width: Pixels of a one-stage video, and of stage 1 in two stages.
+        num_frames: Length of a video.
+        frame_rate: Frames per second.
+        steps: Of one stage; stage 1 of two has ``steps_stage1``, its refinement ``steps_stage2``.
+        refinement: Noise levels of stage 2, from the one that stage 1's latent is taken to, to 0.
+        cfg: Guidance scale of a dev checkpoint.
+        negative_prompt: Negative prompt for classifier-free guidance.
+        notice: A line for users of this model.
+    """
+
+    image_crf: int
+    stg_block: int
+    distilled_sampler: SamplerName
+    height: int = 480
+    width: int = 704
+    num_frames: int = 97
+    frame_rate: Fraction = Fraction(24)
+    steps: int = 30
+    steps_stage1: int = 15
+    steps_stage2: int = 3
+    refinement: tuple[float, ...] = schedule.REFINEMENT
+    cfg: float = 5.0
+    negative_prompt: str = NEGATIVE_PROMPT
+    notice: str = ""
+
+    @classmethod
+    def from_header(cls, header: Header) -> "ModelDefaults":
+        """By ``model_version`` in the file's metadata, and by ``defaults`` there, a JSON object of our own.
+
+        ``defaults`` may hold any of this class's fields from ``height`` on; ``frame_rate`` may be text such as
+        "24000/1001".
+
+        Raises:
+            CheckpointError: If ``defaults`` is not such an object.
+        """
+        version = version_of(header)
+        _, image_crf, stg_block, sampler = next(row for row in _GENERATIONS if version >= row[0])
+        own = _own_defaults(header.metadata.get("defaults", "{}"))
+        return cls(image_crf=image_crf, stg_block=stg_block, distilled_sampler=sampler, **own)
+
+    def stg_blocks(self, num_layers: int) -> tuple[int, ...]:
+        """The bypassed block in a network of ``num_layers``: at the same share of its depth."""
+        return (self.stg_block * num_layers // _PUBLISHED_BLOCKS,)
+
+
+def version_of(header: Header) -> tuple[int, ...]:
+    """``model_version`` as numbers, (2, 4) for "2.4-rc2"; () where it is missing or unreadable, before all others."""
+    match = re.match(r"\d+(\.\d+)*", header.metadata.get("model_version", ""))
+    return tuple(map(int, match.group().split("."))) if match else ()
+
+
+def _own_defaults(text: str) -> dict[str, Any]:
+    try:
+        settings = dict(json.loads(text).items())
+        own = {name: read(settings[name]) for name, read in _READERS.items() if name in settings}
+    except (AttributeError, ValueError, TypeError, ZeroDivisionError, RecursionError) as error:
+        raise CheckpointError(f"The checkpoint's own defaults cannot be read: {text:.60} ({error}).") from error
+    if any(value <= 0 for value in own.values() if not isinstance(value, str | tuple)):
+        raise CheckpointError(f"The checkpoint's own defaults are out of range: {text:.60}.")
+    return own
+
+
+def _read_rate(rate: float | str) -> Fraction:
+    return Fraction(str(rate))
+
+
+def _read_sigmas(values: list[float]) -> tuple[float, ...]:
+    """Noise levels that fall from at most 1 to 0."""
+    sigmas = tuple(float(value) for value in values)
+    falls = all(sigma > following for sigma, following in pairwise(sigmas))
+    if len(sigmas) < 2 or sigmas[0] > 1 or sigmas[-1] != 0 or not falls:
+        raise ValueError("noise levels that do not fall from at most 1 to 0")
+    return sigmas
+
+
+_READERS: dict[str, Callable[[Any], Any]] = {
+    "height": int,
+    "width": int,
+    "num_frames": int,
+    "frame_rate": _read_rate,
+    "steps": int,
+    "steps_stage1": int,
+    "steps_stage2": int,
+    "refinement": _read_sigmas,
+    "cfg": float,
+    "negative_prompt": str,
+    "notice": str,
+}
+
+
+@dataclass(frozen=True)
+class Models:
+    """The files of one run, opened: their headers have been read, no weights.
+
+    Attributes:
+        weights: Transformer, connectors and video autoencoder.
+        text_encoder: Folder of the text encoder; None where saved embeddings replace it.
+        distilled: Whether ``weights`` is a distilled checkpoint, made for few steps without guidance.
+        dtype: Precision of the networks.
+        loras: Adapters of the transformer in every stage.
+        distilled_lora: Adapter that makes a dev checkpoint a distilled one, for stage 2.
+        spatial_upscaler: Doubles height and width between two stages.
+        temporal_upscaler: Doubles the frame rate.
+        quantize: Bits that the large layers of transformer and text encoder are quantized to while they load.
+        low_ram: Leave the blocks of both on disk and read each ahead of its use.
+    """
+
+    weights: Checkpoint
+    text_encoder: Path | None
+    distilled: bool
+    dtype: mx.Dtype = mx.bfloat16
+    loras: tuple[Lora, ...] = ()
+    distilled_lora: Lora | None = None
+    spatial_upscaler: Checkpoint | None = None
+    temporal_upscaler: Checkpoint | None = None
+    quantize: int | None = None
+    low_ram: bool = False
+
+    @cached_property
+    def compression(self) -> Compression:
+        """Pixels per latent step of the decoder."""
+        return config_of(VideoDecoder, self.weights).decoder_compression
+
+    @cached_property
+    def defaults(self) -> ModelDefaults:
+        """Default settings of the checkpoint."""
+        return ModelDefaults.from_header(self.weights.header)
+
+    @property
+    def text_dtype(self) -> mx.Dtype:
+        """Precision of the text encoder and the connectors. Gemma's states exceed float16's range."""
+        return mx.bfloat16 if self.dtype == mx.float16 else self.dtype
+
+
+def open_models(options: Options, note: Callable[[str], None]) -> Models:
+    """The files that the options name, opened. ``note`` gets a line on each automatic choice.
+
+    Raises:
+        CheckpointError: If a file is missing or cannot be read; the message says how to get it.
+        RequestError: If two stages lack an upscaler, or the checkpoint is of the other variant.
+    """
+    variant = options.model_variant
+    if variant is None and options.weights == AUTO and options.pipeline == "distilled":
+        variant = "distilled"
+    model = _resolve_model(options.weights, variant, note)
+    weights = Checkpoint(model.path)
+    config_of(Transformer, weights)
+    distilled = _variant_of(model, variant) == "distilled"
+    models = Models(
+        weights=weights,
+        text_encoder=None if options.embeddings else _text_encoder(options.gemma, model, weights, note),
+        distilled=distilled,
+        dtype=_dtype(options.precision),
+        loras=tuple(_open_lora(spec) for spec in options.lora),
+        quantize=options.quantize,
+        low_ram=options.low_ram,
+    )
+    if options.temporal_upscale:
+        models = replace(models, temporal_upscaler=_open(options.temporal_weights, "temporal-upscaler", model))
+    if options.two_stages:
+        models = replace(models, spatial_upscaler=_spatial_upscaler(options.spatial_upscaler_weights, model))
+    if distilled or options.pipeline not in ("two-stage", "distilled"):
+        return models
+    lora = _distilled_lora(options.distilled_lora, model)
+    if options.two_stages:
+        return replace(models, distilled_lora=lora)
+    return replace(models, loras=(*models.loras, lora), distilled=True)
+
+
+def upscaler_config(checkpoint: Checkpoint, *, temporal: bool, flag: str) -> LatentUpscalerConfig:
+    """The config of an upscaler that works in time, or in space.
+
+    Raises:
+        CheckpointError: If it works in the other, or is no upscaler.
+    """
+    config = config_of(LatentUpscaler, checkpoint)
+    if (config.temporal_upsample, config.spatial_upsample) != (temporal, not temporal):
+        actual = "time" if config.temporal_upsample else "space"
+        expected = "time" if temporal else "space"
+        raise CheckpointError(f"{checkpoint.path} upscales in {actual}. Give {flag} an upscaler in {expected}.")
+    return config
+
+
+def text_encoder_fits(encoder: Checkpoint, weights: Checkpoint) -> bool:
+    """Whether the checkpoint takes as many features for each token as the text encoder gives.
+
+    Raises:
+        CheckpointError: If ``encoder`` is no Gemma 3, or ``weights`` have no text features.
+    """
+    config = GemmaConfig.from_header(encoder.header)
+    if config is None:
+        raise CheckpointError(f"{encoder.path} is no Gemma 3. Give --gemma the folder of the text encoder.")
+    features = config.hidden_size * (config.num_hidden_layers + 1)
+    return features == config_of(TextFeatures, weights).states_width
+
+
+def _dtype(precision: str | None) -> mx.Dtype:
+    if precision is not None:
+        return _DTYPES[precision]
+    # 16-bit matrix products are slow on MLX's CPU backend.
+    return mx.float32 if on_cpu() else mx.bfloat16
+
+
+def _resolve_model(spec: str, variant: Variant | None, note: Callable[[str], None]) -> ResolvedFile:
+    model = resolve(spec, "model", variant=variant)
+    if spec != AUTO or not model.is_demo:
+        return model
+    note(DEMO_NOTE)
+    # The demo has both variants, and its dev checkpoint shows what guidance does.
+    return resolve(AUTO, "model", variant=variant or "dev")
+
+
+def _variant_of(model: ResolvedFile, asked: Variant | None) -> Variant:
+    """The variant by the catalogue or the user; a file outside the catalogue counts as dev."""
+    known = model.entry.variant if model.entry else None
+    if known is not None and asked is not None and known != asked:
+        raise RequestError(
+            f"{model.path.name} is the {known} checkpoint, but --model-variant is {asked}. Leave out one of the two."
+        )
+    return asked or known or "dev"
+
+
+def _text_encoder(spec: str, model: ResolvedFile, weights: Checkpoint, note: Callable[[str], None]) -> Path:
+    if spec != AUTO:
+        return resolve(spec, "text-encoder", model=model).path
+    # A folder next to the checkpoint comes first.
+    for tokenizer in sorted(model.path.parent.glob("*/tokenizer.json")):
+        if _is_gemma(tokenizer.parent):
+            return tokenizer.parent
+    try:
+        return resolve(AUTO, "text-encoder", model=model).path
+    except CheckpointError:
+        demo = installed_path(entries_for_role("text-encoder", family="demo")[0])
+        if demo is None or not text_encoder_fits(Checkpoint(demo), weights):
+            raise
+        note(f"The text encoder is that of the demo model, {demo}: this checkpoint was made for it.")
+        return demo
+
+
+def _is_gemma(folder: Path) -> bool:
+    try:
+        return GemmaConfig.from_header(Checkpoint(folder).header) is not None
+    except CheckpointError:
+        return False
+
+
+def _spatial_upscaler(spec: str, model: ResolvedFile) -> Checkpoint:
+    try:
+        return _open(spec, "spatial-upscaler", model)
+    except CheckpointError as error:
+        if spec != AUTO:
+            raise
+        raise RequestError(_NO_UPSCALER) from error
+
+
+def _open(spec: str, role: Role, model: ResolvedFile) -> Checkpoint:
+    return Checkpoint(resolve(spec, role, model=model).path)
+
+
+def _distilled_lora(spec: str, model: ResolvedFile) -> Lora:
+    path, strength = split_strength(spec)
+    return Lora.open(resolve(path, "distilled-lora", model=model).path, strength)
+
+
+def _open_lora(spec: str) -> Lora:
+    path, strength = split_strength(spec)
+    return Lora.open(resolve(path, "lora").path, strength)

@@ -1,0 +1,103 @@
+"""Stage from a conditioning image to its latents, one for each resolution."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+
+from LTX_2_MLX.checkpoints.load import load
+from LTX_2_MLX.checkpoints.recognise import config_of
+from LTX_2_MLX.media.first_frame import read_first_frame, resize_and_crop
+from LTX_2_MLX.media.image import read_image
+from LTX_2_MLX.models.ltx.video_vae import VideoEncoder
+from LTX_2_MLX.models.ltx.video_vae_config import VideoEncoderConfig
+from LTX_2_MLX.models.ltx.video_vae_memory import encoder_layers, run_bytes
+from LTX_2_MLX.ops.device import on_cpu
+from LTX_2_MLX.pipelines.generation.denoise import Denoise
+from LTX_2_MLX.pipelines.generation.files import Models
+from LTX_2_MLX.pipelines.generation.request import Request
+from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, contents
+from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes
+from LTX_2_MLX.runtime.runner import StageRunner
+from LTX_2_MLX.shapes import VideoShape
+
+# On the CPU, measured: bytes of a pixel while the image is resized, and those of the encoder's start. The widest
+# convolution reads 27 values for each that it writes, and copies them side by side.
+_PIXEL_BYTES = 126
+_START_BYTES = 3_000_000
+_TAPS = 27
+
+
+@dataclass(frozen=True)
+class EncodeImage:
+    """Video encoder: an image to a latent frame at each denoising stage's resolution.
+
+    Attributes:
+        image: The file.
+        models: The files with the encoder.
+        shapes: By denoising stage: the size of its video in pixels.
+    """
+
+    image: Path
+    models: Models
+    shapes: Mapping[str, VideoShape]
+    name = "image_encoder"
+    needs = ()
+    gives = "images"
+    saved_as = "image"
+
+    def estimate(self) -> Estimate:
+        """The image at its largest resolution. An image that cannot be read is refused here."""
+        read_image(self.image)
+        weights = self.models.weights
+        config = config_of(VideoEncoder, weights)
+        largest = max(self.shapes.values(), key=lambda shape: shape.height * shape.width)
+        return Estimate(
+            name=self.name,
+            work="first frame",
+            file=weights.path,
+            weights_bytes=network_weights_bytes([VideoEncoder], weights, dtype=self.models.dtype),
+            activation_bytes=image_encoder_bytes(config, largest, self.models.dtype.size),
+        )
+
+    def run(self, runner: StageRunner, state: GenerationState) -> GenerationState:
+        """Encode the image at every resolution."""
+        pixels = read_first_frame(self.image, self.models.defaults.image_crf)
+
+        def work(encoder: VideoEncoder) -> Arrays:
+            latents = {}
+            for stage, shape in self.shapes.items():
+                latents[f"{stage}.0"] = encoder.encode(resize_and_crop(pixels, shape.height, shape.width))
+            return latents
+
+        weights = self.models.weights
+        images = runner.run(self.name, lambda: load(VideoEncoder, weights, dtype=self.models.dtype), work)
+        return replace(state, images=images)
+
+    def facts(self) -> dict[str, Any]:
+        """The image, its sizes, the checkpoint and its precision."""
+        return {
+            "image": contents(self.image),
+            "crf": self.models.defaults.image_crf,
+            "shapes": {stage: (shape.height, shape.width) for stage, shape in self.shapes.items()},
+            "weights": contents(self.models.weights.path),
+            "dtype": str(self.models.dtype),
+        }
+
+
+def image_stages(request: Request, stages: Sequence[Denoise]) -> list[EncodeImage]:
+    """The stage that encodes the request's image for each denoising stage; none without an image."""
+    if request.image is None:
+        return []
+    shapes = {stage.name: stage.grid.shape.pixels(stage.grid.compression) for stage in stages}
+    return [EncodeImage(request.image, request.models, shapes)]
+
+
+def image_encoder_bytes(config: VideoEncoderConfig, shape: VideoShape, item_bytes: int) -> int:
+    """Memory of encoding one image beside the weights."""
+    if on_cpu():
+        unfolded = _TAPS * config.in_channels * mx.float32.size
+        return shape.height * shape.width * (unfolded + _PIXEL_BYTES) + _START_BYTES
+    return run_bytes(encoder_layers(config), (1, 1, shape.height, shape.width, 3), item_bytes)

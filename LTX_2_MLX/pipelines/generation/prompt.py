@@ -1,0 +1,240 @@
+"""Stages from a prompt to the contexts that the transformer attends to, and contexts in files."""
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from LTX_2_MLX.checkpoints.gemma3 import Gemma, GemmaConfig, encode_tokens
+from LTX_2_MLX.checkpoints.gemma_tokenizer import GemmaTokenizer
+from LTX_2_MLX.checkpoints.load import load, quantization_for
+from LTX_2_MLX.checkpoints.reader import Checkpoint
+from LTX_2_MLX.checkpoints.recognise import config_of
+from LTX_2_MLX.errors import CheckpointError, RequestError
+from LTX_2_MLX.media.output import check_writable, replaced_when_complete
+from LTX_2_MLX.models.ltx.text_features import TextFeatures, TextFeaturesConfig
+from LTX_2_MLX.ops.device import on_cpu
+from LTX_2_MLX.pipelines.generation.files import text_encoder_fits
+from LTX_2_MLX.pipelines.generation.request import Request
+from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, contents
+from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes
+from LTX_2_MLX.runtime.runner import StageRunner
+
+_FORMAT = "LTX-2-MLX contexts 1"
+# Arrays of one Gemma layer that live at once, of each of its two widths.
+_HIDDEN_ARRAYS = 8
+_INTERMEDIATE_ARRAYS = 6
+# Token arrays ``(B, L, D)`` of a connector block that live at once: measured on the CPU, which stores the scores
+# ``(B, heads, L, L)`` as well; counted from the block's arrays for a GPU.
+_CPU_TOKEN_ARRAYS = 22.5
+_GPU_TOKEN_ARRAYS = 18.0
+
+
+@dataclass(frozen=True)
+class EncodeText:
+    """Text encoder: prompts to the states of all its layers."""
+
+    request: Request
+    name = "text_encoder"
+    needs = ()
+    gives = "text"
+    saved_as = None
+
+    def estimate(self) -> Estimate:
+        """The padded states of all layers, and the arrays of one layer over the valid tokens."""
+        models = self.request.models
+        encoder = Checkpoint(models.text_encoder)
+        if not text_encoder_fits(encoder, models.weights):
+            raise CheckpointError(
+                f"{encoder.path} is not the text encoder that {models.weights.path} was made for: its number of "
+                f"features differs. Give --gemma the one that belongs to it."
+            )
+        return Estimate(
+            name=self.name,
+            work=_work(self.request),
+            file=encoder.path,
+            weights_bytes=network_weights_bytes([Gemma], encoder, **self._load_options(encoder)),
+            activation_bytes=states_bytes(self.request) + self._layer_bytes(config_of(Gemma, encoder)),
+        )
+
+    def run(self, runner: StageRunner, state: GenerationState) -> GenerationState:
+        """Encode the prompts in one batch."""
+        encoder = Checkpoint(self.request.models.text_encoder)
+        ids, mask = tokenize(self.request)
+        text = runner.run(
+            self.name,
+            lambda: load(Gemma, encoder, **self._load_options(encoder)),
+            lambda network: encode_tokens(network, ids, mask),
+        )
+        return replace(state, text=text)
+
+    def facts(self) -> dict[str, Any]:
+        """The prompts, the text encoder's files and its precision."""
+        models = self.request.models
+        return {
+            "prompts": self.request.prompts,
+            "text_encoder": contents(models.text_encoder),
+            "dtype": str(models.text_dtype),
+            "quantize": models.quantize,
+        }
+
+    def _load_options(self, encoder: Checkpoint) -> dict[str, Any]:
+        models = self.request.models
+        # The encoder keeps its precision where its layers are too narrow for groups of few bits.
+        quantize = None if models.quantize is None else quantization_for(Gemma, encoder, models.quantize)
+        return {"dtype": models.text_dtype, "quantize": quantize, "stream_blocks": models.low_ram}
+
+    def _layer_bytes(self, config: GemmaConfig) -> int:
+        _, mask = tokenize(self.request)
+        prompts = len(mask)
+        tokens = int(mask.sum(axis=1).max())
+        scores = prompts * config.num_attention_heads * tokens**2 * mx.float32.size
+        widths = _HIDDEN_ARRAYS * config.hidden_size + _INTERMEDIATE_ARRAYS * config.intermediate_size
+        return scores + prompts * tokens * widths * self.request.models.text_dtype.size
+
+
+@dataclass(frozen=True)
+class EncodeContexts:
+    """Text features: the text encoder's states to the contexts of video and audio."""
+
+    request: Request
+    name = "text_features"
+    needs = ("text",)
+    gives = "contexts"
+    saved_as = "text"
+
+    def estimate(self) -> Estimate:
+        """The larger connector over padded prompts, the contexts of both, and the states that they are made from."""
+        if self.request.save_embeddings is not None:
+            check_writable(self.request.save_embeddings)
+        models = self.request.models
+        config = config_of(TextFeatures, models.weights)
+        return Estimate(
+            name=self.name,
+            work=_work(self.request),
+            file=models.weights.path,
+            weights_bytes=network_weights_bytes([TextFeatures], models.weights, dtype=models.text_dtype),
+            activation_bytes=states_bytes(self.request) + contexts_bytes(self.request) + self._connector_bytes(config),
+        )
+
+    def run(self, runner: StageRunner, state: GenerationState) -> GenerationState:
+        """Encode all prompts at once; write the contexts to a file if so requested."""
+        models = self.request.models
+        states, mask = state.text
+        video, audio = runner.run(
+            self.name,
+            lambda: load(TextFeatures, models.weights, dtype=models.text_dtype),
+            lambda network: network(states, mask),
+        )
+        contexts = {}
+        for row, prompt in enumerate(("positive", "negative")[: len(video)]):
+            contexts[f"{prompt}.video"] = video[row : row + 1]
+            if audio is not None:
+                contexts[f"{prompt}.audio"] = audio[row : row + 1]
+        mx.eval(contexts)
+        if self.request.save_embeddings is not None:
+            save_contexts(self.request, contexts)
+        return replace(state, text=None, contexts=contexts)
+
+    def facts(self) -> dict[str, Any]:
+        """The checkpoint and its precision."""
+        models = self.request.models
+        return {"weights": contents(models.weights.path), "dtype": str(models.text_dtype)}
+
+    def _connector_bytes(self, config: TextFeaturesConfig) -> int:
+        prompts, length = context_size(self.request)
+        largest = 0
+        for connector in (config.video, config.audio):
+            if connector is None:
+                continue
+            token_bytes = _GPU_TOKEN_ARRAYS * connector.width
+            if on_cpu():
+                token_bytes = connector.heads * length + _CPU_TOKEN_ARRAYS * connector.width
+            largest = max(largest, int(token_bytes * prompts * length * self.request.models.text_dtype.size))
+        return largest
+
+
+def prompt_stages(request: Request) -> list[EncodeText | EncodeContexts]:
+    """Stages that make the contexts; none where they come from a file."""
+    return [] if request.embeddings else [EncodeText(request), EncodeContexts(request)]
+
+
+def _work(request: Request) -> str:
+    return "prompt and negative prompt" if request.guidance.uses_negative else "prompt"
+
+
+def tokenize(request: Request) -> tuple[np.ndarray, np.ndarray]:
+    """Token ids of the request's prompts and their mask, ``(B, L)`` int32 each. Planning and running share them."""
+    return _tokenized(request.models.text_encoder, request.prompts)
+
+
+@lru_cache(maxsize=16)
+def _tokenized(text_encoder: Path, prompts: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+    return GemmaTokenizer.from_folder(text_encoder)(prompts)
+
+
+def context_size(request: Request) -> tuple[int, int]:
+    """Number of prompts, and tokens of each context."""
+    if request.embeddings is not None:
+        return len(request.prompts), load_contexts(request)["positive.video"].shape[1]
+    prompts, length = tokenize(request)[0].shape
+    return prompts, length
+
+
+def states_bytes(request: Request) -> int:
+    """Memory of the padded states of all layers, which wait for the connectors."""
+    config = config_of(Gemma, Checkpoint(request.models.text_encoder))
+    prompts, length = context_size(request)
+    return (config.num_hidden_layers + 1) * prompts * length * config.hidden_size * request.models.text_dtype.size
+
+
+def contexts_bytes(request: Request) -> int:
+    """Memory of the contexts, which stay until the last denoising stage."""
+    config = config_of(TextFeatures, request.models.weights)
+    prompts, length = context_size(request)
+    width = config.video.width + (0 if config.audio is None else config.audio.width)
+    return prompts * length * width * request.models.text_dtype.size
+
+
+def save_contexts(request: Request, contexts: Arrays) -> None:
+    """Write contexts to ``request.save_embeddings``, with their prompts and the name of the checkpoint."""
+    path = request.save_embeddings
+    metadata = {
+        "format": _FORMAT,
+        "prompt": request.prompt,
+        "negative_prompt": request.negative_prompt,
+        "weights": request.models.weights.path.name,
+    }
+    check_writable(path)
+    with replaced_when_complete(path) as temporary, temporary.open("wb") as file:
+        mx.save_safetensors(file, contexts, metadata=metadata)
+
+
+def load_contexts(request: Request) -> Arrays:
+    """Contexts from ``request.embeddings``, the negative ones only where guidance uses them.
+
+    Raises:
+        CheckpointError: If the file cannot be read.
+        RequestError: If they belong to other prompts or another checkpoint.
+    """
+    path = request.embeddings
+    saved = Checkpoint(path)
+    metadata = saved.header.metadata
+    if metadata.get("format") != _FORMAT:
+        raise RequestError(f"{path} holds no prompt embeddings. Write them with --save-embeddings.")
+    expected = {"prompt": request.prompt, "weights": request.models.weights.path.name}
+    if request.guidance.uses_negative:
+        expected["negative_prompt"] = request.negative_prompt
+    for name, value in expected.items():
+        if metadata.get(name) != value:
+            raise RequestError(
+                f"{path} was made with the {name.replace('_', ' ')} {metadata.get(name, '')!r:.60}, not {value!r:.60}. "
+                f"Give the same, or write other embeddings with --save-embeddings."
+            )
+    names = [name for name in saved.header.tensors if request.guidance.uses_negative or name.startswith("positive.")]
+    if "positive.video" not in names or (request.guidance.uses_negative and "negative.video" not in names):
+        raise RequestError(f"{path} lacks the negative prompt's embeddings. Write it again with --cfg above 1.")
+    return saved.arrays(names)

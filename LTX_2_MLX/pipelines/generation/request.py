@@ -1,0 +1,207 @@
+"""Generation request: options with every size, rate and default settled, and every file opened."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Literal
+
+from LTX_2_MLX.checkpoints.recognise import config_of
+from LTX_2_MLX.diffusion.guidance import Guidance
+from LTX_2_MLX.diffusion.patchify import VideoGrid
+from LTX_2_MLX.errors import RequestError
+from LTX_2_MLX.models.ltx.transformer import Transformer
+from LTX_2_MLX.pipelines.generation.files import Models, open_models, upscaler_config
+from LTX_2_MLX.pipelines.generation.options import Options
+from LTX_2_MLX.shapes import VideoShape, check_multiple
+
+SPATIAL_FLAG = "--spatial-upscaler-weights"
+
+
+@dataclass(frozen=True)
+class Request:
+    """A video to generate.
+
+    Attributes:
+        two_stages: Denoise at a low resolution, upscale the latent and refine it; otherwise denoise in one stage.
+        models: The files.
+        prompt: Text prompt.
+        negative_prompt: Negative prompt for classifier-free guidance.
+        num_frames: Pixel frames before the frame rate is doubled.
+        frame_rate: Frames per second, likewise.
+        height, width: Pixels of the first stage.
+        steps: Of the first stage; None: the checkpoint's default.
+        steps_stage2: Of the second stage, likewise.
+        guidance: Of both streams in the first stage. The second one is not guided.
+        seed: Of all noise.
+        image: Image for the first frame.
+        image_strength: Its conditioning strength, 0 to 1.
+        temporal_upscale: Double the frame rate in latent space before decoding.
+        tile_size: Side of the decoder's tiles in pixels; None: whole frames wherever memory allows.
+        memory_limit_gb: Memory limit in GiB; None: detected.
+        embeddings: File with the prompt's contexts, instead of the text encoder.
+        save_embeddings: Where to write the contexts.
+    """
+
+    two_stages: bool
+    models: Models
+    prompt: str
+    negative_prompt: str
+    num_frames: int
+    frame_rate: Fraction
+    height: int
+    width: int
+    steps: int | None = None
+    steps_stage2: int | None = None
+    guidance: Guidance = field(default_factory=Guidance)
+    seed: int = 0
+    image: Path | None = None
+    image_strength: float = 1.0
+    temporal_upscale: bool = False
+    tile_size: int | None = None
+    memory_limit_gb: float | None = None
+    embeddings: Path | None = None
+    save_embeddings: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Validate the fields; raises RequestError."""
+        if not self.prompt.strip():
+            raise RequestError("The prompt is empty. Describe the video.")
+        if not 0 <= self.image_strength <= 1:
+            raise RequestError(f"image_strength is {self.image_strength:g}, expected 0 to 1.")
+        if not 0 < self.frame_rate <= 1000:
+            raise RequestError(f"The frame rate is {float(self.frame_rate):g}, expected above 0 up to 1000.")
+        if not self.two_stages:
+            return
+        if self.models.spatial_upscaler is None:
+            raise RequestError(f"Two-stage pipeline requires {SPATIAL_FLAG}")
+        if not self.models.distilled and self.models.distilled_lora is None:
+            raise RequestError(
+                f"Stage 2 with the dev checkpoint {self.models.weights.path.name} needs --distilled-lora "
+                f"(ltx-2-19b-distilled-lora-384.safetensors for LTX-2 19B). If the checkpoint is a distilled one, "
+                f"pass --model-variant distilled."
+            )
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """Texts to encode: the negative prompt only where guidance uses it."""
+        return (self.prompt, self.negative_prompt) if self.guidance.uses_negative else (self.prompt,)
+
+    @property
+    def grid(self) -> VideoGrid:
+        """Latent grid of the first stage.
+
+        Raises:
+            RequestError: If the size or the number of frames is not legal.
+        """
+        compression = self.models.compression
+        shape = VideoShape(self.num_frames, self.height, self.width).latent(compression)
+        return VideoGrid(shape, compression, self.frame_rate)
+
+    @property
+    def output_grid(self) -> VideoGrid:
+        """Latent grid of the last stage."""
+        grid = self.grid
+        if not self.two_stages or self.models.spatial_upscaler is None:
+            return grid
+        config = upscaler_config(self.models.spatial_upscaler, temporal=False, flag=SPATIAL_FLAG)
+        return replace(grid, shape=config.output_shape(grid.shape))
+
+    @property
+    def output_shape(self) -> VideoShape:
+        """Size of the decoded video, its frame rate doubled if so requested."""
+        shape = self.output_grid.shape.pixels(self.models.compression)
+        return replace(shape, num_frames=2 * shape.num_frames - 1) if self.temporal_upscale else shape
+
+    @property
+    def output_rate(self) -> Fraction:
+        """Frames per second of the decoded video."""
+        return 2 * self.frame_rate if self.temporal_upscale else self.frame_rate
+
+
+def request_for(options: Options, note: Callable[[str], None] = lambda text: None) -> Request:
+    """The request that the options make. ``note`` gets a line on each automatic choice.
+
+    Raises:
+        RequestError: If the options cannot be carried out as given.
+        CheckpointError: If a file is missing, or is not what its flag says.
+    """
+    models = open_models(options, note)
+    defaults = models.defaults
+    if defaults.notice:
+        note(defaults.notice)
+    scale = Fraction(1)
+    if options.two_stages and models.spatial_upscaler is not None:
+        scale = upscaler_config(models.spatial_upscaler, temporal=False, flag=SPATIAL_FLAG).scale
+    frame_rate = _frame_rate(options, defaults.frame_rate)
+    return Request(
+        two_stages=options.two_stages,
+        models=models,
+        prompt=options.prompt,
+        negative_prompt=defaults.negative_prompt if options.negative_prompt is None else options.negative_prompt,
+        num_frames=_num_frames(options, models, frame_rate),
+        frame_rate=frame_rate,
+        height=_side(options, models, "height", scale),
+        width=_side(options, models, "width", scale),
+        steps=options.steps_stage1 if options.two_stages else options.steps,
+        steps_stage2=options.steps_stage2,
+        guidance=_guidance(options, models, note),
+        seed=options.seed,
+        image=Path(options.image) if options.image else None,
+        image_strength=options.image_strength,
+        temporal_upscale=options.temporal_upscale,
+        tile_size=options.tile_size,
+        memory_limit_gb=options.memory_limit_gb,
+        embeddings=Path(options.embeddings) if options.embeddings else None,
+        save_embeddings=Path(options.save_embeddings) if options.save_embeddings else None,
+    )
+
+
+def _num_frames(options: Options, models: Models, frame_rate: Fraction) -> int:
+    if options.duration is None:
+        return models.defaults.num_frames if options.frames is None else options.frames
+    if not 0 < options.duration <= 3600:
+        raise RequestError(f"--duration is {options.duration:g} s, expected above 0 up to 3600.")
+    step = models.compression.time
+    return math.ceil((Fraction(str(options.duration)) * frame_rate - 1) / step) * step + 1
+
+
+def _frame_rate(options: Options, default: Fraction) -> Fraction:
+    try:
+        return default if options.fps is None else Fraction(str(options.fps))
+    except (ValueError, ZeroDivisionError) as error:
+        raise RequestError(f"--fps is {options.fps}, expected a number such as 24 or 24000/1001.") from error
+
+
+def _guidance(options: Options, models: Models, note: Callable[[str], None]) -> Guidance:
+    scale = options.cfg if options.cfg_stage1 is None else options.cfg_stage1
+    if scale is None:
+        scale = 1.0 if models.distilled else models.defaults.cfg
+    elif scale > 1 and models.distilled:
+        note(
+            f"Guidance {scale:g} with a distilled checkpoint costs twice the time and tends to harsh colours: "
+            f"it was made for --cfg 1."
+        )
+    num_layers = config_of(Transformer, models.weights).num_layers
+    return Guidance(
+        guidance_scale=scale,
+        guidance_rescale=options.guidance_rescale,
+        stg_scale=options.stg_scale,
+        stg_blocks=models.defaults.stg_blocks(num_layers) if options.stg_scale else (),
+    )
+
+
+def _side(options: Options, models: Models, name: Literal["height", "width"], scale: Fraction) -> int:
+    """Pixels of the first stage along one axis."""
+    cell = getattr(models.compression, name)
+    output = getattr(options, f"output_{name}")
+    if output is not None:
+        # Output sizes that a whole number of stage-1 cells leads to.
+        check_multiple(f"--output-{name}", output, scale.numerator * cell)
+        return int(output / scale)
+    side = getattr(options, name)
+    if side is None:
+        side = getattr(models.defaults, name)
+    check_multiple(f"--{name}", side, cell)
+    return side

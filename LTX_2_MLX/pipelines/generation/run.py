@@ -1,0 +1,116 @@
+"""Run the stages of a generation, resuming from results that an earlier run saved."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from LTX_2_MLX.media.frames import FrameStream
+from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationStage, GenerationState
+from LTX_2_MLX.runtime.job import NOTHING_KEPT, Job
+from LTX_2_MLX.runtime.runner import StageRunner
+
+Facts = dict[str, dict[str, Any]]
+
+
+def run_generation(
+    stages: Sequence[GenerationStage],
+    runner: StageRunner,
+    job: Job = NOTHING_KEPT,
+    state: GenerationState | None = None,
+) -> FrameStream:
+    """The video: its latent is done when this returns, frames are decoded as they are read.
+
+    Args:
+        stages: In order; the last one is ``DecodeVideo``.
+        runner: Runs the stages.
+        job: Saves their results, and holds those of an earlier run.
+        state: Results that no stage makes, such as contexts from a file.
+    """
+    *latent_stages, decode = stages
+    state = state or GenerationState()
+    if job.folder is None:
+        for stage in latent_stages:
+            state = stage.run(runner, state)
+        return decode.run(runner, state)
+    facts = chained_facts(stages)
+    frames = saved_frames(job, facts[decode.name])
+    if frames is not None:
+        return decode.stream(frames)
+    state = run_saved(latent_stages, runner, job, facts, state)
+    stream = decode.run(runner, state)
+    return stream.replace(chunks=save_frames(job, stream.chunks, facts[decode.name]))
+
+
+def run_saved(
+    stages: Sequence[GenerationStage], runner: StageRunner, job: Job, facts: Facts, state: GenerationState
+) -> GenerationState:
+    """The state after all stages. Only those run whose results are needed and were not saved."""
+    saved = saved_results(stages, runner, job, facts)
+    for stage in stages:
+        if stage.name not in saved:
+            continue
+        result = saved[stage.name]
+        if result is not None:
+            state = replace(state, **{stage.gives: result})
+            continue
+        state = stage.run(runner, state)
+        if stage.saved_as is not None:
+            job.keep(stage.saved_as, getattr(state, stage.gives), **facts[stage.name])
+    return state
+
+
+def saved_results(
+    stages: Sequence[GenerationStage], runner: StageRunner, job: Job, facts: Facts
+) -> dict[str, Arrays | None]:
+    """For each stage whose result is needed: that result where it was saved, None where the stage has to run."""
+    needed = {"latents"}
+    results: dict[str, Arrays | None] = {}
+    for stage in reversed(stages):
+        if stage.gives not in needed:
+            continue
+        needed.discard(stage.gives)
+        result = job.found(stage.saved_as, **facts[stage.name]) if stage.saved_as else None
+        results[stage.name] = result
+        if result is None:
+            needed |= set(stage.needs)
+        else:
+            runner.progress.note(f"{stage.saved_as}: found in {job.folder}")
+    return results
+
+
+def chained_facts(stages: Sequence[GenerationStage]) -> Facts:
+    """For each stage, everything that its result follows from: its own facts and those of the results it needs."""
+    facts: Facts = {}
+    latest: dict[str, dict[str, Any]] = {}
+    for stage in stages:
+        needed = {result: latest[result] for result in stage.needs if result in latest}
+        facts[stage.name] = {"facts": stage.facts(), "needs": needed}
+        latest[stage.gives] = facts[stage.name]
+    return facts
+
+
+def saved_frames(job: Job, facts: dict[str, Any]) -> Iterator[np.ndarray] | None:
+    """All chunks of frames that a run saved; None where one is missing: decoding cannot begin in the middle."""
+    index = job.found("frames", **facts)
+    if index is None:
+        return None
+    names = [f"frames_{number}" for number in range(index["chunks"].item())]
+    if any(job.found(name, **facts) is None for name in names):
+        return None
+    return (np.array(job.found(name, **facts)["frames"]) for name in names)
+
+
+def save_frames(job: Job, chunks: Iterator[np.ndarray], facts: dict[str, Any]) -> Iterator[np.ndarray]:
+    """The same chunks, each saved before it is passed on."""
+    number = 0
+    try:
+        for chunk in chunks:
+            job.keep(f"frames_{number}", {"frames": mx.array(chunk)}, **facts)
+            number += 1
+            yield chunk
+    finally:
+        chunks.close()
+    job.keep("frames", {"chunks": mx.array(number)}, **facts)

@@ -1,0 +1,62 @@
+"""Results that the stages of a generation hand on, and what a stage says of its own."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import mlx.core as mx
+
+from LTX_2_MLX.pipelines.stage import Stage
+from LTX_2_MLX.runtime.job import fingerprints
+
+Arrays = dict[str, mx.array]
+SamplerName = Literal["euler", "gradient-estimation", "ancestral", "res-2s"]
+Result = Literal["text", "contexts", "images", "latents"]
+
+
+@dataclass(frozen=True)
+class GenerationState:
+    """Results of the stages so far.
+
+    Attributes:
+        text: Every layer's states of the text encoder, each ``(B, L, D)``, and the mask ``(B, L)`` of valid tokens.
+        contexts: ``positive.video``, ``positive.audio`` and, with guidance, ``negative.video`` and ``negative.audio``,
+            each ``(1, L, D)``; a stream without a negative context uses its positive one.
+        images: Latents ``(1, 1, H, W, C)`` of conditioning images, as ``STAGE.NUMBER``.
+        latents: ``video`` ``(B, T, H, W, C)`` and ``audio`` tokens ``(B, N, D)``, float32.
+    """
+
+    text: tuple[list[mx.array], mx.array] | None = None
+    contexts: Arrays = field(default_factory=dict)
+    images: Arrays = field(default_factory=dict)
+    latents: Arrays = field(default_factory=dict)
+
+
+class GenerationStage(Stage, Protocol):
+    """A stage from one ``GenerationState`` to the next.
+
+    Attributes:
+        needs: Results of earlier stages that it reads.
+        gives: The result that it writes.
+        saved_as: Name under which a job saves that result; None: not saved.
+    """
+
+    @property
+    def needs(self) -> tuple[Result, ...]:
+        """Results of earlier stages that it reads."""
+
+    @property
+    def gives(self) -> Result:
+        """The result that it writes."""
+
+    @property
+    def saved_as(self) -> str | None:
+        """Name under which a job saves the result; None: not saved."""
+
+    def facts(self) -> dict[str, Any]:
+        """Settings and files that the result follows from, apart from the results that it needs."""
+
+
+def contents(*paths: Path) -> list[Any]:
+    """What files hold, for the facts of a stage; their names and folders do not matter."""
+    return list(fingerprints(paths).values())

@@ -1,0 +1,107 @@
+"""Latent upscaler stage: a video latent to a larger one in space or time."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import mlx.core as mx
+
+from LTX_2_MLX.checkpoints.load import load
+from LTX_2_MLX.checkpoints.reader import Checkpoint
+from LTX_2_MLX.checkpoints.recognise import config_of
+from LTX_2_MLX.errors import CheckpointError
+from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler, LatentUpscalerConfig
+from LTX_2_MLX.models.ltx.video_vae import LatentStatistics
+from LTX_2_MLX.ops.device import on_cpu
+from LTX_2_MLX.pipelines.generation.state import GenerationState, contents
+from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes
+from LTX_2_MLX.runtime.runner import StageRunner
+from LTX_2_MLX.runtime.validate import check_result
+from LTX_2_MLX.shapes import LatentShape
+
+# A block's convolutions run in one graph, beside copies of the clip. On the CPU a convolution over frames runs as
+# three over images, which copy the 27 values that each result reads side by side: so many unfolded and padded inputs.
+_BLOCK_CONVOLUTIONS = 2
+_BLOCK_CLIPS = 4
+_CPU_TAPS = 27
+_CPU_SLICES = 3
+# Arrays of a residual block on a GPU.
+_GPU_COPIES = 6
+# The widest weight, of a 3×3 convolution, and its copies while it is turned to MLX's axis order.
+_WEIGHT_COPIES = 6
+_WEIGHT_TAPS = 9
+
+
+@dataclass(frozen=True)
+class UpscaleLatent:
+    """Latent upscaler: a larger video latent, as the upscaler's file says; audio passes through.
+
+    Attributes:
+        name: The stage's name.
+        upscaler: The upscaler's file.
+        weights: The checkpoint of the same generation, with the statistics of the latent.
+        shape: Size of the latent that comes in.
+        dtype: Precision of the network; the statistics stay float32.
+        work: What it does, for the plan.
+        waiting_bytes: Memory of results that wait for later stages.
+    """
+
+    name: str
+    upscaler: Checkpoint
+    weights: Checkpoint
+    shape: LatentShape
+    dtype: mx.Dtype
+    work: str = ""
+    waiting_bytes: int = 0
+    needs = ("latents",)
+    gives = "latents"
+
+    @property
+    def saved_as(self) -> str:
+        """The stage's name."""
+        return self.name
+
+    def estimate(self) -> Estimate:
+        """The last layers, at the larger size.
+
+        Raises:
+            CheckpointError: If the upscaler belongs to another autoencoder.
+        """
+        config = config_of(LatentUpscaler, self.upscaler)
+        channels = config_of(LatentStatistics, self.weights).channels
+        if config.in_channels != channels:
+            raise CheckpointError(
+                f"{self.upscaler.path} upscales latents of {config.in_channels} channels, those of "
+                f"{self.weights.path} have {channels}. Use the upscaler that was published with this model."
+            )
+        return Estimate(
+            name=self.name,
+            work=self.work,
+            file=self.upscaler.path,
+            weights_bytes=network_weights_bytes([LatentUpscaler], self.upscaler, dtype=self.dtype),
+            activation_bytes=upscaler_bytes(config, self.shape, self.dtype.size) + self.waiting_bytes,
+        )
+
+    def run(self, runner: StageRunner, state: GenerationState) -> GenerationState:
+        """Upscale the normalised latent; the result is normalised again."""
+        video = runner.run(self.name, self._load, lambda both: both[0].upscale(state.latents["video"], both[1]))
+        check_result(self.name, {"video": video})
+        return replace(state, latents=state.latents | {"video": video})
+
+    def facts(self) -> dict[str, Any]:
+        """Both files and the precision."""
+        return {"files": contents(self.upscaler.path, self.weights.path), "dtype": str(self.dtype)}
+
+    def _load(self) -> tuple[LatentUpscaler, LatentStatistics]:
+        upscaler = load(LatentUpscaler, self.upscaler, dtype=self.dtype)
+        return upscaler, load(LatentStatistics, self.weights, dtype=mx.float32)
+
+
+def upscaler_bytes(config: LatentUpscalerConfig, shape: LatentShape, item_bytes: int) -> int:
+    """Memory of a latent upscaler beside its weights; ``shape`` is its input's."""
+    larger = config.output_shape(shape)
+    copies: float = _GPU_COPIES
+    if on_cpu():
+        padded = (larger.height + 2) * (larger.width + 2) / (larger.height * larger.width)
+        copies = _BLOCK_CONVOLUTIONS * (_CPU_TAPS + _CPU_SLICES * padded) + _BLOCK_CLIPS
+    activations = int(copies * larger.num_tokens * config.mid_channels * item_bytes)
+    return activations + _WEIGHT_COPIES * _WEIGHT_TAPS * config.mid_channels**2 * item_bytes

@@ -1,0 +1,163 @@
+"""Denoising stage: schedules, conditioning, samplers, and its time against published measurements."""
+
+import gzip
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import mlx.core as mx
+import pytest
+
+from LTX_2_MLX.diffusion import schedule
+from LTX_2_MLX.diffusion.guidance import Guidance
+from LTX_2_MLX.errors import OutputError
+from LTX_2_MLX.models.interfaces import Header, TensorInfo
+from LTX_2_MLX.models.ltx.transformer import Transformer, TransformerConfig
+from LTX_2_MLX.pipelines.generation.denoise import (
+    ImageConditioning,
+    first_stage,
+    refinement_stage,
+    schedule_of_length,
+    stage_sigmas,
+    transformer_operations,
+)
+from LTX_2_MLX.pipelines.generation.image import image_stages
+from LTX_2_MLX.pipelines.generation.prompt import load_contexts, prompt_stages
+from LTX_2_MLX.pipelines.generation.state import GenerationState
+from LTX_2_MLX.pipelines.stage import run_stages
+from LTX_2_MLX.planning.chip_rates import seconds_of
+from LTX_2_MLX.runtime.runner import StageRunner
+
+MANIFEST = Path(__file__).parents[2] / "manifests" / "ltx-2-19b-distilled.safetensors.transformer.json.gz"
+UNGUIDED = Guidance()
+
+
+def run(stage, request, images=None):
+    """The stage's latents, from the request's saved contexts and the given images."""
+    state = GenerationState(contexts=load_contexts(request), images=images or {})
+    return stage.run(StageRunner(), state).latents
+
+
+def test_guidance_of_one_encodes_one_prompt_and_calls_the_network_once_a_step(request_of, monkeypatch):
+    calls = []
+    plain_call = Transformer.__call__
+
+    def counting(self, *args, **options):
+        calls.append(args)
+        return plain_call(self, *args, **options)
+
+    monkeypatch.setattr(Transformer, "__call__", counting)
+    request = request_of(guidance=UNGUIDED, embeddings=None, steps=3)
+    stages = [*prompt_stages(request), first_stage(request, "denoise")]
+    state = run_stages(stages, StageRunner(), GenerationState())
+    assert state.contexts.keys() == {"positive.video", "positive.audio"} and state.text is None
+    assert len(calls) == 3
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_image_at_full_strength_is_the_first_latent_frame(request_of, files, steps):
+    request = request_of(image=files.picture, steps=steps)
+    stage = first_stage(request, "denoise")
+    images = run_stages(image_stages(request, [stage]), StageRunner(), GenerationState()).images
+    video = run(stage, request, images)["video"]
+    assert mx.allclose(video[:, :1], images["denoise.0"], atol=1e-5)
+    assert not mx.allclose(video[:, 1:], images["denoise.0"], atol=0.1)
+
+
+def test_image_is_encoded_at_the_size_of_each_stage(request_of, files):
+    request = request_of(two_stages=True, image=files.picture)
+    stages = [first_stage(request, "stage_1"), refinement_stage(request, "stage_2")]
+    images = run_stages(image_stages(request, stages), StageRunner(), GenerationState()).images
+    assert images["stage_1.0"].shape == (1, 1, 2, 3, 8)
+    assert images["stage_2.0"].shape == (1, 1, 4, 6, 8)
+
+
+def test_keyframe_tokens_are_cut_off_again(request_of):
+    request = request_of(num_frames=17)
+    stage = replace(first_stage(request, "denoise"), images=(ImageConditioning(frame=16, strength=0.8),))
+    latents = run(stage, request, {"denoise.0": mx.ones((1, 1, 2, 3, 8))})
+    assert latents["video"].shape == (1, 3, 2, 3, 8)
+
+
+def test_result_that_is_not_finite_ends_the_run(request_of):
+    request = request_of(guidance=UNGUIDED)
+    contexts = {"positive.video": mx.full((1, 128, 24), mx.nan), "positive.audio": mx.zeros((1, 128, 24))}
+    with pytest.raises(OutputError, match="denoise"):
+        first_stage(request, "denoise").run(StageRunner(), GenerationState(contexts=contexts))
+
+
+@pytest.mark.parametrize("sampler", ["gradient-estimation", "ancestral", "res-2s"])
+def test_every_sampler_reaches_a_finite_video_of_its_own(request_of, sampler):
+    request = request_of(steps=3)
+    stage = first_stage(request, "denoise")
+    other = replace(stage, sampler=sampler)
+    plain_video = run(stage, request)["video"]
+    video = run(other, request)["video"]
+    assert video.shape == plain_video.shape and not mx.allclose(video, plain_video, atol=1e-3)
+    assert mx.array_equal(run(other, request)["video"], video)
+
+
+def test_distilled_checkpoint_takes_its_list_and_sampler_only_without_guidance(request_of, models):
+    distilled = models(distilled=True)
+    unguided = first_stage(request_of(models=distilled, guidance=UNGUIDED, steps=None), "denoise")
+    guided = first_stage(request_of(models=distilled, steps=None), "denoise")
+    assert unguided.sigmas == schedule.DISTILLED
+    assert len(guided.sigmas) == 31
+
+
+def test_refinement_starts_from_its_first_noise_level_without_guidance(request_of):
+    stage = refinement_stage(request_of(two_stages=True), "stage_2")
+    assert stage.noise_scale == stage.sigmas[0] == pytest.approx(0.909375)
+    assert set(stage.guidance.values()) == {UNGUIDED} and len(stage.loras) == 1
+
+
+def test_distilled_checkpoint_without_guidance_takes_its_own_list():
+    assert stage_sigmas(None, distilled=True, default_steps=15) == schedule.DISTILLED
+    stretched = stage_sigmas(4, distilled=True, default_steps=15)
+    assert len(stretched) == 5 and stretched[0] == 1 and stretched[-1] == 0
+
+
+def test_any_other_stage_takes_the_shifted_schedule():
+    shifted = tuple(schedule.ltx2_schedule(15).tolist())
+    assert stage_sigmas(None, distilled=False, default_steps=15) == shifted
+    assert stage_sigmas(7, distilled=False, default_steps=15) == tuple(schedule.ltx2_schedule(7).tolist())
+
+
+def test_refinement_begins_at_the_same_noise_level_whatever_its_steps():
+    assert schedule_of_length(schedule.REFINEMENT, 3) == schedule.REFINEMENT
+    for steps in (1, 2, 5):
+        sigmas = schedule_of_length(schedule.REFINEMENT, steps)
+        assert len(sigmas) == steps + 1
+        assert sigmas[0] == pytest.approx(0.909375) and sigmas[-1] == 0
+        assert list(sigmas) == sorted(sigmas, reverse=True)
+
+
+@pytest.fixture(scope="module")
+def config():
+    spec = json.loads(gzip.decompress(MANIFEST.read_bytes()))
+    tensors = {name: TensorInfo(tuple(shape), dtype, 0) for name, (shape, dtype) in spec["tensors"].items()}
+    given = spec["metadata"]["config"]
+    given = json.loads(given) if isinstance(given, str) else given
+    return TransformerConfig.from_header(Header(tensors, config=given))
+
+
+# Seconds of a step on an M1 Max, dmlsrc/LTX-2-MLX, docs/PERFORMANCE.md.
+@pytest.mark.parametrize(("tokens", "seconds"), [(8784, 45.5), (35136, 313.5)])
+def test_published_steps_come_out_within_ten_percent(config, tokens, seconds):
+    operations = transformer_operations(config, tokens=tokens, audio_tokens=501, text_tokens=1024)
+    assert seconds_of(operations, "Apple M1 Max") == pytest.approx(seconds, rel=0.1)
+    assert seconds_of(30 * operations, "Apple M1 Max") == pytest.approx(30 * seconds, rel=0.1)
+
+
+def test_unknown_machine_is_not_guessed_at(config):
+    operations = transformer_operations(config, tokens=64, audio_tokens=1, text_tokens=8)
+    assert seconds_of(operations, "some other chip") is None
+    if mx.default_device() == mx.Device(mx.cpu):
+        assert seconds_of(operations) is None
+
+
+def test_operations_grow_with_every_length(config):
+    given = {"tokens": 100, "audio_tokens": 20, "text_tokens": 30}
+    base = transformer_operations(config, **given)
+    for name, value in given.items():
+        assert transformer_operations(config, **given | {name: 2 * value}) > base
