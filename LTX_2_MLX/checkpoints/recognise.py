@@ -37,6 +37,16 @@ def config_of(network: type[PublishedNetwork[ConfigT]], checkpoint: Checkpoint) 
     return config
 
 
+def build(networks: type[NetworkT] | Sequence[type[NetworkT]], checkpoint: Checkpoint) -> NetworkT:
+    """The first network that is in the checkpoint, without its weights. MLX is lazy: this costs nothing.
+
+    Raises:
+        CheckpointError: If the checkpoint holds none of them.
+    """
+    network = recognise(networks, checkpoint)
+    return network(config_of(network, checkpoint))
+
+
 def _not_recognised(names: list[str], checkpoint: Checkpoint) -> CheckpointError:
     first_tensors = ", ".join(sorted(checkpoint.header.tensors)[:_SHOWN]) or "none"
     return CheckpointError(

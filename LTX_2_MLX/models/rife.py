@@ -101,8 +101,9 @@ class IFNet(nn.Module):
     def __call__(self, first: mx.array, second: mx.array, fraction: float = 0.5, *, scale: float = 1.0) -> mx.array:
         """The frame at ``fraction``, 0 to 1. A ``scale`` below 1 finds larger motion at less cost."""
         height, width = first.shape[1:3]
-        encoded = [self.encode_frame(pad_for(frame, scale)) for frame in (first, second)]
-        return self.between(*encoded, fraction, scale)[:, :height, :width]
+        encoded_first = self.encode_frame(pad_for(first, scale))
+        encoded_second = self.encode_frame(pad_for(second, scale))
+        return self.between(encoded_first, encoded_second, fraction, scale)[:, :height, :width]
 
     def encode_frame(self, frame: mx.array) -> mx.array:
         """A padded frame ``(B, H, W, 3)`` with its features behind the colours: ``(B, H, W, 3 + 4)``.
@@ -114,8 +115,8 @@ class IFNet(nn.Module):
 
     def between(self, first: mx.array, second: mx.array, fraction: float, scale: float) -> mx.array:
         """The frame at ``fraction`` between two results of ``encode_frame``, at their size: ``(B, H, W, 3)``."""
-        estimate = None
-        for index in range(self.num_blocks):
+        estimate = self.refine(None, 0, first, second, fraction, scale)
+        for index in range(1, self.num_blocks):
             estimate = self.refine(estimate, index, first, second, fraction, scale)
         return blend(first[..., :_COLORS], second[..., :_COLORS], estimate)
 
@@ -172,7 +173,8 @@ class IFNet(nn.Module):
 
 def blend(first: mx.array, second: mx.array, estimate: Estimate) -> mx.array:
     """Both frames ``(B, H, W, 3)`` warped along the flow and mixed by the mask."""
-    weight = mx.sigmoid(resize(estimate.mask, *first.shape[1:3]))
+    height, width = first.shape[1:3]
+    weight = mx.sigmoid(resize(estimate.mask, height, width))
     from_first = eval_if_large(warp(first, estimate.flow[..., :2]))
     from_second = warp(second, estimate.flow[..., 2:])
     return from_second + (from_first - from_second) * weight
@@ -187,7 +189,8 @@ def _at_block_size(estimate: Estimate, step: float) -> mx.array:
     known = mx.concatenate([estimate.mask, estimate.features], axis=-1)
     height, width = known.shape[1:3]
     if 2 * step < 1:
-        known = resize(known, *estimate.flow.shape[1:3])
+        frame_height, frame_width = estimate.flow.shape[1:3]
+        known = resize(known, frame_height, frame_width)
     return resize(known, 2 * height, 2 * width)
 
 

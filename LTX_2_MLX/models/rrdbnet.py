@@ -4,7 +4,9 @@ Three generations of published names mean the same network; all are read.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -14,6 +16,8 @@ from LTX_2_MLX.models.interfaces import Header, TensorInfo
 from LTX_2_MLX.ops.conv import conv2d_3x3
 from LTX_2_MLX.ops.evaluate import eval_if_large
 from LTX_2_MLX.ops.resample import pixel_unshuffle
+
+TensorT = TypeVar("TensorT", TensorInfo, mx.array)
 
 _WRAPPERS = re.compile(r"^(module|netG)\.")
 # Names of 2018's training code: RRDB_trunk.0.RDB1.conv1, trunk_conv, upconv1, HRconv.
@@ -172,19 +176,21 @@ class DenseBlock(nn.Module):
         return eval_if_large(0.2 * convolve(self.conv5, hidden) + x)
 
 
-def modern_names(tensors: dict[str, TensorInfo] | dict[str, mx.array]) -> dict:
-    """The same tensors under today's names."""
+def modern_names(tensors: Mapping[str, TensorT]) -> dict[str, TensorT]:
+    """The same tensors, headers or arrays, under today's names."""
     if "model.0.weight" in tensors and "model.1.sub.0.RDB1.conv1.0.weight" in tensors:
         return _named_layers(tensors)
+    renamed = dict(tensors)
     for pattern, today in _TRUNK_NAMES:
-        tensors = {pattern.sub(today, name): value for name, value in tensors.items()}
-    return tensors
+        renamed = {pattern.sub(today, name): value for name, value in renamed.items()}
+    return renamed
 
 
-def _named_layers(tensors: dict) -> dict:
+def _named_layers(tensors: Mapping[str, TensorT]) -> dict[str, TensorT]:
     """Counted layers by name: the first, those that double, the last two; in the body the one after the blocks."""
-    numbers = sorted({int(m[2]) for name in tensors if (m := _COUNTED_LAYER.match(name)) and not m[1]})
-    doubling = [f"conv_up{i + 1}" for i in range(len(numbers) - 3)]
+    matches = [_COUNTED_LAYER.match(name) for name in tensors]
+    numbers = sorted({int(match[2]) for match in matches if match and not match[1]})
+    doubling: list[str] = [f"conv_up{i + 1}" for i in range(len(numbers) - 3)]
     outer = dict(zip(numbers, ["conv_first", *doubling, "conv_hr", "conv_last"], strict=False))
 
     def today(name: str) -> str:

@@ -80,38 +80,42 @@ def _enlarge_axis(pixels: mx.array, factor: int, axis: int) -> mx.array:
 def _resize_axis(pixels: mx.array, size: int, kernel: Kernel, axis: int) -> mx.array:
     if kernel == "linear" and size % pixels.shape[axis] == 0:
         return _enlarge_axis(pixels, size // pixels.shape[axis], axis)
-    places, weights = _taps(pixels.shape[axis], size, kernel)
+    sources, weights = _taps(pixels.shape[axis], size, kernel)
     shape = [1] * pixels.ndim
     shape[axis] = size
-    total = None
-    for place, weight in zip(places, weights, strict=True):
-        part = mx.take(pixels, mx.array(place), axis=axis) * mx.array(weight, dtype=pixels.dtype).reshape(shape)
-        total = part if total is None else total + part
+    total: mx.array | None = None
+    for source, weight in zip(sources, weights, strict=True):
+        tap = mx.take(pixels, mx.array(source), axis=axis) * mx.array(weight, dtype=pixels.dtype).reshape(shape)
+        total = tap if total is None else total + tap
+    assert total is not None
     return total
 
 
 @lru_cache(maxsize=32)
 def _taps(old: int, new: int, kernel: Kernel) -> tuple[np.ndarray, np.ndarray]:
-    """Source places and weights of every output place, each ``(taps, new)``."""
+    """Source indices and weights of every output index, each ``(taps, new)``."""
     weigh, taps = {"linear": (_linear, 2), "cubic": (_cubic, 4), "lanczos4": (_lanczos4, 8)}[kernel]
     centre = (np.arange(new) + 0.5) * old / new - 0.5
     first = np.floor(centre)
     offsets = np.arange(taps)[:, None] - (taps // 2 - 1)
     weights = weigh(centre - first - offsets)
-    places = np.clip(first + offsets, 0, old - 1)
-    return places.astype(np.int32), (weights / weights.sum(axis=0)).astype(np.float32)
+    sources = np.clip(first + offsets, 0, old - 1)
+    return sources.astype(np.int32), (weights / weights.sum(axis=0)).astype(np.float32)
 
 
 def _linear(distance: np.ndarray) -> np.ndarray:
-    return 1 - np.abs(distance)
+    weight: np.ndarray = 1 - np.abs(distance)
+    return weight
 
 
 def _cubic(distance: np.ndarray, a: float = -0.75) -> np.ndarray:
     d = np.abs(distance)
     near = ((a + 2) * d - (a + 3)) * d * d + 1
     far = ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
-    return np.where(d <= 1, near, far)
+    weight: np.ndarray = np.where(d <= 1, near, far)
+    return weight
 
 
 def _lanczos4(distance: np.ndarray) -> np.ndarray:
-    return np.sinc(distance) * np.sinc(distance / 4)
+    weight: np.ndarray = np.sinc(distance) * np.sinc(distance / 4)
+    return weight

@@ -6,13 +6,15 @@ the length of the video does not matter.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import partial
 from itertools import islice, pairwise
 
 import mlx.core as mx
 import numpy as np
 
-from LTX_2_MLX.checkpoints.load import load, recognise
+from LTX_2_MLX.checkpoints.load import load
+from LTX_2_MLX.checkpoints.recognise import recognise
 from LTX_2_MLX.checkpoints.resolve import open_checkpoint
 from LTX_2_MLX.media.frames import FrameStream, subdivide_times, to_uint8, to_unit
 from LTX_2_MLX.models.rife import IFNet, pad_for, padding_multiple
@@ -83,7 +85,9 @@ class Interpolate:
     @property
     def timeline(self) -> Timeline:
         """When the output frames are due."""
-        return Timeline(self.clip.frame_rate, self.clip.times, self.request.exp, self.request.target_fps)
+        rate = self.request.target_fps
+        assert rate is None or isinstance(rate, Fraction), "the request makes it one"
+        return Timeline(self.clip.frame_rate, self.clip.times, self.request.exp, rate)
 
     def estimate(self) -> Estimate:
         """Memory, from the file's header and the frames' size."""
@@ -168,8 +172,9 @@ def interpolated_chunks(
                 if len(chunk):
                     yield chunk
             progress.advance(STAGE, num_outputs, timeline.num_frames(stream.num_frames))
-        for _ in range(timeline.repeats_of_last(num_inputs) if last else 0):
-            yield last.levels[None]
+        if last is not None:
+            for _ in range(timeline.repeats_of_last(num_inputs)):
+                yield last.levels[None]
         total = timeline.num_frames(stream.num_frames)
         progress.advance(STAGE, total or num_outputs, total)
     finally:
@@ -242,4 +247,4 @@ def halve_gap(
 
 def is_cut(first: mx.array, second: mx.array, threshold: float) -> bool:
     """Whether two thumbnails ``(H, W, 3)`` in [0, 1] are of different scenes."""
-    return threshold > 0 and structural_similarity(first, second).item() < threshold
+    return threshold > 0 and bool(structural_similarity(first, second) < threshold)

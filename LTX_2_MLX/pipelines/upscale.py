@@ -14,8 +14,9 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_map
 
-from LTX_2_MLX.checkpoints.load import config_of, load, recognise
+from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.reader import Checkpoint
+from LTX_2_MLX.checkpoints.recognise import build, recognise
 from LTX_2_MLX.checkpoints.resolve import open_checkpoint
 from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.media.frames import FrameStream, to_uint8, to_unit
@@ -130,10 +131,10 @@ class Upscale:
     def estimate(self) -> Estimate:
         """Memory, from the file's header and the frames' size."""
         checkpoint = open_checkpoint(self.request.model_path, "upscaler")
-        network = recognise(NETWORKS, checkpoint)
         # MLX is lazy: the network's arrays are never computed.
-        sketch = network(config_of(network, checkpoint))
+        sketch = build(NETWORKS, checkpoint)
         sketch.set_dtype(self.request.dtype)
+        network = type(sketch)
         new_height, new_width = upscaled_size(self.height, self.width, self.request.scale)
         sizes = f"{self.height}×{self.width} to {new_height}×{new_width}"
         return Estimate(
@@ -176,7 +177,7 @@ def activation_bytes(network: Network, height: int, width: int, request: Request
         pixels = min(side, height) * min(side, width)
     own = network.scale
     asked = request.scale
-    finishing = _FINISHING_COPIES * own**2
+    finishing: float = _FINISHING_COPIES * own**2
     if asked != own:
         whole, half_resized, resized = _RESIZING_COPIES
         finishing = whole * own**2 + half_resized * own * asked + resized * asked**2
@@ -300,25 +301,23 @@ def _loader(request: Request) -> Callable[[], Network]:
     """Check the files' headers, and return the function that loads the network."""
     checkpoint = open_checkpoint(request.model_path, "upscaler")
     network = recognise(NETWORKS, checkpoint)
-    config = config_of(network, checkpoint)
     if request.denoise_strength in (None, 1):
-        return partial(load, network, checkpoint, dtype=request.dtype)
+        return partial(load, NETWORKS, checkpoint, dtype=request.dtype)
     weak = open_checkpoint(request.weak_model_path, "upscaler")
-    if recognise(NETWORKS, weak) is not network or config_of(network, weak) != config:
+    config = network.Config.from_header(checkpoint.header)
+    if recognise(NETWORKS, weak) is not network or network.Config.from_header(weak.header) != config:
         raise CheckpointError(f"{weak.path} is another network than {checkpoint.path}, so they cannot be mixed.")
-    return partial(load_mixed, network, checkpoint, weak, request.denoise_strength, request.dtype)
+    return partial(load_mixed, checkpoint, weak, request.denoise_strength, request.dtype)
 
 
-def load_mixed(
-    network: type[Network], strong: Checkpoint, weak: Checkpoint, strength: float, dtype: mx.Dtype
-) -> Network:
+def load_mixed(strong: Checkpoint, weak: Checkpoint, strength: float, dtype: mx.Dtype) -> Network:
     """One network between two checkpoints: every tensor is ``strength * strong + (1 - strength) * weak``.
 
     Source: xinntao/Real-ESRGAN, realesrgan/utils.py (``RealESRGANer.dni``) at a4abfb2979.
     """
     # Mixed in float32: half precision would round three times.
-    model = load(network, strong, dtype=mx.float32)
-    weak_model = load(network, weak, dtype=mx.float32)
+    model = load(NETWORKS, strong, dtype=mx.float32)
+    weak_model = load(NETWORKS, weak, dtype=mx.float32)
 
     def mix(strong_array: mx.array, weak_array: mx.array) -> mx.array:
         return (strength * strong_array + (1 - strength) * weak_array).astype(dtype)

@@ -10,7 +10,6 @@ from LTX_2_MLX.checkpoints.convert import convert
 from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.network_weights import network_weights
 from LTX_2_MLX.checkpoints.reader import Checkpoint
-from LTX_2_MLX.checkpoints.recognise import recognise
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.media.frames import to_unit
 from LTX_2_MLX.models.srvgg import SRVGG
@@ -39,11 +38,10 @@ def denoise_strength(case: Case) -> Outputs:
     weak_case = dataclasses.replace(case, spec={**case.spec, "seed": weak_seed})
     general = Checkpoint(case.write_checkpoint("general.safetensors"))
     weak = Checkpoint(weak_case.write_checkpoint("weak.safetensors"))
-    kind = recognise(NETWORKS, general)
     outputs = {}
     for name in case.outputs():
         strength = int(name.removeprefix("strength_")) / 100
-        mixed = load_mixed(kind, general, weak, strength, mx.float32)
+        mixed = load_mixed(general, weak, strength, mx.float32)
         outputs[name] = channels_first(mixed(channels_last(case.io["input.x"])))
     return outputs
 

@@ -33,7 +33,7 @@ def ifnet(case: Case) -> Outputs:
     """The network at the fractions and scales of ``parameters.runs``, or of the output names."""
     network = load(IFNet, case.checkpoint())
     frames = [channels_last(case.io[f"input.frame{i}"]) for i in (0, 1)]
-    outputs = {}
+    outputs: Outputs = {}
     for run in _runs(case):
         values = _network_run(network, frames, *_fraction_and_scale(case, run))
         outputs |= {f"{run}.{name}": value for name, value in values.items()}
@@ -45,19 +45,21 @@ def _fraction_and_scale(case: Case, run: str) -> tuple[float, float]:
     if arguments is not None:
         return arguments["fraction"], arguments["scale"]
     match = NETWORK_RUN.match(run)
+    assert match is not None, run
     return int(match["fraction"]) / 100, _scale(match["scale"])
 
 
 def _network_run(network: IFNet, frames: list[mx.array], fraction: float, scale: float) -> Outputs:
     first, second = (network.encode_frame(pad_for(frame, scale)) for frame in frames)
+    height, width = first.shape[1:3]
     outputs = {"encode0_sub": channels_first(first[..., 3:])[:, :, 1::4, 2::4]}
     estimate = None
     for i in range(network.num_blocks):
         estimate = network.refine(estimate, i, first, second, fraction, scale)
         outputs["flow"] = channels_first(estimate.flow)
-        outputs["mask"] = channels_first(resize(estimate.mask, *first.shape[1:3]))
+        outputs["mask"] = channels_first(resize(estimate.mask, height, width))
         outputs |= {f"{name}{i}_sub": outputs[name][:, :, 1::4, 2::4] for name in ("flow", "mask")}
-    return outputs | {"merged": channels_first(network(*frames, fraction, scale=scale))}
+    return outputs | {"merged": channels_first(network(frames[0], frames[1], fraction, scale=scale))}
 
 
 def procedure(case: Case) -> Outputs:
@@ -81,13 +83,16 @@ def _exp_and_scale(case: Case, run: str) -> tuple[int, float]:
     if arguments is not None:
         return arguments["exp"], arguments["scale"]
     match = PROCEDURE_RUN.match(run)
+    assert match is not None, run
     return int(match["exp"]), _scale(match["scale"] or "1")
 
 
 def _between(network: IFNet, first: np.ndarray, second: np.ndarray, exp: int, scale: float) -> np.ndarray:
     """Frames between two, ``(T, H, W, 3)`` float32."""
-    encoded = [network.encode_frame(pad_for(to_unit(frame[None]), scale)) for frame in (first, second)]
-    frames = halve_gap(network, *encoded, exp, scale, first.shape[:2])
+    encoded_first = network.encode_frame(pad_for(to_unit(first[None]), scale))
+    encoded_second = network.encode_frame(pad_for(to_unit(second[None]), scale))
+    height, width = first.shape[:2]
+    frames = halve_gap(network, encoded_first, encoded_second, exp, scale, (height, width))
     return np.concatenate([np.array(frame) for frame in frames])
 
 
@@ -142,7 +147,8 @@ class _AuthorsLoop:
         return [*clip, last]
 
     def _similarity(self, first: mx.array, second: mx.array) -> float:
-        similarity = structural_similarity(resize(first, 32, 32)[0], resize(second, 32, 32)[0]).item()
+        thumbnails = [resize(frame, 32, 32)[0] for frame in (first, second)]
+        similarity = float(np.array(structural_similarity(thumbnails[0], thumbnails[1])))
         self.similarities.append(similarity)
         return similarity
 

@@ -31,10 +31,12 @@ def _weights(factor: int) -> np.ndarray:
     """Weights of the pixel before, of the pixel itself and of the next one: ``(factor, 3)``."""
     positions = (np.arange(factor) + 0.5) / factor - 0.5
     distances = np.abs(positions[:, None] - np.array([-1, 0, 1]))
-    return np.maximum(0, 1 - distances).astype(np.float32)
+    weights: np.ndarray = np.maximum(0, 1 - distances).astype(np.float32)
+    return weights
 
 
 @lru_cache(maxsize=16)
 def _row_weights(factor: int, channels: int) -> np.ndarray:
     """The same for pixels with all their channels: ``(3 * C, factor * C)``."""
-    return np.kron(_weights(factor).T, np.eye(channels, dtype=np.float32))
+    weights: np.ndarray = np.kron(_weights(factor).T, np.eye(channels, dtype=np.float32))
+    return weights
