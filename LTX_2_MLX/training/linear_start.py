@@ -7,6 +7,7 @@ pairs of opposite features or by a distance from zero, and least squares takes c
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -153,64 +154,106 @@ def _encoder(patches: np.ndarray, basis: np.ndarray) -> tuple[dict[str, np.ndarr
 
 
 def _coordinates(whole: np.ndarray, features: np.ndarray, count: int) -> np.ndarray:
-    """What of ``whole`` the features can tell, in its first ``count`` principal coordinates."""
+    """The part of ``whole`` that is linear in the features, in its first ``count`` principal coordinates."""
     matrix, bias = _least_squares(features, whole)
-    told = features @ matrix.T + bias
-    return (told - told.mean(0)) @ _components(told, count)
+    linear = features @ matrix.T + bias
+    return (linear - linear.mean(0)) @ _components(linear, count)
+
+
+@dataclass(frozen=True)
+class _TwoHalves:
+    """A linear map from the latent to both halves of a block in time, as the decoder's layers hold it.
+
+    One matrix, ``left``, serves both halves; each half enters it through coordinates of its own,
+    ``entries[half] @ latent + shifts[half]``.
+    """
+
+    left: np.ndarray
+    bias: np.ndarray
+    entries: list[np.ndarray]
+    shifts: list[np.ndarray]
+
+    @classmethod
+    def fitted(cls, latent: np.ndarray, targets: np.ndarray) -> "_TwoHalves":
+        """The least-squares map to ``targets`` ``(blocks, 2, features)``."""
+        channels = latent.shape[1]
+        first, first_bias = _least_squares(latent, targets[:, 0])
+        second, second_bias = _least_squares(latent, targets[:, 1])
+        left, scale, right = np.linalg.svd(np.column_stack([first, second]), full_matrices=False)
+        root = np.sqrt(scale)
+        left = left * root
+        entries = [root[:, None] * right[:, :channels], root[:, None] * right[:, channels:]]
+        bias = np.mean((first_bias, second_bias), axis=0)
+        shifts = [np.linalg.lstsq(left, own - bias, rcond=None)[0] for own in (first_bias, second_bias)]
+        return cls(left, bias, entries, shifts)
+
+    def features(self, latent: np.ndarray) -> np.ndarray:
+        """Features ``(blocks, 2, features)`` of latents ``(blocks, channels)``."""
+        coordinates = [latent @ entry.T + shift for entry, shift in zip(self.entries, self.shifts, strict=True)]
+        return np.stack(coordinates, axis=1) @ self.left.T + self.bias
+
+    def in_time(self) -> tuple[np.ndarray, np.ndarray]:
+        """Matrix and bias from the first half's coordinates to those of both."""
+        recover = np.linalg.pinv(self.entries[0])
+        width = len(recover.T)
+        matrix = np.stack([entry @ recover for entry in self.entries], axis=1).reshape(2 * width, width)
+        return matrix, np.stack(self.shifts, axis=1).reshape(-1)
 
 
 def _decoder(patches: np.ndarray, latent: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    count, channels = latent.shape
+    """The decoder's tensors: the latent to components of each patch, and by least squares to its pixels."""
     base = VAE_CONFIG["decoder_base_channels"]
-    width, flat = base * 2, patches.reshape(-1, patches.shape[-1])
-    # The last features: constants that fix the norm's scale, and beside them the patches' leading components.
+    targets = _signed_components(patches, base)
+    halves = _TwoHalves.fitted(latent, targets)
+    # Features that are constant fix the scale of the norm in front of the last convolution.
     constants = np.zeros(base)
-    constants[:_CONSTANTS] = 1
-    components, mean = _components(flat, (base - _CONSTANTS) // 2), flat.mean(0)
-    # Each component with either sign: silu(x) - silu(-x) is x itself.
-    basis = np.column_stack([np.zeros((len(components), _CONSTANTS)), components, -components])
-    wanted = ((flat - mean) @ basis).reshape(count, 2, -1)
-    maps, biases = zip(*(_least_squares(latent, wanted[:, half]) for half in range(2)), strict=True)
-    # One matrix serves both halves of a block in time: each half enters it through coordinates of its own.
-    left, scale, right = np.linalg.svd(np.column_stack([*maps]), full_matrices=False)
-    entries = [(np.sqrt(scale)[:, None] * part) for part in (right[:, :channels], right[:, channels:])]
-    left = left * np.sqrt(scale)
-    shared = np.mean(biases, axis=0)
-    shifts = [np.linalg.lstsq(left, bias - shared, rcond=None)[0] for bias in biases]
-    # conv_in repeats the latent's coordinates of the first half; compress_time makes both halves of the latent.
-    recover = np.linalg.pinv(entries[0])
-    time = np.stack([entry @ recover for entry in entries], axis=1).reshape(2 * width, width)
-    time_bias = np.stack(shifts, axis=1).reshape(-1)
+    constants[:_CONSTANTS] = _STRENGTH * targets.std() * np.sqrt(base / _CONSTANTS)
+    features = halves.features(latent).reshape(-1, base) + constants
+    matrix, bias = _least_squares(_activated(features), patches.reshape(-1, patches.shape[-1]))
     # Channel slowest, then frame, row and column of the patch.
-    spread = wanted.std()
-    order = np.arange(left.shape[0]).reshape(2, CELL, CELL, base).transpose(3, 0, 1, 2).reshape(-1)
-    strength = _STRENGTH * spread * np.sqrt(base / _CONSTANTS)
-    offset = np.repeat(strength * constants, 2 * CELL * CELL)
-    features = np.stack([latent @ entry.T + shift for entry, shift in zip(entries, shifts, strict=True)], axis=1)
-    features = (features @ left.T + shared).reshape(-1, base) + strength * constants
-    matrix, bias = _least_squares(_activated(features), flat)
+    order = np.arange(len(halves.left)).reshape(2, CELL, CELL, base).transpose(3, 0, 1, 2).reshape(-1)
+    offset = np.repeat(constants, 2 * CELL * CELL)
+    entry = halves.entries[0]
+    # conv_in gives the latent's coordinates of the first half; compress_time computes those of both.
     convolutions = {
-        "conv_in": _convolution(entries[0], np.zeros(width), causal=False),
-        "up_blocks.0.conv": _convolution(time, time_bias, causal=False),
-        "up_blocks.2.conv": _convolution(left[order], shared[order] + offset, causal=False),
+        "conv_in": _convolution(entry, np.zeros(len(entry)), causal=False),
+        "up_blocks.0.conv": _convolution(*halves.in_time(), causal=False),
+        "up_blocks.2.conv": _convolution(halves.left[order], halves.bias[order] + offset, causal=False),
         "conv_out": _convolution(matrix, bias, causal=False),
     }
-    for block, (layers, size) in {1: (1, width), 3: (2, base)}.items():
-        for layer in range(layers):
-            start = f"up_blocks.{block}.res_blocks.{layer}"
+    return _named(convolutions | _residual_blocks(base, rng))
+
+
+def _signed_components(patches: np.ndarray, base: int) -> np.ndarray:
+    """The decoder's last features of each block's halves, ``(blocks, 2, features)``.
+
+    Zeros where constants will be, then leading components of the patches with either sign: silu(x) - silu(-x) is x.
+    """
+    flat = patches.reshape(-1, patches.shape[-1])
+    components = _components(flat, (base - _CONSTANTS) // 2)
+    basis = np.column_stack([np.zeros((len(components), _CONSTANTS)), components, -components])
+    return ((flat - flat.mean(0)) @ basis).reshape(len(patches), 2, -1)
+
+
+def _residual_blocks(base: int, rng: np.random.Generator) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Convolutions of the residual blocks, random ones followed by zeros: each block begins as the identity."""
+    convolutions = {}
+    for block, num_layers, size in ((1, 1, 2 * base), (3, 2, base)):
+        for layer in range(num_layers):
             first = rng.standard_normal((size, size, 3, 3, 3)) / np.sqrt(27 * size)
             if block == 3:
-                # Beside the constants the norm leaves the features small; they are made large again.
+                # Beside the constants the norm leaves the features small; they are enlarged again.
                 first[:, _CONSTANTS:] *= _STRENGTH
                 first[:, :_CONSTANTS] = 0
-            convolutions[f"{start}.conv1"] = first, np.zeros(size)
-            # Zero: the block begins as the identity.
-            convolutions[f"{start}.conv2"] = 0 * first, np.zeros(size)
-    return _named(convolutions)
+            name = f"up_blocks.{block}.res_blocks.{layer}"
+            convolutions[f"{name}.conv1"] = first, np.zeros(size)
+            convolutions[f"{name}.conv2"] = np.zeros_like(first), np.zeros(size)
+    return convolutions
 
 
 def _named(convolutions: dict[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, np.ndarray]:
     tensors = {}
     for name, (weight, bias) in convolutions.items():
-        tensors[f"{name}.conv.weight"], tensors[f"{name}.conv.bias"] = weight, bias
+        tensors[f"{name}.conv.weight"] = weight
+        tensors[f"{name}.conv.bias"] = bias
     return tensors

@@ -1,6 +1,6 @@
 """One training run: steps, averages, a log, and checkpoints that it resumes from.
 
-Every run of the model in the box is this loop with a network, a loss and batches of its own.
+Every run of the demo model is this loop with a network, a loss and batches of its own.
 """
 
 import json
@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -86,43 +86,102 @@ def train(
     Returns:
         The network with averaged weights.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    optimizer = _optimizer(settings)
-    optimizer.init(network.trainable_parameters())
-    average: dict[str, mx.array] = dict(tree_flatten(network.trainable_parameters()))
-    step, seconds = 0, 0.0
-    if (folder / "checkpoint.safetensors").exists():
-        step, seconds, average = _resume(folder, network, optimizer)
-    step_loss = nn.value_and_grad(network, loss)
-    if settings.traced:
-        step_loss = _traced(network, step_loss)
-    began, saved, figures = time.monotonic() - seconds, time.monotonic(), []
-    while step < settings.steps:
-        batch = batches(np.random.default_rng((settings.seed, step)), settings.batch_size)
-        (value, extra), gradients = step_loss(network, batch, mx.random.key(settings.seed * 1_000_003 + step))
-        factor = settings.factor(step)
-        for part, rate in zip(optimizer.optimizers, (settings.matrix_rate, settings.rate), strict=True):
-            part.learning_rate = rate * factor
-        optimizer.update(network, gradients)
-        step += 1
-        decay = min(settings.average, step / (step + 10))
-        for name, weight in dict(tree_flatten(network.trainable_parameters())).items():
-            average[name] = average[name] * decay + weight * (1 - decay)
-        mx.eval(network.parameters(), optimizer.state, average, value, extra)
-        figures.append({"loss": value.item(), **{name: v.item() for name, v in extra.items()}})
-        done = step == settings.steps
-        if step % settings.log_every == 0 or done:
-            means = {name: round(float(np.mean([f[name] for f in figures])), 5) for name in figures[0]}
-            _log(folder, {"step": step, "seconds": round(time.monotonic() - began, 1), **means})
-            figures = []
-        if time.monotonic() - saved > settings.save_seconds or done:
-            saved = time.monotonic()
-            _save(folder, network, optimizer, average, step, saved - began)
+    run = _Run(network, loss, batches, settings, folder)
+    while run.step < settings.steps:
+        run.update()
+        if run.step % settings.log_every == 0 or run.done:
+            run.log_means()
+        if run.save_is_due():
+            run.save()
             if on_save is not None:
-                with_average(network, average, lambda: _log(folder, {"step": step, **on_save(step, network)}))  # noqa: B023
-    network.update(tree_unflatten(list(average.items())))
+                run.log_with_average(on_save)
+    network.update(tree_unflatten(list(run.average.items())))
     mx.eval(network.parameters())
     return network
+
+
+class _Run(Generic[NetworkT]):
+    """The state of one run, begun or resumed.
+
+    Attributes:
+        step: Updates that have been made.
+        average: Averaged weights by parameter name.
+    """
+
+    def __init__(
+        self, network: NetworkT, loss: Loss[NetworkT], batches: Batches, settings: Settings, folder: Path
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.network = network
+        self.batches = batches
+        self.settings = settings
+        self.folder = folder
+        self.optimizer = _optimizer(settings)
+        self.optimizer.init(network.trainable_parameters())
+        self.step = 0
+        self.average: dict[str, mx.array] = dict(tree_flatten(network.trainable_parameters()))
+        seconds = 0.0
+        if (folder / "checkpoint.safetensors").exists():
+            self.step, seconds, self.average = _resume(folder, network, self.optimizer)
+        step_loss = nn.value_and_grad(network, loss)
+        self.step_loss = _traced(network, step_loss) if settings.traced else step_loss
+        self.saved = time.monotonic()
+        self.began = self.saved - seconds
+        self.figures: list[dict[str, float]] = []
+
+    @property
+    def done(self) -> bool:
+        """Whether the last step has been made."""
+        return self.step == self.settings.steps
+
+    def update(self) -> None:
+        """Make one step."""
+        seed = self.settings.seed
+        batch = self.batches(np.random.default_rng((seed, self.step)), self.settings.batch_size)
+        key = mx.random.key(seed * 1_000_003 + self.step)
+        (value, extra), gradients = self.step_loss(self.network, batch, key)
+        self._set_rates()
+        self.optimizer.update(self.network, gradients)
+        self.step += 1
+        self._update_average()
+        mx.eval(self.network.parameters(), self.optimizer.state, self.average, value, extra)
+        self.figures.append({"loss": value.item(), **{name: figure.item() for name, figure in extra.items()}})
+
+    def _set_rates(self) -> None:
+        factor = self.settings.factor(self.step)
+        matrices, others = self.optimizer.optimizers
+        matrices.learning_rate = self.settings.matrix_rate * factor
+        others.learning_rate = self.settings.rate * factor
+
+    def _update_average(self) -> None:
+        decay = min(self.settings.average, self.step / (self.step + 10))
+        for name, weight in dict(tree_flatten(self.network.trainable_parameters())).items():
+            self.average[name] = self.average[name] * decay + weight * (1 - decay)
+
+    def log_means(self) -> None:
+        """Write the means of the figures since the last line into the log."""
+        line: dict[str, float] = {"step": self.step, "seconds": round(time.monotonic() - self.began, 1)}
+        for name in self.figures[0]:
+            line[name] = round(float(np.mean([figures[name] for figures in self.figures])), 5)
+        _log(self.folder, line)
+        self.figures = []
+
+    def save_is_due(self) -> bool:
+        """Whether the last checkpoint is old enough, or the run is done."""
+        return self.done or time.monotonic() - self.saved > self.settings.save_seconds
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        self.saved = time.monotonic()
+        _save(self.folder, self.network, self.optimizer, self.average, self.step, self.saved - self.began)
+
+    def log_with_average(self, measure: Callable[[int, NetworkT], dict[str, float]]) -> None:
+        """Write the figures of the network with averaged weights into the log."""
+
+        def log() -> None:
+            _log(self.folder, {"step": self.step, **measure(self.step, self.network)})
+
+        with_average(self.network, self.average, log)
 
 
 def _traced(network: nn.Module, step_loss: Callable[..., Any]) -> Callable[..., Any]:

@@ -42,30 +42,48 @@ def start(
         seed: Of the residual blocks.
     """
     rng = np.random.default_rng(seed)
-    small, large = small.astype(np.float32), large.astype(np.float32)
-    spread = small.std((0, 1, 2, 3))
-    signals = small / spread
+    spread = small.astype(np.float32).std((0, 1, 2, 3))
+    signals = small.astype(np.float32) / spread
+    targets = large.astype(np.float32) / spread
     into, back = _layout(signals.mean((1, 2, 3)))
-    mean, std = (np.array(part, dtype=np.float64) for part in (statistics.mean, statistics.std))
-    constants = np.arange(len(into)) % 3 == 0
-    _set(network.initial_conv, _at_centre(into / (std * spread)), _CONSTANT * constants - into @ (mean / std / spread))
-    # Undo what the norm makes of a group: its mean is a third of the constant, its deviation the root of two ninths.
-    norm = network.initial_norm
-    norm.weight = mx.full((len(into),), _CONSTANT * 2**0.5 / 3)
-    norm.bias = mx.array(_CONSTANT / 3 - _CONSTANT * constants + _OFFSET, dtype=mx.float32)
+    mean = np.array(statistics.mean, dtype=np.float64)
+    std = np.array(statistics.std, dtype=np.float64)
+    _set_entrance(network, into, mean, std, spread)
     for block in [*network.res_blocks, *network.post_upsample_res_blocks]:
-        size = block.conv1.weight.shape[:-1]
-        _set(block.conv1, rng.standard_normal((*size, len(back))) @ back * (27 * len(back)) ** -0.5)
-        _set(block.conv2, rng.standard_normal(block.conv2.weight.shape) * (27 * len(into)) ** -0.5)
-        block.norm2.weight = mx.full((len(into),), _UPDATE)
-    taps = _fit(signals, large / spread, temporal=network.config.temporal_upsample)
+        _set_residual_block(block, back, rng)
+    taps = _fit(signals, targets, temporal=network.config.temporal_upsample)
     # The shuffle takes channels slowest.
-    enlarging = np.einsum("fo,potyxi,ij->fptyxj", into, taps, back, optimize=True)
+    upsampling = np.einsum("fo,potyxi,ij->fptyxj", into, taps, back, optimize=True)
     conv = network.upsampler.conv
-    _set(conv, enlarging.reshape(conv.weight.shape), np.full(len(conv.bias), _OFFSET))
+    _set(conv, upsampling.reshape(conv.weight.shape), np.full(len(conv.bias), _OFFSET))
     _set(network.final_conv, _at_centre((std * spread)[:, None] * back), mean)
     mx.eval(network.parameters())
     return network
+
+
+def _set_entrance(
+    network: LatentUpscaler, into: np.ndarray, mean: np.ndarray, std: np.ndarray, spread: np.ndarray
+) -> None:
+    """First convolution and norm: normalised signals beside constants, and the norm's own effect undone.
+
+    A group's mean is a third of the constant, its deviation the root of two ninths of it.
+    """
+    num_features = len(into)
+    constants = np.arange(num_features) % 3 == 0
+    bias = _CONSTANT * constants - into @ (mean / std / spread)
+    _set(network.initial_conv, _at_centre(into / (std * spread)), bias)
+    norm = network.initial_norm
+    norm.weight = mx.full((num_features,), _CONSTANT * 2**0.5 / 3)
+    norm.bias = mx.array(_CONSTANT / 3 - _CONSTANT * constants + _OFFSET, dtype=mx.float32)
+
+
+def _set_residual_block(block: nn.Module, back: np.ndarray, rng: np.random.Generator) -> None:
+    """Random convolutions of the latent's signals, whose result is small beside the features."""
+    channels, num_features = back.shape
+    size = block.conv1.weight.shape[:-1]
+    _set(block.conv1, rng.standard_normal((*size, channels)) @ back * (27 * channels) ** -0.5)
+    _set(block.conv2, rng.standard_normal(block.conv2.weight.shape) * (27 * num_features) ** -0.5)
+    block.norm2.weight = mx.full((num_features,), _UPDATE)
 
 
 def _layout(means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
