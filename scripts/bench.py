@@ -3,7 +3,6 @@
 import json
 import time
 from dataclasses import asdict, replace
-from enum import StrEnum
 from typing import Annotated, Literal
 
 import typer
@@ -12,99 +11,91 @@ from LTX_2_MLX import OPENBLAS_LOADED, cli  # The package first: it loads the fa
 
 import mlx.core as mx  # isort: skip
 
-from LTX_2_MLX.bench.measure import Timing, possible_seconds, rates_of, time_network
-from LTX_2_MLX.bench.operations import Operation
+from LTX_2_MLX.bench.measure import rates_of, time_network
+from LTX_2_MLX.bench.report import Report
 from LTX_2_MLX.bench.workloads import NAMES, PUBLISHED, Widths, Workload, workloads
+from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.pipelines.generate import Options, generate_video, request_for
 from LTX_2_MLX.shapes import VideoShape
 
-Network = StrEnum("Network", [(name, name) for name in NAMES])
-Clock = StrEnum("Clock", ["wall", "cpu"])
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 DTYPES = {"fp32": mx.float32, "fp16": mx.float16, "bf16": mx.bfloat16}
+Names = Annotated[list[str] | None, typer.Argument(help=f"{', '.join(NAMES)} [default: all].", show_default=False)]
+Height = Annotated[int, typer.Option("--height", help="Height of the video in pixels.")]
+Width = Annotated[int, typer.Option("--width", help="Width of the video in pixels.")]
+Frames = Annotated[int, typer.Option("--frames", help="Number of frames, 8k + 1.")]
+TextTokens = Annotated[int, typer.Option("--text-tokens", help="Length of the prompt, a multiple of 128.")]
+FullWidth = Annotated[bool, typer.Option("--full-width", help="Published widths, one of the transformer's 48 blocks.")]
+Layers = Annotated[int | None, typer.Option("--layers", help="Blocks of the transformer.")]
+Dtype = Annotated[
+    Literal["bf16", "fp16", "fp32"] | None,
+    typer.Option("--dtype", help="Precision [default: bf16; fp32 on a CPU].", show_default=False),
+]
+Repeats = Annotated[int, typer.Option("--repeats", help="Calls of each network after the first.", min=1)]
+Clock = Annotated[
+    Literal["wall", "cpu"], typer.Option("--clock", help="cpu: seconds of this process, on a machine that others use.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the operations of each network, and stop.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
 
 @app.command()
 def networks(
-    names: Annotated[list[Network] | None, typer.Argument(help="Which ones; all unless given.")] = None,
-    height: Annotated[int, typer.Option("--height", help="Rows of the film's pixels.")] = 192,
-    width: Annotated[int, typer.Option("--width", help="Columns of the film's pixels.")] = 288,
-    frames: Annotated[int, typer.Option("--frames", help="Frames: 8k + 1.")] = 25,
-    text_tokens: Annotated[int, typer.Option("--text-tokens", help="Length of the prompt, a multiple of 128.")] = 256,
-    full_width: Annotated[
-        bool, typer.Option("--full-width", help="Published widths; the transformer with one of its 48 blocks.")
-    ] = False,
-    layers: Annotated[int | None, typer.Option("--layers", help="Blocks of the transformer.")] = None,
-    dtype: Annotated[
-        Literal["bf16", "fp16", "fp32"] | None,
-        typer.Option("--dtype", help="Precision (bf16; fp32 on a CPU).", show_default=False),
-    ] = None,
-    repeats: Annotated[int, typer.Option("--repeats", help="Calls of each after the first.", min=1)] = 3,
-    clock: Annotated[
-        Clock, typer.Option("--clock", help="cpu: seconds of this process alone, where others use the machine.")
-    ] = Clock.wall,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print how much each computes, and stop.")] = False,
+    names: Names = None,
+    height: Height = 192,
+    width: Width = 288,
+    frames: Frames = 25,
+    text_tokens: TextTokens = 256,
+    full_width: FullWidth = False,
+    layers: Layers = None,
+    dtype: Dtype = None,
+    repeats: Repeats = 3,
+    clock: Clock = "wall",
+    dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Time every network with stand-in weights, and what this machine's own rates would make possible."""
+    """Time every network with stand-in weights, beside the time that this machine's own rates would make possible."""
     with cli.exit_codes():
         precision = dtype or ("fp32" if on_cpu() else "bf16")
         widths = PUBLISHED if full_width else Widths()
         widths = replace(widths, layers=layers or widths.layers)
-        shape, kind = VideoShape(frames, height, width), DTYPES[precision]
-        chosen = [workloads(shape, text_tokens, widths, kind)[name] for name in names or NAMES]
+        by_name = workloads(VideoShape(frames, height, width), text_tokens, widths, DTYPES[precision])
+        chosen = [by_name[name] for name in checked(names)]
         if dry_run:
             for workload in chosen:
                 typer.echo(f"| {workload.name} | {workload.size} | {workload.flops / 1e12:.2f} TFLOP |")
             return
-        rates = rates_of([operation for workload in chosen for operation in workload.operations], kind, CLOCKS[clock])
-        timings = [time_network(workload, repeats, CLOCKS[clock]) for workload in chosen]
-        possible = {workload.name: possible_seconds(workload, rates) for workload in chosen}
-        machine = {"device": str(mx.default_device()), "precision": precision, "openblas": OPENBLAS_LOADED}
-        machine["clock"] = clock.value
-        if as_json:
-            rows = [asdict(timing) | {"possible_seconds": possible[timing.name]} for timing in timings]
-            own = [{"kind": o.kind, "shape": str(o), "flops_per_second": value} for o, value in rates.items()]
-            typer.echo(json.dumps({"machine": machine, "rates": own, "networks": rows}, indent=2))
-            return
-        typer.echo(", ".join(f"{name} {value}" for name, value in machine.items()))
-        typer.echo("\n| the machine's own | shape | GFLOP/s |\n|---|---|---|")
-        for operation in main_operations(chosen):
-            value = rates[operation]
-            typer.echo(f"| {operation.kind} | {operation} | {value / 1e9:.0f} |")
-        typer.echo("\n| network | given | weights | peak | first | best (median), s | GFLOP | GFLOP/s | of possible |")
-        typer.echo("|---|---|---|---|---|---|---|---|---|")
-        for timing in timings:
-            typer.echo(line(timing, possible[timing.name]))
+        report = measured(chosen, precision, repeats, clock)
+        typer.echo(json.dumps(report.as_json(), indent=2) if as_json else "\n".join(report.lines()))
 
 
-def main_operations(chosen: list[Workload]) -> list[Operation]:
-    """Those that make up a twentieth of some network's work or more, each once."""
-    large = (
-        operation
-        for workload in chosen
-        for operation, count in workload.operations.items()
-        if operation.flops * count >= 0.05 * workload.flops
-    )
-    return list(dict.fromkeys(large))
+def checked(names: list[str] | None) -> list[str]:
+    """The networks that were named, or all."""
+    for name in names or ():
+        if name not in NAMES:
+            raise RequestError(f"Unknown network {name!r}. Use one of {', '.join(NAMES)}.")
+    return names or list(NAMES)
 
 
-def line(timing: Timing, possible: float) -> str:
-    """One network as a row of the table."""
-    mib = 2**20
-    return (
-        f"| {timing.name} | {timing.size} | {timing.weights_bytes / mib:.0f} MiB | {timing.peak_bytes / mib:.0f} MiB "
-        f"| {timing.first_seconds:.2f} s | {timing.best_seconds:.3f} ({timing.median_seconds:.3f}) "
-        f"| {timing.flops / 1e9:.1f} | {timing.flops_per_second / 1e9:.0f} | {possible / timing.best_seconds:.0%} |"
-    )
+def measured(chosen: list[Workload], precision: str, repeats: int, clock: str) -> Report:
+    """Rates of the operations by themselves, then the networks."""
+    machine = {
+        "device": str(mx.default_device()),
+        "precision": precision,
+        "openblas": OPENBLAS_LOADED,
+        "clock": clock,
+    }
+    operations = [operation for workload in chosen for operation in workload.operations]
+    rates = rates_of(operations, DTYPES[precision], CLOCKS[clock])
+    timings = [time_network(workload, repeats, CLOCKS[clock]) for workload in chosen]
+    return Report(machine, chosen, rates, timings)
 
 
 @app.command()
 def stages(
-    prompt: Annotated[str, typer.Argument(help="What is to be seen.")] = "A blue ball bouncing on green grass",
+    prompt: Annotated[str, typer.Argument(help="Text prompt.")] = "A blue ball bouncing on green grass",
     pipeline: cli.option(Options, "pipeline") = "two-stage",
     weights: cli.option(Options, "weights") = "auto",
     spatial_upscaler_weights: cli.option(Options, "spatial_upscaler_weights") = "auto",
@@ -114,7 +105,7 @@ def stages(
     frames: cli.option(Options, "frames") = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a film, throw it away, and print seconds and peak memory of every stage."""
+    """Generate a video without writing it, and print seconds and peak memory of every stage."""
     options = Options(
         prompt=prompt,
         pipeline=pipeline,
