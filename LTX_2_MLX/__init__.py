@@ -15,12 +15,13 @@ from LTX_2_MLX.runtime.mlx_library import require_mlx
 # Public call -> module that has it; imported when it is first asked for.
 _PUBLIC = {
     "FrameStream": "LTX_2_MLX.media.frames",
-    "generate": "LTX_2_MLX.pipelines.generate",
-    "interpolate": "LTX_2_MLX.calls",
+    "generate": "LTX_2_MLX.api",
+    "interpolate": "LTX_2_MLX.api",
+    "postprocess": "LTX_2_MLX.api",
     "read_video": "LTX_2_MLX.media.video",
-    "super_resolve": "LTX_2_MLX.calls",
-    "upscale": "LTX_2_MLX.calls",
-    "upscale_temporal": "LTX_2_MLX.calls",
+    "super_resolve": "LTX_2_MLX.api",
+    "upscale": "LTX_2_MLX.api",
+    "upscale_temporal": "LTX_2_MLX.api",
     "write_video": "LTX_2_MLX.media.video",
 }
 

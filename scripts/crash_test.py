@@ -14,8 +14,9 @@ import typer
 
 from LTX_2_MLX import cli, write_video
 from LTX_2_MLX.errors import OutputError
-from LTX_2_MLX.pipelines.generate import Options, generate_video, options_from, request_for
-from LTX_2_MLX.runtime.job import REQUEST_FILE, remembered_request
+from LTX_2_MLX.pipelines.generate import Options, generate_video, request_for
+from LTX_2_MLX.pipelines.generation.record import options_from, saved_record
+from LTX_2_MLX.runtime.job import REQUEST_FILE
 from LTX_2_MLX.runtime.runner import StageRunner
 
 DEMO = Path(__file__).parents[1] / "weights" / "demo"
@@ -99,7 +100,7 @@ def begin(work: Path, states: Path, output: Path) -> int:
 def asked_for(demo: Path, states: Path) -> Options:
     """The request, or that of the run that is to go on."""
     if (states / REQUEST_FILE).exists():
-        return options_from(remembered_request(states), {"resume": states})
+        return options_from(saved_record(states), {"resume": states})
     return Options(
         PROMPT,
         height=64,

@@ -1,5 +1,7 @@
 """The public calls: a file, a folder or a clip in; a clip out, with its sound; nothing printed."""
 
+import inspect
+from dataclasses import MISSING
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,6 +11,15 @@ import pytest
 import LTX_2_MLX
 from LTX_2_MLX.errors import MediaError, RequestError
 from LTX_2_MLX.media.image import StillImage, write_image
+from LTX_2_MLX.pipelines.generation.options import Options
+from LTX_2_MLX.pipelines.options import declared_options
+from LTX_2_MLX.pipelines.requests import (
+    InterpolateRequest,
+    PostprocessRequest,
+    SuperResolveRequest,
+    UpscaleRequest,
+    UpscaleTemporalRequest,
+)
 from LTX_2_MLX.verify.case import Case
 
 HERE = Path(__file__).parent
@@ -61,9 +72,45 @@ def test_progress_hears_of_the_stage(rife):
     assert heard[-1] == "interpolate"
 
 
-def test_unknown_option_is_named_with_those_there_are():
-    with pytest.raises(RequestError, match=r"interpolate has no option expo\. It has: exp, "):
+CALLS = {
+    "generate": Options,
+    "upscale_temporal": UpscaleTemporalRequest,
+    "interpolate": InterpolateRequest,
+    "upscale": UpscaleRequest,
+    "postprocess": PostprocessRequest,
+    "super_resolve": SuperResolveRequest,
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_signature_is_that_of_the_options(name):
+    parameters = dict(inspect.signature(getattr(LTX_2_MLX, name)).parameters)
+    assert parameters.pop("progress").default is None
+    parameters.pop("video", None)
+    flags = {flag: parameters.pop(flag) for flag in ("fp16", "bf16", "fp32") if flag in parameters}
+    declared = declared_options(CALLS[name])
+    assert list(parameters) == list(declared)
+    for option, parameter in parameters.items():
+        if declared[option].default is MISSING:
+            assert parameter.default is inspect.Parameter.empty
+        else:
+            assert parameter.default == declared[option].default
+    assert set(flags) == set(declared["precision"].choices if "precision" in declared else ())
+    assert all(flag.default is False for flag in flags.values())
+
+
+def test_options_without_a_field_are_refused_by_python():
+    with pytest.raises(TypeError, match="expo"):
         LTX_2_MLX.interpolate(PEBBLES, expo=2)
+
+
+def test_names_of_earlier_versions_are_the_same_calls():
+    from LTX_2_MLX import api, calls
+    from LTX_2_MLX.pipelines.generate import generate
+
+    assert calls.interpolate is api.interpolate and calls.upscale is LTX_2_MLX.upscale
+    with pytest.raises(RequestError, match="generate has no option colour"):
+        generate("A ball", colour="blue")
 
 
 @pytest.mark.parametrize("call", ["interpolate", "upscale", "upscale_temporal", "super_resolve"])

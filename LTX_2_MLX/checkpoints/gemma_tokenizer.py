@@ -83,6 +83,17 @@ class GemmaTokenizer:
             mask[row, -len(tokens) :] = 1
         return ids, mask
 
+    def cut_off(self, prompt: str) -> tuple[int, str]:
+        """Number of tokens of a prompt, and the end of it that is cut off; empty where it fits."""
+        text = prompt.strip()
+        encoding = self._tokenizer.encode(text)
+        has_bos = encoding.ids[:1] == [self._bos]
+        count = len(encoding.ids) + (not has_bos)
+        if count <= self.max_length:
+            return count, ""
+        first_unused = self.max_length - (not has_bos)
+        return count, text[encoding.offsets[first_unused][0] :]
+
 
 def _settings(text: bytes, source: Path) -> dict[str, Any]:
     try:

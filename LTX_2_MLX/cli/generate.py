@@ -1,6 +1,6 @@
 """Generate a video from a prompt."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,18 +39,34 @@ def generate(typed: dict[str, Any], own: GenerateOptions) -> None:
     from LTX_2_MLX.media.record import read_run_record
     from LTX_2_MLX.media.validate import validated
     from LTX_2_MLX.media.video import write_video
-    from LTX_2_MLX.pipelines.generate import generate_video, options_from, output_size, prepare
-    from LTX_2_MLX.runtime.job import remembered_request
+    from LTX_2_MLX.pipelines.generate import generate_video, output_size, prepare
+    from LTX_2_MLX.pipelines.generation.record import (
+        check_outputs,
+        check_same_size,
+        notes_without_effect,
+        options_from,
+        saved_record,
+    )
 
-    recorded: dict[str, Any] = {}
-    if own.replay is not None:
-        recorded = read_run_record(own.replay, "generate")
-    elif typed.get("resume") is not None:
-        recorded = remembered_request(Path(typed["resume"]).expanduser())
-    recorded_crf = recorded.pop("crf", CRF)
-    crf = recorded_crf if own.crf is None else own.crf
     progress = progress_from(vars(own))
-    ready = prepare(options_from(recorded, typed), progress.note, refuse=not (own.dry_run or own.force))
+    record = None
+    if own.replay is not None:
+        record = read_run_record(own.replay, "generate")
+    elif "resume" in typed:
+        record = saved_record(Path(typed["resume"]).expanduser())
+    if record is not None:
+        recorded = dict(record.request)
+        # Quality is the command's option, and checked as that.
+        own = replace(own, crf=recorded.pop("crf", None) if own.crf is None else own.crf)
+        record = replace(record, request=recorded)
+    options = Options(**typed) if record is None else options_from(record, typed, progress.note)
+    crf = CRF if own.crf is None else own.crf
+    ready = prepare(options, progress.note, refuse=not (own.dry_run or own.force))
+    for line in notes_without_effect(ready.options, ready.request, typed):
+        progress.note(line)
+    if record is not None and own.replay is not None:
+        check_same_size(record, own.replay, ready.options, ready.request, typed)
+    check_outputs(ready.options, ready.request, own.output)
     if own.dry_run:
         typer.echo(plan_text(ready.plan, as_json=own.json))
         return
@@ -68,7 +84,8 @@ def generate(typed: dict[str, Any], own: GenerateOptions) -> None:
         check_disk(ready.plan, own.output, options.save_latents or options.resume)
         for line in () if own.quiet else ready.plan.sizes:
             runner.progress.note(line)
-        stream = generate_video(ready.request, runner, options, crf=crf)
+        automatic = set() if record is None else set(record.automatic) - set(typed)
+        stream = generate_video(ready.request, runner, options, automatic=automatic, crf=crf)
         stream = stream if own.allow_blank else validated(stream, moving=True)
         write_video(stream, own.output, crf=crf, progress=runner.progress)
 

@@ -31,13 +31,13 @@ from LTX_2_MLX.models.interfaces import PublishedNetwork
 from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler
 from LTX_2_MLX.models.ltx.transformer import Transformer
 from LTX_2_MLX.models.ltx.video_vae import VideoDecoder
-from LTX_2_MLX.pipelines.generate import options_from
 from LTX_2_MLX.pipelines.generation.decode import decode_frames
 from LTX_2_MLX.pipelines.generation.denoise import Denoise
 from LTX_2_MLX.pipelines.generation.files import Models
 from LTX_2_MLX.pipelines.generation.options import Options
+from LTX_2_MLX.pipelines.generation.record import options_from, saved_record
 from LTX_2_MLX.pipelines.generation.state import GenerationState
-from LTX_2_MLX.runtime.job import REQUEST_FILE, Job, remembered_request
+from LTX_2_MLX.runtime.job import REQUEST_FILE, Job
 from LTX_2_MLX.shapes import Compression, LatentShape
 from LTX_2_MLX.verify.case import Case
 
@@ -286,7 +286,7 @@ def _request(dice: random.Random, good: Good, place: Path) -> None:
     else:
         content = _damaged(dice, good.request)
     (place / REQUEST_FILE).write_bytes(content)
-    options_from(remembered_request(place), {"resume": place})
+    options_from(saved_record(place), {"resume": place})
 
 
 def _film(dice: random.Random, good: Good, place: Path) -> None:

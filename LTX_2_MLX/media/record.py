@@ -1,7 +1,8 @@
-"""Run records: the command, its request and the library version, stored in a video's comment tag."""
+"""Run records: the command, its settled request, files and versions, stored in a video's comment tag."""
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,36 +14,74 @@ _PROGRAM = "LTX-2-MLX"
 _TAG = "comment"
 
 
-def run_record(command: str, request: Mapping[str, Any]) -> dict[str, str]:
+@dataclass(frozen=True)
+class RunRecord:
+    """The request of a run.
+
+    Attributes:
+        request: Options by name, with every default settled and every file as an absolute path.
+        files: Digest of each file by its path; None: an earlier version, which recorded none.
+        automatic: Options that the run settled by itself.
+        source: The video or folder that holds the record.
+    """
+
+    request: Mapping[str, Any]
+    files: Mapping[str, str] | None = None
+    automatic: tuple[str, ...] = ()
+    source: Path = field(default_factory=Path)
+
+    def as_json(self) -> dict[str, Any]:
+        """The record as values that JSON has a form for."""
+        facts = {"request": dict(self.request), "files": dict(self.files or {}), "automatic": list(self.automatic)}
+        return json.loads(json.dumps(facts, default=str))
+
+
+def run_record(command: str, request: Mapping[str, Any], **facts: Any) -> dict[str, str]:
     """Return metadata for a ``FrameStream`` from which the run can be repeated.
 
     Args:
         command: Name of the script, such as ``generate``.
         request: Options by name; values without a JSON form (paths, fractions) become text.
+        **facts: Further facts of the run, such as the digests of its files.
     """
-    record = {"program": _PROGRAM, "version": __version__, "command": command, "request": dict(request)}
+    record = {"program": _PROGRAM, "version": __version__, "command": command, "request": dict(request), **facts}
     return {_TAG: json.dumps(record, default=str)}
 
 
-def read_run_record(path: str | Path, command: str) -> dict[str, Any]:
-    """Read the request that a video was made with.
+def read_run_record(path: str | Path, command: str) -> RunRecord:
+    """Read the record of the run that a video was made by.
 
     Raises:
         MediaError: If the file cannot be read, or was made by another program or command.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.is_file():
         raise MediaError(f"{path} does not exist. Give a video that this program wrote.")
     with open_media(path) as container:
         tags = {key.lower(): text for key, text in container.metadata.items()}
     try:
         record = json.loads(tags.get(_TAG, ""))
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         record = None
-    if not isinstance(record, dict) or record.get("program") != _PROGRAM or not isinstance(record.get("request"), dict):
+    if not isinstance(record, dict) or record.get("program") != _PROGRAM:
         raise MediaError(f"{path} has no run record: {_PROGRAM} did not write it, or its tags were removed.")
     if record.get("command") != command:
         raise MediaError(
             f"{path} was made by {record.get('command')}, not by {command}. Give --replay to that command."
         )
-    return record["request"]
+    return record_from(record, path)
+
+
+def record_from(facts: Mapping[str, Any], source: Path) -> RunRecord:
+    """A record from parsed JSON.
+
+    Raises:
+        MediaError: If the JSON is no record.
+    """
+    request = facts.get("request")
+    files = facts.get("files")
+    automatic = facts.get("automatic", [])
+    well_formed = isinstance(request, dict) and isinstance(automatic, list)
+    if not well_formed or not (files is None or isinstance(files, dict)):
+        raise MediaError(f"The run record of {source} is damaged. Make the request again.")
+    return RunRecord(request, files, tuple(str(name) for name in automatic), source)

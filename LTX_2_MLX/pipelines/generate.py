@@ -1,18 +1,21 @@
 """Generate a video from a prompt. Entry point for the CLI, notebooks and library users."""
 
-from collections.abc import Callable
-from dataclasses import asdict, replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from LTX_2_MLX.errors import MemoryBudgetError, RequestError
+from LTX_2_MLX.invocation import command_line
 from LTX_2_MLX.media.encoder import least_bytes
 from LTX_2_MLX.media.frames import FrameStream
-from LTX_2_MLX.media.record import run_record
+from LTX_2_MLX.media.record import RunRecord, run_record
 from LTX_2_MLX.pipelines import postprocess
+from LTX_2_MLX.pipelines.generation.denoise import Denoise
 from LTX_2_MLX.pipelines.generation.fit import nearest_options
 from LTX_2_MLX.pipelines.generation.options import Options
-from LTX_2_MLX.pipelines.generation.prompt import load_contexts
+from LTX_2_MLX.pipelines.generation.prompt import load_contexts, notes_on_length
+from LTX_2_MLX.pipelines.generation.record import check_outputs, options_from, record_of, saved_record
 from LTX_2_MLX.pipelines.generation.request import Request, request_for
 from LTX_2_MLX.pipelines.generation.run import chained_facts, run_generation
 from LTX_2_MLX.pipelines.generation.state import GenerationStage, GenerationState
@@ -22,7 +25,7 @@ from LTX_2_MLX.pipelines.stage import run_stages
 from LTX_2_MLX.pipelines.two_stage import two_stage
 from LTX_2_MLX.planning.fit import refusal
 from LTX_2_MLX.planning.plan import Plan, format_bytes, plan
-from LTX_2_MLX.runtime.job import NOTHING_KEPT, Job, remembered_request
+from LTX_2_MLX.runtime.job import NOTHING_KEPT, Job
 from LTX_2_MLX.runtime.memory import budget_bytes
 from LTX_2_MLX.runtime.progress import Progress
 from LTX_2_MLX.runtime.runner import StageRunner
@@ -72,6 +75,9 @@ def prepare(options: Options, note: Callable[[str], None] = lambda text: None, *
         MemoryBudgetError: If the plan does not fit; with the nearest that does.
     """
     request = request_for(options, note)
+    check_outputs(options, request)
+    for line in notes_on_length(request):
+        note(line)
     budget = budget_bytes(options.memory_limit_gb)
     planned = None
     try:
@@ -125,16 +131,27 @@ def output_size(request: Request, options: Options) -> tuple[int, int]:
     return options.finishing.size(request.output_shape.height, request.output_shape.width)
 
 
-def generate_video(request: Request, runner: StageRunner, options: Options, **written: Any) -> FrameStream:
-    """The video of a request; ``options`` go into its metadata, so that it can be made again.
+def generate_video(
+    request: Request, runner: StageRunner, options: Options, *, automatic: Collection[str] = (), **written: Any
+) -> FrameStream:
+    """The video of a request; its record goes into its metadata, so that it can be made again.
 
-    ``written`` are the settings of its file, which go there too.
+    Args:
+        request: From ``prepare``.
+        runner: Runs the stages.
+        options: From ``prepare``.
+        automatic: Options that the run which is repeated had settled by itself.
+        **written: Settings of the video's file, which go into the record too.
     """
     contexts = load_contexts(request) if request.embeddings else {}
     state = GenerationState(contexts=contexts)
-    decoded = run_generation(stages_for(request), runner, _job(options, runner), state)
+    stages = stages_for(request)
+    record = record_of(options, request, _steps(stages), automatic)
+    decoded = run_generation(stages, runner, _job(options, record, runner.progress.note), state)
     video = run_stages(postprocess.stages(decoded, options.finishing), runner, decoded)
-    return video.replace(metadata=run_record("generate", _recorded(options) | written))
+    facts = record.as_json()
+    facts["request"] |= written
+    return video.replace(metadata=run_record("generate", **facts))
 
 
 def decode_saved(folder: Path, runner: StageRunner, *, tile_size: int | None = None) -> FrameStream:
@@ -148,41 +165,28 @@ def decode_saved(folder: Path, runner: StageRunner, *, tile_size: int | None = N
     Raises:
         RequestError: If the run has not come to its latent yet, or was made from other files.
     """
-    options = options_from(remembered_request(folder), {"resume": folder})
+    options = options_from(saved_record(folder), {"resume": folder}, runner.progress.note)
     if tile_size is not None:
         options = replace(options, tile_size=tile_size)
     request = request_for(options, runner.progress.note)
     stages = stages_for(request)
     last = "stage_2" if request.two_stages else "denoise"
-    if _job(options, runner).found(last, **chained_facts(stages)[last]) is None:
-        raise RequestError(f"{folder} has no latent to decode. Finish it: scripts/generate.py --resume {folder}")
+    if _job(options, None, runner.progress.note).found(last, **chained_facts(stages)[last]) is None:
+        raise RequestError(f"{folder} has no latent to decode. Finish it: {command_line('generate')} --resume {folder}")
     return generate_video(request, runner, options)
 
 
-def options_from(recorded: dict[str, Any], told: dict[str, Any]) -> Options:
-    """Options of an earlier run with others in their place.
-
-    Raises:
-        RequestError: If this version does not know one of them, or its value is not what it can be.
-    """
-    if unknown := sorted(recorded.keys() - Options.__dataclass_fields__.keys()):
-        raise RequestError(f"The run to be repeated was made with {unknown[0]!r}, which this version does not have.")
-    return Options(**(options_of(Options, recorded, "The run to be repeated") | told))
+def _steps(stages: Sequence[GenerationStage]) -> dict[str, int]:
+    """Denoising steps by the option's name."""
+    options = {"denoise": "steps", "stage_1": "steps_stage1", "stage_2": "steps_stage2"}
+    return {options[stage.name]: len(stage.sigmas) - 1 for stage in stages if isinstance(stage, Denoise)}
 
 
-def _recorded(options: Options) -> dict[str, Any]:
-    """What makes the same film again; where its states are kept is of no account."""
-    return {
-        name: value
-        for name, value in asdict(options).items()
-        if value is not None and name not in ("save_latents", "resume", "fit")
-    }
-
-
-def _job(options: Options, runner: StageRunner) -> Job:
+def _job(options: Options, record: RunRecord | None, note: Callable[[str], None]) -> Job:
     folder = options.resume or options.save_latents
     if folder is None:
         return NOTHING_KEPT
-    job = Job(Path(folder), resume=options.resume is not None, note=runner.progress.note)
-    job.remember(_recorded(options))
+    job = Job(Path(folder), resume=options.resume is not None, note=note)
+    if record is not None:
+        job.remember(record.as_json())
     return job

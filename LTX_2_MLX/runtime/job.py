@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,6 @@ _FORMAT = f"{_FORMAT_NAME} 1"
 # More than any saved stage's header takes.
 _MAX_HEADER_BYTES = 2**24
 _PARTIAL = re.compile(r"\.(?:request\.json|[a-z0-9_]+\.safetensors)\.\d+\.partial")
-# Files up to this size are read whole for their fingerprint, larger ones at their ends.
-_WHOLE_BYTES, _END_BYTES = 64 * 2**20, 2**20
 
 Arrays = dict[str, mx.array]
 
@@ -188,28 +186,6 @@ def digest_of(facts: Mapping[str, Any]) -> str:
     mlx_version = mx.__version__  # type: ignore[attr-defined]
     machine = {"library": __version__, "mlx": mlx_version, "device": device_key()}
     return hashlib.sha256(json.dumps([machine, dict(facts)], sort_keys=True, default=str).encode()).hexdigest()
-
-
-def fingerprints(paths: Iterable[Path]) -> dict[str, list[Any]]:
-    """What tells a file from another of its name: size, time of change, and its bytes or those at its ends.
-
-    Folders count with every file in them.
-    """
-    files = [file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
-    return {str(file): _fingerprint(file) for file in files if file.is_file()}
-
-
-def _fingerprint(file: Path) -> list[Any]:
-    about, digest = file.stat(), hashlib.sha256()
-    with file.open("rb") as opened:
-        if about.st_size <= _WHOLE_BYTES:
-            digest.update(opened.read())
-            # Its bytes say all; a copy of it is the same file.
-            return [about.st_size, digest.hexdigest()]
-        digest.update(opened.read(_END_BYTES))
-        opened.seek(-_END_BYTES, os.SEEK_END)
-        digest.update(opened.read())
-    return [about.st_size, about.st_mtime_ns, digest.hexdigest()]
 
 
 def _remove_stale(folder: Path) -> None:

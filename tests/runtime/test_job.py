@@ -1,10 +1,8 @@
-import json
-
 import mlx.core as mx
 import pytest
 
 from LTX_2_MLX.errors import OutputError, RequestError
-from LTX_2_MLX.runtime.job import Job, fingerprints, remembered_request
+from LTX_2_MLX.runtime.job import Job, remembered_request
 
 
 def _arrays():
@@ -118,18 +116,6 @@ def test_request_that_cannot_be_read_is_one_clear_error(kept, text):
     (kept / "request.json").write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(RequestError, match=r"request\.json"):
         remembered_request(kept)
-
-
-def test_fingerprint_follows_the_bytes_of_small_files_not_their_place(tmp_path):
-    (tmp_path / "folder").mkdir()
-    first, second = tmp_path / "first", tmp_path / "folder" / "second"
-    first.write_bytes(b"weights")
-    second.write_bytes(b"weights")
-    (one,), (other,) = fingerprints([first]).values(), fingerprints([second.parent]).values()
-    assert one == other
-    second.write_bytes(b"weighty")
-    assert fingerprints([second.parent]) != {str(second): one}
-    json.dumps(fingerprints([tmp_path]))
 
 
 def test_facts_that_differ_are_named(tmp_path):

@@ -8,6 +8,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from LTX_2_MLX.checkpoints.digest import tensors_digest
 from LTX_2_MLX.checkpoints.gemma3 import Gemma, GemmaConfig, encode_tokens
 from LTX_2_MLX.checkpoints.gemma_tokenizer import GemmaTokenizer
 from LTX_2_MLX.checkpoints.load import load, quantization_for
@@ -21,9 +22,12 @@ from LTX_2_MLX.pipelines.generation.files import text_encoder_fits
 from LTX_2_MLX.pipelines.generation.request import Request
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, contents
 from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes
+from LTX_2_MLX.runtime.digest import content_digest
 from LTX_2_MLX.runtime.runner import StageRunner
 
-_FORMAT = "LTX-2-MLX contexts 1"
+_FORMAT = "LTX-2-MLX contexts 2"
+_EARLIER_FORMAT = "LTX-2-MLX contexts 1"
+_SHOWN_LETTERS = 40
 # Arrays of one Gemma layer that live at once, of each of its two widths.
 _HIDDEN_ARRAYS = 8
 _INTERMEDIATE_ARRAYS = 6
@@ -173,7 +177,28 @@ def tokenize(request: Request) -> tuple[np.ndarray, np.ndarray]:
 
 @lru_cache(maxsize=16)
 def _tokenized(text_encoder: Path, prompts: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
-    return GemmaTokenizer.from_folder(text_encoder)(prompts)
+    return _tokenizer(text_encoder)(prompts)
+
+
+@lru_cache(maxsize=2)
+def _tokenizer(text_encoder: Path) -> GemmaTokenizer:
+    return GemmaTokenizer.from_folder(text_encoder)
+
+
+def notes_on_length(request: Request) -> list[str]:
+    """A line for each prompt that has more tokens than the networks read."""
+    if request.models.text_encoder is None:
+        return []
+    tokenizer = _tokenizer(request.models.text_encoder)
+    lines = []
+    for name, prompt in zip(("prompt", "negative prompt"), request.prompts, strict=False):
+        count, unread = tokenizer.cut_off(prompt)
+        if unread:
+            lines.append(
+                f"The {name} has {count} tokens, but only {tokenizer.max_length} are used. Not used is its end, from "
+                f"{unread.strip()[:_SHOWN_LETTERS]!r} on."
+            )
+    return lines
 
 
 def context_size(request: Request) -> tuple[int, int]:
@@ -200,17 +225,23 @@ def contexts_bytes(request: Request) -> int:
 
 
 def save_contexts(request: Request, contexts: Arrays) -> None:
-    """Write contexts to ``request.save_embeddings``, with their prompts and the name of the checkpoint."""
+    """Write contexts to ``request.save_embeddings``, with their prompts and the digests of the networks."""
     path = request.save_embeddings
     metadata = {
         "format": _FORMAT,
         "prompt": request.prompt,
         "negative_prompt": request.negative_prompt,
-        "weights": request.models.weights.path.name,
+        "text_encoder": content_digest(request.models.text_encoder),
+        "connectors": connectors_digest(request.models.weights),
     }
     check_writable(path)
     with replaced_when_complete(path) as temporary, temporary.open("wb") as file:
         mx.save_safetensors(file, contexts, metadata=metadata)
+
+
+def connectors_digest(weights: Checkpoint) -> str:
+    """Digest of the tensors that turn the text encoder's states into contexts, whatever their file is called."""
+    return tensors_digest(weights, [name for name in weights.header.tensors if TextFeatures.parameter_name(name)])
 
 
 def load_contexts(request: Request) -> Arrays:
@@ -223,9 +254,19 @@ def load_contexts(request: Request) -> Arrays:
     path = request.embeddings
     saved = Checkpoint(path)
     metadata = saved.header.metadata
+    if metadata.get("format") == _EARLIER_FORMAT:
+        raise RequestError(
+            f"{path} does not say which networks it was made with: an earlier version wrote it. Write it again with "
+            f"--save-embeddings."
+        )
     if metadata.get("format") != _FORMAT:
         raise RequestError(f"{path} holds no prompt embeddings. Write them with --save-embeddings.")
-    expected = {"prompt": request.prompt, "weights": request.models.weights.path.name}
+    if metadata.get("connectors") != connectors_digest(request.models.weights):
+        raise RequestError(
+            f"{path} was made with the connectors of another checkpoint than {request.models.weights.path}. Give that "
+            f"one, or write other embeddings with --save-embeddings."
+        )
+    expected = {"prompt": request.prompt}
     if request.guidance.uses_negative:
         expected["negative_prompt"] = request.negative_prompt
     for name, value in expected.items():

@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol
 import mlx.core as mx
 
 from LTX_2_MLX.pipelines.stage import Stage
-from LTX_2_MLX.runtime.job import fingerprints
+from LTX_2_MLX.runtime.digest import content_digest
 
 Arrays = dict[str, mx.array]
 SamplerName = Literal["euler", "gradient-estimation", "ancestral", "res-2s"]
@@ -57,6 +57,6 @@ class GenerationStage(Stage, Protocol):
         """Settings and files that the result follows from, apart from the results that it needs."""
 
 
-def contents(*paths: Path) -> list[Any]:
+def contents(*paths: Path) -> list[str]:
     """What files hold, for the facts of a stage; their names and folders do not matter."""
-    return list(fingerprints(paths).values())
+    return [content_digest(path) for path in paths]

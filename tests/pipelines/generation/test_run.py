@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from LTX_2_MLX import cli, read_video
 from LTX_2_MLX.errors import OutputError, RequestError
-from LTX_2_MLX.pipelines.generate import Options, decode_saved, generate_video, options_from, request_for
-from LTX_2_MLX.runtime.job import remembered_request
+from LTX_2_MLX.pipelines.generate import Options, decode_saved, generate_video, request_for
+from LTX_2_MLX.pipelines.generation.record import options_from, saved_record
 from LTX_2_MLX.runtime.progress import SilentProgress
 from LTX_2_MLX.runtime.runner import StageRunner
 
@@ -137,7 +137,7 @@ def test_states_made_with_other_weights_are_not_used(options, ended, tmp_path):
 
 def test_folder_alone_says_what_was_asked_for(options, whole, ended):
     folder = ended("frames")
-    again = options_from(remembered_request(folder), {"resume": folder})
+    again = options_from(saved_record(folder), {"resume": folder})
     assert np.array_equal(run(again)[0], whole[1])
 
 

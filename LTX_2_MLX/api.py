@@ -1,0 +1,273 @@
+"""The public calls: options under the names of the commands' flags in, a ``FrameStream`` out.
+
+They print nothing. Frames are made as they are read, or written by ``.save(path)``. The options of each call are the
+fields of its dataclass of options, which says what they mean.
+"""
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal
+
+from LTX_2_MLX.media.frames import FrameStream
+from LTX_2_MLX.media.image import read_folder
+from LTX_2_MLX.media.video import read_video
+from LTX_2_MLX.pipelines import interpolate as interpolation
+from LTX_2_MLX.pipelines import postprocess as postprocessing
+from LTX_2_MLX.pipelines import super_resolve as super_resolution
+from LTX_2_MLX.pipelines import upscale as upscaling
+from LTX_2_MLX.pipelines import upscale_temporal as temporal_upscaling
+from LTX_2_MLX.pipelines.generate import generate_video, prepare
+from LTX_2_MLX.pipelines.generation.options import Options, PipelineName
+from LTX_2_MLX.pipelines.options import options_of
+from LTX_2_MLX.pipelines.requests import (
+    Borders,
+    ColorFix,
+    HalfOrFull,
+    InterpolateRequest,
+    Order,
+    PostprocessRequest,
+    Precision,
+    Resizing,
+    SparseAttention,
+    SuperResolutionMode,
+    SuperResolveRequest,
+    UpscaleRequest,
+    UpscaleTemporalRequest,
+    Version,
+)
+from LTX_2_MLX.runtime.progress import Progress
+from LTX_2_MLX.runtime.runner import StageRunner
+
+# An open clip, a video file, or a folder of images.
+Source = FrameStream | str | Path
+
+
+def generate(
+    prompt: str,
+    *,
+    progress: Progress | None = None,
+    pipeline: PipelineName = "two-stage",
+    height: int | None = None,
+    width: int | None = None,
+    output_height: int | None = None,
+    output_width: int | None = None,
+    frames: int | None = None,
+    duration: float | None = None,
+    fps: Fraction | float | str | None = None,
+    steps: int | None = None,
+    steps_stage1: int | None = None,
+    steps_stage2: int | None = None,
+    cfg: float | None = None,
+    cfg_stage1: float | None = None,
+    guidance_rescale: float = 0.0,
+    stg_scale: float = 0.0,
+    negative_prompt: str | None = None,
+    image: str | Path | None = None,
+    image_strength: float = 1.0,
+    lora: Sequence[str | Path] = (),
+    model_variant: Literal["dev", "distilled"] | None = None,
+    weights: str | Path = "auto",
+    spatial_upscaler_weights: str | Path = "auto",
+    temporal_weights: str | Path = "auto",
+    distilled_lora: str | Path = "auto",
+    gemma: str | Path = "auto",
+    precision: Precision | None = None,
+    fp16: bool = False,
+    bf16: bool = False,
+    fp32: bool = False,
+    quantize: int | None = None,
+    low_ram: bool = False,
+    temporal_upscale: bool = False,
+    tile_size: int | None = None,
+    memory_limit_gb: float | None = None,
+    fit: bool = False,
+    seed: int = 0,
+    embeddings: str | Path | None = None,
+    save_embeddings: str | Path | None = None,
+    save_latents: str | Path | None = None,
+    resume: str | Path | None = None,
+    enable_frame_interpolation: bool = False,
+    frame_interpolation_exp: int = 1,
+    frame_interpolation_scale: float = 1.0,
+    frame_interpolation_model_path: str | Path = "elfgum/RIFE-4.22.lite",
+    enable_upscaling: bool = False,
+    upscaling_scale: float = 4.0,
+    upscaling_model_path: str | Path = "ai-forever/Real-ESRGAN:RealESRGAN_x4.pth",
+) -> FrameStream:
+    """Generate a video from a prompt.
+
+    Args:
+        prompt: Text prompt.
+        progress: Reporter of stages, steps and automatic choices; see ``runtime.progress``.
+
+    The other arguments are the fields of ``pipelines.generation.options.Options``; ``fp16=True`` is another form of
+    ``precision="fp16"``.
+
+    Returns:
+        The video. Its latent is done; frames are decoded as they are read.
+
+    Raises:
+        RequestError: If the request cannot be carried out as given.
+        CheckpointError: If a file is missing, damaged or of another network.
+    """
+    options = Options(**_given(Options, locals(), "generate"))
+    runner = StageRunner(progress)
+    prepared = prepare(options, runner.progress.note)
+    return generate_video(prepared.request, runner, prepared.options)
+
+
+def upscale_temporal(
+    video: Source,
+    *,
+    progress: Progress | None = None,
+    weights: str | Path = "auto",
+    temporal_weights: str | Path = "auto",
+    precision: Precision | None = None,
+    fp16: bool = False,
+    bf16: bool = False,
+    fp32: bool = False,
+    tile_size: int | None = None,
+    seed: int = 0,
+    memory_limit_gb: float | None = None,
+) -> FrameStream:
+    """Double the frame rate of a video in latent space: 2 N - 1 frames for N.
+
+    Args:
+        video: A clip, a video file or a folder of images.
+        progress: Reporter of stages and steps; see ``runtime.progress``.
+
+    The other arguments are the fields of ``pipelines.requests.UpscaleTemporalRequest``.
+    """
+    request = UpscaleTemporalRequest(**_given(UpscaleTemporalRequest, locals(), "upscale_temporal"))
+    return temporal_upscaling.upscale_temporal(open_source(video), request, StageRunner(progress))
+
+
+def interpolate(
+    video: Source,
+    *,
+    progress: Progress | None = None,
+    model_path: str | Path = "elfgum/RIFE-4.22.lite",
+    exp: int = 1,
+    scale: float = 1.0,
+    target_fps: Fraction | float | str | None = None,
+    scene_threshold: float = 0.2,
+    precision: HalfOrFull | None = None,
+    fp16: bool = False,
+    fp32: bool = False,
+    memory_limit_gb: float | None = None,
+) -> FrameStream:
+    """Interpolate the frames of a video with RIFE.
+
+    Args:
+        video: A clip, a video file or a folder of images.
+        progress: Reporter of stages and steps; see ``runtime.progress``.
+
+    The other arguments are the fields of ``pipelines.requests.InterpolateRequest``.
+    """
+    request = InterpolateRequest(**_given(InterpolateRequest, locals(), "interpolate"))
+    return interpolation.interpolate(open_source(video), request, StageRunner(progress))
+
+
+def upscale(
+    video: Source,
+    *,
+    progress: Progress | None = None,
+    model_path: str | Path = "ai-forever/Real-ESRGAN:RealESRGAN_x4.pth",
+    scale: float = 4.0,
+    tile_size: int | None = None,
+    tile_overlap: int | None = None,
+    denoise_strength: float | None = None,
+    weak_model_path: str | Path = "realesr-general-wdn-x4v3",
+    precision: HalfOrFull | None = None,
+    fp16: bool = False,
+    fp32: bool = False,
+    memory_limit_gb: float | None = None,
+) -> FrameStream:
+    """Upscale a video frame by frame with Real-ESRGAN.
+
+    Args:
+        video: A clip, a video file or a folder of images.
+        progress: Reporter of stages and steps; see ``runtime.progress``.
+
+    The other arguments are the fields of ``pipelines.requests.UpscaleRequest``.
+    """
+    request = UpscaleRequest(**_given(UpscaleRequest, locals(), "upscale"))
+    return upscaling.upscale(open_source(video), request, StageRunner(progress))
+
+
+def postprocess(
+    video: Source,
+    *,
+    progress: Progress | None = None,
+    enable_frame_interpolation: bool = False,
+    frame_interpolation_exp: int = 1,
+    frame_interpolation_scale: float = 1.0,
+    frame_interpolation_model_path: str | Path = "elfgum/RIFE-4.22.lite",
+    enable_upscaling: bool = False,
+    upscaling_scale: float = 4.0,
+    upscaling_model_path: str | Path = "ai-forever/Real-ESRGAN:RealESRGAN_x4.pth",
+    order: Order = "interpolate-first",
+    memory_limit_gb: float | None = None,
+) -> FrameStream:
+    """Interpolate and upscale a video in one run.
+
+    Args:
+        video: A clip, a video file or a folder of images.
+        progress: Reporter of stages and steps; see ``runtime.progress``.
+
+    The other arguments are the fields of ``pipelines.requests.PostprocessRequest``.
+    """
+    request = PostprocessRequest(**_given(PostprocessRequest, locals(), "postprocess"))
+    return postprocessing.postprocess(open_source(video), request, StageRunner(progress))
+
+
+def super_resolve(
+    video: Source,
+    *,
+    progress: Progress | None = None,
+    weights: str | Path = "auto",
+    version: Version = "v1.1",
+    mode: SuperResolutionMode = "tiny",
+    vae_type: str | None = None,
+    vae_path: str | Path | None = None,
+    scale: float = 4.0,
+    color_fix: ColorFix = "wavelet",
+    tile_dit: bool = False,
+    tile_vae: bool = True,
+    tile_size: int = 256,
+    overlap: int = 24,
+    sparse_ratio: float = 2.0,
+    kv_ratio: float = 3.0,
+    local_range: int = 11,
+    attention: SparseAttention = "block",
+    dtype: Precision | None = None,
+    unload_dit: bool = False,
+    seed: int = 0,
+    borders: Borders = "pad",
+    resize: Resizing = "float",
+) -> FrameStream:
+    """Enlarge and restore a video with FlashVSR.
+
+    Args:
+        video: A clip, a video file or a folder of images.
+        progress: Reporter of stages and steps; see ``runtime.progress``.
+
+    The other arguments are the fields of ``pipelines.requests.SuperResolveRequest``.
+    """
+    request = SuperResolveRequest(**_given(SuperResolveRequest, locals(), "super_resolve"))
+    return super_resolution.super_resolve(open_source(video), request, StageRunner(progress))
+
+
+def open_source(video: Source) -> FrameStream:
+    """The clip itself, or the one in a video file or a folder of images."""
+    if isinstance(video, FrameStream):
+        return video
+    path = Path(video).expanduser()
+    return read_folder(path) if path.is_dir() else read_video(path)
+
+
+def _given(request: type, arguments: Mapping[str, Any], call: str) -> dict[str, Any]:
+    """The arguments of a call that are fields of its request."""
+    options = {name: value for name, value in arguments.items() if name not in ("video", "progress")}
+    return options_of(request, options, call)

@@ -1,0 +1,355 @@
+"""Records of generations: the settled request with its files, and options from such a record."""
+
+from collections.abc import Callable, Collection, Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from LTX_2_MLX.checkpoints.lora import Lora, split_strength
+from LTX_2_MLX.checkpoints.reader import Checkpoint
+from LTX_2_MLX.checkpoints.resolve import resolve
+from LTX_2_MLX.errors import CheckpointError, MediaError, RequestError
+from LTX_2_MLX.media.record import RunRecord, record_from
+from LTX_2_MLX.media.source import open_media
+from LTX_2_MLX.pipelines.generation.options import Options
+from LTX_2_MLX.pipelines.generation.request import Request
+from LTX_2_MLX.pipelines.options import AUTO, Declared, declared_options, flag_of, frame_rate
+from LTX_2_MLX.runtime.digest import content_digest
+from LTX_2_MLX.runtime.job import remembered_request
+
+EMBEDDINGS_FORMAT = "LTX-2-MLX contexts"
+_NUMBER_LETTERS = 20
+# Automatic choices that are made anew when one of these options is typed over a record.
+_FOLLOW_MODEL = ("weights", "gemma", "spatial_upscaler_weights", "temporal_weights", "distilled_lora")
+_FOLLOW_PIPELINE = ("cfg", "negative_prompt", "steps", "steps_stage1", "steps_stage2")
+_MADE_ANEW = {
+    "weights": _FOLLOW_MODEL + _FOLLOW_PIPELINE,
+    "model_variant": _FOLLOW_MODEL + _FOLLOW_PIPELINE,
+    "pipeline": ("spatial_upscaler_weights", "distilled_lora", *_FOLLOW_PIPELINE),
+}
+
+# Options that change the size of a video.
+_SIZE_OPTIONS = {"height", "width", "output_height", "output_width", "pipeline", "weights", "model_variant"}
+_SIZE_OPTIONS |= {"spatial_upscaler_weights", "enable_upscaling", "upscaling_scale"}
+
+
+def record_of(
+    options: Options, request: Request, steps: Mapping[str, int], automatic_before: Collection[str] = ()
+) -> RunRecord:
+    """The record of a run: every option that has an effect, settled, and the digest of every file.
+
+    Args:
+        options: As given.
+        request: What they were settled to.
+        steps: Denoising steps by the option's name.
+        automatic_before: Options that the run which is repeated had settled by itself.
+    """
+    models = request.models
+    settled: dict[str, Any] = {
+        "height": request.height,
+        "width": request.width,
+        "output_height": None,
+        "output_width": None,
+        "frames": request.num_frames,
+        "duration": None,
+        "fps": request.frame_rate,
+        "cfg": request.guidance.guidance_scale,
+        "cfg_stage1": None,
+        "negative_prompt": request.negative_prompt if request.guidance.uses_negative else None,
+        "precision": {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}[str(models.dtype).rpartition(".")[2]],
+        **steps,
+    }
+    files = files_of(options, request)
+    settled |= {name: [text for text, _ in named] for name, named in files.items()}
+    values: dict[str, Any] = {}
+    automatic: list[str] = []
+    for name, declared in declared_options(Options).items():
+        value = settled.get(name, getattr(options, name))
+        if name in files and not declared.repeated:
+            value = value[0]
+        if not declared.opt.recorded or value is None or not has_effect(declared, options):
+            continue
+        if declared.opt.is_file and name not in files:
+            continue
+        values[name] = value
+        if name in automatic_before or getattr(options, name) in (None, AUTO):
+            automatic.append(name)
+    paths = [path for named in files.values() for _, path in named]
+    return RunRecord(values, {str(path): content_digest(path) for path in paths}, tuple(automatic))
+
+
+def has_effect(declared: Declared, options: Options) -> bool:
+    """Whether an option has an effect in the pipeline and beside the other options."""
+    opt = declared.opt
+    if opt.only_in and options.pipeline not in opt.only_in:
+        return False
+    return opt.needs is None or getattr(options, opt.needs) not in (None, False)
+
+
+def files_of(options: Options, request: Request) -> dict[str, list[tuple[str, Path]]]:
+    """Files that a run reads: by the option's name, what to type for each file, and its absolute path."""
+    models = request.models
+    files: dict[str, list[tuple[str, Path]]] = {"weights": [_named(models.weights.path)]}
+    if models.text_encoder is not None:
+        files["gemma"] = [_named(models.text_encoder)]
+    if models.spatial_upscaler is not None:
+        files["spatial_upscaler_weights"] = [_named(models.spatial_upscaler.path)]
+    if models.temporal_upscaler is not None:
+        files["temporal_weights"] = [_named(models.temporal_upscaler.path)]
+    adapters = [_named_lora(lora) for lora in models.loras]
+    files["lora"] = adapters[: len(options.lora)]
+    # The pipeline `distilled` appends the distillation LoRA to the others.
+    distillation = adapters[len(options.lora) :]
+    if models.distilled_lora is not None:
+        distillation = [_named_lora(models.distilled_lora)]
+    if distillation:
+        files["distilled_lora"] = distillation
+    for name in ("image", "embeddings"):
+        if getattr(options, name) is not None:
+            files[name] = [_named(Path(getattr(options, name)))]
+    if options.enable_frame_interpolation:
+        model = resolve(options.frame_interpolation_model_path, "interpolator")
+        files["frame_interpolation_model_path"] = [_named(model.path)]
+    if options.enable_upscaling:
+        files["upscaling_model_path"] = [_named(resolve(options.upscaling_model_path, "upscaler").path)]
+    return files
+
+
+def _named(path: Path) -> tuple[str, Path]:
+    absolute = path.expanduser().absolute()
+    return str(absolute), absolute
+
+
+def _named_lora(lora: Lora) -> tuple[str, Path]:
+    text, path = _named(lora.checkpoint.path)
+    return text if lora.strength == 1 else f"{text}:{lora.strength!r}", path
+
+
+def saved_record(folder: Path) -> RunRecord:
+    """The record of the run whose stages are saved in a folder.
+
+    Raises:
+        RequestError: If the folder holds none that can be read.
+    """
+    facts = remembered_request(folder)
+    if "request" not in facts:
+        # An earlier version's: the options alone.
+        return RunRecord(facts, source=folder)
+    try:
+        return record_from(facts, folder)
+    except MediaError as error:
+        raise RequestError(str(error)) from error
+
+
+def options_from(
+    record: RunRecord, typed: Mapping[str, Any], note: Callable[[str], None] = lambda text: None
+) -> Options:
+    """Options of an earlier run with typed ones in their place, also where they say the same in another way.
+
+    Args:
+        record: Of the earlier run. It is data from a stranger: places to write in it are ignored.
+        typed: Options by name.
+        note: Callback for what was left out, and for the files that are read.
+
+    Raises:
+        RequestError: If this version does not know an option of the record, its value is not one, or a recorded file
+            is missing or has changed.
+    """
+    declared = declared_options(Options)
+    unknown = sorted(record.request.keys() - declared.keys())
+    if unknown:
+        raise RequestError(f"The run to be repeated was made with {unknown[0]!r}, which this version does not have.")
+    recorded = {name: _value(declared[name], value) for name, value in record.request.items()}
+    for name in list(recorded):
+        if not declared[name].opt.recorded:
+            recorded.pop(name)
+            note(f"The record names a place to write ({flag_of(name)}): it is not used.")
+    recorded = _replaced(recorded, typed, record)
+    recorded = _with_effect(recorded, typed, note)
+    recorded = _beside_record(recorded, typed, record.source)
+    if "prompt" not in recorded and "prompt" not in typed:
+        raise RequestError(f"The record of {record.source} has no prompt. Give one.")
+    options = Options(**{**recorded, **typed})
+    _check_files(options, record, typed, note)
+    return options
+
+
+def _value(declared: Declared, value: Any) -> Any:
+    """A value of a record: numbers that NumPy left as text are numbers again."""
+    is_number = declared.kind in (int, float) and isinstance(value, str) and len(value) <= _NUMBER_LETTERS
+    if is_number:
+        try:
+            return declared.kind(value)
+        except ValueError:
+            return value
+    if declared.kind is Fraction and value is not None:
+        return frame_rate(value, declared.flag)
+    return value
+
+
+def _replaced(recorded: dict[str, Any], typed: Mapping[str, Any], record: RunRecord) -> dict[str, Any]:
+    """The recorded options without those that a typed one replaces, or that follow from what it changes."""
+    declared = declared_options(Options)
+    dropped: set[str] = set(typed)
+    for name, value in typed.items():
+        dropped |= set(declared[name].opt.replaces)
+        if name in _MADE_ANEW and value != recorded.get(name):
+            dropped |= set(_MADE_ANEW[name]) & set(record.automatic)
+    return {name: value for name, value in recorded.items() if name not in dropped}
+
+
+def _with_effect(recorded: dict[str, Any], typed: Mapping[str, Any], note: Callable[[str], None]) -> dict[str, Any]:
+    """The recorded options that have an effect beside the typed ones; the others are noted."""
+    declared = declared_options(Options)
+    switches = {name: option.default for name, option in declared.items()} | recorded | dict(typed)
+    left_out = []
+    for name in list(recorded):
+        opt = declared[name].opt
+        foreign = opt.only_in and switches["pipeline"] not in opt.only_in
+        idle = opt.needs is not None and switches[opt.needs] in (None, False)
+        if foreign or idle:
+            if recorded[name] != declared[name].default:
+                left_out.append(declared[name].flag)
+            recorded.pop(name)
+    if left_out:
+        note(f"Recorded options without an effect here are left out: {', '.join(left_out)}.")
+    return recorded
+
+
+def _beside_record(recorded: dict[str, Any], typed: Mapping[str, Any], source: Path) -> dict[str, Any]:
+    """Relative paths of earlier versions' records, looked for beside the video and not in the current folder."""
+    folder = source if source.is_dir() else source.parent
+    declared = declared_options(Options)
+    for name, value in recorded.items():
+        texts = value if declared[name].repeated else [value]
+        # Values of another type are left for the options to refuse.
+        if not declared[name].opt.is_file or not isinstance(texts, list | tuple):
+            continue
+        if not all(isinstance(text, str) for text in texts):
+            continue
+        absolute = [_absolute_beside(folder, text, declared[name].flag) for text in texts]
+        recorded[name] = absolute if declared[name].repeated else absolute[0]
+    return recorded
+
+
+def _absolute_beside(folder: Path, text: str, flag: str) -> str:
+    path, strength = split_strength(text) if flag in ("--lora", "--distilled-lora") else (text, 1.0)
+    if text == AUTO or Path(path).expanduser().is_absolute():
+        return text
+    beside = (folder / path).absolute()
+    if beside.exists():
+        return str(beside) if strength == 1 else f"{beside}:{strength!r}"
+    if Path(path).exists():
+        raise RequestError(
+            f"The record names the relative path {path}, which is not beside it. A file of that name in the current "
+            f"folder may be another one: name the file with {flag}."
+        )
+    return text
+
+
+def _check_files(options: Options, record: RunRecord, typed: Mapping[str, Any], note: Callable[[str], None]) -> None:
+    """Refuse recorded files that are missing or have changed; name those that are read."""
+    if record.files is None:
+        note(f"{record.source} was made by a version that did not record its files. They are looked for anew.")
+        return
+    differing = []
+    used = []
+    for name, declared in declared_options(Options).items():
+        if not declared.opt.is_file or name in typed or not has_effect(declared, options):
+            continue
+        value = getattr(options, name)
+        for text in value if declared.repeated else [value]:
+            path = split_strength(str(text))[0] if declared.flag in ("--lora", "--distilled-lora") else str(text)
+            if path not in record.files:
+                continue
+            used.append(path)
+            if not Path(path).exists():
+                differing.append(f"{path} ({declared.flag}) is missing")
+            elif content_digest(path) != record.files[path]:
+                differing.append(f"{path} ({declared.flag}) has changed")
+    if differing:
+        raise RequestError(
+            f"{record.source} cannot be repeated with the same files: {'; '.join(differing)}. To use other files, name "
+            f"them with their flags."
+        )
+    if used:
+        note(f"Files of the record: {', '.join(dict.fromkeys(used))}")
+
+
+def notes_without_effect(options: Options, request: Request, typed: Mapping[str, Any]) -> list[str]:
+    """A line for each typed option that has no effect on this request, though it is not refused."""
+    declared = declared_options(Options)
+    lines = []
+    for name in typed:
+        option = declared[name]
+        if not has_effect(option, options):
+            reason = (
+                f"in --pipeline {options.pipeline}" if option.opt.only_in else f"without {flag_of(option.opt.needs)}"
+            )
+            lines.append(f"{option.flag} has no effect {reason}.")
+    if typed.get("negative_prompt") is not None and not request.guidance.uses_negative:
+        lines.append("--negative-prompt has no effect without guidance (--cfg 1).")
+    if typed.get("guidance_rescale") and not (request.guidance.uses_negative or request.guidance.stg_scale):
+        lines.append("--guidance-rescale has no effect without guidance (--cfg 1).")
+    if "distilled_lora" in typed and has_effect(declared["distilled_lora"], options):
+        unused = request.models.distilled_lora is None and len(request.models.loras) == len(options.lora)
+        if unused:
+            lines.append("--distilled-lora has no effect: the checkpoint is a distilled one.")
+    return lines
+
+
+def check_same_size(
+    record: RunRecord, video: Path, options: Options, request: Request, typed: Mapping[str, Any]
+) -> None:
+    """Refuse a replay that would have another size, where the record does not say which model was used.
+
+    Raises:
+        RequestError: If the video cannot have been made by the model that is found now.
+    """
+    if record.files is not None or _SIZE_OPTIONS & set(typed):
+        return
+    shape = request.output_shape
+    size = options.finishing.size(shape.height, shape.width)
+    with open_media(video) as container:
+        stream = container.streams.video[0]
+        recorded = stream.height, stream.width
+    if size != recorded:
+        raise RequestError(
+            f"{video} cannot be repeated: it is {recorded[0]}×{recorded[1]}, but with {request.models.weights.path} it "
+            f"would be {size[0]}×{size[1]}. Its record does not say which files it was made with: name them with "
+            f"--weights and --gemma."
+        )
+
+
+def check_outputs(options: Options, request: Request, *outputs: Path) -> None:
+    """Refuse to replace a file that the run reads, or a file of the user's that holds no embeddings.
+
+    Args:
+        options: With ``save_embeddings`` and ``save_latents``.
+        request: With the files that are read.
+        outputs: Further files that are written.
+
+    Raises:
+        RequestError: If one of them would be replaced.
+    """
+    in_use = [path for named in files_of(options, request).values() for _, path in named]
+    written = list(outputs)
+    if options.save_embeddings is not None:
+        written.append(Path(options.save_embeddings))
+    for output in written:
+        for path in in_use:
+            target = output.resolve()
+            if target == path.resolve() or (path.is_dir() and path.resolve() in target.parents):
+                raise RequestError(f"{output} is a file that this run reads ({path}). Give another name.")
+    _check_embeddings(options.save_embeddings)
+
+
+def _check_embeddings(path: str | Path | None) -> None:
+    if path is None or not Path(path).exists():
+        return
+    try:
+        found = Checkpoint(Path(path)).header.metadata.get("format", "")
+    except CheckpointError:
+        found = ""
+    if not found.startswith(EMBEDDINGS_FORMAT):
+        raise RequestError(f"{path} exists and holds no prompt embeddings. Give --save-embeddings another name.")
