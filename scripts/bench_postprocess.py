@@ -8,7 +8,6 @@ import os
 import tempfile
 import time
 from fractions import Fraction
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
@@ -17,15 +16,15 @@ import typer
 from LTX_2_MLX import OPENBLAS_LOADED, cli, read_video, write_video  # The package first: it loads the fast BLAS.
 
 import mlx.core as mx  # isort: skip
+import mlx.nn as nn
 import numpy as np
-from mlx.utils import tree_flatten
+from comparison.published_weights import published
 
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.models.rife import IFNet, IFNetConfig
 from LTX_2_MLX.models.srvgg import SRVGG, SRVGGConfig
 from LTX_2_MLX.pipelines.postprocess import Request, postprocess
 from LTX_2_MLX.runtime.memory import memory_limits, peak_process_bytes
-from LTX_2_MLX.runtime.parallel import map_on_cores
 from LTX_2_MLX.runtime.runner import StageRunner
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -36,22 +35,10 @@ JOBS = {
 }
 
 
-def published(network) -> dict[str, mx.array]:
-    """A network's weights in published axis order."""
-
-    def turned(name: str, value: mx.array) -> mx.array:
-        if value.ndim != 4 or not name.endswith("weight"):
-            return value
-        transposed = "lastconv" in name or "cnn3" in name
-        return mx.contiguous(value.transpose((3, 0, 1, 2) if transposed else (0, 3, 1, 2)))
-
-    return {name: turned(name, value) for name, value in tree_flatten(network.parameters())}
-
-
 @app.command()
 def speed(
-    height: Annotated[int, typer.Option(help="Rows of a frame, a multiple of 32.")] = 256,
-    width: Annotated[int, typer.Option(help="Columns of a frame, a multiple of 32.")] = 448,
+    height: Annotated[int, typer.Option(help="Height of a frame, a multiple of 32.")] = 256,
+    width: Annotated[int, typer.Option(help="Width of a frame, a multiple of 32.")] = 448,
     repeats: Annotated[int, typer.Option(help="Turns of each.")] = 7,
 ) -> None:
     """Print seconds per frame of IFNet and SRVGG, ours and torch's with the same weights: medians.
@@ -60,8 +47,7 @@ def speed(
     in the environment sets the threads of both.
     """
     import torch
-    from comparison.in_turns import compare
-    from comparison.torch_networks import new_frames, torch_ifnet, torch_srvgg
+    from comparison.post_processing import compare_networks
 
     if threads := os.environ.get("OPENBLAS_NUM_THREADS"):
         torch.set_num_threads(int(threads))
@@ -69,42 +55,7 @@ def speed(
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; {height}×{width}\n")
     print("| network | ours, s | torch, s | torch / ours | ours, CPU s | torch, CPU s | torch / ours | difference |")
     print("|---|---|---|---|---|---|---|---|")
-    frames = np.random.default_rng(0).random((3, height, width, 3), dtype=np.float32)
-    theirs = [torch.from_numpy(frame[None].transpose(0, 3, 1, 2).copy()) for frame in frames]
-
-    def theirs_of(network) -> dict:
-        return {name: torch.from_numpy(np.array(value)) for name, value in published(network).items()}
-
-    def arranged(result) -> np.ndarray:
-        return result.numpy().transpose(0, 2, 3, 1)
-
-    ifnet, srvgg = IFNet(IFNetConfig()), SRVGG(SRVGGConfig(num_features=64, num_convolutions=16, scale=4))
-    ours = [mx.array(frame[None]) for frame in frames]
-    encoded = ifnet.encode_frame(ours[0])
-    mx.eval(ours, encoded, srvgg.parameters())
-
-    def encode(frame: mx.array) -> mx.array:
-        mx.eval(encoded := ifnet.encode_frame(frame))
-        return encoded
-
-    def between(pair: tuple[mx.array, mx.array]) -> np.ndarray:
-        return np.asarray(ifnet.between(*pair, 0.5, 1.0))
-
-    # The first frame has been encoded, the two new ones after it have not.
-    def one() -> np.ndarray:
-        return between((encoded, encode(ours[1])))
-
-    def two() -> np.ndarray:
-        frames = [encoded, *map_on_cores(encode, ours[1:])]
-        return np.concatenate(map_on_cores(between, list(pairwise(frames))))
-
-    with torch.inference_mode(), memory_limits():
-        their_one, their_two, their_batch = new_frames(*torch_ifnet(theirs_of(ifnet)), theirs)
-        compare("IFNet, one frame", one, lambda: arranged(their_one()), repeats)
-        compare("IFNet, two frames", two, lambda: arranged(their_two()), repeats, frames=2)
-        compare("IFNet, two frames, torch's in a batch", two, lambda: arranged(their_batch()), repeats, frames=2)
-        larger = torch_srvgg(theirs_of(srvgg), 4)
-        compare("SRVGG 64×16, x4", lambda: np.asarray(srvgg(ours[0])), lambda: arranged(larger(theirs[0])), repeats)
+    compare_networks(height, width, repeats)
 
 
 def peaks(job: str, clip: Path, folder: Path) -> tuple[int, int]:
@@ -120,29 +71,39 @@ def peaks(job: str, clip: Path, folder: Path) -> tuple[int, int]:
 
 @app.command()
 def memory(
-    height: Annotated[int, typer.Option(help="Rows of a frame.")] = 48,
-    width: Annotated[int, typer.Option(help="Columns of a frame.")] = 64,
-    lengths: Annotated[str, typer.Option(help="Numbers of frames.")] = "50,200,800",
-    jobs: Annotated[str, typer.Option(help="What is done to the clips.")] = ",".join(JOBS),
+    height: Annotated[int, typer.Option(help="Height of a frame.")] = 48,
+    width: Annotated[int, typer.Option(help="Width of a frame.")] = 64,
+    lengths: Annotated[str, typer.Option(help="Numbers of frames, with commas.")] = "50,200,800",
+    jobs: Annotated[str, typer.Option(help="Post-processing of the clips, with commas.")] = ",".join(JOBS),
     features: Annotated[int, typer.Option(help="Channels of SRVGG; the published ones have 64.")] = 64,
 ) -> None:
     """Print peaks by the length of the clip, each measured in a process of its own."""
     print("| work | frames | MLX peak, MiB | process peak, MiB | seconds |\n|---|---|---|---|---|")
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        mx.save_safetensors(str(folder / "rife.safetensors"), published(IFNet(IFNetConfig())))
-        mx.save_safetensors(str(folder / "srvgg.safetensors"), published(SRVGG(SRVGGConfig(features, 16, 4))))
-        picture = np.random.default_rng(0).integers(0, 256, (height, 2 * width, 3), dtype=np.uint8)
-        for count in map(int, lengths.split(",")):
-            chunks = (picture[None, :, i % width : i % width + width] for i in range(count))
-            write_video(FrameStream(chunks, height, width, Fraction(24), count), folder / f"{count}.mp4")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_network(folder / "rife.safetensors", IFNet(IFNetConfig()))
+        write_network(folder / "srvgg.safetensors", SRVGG(SRVGGConfig(features, 16, 4)))
+        for length in lengths.split(","):
+            write_clip(folder / f"{length}.mp4", int(length), height, width)
         for job in jobs.split(","):
-            for count in map(int, lengths.split(",")):
+            for length in lengths.split(","):
                 start = time.perf_counter()
                 with multiprocessing.get_context("spawn").Pool(1) as pool:
-                    mlx, process = pool.apply(peaks, (job, folder / f"{count}.mp4", folder))
+                    mlx, process = pool.apply(peaks, (job, folder / f"{length}.mp4", folder))
                 seconds = time.perf_counter() - start
-                print(f"| {job} | {count} | {mlx / 2**20:.1f} | {process / 2**20:.1f} | {seconds:.0f} |", flush=True)
+                print(f"| {job} | {length} | {mlx / 2**20:.1f} | {process / 2**20:.1f} | {seconds:.0f} |", flush=True)
+
+
+def write_network(path: Path, network: nn.Module) -> None:
+    """A network's random weights in the published format."""
+    mx.save_safetensors(str(path), published(network))
+
+
+def write_clip(path: Path, length: int, height: int, width: int) -> None:
+    """A clip of noise that moves to the left."""
+    noise = np.random.default_rng(0).integers(0, 256, (height, 2 * width, 3), dtype=np.uint8)
+    chunks = (noise[None, :, i % width : i % width + width] for i in range(length))
+    write_video(FrameStream(chunks, height, width, Fraction(24), length), path)
 
 
 if __name__ == "__main__":

@@ -25,10 +25,10 @@ Network = StrEnum("Network", ["block", "decoder"])
 
 
 def main(
-    names: Annotated[list[Network] | None, typer.Argument(help="Which ones; both unless given.")] = None,
-    height: Annotated[int, typer.Option("--height", help="Rows of the film's pixels.")] = 192,
-    width: Annotated[int, typer.Option("--width", help="Columns of the film's pixels.")] = 288,
-    frames: Annotated[int, typer.Option("--frames", help="Frames: 8k + 1.")] = 17,
+    names: Annotated[list[Network] | None, typer.Argument(help="Networks [default: both].")] = None,
+    height: Annotated[int, typer.Option("--height", help="Height of the video in pixels.")] = 192,
+    width: Annotated[int, typer.Option("--width", help="Width of the video in pixels.")] = 288,
+    frames: Annotated[int, typer.Option("--frames", help="Number of frames, 8k + 1.")] = 17,
     heads: Annotated[int, typer.Option("--heads", help="Heads of the block, 128 features each.")] = 6,
     channels: Annotated[int, typer.Option("--channels", help="Channels of the decoder next to the pixels.")] = 16,
     repeats: Annotated[int, typer.Option("--repeats", help="Turns of each.", min=1)] = 5,
@@ -37,10 +37,8 @@ def main(
     with cli.exit_codes():
         import torch
 
-        print(
-            f"OpenBLAS loaded: {OPENBLAS_LOADED}; torch {torch.__version__}, {torch.get_num_threads()} threads; ",
-            end="",
-        )
+        threads = torch.get_num_threads()
+        print(f"OpenBLAS loaded: {OPENBLAS_LOADED}; torch {torch.__version__}, {threads} threads; ", end="")
         print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; float32, {frames}×{height}×{width}\n")
         print("| network | wall, s: ours, torch | torch / ours | CPU, s: ours, torch | torch / ours | difference |")
         print("|---|---|---|---|---|---|")
@@ -55,7 +53,7 @@ def main(
 def blocks(shape: VideoShape, heads: int) -> tuple[Callable, Callable]:
     """The video stream's block of 2.0, ours and torch's, on the same tokens."""
     import torch
-    from comparison.torch_ltx import transformer_block
+    from comparison.torch_ltx import TorchBlock
 
     config = transformer_config(Widths(heads=heads), audio=False)
     block = stand_in(TransformerBlock(config), mx.float32)
@@ -71,18 +69,19 @@ def blocks(shape: VideoShape, heads: int) -> tuple[Callable, Callable]:
     args = StreamArgs(mx.array(context), rotary, modulation, timestep_embedding=modulation)
     mx.eval(rotary.cos, rotary.sin, block.parameters())
     weights = {name: torch.from_numpy(np.array(value)) for name, value in tree_flatten(block.parameters())}
-    given = [torch.from_numpy(array) for array in (tokens, context, rows[0])]
+    inputs = [torch.from_numpy(array) for array in (tokens, context, rows[0])]
     tables = [torch.from_numpy(np.array(table)[0]) for table in (rotary.cos, rotary.sin)]
+    torch_block = TorchBlock(weights, heads, *tables)
     return (
         lambda: np.array(block({"video": video}, {"video": args}, {})["video"]),
-        lambda: transformer_block(weights, heads, *given, *tables).numpy(),
+        lambda: torch_block(*inputs).numpy(),
     )
 
 
 def decoders(shape: VideoShape, channels: int) -> tuple[Callable, Callable]:
-    """The video decoder with the published blocks of 2.0, ours piece by piece and torch's all at once."""
+    """The video decoder with the published blocks of 2.0, ours chunk by chunk and torch's all at once."""
     import torch
-    from comparison.torch_ltx import video_decoder
+    from comparison.torch_ltx import TorchDecoder
 
     config = vae_config(Widths(latent=32, vae=channels))
     decoder = stand_in(VideoDecoder(config), mx.float32)
@@ -93,10 +92,12 @@ def decoders(shape: VideoShape, channels: int) -> tuple[Callable, Callable]:
     mx.eval(decoder.parameters())
     weights = {name: torch.from_numpy(_published(value)) for name, value in tree_flatten(decoder.parameters())}
     strides = [block.stride for block in reversed(config.decoder_blocks)]
-    given, theirs = mx.array(latent), torch.from_numpy(np.ascontiguousarray(latent.transpose(0, 4, 1, 2, 3)))
+    ours = mx.array(latent)
+    theirs = torch.from_numpy(np.ascontiguousarray(latent.transpose(0, 4, 1, 2, 3)))
+    torch_decoder = TorchDecoder(weights, strides, config.patch_size)
     return (
-        lambda: np.concatenate([np.array(chunk) for chunk in decoder.stream([given])], axis=1),
-        lambda: video_decoder(weights, strides, config.patch_size, theirs).numpy().transpose(0, 2, 3, 4, 1),
+        lambda: np.concatenate([np.array(chunk) for chunk in decoder.stream([ours])], axis=1),
+        lambda: torch_decoder(theirs).numpy().transpose(0, 2, 3, 4, 1),
     )
 
 

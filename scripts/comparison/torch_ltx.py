@@ -1,73 +1,124 @@
-"""LTX-2's transformer block and video decoder in torch, to hold ours against: the plain form, as anyone would write it.
+"""LTX-2's transformer block and video decoder in torch, to compare ours with: the plain form.
 
 Weights come under our parameters' names, convolutions in torch's axis order; video alone, with the flags of 2.0.
 """
 
+from typing import Any
 
-def transformer_block(weights: dict, heads: int, tokens, context, rows, cos, sin):
-    """Tokens ``(B, N, D)`` to tokens; ``rows`` ``(6, D)``, rotary tables ``(N, heads, half a head)``."""
-    import torch
-    import torch.nn.functional as functional
+Weights = dict[str, Any]
 
-    def linear(x, name: str):
-        return functional.linear(x, weights[f"{name}.weight"], weights[f"{name}.bias"])
 
-    def norm(x, weight=None):
+class TorchBlock:
+    """One transformer block of the video stream."""
+
+    def __init__(self, weights: Weights, heads: int, cos, sin):
+        """Rotary tables are ``(N, heads, half a head)``."""
+        self.weights = weights
+        self.heads = heads
+        self.cos = cos
+        self.sin = sin
+
+    def __call__(self, tokens, context, modulation):
+        """Tokens ``(B, N, D)`` to tokens; ``modulation`` ``(6, D)``."""
+        import torch.nn.functional as functional
+
+        rows = modulation + self.weights["video.scale_shift_table"]
+        x = self.norm(tokens) * (1 + rows[1]) + rows[0]
+        tokens = tokens + self.attention(x, x, "video.self_attention", rotary=True) * rows[2]
+        tokens = tokens + self.attention(self.norm(tokens), context, "video.text_attention", rotary=False)
+        x = self.norm(tokens) * (1 + rows[4]) + rows[3]
+        hidden = functional.gelu(self.linear(x, "video.feed_forward.project_in"), approximate="tanh")
+        return tokens + self.linear(hidden, "video.feed_forward.project_out") * rows[5]
+
+    def attention(self, x, context, name: str, rotary: bool):
+        """Attention of ``x`` to ``context``."""
+        import torch.nn.functional as functional
+
+        queries = self.norm(self.linear(x, f"{name}.to_q"), self.weights[f"{name}.q_norm.weight"])
+        keys = self.norm(self.linear(context, f"{name}.to_k"), self.weights[f"{name}.k_norm.weight"])
+        if rotary:
+            queries = self.rotate(queries)
+            keys = self.rotate(keys)
+        values = self.split(self.linear(context, f"{name}.to_v"))
+        result = functional.scaled_dot_product_attention(self.split(queries), self.split(keys), values)
+        return self.linear(result.transpose(1, 2).flatten(-2), f"{name}.to_out")
+
+    def linear(self, x, name: str):
+        import torch.nn.functional as functional
+
+        return functional.linear(x, self.weights[f"{name}.weight"], self.weights[f"{name}.bias"])
+
+    def norm(self, x, weight=None):
+        import torch.nn.functional as functional
+
         return functional.rms_norm(x, x.shape[-1:], weight, 1e-6)
 
-    def turned(x):
-        first, second = x.unflatten(-1, (heads, -1)).chunk(2, dim=-1)
-        return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).flatten(-2)
+    def rotate(self, x):
+        import torch
 
-    def split(x):
-        return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+        first, second = x.unflatten(-1, (self.heads, -1)).chunk(2, dim=-1)
+        rotated = [first * self.cos - second * self.sin, second * self.cos + first * self.sin]
+        return torch.cat(rotated, dim=-1).flatten(-2)
 
-    def attention(x, heard, name: str, rotary: bool):
-        queries = norm(linear(x, f"{name}.to_q"), weights[f"{name}.q_norm.weight"])
-        keys = norm(linear(heard, f"{name}.to_k"), weights[f"{name}.k_norm.weight"])
-        if rotary:
-            queries, keys = turned(queries), turned(keys)
-        values = split(linear(heard, f"{name}.to_v"))
-        result = functional.scaled_dot_product_attention(split(queries), split(keys), values)
-        return linear(result.transpose(1, 2).flatten(-2), f"{name}.to_out")
-
-    rows = rows + weights["video.scale_shift_table"]
-    seen = norm(tokens) * (1 + rows[1]) + rows[0]
-    tokens = tokens + attention(seen, seen, "video.self_attention", rotary=True) * rows[2]
-    tokens = tokens + attention(norm(tokens), context, "video.text_attention", rotary=False)
-    hidden = linear(norm(tokens) * (1 + rows[4]) + rows[3], "video.feed_forward.project_in")
-    hidden = functional.gelu(hidden, approximate="tanh")
-    return tokens + linear(hidden, "video.feed_forward.project_out") * rows[5]
+    def split(self, x):
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
-def video_decoder(weights: dict, strides: list, patch: int, latent):
-    """Latent ``(B, C, T, H, W)`` to frames ``(B, 3, T, H, W)``; ``strides`` of the blocks, None for residual groups."""
+class TorchDecoder:
+    """The video decoder; ``strides`` of its blocks, None for residual groups."""
+
+    def __init__(self, weights: Weights, strides: list, patch: int):
+        self.weights = weights
+        self.strides = strides
+        self.patch = patch
+
+    def __call__(self, latent):
+        """Latent ``(B, C, T, H, W)`` to frames ``(B, 3, T, H, W)``."""
+        x = self.conv(latent * self.statistic("std") + self.statistic("mean"), "conv_in")
+        for number, stride in enumerate(self.strides):
+            name = f"up_blocks.{number}"
+            x = self.residual_group(x, name) if stride is None else self.upsample(x, name, stride)
+        x = self.conv(activate(x), "conv_out")
+        return pixel_shuffle(x, (1, self.patch, self.patch), width_first=True)
+
+    def residual_group(self, x, name: str):
+        block = 0
+        while f"{name}.res_blocks.{block}.conv1.conv.weight" in self.weights:
+            start = f"{name}.res_blocks.{block}"
+            hidden = self.conv(activate(x), f"{start}.conv1")
+            x = x + self.conv(activate(hidden), f"{start}.conv2")
+            block += 1
+        return x
+
+    def upsample(self, x, name: str, stride: tuple[int, int, int]):
+        larger = pixel_shuffle(self.conv(x, f"{name}.conv"), stride)
+        shortcut = pixel_shuffle(x, stride)
+        larger = larger + shortcut.repeat(1, larger.shape[1] // shortcut.shape[1], 1, 1, 1)
+        return larger[:, :, stride[0] - 1 :]
+
+    def conv(self, x, name: str):
+        import torch.nn.functional as functional
+
+        x = functional.pad(x, (1, 1, 1, 1, 0, 0), mode="reflect")
+        x = functional.pad(x, (0, 0, 0, 0, 1, 1), mode="replicate")
+        return functional.conv3d(x, self.weights[f"{name}.conv.weight"], self.weights[f"{name}.conv.bias"])
+
+    def statistic(self, name: str):
+        return self.weights[f"per_channel_statistics.{name}"][:, None, None, None]
+
+
+def activate(x):
+    """Pixel norm and SiLU."""
     import torch.nn.functional as functional
 
-    def conv(x, name: str):
-        x = functional.pad(functional.pad(x, (1, 1, 1, 1, 0, 0), mode="reflect"), (0, 0, 0, 0, 1, 1), mode="replicate")
-        return functional.conv3d(x, weights[f"{name}.conv.weight"], weights[f"{name}.conv.bias"])
+    return functional.silu(x * (x.square().mean(1, keepdim=True) + 1e-8).rsqrt())
 
-    def activate(x):
-        return functional.silu(x * (x.square().mean(1, keepdim=True) + 1e-8).rsqrt())
 
-    def spread(x, stride, *, width_first: bool = False):
-        time, height, width = stride
-        x = x.unflatten(1, (-1, time, width, height) if width_first else (-1, time, height, width))
-        x = x.permute(0, 1, 5, 2, 6, 4, 7, 3) if width_first else x.permute(0, 1, 5, 2, 6, 3, 7, 4)
-        return x.flatten(6, 7).flatten(4, 5).flatten(2, 3)
-
-    def statistic(name: str):
-        return weights[f"per_channel_statistics.{name}"][:, None, None, None]
-
-    x = conv(latent * statistic("std") + statistic("mean"), "conv_in")
-    for number, stride in enumerate(strides):
-        name, block = f"up_blocks.{number}", 0
-        while stride is None and f"{name}.res_blocks.{block}.conv1.conv.weight" in weights:
-            part = f"{name}.res_blocks.{block}"
-            x, block = x + conv(activate(conv(activate(x), f"{part}.conv1")), f"{part}.conv2"), block + 1
-        if stride is not None:
-            grown, shortcut = spread(conv(x, f"{name}.conv"), stride), spread(x, stride)
-            grown = grown + shortcut.repeat(1, grown.shape[1] // shortcut.shape[1], 1, 1, 1)
-            x = grown[:, :, stride[0] - 1 :]
-    return spread(conv(activate(x), "conv_out"), (1, patch, patch), width_first=True)
+def pixel_shuffle(x, stride: tuple[int, int, int], *, width_first: bool = False):
+    """Channels to frames, rows and columns."""
+    time, height, width = stride
+    if width_first:
+        x = x.unflatten(1, (-1, time, width, height)).permute(0, 1, 5, 2, 6, 4, 7, 3)
+    else:
+        x = x.unflatten(1, (-1, time, height, width)).permute(0, 1, 5, 2, 6, 3, 7, 4)
+    return x.flatten(6, 7).flatten(4, 5).flatten(2, 3)
