@@ -116,7 +116,7 @@ class EncodedTrack:
     def label(self) -> str:
         """Index, codec and what becomes of them."""
         with open_media(self.source.path, "read") as source:
-            stream = source.streams[self.source.index]
+            stream: Any = source.streams[self.source.index]
             settings = _settings(self.container.audio_encoder, stream)
             layout = default_layout(stream.layout.name, stream.channels)
             text = f"Audio {self.source.label} is re-encoded as {settings.encoder}"
@@ -130,7 +130,7 @@ class EncodedTrack:
     def attach(self, output: OutputContainer) -> TimedPackets:
         """Add the track to ``output`` and return its packets."""
         with open_media(self.source.path, "read") as source:
-            template = source.streams[self.source.index]
+            template: Any = source.streams[self.source.index]
             settings = _settings(self.container.audio_encoder, template)
             stream = settings.add_stream(output)
             describe(stream, template)
@@ -141,7 +141,7 @@ class EncodedTrack:
     def _packets(self, encoder: "_Encoder", samples: "_Samples") -> TimedPackets:
         for _, packet in self.source.packets():
             try:
-                frames = packet.decode()
+                frames: Any = packet.decode()
             except av.FFmpegError:
                 # Damaged audio becomes a gap.
                 continue
@@ -160,7 +160,7 @@ class _Settings:
     channels: int
 
     def add_stream(self, output: OutputContainer) -> Any:
-        stream = output.add_stream(self.encoder, rate=self.rate)
+        stream: Any = output.add_stream(self.encoder, rate=self.rate)
         stream.codec_context.layout = self.layout
         if not self.encoder.startswith("pcm"):
             stream.codec_context.bit_rate = _BITS_PER_CHANNEL * self.channels
@@ -200,10 +200,12 @@ def _places(layout: str) -> set[str]:
 
 def _opens(encoder: str, rate: int, layout: str) -> bool:
     try:
-        context = av.CodecContext.create(encoder, "w")
+        context: Any = av.CodecContext.create(encoder, "w")
         context.sample_rate = rate
         context.layout = layout
-        context.format = av.Codec(encoder, "w").audio_formats[0]
+        formats = av.Codec(encoder, "w").audio_formats
+        assert formats, encoder
+        context.format = formats[0]
         context.time_base = Fraction(1, rate)
         context.open()
     except (av.FFmpegError, ValueError):
@@ -225,7 +227,7 @@ class _Samples:
         """Frames to encode for one decoded frame."""
         samples = _planar(frame)
         start = self._cursor
-        if frame.pts is not None:
+        if frame.pts is not None and frame.time_base is not None:
             start = round(frame.pts * frame.time_base * self._rate)
         if start is None:
             start = 0
@@ -268,7 +270,7 @@ def _planar(frame: av.AudioFrame) -> np.ndarray:
     if frame.format.is_planar and frame.layout.nb_channels >= _MOST_PLANES:
         # PyAV 18.1 reads past that many planes.
         (frame,) = av.AudioResampler(format="flt", layout=frame.layout, rate=frame.sample_rate).resample(frame)
-    samples = frame.to_ndarray()
+    samples: np.ndarray = frame.to_ndarray()
     if not frame.format.is_planar:
         samples = samples.reshape(-1, frame.layout.nb_channels).T
     if samples.dtype == np.uint8:

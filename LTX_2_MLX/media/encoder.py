@@ -57,7 +57,8 @@ class Encoding:
     def add_stream(self, output: av.container.OutputContainer, rate: Fraction, tick: Fraction, display: Display) -> Any:
         """Add the video stream to an output; ``tick`` is the unit of time stamps."""
         stream = output.add_stream(self.encoder, rate=rate, options=dict(self.options), time_base=tick)
-        context = stream.codec_context
+        # PyAV types the contexts of all kinds of stream together.
+        context: Any = stream.codec_context
         context.height, context.width = self.size
         context.pix_fmt = self.pixel_format
         context.sample_aspect_ratio = display.pixel_aspect
@@ -97,22 +98,22 @@ def choose_encoding(
     suffix = Path(path).suffix.lower()
     container = container_of(path)
     codecs = container.video_codecs
-    codec = codecs[0] if codec == "auto" else codec
-    if codec not in codecs:
-        raise MediaError(f"{suffix} supports {listed(codecs)}, not {codec}. Use .mkv, or {codecs[0]}.")
+    chosen = codecs[0] if codec == "auto" else codec
+    if chosen not in codecs:
+        raise MediaError(f"{suffix} supports {listed(codecs)}, not {chosen}. Use .mkv, or {codecs[0]}.")
     if not 0 <= crf <= _MAX_CRF:
         raise MediaError(f"crf is {crf}, expected 0 (best) to {_MAX_CRF}.")
     # AVI cannot store reordered frames.
     reordered = container.name != "avi" and (num_frames or 0) >= _MIN_REORDERED_FRAMES
-    limit = _MAX_SIDES[codec]
+    limit = _MAX_SIDES[chosen]
     if max(size) > limit:
         raise MediaError(
-            f"{codec} has at most {limit} pixels per side, this video is {size[1]}×{size[0]}. Choose a smaller scale."
+            f"{chosen} has at most {limit} pixels per side, this video is {size[1]}×{size[0]}. Choose a smaller scale."
         )
-    if codec in ("h264", "h265") and not exact_size:
+    if chosen in ("h264", "h265") and not exact_size:
         size = (size[0] + size[0] % 2, size[1] + size[1] % 2)
     even = size[0] % 2 == 0 and size[1] % 2 == 0
-    encoder = _encoder(codec, hardware=even and min(size) >= _MIN_APPLE_SIDE)
+    encoder = _encoder(chosen, hardware=even and min(size) >= _MIN_APPLE_SIDE)
     if encoder == "libx265" and min(size) < _MIN_H265_SIDE:
         raise MediaError(
             f"h265 requires at least {_MIN_H265_SIDE} pixels per side, this video is {size[1]}×{size[0]}. Use h264."
@@ -121,10 +122,10 @@ def choose_encoding(
         container=container,
         size=size,
         encoder=encoder,
-        pixel_format=_pixel_format(codec, even),
+        pixel_format=_pixel_format(chosen, even),
         options=_options(encoder, crf, reordered),
         # QuickTime plays H.265 under this tag only.
-        codec_tag="hvc1" if codec == "h265" and container.name in ("mp4", "mov") else None,
+        codec_tag="hvc1" if chosen == "h265" and container.name in ("mp4", "mov") else None,
     )
 
 

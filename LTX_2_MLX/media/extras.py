@@ -110,7 +110,7 @@ def read_extras(source: InputContainer, video: Any, start: Fraction, rate: Fract
 def _chapters(source: InputContainer, start: Fraction) -> list[Chapter]:
     chapters = []
     for chapter in source.chapters():
-        tick = chapter["time_base"]
+        tick = chapter["time_base"] or Fraction(0)
         begin = max(Fraction(0), chapter["start"] * tick - start)
         end = max(begin, chapter["end"] * tick - start)
         chapters.append(Chapter(begin, end, dict(chapter["metadata"])))
@@ -160,7 +160,8 @@ def write_extras(
         lead: Seconds before the first frame.
     """
     if container.chapters and extras.chapters:
-        output.set_chapters([_chapter_entry(number, each, lead) for number, each in enumerate(extras.chapters)])
+        chapters: Any = [_chapter_entry(number, each, lead) for number, each in enumerate(extras.chapters)]
+        output.set_chapters(chapters)
     time_code = time_code_at(extras, rate)
     if container.time_code and time_code is not None:
         video.metadata["timecode"] = time_code

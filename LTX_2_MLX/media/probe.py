@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 
@@ -106,7 +107,8 @@ class _Probe:
     ):
         self._path = path
         self._container = container
-        self._video = container.streams[video_index]
+        video: Any = container.streams[video_index]
+        self._video: av.VideoStream = video
         self._packets = packets
         self._frames = frames
         self._unknown_rate = unknown_rate
@@ -265,8 +267,8 @@ class _Probe:
             return self._untimed(stamps, declared)
         if len(good) == 1:
             duration = self._frames.durations[good[0]] * self._tick
-            rate = next(iter(declared), 1 / duration if duration else _DEFAULT_RATE)
-            return self._repeats(good, [1]), rate, None
+            only_rate = next(iter(declared), 1 / duration if duration else _DEFAULT_RATE)
+            return self._repeats(good, [1]), only_rate, None
         if ordered.num_moved:
             self._notes.append(
                 f"{ordered.num_moved} of {len(stamps)} frames of {self._path.name} have missing, repeated or backward "
@@ -349,7 +351,7 @@ class _Probe:
     def _orientation(self, frame: av.VideoFrame) -> Orientation:
         if self._video.codec_context.name in _CODECS_WITH_PROFILES:
             return Orientation()
-        matrix = frame.side_data.get("DISPLAYMATRIX")
+        matrix: Any = frame.side_data.get("DISPLAYMATRIX")
         try:
             return Orientation.from_display_matrix(bytes(matrix)) if matrix else Orientation()
         except MediaError as error:

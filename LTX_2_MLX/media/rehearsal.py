@@ -1,6 +1,7 @@
 """Trial writing of tracks before the work, so that no container refuses one after the last frame is computed."""
 
 import io
+from typing import Any
 
 import av
 
@@ -29,7 +30,7 @@ class NullFile(io.RawIOBase):
         """Always."""
         return True
 
-    def write(self, data) -> int:  # type: ignore[no-untyped-def, override]
+    def write(self, data: Any) -> int:
         """Take the bytes."""
         self._position += len(data)
         self._size = max(self._size, self._position)
@@ -81,7 +82,7 @@ def _problem(way: OutputTrack, container: Container) -> str:
             output.start_encoding()
             for _, packet in packets:
                 num_packets += 1
-                ordinal = packet.opaque
+                ordinal: Any = packet.opaque
                 try:
                     output.mux(packet)
                 except av.FFmpegError:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import dropwhile
 from pathlib import Path
+from typing import Any
 
 import av
 
@@ -176,7 +177,7 @@ def decode(
         shifts: Added to the packets' times.
         counts: Its ``num_errors`` counts the packets that were passed over after the first frame.
     """
-    stream = container.streams[video_index]
+    stream: Any = container.streams[video_index]
     stream.thread_type = "AUTO"
     ordinal = 0
     try:

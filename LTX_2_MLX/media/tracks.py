@@ -106,8 +106,8 @@ class CopiedTrack:
     def attach(self, output: OutputContainer) -> TimedPackets:
         """Add the track to ``output`` and return its packets."""
         with open_media(self.source.path, "read") as source:
-            template = source.streams[self.source.index]
-            stream = output.add_stream_from_template(template)
+            template: Any = source.streams[self.source.index]
+            stream: Any = output.add_stream_from_template(template)
             if template.type == "audio":
                 layout = default_layout(template.layout.name, template.channels)
                 if layout != template.layout.name:
@@ -147,7 +147,7 @@ def _place(packet: av.Packet, stream: Any, latest: int | None) -> int | None:
     delay = 0
     if packet.pts is not None and packet.dts is not None:
         delay = round((packet.pts - packet.dts) * tick / stream.time_base)
-    placed = round(order * tick / stream.time_base)
+    placed: int = round(order * tick / stream.time_base)
     if latest is not None:
         placed = max(placed, latest + 1)
     packet.duration = round((packet.duration or 0) * tick / stream.time_base)

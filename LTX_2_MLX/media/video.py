@@ -83,6 +83,7 @@ def _frames(info: VideoInfo) -> Iterator[np.ndarray]:
             if count:
                 previous = to_rgb(frame)
             for _ in range(count):
+                assert previous is not None
                 yield previous
     if num_read < len(info.repeats):
         raise MediaError(f"{info.path} changed while it was read: {num_read} of {len(info.repeats)} frames are left.")

@@ -312,6 +312,7 @@ class _VideoPackets:
 
     def _timed(self, packets: list[av.Packet]) -> TimedPackets:
         for packet in packets:
+            assert packet.pts is not None and packet.dts is not None, "encoders set both"
             index = self._index_of.pop(packet.pts)
             packet.duration = self._clock.ticks(index + 1) - packet.pts
             yield packet.dts * packet.time_base, packet
