@@ -18,12 +18,14 @@ from LTX_2_MLX.checkpoints.torch_file import TORCH_SUFFIXES, read_torch_file
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.flashvsr.lq_projection import LQProjection
 from LTX_2_MLX.models.interfaces import Header, PublishedNetwork, TensorInfo
+from LTX_2_MLX.models.ltx.audio_vae import AudioDecoder, AudioEncoder
 from LTX_2_MLX.models.ltx.diffusion_decoder import DiffusionVideoDecoder
 from LTX_2_MLX.models.ltx.duration_head import DurationHead
 from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler
 from LTX_2_MLX.models.ltx.text_features import TextFeatures
 from LTX_2_MLX.models.ltx.transformer import Transformer
 from LTX_2_MLX.models.ltx.video_vae import VideoDecoder, VideoEncoder
+from LTX_2_MLX.models.ltx.vocoder import BandwidthExtensionVocoder, Vocoder
 from LTX_2_MLX.models.rife import IFNet
 from LTX_2_MLX.models.rrdbnet import RRDBNet
 from LTX_2_MLX.models.srvgg import SRVGG
@@ -38,6 +40,10 @@ NETWORKS: tuple[type[PublishedNetwork[Any]], ...] = (
     VideoEncoder,
     VideoDecoder,
     DiffusionVideoDecoder,
+    AudioEncoder,
+    AudioDecoder,
+    Vocoder,
+    BandwidthExtensionVocoder,
     LatentUpscaler,
     DurationHead,
     Gemma,

@@ -1,6 +1,6 @@
 """One section of the config in a checkpoint's metadata, read with type checks."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 from LTX_2_MLX.errors import CheckpointError
@@ -41,6 +41,14 @@ class ConfigSection:
         if type(value) is not int or value < 1:
             raise self._wrong(field, "expected a positive whole number")
         return value
+
+    def sizes(self, field: str, default: Sequence[int]) -> tuple[int, ...]:
+        """One or more positive whole numbers."""
+        value = self._value(field, default)
+        is_list = isinstance(value, list | tuple) and len(value) > 0
+        if not is_list or not all(type(number) is int and number > 0 for number in value):
+            raise self._wrong(field, "expected a list of positive whole numbers")
+        return tuple(value)
 
     def number(self, field: str, default: float) -> float:
         """A positive number."""
