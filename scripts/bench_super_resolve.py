@@ -15,7 +15,7 @@ import typer
 from LTX_2_MLX import cli
 from LTX_2_MLX.bench.flashvsr import write_files
 from LTX_2_MLX.media.frames import FrameStream
-from LTX_2_MLX.pipelines.super_resolve import Request, plan, super_resolve
+from LTX_2_MLX.pipelines.super_resolve import Request, plan_of, super_resolve
 from LTX_2_MLX.runtime.runner import StageRunner
 
 
@@ -43,7 +43,7 @@ def print_lengths(request: Request) -> None:
 def print_plans(request: Request) -> None:
     """Planned and measured peaks of pictures of three sizes."""
     for height, width in ((32, 32), (64, 96), (96, 128)):
-        expected = plan(clip(29, height, width), request).peak_bytes
+        expected = plan_of(clip(29, height, width), request).largest_bytes
         peak = measured(clip(29, height, width), request)
         print(
             f"{height * request.scale:4g} x {width * request.scale:4g}  planned {expected / 2**20:8.1f} MiB  "

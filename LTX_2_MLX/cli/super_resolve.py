@@ -1,17 +1,22 @@
 """Enlarge and restore a video with FlashVSR."""
 
+import os
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from LTX_2_MLX.cli.command import command
 from LTX_2_MLX.cli.options import PlanOptions
+from LTX_2_MLX.errors import MediaError
 from LTX_2_MLX.pipelines.options import Opt
 from LTX_2_MLX.pipelines.requests import MEMORY_GROUP, MemoryLimit, SuperResolveRequest
+
+if TYPE_CHECKING:
+    from LTX_2_MLX.media.frames import FrameStream
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,45 +57,79 @@ def super_resolve(typed: dict[str, Any], own: SuperResolveOptions) -> None:
     request = SuperResolveRequest(**typed)
     from LTX_2_MLX.cli.reporting import plan_text, report
     from LTX_2_MLX.media.encoder import crf_of_quality
-    from LTX_2_MLX.media.image import IMAGE_SUFFIXES, StillImage, write_image
+    from LTX_2_MLX.media.image import StillImage, write_image
     from LTX_2_MLX.media.output import free_bytes, made_folder
     from LTX_2_MLX.media.record import run_record
     from LTX_2_MLX.media.validate import validated
     from LTX_2_MLX.media.video import write_video
     from LTX_2_MLX.pipelines import super_resolve as pipeline
-    from LTX_2_MLX.pipelines.super_resolve.places import check_kind, output_path, read_clip
     from LTX_2_MLX.runtime.memory import budget_bytes
     from LTX_2_MLX.runtime.spool import spool_folder
 
-    target = output_path(own.input, own.output, request)
+    target = _output_path(own.input, own.output, request)
     folder = nullcontext() if own.dry_run else made_folder(target.parent)
     checked = None if own.dry_run else target
     with folder, report(checked, source=own.input, quiet=own.quiet, progress=own.progress, yes=own.yes) as runner:
-        stream = read_clip(own.input, str(own.fps))
+        stream = _read_clip(own.input, Fraction(own.fps))
         crf = crf_of_quality(own.quality)
         budget = budget_bytes(own.memory_limit_gb)
-        check_kind(target, stream, request, crf)
+        _check_kind(target, stream, request, crf)
         disk = free_bytes(spool_folder())
         refuse = not (own.dry_run or own.force)
         ready = pipeline.prepare(stream, request, budget, disk, fit=own.fit, refuse=refuse)
-        request = ready.request
+        request = ready.options
         if own.dry_run:
             typer.echo(plan_text(ready.plan, as_json=own.json))
-            if not own.json:
-                typer.echo(pipeline.advice(stream, request, ready.plan, budget))
             raise typer.Exit
         if ready.flags:
-            runner.progress.note(f"Fitted into memory by {ready.flags}.")
-        for line in ready.plan.rows():
+            runner.progress.note(f"Fitted into memory by {' '.join(ready.flags)}.")
+        for line in ready.plan.lines():
             runner.progress.note(line)
         stream = stream if own.keep_audio else stream.replace(audio=None)
         video = pipeline.super_resolve(stream, request, runner)
         video = video.replace(metadata=video.metadata | run_record("super_resolve", asdict(request)))
         video = video if own.allow_blank else validated(video)
-        if target.suffix.lower() in IMAGE_SUFFIXES:
+        if _is_image(target):
             write_image(StillImage(video.array()[0]), target)
         else:
             write_video(video, target, crf=crf, progress=runner.progress)
+
+
+def _read_clip(source: Path, frame_rate: Fraction) -> "FrameStream":
+    """A video, the images of a folder, or one image as a clip of one frame."""
+    from LTX_2_MLX.media.image import read_folder, read_images
+    from LTX_2_MLX.media.video import read_video
+
+    if source.is_dir():
+        return read_folder(source, frame_rate)
+    return read_images([source], frame_rate) if _is_image(source) else read_video(source, unknown_rate=frame_rate)
+
+
+def _is_image(path: Path) -> bool:
+    from LTX_2_MLX.media.image import IMAGE_SUFFIXES
+
+    # Path.is_dir raises where a name is too long.
+    return path.suffix.lower() in IMAGE_SUFFIXES and not os.path.isdir(path)
+
+
+def _output_path(source: Path, output: Path, request: SuperResolveRequest) -> Path:
+    """``output`` itself if it names a file, else a file in that folder named after the source and the request."""
+    if output.suffix and not os.path.isdir(output):
+        return output
+    suffix = ".png" if _is_image(source) else ".mp4"
+    return output / f"FlashVSR_{request.mode}_{source.stem}_x{request.scale:g}_seed{request.seed}{suffix}"
+
+
+def _check_kind(target: Path, stream: "FrameStream", request: SuperResolveRequest, crf: float) -> None:
+    """Raise ``MediaError`` unless ``target`` can hold the result: a video, or one image."""
+    from LTX_2_MLX.media.encoder import choose_encoding
+    from LTX_2_MLX.pipelines.super_resolve.tiles import layout_of
+
+    if not _is_image(target):
+        choose_encoding(target, layout_of(stream.height, stream.width, request).output, crf=crf)
+    elif stream.num_frames != 1:
+        count = "several" if stream.num_frames is None else stream.num_frames
+        raise MediaError(f"{target} is an image, but the clip has {count} frames. Use a name ending in .mp4 or .mkv.")
 
 
 main = command("super_resolve", super_resolve, SuperResolveOptions, SuperResolveRequest)

@@ -20,3 +20,9 @@ def eval_if_large(x: mx.array) -> mx.array:
     if x.nbytes >= limit:
         mx.eval(x)
     return x
+
+
+def evaluated(x: mx.array) -> mx.array:
+    """``x``, evaluated now: between two pieces of work, so that what it was made from can be freed."""
+    mx.eval(x)
+    return x

@@ -59,17 +59,23 @@ def longest(num_frames: int, step: int, fitted_at: Callable[[int], Fitted[Option
     return best
 
 
-def refusal(plan: Plan | None, budget: int, fitted: Fitted | None) -> MemoryBudgetError:
+def refusal(
+    plan: Plan | None,
+    budget: int,
+    fitted: Fitted | None,
+    otherwise: str = "No plan of this size fits: pass a smaller --height and --width.",
+) -> MemoryBudgetError:
     """The error for a plan that does not fit, with the nearest that does.
 
-    ``plan`` is None where the decoder does not fit even in its smallest tiles.
+    ``plan`` is None where the decoder does not fit even in its smallest tiles; ``otherwise`` is the advice without a
+    plan that fits.
     """
     needs = "decode needs more than there is even in its smallest tiles"
     force = ""
     if plan is not None:
         needs = f"{plan.largest.name} needs about {format_bytes(plan.largest_bytes)}"
         force = " --force goes on regardless."
-    advice = "No plan of this size fits: pass a smaller --height and --width."
+    advice = otherwise
     if fitted is not None:
         peak = format_bytes(fitted.plan.largest_bytes)
         flags = " ".join(fitted.flags)

@@ -22,7 +22,7 @@ from LTX_2_MLX.models.wan.transformer import WanTransformer
 from LTX_2_MLX.models.wan.vae import WanDecoder
 from LTX_2_MLX.ops.color import adain_transfer
 from LTX_2_MLX.pipelines.super_resolve.lq_frames import Fit, in_groups, lq_chunks
-from LTX_2_MLX.pipelines.super_resolve.tiles import Tile, join_picture, picture_tiles, published_feather
+from LTX_2_MLX.pipelines.super_resolve.tiles import Tile, frame_tiles, join_tiles, published_feather
 from LTX_2_MLX.verify.case import Case, Outputs
 from LTX_2_MLX.verify.flashvsr import COLOR_TRANSFERS
 from LTX_2_MLX.verify.layout import channels_first, channels_last
@@ -118,11 +118,11 @@ def _run(
     chunks = defaultdict(list)
     for chunk in lq_chunks(source):
         latent_frames = 2 if first else 6
-        latent = latents.step(in_groups(chunk.seen, fit.lq), noise[:, first : first + latent_frames])
+        latent = latents.step(in_groups(chunk.projected, fit.lq), noise[:, first : first + latent_frames])
         first += latent_frames
         chunks["latents"].append(latent)
-        chunks["lq"].append(fit.lq(chunk.seen))
-        for i, lq_frames in enumerate(in_groups(chunk.shown, fit.lq)):
+        chunks["lq"].append(fit.lq(chunk.projected))
+        for i, lq_frames in enumerate(in_groups(chunk.decoded, fit.lq)):
             chunks["shown"].append(lq_frames)
             chunks["raw"].append(frames.step(latent[:, i : i + 1], lq_frames))
     return {name: mx.concatenate(arrays, axis=1) for name, arrays in chunks.items()}
@@ -165,7 +165,7 @@ def _coordinates(name: str, multiple: int) -> np.ndarray:
     """Corners of the tiles that an output's name asks for: coords_HxW_tile_overlap."""
     size, tile, overlap = name.removeprefix("coords_").split("_")
     height, width = map(int, size.split("x"))
-    tiles = picture_tiles(height, width, int(tile), int(overlap), multiple)
+    tiles = frame_tiles(height, width, int(tile), int(overlap), multiple)
     return np.array([(tile.left, tile.top, tile.right, tile.bottom) for tile in tiles], np.int32)
 
 
@@ -176,11 +176,11 @@ def _tiled_source(case: Case) -> Outputs:
     scale = case.parameter("scale")
     overlap = case.parameter("overlap")
     height, width = source.shape[1:3]
-    tiles = picture_tiles(height, width, case.parameter("tile_size"), overlap)
+    tiles = frame_tiles(height, width, case.parameter("tile_size"), overlap)
     enlarged = [_enlarged_tile(case, networks, tile, source) for tile in tiles]
     targets = [tile.scaled(scale) for tile in tiles]
     weights = [published_feather(target, overlap * scale) for target in targets]
-    joined = join_picture(enlarged, targets, weights, height * scale, width * scale)
+    joined = join_tiles(enlarged, targets, weights, height * scale, width * scale)
     return {
         "frames_sampled": joined[:, ::9, 3::11],
         "frame_4": joined[4, ::2, ::2],
@@ -203,13 +203,13 @@ def _tiled_output(case: Case) -> Outputs:
     networks = _networks(case)
     overlap = case.parameter("overlap")
     whole = _fit(case, *source.shape[1:3])
-    tiles = picture_tiles(*whole.target, case.parameter("tile_size"), overlap, multiple=_OUTPUT_MULTIPLE)
+    tiles = frame_tiles(*whole.target, case.parameter("tile_size"), overlap, multiple=_OUTPUT_MULTIPLE)
     enlarged = []
     for tile in tiles:
         run = _run(case, networks, _TileFit(whole, tile), source, whole.target)
         enlarged.append(np.array(run["raw"][0]))
     weights = [published_feather(tile, overlap) for tile in tiles]
-    joined = join_picture(enlarged, tiles, weights, *whole.target)
+    joined = join_tiles(enlarged, tiles, weights, *whole.target)
     return {"frames_sampled": np.moveaxis(joined, -1, 0)[..., ::9, 3::11], "mask": weights[0]}
 
 

@@ -84,7 +84,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(command, weights, tmp_path):
 def test_run_is_fitted_into_less_memory_on_request(command, weights, tmp_path):
     words = ("-i", folder_of_pictures(tmp_path / "frames", size=(140, 130)), "-o", "film.mkv", "--weights", weights)
     refused = command(*words, "--memory-limit-gb", 0.3)
-    assert refused.exit_code == cli.REFUSED and "Pass --tile-dit" in refused.stderr and not Path("film.mkv").exists()
+    assert refused.exit_code == cli.REFUSED and "--tile-dit" in refused.stderr and not Path("film.mkv").exists()
     dry = command(*words, "--memory-limit-gb", 0.3, "--fit", "--dry-run")
     assert dry.exit_code == 0 and "tiles" in dry.stdout and "Peak" in dry.stdout
     programs = command(*words, "--memory-limit-gb", 0.3, "--dry-run", "--json")

@@ -1,7 +1,7 @@
-"""A clip's way through FlashVSR's networks, chunk by chunk: low-quality frames to latents, latents to frames.
+"""Streaming super-resolution of one clip by FlashVSR's networks: low-quality frames to latents, latents to frames.
 
-The first chunk takes 25 low-quality frames and gives 21, every later one takes 8 and gives 8: four frames are
-looked at before they are made.
+The first chunk takes 25 low-quality frames and gives 21, every later one takes 8 and gives 8: the networks look four
+frames ahead.
 """
 
 from collections.abc import Iterable
@@ -18,9 +18,11 @@ from LTX_2_MLX.models.wan.vae import WanDecoder
 Decoder = ConditionalDecoder | TinyAutoencoder | WanDecoder | TiledDecoder
 
 _TIME = 4
-# Low-quality frames looked at, and frames made, by the first chunk and by every later one.
-FIRST_SEEN, NEXT_SEEN = FIRST_FRAMES * _TIME + 1, NEXT_FRAMES * _TIME
-FIRST_MADE, NEXT_MADE = FIRST_SEEN - _TIME, NEXT_SEEN
+# Low-quality frames that come in, and frames that go out, by the first chunk and by every later one.
+FIRST_INPUT = FIRST_FRAMES * _TIME + 1
+NEXT_INPUT = NEXT_FRAMES * _TIME
+FIRST_OUTPUT = FIRST_INPUT - _TIME
+NEXT_OUTPUT = NEXT_INPUT
 
 
 class LatentStream:

@@ -1,7 +1,6 @@
-"""A clip to a sharper, larger one by FlashVSR."""
+"""Super-resolution of clips with FlashVSR."""
 
-from LTX_2_MLX.pipelines.super_resolve.memory import Plan, advice, check_plan, plan, prepare
-from LTX_2_MLX.pipelines.super_resolve.request import Request
-from LTX_2_MLX.pipelines.super_resolve.run import super_resolve
+from LTX_2_MLX.pipelines.requests import SuperResolveRequest as Request
+from LTX_2_MLX.pipelines.super_resolve.pipeline import nearest_fit, plan_of, prepare, super_resolve
 
-__all__ = ["Plan", "Request", "advice", "check_plan", "plan", "prepare", "super_resolve"]
+__all__ = ["Request", "nearest_fit", "plan_of", "prepare", "super_resolve"]

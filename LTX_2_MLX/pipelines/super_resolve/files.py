@@ -15,8 +15,8 @@ from LTX_2_MLX.checkpoints.torch_file import TORCH_SUFFIXES
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.flashvsr.lq_projection import LQProjection
 from LTX_2_MLX.models.wan.transformer import WanTransformer
+from LTX_2_MLX.pipelines.requests import SuperResolveRequest as Request
 from LTX_2_MLX.pipelines.super_resolve.decoders import DECODERS, LATENT_CHANNELS, choose_decoder
-from LTX_2_MLX.pipelines.super_resolve.request import Request
 
 _SUFFIXES = (".safetensors", *(f"{torch}.safetensors" for torch in TORCH_SUFFIXES), *TORCH_SUFFIXES)
 # Published names without their ending; the first two kinds are the authors' and the plugin's, the last Wan2GP's.

@@ -1,4 +1,4 @@
-"""Source frames to the low-quality frames FlashVSR looks at, and its frames back to the picture's own size."""
+"""FlashVSR's low-quality input frames, made from source frames, and its output cut back to size."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -11,7 +11,8 @@ from PIL import Image
 
 from LTX_2_MLX.errors import MediaError
 from LTX_2_MLX.media.frames import to_signed, to_unit
-from LTX_2_MLX.models.flashvsr.stream import FIRST_MADE, FIRST_SEEN, NEXT_MADE, NEXT_SEEN
+from LTX_2_MLX.models.flashvsr.stream import FIRST_INPUT, FIRST_OUTPUT, NEXT_INPUT, NEXT_OUTPUT
+from LTX_2_MLX.ops.evaluate import evaluated
 from LTX_2_MLX.ops.resize import resize
 
 # Pixels of an attention window along each side: sizes that the transformer takes are multiples of it.
@@ -25,12 +26,12 @@ Resizing = Literal["float", "8bit"]
 
 @dataclass(frozen=True)
 class Fit:
-    """How a picture is enlarged and made to fit whole attention windows.
+    """Enlargement of frames, and their fit to whole attention windows.
 
     Attributes:
-        height, width: The source's.
+        height, width: Of the source.
         scale: Enlargement; sizes are rounded.
-        borders: ``pad`` mirrors the picture beyond its right and lower edge and cuts that off afterwards, so all of it
+        borders: ``pad`` mirrors the frame beyond its right and lower edge and cuts that off afterwards, so all of it
             comes back. ``crop`` keeps the middle, as the published scripts do; a side below 128 is mirrored there too.
         resizing: ``float`` is bicubic with the coefficient -0.75 and may overshoot, as the plugin does; ``8bit`` is
             Pillow's, with -0.5, rounded and clipped, as the authors do.
@@ -63,8 +64,8 @@ class Fit:
     def lq(self, frames: np.ndarray) -> mx.array:
         """Source frames ``(T, h, w, 3)`` uint8 to ``(1, T, H, W, 3)`` in [-1, 1] or a little beyond."""
         pixels = self._enlarged(frames)
-        for axis, (have, want) in enumerate(zip(self.scaled, self.target, strict=True), start=1):
-            pixels = mx.take(pixels, mx.array(_places(have, want)), axis=axis)
+        for axis, (source, target) in enumerate(zip(self.scaled, self.target, strict=True), start=1):
+            pixels = mx.take(pixels, mx.array(_indices(source, target)), axis=axis)
         return (pixels * 2 - 1)[None]
 
     def restore(self, frames: mx.array) -> mx.array:
@@ -80,43 +81,43 @@ class Fit:
         return (to_signed(np.stack([np.asarray(image) for image in sized])) + 1) / 2
 
 
-def _places(have: int, want: int) -> np.ndarray:
-    """Source places of ``want`` pixels: the middle of more, or all of fewer and their mirror image behind."""
-    if want <= have:
-        return np.arange(want) + (have - want) // 2
-    period = max(1, 2 * have - 2)
-    place = np.arange(want) % period
-    return np.minimum(place, period - place)
+def _indices(source: int, target: int) -> np.ndarray:
+    """Source indices of ``target`` pixels: the middle of more, or all of fewer and their mirror image behind."""
+    if target <= source:
+        return np.arange(target) + (source - target) // 2
+    period = max(1, 2 * source - 2)
+    index = np.arange(target) % period
+    return np.minimum(index, period - index)
 
 
 def padded_length(num_frames: int) -> int:
-    """Frames that the networks make for a clip: the next 8n + 5, at least 21."""
-    return FIRST_MADE + -(-max(0, num_frames - FIRST_MADE) // NEXT_MADE) * NEXT_MADE
+    """Frames that the networks decode for a clip: the next 8n + 5, at least 21."""
+    return FIRST_OUTPUT + -(-max(0, num_frames - FIRST_OUTPUT) // NEXT_OUTPUT) * NEXT_OUTPUT
 
 
 @dataclass(frozen=True)
 class LQChunk:
-    """One chunk's source frames, ``(T, h, w, 3)`` uint8; they are enlarged when they are looked at.
+    """One chunk's source frames, ``(T, h, w, 3)`` uint8; they are enlarged when they are used.
 
     Attributes:
-        seen: What is new to the projector: 25 frames, later 8.
-        shown: Those in the places of the frames that are made: 21, later 8.
-        wanted: How many of the made frames belong to the clip; the others follow its end.
+        projected: Frames that go into the projector: 25, later 8.
+        decoded: Frames at the positions of the decoded ones: 21, later 8.
+        num_output: Decoded frames that belong to the clip; the others lie beyond its end.
     """
 
-    seen: np.ndarray
-    shown: np.ndarray
-    wanted: int
+    projected: np.ndarray
+    decoded: np.ndarray
+    num_output: int
 
 
 def in_groups(frames: np.ndarray, enlarge: Callable[[np.ndarray], mx.array]) -> Iterator[mx.array]:
-    """Enlarged frames, four at a time; what is over, at a clip's start one frame, comes first."""
-    over = len(frames) % GROUP
-    starts = ([0] if over else []) + list(range(over, len(frames), GROUP))
-    for first in starts:
-        enlarged = enlarge(frames[first : first + (GROUP if first >= over else over)])
-        mx.eval(enlarged)
-        yield enlarged
+    """Enlarged frames, four at a time; a remainder, which is a clip's first frame, comes first."""
+    first = len(frames) % GROUP
+    starts = list(range(first, len(frames), GROUP))
+    if first:
+        yield evaluated(enlarge(frames[:first]))
+    for start in starts:
+        yield evaluated(enlarge(frames[start : start + GROUP]))
 
 
 def lq_chunks(frames: Iterable[np.ndarray]) -> Iterator[LQChunk]:
@@ -128,17 +129,25 @@ def lq_chunks(frames: Iterable[np.ndarray]) -> Iterator[LQChunk]:
     Raises:
         MediaError: If there is no frame.
     """
-    source, held = iter(frames), []
-    seen, made, final = 0, 0, None
+    source = iter(frames)
+    waiting: list[np.ndarray] = []
+    num_read = 0
+    num_decoded = 0
     while True:
-        count, makes = (NEXT_SEEN, NEXT_MADE) if made else (FIRST_SEEN, FIRST_MADE)
-        some = list(islice(source, count))
-        if not some and final is None:
+        num_input = NEXT_INPUT if num_decoded else FIRST_INPUT
+        num_chunk = NEXT_OUTPUT if num_decoded else FIRST_OUTPUT
+        new = list(islice(source, num_input))
+        clip_ends = len(new) < num_input
+        num_read += len(new)
+        if not new and not waiting:
             raise MediaError("The clip has no frame. Give a video or a folder of images.")
-        seen, final = seen + len(some), some[-1] if some else final
-        new = some + [final] * (count - len(some))
-        held += new
-        yield LQChunk(seen=np.stack(new), shown=np.stack(held[:makes]), wanted=min(makes, seen - made))
-        held, made = held[makes:], made + makes
-        if len(some) < count and made >= seen:
+        # Later chunks wait for four frames more than they decode, so one is always there to be repeated.
+        last = new[-1] if new else waiting[-1]
+        new += [last] * (num_input - len(new))
+        waiting += new
+        num_output = min(num_chunk, num_read - num_decoded)
+        yield LQChunk(projected=np.stack(new), decoded=np.stack(waiting[:num_chunk]), num_output=num_output)
+        waiting = waiting[num_chunk:]
+        num_decoded += num_chunk
+        if clip_ends and num_decoded >= num_read:
             return

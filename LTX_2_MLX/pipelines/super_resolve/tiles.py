@@ -1,4 +1,4 @@
-"""Tiles of a picture that are super-resolved one by one, and how they become one picture again."""
+"""Tiles of the frames that are super-resolved one by one, and how they are joined."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,11 +7,13 @@ from math import ceil
 import numpy as np
 
 from LTX_2_MLX.errors import RequestError
+from LTX_2_MLX.pipelines.requests import SuperResolveRequest as Request
+from LTX_2_MLX.pipelines.super_resolve.lq_frames import Fit
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A rectangle of pixels; the far sides are not part of it."""
+    """A rectangle of pixels, ``right`` and ``bottom`` excluded."""
 
     left: int
     top: int
@@ -19,21 +21,66 @@ class Tile:
     bottom: int
 
     def cut(self, frames: np.ndarray) -> np.ndarray:
-        """This part of frames ``(..., H, W, 3)``."""
+        """This rectangle of frames ``(..., H, W, 3)``."""
         return frames[..., self.top : self.bottom, self.left : self.right, :]
 
     def scaled(self, scale: float) -> "Tile":
-        """The same rectangle of a picture ``scale`` times as large."""
+        """The same rectangle of a frame ``scale`` times as large."""
         return Tile(*(round(side * scale) for side in (self.left, self.top, self.right, self.bottom)))
 
 
-def picture_tiles(height: int, width: int, size: int, overlap: int, multiple: int = 1) -> list[Tile]:
-    """Tiles that cover a picture, row by row; the last of a row or column moves inward to keep its size.
+@dataclass(frozen=True)
+class Layout:
+    """The tiles of a frame, one after another through the networks; one for the whole frame without tiling.
+
+    Attributes:
+        tiles: Of the source, in pixels.
+        fits: How each of them is enlarged.
+        output: Height and width of the result.
+    """
+
+    tiles: list[Tile]
+    fits: list[Fit]
+    output: tuple[int, int]
+
+    def targets(self, scale: float) -> list[Tile]:
+        """Where the tiles' results lie in the result, in the sizes that their fits give them."""
+        height, width = self.output
+        targets = []
+        for tile, fit in zip(self.tiles, self.fits, strict=True):
+            tile_height, tile_width = fit.output
+            top = min(round(tile.top * scale), height - tile_height)
+            left = min(round(tile.left * scale), width - tile_width)
+            targets.append(Tile(left, top, left + tile_width, top + tile_height))
+        return targets
+
+
+def layout_of(height: int, width: int, request: Request) -> Layout:
+    """Tiles of frames of ``height`` × ``width`` pixels.
+
+    Raises:
+        RequestError: If the frames are too small.
+    """
+    if min(height, width) < 2:
+        raise RequestError(f"The clip is {width} x {height} pixels, too small to be enlarged. Give at least 2 x 2.")
+    if not request.tile_dit:
+        fit = Fit(height, width, request.scale, request.borders, request.resize)
+        return Layout([Tile(0, 0, width, height)], [fit], fit.output)
+    tiles = frame_tiles(height, width, request.tile_size, request.overlap)
+    fits = []
+    for tile in tiles:
+        # A cropped tile would leave a gap beside it.
+        fits.append(Fit(tile.bottom - tile.top, tile.right - tile.left, request.scale, "pad", request.resize))
+    return Layout(tiles, fits, Fit(height, width, request.scale).scaled)
+
+
+def frame_tiles(height: int, width: int, size: int, overlap: int, multiple: int = 1) -> list[Tile]:
+    """Tiles that cover a frame, row by row; the last of a row or column moves inward to keep its size.
 
     Args:
-        height: The picture's.
-        width: The picture's.
-        size: Side of a tile; a smaller picture gives a smaller tile.
+        height: Of the frame.
+        width: Of the frame.
+        size: Side of a tile; a smaller frame gives a smaller tile.
         overlap: Pixels that neighbours share at least.
         multiple: Sides are cut down to a multiple of this.
 
@@ -43,22 +90,29 @@ def picture_tiles(height: int, width: int, size: int, overlap: int, multiple: in
     if not 0 <= overlap <= size // 2:
         raise RequestError(f"overlap is {overlap}, but it must be from 0 to half the tile size of {size}.")
 
-    def spans(length: int) -> list[tuple[int, int]]:
-        stride = size - overlap
-        ends = [min(i * stride + size, length) for i in range(max(1, ceil((length - overlap) / stride)))]
-        starts = [max(0, end - size) for end in ends]
-        return [
-            (start, start + max((end - start) // multiple * multiple, min(multiple, length)))
-            for start, end in zip(starts, ends, strict=True)
-        ]
+    tiles = []
+    for top, bottom in _spans(height, size, overlap, multiple):
+        for left, right in _spans(width, size, overlap, multiple):
+            tiles.append(Tile(left, top, right, bottom))
+    return tiles
 
-    return [Tile(left, top, right, bottom) for top, bottom in spans(height) for left, right in spans(width)]
+
+def _spans(length: int, size: int, overlap: int, multiple: int) -> list[tuple[int, int]]:
+    """Start and end of the tiles along one side."""
+    stride = size - overlap
+    spans = []
+    for number in range(max(1, ceil((length - overlap) / stride))):
+        end = min(number * stride + size, length)
+        start = max(0, end - size)
+        side = max((end - start) // multiple * multiple, min(multiple, length))
+        spans.append((start, start + side))
+    return spans
 
 
 def feather(tile: Tile, height: int, width: int, overlap: int) -> np.ndarray:
     """Weights of a tile's pixels ``(H, W)``, rising over ``overlap`` pixels from sides that have a neighbour.
 
-    Nowhere zero, and one along the edges of the ``height`` x ``width`` picture, so that every pixel counts.
+    Nowhere zero, and one along the edges of the ``height`` x ``width`` frame, so that every pixel counts.
     """
     rise = np.arange(1, overlap + 1, dtype=np.float32) / max(1, overlap)
     vertical = _sides(tile.bottom - tile.top, rise, tile.top > 0, tile.bottom < height)
@@ -67,9 +121,9 @@ def feather(tile: Tile, height: int, width: int, overlap: int) -> np.ndarray:
 
 
 def published_feather(tile: Tile, overlap: int) -> np.ndarray:
-    """Weights of a tile's pixels as the published tools have them: zero along all four sides.
+    """Weights of a tile's pixels as in the published tools: zero along all four sides.
 
-    With these the outermost pixels of the whole picture come out black; ``feather`` does what they meant.
+    With these the outermost pixels of the whole frame come out black; ``feather`` avoids that.
     """
     rise = np.linspace(0, 1, overlap, dtype=np.float32)
     vertical = _sides(tile.bottom - tile.top, rise, True, True)
@@ -87,13 +141,13 @@ def _sides(length: int, rise: np.ndarray, before: bool, after: bool) -> np.ndarr
     return weights
 
 
-def join_picture(
-    parts: Sequence[np.ndarray], tiles: Sequence[Tile], weights: Sequence[np.ndarray], height: int, width: int
+def join_tiles(
+    pixels: Sequence[np.ndarray], tiles: Sequence[Tile], weights: Sequence[np.ndarray], height: int, width: int
 ) -> np.ndarray:
-    """Tiles' pixels ``(..., h, w, 3)`` as one picture ``(..., H, W, 3)``, float32; 0 where nothing has weight."""
-    total = np.zeros((*parts[0].shape[:-3], height, width, 3), np.float32)
+    """Tiles' pixels ``(..., h, w, 3)`` joined to ``(..., H, W, 3)``, float32; 0 where nothing has weight."""
+    total = np.zeros((*pixels[0].shape[:-3], height, width, 3), np.float32)
     sums = np.zeros((height, width, 1), np.float32)
-    for part, tile, weight in zip(parts, tiles, weights, strict=True):
-        tile.cut(total)[...] += part * weight[..., None]
+    for tile_pixels, tile, weight in zip(pixels, tiles, weights, strict=True):
+        tile.cut(total)[...] += tile_pixels * weight[..., None]
         tile.cut(sums)[...] += weight[..., None]
     return total / np.where(sums == 0, 1, sums)

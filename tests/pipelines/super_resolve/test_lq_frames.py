@@ -13,13 +13,13 @@ def numbered(count: int) -> list[np.ndarray]:
 @pytest.mark.parametrize("count", [*range(1, 31), 33, 60])
 def test_chunks_hold_every_frame_once_and_repeat_the_last(count):
     chunks = list(lq_chunks(numbered(count)))
-    seen = np.concatenate([chunk.seen[:, 0, 0, 0] for chunk in chunks])
-    shown = np.concatenate([chunk.shown[:, 0, 0, 0] for chunk in chunks])
-    assert len(shown) == padded_length(count) and len(seen) == len(shown) + 4
-    assert seen.tolist() == [min(i, count - 1) for i in range(len(seen))]
-    assert shown.tolist() == seen[: len(shown)].tolist()
-    assert sum(chunk.wanted for chunk in chunks) == count
-    assert [len(chunk.seen) for chunk in chunks] == [25] + [8] * (len(chunks) - 1)
+    projected = np.concatenate([chunk.projected[:, 0, 0, 0] for chunk in chunks])
+    decoded = np.concatenate([chunk.decoded[:, 0, 0, 0] for chunk in chunks])
+    assert len(decoded) == padded_length(count) and len(projected) == len(decoded) + 4
+    assert projected.tolist() == [min(i, count - 1) for i in range(len(projected))]
+    assert decoded.tolist() == projected[: len(decoded)].tolist()
+    assert sum(chunk.num_output for chunk in chunks) == count
+    assert [len(chunk.projected) for chunk in chunks] == [25] + [8] * (len(chunks) - 1)
 
 
 def test_chunks_come_before_the_clip_ends():
@@ -28,7 +28,7 @@ def test_chunks_come_before_the_clip_ends():
             yield np.zeros((2, 3, 3), np.uint8)
 
     chunks = lq_chunks(endless())
-    assert [next(chunks).wanted for _ in range(3)] == [21, 8, 8]
+    assert [next(chunks).num_output for _ in range(3)] == [21, 8, 8]
 
 
 def test_clip_without_a_frame_is_refused():

@@ -9,7 +9,7 @@ from tiny_flashvsr import clip, write_flashvsr
 from LTX_2_MLX.errors import CheckpointError, MediaError, RequestError
 from LTX_2_MLX.models.flashvsr.block_attention import Sparsity
 from LTX_2_MLX.models.flashvsr.transformer import TransformerStream
-from LTX_2_MLX.pipelines.super_resolve import Request, run, super_resolve
+from LTX_2_MLX.pipelines.super_resolve import Request, stages, super_resolve
 from LTX_2_MLX.pipelines.super_resolve.decoders import DEFAULTS, allowed
 from LTX_2_MLX.runtime.runner import StageRunner
 
@@ -88,7 +88,7 @@ def test_what_attention_keeps_is_told_to_the_transformer(flashvsr, monkeypatch):
         told.append((sparsity, kv_ratio))
         return TransformerStream(transformer, prompt, sparsity, kv_ratio)
 
-    monkeypatch.setattr(run, "TransformerStream", spy)
+    monkeypatch.setattr(stages, "TransformerStream", spy)
     options = {"sparse_ratio": 1.5, "local_range": 7, "kv_ratio": 4.5, "attention": "sage"}
     made(flashvsr, 1, 33, 65, **options)
     # The ratio is for 768 x 1280 pixels; these are 256 x 384.

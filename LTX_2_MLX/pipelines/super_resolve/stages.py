@@ -1,0 +1,434 @@
+"""Stages of super-resolution with their estimates: latents and frames by one stage, or one after the other.
+
+Data that has to wait (the source when it is read more than once, frames of tiles, latents until the transformer is
+freed) waits in temporary files, so memory does not grow with the clip's length.
+
+The factors of the estimates count arrays that live at once. They were fitted on the CPU backend by
+``scripts/bench_super_resolve.py plan``; what a GPU saves (unfolded convolutions, scores) is left out there.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+
+import mlx.core as mx
+import numpy as np
+
+from LTX_2_MLX.checkpoints.load import load
+from LTX_2_MLX.checkpoints.recognise import config_of
+from LTX_2_MLX.diffusion.noise import seeded_noise
+from LTX_2_MLX.media.frames import FrameStream, signed_to_uint8
+from LTX_2_MLX.models.flashvsr.block_attention import Sparsity, max_elements, topk_ratio
+from LTX_2_MLX.models.flashvsr.lq_projection import LQProjection
+from LTX_2_MLX.models.flashvsr.stream import Decoder, FrameDecoder, LatentStream
+from LTX_2_MLX.models.flashvsr.transformer import FIRST_FRAMES, NEXT_FRAMES, TransformerStream
+from LTX_2_MLX.models.tae import ConditionalConfig, TinyConfig
+from LTX_2_MLX.models.wan.tiled_decoder import PUBLISHED_TILE, TiledDecoder
+from LTX_2_MLX.models.wan.transformer import WanTransformer, WanTransformerConfig
+from LTX_2_MLX.models.wan.vae import WanDecoder, WanVAEConfig
+from LTX_2_MLX.ops.color import adain_transfer, wavelet_transfer
+from LTX_2_MLX.ops.device import on_cpu
+from LTX_2_MLX.pipelines.requests import SuperResolveRequest as Request
+from LTX_2_MLX.pipelines.super_resolve.decoders import DECODERS, LATENT_CHANNELS
+from LTX_2_MLX.pipelines.super_resolve.files import Files
+from LTX_2_MLX.pipelines.super_resolve.lq_frames import Fit, LQChunk, in_groups, lq_chunks
+from LTX_2_MLX.pipelines.super_resolve.tiles import Layout, Tile, feather, join_tiles
+from LTX_2_MLX.planning.plan import Estimate, format_bytes, network_weights_bytes
+from LTX_2_MLX.runtime.progress import Progress
+from LTX_2_MLX.runtime.runner import StageRunner
+from LTX_2_MLX.runtime.spool import Spool
+
+STAGE = "super-resolve"
+LATENT_STAGE = "super-resolve latents"
+DECODE_STAGE = "super-resolve decode"
+COLOR_FIXES = {"wavelet": wavelet_transfer, "adain": adain_transfer}
+
+# Pixels of a cell of the latent and of a token along each side.
+_LATENT_CELL = 8
+_TOKEN_CELL = 16
+# Tokens of the published prompt.
+_PROMPT_TOKENS = 512
+# Arrays of one token's features that live in a block: queries, keys, values, their rotated copies, the feed-forward.
+_TOKEN_ARRAYS = 30.4
+# Floats of one token in the projector, and what unfolding adds on the CPU.
+_PROJECTOR_FLOATS = 20_000
+_PROJECTOR_UNFOLDED = 80_000
+# Arrays of one pixel's channels at full size: of a tiny decoder's last layer, two frames at a time, and of a Wan
+# decoder's, four frames.
+_TINY_ARRAYS = 6.5
+_WAN_ARRAYS = 34
+# What the CPU adds by unfolding a convolution's input: 9 taps of two frames, 27 of four and their padding.
+_TINY_UNFOLDED = 18
+_WAN_UNFOLDED = 133
+# Floats of one pixel: while the colours of the frames are fixed, and of the frames beside a decoder at work.
+_COLOR_FLOATS = 130
+_FRAME_FLOATS = 30
+_FLOAT_BYTES = mx.float32.size
+
+
+@dataclass
+class Work:
+    """What the stages hand on: the clip, and the temporary files with its frames and latents.
+
+    Attributes:
+        stream: The source.
+        open_files: Closes the temporary files.
+        source: The source's frames, once they are in a file.
+        latents: A file for each tile.
+    """
+
+    stream: FrameStream
+    open_files: ExitStack
+    source: Spool | None = None
+    latents: list[Spool] = field(default_factory=list)
+
+    @property
+    def num_frames(self) -> int | None:
+        """Frames of the source; None where only reading it tells."""
+        return self.stream.num_frames if self.source is None else len(self.source)
+
+    def spool(self, shape: tuple[int, ...], dtype: type = np.uint8) -> Spool:
+        """A new temporary file for arrays of one shape."""
+        return self.open_files.enter_context(Spool(shape, dtype))
+
+    def spool_source(self) -> None:
+        """Read the source into a temporary file, so that it can be read again."""
+        self.source = self.spool((self.stream.height, self.stream.width, 3))
+        for chunk in self.stream:
+            self.source.append(chunk)
+
+    def tile_frames(self, tile: Tile) -> Iterator[np.ndarray]:
+        """The source's frames, cut to a tile."""
+        frames = self.stream.frames() if self.source is None else self.source
+        return (tile.cut(frame) for frame in frames)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A request with its files and its tiles."""
+
+    request: Request
+    files: Files
+    layout: Layout
+
+    def load_generator(self) -> tuple[LQProjection, WanTransformer]:
+        """The networks that make latents."""
+        dtype = self.request.mlx_dtype
+        projection = load(LQProjection, self.files.projector, dtype=dtype)
+        return projection, load(WanTransformer, self.files.transformer, dtype=dtype)
+
+    def load_decoder(self) -> Decoder:
+        """The decoder, in tiles if the request says so."""
+        network = DECODERS[self.files.decoder_name].network
+        decoder = load(network, self.files.decoder, dtype=self.request.mlx_dtype)
+        if isinstance(decoder, WanDecoder) and self.request.tile_vae:
+            return TiledDecoder(decoder)
+        return decoder
+
+    def generator_bytes(self) -> int:
+        """Weights of the networks that make latents."""
+        dtype = self.request.mlx_dtype
+        transformer = network_weights_bytes([WanTransformer], self.files.transformer, dtype=dtype)
+        return transformer + network_weights_bytes([LQProjection], self.files.projector, dtype=dtype)
+
+    def decoder_bytes(self) -> int:
+        """Weights of the decoder."""
+        network = DECODERS[self.files.decoder_name].network
+        return network_weights_bytes([network], self.files.decoder, dtype=self.request.mlx_dtype)
+
+    def largest_target(self) -> tuple[int, int]:
+        """Height and width of the largest tile as the networks see it."""
+        return max((fit.target for fit in self.layout.fits), key=lambda size: size[0] * size[1])
+
+    def cache_bytes(self) -> int:
+        """Keys and values of earlier chunks."""
+        config = config_of(WanTransformer, self.files.transformer)
+        return cache_bytes(config, *self.largest_target(), self.request)
+
+    def latent_bytes(self) -> int:
+        """Activations of projector and transformer beside the cache."""
+        config = config_of(WanTransformer, self.files.transformer)
+        return _latent_bytes(config, *self.largest_target(), self.request.mlx_dtype)
+
+    def frame_bytes(self) -> int:
+        """Activations of the decoder and of the frames after it."""
+        config = config_of(DECODERS[self.files.decoder_name].network, self.files.decoder)
+        return _frame_bytes(config, *self.largest_target(), self.request) + _joining_bytes(self.layout)
+
+
+@dataclass(frozen=True)
+class SuperResolve:
+    """Latents and frames by one stage, chunk by chunk."""
+
+    setup: Setup
+    name: str = STAGE
+
+    def estimate(self) -> Estimate:
+        """Weights of all networks; activations of the larger half."""
+        setup = self.setup
+        cache = setup.cache_bytes()
+        return Estimate(
+            name=self.name,
+            work=f"keys and values {format_bytes(cache)}",
+            file=setup.files.transformer.path,
+            weights_bytes=setup.generator_bytes() + setup.decoder_bytes(),
+            activation_bytes=cache + max(setup.latent_bytes(), setup.frame_bytes()),
+            streams=True,
+        )
+
+    def run(self, runner: StageRunner, work: Work) -> Iterator[np.ndarray]:
+        """Frames ``(T, H, W, 3)`` uint8, made while they are read."""
+        return runner.stream(self.name, self._load, partial(self._frames, runner.progress, work))
+
+    def _load(self) -> tuple[LQProjection, WanTransformer, Decoder]:
+        return (*self.setup.load_generator(), self.setup.load_decoder())
+
+    def _frames(
+        self, progress: Progress, work: Work, networks: tuple[LQProjection, WanTransformer, Decoder]
+    ) -> Iterator[np.ndarray]:
+        projection, transformer, decoder = networks
+        layout = self.setup.layout
+        if len(layout.tiles) > 1:
+            work.spool_source()
+
+        def tile_result(number: int) -> Iterator[np.ndarray]:
+            frames = work.tile_frames(layout.tiles[number])
+            latents = _make_latents(self.setup, projection, transformer, frames, layout.fits[number])
+            return _decode(self.setup, decoder, latents, layout.fits[number])
+
+        return _all_tiles(self.setup, work, tile_result, self.name, progress)
+
+
+@dataclass(frozen=True)
+class MakeLatents:
+    """All latents of the clip, into temporary files."""
+
+    setup: Setup
+    name: str = LATENT_STAGE
+
+    def estimate(self) -> Estimate:
+        """Weights and activations of projector and transformer."""
+        setup = self.setup
+        cache = setup.cache_bytes()
+        return Estimate(
+            name=self.name,
+            work=f"keys and values {format_bytes(cache)}",
+            file=setup.files.transformer.path,
+            weights_bytes=setup.generator_bytes(),
+            activation_bytes=cache + setup.latent_bytes(),
+        )
+
+    def run(self, runner: StageRunner, work: Work) -> Work:
+        """The same work with its latents."""
+        work.spool_source()
+        runner.run(self.name, self.setup.load_generator, partial(self._spool_latents, runner.progress, work))
+        return work
+
+    def _spool_latents(self, progress: Progress, work: Work, networks: tuple[LQProjection, WanTransformer]) -> None:
+        layout = self.setup.layout
+        num_done = 0
+        num_all = (work.num_frames or 0) * len(layout.tiles)
+        for tile, fit in zip(layout.tiles, layout.fits, strict=True):
+            spool = work.spool(_latent_frame_shape(fit), np.float32)
+            for latent, chunk in _make_latents(self.setup, *networks, work.tile_frames(tile), fit):
+                spool.append(np.array(latent[0].astype(mx.float32)))
+                num_done += chunk.num_output
+                progress.advance(self.name, num_done, num_all)
+            work.latents.append(spool)
+
+
+@dataclass(frozen=True)
+class DecodeLatents:
+    """Latents from temporary files to frames."""
+
+    setup: Setup
+    name: str = DECODE_STAGE
+
+    def estimate(self) -> Estimate:
+        """Weights and activations of the decoder."""
+        setup = self.setup
+        return Estimate(
+            name=self.name,
+            work=f"decoder {setup.files.decoder_name}",
+            file=setup.files.decoder.path,
+            weights_bytes=setup.decoder_bytes(),
+            activation_bytes=setup.frame_bytes(),
+            streams=True,
+        )
+
+    def run(self, runner: StageRunner, work: Work) -> Iterator[np.ndarray]:
+        """Frames ``(T, H, W, 3)`` uint8, made while they are read."""
+        return runner.stream(self.name, self.setup.load_decoder, partial(self._frames, runner.progress, work))
+
+    def _frames(self, progress: Progress, work: Work, decoder: Decoder) -> Iterator[np.ndarray]:
+        layout = self.setup.layout
+
+        def tile_result(number: int) -> Iterator[np.ndarray]:
+            chunks = lq_chunks(work.tile_frames(layout.tiles[number]))
+            latents = _read_latents(chunks, work.latents[number])
+            return _decode(self.setup, decoder, latents, layout.fits[number])
+
+        return _all_tiles(self.setup, work, tile_result, self.name, progress)
+
+
+def _make_latents(
+    setup: Setup, projection: LQProjection, transformer: WanTransformer, frames: Iterable[np.ndarray], fit: Fit
+) -> Iterator[tuple[mx.array, LQChunk]]:
+    """Each chunk's latent and its low-quality frames."""
+    request = setup.request
+    noise = seeded_noise(request.seed)
+    sparsity = Sparsity(request.attention, topk_ratio(request.sparse_ratio, *fit.target), request.local_range)
+    stream = TransformerStream(transformer, setup.files.read_prompt(), sparsity, request.kv_ratio)
+    latents = LatentStream(projection, stream, request.causal)
+    for index, chunk in enumerate(lq_chunks(frames)):
+        num_latents = NEXT_FRAMES if index else FIRST_FRAMES
+        shape = (1, num_latents, *_latent_frame_shape(fit))
+        latent = latents.step(in_groups(chunk.projected, fit.lq), noise(f"super_resolve.chunk_{index}", shape))
+        yield latent, chunk
+
+
+def _read_latents(chunks: Iterable[LQChunk], spool: Spool) -> Iterator[tuple[mx.array, LQChunk]]:
+    """The same as ``_make_latents`` gives, from a temporary file."""
+    first = 0
+    for chunk in chunks:
+        num_latents = NEXT_FRAMES if first else FIRST_FRAMES
+        frames = [spool[first + offset] for offset in range(num_latents)]
+        first += num_latents
+        yield mx.array(np.stack(frames))[None], chunk
+
+
+def _decode(
+    setup: Setup, decoder: Decoder, latents: Iterable[tuple[mx.array, LQChunk]], fit: Fit
+) -> Iterator[np.ndarray]:
+    """Frames of one tile, ``(T, H, W, 3)`` uint8, without those beyond the clip's end."""
+    frame_decoder = FrameDecoder(decoder)
+    for latent, chunk in latents:
+        num_left = chunk.num_output
+        for index, lq_frames in enumerate(in_groups(chunk.decoded, fit.lq)):
+            if num_left <= 0:
+                return
+            frames = frame_decoder.step(latent[:, index : index + 1], lq_frames)
+            if setup.request.color_fix != "none":
+                frames = COLOR_FIXES[setup.request.color_fix](frames, lq_frames)
+            yield signed_to_uint8(fit.restore(frames))[0, :num_left]
+            num_left -= frames.shape[1]
+
+
+def _all_tiles(
+    setup: Setup,
+    work: Work,
+    tile_result: Callable[[int], Iterator[np.ndarray]],
+    name: str,
+    progress: Progress,
+) -> Iterator[np.ndarray]:
+    """Whole frames of the results of all tiles, each of which is made in full before the next."""
+    layout = setup.layout
+    if len(layout.tiles) == 1:
+        yield from _report(tile_result(0), progress, name, work.num_frames)
+        return
+    num_frames = work.num_frames or 0
+    spools = []
+    for number, fit in enumerate(layout.fits):
+        spool = work.spool((*fit.output, 3))
+        num_before = number * num_frames
+        for chunk in _report(tile_result(number), progress, name, num_frames * len(layout.tiles), num_before):
+            spool.append(chunk)
+        spools.append(spool)
+    targets = layout.targets(setup.request.scale)
+    overlap = round(setup.request.overlap * setup.request.scale)
+    weights = [feather(target, *layout.output, overlap) for target in targets]
+    for tiles in zip(*spools, strict=True):
+        frame = join_tiles(tiles, targets, weights, *layout.output)
+        yield np.rint(frame).astype(np.uint8)[None]
+
+
+def _report(
+    chunks: Iterator[np.ndarray], progress: Progress, stage: str, total: int | None, num_before: int = 0
+) -> Iterator[np.ndarray]:
+    """The same chunks; their frames are counted in ``progress``."""
+    num_done = num_before
+    for chunk in chunks:
+        num_done += len(chunk)
+        progress.advance(stage, num_done, total)
+        yield chunk
+
+
+def _latent_frame_shape(fit: Fit) -> tuple[int, int, int]:
+    height, width = fit.target
+    return height // _LATENT_CELL, width // _LATENT_CELL, LATENT_CHANNELS
+
+
+def cache_bytes(config: WanTransformerConfig, height: int, width: int, request: Request) -> int:
+    """Keys and values of earlier chunks and of the prompt, for a tile of ``height`` × ``width`` pixels."""
+    token_bytes = config.dim * 2 * request.mlx_dtype.size
+    # Two slices are kept at least. The block at work holds one more; the prompt's keys and values stay.
+    slices = config.num_layers * max(2, int(request.kv_ratio)) + 1
+    tokens = _slice_tokens(height, width) * slices + config.num_layers * _PROMPT_TOKENS
+    return token_bytes * tokens
+
+
+def _slice_tokens(height: int, width: int) -> int:
+    """Tokens of a slice, which is two latent frames."""
+    return 2 * (height // _TOKEN_CELL) * (width // _TOKEN_CELL)
+
+
+def _latent_bytes(config: WanTransformerConfig, height: int, width: int, dtype: mx.Dtype) -> int:
+    # The first chunk has three slices.
+    tokens = 3 * _slice_tokens(height, width)
+    block = int(tokens * _TOKEN_ARRAYS * config.dim) * dtype.size
+    cells = (height // _TOKEN_CELL) * (width // _TOKEN_CELL)
+    if not on_cpu():
+        # Copies of the keys and values that attention gathers.
+        block += max_elements() * dtype.size
+        return max(block, cells * _PROJECTOR_FLOATS * dtype.size)
+    projector = cells * (_PROJECTOR_FLOATS + _PROJECTOR_UNFOLDED) * dtype.size
+    # A CPU stores the scores of every token for the prompt's.
+    scores = tokens * config.num_heads * _PROMPT_TOKENS * 8
+    return max(block, projector, scores)
+
+
+def _frame_bytes(
+    config: WanVAEConfig | TinyConfig | ConditionalConfig, height: int, width: int, request: Request
+) -> int:
+    pixels = height * width
+    if isinstance(config, WanVAEConfig):
+        if request.tile_vae:
+            tile_height, tile_width = (side * _LATENT_CELL for side in PUBLISHED_TILE)
+            pixels = min(height, tile_height) * min(width, tile_width)
+        arrays = config.decoder_width * (_WAN_ARRAYS + (_WAN_UNFOLDED if on_cpu() else 0))
+    else:
+        widths = config.widths if isinstance(config, ConditionalConfig) else config.decoder_widths
+        # The first convolution at full size reads the width of the level before.
+        arrays = max(widths[-2:]) * (_TINY_ARRAYS + (_TINY_UNFOLDED if on_cpu() else 0))
+    decoding = int(pixels * arrays) * request.mlx_dtype.size + height * width * _FRAME_FLOATS * _FLOAT_BYTES
+    return max(decoding, height * width * _COLOR_FLOATS * _FLOAT_BYTES)
+
+
+def _joining_bytes(layout: Layout) -> int:
+    """Frames joined of tiles: their sum, their weights and the quotient, float32."""
+    if len(layout.tiles) == 1:
+        return 0
+    height, width = layout.output
+    return 3 * height * width * 3 * _FLOAT_BYTES
+
+
+def temporary_bytes(stream: FrameStream, setup: Setup) -> int | None:
+    """Temporary files of a run; None while the clip's length is unknown."""
+    fits = setup.layout.fits
+    if not setup.request.unload_dit and len(fits) == 1:
+        return 0
+    if stream.num_frames is None:
+        return None
+    total = stream.num_frames * stream.height * stream.width * 3
+    if setup.request.unload_dit:
+        # The networks look beyond the end by a first and a later chunk at most.
+        num_latents = stream.num_frames // 4 + FIRST_FRAMES + NEXT_FRAMES + 1
+        for fit in fits:
+            height, width, channels = _latent_frame_shape(fit)
+            total += num_latents * height * width * channels * _FLOAT_BYTES
+    if len(fits) > 1:
+        for fit in fits:
+            height, width = fit.output
+            total += stream.num_frames * height * width * 3
+    return total
