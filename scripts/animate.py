@@ -1,4 +1,4 @@
-"""Turn a short film into an animated picture for a page."""
+"""Convert a short video to an animated image for a page."""
 
 from pathlib import Path
 from typing import Annotated
@@ -18,11 +18,11 @@ def main(
     """Write every frame of VIDEO, as it is, to OUTPUT, which ends in .webp or .gif and repeats for ever."""
     with cli.report(output, source=video):
         if output.suffix.lower() not in (".webp", ".gif"):
-            raise RequestError(f"{output} cannot be an animated picture. Let the name end in .webp or .gif.")
-        film = read_video(video)
-        first, *others = [Image.fromarray(frame) for frame in film.frames()]
+            raise RequestError(f"Unsupported animation format {output.suffix}. Use .webp or .gif.")
+        clip = read_video(video)
+        first, *others = [Image.fromarray(frame) for frame in clip.frames()]
         with replaced_when_complete(output) as temporary:
-            milliseconds = round(1000 / film.frame_rate)
+            milliseconds = round(1000 / clip.frame_rate)
             first.save(temporary, save_all=True, append_images=others, duration=milliseconds, loop=0, quality=90)
 
 

@@ -1,4 +1,4 @@
-"""Measure FlashVSR's block-sparse attention: its exact forms, and what a chunk costs as pictures grow.
+"""Measure FlashVSR's block-sparse attention: its exact forms, and the cost of a chunk as frames grow.
 
 Weights are random, which changes no shape. Seconds are those of the processor where networks run on it, so that other
 programs do not count, and of the clock on a GPU.
@@ -18,7 +18,7 @@ from LTX_2_MLX.models.flashvsr import transformer
 from LTX_2_MLX.models.flashvsr.block_attention import FORMS, Sparsity, attend, locality, pool, select, topk_ratio
 from LTX_2_MLX.models.flashvsr.transformer import TransformerStream
 
-# 480p, 720p and 1080p films in whole windows: height and width.
+# 480p, 720p and 1080p videos in whole windows: height and width.
 SIZES = ((512, 896), (768, 1280), (1152, 1920))
 
 
@@ -100,7 +100,7 @@ def main(
     layers: Annotated[int, typer.Option(help="Its blocks; the published one has 30.")] = 4,
     sparse_ratio: Annotated[float, typer.Option(help="How much attention keeps.")] = 2.0,
 ) -> None:
-    """Print seconds of each form of attention, or of a later chunk, by the picture's size."""
+    """Print seconds of each form of attention, or of a later chunk, by the size of the frames."""
     if what == "forms":
         print_forms(sparse_ratio)
     elif what == "size":

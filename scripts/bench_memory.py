@@ -20,7 +20,7 @@ from LTX_2_MLX.shapes import VideoShape
 from LTX_2_MLX.verify import find_cases
 
 TESTS = Path(__file__).parents[1] / "tests"
-# Half heights, half widths and lengths of the five films, in those of the smallest.
+# Half heights, half widths and lengths of the five videos, in those of the smallest.
 SIZES = ((2, 2, 1), (3, 2, 3), (3, 4, 2), (4, 3, 4), (5, 4, 3))
 MACS = (8, 16, 24, 32, 48, 64, 96, 128, 192)
 PRESETS = {
@@ -76,7 +76,7 @@ def each_stage(options: Options) -> dict[str, str]:
 
 
 def nearest_on(budget: int, options: Options) -> str:
-    """What a film needs to fit, and its peak then."""
+    """Flags with which a video fits, and its peak then."""
     asked = replace(options, precision="bf16", memory_limit_gb=budget / 2**30, fit=True)
     try:
         notes: list[str] = []
@@ -89,7 +89,7 @@ def nearest_on(budget: int, options: Options) -> str:
 
 @app.command()
 def prediction(
-    height: Annotated[int, typer.Option("--height", help="Pixels of stage 1, of the smallest film.")] = 64,
+    height: Annotated[int, typer.Option("--height", help="Pixels of stage 1, of the smallest video.")] = 64,
     width: Annotated[int, typer.Option("--width", help="Pixels.")] = 96,
     frames: Annotated[int, typer.Option("--frames", help="8k + 1.")] = 9,
     weights: cli.option(Options, "weights") = Options.weights,
@@ -100,12 +100,12 @@ def prediction(
     quantize: cli.option(Options, "quantize") = None,
     low_ram: cli.option(Options, "low_ram") = False,
 ) -> None:
-    """Print the predicted and the measured peak of every stage of two-stage films at five sizes."""
+    """Print the predicted and the measured peak of every stage of two-stage videos at five sizes."""
     given = {name: value for name, value in locals().items() if name in Options.__dataclass_fields__}
     with cli.exit_codes(), tempfile.TemporaryDirectory() as folder:
-        picture = Path(folder) / "picture.png"
-        write_image(StillImage(np.random.default_rng(0).integers(0, 255, (120, 180, 3)).astype(np.uint8)), picture)
-        usual = Options("a red ball", **given, image=picture, temporal_upscale=True, steps_stage1=1, steps_stage2=1)
+        image = Path(folder) / "first.png"
+        write_image(StillImage(np.random.default_rng(0).integers(0, 255, (120, 180, 3)).astype(np.uint8)), image)
+        usual = Options("a red ball", **given, image=image, temporal_upscale=True, steps_stage1=1, steps_stage2=1)
         print("| stage 1 | stage | predicted, MiB | measured, MiB | ratio |\n|---|---|---|---|---|")
         for tall, wide, longer in SIZES:
             size = {"height": height * tall // 2, "width": width * wide // 2, "frames": (frames - 1) * longer + 1}

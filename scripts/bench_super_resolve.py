@@ -41,7 +41,7 @@ def print_lengths(request: Request) -> None:
 
 
 def print_plans(request: Request) -> None:
-    """Planned and measured peaks of pictures of three sizes."""
+    """Planned and measured peaks of frames of three sizes."""
     for height, width in ((32, 32), (64, 96), (96, 128)):
         expected = plan_of(clip(29, height, width), request).largest_bytes
         peak = measured(clip(29, height, width), request)

@@ -1,4 +1,4 @@
-"""Kill a small two-stage run again and again, let it go on, and hold the film against that of a run left in peace."""
+"""Kill a small two-stage run many times, resume it, and compare its video with that of an undisturbed run."""
 
 import hashlib
 import os
@@ -25,10 +25,10 @@ FIRST_STATE = "text.safetensors"
 
 
 def main(
-    kills: Annotated[int, typer.Option("--kills", help="How often a run is killed.", min=1)] = 100,
+    kills: Annotated[int, typer.Option("--kills", help="Number of runs that are killed.", min=1)] = 100,
     seed: cli.option(Options, "seed") = 0,
 ) -> None:
-    """Kill KILLS runs at random moments; exit code 1 if a film differs or something half-written has a final name."""
+    """Kill KILLS runs at random moments; exit code 1 if a video differs or an incomplete file has a final name."""
     with cli.exit_codes(), tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         shutil.copytree(DEMO, work / "demo")
@@ -38,18 +38,18 @@ def main(
         seconds, late = time.time() - start, time.time() - (work / "peace" / FIRST_STATE).stat().st_mtime
         wanted, dice, found = digest(work / "peace.mp4"), random.Random(seed), []
         for number in range(kills):
-            states, output = work / f"states-{number}", work / f"film-{number}.mp4"
+            states, output = work / f"states-{number}", work / f"video-{number}.mp4"
             # Most of a small run's time is its start, so every other kill waits until something was kept.
             wait = states / FIRST_STATE if number % 2 else None
             found.append(killed(work, states, output, wait=wait, after=dice.uniform(0, late if wait else seconds)))
             if output.exists() and digest(output) != wanted:
-                raise OutputError(f"Kill {number} left something half-written under the final name.")
+                raise OutputError(f"Kill {number} left an incomplete file under the final name.")
             finish(work, states, output)
             if digest(output) != wanted:
-                raise OutputError(f"The film that went on after kill {number} differs from that of a run in peace.")
+                raise OutputError(f"The video resumed after kill {number} differs from that of an undisturbed run.")
             shutil.rmtree(states)
             output.unlink()
-    print(f"{kills} kills, every film the same, bit for bit. A run left in peace takes {seconds:.1f} s.")
+    print(f"{kills} kills, every video the same, bit for bit. An undisturbed run takes {seconds:.1f} s.")
     for stage in sorted(set(found)):
         print(f"killed with {stage} as the last complete state: {found.count(stage)}")
 

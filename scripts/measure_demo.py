@@ -1,4 +1,4 @@
-"""Measure the model in the box: what its films show, how sharp they are, what its VAE and upscalers keep."""
+"""Measure the demo model: content and sharpness of its videos, errors of its VAE and upscalers."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +8,7 @@ import typer
 from LTX_2_MLX.training.report import (
     ASPECTS,
     WAYS,
-    film,
+    generated,
     held_out_scenes,
     passed_through,
     reconstruction,
@@ -23,17 +23,17 @@ def main(
     prompts: Annotated[int, typer.Option(help="Unseen prompts.")] = 64,
     clips: Annotated[int, typer.Option(help="Held-out clips for the VAE and the temporal upscaler.")] = 16,
 ) -> None:
-    """Print the tables of docs/DEMO-MODEL.md."""
-    scenes, films = held_out_scenes(prompts), {}
+    """Print the tables of docs/measurements/demo-model.md."""
+    scenes, videos = held_out_scenes(prompts), {}
     typer.echo(f"| {prompts} unseen prompts | {' | '.join(ASPECTS)} |\n|{'---|' * (len(ASPECTS) + 1)}")
     for way, options in WAYS.items():
-        films[way] = [film(folder, scene, seed, **options) for seed, scene in enumerate(scenes)]
+        videos[way] = [generated(folder, scene, seed, **options) for seed, scene in enumerate(scenes)]
     for scale in (1, 2):
-        films[f"drawn, through the VAE at {64 * scale} lines"] = passed_through(folder, scenes, scale)
-    for way, made in films.items():
+        videos[f"drawn, through the VAE at {64 * scale} lines"] = passed_through(folder, scenes, scale)
+    for way, made in videos.items():
         found = shares(scenes, made)
         typer.echo(f"| {way} | {' | '.join(f'{found[name]:.0%}' for name in ASPECTS)} |")
-    sharp, soft = sharpness_beside_bicubic(films["two-stage"], films["one-stage, guided"])
+    sharp, soft = sharpness_beside_bicubic(videos["two-stage"], videos["one-stage, guided"])
     typer.echo(f"\nsharpness in levels: two-stage {sharp:.2f}, one-stage resized by bicubic {soft:.2f}")
     for size, decibel in reconstruction(folder, clips).items():
         typer.echo(f"VAE, {size}: {decibel:.2f} dB over {clips} held-out clips")

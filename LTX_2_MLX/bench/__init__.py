@@ -1,1 +1,1 @@
-"""How fast networks run on this machine, and how fast its own matmul, attention and convolution would let them."""
+"""Speed and memory of the networks on this machine, beside its own rates."""

@@ -95,7 +95,7 @@ def workloads(shape: VideoShape, text_tokens: int, widths: Widths, dtype: mx.Dty
     """Every network at one size, by name. Nothing is computed until a workload's parts are called.
 
     Args:
-        shape: Of the film.
+        shape: Size of the video.
         text_tokens: Tokens of the prompt, padded: a multiple of ``widths.registers``.
         widths: Of the networks.
         dtype: Of weights and, where the network takes it, input.
@@ -305,7 +305,7 @@ def _decoder(shape: VideoShape, widths: Widths, dtype: mx.Dtype) -> Workload:
     operations[_convolution(at, width, 3 * config.patch_size**2)] += 1
 
     def call(network: VideoDecoder) -> None:
-        # Chunk by chunk, as a film is written.
+        # Chunk by chunk, as a video is written.
         for chunk in network.stream([_random(1, *latent, config.latent_channels)]):
             mx.eval(chunk)
 

@@ -55,7 +55,7 @@ def write_hollow(path: Path, *manifests: Path) -> Checkpoint:
 
 
 def write_hollow_model(manifests: Path, tokenizer: Path, folder: Path) -> dict[str, str]:
-    """The files of LTX-2 19B distilled at full size, hollow; the options of a film that name them.
+    """The files of LTX-2 19B distilled at full size, hollow; the options of a run that name them.
 
     Args:
         manifests: Folder with the manifests of the published files.

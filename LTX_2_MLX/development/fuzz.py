@@ -1,6 +1,6 @@
 """Damaged and hostile files, made from good ones by chance, and what becomes of them.
 
-Each kind of case takes dice and a folder, damages one file there and reads it by the road that users' files take. It
+Each kind of case takes dice and a folder, damages one file there and reads it as users' files are. It
 ends in one of two ways: the file is refused by an error of this library, or it is accepted for what it is. Anything
 else (another exception, a result that the file does not hold, a case without end) is a fault.
 """
@@ -68,12 +68,12 @@ class Good:
     checkpoints: dict[str, bytes]
     state: bytes
     request: bytes
-    film: bytes
+    video: bytes
     gemma: Path
 
     @classmethod
-    def make(cls, goldens: Path, film: Path, gemma: Path, folder: Path) -> "Good":
-        """From golden cases, a short film and a folder with a small text encoder; ``folder`` is for scratch."""
+    def make(cls, goldens: Path, video: Path, gemma: Path, folder: Path) -> "Good":
+        """From golden cases, a short video and a folder with a small text encoder; ``folder`` is for scratch."""
         checkpoints = {}
         for name, case in _CASES.items():
             path = Case.open(goldens / case, folder).write_checkpoint(f"{name}.safetensors")
@@ -83,7 +83,7 @@ class Good:
         options = {"prompt": "a ball", "height": 64, "cfg": 3.0, "lora": ["a:0.5"], "fit": True, "weights": "auto"}
         job.remember(options)
         state = (folder / "job" / "stage_1.safetensors").read_bytes()
-        return cls(checkpoints, state, json.dumps(options).encode(), film.read_bytes(), gemma)
+        return cls(checkpoints, state, json.dumps(options).encode(), video.read_bytes(), gemma)
 
 
 def _arrays() -> dict[str, mx.array]:
@@ -144,7 +144,7 @@ def _damaged(dice: random.Random, content: bytes, within: int | None = None) -> 
 
 
 def _strange(dice: random.Random, *more: Any) -> Any:
-    """A value that nobody expects, not shared with others."""
+    """An unexpected value, not shared with others."""
     return copy.deepcopy(dice.choice((*_STRANGE, *more)))
 
 
@@ -289,10 +289,10 @@ def _request(dice: random.Random, good: Good, place: Path) -> None:
     options_from(saved_record(place), {"resume": place})
 
 
-def _film(dice: random.Random, good: Good, place: Path) -> None:
-    path = place / f"film{dice.choice(('.mp4', '.mov', '.mkv', '.avi', '.webm', '.gif', '.png', ''))}"
+def _video(dice: random.Random, good: Good, place: Path) -> None:
+    path = place / f"video{dice.choice(('.mp4', '.mov', '.mkv', '.avi', '.webm', '.gif', '.png', ''))}"
     cut = dice.randrange(4) == 0
-    content = good.film[: dice.randrange(len(good.film))] if cut else _damaged(dice, good.film)
+    content = good.video[: dice.randrange(len(good.video))] if cut else _damaged(dice, good.video)
     # Most of a container's sense stands at its ends.
     if dice.randrange(2):
         content = _damaged(dice, content, within=64) + dice.randbytes(dice.randrange(16))
@@ -301,7 +301,7 @@ def _film(dice: random.Random, good: Good, place: Path) -> None:
     for chunk in stream:
         assert chunk.shape[1:] == (stream.height, stream.width, 3), "a frame of another size"
         count += len(chunk)
-    assert count, "a film without a frame was accepted"
+    assert count, "a video without a frame was accepted"
 
 
 def _text_encoder(dice: random.Random, good: Good, place: Path) -> None:
@@ -327,6 +327,6 @@ KINDS: dict[str, Callable[[random.Random, Good, Path], None]] = {
     "config": _config,
     "state": _state,
     "request": _request,
-    "film": _film,
+    "video": _video,
     "text encoder": _text_encoder,
 }

@@ -1,1 +1,1 @@
-"""How the model in the box is made: its world, its losses, its training. Nothing else in the package imports it."""
+"""Training of the demo model: its drawn world, its losses, its runs. Nothing else in the package imports it."""

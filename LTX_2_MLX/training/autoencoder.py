@@ -33,7 +33,7 @@ def counted_clips(small: int, large: int, seed: int = 0) -> Iterator[tuple[np.nd
 
 
 def window(rng: np.random.Generator, scale: int) -> np.ndarray:
-    """A whole picture at scale 1, a piece of the same size around the thing at scale 2; in [-1, 1].
+    """A whole frame at scale 1, a piece of the same size around the thing at scale 2; in [-1, 1].
 
     17 frames: mostly the whole clip, else half of one at twice the rate, as the temporal upscaler makes them.
     """

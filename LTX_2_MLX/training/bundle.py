@@ -56,7 +56,7 @@ TRANSFORMER_CONFIG: dict[str, Any] = {
     "num_embeds_ada_norm": 1000,
     "num_vector_embeds": None,
     "only_cross_attention": False,
-    # Seconds, pixel rows and columns: the films of this model span about two seconds and 128×192 pixels.
+    # Seconds, pixel rows and columns: the videos of this model span about two seconds and 128×192 pixels.
     "positional_embedding_max_pos": [4, 256, 256],
     "positional_embedding_theta": 100.0,
     "positional_embedding_type": "rope",
@@ -95,7 +95,7 @@ def upscaler_config(*, temporal: bool) -> dict[str, Any]:
     }
 
 
-# Sizes, frames and rate of this model's films, for what the command line leaves open.
+# Sizes, frames and rate of this model's videos, for what the command line leaves open.
 DEFAULTS: dict[str, Any] = {
     "height": 64,
     "width": 96,
@@ -255,7 +255,7 @@ class Parts:
         vae: Tensors of encoder, decoder and statistics by published name.
         features, dev, distilled, spatial, temporal: The networks.
         lora: Adapters that turn dev into distilled, by published name.
-        training: What is told of how each was trained.
+        training: Notes on how each was trained.
     """
 
     vae: dict[str, np.ndarray]

@@ -1,4 +1,4 @@
-"""What is said of a scene: captions in many wordings, and plain English that says nothing of it."""
+"""Training captions of a scene in many wordings, and unrelated text for the tokenizer."""
 
 from collections.abc import Iterator, Sequence
 

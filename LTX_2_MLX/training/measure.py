@@ -1,4 +1,4 @@
-"""What a clip shows, read off its pixels by plain image processing: background, colour, motion, shape, sharpness.
+"""Content of a clip, read off its pixels by plain image processing: background, colour, motion, shape, sharpness.
 
 Knows the world's tables and nothing of the networks, so it judges their clips as it judges drawn ones.
 """
@@ -18,7 +18,7 @@ _REACH = 1.9
 # Between these radii things differ most: notches of a star, corners of a box.
 _RING = (0.7, 1.6)
 _SILHOUETTE_SIZE = 25
-# Passes of a binomial filter over the drawn silhouettes: films may be soft.
+# Passes of a binomial filter over the drawn silhouettes: videos may be soft.
 _SOFTNESS = (0, 5, 10, 20, 40)
 
 
@@ -46,7 +46,7 @@ def look_at(clip: np.ndarray) -> Findings:
 
 
 def _background(clip: np.ndarray) -> tuple[str, np.ndarray]:
-    """The background's name, and its picture at the clip's brightness."""
+    """The background's name, and its image at the clip's brightness."""
     height, width = clip.shape[1:3]
     # Where the thing has passed for less than half of the time, the median over time shows what is behind it.
     still = np.median(clip, axis=0)

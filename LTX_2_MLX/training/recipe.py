@@ -168,7 +168,7 @@ class Workshop:
         self._run_upscaler("spatial", self.latents(count), self.latents(count, scale=2), settings, folder)
 
     def _run_temporal(self, settings: Settings, folder: Path) -> None:
-        # At the size of finished films, where things move several pixels between frames.
+        # At the size of finished videos, where things move several pixels between frames.
         count, twice = self.recipe.longer, 2 * autoencoder.NUM_FRAMES - 1
         longer = self.latents(count, scale=2, num_frames=twice)
         self._run_upscaler("temporal", self.latents(count, scale=2), longer, settings, folder)

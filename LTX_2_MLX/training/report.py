@@ -1,4 +1,4 @@
-"""What the model in the box can do, in figures: prompts it never saw, judged from the frames that come out."""
+"""Quality of the demo model: prompts that it was not trained on, judged from the generated frames."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -33,8 +33,8 @@ def held_out_scenes(count: int) -> list[world.Scene]:
     return [scene_of(number, held_out=True) for number in range(count)]
 
 
-def film(folder: Path, scene: world.Scene, seed: int, **options: Any) -> np.ndarray:
-    """The film of one scene's plain prompt, ``(T, H, W, 3)`` in [0, 1]."""
+def generated(folder: Path, scene: world.Scene, seed: int, **options: Any) -> np.ndarray:
+    """The video of one scene's plain prompt, ``(T, H, W, 3)`` in [0, 1]."""
     files: dict[str, Any] = {
         "weights": str(folder / FILES["dev"]),
         "distilled_lora": str(folder / FILES["lora"]),
@@ -46,9 +46,9 @@ def film(folder: Path, scene: world.Scene, seed: int, **options: Any) -> np.ndar
     return generate(plain_prompt(scene), seed=seed, **files, **options).array().astype(np.float32) / 255
 
 
-def shares(scenes: list[world.Scene], films: list[np.ndarray]) -> dict[str, float]:
-    """Share of films in which each aspect is as in its scene."""
-    found = [look_at(film) for film in films]
+def shares(scenes: list[world.Scene], videos: list[np.ndarray]) -> dict[str, float]:
+    """Share of videos in which each aspect is as in its scene."""
+    found = [look_at(video) for video in videos]
     pairs = list(zip(scenes, found, strict=True))
     return {
         name: float(np.mean([getattr(scene, name) == getattr(seen, name) for scene, seen in pairs])) for name in ASPECTS
@@ -66,7 +66,7 @@ def passed_through(folder: Path, scenes: list[world.Scene], scale: int) -> list[
 
 
 def sharpness_beside_bicubic(two_stage: list[np.ndarray], one_stage: list[np.ndarray]) -> tuple[float, float]:
-    """Mean sharpness of two-stage films, and of one-stage films resized to their size by bicubic interpolation."""
+    """Mean sharpness of two-stage videos, and of one-stage videos resized to their size by bicubic interpolation."""
     height, width = two_stage[0].shape[1:3]
     resized = [np.array(resize(mx.array(clip), height, width, kernel="cubic")) for clip in one_stage]
     return float(np.mean([sharpness(c) for c in two_stage])), float(np.mean([sharpness(c) for c in resized]))

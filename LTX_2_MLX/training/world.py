@@ -1,6 +1,6 @@
 """The world the model in the box knows: one thing that moves before one background, drawn in NumPy.
 
-A scene is described in units of the picture's height, so every size in pixels shows the same thing.
+A scene is described in units of the frame's height, so every size in pixels shows the same thing.
 ``u`` is the time within a clip, 0 at its first frame and 1 at its last. Knows nothing of networks.
 """
 
@@ -38,11 +38,11 @@ class Scene:
 
     Attributes:
         thing, colour, motion, background, size: Words of this module's tables.
-        x, y: How far the path is moved, in picture heights.
+        x, y: How far the path is moved, in frame heights.
         turn: Angle of the thing, radians.
         zoom: Factor on the size's radius.
         light: Factor on the background's brightness.
-        drift: How far clouds and bricks are moved sideways, in picture heights.
+        drift: How far clouds and bricks are moved sideways, in frame heights.
     """
 
     thing: str
@@ -60,7 +60,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Path:
-    """Where the thing is: arrays ``(T,)`` of centre, radius (picture heights) and angle (radians)."""
+    """Where the thing is: arrays ``(T,)`` of centre, radius (frame heights) and angle (radians)."""
 
     x: np.ndarray
     y: np.ndarray
@@ -133,8 +133,8 @@ def draw(
     Args:
         scene: What to show.
         num_frames: Frames of the whole clip; they cover u from 0 to 1.
-        height: Pixels of the whole picture.
-        width: Pixels of the whole picture.
+        height: Pixels of the whole frame.
+        width: Pixels of the whole frame.
         window: Only frames ``a:b``, rows ``c:d``, columns ``e:f`` of it, as ``(a, b, c, d, e, f)``.
     """
     first, last, top, bottom, left, right = window or (0, num_frames, 0, height, 0, width)
@@ -162,9 +162,9 @@ def thing_cells(scene: Scene, num_frames: int, rows: int, columns: int, *, time:
 
 
 def _grid(height: int, width: int, top: int, bottom: int, left: int, right: int) -> tuple[np.ndarray, np.ndarray]:
-    """Centres of the pixels in picture heights: a column of y and a row of x, float32."""
+    """Centres of the pixels in frame heights: a column of y and a row of x, float32."""
     y = ((np.arange(top, bottom) + 0.5) / height).astype(np.float32)[:, None]
-    # The picture's middle stays the scene's middle, whatever the proportions.
+    # The frame's middle stays the scene's middle, whatever the proportions.
     x = ((np.arange(left, right) + 0.5 - width / 2) / height + ASPECT / 2).astype(np.float32)[None, :]
     return y, x
 
@@ -299,7 +299,7 @@ def _brick(y: np.ndarray, x: np.ndarray, drift: float) -> np.ndarray:
     row = np.floor(8 * y)
     across = 4 * x + 0.5 * (row % 2)
     tone = 0.5 + 0.35 * _sine(0.37 * np.floor(across) + 0.71 * row)
-    # Distance to the nearest joint, in picture heights; joints are about 0.02 wide and softly edged.
+    # Distance to the nearest joint, in frame heights; joints are about 0.02 wide and softly edged.
     joint = np.minimum(np.abs((across + 0.5) % 1 - 0.5) / 4, np.abs((8 * y + 0.5) % 1 - 0.5) / 8)
     bricks = _mix((0.47, 0.20, 0.15), (0.63, 0.31, 0.24), tone)
     share = np.clip((0.018 - joint) / 0.012, 0, 1)[..., None].astype(np.float32)
@@ -311,6 +311,6 @@ _BACKGROUNDS = {"grass": _grass, "sky": _sky, "sand": _sand, "night": _night, "b
 
 @lru_cache(maxsize=8)
 def plain_background(name: str, height: int, width: int) -> np.ndarray:
-    """A background in its middle state, ``(H, W, 3)``: what measuring compares pictures with."""
+    """A background in its middle state, ``(H, W, 3)``: what measuring compares frames with."""
     y, x = _grid(height, width, 0, height, 0, width)
     return background(Scene(THINGS[0], "red", "stays", name), y, x)

@@ -8,7 +8,7 @@ import pytest
 from LTX_2_MLX.pipelines.generate import generate
 from LTX_2_MLX.training.bundle import FILES
 from LTX_2_MLX.training.measure import Findings, look_at
-from LTX_2_MLX.training.report import film
+from LTX_2_MLX.training.report import generated
 from LTX_2_MLX.training.world import Scene
 
 BOX = Path(__file__).parents[2] / "weights" / "demo"
@@ -25,7 +25,7 @@ BOX = Path(__file__).parents[2] / "weights" / "demo"
     ids=lambda scene: scene.thing,
 )
 def test_the_films_of_the_first_page_show_what_their_prompts_say(scene):
-    found = look_at(film(BOX, scene, seed=0, pipeline="two-stage"))
+    found = look_at(generated(BOX, scene, seed=0, pipeline="two-stage"))
     assert found == Findings(scene.background, scene.colour, scene.motion, scene.thing)
 
 

@@ -1,4 +1,4 @@
-"""Measure an upscaled picture: seams of its tiles, and how sharp it is beside bicubic."""
+"""Measure an upscaled image: seams of its tiles, and its sharpness beside bicubic."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,11 +13,11 @@ from LTX_2_MLX.pipelines.upscale import Request, upscale_images
 
 
 def main(
-    image: Annotated[Path, typer.Argument(help="Picture to upscale.")],
+    image: Annotated[Path, typer.Argument(help="Image to upscale.")],
     model_path: Annotated[str, typer.Option(help="Real-ESRGAN's file.")] = "realesr-animevideov3",
     tile_size: Annotated[int, typer.Option(help="Side of the tiles.")] = 64,
 ) -> None:
-    """Print how far a picture upscaled in tiles is from the whole, and how sharp it is beside bicubic."""
+    """Print the difference between an image upscaled in tiles and whole, and its sharpness beside bicubic."""
     given = read_image(image)
     whole, tiled = (
         next(upscale_images([given], Request(model_path, tile_size=size))).pixels.astype(int) for size in (0, tile_size)
