@@ -190,7 +190,7 @@ def test_killed_runs_end_in_the_same_film():
     done = subprocess.run(
         [sys.executable, SCRIPTS / "crash_test.py", "--kills", "2"], capture_output=True, text=True, timeout=3600
     )
-    assert done.returncode == 0 and "2 kills, every film the same, bit for bit." in done.stdout, done.stderr
+    assert done.returncode == 0 and "2 kills, every video the same, bit for bit." in done.stdout, done.stderr
 
 
 def test_crash_test_stops_where_a_run_fails_before_its_first_state(tmp_path):
@@ -204,7 +204,7 @@ def failing(*_):
     raise OSError("the disk is gone")
 crash_test.asked_for = failing
 states = Path({str(tmp_path / "states")!r})
-crash_test.killed(Path(), states, Path("film.mp4"), wait=states / crash_test.FIRST_STATE, after=0)
+crash_test.killed(Path(), states, Path("video.mp4"), wait=states / crash_test.FIRST_STATE, after=0)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=1800)
     assert "OSError: the disk is gone" in done.stderr
