@@ -1,5 +1,8 @@
 """Count the modules and functions of the package that a command enters, in the order of first entry."""
 
+import importlib
+import inspect
+import pkgutil
 import runpy
 import sys
 import tempfile
@@ -15,6 +18,7 @@ import typer
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+import LTX_2_MLX  # noqa: E402
 from LTX_2_MLX.verify.case import Case  # noqa: E402
 
 PACKAGE = ROOT / "LTX_2_MLX"
@@ -60,7 +64,13 @@ def stand_in_rife(folder: Path) -> Path:
 
 
 def count(command: str, arguments: list[str]) -> Entries:
-    """Run a script under a profiler that notes first entries once ``main`` has begun."""
+    """Run a script under a profiler that notes first entries once ``main`` has begun.
+
+    All modules are imported before, so that what they do on import is not counted where one is imported late.
+    """
+    for module in pkgutil.walk_packages(LTX_2_MLX.__path__, "LTX_2_MLX."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
     entries = Entries()
     profiler = note_entries(entries)
     sys.argv = [f"{command}.py", *arguments]
@@ -90,7 +100,7 @@ def note_entries(entries: Entries) -> Callable[[FrameType, str, Any], None]:
         path = Path(code.co_filename)
         started = started or is_main(path, code)
         seen.add(code)
-        if started and path.is_relative_to(PACKAGE) and code.co_name != "<module>":
+        if started and path.is_relative_to(PACKAGE) and code.co_flags & inspect.CO_OPTIMIZED:
             module = path.relative_to(ROOT).as_posix()
             entries.modules[module] = None
             entries.functions[f"{module} {code.co_qualname}"] = None
