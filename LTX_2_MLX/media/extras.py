@@ -1,4 +1,4 @@
-"""What a video file holds beside its tracks: tags, chapters, cover image, fonts and time code."""
+"""Contents of a video file beside its tracks: tags, chapters, cover image, fonts and time code."""
 
 import re
 from dataclasses import dataclass

@@ -102,7 +102,7 @@ def replaced_when_complete(path: str | Path) -> Iterator[Path]:
 
 
 def _temporary_file(path: Path) -> Path:
-    """Create an empty file beside ``path`` under a random name that nobody else has, links not followed."""
+    """Create an empty file beside ``path`` under a random, unused name; links are not followed."""
     # Absolute, since FFmpeg reads a relative "a:b.mp4" as a protocol; short, since a character may take four bytes.
     folder = path.absolute().parent
     handle, name = tempfile.mkstemp(prefix=f".{path.stem[:40]}.", suffix=f".partial{path.suffix}", dir=folder)

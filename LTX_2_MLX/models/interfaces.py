@@ -1,4 +1,4 @@
-"""What networks see of a checkpoint's header, and what the loader expects of a network class."""
+"""The header of a checkpoint as networks see it, and the protocol of a network class for the loader."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

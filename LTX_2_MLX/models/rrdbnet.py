@@ -69,13 +69,13 @@ class RRDBNetConfig:
         folded = {3: 1, 12: 2, 48: 4}.get(first.shape[1])
         if folded is None:
             raise CheckpointError(
-                f"conv_first.weight takes {first.shape[1]} channels, expected 3, 12 or 48: colour pictures, whole or "
+                f"conv_first.weight takes {first.shape[1]} channels, expected 3, 12 or 48: RGB images, whole or "
                 f"folded by 2 or 4."
             )
         doublings = sum(f"conv_up{i}.weight" in tensors for i in (1, 2, 3))
         if 2**doublings < folded:
             raise CheckpointError(
-                f"It folds pixels by {folded} and doubles {doublings} times, which makes pictures smaller. "
+                f"It folds pixels by {folded} and doubles {doublings} times, which reduces the size. "
                 f"Is it another kind of network?"
             )
         return cls(

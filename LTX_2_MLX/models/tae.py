@@ -256,7 +256,7 @@ class LightTinyConfig(TinyConfig):
 class LightTinyAutoencoder(TinyAutoencoder):
     """``lighttaehy1_5``: the layers of ``TinyAutoencoder`` with leaky activations and an output in [-1, 1].
 
-    A class of its own because the file cannot be told from ``taehv1_5`` by its tensors: whoever loads it has to say.
+    A class of its own because its tensors are those of ``taehv1_5``: the caller chooses the class.
     Its latents are Hunyuan 1.5's divided by 1.03682, which is the caller's to do.
 
     Source: ModelTC/LightX2V, lightx2v/models/video_encoders/hf/tae.py at f8aee98.

@@ -1,7 +1,7 @@
-"""Large pictures through a network piece by piece, each piece with some of its surroundings, which are cut off again.
+"""Large images through a network tile by tile, each with some context around it, which is cropped afterwards.
 
-Unlike tiles that overlap and are blended, these are laid side by side: where the surroundings reach as far as the
-network looks, the result is the whole picture's.
+Unlike tiles that overlap and are blended, these are laid side by side: where the context covers the
+network's receptive field, the result is that of the whole image.
 """
 
 from collections.abc import Callable
@@ -16,11 +16,11 @@ def in_tiles(
     """``network(pixels)`` computed tile by tile; each is evaluated before the next one begins.
 
     Args:
-        network: Pictures ``(B, h, w, C)`` of any size to ``(B, scale * h, scale * w, C')``.
+        network: Images ``(B, h, w, C)`` of any size to ``(B, scale * h, scale * w, C')``.
         pixels: ``(B, H, W, C)``.
         scale: Factor of the sides.
         tile: Side of a tile in input pixels; the last ones are smaller.
-        context: Input pixels around a tile that the network sees as well, as far as the picture goes.
+        context: Input pixels around a tile that the network sees as well, as far as the image goes.
 
     Returns:
         ``(B, scale * H, scale * W, C')``.

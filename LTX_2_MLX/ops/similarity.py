@@ -1,4 +1,4 @@
-"""How alike two pictures are."""
+"""Structural similarity of images."""
 
 from functools import lru_cache
 
@@ -11,7 +11,7 @@ _C1, _C2 = 0.01**2, 0.03**2
 
 
 def structural_similarity(first: mx.array, second: mx.array) -> mx.array:
-    """Structural similarity of two pictures, 1 for equal ones, near 0 for unrelated ones.
+    """Structural similarity of two images, 1 for equal ones, near 0 for unrelated ones.
 
     The Gaussian window runs over rows, columns and colours alike, edges repeated, which the usual measure per
     channel does not do.

@@ -1,1 +1,1 @@
-"""The roads from request to frames."""
+"""Pipelines from a request to frames."""

@@ -1,4 +1,4 @@
-"""Digests of files, by which a file is told from another one of its name."""
+"""Digests of files, which distinguish files of the same name."""
 
 import hashlib
 import os

@@ -52,7 +52,7 @@ class Job:
             folder: Where states are; None keeps nothing.
             facts: Everything that results follow from, as values that JSON has a form for.
             resume: Use the states that are there already; else they are replaced as their stages end.
-            note: Told what was found, and what was not usable and why.
+            note: Callback for messages: states that were loaded, and states that were unusable and why.
 
         Raises:
             RequestError: If the folder cannot be made, or there is none to resume from.
@@ -117,7 +117,7 @@ class Job:
             temporary.unlink(missing_ok=True)
 
     def found(self, stage: str, **more: Any) -> Arrays | None:
-        """The arrays of a stage's state, evaluated; None where there is none that holds, and why is told."""
+        """The arrays of a stage's state, evaluated; None without a valid one, after a note on the reason."""
         if self.folder is None or not self._resume or not (path := self._path(stage)).is_file():
             return None
         try:

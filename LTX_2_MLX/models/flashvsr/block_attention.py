@@ -1,4 +1,4 @@
-"""Which blocks of keys a window of queries looks at, and attention over just those.
+"""Block-sparse attention: the blocks of keys that each window of queries attends to, and attention over them.
 
 A window is 128 tokens, two frames of 8 x 8; ``n`` windows make a slice of time. Windows stand in the order slice,
 row, column. Queries come in windows; keys in windows ("block") or in their halves, one frame each ("sage").
@@ -56,7 +56,7 @@ class Sparsity:
 
 
 def topk_ratio(sparse_ratio: float, height: int, width: int) -> float:
-    """``sparse_ratio`` in units of the picture's own windows: the kept pairs grow with the area, not its square."""
+    """``sparse_ratio`` in units of the frame's own windows: the kept pairs grow with the area, not its square."""
     return sparse_ratio * _NATIVE_PIXELS / (height * width)
 
 
@@ -69,7 +69,7 @@ def pool(tokens: mx.array, block: int) -> mx.array:
 def locality(rows: int, columns: int, local_range: int) -> np.ndarray:
     """Which window may look at which of its slice: bool ``(n, n)``.
 
-    The square is not clamped at the picture's edges, and reaches one further back than forth when the range is even.
+    The square is not clamped at the edges of the frame, and reaches one further back than forth when the range is even.
     """
     row, column = (index.ravel() for index in np.mgrid[:rows, :columns])
 

@@ -64,7 +64,7 @@ class TransformerStream:
             prompt: Text features ``(L, text_dim)``, the published prompt.
             sparsity: What attention keeps; its ratio is for this clip's size.
             kv_ratio: Slices of windows to remember, at least 2 of them.
-            on_mask: Hears the kept pairs of every block, in order.
+            on_mask: Called with the kept pairs of every block, in order.
         """
         self.transformer = transformer
         self.sparsity = sparsity

@@ -1,4 +1,4 @@
-"""What a checkpoint says of its video autoencoder."""
+"""Config of the video autoencoder, from a checkpoint."""
 
 import math
 from collections.abc import Mapping

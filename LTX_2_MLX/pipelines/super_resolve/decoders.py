@@ -1,4 +1,4 @@
-"""Which decoder may finish which mode: the one table that commands, checks and the documentation go by."""
+"""Decoders allowed in each mode: the one table for commands, checks and documentation."""
 
 from dataclasses import dataclass
 from typing import Literal

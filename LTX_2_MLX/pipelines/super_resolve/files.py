@@ -1,4 +1,4 @@
-"""Where FlashVSR's files are: one folder with the transformer, the projector, a decoder and the prompt."""
+"""Files of FlashVSR: one folder with the transformer, the projector, a decoder and the prompt."""
 
 import hashlib
 from dataclasses import dataclass
