@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +11,10 @@ from LTX_2_MLX.cli.options import Crf, Output, PlanOptions
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.pipelines.options import Opt
+
+if TYPE_CHECKING:
+    from LTX_2_MLX.media.record import RunRecord
+    from LTX_2_MLX.pipelines.generate import Prepared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,33 +38,13 @@ def generate(typed: dict[str, Any], own: GenerateOptions) -> None:
     """Generate a video of PROMPT and write it to OUTPUT."""
     if own.replay is None and "resume" not in typed and "prompt" not in typed:
         raise RequestError("There is no prompt. Give one, or --replay a video.")
-    from LTX_2_MLX.cli.reporting import check_disk, plan_text, report
-    from LTX_2_MLX.media.encoder import CRF, choose_encoding
-    from LTX_2_MLX.media.record import read_run_record
-    from LTX_2_MLX.media.validate import validated
-    from LTX_2_MLX.media.video import write_video
-    from LTX_2_MLX.pipelines.generate import generate_video, output_size, prepare
-    from LTX_2_MLX.pipelines.generation.record import (
-        check_outputs,
-        check_same_size,
-        notes_without_effect,
-        options_from,
-        saved_record,
-    )
+    from LTX_2_MLX.cli.reporting import plan_text
+    from LTX_2_MLX.pipelines.generate import prepare
+    from LTX_2_MLX.pipelines.generation.record import check_outputs, check_same_size, notes_without_effect, options_from
 
     progress = progress_from(vars(own))
-    record = None
-    if own.replay is not None:
-        record = read_run_record(own.replay, "generate")
-    elif "resume" in typed:
-        record = saved_record(Path(typed["resume"]).expanduser())
-    if record is not None:
-        recorded = dict(record.request)
-        # Quality is the command's option, and checked as that.
-        own = replace(own, crf=recorded.pop("crf", None) if own.crf is None else own.crf)
-        record = replace(record, request=recorded)
+    record, own = _record(typed, own)
     options = Options(**typed) if record is None else options_from(record, typed, progress.note)
-    crf = CRF if own.crf is None else own.crf
     ready = prepare(options, progress.note, refuse=not (own.dry_run or own.force))
     for line in notes_without_effect(ready.options, ready.request, typed):
         progress.note(line)
@@ -70,6 +54,36 @@ def generate(typed: dict[str, Any], own: GenerateOptions) -> None:
     if own.dry_run:
         typer.echo(plan_text(ready.plan, as_json=own.json))
         return
+    automatic = set() if record is None else set(record.automatic) - set(typed)
+    _write(ready, own, automatic)
+
+
+def _record(typed: dict[str, Any], own: GenerateOptions) -> "tuple[RunRecord | None, GenerateOptions]":
+    """The record to repeat or to resume, and the command's own options with the recorded quality."""
+    from LTX_2_MLX.media.record import read_run_record
+    from LTX_2_MLX.pipelines.generation.record import saved_record
+
+    if own.replay is not None:
+        record = read_run_record(own.replay, "generate")
+    elif "resume" in typed:
+        record = saved_record(Path(typed["resume"]).expanduser())
+    else:
+        return None, own
+    recorded = dict(record.request)
+    # Quality is the command's option, and checked as that.
+    own = replace(own, crf=recorded.pop("crf", None) if own.crf is None else own.crf)
+    return replace(record, request=recorded), own
+
+
+def _write(ready: "Prepared", own: GenerateOptions, automatic: set[str]) -> None:
+    """Generate the video that was planned, and write it."""
+    from LTX_2_MLX.cli.reporting import check_disk, report
+    from LTX_2_MLX.media.encoder import CRF, choose_encoding
+    from LTX_2_MLX.media.validate import validated
+    from LTX_2_MLX.media.video import write_video
+    from LTX_2_MLX.pipelines.generate import generate_video, output_size
+
+    crf = CRF if own.crf is None else own.crf
     options = ready.options
     with report(
         own.output,
@@ -82,9 +96,9 @@ def generate(typed: dict[str, Any], own: GenerateOptions) -> None:
         # A name that no container fits, or a full disk, is refused now and not after the work.
         choose_encoding(own.output, output_size(ready.request, options), crf=crf)
         check_disk(ready.plan, own.output, options.save_latents or options.resume)
-        for line in () if own.quiet else ready.plan.sizes:
-            runner.progress.note(line)
-        automatic = set() if record is None else set(record.automatic) - set(typed)
+        if not own.quiet:
+            for line in ready.plan.sizes:
+                runner.progress.note(line)
         stream = generate_video(ready.request, runner, options, automatic=automatic, crf=crf)
         stream = stream if own.allow_blank else validated(stream, moving=True)
         write_video(stream, own.output, crf=crf, progress=runner.progress)
