@@ -95,7 +95,8 @@ def _write(ready: "Prepared", own: GenerateOptions, automatic: set[str]) -> None
     ) as runner:
         # A name that no container fits, or a full disk, is refused now and not after the work.
         choose_encoding(own.output, output_size(ready.request, options), crf=crf)
-        check_disk(ready.plan, own.output, options.save_latents or options.resume)
+        states = options.save_latents or options.resume
+        check_disk(ready.plan, own.output, None if states is None else Path(states))
         if not own.quiet:
             for line in ready.plan.sizes:
                 runner.progress.note(line)
