@@ -32,7 +32,7 @@ HANGUP = 129
 INTERRUPTED = 130
 TERMINATED = 143
 # Typer's own, or that of Click in older versions.
-UsageError = typer.BadParameter.__base__
+UsageError: type[Exception] = typer.BadParameter.__base__  # type: ignore[assignment]
 # Set to anything to see where an unexpected error comes from.
 TRACEBACK_VARIABLE = "LTX_2_MLX_TRACEBACK"
 _CONTEXT = "context"
@@ -132,7 +132,8 @@ def _typed_names(context: typer.Context | None, values: Mapping[str, Any]) -> li
     """Options that stand on the command line; all of them where no command line was parsed."""
     if context is None:
         return list(values)
-    return [name for name in values if context.get_parameter_source(name).name != "DEFAULT"]
+    sources = {name: context.get_parameter_source(name) for name in values}
+    return [name for name, source in sources.items() if source is not None and source.name != "DEFAULT"]
 
 
 def run_command(main: Callable[..., Any]) -> None:
@@ -140,7 +141,22 @@ def run_command(main: Callable[..., Any]) -> None:
     if hasattr(sys.stdout, "reconfigure"):
         # A terminal without Unicode gets question marks instead of a traceback.
         sys.stdout.reconfigure(errors="replace")
-    as_program(main)()
+    run_program(as_program(main))
+
+
+def run_program(program: Callable[..., Any], **settings: Any) -> None:
+    """Run a Typer program, and leave at once where a signal has ended it."""
+    try:
+        program(**settings)
+    except SystemExit as error:
+        if error.code in (HANGUP, INTERRUPTED, TERMINATED):
+            # Everything is cleaned up. MLX may still compute in its threads, and ending Python under them is a memory
+            # fault.
+            with suppress(OSError):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(int(error.code))
+        raise
 
 
 def as_program(main: Callable[..., Any]) -> typer.Typer:

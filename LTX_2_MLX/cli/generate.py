@@ -71,7 +71,9 @@ def _record(typed: dict[str, Any], own: GenerateOptions) -> "tuple[RunRecord | N
         return None, own
     recorded = dict(record.request)
     # Quality is the command's option, and checked as that.
-    own = replace(own, crf=recorded.pop("crf", None) if own.crf is None else own.crf)
+    quality = recorded.pop("crf", None)
+    if own.crf is None:
+        own = replace(own, crf=quality)
     return replace(record, request=recorded), own
 
 

@@ -21,6 +21,10 @@ Output = Annotated[
     ),
 ]
 Crf = Annotated[float | None, Opt("Quality of the video file; 0 is best.", group=_OUTPUT, min=0, max=51, default="17")]
+Repair = Annotated[
+    bool,
+    Opt("Read a damaged video too; damaged and missing frames repeat the one before.", group="Input", only_on=True),
+]
 InputVideo = Annotated[
     Path, Opt("Video file in any format that FFmpeg reads.", positional=True, metavar="VIDEO", is_file=True)
 ]
@@ -74,3 +78,4 @@ class VideoOptions(PlanOptions):
 
     video: InputVideo
     crf: Crf = None
+    repair: Repair = False

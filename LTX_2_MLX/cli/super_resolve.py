@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from LTX_2_MLX.cli.command import command
-from LTX_2_MLX.cli.options import PlanOptions
+from LTX_2_MLX.cli.options import PlanOptions, Repair
 from LTX_2_MLX.errors import MediaError
 from LTX_2_MLX.pipelines.options import Opt
 from LTX_2_MLX.pipelines.requests import MEMORY_GROUP, MemoryLimit, SuperResolveRequest
@@ -48,6 +48,7 @@ class SuperResolveOptions(PlanOptions):
             is_rate=True,
         ),
     ] = "30"
+    repair: Repair = False
     memory_limit_gb: MemoryLimit = None
     fit: Annotated[bool, Opt("Adjust tiling and precision until the run fits in memory.", group=MEMORY_GROUP)] = False
 
@@ -70,7 +71,7 @@ def super_resolve(typed: dict[str, Any], own: SuperResolveOptions) -> None:
     folder = nullcontext() if own.dry_run else made_folder(target.parent)
     checked = None if own.dry_run else target
     with folder, report(checked, source=own.input, quiet=own.quiet, progress=own.progress, yes=own.yes) as runner:
-        stream = _read_clip(own.input, Fraction(own.fps))
+        stream = _read_clip(own.input, Fraction(own.fps), own.repair)
         crf = crf_of_quality(own.quality)
         budget = budget_bytes(own.memory_limit_gb)
         _check_kind(target, stream, request, crf)
@@ -95,14 +96,16 @@ def super_resolve(typed: dict[str, Any], own: SuperResolveOptions) -> None:
             write_video(video, target, crf=crf, progress=runner.progress)
 
 
-def _read_clip(source: Path, frame_rate: Fraction) -> "FrameStream":
+def _read_clip(source: Path, frame_rate: Fraction, repair: bool) -> "FrameStream":
     """A video, the images of a folder, or one image as a clip of one frame."""
     from LTX_2_MLX.media.image import read_folder, read_images
     from LTX_2_MLX.media.video import read_video
 
     if source.is_dir():
         return read_folder(source, frame_rate)
-    return read_images([source], frame_rate) if _is_image(source) else read_video(source, unknown_rate=frame_rate)
+    if _is_image(source):
+        return read_images([source], frame_rate)
+    return read_video(source, unknown_rate=frame_rate, repair=repair)
 
 
 def _is_image(path: Path) -> bool:

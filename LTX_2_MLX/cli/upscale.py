@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from LTX_2_MLX.cli.command import command
-from LTX_2_MLX.cli.options import Crf, PlanOptions
+from LTX_2_MLX.cli.options import Crf, PlanOptions, Repair
 from LTX_2_MLX.errors import MediaError
 from LTX_2_MLX.pipelines.options import Opt
 from LTX_2_MLX.pipelines.requests import UpscaleRequest
@@ -28,6 +28,7 @@ class UpscaleOptions(PlanOptions):
         ),
     ]
     crf: Crf = None
+    repair: Repair = False
 
 
 def upscale(typed: dict[str, Any], own: UpscaleOptions) -> None:
@@ -48,7 +49,7 @@ def upscale(typed: dict[str, Any], own: UpscaleOptions) -> None:
             preflight(pipeline.plan_for(*largest_size(pairs), request), own, advice)
             upscale_files(pairs, request, runner)
             return
-        stream = read_video(own.source)
+        stream = read_video(own.source, repair=own.repair)
         preflight(pipeline.plan_for(stream.height, stream.width, request), own, advice)
         write_result(pipeline.upscale(stream, request, runner), request, "upscale", own, runner)
 

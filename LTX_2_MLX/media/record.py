@@ -33,7 +33,8 @@ class RunRecord:
     def as_json(self) -> dict[str, Any]:
         """The record as values that JSON has a form for."""
         facts = {"request": dict(self.request), "files": dict(self.files or {}), "automatic": list(self.automatic)}
-        return json.loads(json.dumps(facts, default=str))
+        as_text: dict[str, Any] = json.loads(json.dumps(facts, default=str))
+        return as_text
 
 
 def run_record(command: str, request: Mapping[str, Any], **facts: Any) -> dict[str, str]:
@@ -81,7 +82,6 @@ def record_from(facts: Mapping[str, Any], source: Path) -> RunRecord:
     request = facts.get("request")
     files = facts.get("files")
     automatic = facts.get("automatic", [])
-    well_formed = isinstance(request, dict) and isinstance(automatic, list)
-    if not well_formed or not (files is None or isinstance(files, dict)):
+    if not isinstance(request, dict) or not isinstance(automatic, list) or not isinstance(files, dict | None):
         raise MediaError(f"The run record of {source} is damaged. Make the request again.")
     return RunRecord(request, files, tuple(str(name) for name in automatic), source)

@@ -51,7 +51,6 @@ class Opt:
         is_file: It names a file that is read: recorded as an absolute path, with a digest.
         is_output: It names a place to write: never recorded.
         is_rate: A number of frames per second.
-        stage: First saved stage whose result follows from it; None: no result does.
         recorded: Whether a record of the run holds it.
         replaces: Options that say the same in another way; a typed option takes the place of a recorded one of them.
         needs: Without this other option it has no effect.
@@ -73,7 +72,6 @@ class Opt:
     is_file: bool = False
     is_output: bool = False
     is_rate: bool = False
-    stage: str | None = None
     recorded: bool = True
     replaces: tuple[str, ...] = ()
     needs: str | None = None

@@ -26,7 +26,7 @@ _BROADCAST_RATES = {
 
 Seed = Annotated[
     int,
-    Opt("Seed of all random numbers; the same seed gives the same output.", min=0, max=2**32 - 1, stage="denoise"),
+    Opt("Seed of all random numbers; the same seed gives the same output.", min=0, max=2**32 - 1),
 ]
 MemoryLimit = Annotated[
     float | None,
@@ -37,7 +37,6 @@ MemoryLimit = Annotated[
         default="detected",
         min=0.01,
         max=100_000,
-        stage="frames",
     ),
 ]
 TileSize = Annotated[
@@ -46,7 +45,6 @@ TileSize = Annotated[
         "Side of the autoencoder's tiles in pixels.",
         group=MEMORY_GROUP,
         default="whole frames where they fit",
-        stage="frames",
     ),
 ]
 HalfOrFullPrecision = Annotated[
@@ -54,7 +52,7 @@ HalfOrFullPrecision = Annotated[
 ]
 AnyPrecision = Annotated[
     Precision | None,
-    Opt("Precision of the networks.", group=MEMORY_GROUP, default="bf16 on a GPU, fp32 on a CPU", stage="text"),
+    Opt("Precision of the networks.", group=MEMORY_GROUP, default="bf16 on a GPU, fp32 on a CPU"),
 ]
 EnableFrameInterpolation = Annotated[
     bool, Opt("Increase the frame rate with RIFE after decoding.", group="Post-processing")

@@ -71,6 +71,8 @@ def refusal(
     plan that fits.
     """
     needs = "decode needs more than there is even in its smallest tiles"
+    if fitted is not None:
+        needs = "decode does not fit with automatic tiling, which leaves half of the memory free"
     force = ""
     if plan is not None:
         needs = f"{plan.largest.name} needs about {format_bytes(plan.largest_bytes)}"

@@ -228,7 +228,7 @@ REFUSALS = {
     "rate_zero": (("--fps", 0), "above 0"),
     "seconds": (("--duration", -1), "above 0"),
     "strength": (("--image-strength", 2), "from 0 to 1"),
-    "tile": (("--tile-size", 0), "Leave --tile-size out"),
+    "tile": (("--tile-size", 0), "Leave it out"),
     "resume": (("--resume", "nowhere"), "Give a folder of --save-latents"),
     "weights": (("--weights", "nowhere.safetensors"), "does not exist"),
     "gemma": (("--gemma", "nowhere"), "does not exist"),

@@ -258,7 +258,8 @@ def choose_tiling(
     if _activation_bytes(network, latent.height, latent.width) <= budget:
         return None
     compression = network.compression
-    pixels = prod((_TILE_FRAMES, latent.height * compression.height, latent.width * compression.width))
+    frames = min(_TILE_FRAMES, latent.pixels(compression).num_frames)
+    pixels = prod((frames, latent.height * compression.height, latent.width * compression.width))
     left = budget - _BLEND_COPIES * _CHANNELS * mx.float32.size * pixels
     side = max(latent.height, latent.width) - 1
     while left > 0 and side >= _SMALLEST_TILE_CELLS:

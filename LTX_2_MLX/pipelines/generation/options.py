@@ -76,9 +76,7 @@ class Options:
         enable_upscaling, upscaling_scale, upscaling_model_path: Upscale frames with Real-ESRGAN after that.
     """
 
-    prompt: Annotated[
-        str, Opt("Text prompt.", positional=True, metavar="[PROMPT]", stage="text", replaces=("embeddings",))
-    ]
+    prompt: Annotated[str, Opt("Text prompt.", positional=True, metavar="[PROMPT]", replaces=("embeddings",))]
     pipeline: Annotated[
         PipelineName, Opt("Generation pipeline; text-to-video is another name of one-stage.", group=_VIDEO)
     ] = "two-stage"
@@ -89,7 +87,6 @@ class Options:
             group=_VIDEO,
             default="the model's, usually 480",
             max=_MAX_SIDE,
-            stage="image",
             replaces=("output_height",),
         ),
     ] = None
@@ -100,7 +97,6 @@ class Options:
             group=_VIDEO,
             default="the model's, usually 704",
             max=_MAX_SIDE,
-            stage="image",
             replaces=("output_width",),
         ),
     ] = None
@@ -120,7 +116,6 @@ class Options:
             flags=("--frames", "--num-frames"),
             default="the model's, usually 97",
             max=_MAX_FRAMES,
-            stage="denoise",
             replaces=("duration",),
         ),
     ] = None
@@ -144,7 +139,6 @@ class Options:
             metavar="RATE",
             default="the model's, usually 24",
             is_rate=True,
-            stage="denoise",
         ),
     ] = None
     steps: Annotated[
@@ -155,7 +149,6 @@ class Options:
             default="30, distilled 8",
             min=1,
             max=1000,
-            stage="denoise",
             only_in=ONE_STAGE,
         ),
     ] = None
@@ -167,7 +160,6 @@ class Options:
             default="15, distilled 8",
             min=1,
             max=1000,
-            stage="denoise",
             only_in=("two-stage",),
         ),
     ] = None
@@ -179,7 +171,6 @@ class Options:
             default="3",
             min=1,
             max=1000,
-            stage="stage_2",
             only_in=("two-stage",),
         ),
     ] = None
@@ -191,7 +182,6 @@ class Options:
             default="5, distilled 1",
             min=0,
             max=100,
-            stage="denoise",
             replaces=("cfg_stage1",),
         ),
     ] = None
@@ -203,18 +193,17 @@ class Options:
             default="the value of --cfg",
             min=0,
             max=100,
-            stage="denoise",
             only_in=("two-stage",),
             replaces=("cfg",),
         ),
     ] = None
     guidance_rescale: Annotated[
         float,
-        Opt("Rescale after guidance; 0.7 against oversaturation.", group=_GUIDANCE, min=0, max=1, stage="denoise"),
+        Opt("Rescale after guidance; 0.7 against oversaturation.", group=_GUIDANCE, min=0, max=1),
     ] = 0.0
     stg_scale: Annotated[
         float,
-        Opt("Scale of spatio-temporal guidance; 0 disables it.", group=_GUIDANCE, min=0, max=100, stage="denoise"),
+        Opt("Scale of spatio-temporal guidance; 0 disables it.", group=_GUIDANCE, min=0, max=100),
     ] = 0.0
     negative_prompt: Annotated[
         str | None,
@@ -222,15 +211,14 @@ class Options:
             "Negative prompt for classifier-free guidance.",
             group=_GUIDANCE,
             default="the reference's",
-            stage="text",
         ),
     ] = None
     image: Annotated[
-        str | Path | None, Opt("Image for the first frame.", group=_VIDEO, metavar="FILE", is_file=True, stage="image")
+        str | Path | None, Opt("Image for the first frame.", group=_VIDEO, metavar="FILE", is_file=True)
     ] = None
     image_strength: Annotated[
         float,
-        Opt("Conditioning strength of --image.", group=_VIDEO, min=0, max=1, stage="denoise", needs="image"),
+        Opt("Conditioning strength of --image.", group=_VIDEO, min=0, max=1, needs="image"),
     ] = 1.0
     lora: Annotated[
         tuple[str, ...],
@@ -239,7 +227,6 @@ class Options:
             group=_MODEL,
             metavar="PATH[:SCALE]",
             is_file=True,
-            stage="denoise",
         ),
     ] = ()
     model_variant: Annotated[
@@ -253,7 +240,7 @@ class Options:
     ] = None
     weights: Annotated[
         str,
-        Opt(f"LTX-2 checkpoint: {FILE_HELP}.", group=_MODEL, is_file=True, stage="text", replaces=("model_variant",)),
+        Opt(f"LTX-2 checkpoint: {FILE_HELP}.", group=_MODEL, is_file=True, replaces=("model_variant",)),
     ] = AUTO
     spatial_upscaler_weights: Annotated[
         str,
@@ -261,7 +248,6 @@ class Options:
             f"Spatial latent upscaler for two-stage: {FILE_HELP}.",
             group=_MODEL,
             is_file=True,
-            stage="latent_upscaler",
             only_in=("two-stage",),
             reported=True,
         ),
@@ -272,7 +258,6 @@ class Options:
             f"Temporal latent upscaler: {FILE_HELP}.",
             group=_MODEL,
             is_file=True,
-            stage="temporal_upscaler",
             needs="temporal_upscale",
             reported=True,
         ),
@@ -283,7 +268,6 @@ class Options:
             f"Distillation LoRA for dev checkpoints: {FILE_HELP}; a strength may follow a colon.",
             group=_MODEL,
             is_file=True,
-            stage="stage_2",
             only_in=("two-stage", "distilled"),
             reported=True,
         ),
@@ -294,7 +278,6 @@ class Options:
             f"Folder of the text encoder: {FILE_HELP}.",
             group=_MODEL,
             is_file=True,
-            stage="text",
             replaces=("embeddings",),
         ),
     ] = AUTO
@@ -306,7 +289,6 @@ class Options:
             group=MEMORY_GROUP,
             flags=("--quantize", "-q"),
             metavar="BITS",
-            stage="text",
         ),
     ] = None
     low_ram: Annotated[
@@ -314,7 +296,7 @@ class Options:
     ] = False
     temporal_upscale: Annotated[
         bool,
-        Opt("Double the frame rate in latent space before decoding.", group=_VIDEO, stage="temporal_upscaler"),
+        Opt("Double the frame rate in latent space before decoding.", group=_VIDEO),
     ] = False
     tile_size: TileSize = None
     memory_limit_gb: MemoryLimit = None
@@ -334,7 +316,6 @@ class Options:
             group=_SAVED,
             metavar="FILE",
             is_file=True,
-            stage="text",
             replaces=("gemma", "save_embeddings"),
         ),
     ] = None

@@ -283,9 +283,9 @@ def notes_without_effect(options: Options, request: Request, typed: Mapping[str,
     for name in typed:
         option = declared[name]
         if not has_effect(option, options):
-            reason = (
-                f"in --pipeline {options.pipeline}" if option.opt.only_in else f"without {flag_of(option.opt.needs)}"
-            )
+            reason = f"without {flag_of(option.opt.needs or '')}"
+            if option.opt.only_in:
+                reason = f"in --pipeline {options.pipeline}"
             lines.append(f"{option.flag} has no effect {reason}.")
     if typed.get("negative_prompt") is not None and not request.guidance.uses_negative:
         lines.append("--negative-prompt has no effect without guidance (--cfg 1).")
