@@ -81,12 +81,7 @@ def checked(names: list[str] | None) -> list[str]:
 
 def measured(chosen: list[Workload], precision: str, repeats: int, clock: str) -> Report:
     """Rates of the operations by themselves, then the networks."""
-    machine = {
-        "device": str(mx.default_device()),
-        "precision": precision,
-        "openblas": OPENBLAS_LOADED,
-        "clock": clock,
-    }
+    machine = {"device": str(mx.default_device()), "precision": precision, "openblas": OPENBLAS_LOADED, "clock": clock}
     operations = [operation for workload in chosen for operation in workload.operations]
     rates = rates_of(operations, DTYPES[precision], CLOCKS[clock])
     timings = [time_network(workload, repeats, CLOCKS[clock]) for workload in chosen]
@@ -106,16 +101,8 @@ def stages(
     as_json: AsJson = False,
 ) -> None:
     """Generate a video without writing it, and print seconds and peak memory of every stage."""
-    options = Options(
-        prompt=prompt,
-        pipeline=pipeline,
-        weights=weights,
-        spatial_upscaler_weights=spatial_upscaler_weights,
-        gemma=gemma,
-        height=height,
-        width=width,
-        frames=frames,
-    )
+    files = {"weights": weights, "spatial_upscaler_weights": spatial_upscaler_weights, "gemma": gemma}
+    options = Options(prompt, pipeline=pipeline, height=height, width=width, frames=frames, **files)
     with cli.report(quiet=as_json) as runner:
         for _ in generate_video(request_for(options, runner.progress.note), runner, options):
             pass

@@ -196,16 +196,14 @@ def test_killed_runs_end_in_the_same_film():
 def test_crash_test_stops_where_a_run_fails_before_its_first_state(tmp_path):
     # A process of its own, because each run is a fork of it.
     code = f"""
-import sys
-sys.path.insert(0, {str(SCRIPTS)!r})
-import crash_test
 from pathlib import Path
+from LTX_2_MLX.development import interrupted_runs
 def failing(*_):
     raise OSError("the disk is gone")
-crash_test.asked_for = failing
+interrupted_runs.asked_for = failing
 states = Path({str(tmp_path / "states")!r})
-crash_test.killed(Path(), states, Path("video.mp4"), wait=states / crash_test.FIRST_STATE, after=0)
+interrupted_runs.killed(Path(), states, Path("video.mp4"), wait=states / interrupted_runs.FIRST_STATE, after=0)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=1800)
     assert "OSError: the disk is gone" in done.stderr
-    assert "OutputError: A run ended with status 1 before it kept text.safetensors." in done.stderr
+    assert "OutputError: A run ended with status 1 before it saved text.safetensors." in done.stderr
