@@ -153,3 +153,52 @@ def test_flags_keep_their_names_and_defaults(script):
     assert not FLAGS[script].keys() - found.keys()
     changed = {name: found[name] for name, value in FLAGS[script].items() if value is not ... and found[name] != value}
     assert not changed
+
+
+# Every flag of every command before options were declared as fields: none of them may go.
+FLAGS_BEFORE = {
+    "convert_weights": ("--dtype --group-size --output --quantize -o -q"),
+    "decode": ("--crf --force --output --progress --quiet --tile-size -o"),
+    "download_weights": ("--dry-run --force --list"),
+    "generate": (
+        "--bf16 --cfg --cfg-stage1 --crf --distilled-lora --dry-run --duration --embeddings --enable-frame- "
+        "interpolation --enable-upscaling --fit --force --fp16 --fp32 --fps --frame-interpolation-exp "
+        "--frame-interpolation-model-path --frame-interpolation-scale --frame-rate --frames --gemma "
+        "--guidance-rescale --height --image --image-strength --json --lora --low-ram --memory-limit-gb "
+        "--model-variant --negative-prompt --num-frames --output --output-height --output-width --pipeline "
+        "--progress --quantize --quiet --replay --resume --save-embeddings --save-latents --seed --spatial- "
+        "upscaler-weights --steps --steps-stage1 --steps-stage2 --stg-scale --temporal-upscale --temporal- "
+        "weights --tile-size --upscaling-model-path --upscaling-scale --weights --width -o -q"
+    ),
+    "inspect_checkpoint": ("--json"),
+    "interpolate": (
+        "--crf --dry-run --exp --force --fp16 --fp32 --json --memory-limit-gb --model-path --output "
+        "--progress --quiet --scale --scene-threshold --target-fps -o"
+    ),
+    "postprocess": (
+        "--crf --dry-run --enable-frame-interpolation --enable-upscaling --force --frame-interpolation-exp "
+        "--frame-interpolation-model-path --frame-interpolation-scale --json --memory-limit-gb --order "
+        "--output --progress --quiet --upscaling-model-path --upscaling-scale -o"
+    ),
+    "super_resolve": (
+        "--attention --borders --color-fix --dry-run --dtype --fit --force --fps --input --json --keep-audio "
+        "--kv-ratio --local-range --memory-limit-gb --mode --no-keep-audio --no-tile-vae --output --overlap "
+        "--progress --quality --quiet --resize --scale --seed --sparse-ratio --tile-dit --tile-size --tile- "
+        "vae --unload-dit --vae-path --vae-type --version --weights -i -o"
+    ),
+    "upscale": (
+        "--crf --denoise-strength --dry-run --force --fp16 --fp32 --json --memory-limit-gb --model-path "
+        "--output --progress --quiet --scale --tile-overlap --tile-size --weak-model-path -o"
+    ),
+    "upscale_temporal": (
+        "--bf16 --crf --dry-run --force --fp16 --fp32 --json --memory-limit-gb --output --progress --quiet "
+        "--seed --temporal-weights --tile-size --weights -o"
+    ),
+    "verify": ("--device --json"),
+}
+
+
+@pytest.mark.parametrize("script", FLAGS_BEFORE)
+def test_every_flag_of_before_is_there(script):
+    missing = set(FLAGS_BEFORE[script].split()) - flags_of(script).keys()
+    assert not missing
