@@ -17,6 +17,7 @@ from LTX_2_MLX.pipelines.requests import MEMORY_GROUP, MemoryLimit, SuperResolve
 
 if TYPE_CHECKING:
     from LTX_2_MLX.media.frames import FrameStream
+    from LTX_2_MLX.runtime.progress import Progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,11 +59,9 @@ def super_resolve(typed: dict[str, Any], own: SuperResolveOptions) -> None:
     request = SuperResolveRequest(**typed)
     from LTX_2_MLX.cli.reporting import plan_text, report
     from LTX_2_MLX.media.encoder import crf_of_quality
-    from LTX_2_MLX.media.image import StillImage, write_image
     from LTX_2_MLX.media.output import free_bytes, made_folder
     from LTX_2_MLX.media.record import run_record
     from LTX_2_MLX.media.validate import validated
-    from LTX_2_MLX.media.video import write_video
     from LTX_2_MLX.pipelines import super_resolve as pipeline
     from LTX_2_MLX.runtime.memory import budget_bytes
     from LTX_2_MLX.runtime.spool import spool_folder
@@ -90,10 +89,18 @@ def super_resolve(typed: dict[str, Any], own: SuperResolveOptions) -> None:
         video = pipeline.super_resolve(stream, request, runner)
         video = video.replace(metadata=video.metadata | run_record("super_resolve", asdict(request)))
         video = video if own.allow_blank else validated(video)
-        if _is_image(target):
-            write_image(StillImage(video.array()[0]), target)
-        else:
-            write_video(video, target, crf=crf, progress=runner.progress)
+        _write(video, target, crf, runner.progress)
+
+
+def _write(video: "FrameStream", target: Path, crf: float, progress: "Progress") -> None:
+    """Write a video, or the only frame of one as an image."""
+    from LTX_2_MLX.media.image import StillImage, write_image
+    from LTX_2_MLX.media.video import write_video
+
+    if _is_image(target):
+        write_image(StillImage(video.array()[0]), target)
+    else:
+        write_video(video, target, crf=crf, progress=progress)
 
 
 def _read_clip(source: Path, frame_rate: Fraction, repair: bool) -> "FrameStream":
