@@ -161,14 +161,15 @@ FLAGS_BEFORE = {
     "decode": ("--crf --force --output --progress --quiet --tile-size -o"),
     "download_weights": ("--dry-run --force --list"),
     "generate": (
-        "--bf16 --cfg --cfg-stage1 --crf --distilled-lora --dry-run --duration --embeddings --enable-frame- "
-        "interpolation --enable-upscaling --fit --force --fp16 --fp32 --fps --frame-interpolation-exp "
-        "--frame-interpolation-model-path --frame-interpolation-scale --frame-rate --frames --gemma "
-        "--guidance-rescale --height --image --image-strength --json --lora --low-ram --memory-limit-gb "
-        "--model-variant --negative-prompt --num-frames --output --output-height --output-width --pipeline "
-        "--progress --quantize --quiet --replay --resume --save-embeddings --save-latents --seed --spatial- "
-        "upscaler-weights --steps --steps-stage1 --steps-stage2 --stg-scale --temporal-upscale --temporal- "
-        "weights --tile-size --upscaling-model-path --upscaling-scale --weights --width -o -q"
+        "--bf16 --cfg --cfg-stage1 --crf --distilled-lora --dry-run --duration --embeddings "
+        "--enable-frame-interpolation --enable-upscaling --fit --force --fp16 --fp32 --fps "
+        "--frame-interpolation-exp --frame-interpolation-model-path --frame-interpolation-scale --frame-rate "
+        "--frames --gemma --guidance-rescale --height --image --image-strength --json --lora --low-ram "
+        "--memory-limit-gb --model-variant --negative-prompt --num-frames --output --output-height "
+        "--output-width --pipeline --progress --quantize --quiet --replay --resume --save-embeddings "
+        "--save-latents --seed --spatial-upscaler-weights --steps --steps-stage1 --steps-stage2 --stg-scale "
+        "--temporal-upscale --temporal-weights --tile-size --upscaling-model-path --upscaling-scale --weights "
+        "--width -o -q"
     ),
     "inspect_checkpoint": ("--json"),
     "interpolate": (
@@ -183,8 +184,8 @@ FLAGS_BEFORE = {
     "super_resolve": (
         "--attention --borders --color-fix --dry-run --dtype --fit --force --fps --input --json --keep-audio "
         "--kv-ratio --local-range --memory-limit-gb --mode --no-keep-audio --no-tile-vae --output --overlap "
-        "--progress --quality --quiet --resize --scale --seed --sparse-ratio --tile-dit --tile-size --tile- "
-        "vae --unload-dit --vae-path --vae-type --version --weights -i -o"
+        "--progress --quality --quiet --resize --scale --seed --sparse-ratio --tile-dit --tile-size "
+        "--tile-vae --unload-dit --vae-path --vae-type --version --weights -i -o"
     ),
     "upscale": (
         "--crf --denoise-strength --dry-run --force --fp16 --fp32 --json --memory-limit-gb --model-path "

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from LTX_2_MLX.cli.command import command
+from LTX_2_MLX.cli.command import command, progress_from
 from LTX_2_MLX.cli.options import Crf, WriteOptions
 from LTX_2_MLX.pipelines.options import Opt
 from LTX_2_MLX.pipelines.requests import TileSize
@@ -19,6 +19,9 @@ class DecodeOptions(WriteOptions):
     ]
     tile_size: TileSize = None
     crf: Crf = None
+    force: Annotated[
+        bool, Opt("Has no effect: decoding tiles its frames to fit in memory.", group="Run", only_on=True)
+    ] = False
 
 
 def decode(own: DecodeOptions) -> None:
@@ -30,6 +33,8 @@ def decode(own: DecodeOptions) -> None:
     from LTX_2_MLX.pipelines.generate import decode_saved
 
     crf = CRF if own.crf is None else own.crf
+    if own.force:
+        progress_from(vars(own)).note("--force has no effect here. To accept a blank output, pass --allow-blank.")
     with report(own.output, quiet=own.quiet, progress=own.progress, yes=own.yes) as runner:
         stream = decode_saved(own.folder, runner, tile_size=own.tile_size)
         stream = stream if own.allow_blank else validated(stream, moving=True)
