@@ -32,7 +32,7 @@ def always_cpu_form(monkeypatch):
 
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("size", [(5, 7), (1, 4), (6, 1), (34, 42), (33, 41)])
-@pytest.mark.parametrize(("operation", "module", "form", "kernel"), OPERATIONS, ids=lambda value: str(value)[-25:])
+@pytest.mark.parametrize(("operation", "module", "form", "kernel"), OPERATIONS, ids=["plain", "stride2", "transposed"])
 def test_the_cpu_form_equals_the_plain_one(always_cpu_form, operation, module, form, kernel, size, batch):
     x, weight, bias = arrays(size, kernel, batch)
     with as_backend("gpu"):
@@ -47,7 +47,7 @@ def test_the_cpu_form_equals_the_plain_one(always_cpu_form, operation, module, f
     ("backend", "dtype", "takes_cpu_form"),
     [("cpu", mx.float32, True), ("cpu", mx.float16, False), ("cpu", mx.bfloat16, False), ("gpu", mx.float32, False)],
 )
-@pytest.mark.parametrize(("operation", "module", "form", "kernel"), OPERATIONS, ids=lambda value: str(value)[-25:])
+@pytest.mark.parametrize(("operation", "module", "form", "kernel"), OPERATIONS, ids=["plain", "stride2", "transposed"])
 def test_the_cpu_form_is_for_float32_on_a_cpu(
     always_cpu_form, monkeypatch, operation, module, form, kernel, backend, dtype, takes_cpu_form
 ):
