@@ -32,7 +32,7 @@ HANGUP = 129
 INTERRUPTED = 130
 TERMINATED = 143
 # Typer's own, or that of Click in older versions.
-UsageError: type[Exception] = typer.BadParameter.__base__  # type: ignore[assignment]
+UsageError: Any = typer.BadParameter.__base__
 # Set to anything to see where an unexpected error comes from.
 TRACEBACK_VARIABLE = "LTX_2_MLX_TRACEBACK"
 _CONTEXT = "context"

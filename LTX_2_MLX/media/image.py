@@ -246,7 +246,8 @@ def _png_16_bit(path: Path) -> np.ndarray | None:
     if not frames:
         raise MediaError(f"{path} is truncated or damaged.")
     plane, channels = frames[0].planes[0], _PNG_CHANNELS[colour_type]
-    rows = np.frombuffer(plane, dtype=">u2").reshape(plane.height, -1)[:, : plane.width * channels]
+    values: np.ndarray = np.frombuffer(memoryview(plane), dtype=">u2")
+    rows = values.reshape(plane.height, -1)[:, : plane.width * channels]
     return rows.reshape(plane.height, plane.width, -1).astype(np.uint16)[..., :channels]
 
 

@@ -119,7 +119,7 @@ def video_stream(container: av.container.InputContainer, path: Path) -> av.Video
             if stream.codec_context is None:
                 raise MediaError(f"{path} holds video of a kind that FFmpeg cannot decode. Re-encode it as H.264.")
             return stream
-    kinds = sorted({stream.type for stream in container.streams}) or ["nothing"]
+    kinds: list[str] = sorted({stream.type for stream in container.streams}) or ["nothing"]
     raise MediaError(f"{path} holds no video, only {' and '.join(kinds)}.")
 
 

@@ -21,7 +21,7 @@ class Stage(Protocol):
     def estimate(self) -> Estimate:
         """Memory and time, from headers and shapes. Files are checked as loading will check them."""
 
-    def run(self, runner: StageRunner, value: Any) -> Any:
+    def run(self, runner: StageRunner, value: Any, /) -> Any:
         """Turn the result of the stage before into this one's; lazily where the value is a stream of frames."""
 
 

@@ -12,6 +12,7 @@ from LTX_2_MLX.pipelines.generation.upscale import UpscaleLatent
 def two_stage(request: Request) -> list[GenerationStage]:
     """The stages of a two-stage video, in order. Stage 2 is not guided."""
     models = request.models
+    assert models.spatial_upscaler is not None
     stage_1 = first_stage(request, "stage_1")
     stage_2 = refinement_stage(request, "stage_2")
     upscale = UpscaleLatent(

@@ -250,8 +250,9 @@ def _chunks(
     stream: FrameStream, run: list[EncodeClip | UpscaleLatent | DecodeVideo], runner: StageRunner
 ) -> Iterator[np.ndarray]:
     encode, upscale, decode = run
+    assert isinstance(decode, DecodeVideo)
     counted = _Counted(stream)
-    state = run_stages([encode, upscale], runner, stream.replace(chunks=counted))
+    state: GenerationState = run_stages([encode, upscale], runner, stream.replace(chunks=counted))
     # Only reading the clip tells its length.
     shape = LatentShape(*state.latents["video"].shape[1:4])
     video = replace(decode, shape=shape, num_frames=_doubled(counted.num_frames)).run(runner, state)

@@ -4,7 +4,7 @@ import dataclasses
 import gc
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -77,7 +77,7 @@ class StageRunner:
 
     def stream(
         self, name: str, load: Callable[[], Model], work: Callable[[Model], Iterator[Result]]
-    ) -> Iterator[Result]:
+    ) -> Generator[Result, None, None]:
         """The items of ``work(load())`` one by one, each evaluated.
 
         The model is freed when the items end, or when the consumer stops early and closes the iterator.

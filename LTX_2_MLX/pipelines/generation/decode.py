@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 import mlx.core as mx
 import numpy as np
@@ -26,7 +26,7 @@ from LTX_2_MLX.models.ltx.video_vae_tiling import TileSize, Tiling, decode_plan,
 from LTX_2_MLX.pipelines.generation.files import upscaler_config
 from LTX_2_MLX.pipelines.generation.prompt import contexts_bytes
 from LTX_2_MLX.pipelines.generation.request import Request
-from LTX_2_MLX.pipelines.generation.state import GenerationState, contents
+from LTX_2_MLX.pipelines.generation.state import GenerationState, Result, contents
 from LTX_2_MLX.pipelines.generation.upscale import UpscaleLatent
 from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes
 from LTX_2_MLX.runtime.memory import GIB, budget_bytes
@@ -69,8 +69,8 @@ class DecodeVideo:
     budget: int | None = None
     num_frames: int | None = None
     name = "decode"
-    needs = ("latents",)
-    gives = "frames"
+    needs: ClassVar[tuple[Result, ...]] = ("latents",)
+    gives: ClassVar[Result] = "frames"
     saved_as = "frames"
 
     def estimate(self) -> Estimate:
@@ -143,6 +143,7 @@ def frame_stages(request: Request) -> list[UpscaleLatent | DecodeVideo]:
     shape = request.output_grid.shape
     stages: list[UpscaleLatent | DecodeVideo] = []
     if request.temporal_upscale:
+        assert models.temporal_upscaler is not None
         config = upscaler_config(models.temporal_upscaler, temporal=True, flag="--temporal-weights")
         stages.append(
             UpscaleLatent(
@@ -224,12 +225,19 @@ def decode_bytes(
     tiling = choose_tiling(decoder, latent, tile_size, budget)
     if tiling is None:
         return decoder_bytes(config, latent, item_bytes=dtype.size)
-    sides = {"height": tiling.height, "width": tiling.width, "num_frames": tiling.time}
-    tile = LatentShape(**{name: min(getattr(latent, name), side.size) for name, side in sides.items()})
+    tile = LatentShape(
+        num_frames=_tiled_size(latent.num_frames, tiling.time),
+        height=_tiled_size(latent.height, tiling.height),
+        width=_tiled_size(latent.width, tiling.width),
+    )
     span = replace(latent, num_frames=tile.num_frames).pixels(config.decoder_compression)
     frame_bytes = _CHANNELS * mx.float32.size * span.height * span.width
     blended = _BLEND_COPIES * span.num_frames * frame_bytes
     return decoder_bytes(config, tile, item_bytes=dtype.size) + blended
+
+
+def _tiled_size(size: int, tile: TileSize | None) -> int:
+    return size if tile is None else min(size, tile.size)
 
 
 def activation_budget(limit_gib: float | None = None) -> int:

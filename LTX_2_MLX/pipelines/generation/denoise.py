@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import mlx.core as mx
 
@@ -18,12 +18,13 @@ from LTX_2_MLX.diffusion.guidance import Guidance, Pass, Predict, guided, passes
 from LTX_2_MLX.diffusion.noise import Noise, seeded_noise
 from LTX_2_MLX.diffusion.patchify import AudioClock, VideoGrid, patchify_video, unpatchify_video
 from LTX_2_MLX.diffusion.state import LatentState, State, StreamArrays, add_noise, start_state, to_denoised
-from LTX_2_MLX.models.ltx.transformer import Perturbation, StreamInput, Transformer, TransformerConfig, evaluate_each
+from LTX_2_MLX.models.ltx.transformer import Perturbation, StreamInput, Transformer, evaluate_each
+from LTX_2_MLX.models.ltx.transformer_config import TransformerConfig
 from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.pipelines.generation.files import Models
 from LTX_2_MLX.pipelines.generation.prompt import context_size
 from LTX_2_MLX.pipelines.generation.request import Request
-from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, SamplerName, contents
+from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, SamplerName, contents
 from LTX_2_MLX.planning.chip_rates import seconds_of
 from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes
 from LTX_2_MLX.runtime.runner import StageRunner
@@ -88,8 +89,8 @@ class Denoise:
     seed: int = 0
     noise: Noise | None = None
     on_step: samplers.OnStep = samplers.ignore
-    needs = ("contexts", "images", "latents")
-    gives = "latents"
+    needs: ClassVar[tuple[Result, ...]] = ("contexts", "images", "latents")
+    gives: ClassVar[Result] = "latents"
 
     @property
     def saved_as(self) -> str:

@@ -194,6 +194,12 @@ class Models:
         return ModelDefaults.from_header(self.weights.header)
 
     @property
+    def text_encoder_files(self) -> Path:
+        """``text_encoder``, in stages that exist only with one."""
+        assert self.text_encoder is not None
+        return self.text_encoder
+
+    @property
     def text_dtype(self) -> mx.Dtype:
         """Precision of the text encoder and the connectors. Gemma's states exceed float16's range."""
         return mx.bfloat16 if self.dtype == mx.float16 else self.dtype

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import mlx.core as mx
 
@@ -18,7 +18,7 @@ from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.pipelines.generation.denoise import Denoise
 from LTX_2_MLX.pipelines.generation.files import Models
 from LTX_2_MLX.pipelines.generation.request import Request
-from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, contents
+from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, contents
 from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes
 from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.shapes import VideoShape
@@ -44,8 +44,8 @@ class EncodeImage:
     models: Models
     shapes: Mapping[str, VideoShape]
     name = "image_encoder"
-    needs = ()
-    gives = "images"
+    needs: ClassVar[tuple[Result, ...]] = ()
+    gives: ClassVar[Result] = "images"
     saved_as = "image"
 
     def estimate(self) -> Estimate:

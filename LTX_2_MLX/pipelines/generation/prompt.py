@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import mlx.core as mx
 import numpy as np
@@ -20,7 +20,7 @@ from LTX_2_MLX.models.ltx.text_features import TextFeatures, TextFeaturesConfig
 from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.pipelines.generation.files import text_encoder_fits
 from LTX_2_MLX.pipelines.generation.request import Request
-from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, contents
+from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, contents
 from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes
 from LTX_2_MLX.runtime.digest import content_digest
 from LTX_2_MLX.runtime.runner import StageRunner
@@ -43,14 +43,14 @@ class EncodeText:
 
     request: Request
     name = "text_encoder"
-    needs = ()
-    gives = "text"
+    needs: ClassVar[tuple[Result, ...]] = ()
+    gives: ClassVar[Result] = "text"
     saved_as = None
 
     def estimate(self) -> Estimate:
         """The padded states of all layers, and the arrays of one layer over the valid tokens."""
         models = self.request.models
-        encoder = Checkpoint(models.text_encoder)
+        encoder = Checkpoint(models.text_encoder_files)
         if not text_encoder_fits(encoder, models.weights):
             raise CheckpointError(
                 f"{encoder.path} is not the text encoder that {models.weights.path} was made for: its number of "
@@ -66,7 +66,7 @@ class EncodeText:
 
     def run(self, runner: StageRunner, state: GenerationState) -> GenerationState:
         """Encode the prompts in one batch."""
-        encoder = Checkpoint(self.request.models.text_encoder)
+        encoder = Checkpoint(self.request.models.text_encoder_files)
         ids, mask = tokenize(self.request)
         text = runner.run(
             self.name,
@@ -80,7 +80,7 @@ class EncodeText:
         models = self.request.models
         return {
             "prompts": self.request.prompts,
-            "text_encoder": contents(models.text_encoder),
+            "text_encoder": contents(models.text_encoder_files),
             "dtype": str(models.text_dtype),
             "quantize": models.quantize,
         }
@@ -106,8 +106,8 @@ class EncodeContexts:
 
     request: Request
     name = "text_features"
-    needs = ("text",)
-    gives = "contexts"
+    needs: ClassVar[tuple[Result, ...]] = ("text",)
+    gives: ClassVar[Result] = "contexts"
     saved_as = "text"
 
     def estimate(self) -> Estimate:
@@ -127,6 +127,7 @@ class EncodeContexts:
     def run(self, runner: StageRunner, state: GenerationState) -> GenerationState:
         """Encode all prompts at once; write the contexts to a file if so requested."""
         models = self.request.models
+        assert state.text is not None
         states, mask = state.text
         video, audio = runner.run(
             self.name,
@@ -172,7 +173,7 @@ def _work(request: Request) -> str:
 
 def tokenize(request: Request) -> tuple[np.ndarray, np.ndarray]:
     """Token ids of the request's prompts and their mask, ``(B, L)`` int32 each. Planning and running share them."""
-    return _tokenized(request.models.text_encoder, request.prompts)
+    return _tokenized(request.models.text_encoder_files, request.prompts)
 
 
 @lru_cache(maxsize=16)
@@ -189,7 +190,7 @@ def notes_on_length(request: Request) -> list[str]:
     """A line for each prompt that has more tokens than the networks read."""
     if request.models.text_encoder is None:
         return []
-    tokenizer = _tokenizer(request.models.text_encoder)
+    tokenizer = _tokenizer(request.models.text_encoder_files)
     lines = []
     for name, prompt in zip(("prompt", "negative prompt"), request.prompts, strict=False):
         count, unread = tokenizer.cut_off(prompt)
@@ -211,7 +212,7 @@ def context_size(request: Request) -> tuple[int, int]:
 
 def states_bytes(request: Request) -> int:
     """Memory of the padded states of all layers, which wait for the connectors."""
-    config = config_of(Gemma, Checkpoint(request.models.text_encoder))
+    config = config_of(Gemma, Checkpoint(request.models.text_encoder_files))
     prompts, length = context_size(request)
     return (config.num_hidden_layers + 1) * prompts * length * config.hidden_size * request.models.text_dtype.size
 
@@ -227,11 +228,12 @@ def contexts_bytes(request: Request) -> int:
 def save_contexts(request: Request, contexts: Arrays) -> None:
     """Write contexts to ``request.save_embeddings``, with their prompts and the digests of the networks."""
     path = request.save_embeddings
+    assert path is not None
     metadata = {
         "format": _FORMAT,
         "prompt": request.prompt,
         "negative_prompt": request.negative_prompt,
-        "text_encoder": content_digest(request.models.text_encoder),
+        "text_encoder": content_digest(request.models.text_encoder_files),
         "connectors": connectors_digest(request.models.weights),
     }
     check_writable(path)
@@ -252,6 +254,7 @@ def load_contexts(request: Request) -> Arrays:
         RequestError: If they belong to other prompts or another checkpoint.
     """
     path = request.embeddings
+    assert path is not None
     saved = Checkpoint(path)
     metadata = saved.header.metadata
     if metadata.get("format") == _EARLIER_FORMAT:

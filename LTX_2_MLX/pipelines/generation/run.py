@@ -1,13 +1,15 @@
 """Run the stages of a generation, resuming from results that an earlier run saved."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
+from LTX_2_MLX.errors import OutputError
 from LTX_2_MLX.media.frames import FrameStream
+from LTX_2_MLX.pipelines.generation.decode import DecodeVideo
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationStage, GenerationState
 from LTX_2_MLX.runtime.job import NOTHING_KEPT, Job
 from LTX_2_MLX.runtime.runner import StageRunner
@@ -30,6 +32,7 @@ def run_generation(
         state: Results that no stage makes, such as contexts from a file.
     """
     *latent_stages, decode = stages
+    assert isinstance(decode, DecodeVideo), decode
     state = state or GenerationState()
     if job.folder is None:
         for stage in latent_stages:
@@ -54,7 +57,8 @@ def run_saved(
             continue
         result = saved[stage.name]
         if result is not None:
-            state = replace(state, **{stage.gives: result})
+            results: dict[str, Any] = {stage.gives: result}
+            state = replace(state, **results)
             continue
         state = stage.run(runner, state)
         if stage.saved_as is not None:
@@ -97,13 +101,22 @@ def saved_frames(job: Job, facts: dict[str, Any]) -> Iterator[np.ndarray] | None
     index = job.found("frames", **facts)
     if index is None:
         return None
-    names = [f"frames_{number}" for number in range(index["chunks"].item())]
+    num_chunks = int(np.array(index["chunks"]))
+    names = [f"frames_{number}" for number in range(num_chunks)]
     if any(job.found(name, **facts) is None for name in names):
         return None
-    return (np.array(job.found(name, **facts)["frames"]) for name in names)
+    return _saved_chunks(job, names, facts)
 
 
-def save_frames(job: Job, chunks: Iterator[np.ndarray], facts: dict[str, Any]) -> Iterator[np.ndarray]:
+def _saved_chunks(job: Job, names: list[str], facts: dict[str, Any]) -> Iterator[np.ndarray]:
+    for name in names:
+        arrays = job.found(name, **facts)
+        if arrays is None:
+            raise OutputError(f"{name} in {job.folder} was removed or damaged while it was read. Run --resume again.")
+        yield np.array(arrays["frames"])
+
+
+def save_frames(job: Job, chunks: Iterable[np.ndarray], facts: dict[str, Any]) -> Iterator[np.ndarray]:
     """The same chunks, each saved before it is passed on."""
     number = 0
     try:
@@ -112,5 +125,7 @@ def save_frames(job: Job, chunks: Iterator[np.ndarray], facts: dict[str, Any]) -
             number += 1
             yield chunk
     finally:
-        chunks.close()
+        close = getattr(chunks, "close", None)
+        if close is not None:
+            close()
     job.keep("frames", {"chunks": mx.array(number)}, **facts)

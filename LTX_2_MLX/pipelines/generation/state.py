@@ -11,7 +11,7 @@ from LTX_2_MLX.runtime.digest import content_digest
 
 Arrays = dict[str, mx.array]
 SamplerName = Literal["euler", "gradient-estimation", "ancestral", "res-2s"]
-Result = Literal["text", "contexts", "images", "latents"]
+Result = Literal["text", "contexts", "images", "latents", "frames"]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Latent upscaler stage: a video latent to a larger one in space or time."""
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import mlx.core as mx
 
@@ -12,7 +12,7 @@ from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler, LatentUpscalerConfig
 from LTX_2_MLX.models.ltx.video_vae import LatentStatistics
 from LTX_2_MLX.ops.device import on_cpu
-from LTX_2_MLX.pipelines.generation.state import GenerationState, contents
+from LTX_2_MLX.pipelines.generation.state import GenerationState, Result, contents
 from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes
 from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.runtime.validate import check_result
@@ -52,8 +52,8 @@ class UpscaleLatent:
     dtype: mx.Dtype
     work: str = ""
     waiting_bytes: int = 0
-    needs = ("latents",)
-    gives = "latents"
+    needs: ClassVar[tuple[Result, ...]] = ("latents",)
+    gives: ClassVar[Result] = "latents"
 
     @property
     def saved_as(self) -> str:

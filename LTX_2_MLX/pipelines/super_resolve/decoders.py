@@ -1,11 +1,10 @@
 """Decoders allowed in each mode: the one table for commands, checks and documentation."""
 
 from dataclasses import dataclass
-from typing import Literal
-
-import mlx.nn as nn
+from typing import Any, Literal
 
 from LTX_2_MLX.errors import RequestError
+from LTX_2_MLX.models.interfaces import PublishedNetwork
 from LTX_2_MLX.models.tae import ConditionalDecoder, LightTinyAutoencoder, TinyAutoencoder
 from LTX_2_MLX.models.wan.vae import WanDecoder
 
@@ -25,7 +24,7 @@ class DecoderChoice:
         files: Published names of its file, without the ending.
     """
 
-    network: type[nn.Module]
+    network: type[PublishedNetwork[Any]]
     latent_channels: int
     full: bool
     files: tuple[str, ...]

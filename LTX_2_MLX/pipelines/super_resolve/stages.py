@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
+from typing import cast
 
 import mlx.core as mx
 import numpy as np
@@ -121,7 +122,7 @@ class Setup:
     def load_decoder(self) -> Decoder:
         """The decoder, in tiles if the request says so."""
         network = DECODERS[self.files.decoder_name].network
-        decoder = load(network, self.files.decoder, dtype=self.request.mlx_dtype)
+        decoder = cast(Decoder, load(network, self.files.decoder, dtype=self.request.mlx_dtype))
         if isinstance(decoder, WanDecoder) and self.request.tile_vae:
             return TiledDecoder(decoder)
         return decoder
@@ -396,7 +397,7 @@ def _frame_bytes(
         if request.tile_vae:
             tile_height, tile_width = (side * _LATENT_CELL for side in PUBLISHED_TILE)
             pixels = min(height, tile_height) * min(width, tile_width)
-        arrays = config.decoder_width * (_WAN_ARRAYS + (_WAN_UNFOLDED if on_cpu() else 0))
+        arrays: float = config.decoder_width * (_WAN_ARRAYS + (_WAN_UNFOLDED if on_cpu() else 0))
     else:
         widths = config.widths if isinstance(config, ConditionalConfig) else config.decoder_widths
         # The first convolution at full size reads the width of the level before.
