@@ -34,9 +34,9 @@ STAGE = "interpolate"
 _THUMBNAIL = 32
 # Bytes per padded pixel: of a pair at work, less where flow is estimated at a smaller size, and of each frame that
 # waits while gaps beside it are halved. Measured (tests/pipelines/test_interpolate.py compares).
-_PAIR_BYTES = 680
-_SMALL_PAIR_BYTES = 450
-_WAITING_BYTES = 80
+_PAIR_BYTES = 780
+_SMALL_PAIR_BYTES = 430
+_WAITING_BYTES = 40
 
 
 def interpolate(stream: FrameStream, request: Request | None = None, runner: StageRunner | None = None) -> FrameStream:

@@ -49,7 +49,9 @@ class Timeline:
         if self.target_rate is None:
             return 1
         end = self.times[-1] if self.times else num_inputs / self.input_rate
-        return max(round(end * self.target_rate) - self._first_output(num_inputs - 1), 0)
+        # However short the video is, it has a frame.
+        total = max(round(end * self.target_rate), 1)
+        return max(total - self._first_output(num_inputs - 1), 0)
 
     def _first_output(self, index: int) -> int:
         """Number of the first output frame that does not lie before input frame ``index``."""
