@@ -23,7 +23,7 @@ def test_other_seed_or_purpose_gives_other_noise():
 
 def test_drawing_leaves_the_global_random_state_alone():
     mx.random.seed(3)
-    wanted = mx.random.normal((4,))
+    expected = mx.random.normal((4,))
     mx.random.seed(3)
     seeded_noise(1)("stage_1.video", SHAPE)
-    assert mx.array_equal(mx.random.normal((4,)), wanted)
+    assert mx.array_equal(mx.random.normal((4,)), expected)

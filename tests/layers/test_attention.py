@@ -30,10 +30,10 @@ def _formula(attention, tokens, context):
     values, gates = linear(attention.to_v, context), linear(attention.to_gate_logits, tokens)
     heads = []
     for head in range(3):
-        part = slice(4 * head, 4 * head + 4)
-        logits = queries[..., part] @ keys[..., part].swapaxes(1, 2) / 2
+        features = slice(4 * head, 4 * head + 4)
+        logits = queries[..., features] @ keys[..., features].swapaxes(1, 2) / 2
         weights = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
-        heads.append(weights @ values[..., part] * 2 / (1 + np.exp(-gates[..., head : head + 1])))
+        heads.append(weights @ values[..., features] * 2 / (1 + np.exp(-gates[..., head : head + 1])))
     return linear(attention.to_out, np.concatenate(heads, axis=-1))
 
 

@@ -85,6 +85,6 @@ def test_embedding_makes_one_table_for_equal_positions_and_keeps_the_last_two():
     assert embedding(first, mx.bfloat16) is not table
     assert embedding(first, mx.bfloat16).cos.dtype == mx.bfloat16
     embedding(second, mx.float32)
-    kept = embedding(third, mx.float32)
+    cached = embedding(third, mx.float32)
     assert embedding(first, mx.float32) is not table
-    assert embedding(third, mx.float32) is kept
+    assert embedding(third, mx.float32) is cached

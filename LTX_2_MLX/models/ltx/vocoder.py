@@ -6,6 +6,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from LTX_2_MLX.layers.norm import fused
 from LTX_2_MLX.models.ltx.vocoder_config import PREFIX, BandwidthExtensionConfig, GeneratorConfig, VocoderConfig
 from LTX_2_MLX.ops.antialias import downsample_2x, upsample_2x
 from LTX_2_MLX.ops.pad import pad_edge
@@ -36,8 +37,14 @@ class AntialiasedSnakeBeta(nn.Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         x = upsample_2x(x, self.upsample_filter.reshape(-1))
-        x = x + mx.square(mx.sin(x * mx.exp(self.alpha))) / (mx.exp(self.beta) + _BETA_EPS)
+        x = snake_beta(x, self.alpha, self.beta)
         return downsample_2x(x, self.downsample_filter.reshape(-1))
+
+
+@fused
+def snake_beta(x: mx.array, log_alpha: mx.array, log_beta: mx.array) -> mx.array:
+    """``x + sin(x * alpha)^2 / beta``."""
+    return x + mx.square(mx.sin(x * mx.exp(log_alpha))) / (mx.exp(log_beta) + _BETA_EPS)
 
 
 class ResBlock(nn.Module):

@@ -43,10 +43,10 @@ def test_what_stands_at_padding_does_not_matter(network):
 
 def test_padding_on_the_left_equals_padding_on_the_right(network):
     states = _states(network)
-    left = np.zeros((2, 128), np.int32)
-    left[:, -5:] = 1
+    mask = np.zeros((2, 128), np.int32)
+    mask[:, -5:] = 1
     assert _close(
-        network(mx.array(states), left), network(mx.array(np.roll(states, 5, axis=1)), np.roll(left, 5, axis=1))
+        network(mx.array(states), mask), network(mx.array(np.roll(states, 5, axis=1)), np.roll(mask, 5, axis=1))
     )
 
 
@@ -55,9 +55,9 @@ def test_prompts_of_a_batch_do_not_meet(network):
     mask[0, -3:], mask[1, -50:] = 1, 1
     together = network(mx.array(states), mask)
     for number in range(2):
-        part = slice(number, number + 1)
-        alone = network(mx.array(states[part]), mask[part])
-        assert _close([context[part] for context in together], alone)
+        row = slice(number, number + 1)
+        alone = network(mx.array(states[row]), mask[row])
+        assert _close([context[row] for context in together], alone)
 
 
 def test_states_may_come_one_by_one(network):

@@ -75,9 +75,9 @@ def _close(first, second):
 
 
 def _sample(stream: StreamInput, number: int) -> StreamInput:
-    part = slice(number, number + 1)
+    row = slice(number, number + 1)
     arrays = ("latent", "sigma", "timesteps", "positions", "context")
-    return replace(stream, **{name: getattr(stream, name)[part] for name in arrays})
+    return replace(stream, **{name: getattr(stream, name)[row] for name in arrays})
 
 
 @pytest.mark.parametrize("name", MANIFESTS)
@@ -114,7 +114,7 @@ def test_header_of_another_network_is_not_recognised():
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "said"),
+    ("field", "value", "message"),
     [
         ("num_layers", 47, "num_layers is 47, but the file has 48"),
         ("num_layers", "48", "num_layers is '48'; expected a positive whole number"),
@@ -131,10 +131,10 @@ def test_header_of_another_network_is_not_recognised():
         ("sparse_experts", 4, "does not know: sparse_experts"),
     ],
 )
-def test_config_that_no_network_here_computes_is_refused(field, value, said):
+def test_config_that_no_network_here_computes_is_refused(field, value, message):
     header = _manifest("ltx-2-19b-dev" if field == "caption_channels" else "ltx-2.3-22b-dev")
     config = {**header.config, "transformer": {**header.config["transformer"], field: value}}
-    with pytest.raises(CheckpointError, match=said):
+    with pytest.raises(CheckpointError, match=message):
         Transformer.Config.from_header(replace(header, config=config))
 
 
@@ -254,10 +254,10 @@ def test_row_of_attention_weights_that_are_all_zero_stays_finite(network, stream
 
 
 def test_blocks_from_elsewhere_give_the_same_bits(network, streams):
-    seen = []
-    streamed = network(*streams, blocks=iter(network.blocks), on_block=lambda number, tokens: seen.append(number))
+    numbers = []
+    streamed = network(*streams, blocks=iter(network.blocks), on_block=lambda number, tokens: numbers.append(number))
     assert all(mx.array_equal(a, b) for a, b in zip(network(*streams), streamed, strict=True))
-    assert seen == [0, 1, 2]
+    assert numbers == [0, 1, 2]
 
 
 def test_evaluation_at_block_boundaries_changes_no_bit(network, streams):
@@ -328,7 +328,7 @@ def test_nothing_in_a_bfloat16_network_becomes_float32(tmp_path, monkeypatch):
     network.set_dtype(mx.bfloat16)
     # As in files that keep their tables in float32.
     network.blocks[0].video.scale_shift_table = network.blocks[0].video.scale_shift_table.astype(mx.float32)
-    seen = []
+    dtypes = []
 
     def watch(owner, name):
         original = getattr(owner, name)
@@ -336,7 +336,7 @@ def test_nothing_in_a_bfloat16_network_becomes_float32(tmp_path, monkeypatch):
         def watched(*args, **kwargs):
             result = original(*args, **kwargs)
             arrays = [a for a in (*args, *kwargs.values(), result) if isinstance(a, mx.array)]
-            seen.extend((name, a.dtype) for a in arrays if a.dtype != mx.bool_)
+            dtypes.extend((name, a.dtype) for a in arrays if a.dtype != mx.bool_)
             return result
 
         monkeypatch.setattr(owner, name, watched)
@@ -352,5 +352,5 @@ def test_nothing_in_a_bfloat16_network_becomes_float32(tmp_path, monkeypatch):
     kinds = [Perturbation(video_self={0}, audio_to_video={0}), Perturbation()]
     velocities = network(replace(video, attention_mask=weights, context_mask=mx.ones((2, 5))), audio, kinds)
     assert [velocity.dtype for velocity in velocities] == [mx.bfloat16] * 2
-    assert len(seen) > 100
-    assert {name for name, dtype in seen if dtype != mx.bfloat16} == set()
+    assert len(dtypes) > 100
+    assert {name for name, dtype in dtypes if dtype != mx.bfloat16} == set()
