@@ -6,6 +6,8 @@ end.
 Source: Lightricks/LTX-2, packages/ltx-core/src/ltx_core/conditioning/ at 400fd31.
 """
 
+from collections.abc import Sequence
+
 import mlx.core as mx
 
 from LTX_2_MLX.diffusion.patchify import VideoGrid, patchify_video
@@ -63,6 +65,39 @@ def append_keyframe(
     if num_pixel_frames == 1:
         bounds[:, 0, :, 1] = bounds[:, 0, :, 0] + 1
     return _append(state, latent, grid.in_seconds(bounds), grid, strength)
+
+
+def append_slots(
+    state: LatentState, grid: VideoGrid, frames: Sequence[int], latents: mx.array | None = None
+) -> LatentState:
+    """Append keyframes that are generated with the video: one latent frame at each of the given pixel frames.
+
+    Args:
+        state: The video stream of a network with a keyframe embedding.
+        grid: The video's grid.
+        frames: Pixel frames, ascending.
+        latents: What the slots start from, ``(B, K, H, W, C)``; zeros unless given.
+
+    Raises:
+        RequestError: If the network has no keyframe embedding, or a frame does not lie in the video.
+    """
+    if state.keyframe_mask is None:
+        raise RequestError("This checkpoint generates no keyframes. Leave out --keyframes, or use LTX-2.5.")
+    last = grid.shape.pixels(grid.compression).num_frames - 1
+    if any(not 0 <= frame <= last for frame in frames):
+        raise RequestError(f"Generated keyframes at {list(frames)} do not lie in a video of {last + 1} frames.")
+    shape = (state.latent.shape[0], 1, grid.shape.height, grid.shape.width, state.latent.shape[-1])
+    for number, frame in enumerate(frames):
+        before = state.num_tokens
+        state = append_keyframe(state, mx.zeros(shape), grid, frame=frame, strength=0.0)
+        assert state.keyframe_mask is not None
+        mask = mx.array(state.keyframe_mask)
+        mask[:, before:] = 1
+        latent = mx.array(state.latent)
+        if latents is not None:
+            latent[:, before:] = patchify_video(latents[:, number : number + 1])
+        state = state.replace(latent=latent, keyframe_mask=mask)
+    return state
 
 
 def append_reference(

@@ -67,6 +67,7 @@ COMPONENTS: dict[str, Callable[[Case], Outputs]] = {
     "ltx25/diffusion_decoder_plan": ltx_diffusion_decoder.diffusion_decoder_plan,
     "ltx25/duration_head": ltx_duration.duration_head,
     "ltx25/gemma4_tiny": ltx_text.gemma4,
+    "ltx25/pipeline": ltx_pipeline.pipeline,
     "ltx25/transformer": ltx_transformer.transformer,
     "ltx25/video_vae_conv_file": ltx_vae_files.convolutional_file,
     "ltx25/video_vae_file": ltx_vae_files.diffusion_file,

@@ -11,12 +11,13 @@ from safetensors.numpy import save_file
 from LTX_2_MLX.checkpoints.lora import Lora
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.diffusion import schedule
+from LTX_2_MLX.diffusion.dfr_layout import even_slots
 from LTX_2_MLX.diffusion.guidance import Guidance
 from LTX_2_MLX.diffusion.patchify import VideoGrid, patchify_audio, unpatchify_audio
 from LTX_2_MLX.diffusion.state import State
 from LTX_2_MLX.pipelines.generation.denoise import Denoise, ImageConditioning, both_streams
-from LTX_2_MLX.pipelines.generation.files import Models
-from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState
+from LTX_2_MLX.pipelines.generation.files import ModelDefaults, Models
+from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, SamplerName
 from LTX_2_MLX.pipelines.generation.upscale import UpscaleLatent
 from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.shapes import Compression, StreamName, VideoShape
@@ -79,7 +80,12 @@ class Run:
         small = first.run(runner, self.start())
         upscaled = upscale.run(runner, small)
         refined = second.run(runner, upscaled)
-        outputs["upscaled"] = channels_first(upscaled.latents["video"])
+        outputs |= {
+            "upscaled": channels_first(upscaled.latents["video"]),
+            "upscaled.1": channels_first(upscaled.latents["video"]),
+            "final.video": channels_first(refined.latents["video"]),
+            "final.frames": np.array([second.grid.shape.pixels(self.compression).num_frames]),
+        }
         return outputs | self.outputs(1, first, small.latents) | self.outputs(2, second, refined.latents)
 
     def shape(self, smaller: int) -> VideoShape:
@@ -124,13 +130,31 @@ class Run:
             context_size=(2, self.case.inputs()["positive.video_context"].shape[1]),
             loras=self.loras(number),
             guidance=guidance,
-            sampler="res-2s" if self.kind == "hq" else "euler",
+            sampler=self.sampler(number),
+            slots=self.slots(number),
             images=tuple(ImageConditioning(frame, strength) for frame, strength in p.get("images", [])),
             region_seconds=tuple(p["region"]) if self.kind == "retake" else None,
             frozen_audio=self.kind == "a2v",
             noise=self.noise(),
             on_step=trace,
         )
+
+    def sampler(self, stage: int) -> SamplerName:
+        """The pipeline's sampler; that of a distilled checkpoint's first stage follows from its version."""
+        if self.kind == "hq":
+            return "res-2s"
+        if self.kind == "distilled" and stage == 1:
+            return ModelDefaults.from_header(self.file("transformer").header).distilled_sampler
+        return "euler"
+
+    def slots(self, stage: int) -> tuple[int, ...]:
+        """Pixel frames of the generated keyframes: given, or their number; only stage 1 has them."""
+        keyframes = self.case.parameters.get("generated_keyframes", ())
+        if stage != 1:
+            return ()
+        if isinstance(keyframes, int):
+            return tuple(even_slots(keyframes, self.case.parameter("frames")))
+        return tuple(keyframes)
 
     def start(self) -> GenerationState:
         """Contexts, encoded images and, for a retake or given audio, latents."""
@@ -144,10 +168,12 @@ class Run:
             contexts.pop("negative.audio", None)
         images: Arrays = {}
         for number in (1, 2):
+            shape = self.shape(3 - number)
             for index in range(len(self.case.parameters.get("images", []))):
-                name = f"image{index}.stage{number}"
-                if name in io:
-                    images[f"stage_{number}.{index}"] = channels_last(io[name])
+                # Images are named by their stage, or by its size.
+                for name in (f"image{index}.stage{number}", f"image{index}.{shape.height}x{shape.width}"):
+                    if name in io:
+                        images[f"stage_{number}.{index}"] = channels_last(io[name])
         latents: Arrays = {}
         if self.kind == "retake":
             latents["video"] = channels_last(io["video_latent"])
@@ -164,24 +190,35 @@ class Run:
         """One of the published files whose tensors stand side by side in the case."""
         mine = {name: value for name, value in self.case.weights().items() if _kind(name) == kind}
         path = self.case.scratch / f"{kind}.safetensors"
-        save_file(mine, str(path), metadata={"config": json.dumps(self.case.config)})
+        metadata = {"config": json.dumps(self.case.config)}
+        if "model_version" in self.case.spec["metadata"]:
+            metadata["model_version"] = self.case.spec["metadata"]["model_version"]
+        save_file(mine, str(path), metadata=metadata)
         return Checkpoint(path)
 
     def noise(self) -> Callable[[str, tuple[int, ...]], mx.array]:
         """The case's noise, by the purposes that the stages name."""
         io = self.case.inputs()
         names = {}
+        # The noise of stage 1's steps stands between the start noise of both stages.
+        num_steps = len(self.sigmas(1)) - 2 if self.sampler(1) == "ancestral" else 0
         for number in (1, 2):
             for k, stream in enumerate(("video", "audio")):
-                names[f"stage_{number}.{stream}"] = f"noise.{2 * number - 2 + k}"
+                names[f"stage_{number}.{stream}"] = f"noise.{2 * (number - 1) * (1 + num_steps) + k}"
                 for step in range(len(io)):
                     names[f"stage_{number}.middle_{step}.{stream}"] = f"sde.stage{number}.{4 * step + k}"
                     names[f"stage_{number}.step_{step}.{stream}"] = f"sde.stage{number}.{4 * step + 2 + k}"
-        return lambda purpose, shape: mx.array(io[names[purpose]]).reshape(shape)
+        for step in range(num_steps):
+            for k, stream in enumerate(("video", "audio")):
+                names[f"stage_1.step_{step}.{stream}"] = f"noise.{2 + 2 * step + k}"
+        return lambda purpose, shape: mx.array(io[names[purpose]]).astype(mx.float32).reshape(shape)
 
     def outputs(self, number: int, stage: Denoise, latents: Arrays) -> Outputs:
         audio_channels = self.case.parameters.get("audio_channels", _AUDIO_CHANNELS)
-        return {
+        outputs: Outputs = {}
+        if "keyframes" in latents:
+            outputs[f"stage{number}.keyframes"] = channels_first(latents["keyframes"])
+        return outputs | {
             f"stage{number}.video": channels_first(latents["video"]),
             f"stage{number}.audio": channels_first(unpatchify_audio(latents["audio"], audio_channels)),
             f"stage{number}.sigmas": np.array(stage.sigmas, dtype=np.float32),

@@ -1,6 +1,9 @@
 """Properties of conditioning; golden cases hold its values."""
 
+from fractions import Fraction
+
 import mlx.core as mx
+import numpy as np
 import pytest
 
 from LTX_2_MLX.diffusion import conditioning
@@ -70,3 +73,26 @@ def test_groups_of_appended_tokens_do_not_see_one_another():
     mask = conditioning.append_keyframe(first, image(), GRID, frame=7).attention_mask
     assert mx.all(mask[:, 30:40, 40:] == 0) and mx.all(mask[:, 40:, 30:40] == 0)
     assert mx.all(mask[:, :30, 40:] == 1) and mx.all(mask[:, :30, 30:40] == 0.5)
+
+
+def test_generated_keyframes_are_denoised_and_marked():
+    grid = VideoGrid(LatentShape(3, 2, 3), Compression(8, 32, 32), Fraction(24))
+    state = start_state(mx.zeros((1, 18, 4)), grid.positions()).replace(keyframe_mask=mx.zeros((1, 18, 1)))
+    seeds = mx.random.normal((1, 2, 2, 3, 4), key=mx.random.key(1))
+    after = conditioning.append_slots(state, grid, [5, 11], seeds)
+    assert after.num_tokens == 30
+    assert after.keyframe_mask[0, 18:].min() == 1
+    assert after.denoise_mask[0, 18:].min() == 1
+    np.testing.assert_array_equal(np.array(after.latent[0, 18:]), np.array(seeds.reshape(12, 4)))
+    # Each spans one frame in time.
+    times = np.array(after.positions[0, 0, 18:]) * 24
+    np.testing.assert_allclose(times, [[5, 6]] * 6 + [[11, 12]] * 6, rtol=1e-6)
+
+
+def test_generated_keyframes_need_their_embedding_and_lie_in_the_video():
+    grid = VideoGrid(LatentShape(3, 2, 3), Compression(8, 32, 32), Fraction(24))
+    state = start_state(mx.zeros((1, 18, 4)), grid.positions())
+    with pytest.raises(RequestError, match="--keyframes"):
+        conditioning.append_slots(state, grid, [5])
+    with pytest.raises(RequestError, match="17 frames"):
+        conditioning.append_slots(state.replace(keyframe_mask=mx.zeros((1, 18, 1))), grid, [17])

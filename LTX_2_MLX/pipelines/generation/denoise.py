@@ -13,7 +13,7 @@ from LTX_2_MLX.checkpoints.quantize import Quantization
 from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.diffusion import sampler as samplers
 from LTX_2_MLX.diffusion import schedule
-from LTX_2_MLX.diffusion.conditioning import append_keyframe, fix_latent_frames, regenerate_region
+from LTX_2_MLX.diffusion.conditioning import append_keyframe, append_slots, fix_latent_frames, regenerate_region
 from LTX_2_MLX.diffusion.guidance import Guidance, Pass, Predict, guided, passes
 from LTX_2_MLX.diffusion.noise import Noise, seeded_noise
 from LTX_2_MLX.diffusion.patchify import AudioClock, VideoGrid, patchify_video, unpatchify_video
@@ -66,6 +66,8 @@ class Denoise:
         guidance: Of both streams.
         sampler: The loop over the schedule.
         images: Conditioning images; one at frame 0 is held in place, others are appended as keyframes.
+        slots: Pixel frames of keyframes that are generated with the video; their latents are handed on as
+            ``keyframes``.
         noise_scale: Noise level that latents of an earlier stage are taken to.
         region_seconds: Denoise only this span of time, and hold the rest of the latents of the stage before.
         frozen_audio: The audio latents are given and only attended to.
@@ -83,6 +85,7 @@ class Denoise:
     guidance: Mapping[StreamName, Guidance] = field(default_factory=lambda: both_streams(Guidance()))
     sampler: SamplerName = "euler"
     images: tuple[ImageConditioning, ...] = ()
+    slots: tuple[int, ...] = ()
     noise_scale: float = 1.0
     region_seconds: tuple[float, float] | None = None
     frozen_audio: bool = False
@@ -149,6 +152,10 @@ class Denoise:
         denoise = guided(predictor(transformer, state.contexts, self.guidance), self.guidance)
         result = self._sampler(noise, start)(denoise, start, self.sigmas, on_step)
         latents = {"video": unpatchify_video(result["video"].latent, self.grid.shape)}
+        if self.slots:
+            shape = replace(self.grid.shape, num_frames=len(self.slots))
+            # Slots are the last tokens of the stream.
+            latents["keyframes"] = unpatchify_video(result["video"].latent[:, -shape.num_tokens :], shape)
         if "audio" in result:
             latents["audio"] = result["audio"].latent
         return latents
@@ -162,6 +169,7 @@ class Denoise:
             "guidance": {name: asdict(guidance) for name, guidance in self.guidance.items()},
             "sampler": self.sampler,
             "images": [asdict(image) for image in self.images],
+            "slots": list(self.slots),
             "noise_scale": self.noise_scale,
             "region_seconds": self.region_seconds,
             "frozen_audio": self.frozen_audio,
@@ -203,7 +211,7 @@ class Denoise:
                 video = fix_latent_frames(video, latent, grid, strength=image.strength)
             else:
                 video = append_keyframe(video, latent, grid, frame=image.frame, strength=image.strength)
-        return video
+        return append_slots(video, grid, self.slots) if self.slots else video
 
     def _first_audio(self, channels: int, state: GenerationState) -> LatentState:
         length = self._audio_tokens()
@@ -249,7 +257,7 @@ class Denoise:
 
     def _size(self) -> dict[str, int]:
         return {
-            "tokens": self.grid.shape.num_tokens,
+            "tokens": self.grid.shape.num_tokens + len(self.slots) * self.grid.shape.height * self.grid.shape.width,
             "audio_tokens": self._audio_tokens(),
             "text_tokens": self.context_size[1],
         }
