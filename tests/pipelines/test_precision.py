@@ -11,9 +11,10 @@ import pytest
 import LTX_2_MLX
 from LTX_2_MLX.layers.embedding import TimestepModulation
 from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler
+from LTX_2_MLX.models.ltx.transformer import PatchEmbed
 
 # Latents between the networks and noise levels are float32; these cast what they take.
-BORDERS = {LatentUpscaler, TimestepModulation}
+BORDERS = {LatentUpscaler, PatchEmbed, TimestepModulation}
 STAGES = {
     "text_features",
     "image_encoder",
@@ -41,7 +42,7 @@ def arrays_in(value) -> list[mx.array]:
 
 @pytest.fixture
 def watched(monkeypatch):
-    """``stage -> {(name, dtype)}`` of everything that layers and MLX's large operations take, while a film is made."""
+    """``stage -> {(name, dtype)}`` of everything that layers and MLX's large operations take, while a video is made."""
     seen, now = defaultdict(set), []
 
     def watch(owner, name, label, arguments):
@@ -75,9 +76,9 @@ def watched(monkeypatch):
     return seen, Progress()
 
 
-def test_nothing_in_a_bfloat16_film_becomes_wider(files, watched):
+def test_nothing_in_a_bfloat16_video_becomes_wider(files, watched):
     seen, progress = watched
-    film = LTX_2_MLX.generate(
+    video = LTX_2_MLX.generate(
         "A blue ball",
         weights=files.weights,
         gemma=files.gemma,
@@ -95,7 +96,7 @@ def test_nothing_in_a_bfloat16_film_becomes_wider(files, watched):
         bf16=True,
         progress=progress,
     )
-    assert film.array().shape == (17, 128, 128, 3)
+    assert video.array().shape == (17, 128, 128, 3)
     assert set(seen) >= STAGES
     wide = {
         (stage, name, dtype)

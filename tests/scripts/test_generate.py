@@ -110,7 +110,7 @@ def test_run_over_the_memory_limit_is_refused_before_anything_is_written(generat
     result = generate(PROMPT, *size, "-o", output)
     assert result.exit_code == cli.REFUSED and not output.exists()
     assert result.stderr.splitlines()[-1].startswith("MemoryBudgetError: ")
-    assert "the budget is 0.01 GiB" in result.stderr
+    assert "the budget is 10.2 MiB" in result.stderr
 
 
 def test_full_disk_is_found_before_the_work(generate, folder, monkeypatch):
@@ -273,7 +273,10 @@ def test_broken_checkpoints_are_refused_before_anything_loads(generate, folder, 
 
 def test_lora_of_another_model_and_unreadable_picture_are_refused(generate, folder):
     broken = broken_files(folder)
-    for option, name, expected in (("--lora", "lora", "another model"), ("--image", "picture", "not a picture")):
+    for option, name, expected in (
+        ("--lora", "lora", "another model"),
+        ("--image", "picture", "is not a readable image"),
+    ):
         result = generate(PROMPT, *SIZE, option, broken[name])
         assert result.exit_code == cli.REFUSED, result.stderr
         assert expected in result.stderr
