@@ -13,6 +13,9 @@ from LTX_2_MLX.ops.evaluate import eval_if_large
 _LARGE_UNFOLDED_BYTES = 4 * 2**20
 _LARGE_STRIDED_BYTES = 16 * 2**20
 
+# Chains of layers at least so wide take the CPU's Winograd form, for images that are not small.
+WINOGRAD_CHANNELS = winograd.FEW_CHANNELS
+
 # Weight ``(O, 3, 3, C)``, bias ``(O,)``, and the slopes of the PReLU that follows, ``(O,)``, or None.
 Convolution = tuple[mx.array, mx.array, mx.array | None]
 

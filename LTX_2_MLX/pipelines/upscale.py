@@ -24,6 +24,7 @@ from LTX_2_MLX.media.image import StillImage
 from LTX_2_MLX.models.rrdbnet import RRDBNet
 from LTX_2_MLX.models.srvgg import SRVGG
 from LTX_2_MLX.ops.context_tiles import in_tiles, pad_reflected
+from LTX_2_MLX.ops.conv import WINOGRAD_CHANNELS
 from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.ops.resize import resize
 from LTX_2_MLX.pipelines.requests import UpscaleRequest as Request
@@ -48,11 +49,11 @@ _SMALLEST_TILE = 64
 _USUAL_CONTEXT = 32
 _EXACT_CONTEXT = 64
 # Arrays of the widest layer's size that a network holds at once, measured (tests/pipelines/test_upscale.py compares).
-# The CPU's convolutions hold sums of their input beside it.
+# The CPU's convolutions hold sums of their input beside it, or three neighbours of every pixel.
 _SRVGG_ARRAYS = 4
-_SRVGG_ARRAYS_ON_CPU = 5
 _RRDBNET_ARRAYS = 5
-_RRDBNET_ARRAYS_ON_CPU = 8
+_WINOGRAD_ARRAYS = 5
+_UNFOLDED_ARRAYS = 8
 # Float copies while the result becomes integers; and while it is resized: of the network's result, of it with one side
 # resized, and of the final size. Measured.
 _FINISHING_COPIES = 5
@@ -161,10 +162,12 @@ class Upscale:
 def bytes_per_pixel(network: Network) -> int:
     """Memory of the network's work for each input pixel, about."""
     if isinstance(network, SRVGG):
-        arrays = _SRVGG_ARRAYS_ON_CPU if on_cpu() else _SRVGG_ARRAYS
+        by_winograd = network.width >= WINOGRAD_CHANNELS
+        arrays_on_cpu = _WINOGRAD_ARRAYS if by_winograd else _UNFOLDED_ARRAYS
+        arrays = arrays_on_cpu if on_cpu() else _SRVGG_ARRAYS
         return arrays * max(network.width, 3 * network.scale**2) * network.dtype.size
     # The last layers work at the output's size.
-    arrays = _RRDBNET_ARRAYS_ON_CPU if on_cpu() else _RRDBNET_ARRAYS
+    arrays = _UNFOLDED_ARRAYS if on_cpu() else _RRDBNET_ARRAYS
     return arrays * network.scale**2 * network.width * network.dtype.size
 
 

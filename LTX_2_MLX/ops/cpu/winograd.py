@@ -23,7 +23,7 @@ _TILE = 4
 _WINDOW = _TILE + 2
 # Below these sizes the sums cost more than the products they save (measured, two cores).
 _FEW_PIXELS = 4096
-_FEW_CHANNELS = 48
+FEW_CHANNELS = 48
 # Bytes of one position's pixels in a band: smaller bands make too many operations, larger ones take memory.
 _BAND_BYTES = 2**20
 # The polynomials are evaluated at these points and at infinity. With 1 and 2 instead of these roots rounding errors
@@ -40,7 +40,7 @@ Grid = list[list[mx.array]]
 def is_faster(x: mx.array, layers: Sequence[tuple[mx.array, mx.array, mx.array | None]]) -> bool:
     """Whether this form of ``ops.conv.conv3x3_chain`` is the faster one: for large images and wide layers."""
     channels = layers[0][0].shape[0]
-    return x.shape[1] * x.shape[2] >= _FEW_PIXELS and channels >= _FEW_CHANNELS
+    return x.shape[1] * x.shape[2] >= _FEW_PIXELS and channels >= FEW_CHANNELS
 
 
 def conv3x3_chain(x: mx.array, layers: Sequence[tuple[mx.array, mx.array, mx.array | None]]) -> mx.array:
