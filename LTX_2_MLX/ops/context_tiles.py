@@ -28,14 +28,18 @@ def in_tiles(
     height, width = pixels.shape[1:3]
     rows = []
     for top in range(0, height, tile):
+        tile_height = min(tile, height - top)
+        upper = max(top - context, 0)
+        lower = min(top + tile + context, height)
         row = []
         for left in range(0, width, tile):
-            upper, lower = max(top - context, 0), min(top + tile + context, height)
-            near, far = max(left - context, 0), min(left + tile + context, width)
-            seen = network(pixels[:, upper:lower, near:far])
-            first_row, first_column = (top - upper) * scale, (left - near) * scale
-            tall, wide = (min(tile, size - start) * scale for size, start in ((height, top), (width, left)))
-            row.append(seen[:, first_row : first_row + tall, first_column : first_column + wide])
+            tile_width = min(tile, width - left)
+            near = max(left - context, 0)
+            far = min(left + tile + context, width)
+            enlarged = network(pixels[:, upper:lower, near:far])
+            y = (top - upper) * scale
+            x = (left - near) * scale
+            row.append(enlarged[:, y : y + tile_height * scale, x : x + tile_width * scale])
             mx.eval(row[-1])
         rows.append(mx.concatenate(row, axis=2))
         mx.eval(rows[-1])
@@ -44,8 +48,8 @@ def in_tiles(
 
 def pad_reflected(pixels: mx.array, below: int, right: int) -> mx.array:
     """``(B, H, W, C)`` continued below and to the right by its own mirror image, edge pixels not doubled."""
-    for axis, more in ((1, below), (2, right)):
-        if more:
-            places = np.pad(np.arange(pixels.shape[axis]), (0, more), mode="reflect")
-            pixels = mx.take(pixels, mx.array(places), axis=axis)
+    for axis, added in ((1, below), (2, right)):
+        if added:
+            indices = np.pad(np.arange(pixels.shape[axis]), (0, added), mode="reflect")
+            pixels = mx.take(pixels, mx.array(indices), axis=axis)
     return pixels

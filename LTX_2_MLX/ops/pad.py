@@ -6,8 +6,11 @@ import mlx.core as mx
 def pad_edge(x: mx.array, axis: int, before: int, after: int) -> mx.array:
     """``x`` with its first slice along ``axis`` repeated ``before`` times in front, its last ``after`` times behind."""
     length = x.shape[axis]
-    parts = [_cut(x, axis, 0, 1)] * before + [x] + [_cut(x, axis, length - 1, length)] * after
-    return mx.concatenate(parts, axis=axis) if len(parts) > 1 else x
+    if before == after == 0:
+        return x
+    first = _cut(x, axis, 0, 1)
+    last = _cut(x, axis, length - 1, length)
+    return mx.concatenate([first] * before + [x] + [last] * after, axis=axis)
 
 
 def pad_mirror(x: mx.array, axis: int) -> mx.array:

@@ -24,8 +24,8 @@ def resize(pixels: mx.array, height: int, width: int, kernel: Kernel = "linear")
 
     Args:
         pixels: ``(B, H, W, C)``, floating point.
-        height: Rows wanted.
-        width: Columns wanted.
+        height: Rows of the result.
+        width: Columns of the result.
         kernel: Weights of 2, 4 or 8 neighbours along each axis.
 
     Returns:

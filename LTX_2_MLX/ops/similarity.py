@@ -51,6 +51,6 @@ def _window_matrix(size: int) -> np.ndarray:
     taps = np.exp(-(offsets**2) / (2 * _SPREAD**2))
     matrix = np.zeros((size, size))
     for offset, tap in zip(offsets, taps / taps.sum(), strict=True):
-        places = np.clip(np.arange(size) + offset, 0, size - 1)
-        matrix[np.arange(size), places] += tap
+        columns = np.clip(np.arange(size) + offset, 0, size - 1)
+        matrix[np.arange(size), columns] += tap
     return matrix.astype(np.float32)

@@ -50,16 +50,17 @@ def split_axis(length: int, size: int, overlap: int) -> list[Interval]:
     """Tiles of ``size`` cells that share ``overlap`` with each neighbour; the last one may be shorter."""
     if length <= size:
         return [Interval(0, length)]
-    count = -(-(length - overlap) // (size - overlap))
-    starts = [i * (size - overlap) for i in range(count)]
+    num_tiles = -(-(length - overlap) // (size - overlap))
+    starts = [i * (size - overlap) for i in range(num_tiles)]
     return _faded([(start, min(start + size, length)) for start in starts], overlap)
 
 
-def split_evenly(length: int, count: int, overlap: int) -> list[Interval]:
-    """``count`` tiles that share ``overlap``, equal but for a cell: the first ones are the longer."""
-    size, longer = divmod(length + overlap * (count - 1), count)
-    spans, start = [], 0
-    for i in range(count):
+def split_evenly(length: int, num_tiles: int, overlap: int) -> list[Interval]:
+    """``num_tiles`` tiles that share ``overlap``; their lengths differ by one cell at most, the longer ones first."""
+    size, longer = divmod(length + overlap * (num_tiles - 1), num_tiles)
+    spans = []
+    start = 0
+    for i in range(num_tiles):
         stop = start + size + (i < longer)
         spans.append((start, stop))
         start = stop - overlap
@@ -200,9 +201,9 @@ def _tiles(axis: TiledAxis) -> Iterator[tuple[Interval, Interval, np.ndarray]]:
     return zip(axis.sources, axis.targets, axis.weights, strict=True)
 
 
-def _add_overlapping(rest: mx.array, group: mx.array) -> mx.array:
+def _add_overlapping(first: mx.array, second: mx.array) -> mx.array:
     """Two arrays that begin with the same frame, added; the longer one's end stays as it is."""
-    short, long = sorted((rest, group), key=lambda part: part.shape[1])
+    short, long = (first, second) if first.shape[1] <= second.shape[1] else (second, first)
     shared = short.shape[1]
     return mx.concatenate([short + long[:, :shared], long[:, shared:]], axis=1)
 

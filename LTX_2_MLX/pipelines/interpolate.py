@@ -63,7 +63,7 @@ def plan_for(stream: FrameStream, request: Request) -> Plan:
 
 
 def stages(stream: FrameStream, request: Request) -> list["Interpolate"]:
-    """The interpolation of a video of this size, length and rate; empty where no frame is to be made."""
+    """The interpolation of a video of this size, length and rate; empty if there is no frame to add."""
     if stream.num_frames == 1 or (request.target_fps is None and request.exp == 0):
         return []
     return [Interpolate(request, stream)]
@@ -203,8 +203,9 @@ def _fill_gap(network: IFNet, request: Request, task: tuple[tuple[InputFrame, In
     if new and is_cut(first.thumbnail, second.thumbnail, request.scene_threshold):
         frames += [first.levels if fraction <= 0.5 else second.levels for fraction in new]
     elif request.target_fps is None:
-        made = halve_gap(network, first.encoded, second.encoded, request.exp, request.scale, (height, width))
-        frames += [to_uint8(frame)[0] for frame in made]
+        size = (height, width)
+        for frame in halve_gap(network, first.encoded, second.encoded, request.exp, request.scale, size):
+            frames.append(to_uint8(frame)[0])
     else:
         for fraction in new:
             frame = network.between(first.encoded, second.encoded, float(fraction), request.scale)
