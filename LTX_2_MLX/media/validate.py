@@ -63,10 +63,10 @@ class _BlankCheck:
         if self._blank:
             color = tuple(int(level) for level in self._first[0, 0])
             raise OutputError(
-                f"The output is blank: every pixel is {color}. Try --fp32, other weights, or --force to keep it."
+                f"The output is blank: every pixel is {color}. Try --fp32, other weights, or --allow-blank to keep it."
             )
         if self._frozen and self._num_frames > 1:
             raise OutputError(
                 f"The output is frozen: all {self._num_frames} frames are identical. "
-                f"Try --fp32, another --seed, or --force to keep it."
+                f"Try --fp32, another --seed, or --allow-blank to keep it."
             )

@@ -152,7 +152,7 @@ class _Layout:
         if (height, width) != (stream.height, stream.width):
             note(
                 f"H.264 and H.265 take even sizes only: {stream.width}×{stream.height} is written as {width}×{height}, "
-                f"its last column or row repeated. Pass --exact-size to keep the size (Apple's players cannot show it)."
+                f"its last column or row repeated. write_video(exact_size=True) keeps the size."
             )
 
     def add_to(self, output: OutputContainer) -> tuple[av.VideoStream, list[TimedPackets]]:
