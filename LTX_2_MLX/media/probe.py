@@ -135,7 +135,10 @@ class _Probe:
         start = self._start(repeats)
         interlaced = 2 * self._frames.num_interlaced > len(self._frames.stamps)
         if damage:
-            self._notes.append(f"{self._path.name} is damaged: {'; '.join(damage)}. Repaired by repeating frames.")
+            remedy = (
+                "Frames are repeated in the gaps" if max(repeats) > 1 else "The frames that can be decoded are used"
+            )
+            self._notes.append(f"{self._path.name} is damaged: {'; '.join(damage)}. {remedy}.")
         return VideoInfo(
             path=self._path,
             video_index=self._video.index,
