@@ -5,39 +5,22 @@ alone, and refuses an adapter that was made for another model.
 """
 
 import math
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 
+from LTX_2_MLX.checkpoints.lora_names import published_paths, sort_tensors, without_prefix
+from LTX_2_MLX.checkpoints.lora_notes import adapter_warnings
+from LTX_2_MLX.checkpoints.lora_scale import ScaleSettings, scale_line, scale_settings
 from LTX_2_MLX.checkpoints.reader import Checkpoint
+from LTX_2_MLX.checkpoints.scalars import read_arrays, read_scalars
 from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.models.interfaces import PublishedNetwork
 
 _CHECKPOINT_PREFIX = "model.diffusion_model."
-# Prefixes of module paths, longer ones first. The published files have "diffusion_model.".
-_PREFIXES = ("base_model.model.", "model.diffusion_model.", "diffusion_model.", "transformer.")
-_FLAT_PREFIX = "lora_unet_"
-_DOWN = r"\.lora_(?:A|down)(?:\.\w+)?\.weight$"
-_ALPHA = r"\.alpha$"
-_UP = r"\.lora_(?:B|up)(?:\.\w+)?\.weight$"
-# First component of a module path in huggingface/diffusers -> the published one
-# (scripts/convert_ltx2_to_diffusers.py at 58eb52c).
-_DIFFUSERS_NAMES = {
-    "proj_in": "patchify_proj",
-    "audio_proj_in": "audio_patchify_proj",
-    "time_embed": "adaln_single",
-    "audio_time_embed": "audio_adaln_single",
-    "prompt_adaln": "prompt_adaln_single",
-    "audio_prompt_adaln": "audio_prompt_adaln_single",
-    "av_cross_attn_video_scale_shift": "av_ca_video_scale_shift_adaln_single",
-    "av_cross_attn_audio_scale_shift": "av_ca_audio_scale_shift_adaln_single",
-    "av_cross_attn_video_a2v_gate": "av_ca_a2v_gate_adaln_single",
-    "av_cross_attn_audio_v2a_gate": "av_ca_v2a_gate_adaln_single",
-}
 # Text networks that adapters may change; the reference merges into the transformer alone.
 _TEXT_SIDE = ("text_embedding_projection", "video_embeddings_connector", "audio_embeddings_connector")
 _DTYPES = ("F32", "F16", "BF16")
@@ -84,34 +67,30 @@ def split_strength(text: str) -> tuple[str, float]:
 
 @dataclass(frozen=True)
 class _Pair:
-    """The update of one module, ``up @ down``: its path as published, and the names of its tensors in the file."""
+    """The update of one module, ``scale * up @ down``: its path, and the names of its tensors in the file."""
 
     module: str
     down: str
     up: str
-    alpha: str | None
+    scale: float
+    scale_origin: str
 
     @property
     def tensor_names(self) -> list[str]:
-        names = [self.down, self.up]
-        return names if self.alpha is None else [*names, self.alpha]
+        return [self.down, self.up]
 
     def delta(self, arrays: dict[str, mx.array], strength: float) -> mx.array:
         """What is added to the weight, ``(out, in)`` float32; lazy."""
         down = arrays[self.down].astype(mx.float32)
         up = arrays[self.up].astype(mx.float32)
-        scale = mx.array(strength, mx.float32)
-        if self.alpha is not None:
-            rank = down.shape[0]
-            scale = scale * arrays[self.alpha].astype(mx.float32).reshape(()) / rank
-        return (up * scale) @ down
+        return (up * mx.array(strength * self.scale, mx.float32)) @ down
 
 
 class LoraMerge:
     """The changes of several adapters to one network of a checkpoint.
 
     Attributes:
-        notes: One line for each adapter: how many tensors it changes, and which it does not.
+        notes: One line for each adapter: how many tensors it changes, at which scale, and what it was not made for.
     """
 
     def __init__(self, network: type[PublishedNetwork[Any]], checkpoint: Checkpoint, loras: Sequence[Lora]):
@@ -129,7 +108,14 @@ class LoraMerge:
         weight_names = _weight_names(checkpoint) if loras else {}
         for index, lora in enumerate(loras):
             matched, unmatched = _match(lora, network, checkpoint, weight_names)
-            self.notes.append(_note(lora, network, checkpoint, len(matched), unmatched))
+            scales = [pair.scale for pair in matched.values()]
+            origins = {pair.scale_origin: None for pair in matched.values() if pair.scale_origin}
+            sentences = [
+                _note(lora, network, checkpoint, len(matched), unmatched),
+                scale_line(scales, " and ".join(origins)),
+                *adapter_warnings(lora.checkpoint, checkpoint),
+            ]
+            self.notes.append(" ".join(sentences))
             for name, pair in matched.items():
                 self._pairs.setdefault(name, []).append((index, pair))
 
@@ -156,7 +142,7 @@ class LoraMerge:
         """A pair's tensors. All of an adapter's are opened together: that takes as long as opening one."""
         opened = self._open[index]
         if any(name not in opened for name in pair.tensor_names):
-            opened = self._loras[index].checkpoint.arrays(self._tensor_names(index))
+            opened = read_arrays(self._loras[index].checkpoint, self._tensor_names(index))
             self._open[index] = opened
         return {name: opened.pop(name) for name in pair.tensor_names}
 
@@ -170,11 +156,6 @@ class LoraMerge:
         return names
 
 
-def is_lora_tensor(name: str) -> bool:
-    """Whether a tensor belongs to an adapter, by its name."""
-    return bool(re.search(_DOWN, name) or re.search(_UP, name))
-
-
 def _match(
     lora: Lora, network: type[PublishedNetwork[Any]], checkpoint: Checkpoint, weight_names: dict[str, str]
 ) -> tuple[dict[str, _Pair], dict[str, str | None]]:
@@ -185,7 +166,8 @@ def _match(
     matched: dict[str, _Pair] = {}
     unmatched: dict[str, str | None] = {}
     for pair in _pairs(lora):
-        name = weight_names.get(_flat(pair.module))
+        names = [weight_names.get(_flat(path)) for path in published_paths(pair.module)]
+        name = next((name for name in names if name is not None), None)
         if name is None or network.parameter_name(name) is None:
             unmatched[pair.module] = name
             continue
@@ -199,7 +181,7 @@ def _match(
 def _pairs(lora: Lora) -> list[_Pair]:
     """The updates in one file."""
     path = lora.checkpoint.path
-    downs, ups, alphas, others = _sort_tensors(lora.checkpoint.header.tensors)
+    downs, ups, alphas, others = sort_tensors(lora.checkpoint.header.tensors)
     if not downs or not ups:
         raise CheckpointError(
             f"{path} is not a LoRA: no tensor in it is named lora_A or lora_B (or lora_down, lora_up)."
@@ -213,33 +195,24 @@ def _pairs(lora: Lora) -> list[_Pair]:
         raise CheckpointError(
             f"{path} is incomplete: it holds only one half of {len(incomplete)} updates ({incomplete[0]}, ...)."
         )
-    return [_Pair(_published_module(module), downs[module], ups[module], alphas.get(module)) for module in downs]
+    settings = scale_settings(lora.checkpoint)
+    numbers = read_scalars(lora.checkpoint, alphas.values())
+    pairs = []
+    for module, down in downs.items():
+        scale, origin = _scale(lora, module, down, settings, numbers.get(alphas.get(module, "")))
+        pairs.append(_Pair(without_prefix(module), down, ups[module], scale, origin))
+    return pairs
 
 
-def _sort_tensors(names: Iterable[str]) -> tuple[dict[str, str], dict[str, str], dict[str, str], list[str]]:
-    """Names of down, up and alpha tensors by their module's path, and all other names."""
-    downs: dict[str, str] = {}
-    ups: dict[str, str] = {}
-    alphas: dict[str, str] = {}
-    others = []
-    for name in names:
-        for pattern, group in ((_DOWN, downs), (_UP, ups), (_ALPHA, alphas)):
-            match = re.search(pattern, name)
-            if match:
-                group[name[: match.start()]] = name
-                break
-        else:
-            others.append(name)
-    return downs, ups, alphas, others
-
-
-def _published_module(path: str) -> str:
-    """A module's path as in the checkpoint, without its prefix."""
-    for prefix in _PREFIXES:
-        path = path.removeprefix(prefix)
-    path = path.removeprefix(_FLAT_PREFIX)
-    first, dot, remainder = path.partition(".")
-    return _DIFFUSERS_NAMES.get(first, first) + dot + remainder
+def _scale(lora: Lora, module: str, down: str, settings: ScaleSettings, alpha: float | None) -> tuple[float, str]:
+    """Scale of a module and where it was found: its alpha tensor, else the settings of the training."""
+    shape = lora.checkpoint.header.tensors[down].shape
+    # A down matrix without rows is refused later, by its shape.
+    rank = shape[0] if shape and shape[0] else 1
+    if alpha is not None:
+        # LyCORIS scales the alpha that it writes for rank-stabilised LoRA, so that this division holds.
+        return alpha / rank, "its alpha tensors"
+    return settings.scale(without_prefix(module), rank), settings.origin
 
 
 def _flat(module: str) -> str:
@@ -269,8 +242,6 @@ def _check(pair: _Pair, lora: Lora, name: str, checkpoint: Checkpoint) -> None:
             raise CheckpointError(f"{path}: {tensor_name} is {dtype}, expected {', '.join(_DTYPES)}.")
     if len(down) != 2 or len(up) != 2 or down[0] != up[1] or down[0] == 0:
         raise CheckpointError(f"{path} is damaged: {pair.up} {up} and {pair.down} {down} do not belong together.")
-    if pair.alpha is not None and math.prod(tensors[pair.alpha].shape) != 1:
-        raise CheckpointError(f"{path} is damaged: {pair.alpha} is not one number.")
     if (up[0], down[1]) != weight:
         raise CheckpointError(
             f"{path} was made for another model than {checkpoint.path}: its update of {pair.module} is "

@@ -1,0 +1,51 @@
+"""Warnings about an adapter that fits a checkpoint's shapes but was made for something else."""
+
+import re
+from pathlib import Path
+
+from LTX_2_MLX.checkpoints.reader import Checkpoint
+
+# Lightricks/LTX-2, packages/ltx-trainer: written into adapters that read a reference video through the context.
+_REFERENCE_FIELD = "reference_downscale_factor"
+_IC_NAME = re.compile(r"(?<![a-z])ic[-_ ]?lora", re.IGNORECASE)
+# Metadata fields in which trainers write the base model.
+_BASE_FIELDS = (
+    "model_version", "base_model", "base_model_name_or_path", "ss_base_model_version", "ss_sd_model_name",
+    "modelspec.architecture", "modelspec.implementation",
+)  # fmt: skip
+# LTX-2 has 19 and LTX-2.3 has 22 billion parameters.
+_NAMES = (
+    ("LTX-2.5", re.compile(r"ltx[-_ ]?v?(?:ideo[-_ ]?)?2[._]5", re.IGNORECASE)),
+    ("LTX-2.3", re.compile(r"ltx[-_ ]?v?(?:ideo[-_ ]?)?2[._]3|(?<!\d)22b(?![a-z])", re.IGNORECASE)),
+    ("LTX-2", re.compile(r"ltx[-_ ]?v?(?:ideo[-_ ]?)?2(?![._]?\d)|ltx[-_ ]?2[._]0|(?<!\d)19b(?![a-z])", re.IGNORECASE)),
+)
+
+
+def adapter_warnings(adapter: Checkpoint, model: Checkpoint) -> list[str]:
+    """Sentences about an adapter of another generation, or one that needs a reference video."""
+    warnings = []
+    if _REFERENCE_FIELD in adapter.header.metadata or _IC_NAME.search(adapter.path.name):
+        warnings.append(
+            "It is an IC-LoRA, made for a reference video in the context; without one it does not do what it was "
+            "trained for."
+        )
+    own = generation(adapter)
+    other = generation(model)
+    if own is not None and other is not None and own != other:
+        warnings.append(f"It was trained for {own}, this checkpoint is {other}: expect poor results.")
+    return warnings
+
+
+def generation(checkpoint: Checkpoint) -> str | None:
+    """Model generation by a file's metadata, else by its name; None if neither tells."""
+    metadata = checkpoint.header.metadata
+    version = re.match(r"2\.(\d+)", metadata.get("model_version", ""))
+    if version:
+        minor = int(version[1])
+        return "LTX-2.5" if minor >= 5 else "LTX-2.3" if minor >= 3 else "LTX-2"
+    stated = " ".join(metadata[field] for field in _BASE_FIELDS if field in metadata)
+    return _named(stated) or _named(Path(checkpoint.path).name)
+
+
+def _named(text: str) -> str | None:
+    return next((name for name, pattern in _NAMES if pattern.search(text)), None)
