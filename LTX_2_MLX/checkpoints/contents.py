@@ -22,7 +22,7 @@ from LTX_2_MLX.models.ltx.audio_vae import AudioDecoder, AudioEncoder
 from LTX_2_MLX.models.ltx.diffusion_decoder import DiffusionVideoDecoder
 from LTX_2_MLX.models.ltx.duration_head import DurationHead
 from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler
-from LTX_2_MLX.models.ltx.text_features import TextFeatures
+from LTX_2_MLX.models.ltx.text_features import TextFeatures, lacks_projection
 from LTX_2_MLX.models.ltx.transformer import Transformer
 from LTX_2_MLX.models.ltx.video_vae import VideoDecoder, VideoEncoder
 from LTX_2_MLX.models.ltx.vocoder import BandwidthExtensionVocoder, Vocoder
@@ -59,6 +59,20 @@ NETWORKS: tuple[type[PublishedNetwork[Any]], ...] = (
     TinyAutoencoder,
     LightTinyAutoencoder,
 )
+# Tensors of published files that no network here reads, by the beginning of their names.
+UNUSED_TENSORS = {
+    "vision_model.": "images, not used for text",
+    "vision_tower.": "images, not used for text",
+    "multi_modal_projector.": "images, not used for text",
+    "audio_projector.": "sound, not used for text",
+    "tokenizer_json": "tokenizer of the text encoder",
+    "hf_asset__": "settings of the text encoder",
+    "text_embedding_projection.": "of the text features, the rest of which is in the transformer's file",
+    # Read by no released decoder: meant for planes of keyframes that are decoded beside the video.
+    "decoder.type_emb": "not used",
+    "vae.decoder.type_emb": "not used",
+}
+_SPLIT_TEXT_FEATURES = "the projections are in the text encoder's file, so generate needs both"
 _DTYPE_NAMES = {mx.float32: "F32", mx.float16: "F16", mx.bfloat16: "BF16"}
 
 
@@ -72,6 +86,7 @@ class NetworkTensors:
         num_bytes: Size in the file.
         precision: Bytes by dtype, largest first.
         problem: Why the network cannot be loaded from this file; None if it can, or was not tried.
+        note: What the tensors are, or which other file belongs to them; empty where the name says it.
     """
 
     name: str
@@ -79,6 +94,7 @@ class NetworkTensors:
     num_bytes: int
     precision: Mapping[str, int]
     problem: str | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -121,6 +137,9 @@ def inspect(path: Path) -> Contents:
         if not names and problem is None:
             continue
         owned.update(names)
+        if network is TextFeatures and lacks_projection(header):
+            networks.append(_summary(network.__name__, names, header, note=_SPLIT_TEXT_FEATURES))
+            continue
         if problem is None and checkpoint is not None:
             problem = _load_problem(network, checkpoint)
         networks.append(_summary(network.__name__, names, header, problem))
@@ -172,12 +191,22 @@ def _others(header: Header, owned: set[str]) -> list[NetworkTensors]:
         if name not in owned:
             group = "LoRA" if is_lora_tensor(name) else name.split(".", 1)[0]
             groups.setdefault(group, []).append(name)
-    return [_summary(group, names, header) for group, names in sorted(groups.items())]
+    return [_summary(group, names, header, note=_purpose(names)) for group, names in sorted(groups.items())]
 
 
-def _summary(name: str, tensor_names: list[str], header: Header, problem: str | None = None) -> NetworkTensors:
+def _purpose(names: list[str]) -> str:
+    """What tensors that no network here reads are; empty if that is not known of all of them."""
+    purposes = set()
+    for name in names:
+        purposes.add(next((text for start, text in UNUSED_TENSORS.items() if name.startswith(start)), ""))
+    return purposes.pop() if len(purposes) == 1 else ""
+
+
+def _summary(
+    name: str, tensor_names: list[str], header: Header, problem: str | None = None, note: str = ""
+) -> NetworkTensors:
     precision: Counter[str] = Counter()
     for tensor_name in tensor_names:
         info = header.tensors[tensor_name]
         precision[info.dtype] += info.num_bytes
-    return NetworkTensors(name, len(tensor_names), precision.total(), dict(precision.most_common()), problem)
+    return NetworkTensors(name, len(tensor_names), precision.total(), dict(precision.most_common()), problem, note)

@@ -57,6 +57,9 @@ def show(contents: "Contents") -> None:
     for network in contents.networks:
         if network.problem:
             console.print(f"{network.name} cannot be loaded: {network.problem}", markup=False)
+    for described in (*contents.networks, *contents.others):
+        if described.note:
+            console.print(f"{described.name}: {described.note}", markup=False)
     for name, value in {**contents.metadata, "config": json.dumps(contents.config, indent=1)}.items():
         console.print(f"{name}: {value}", markup=False)
 

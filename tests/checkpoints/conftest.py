@@ -102,8 +102,8 @@ def full_size(tmp_path):
         for name, (dtype, shape) in tensors.items():
             start, end = end, end + math.prod(shape) * ITEM_BYTES[dtype]
             header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
-        if config := spec["metadata"].get("config"):
-            header["__metadata__"] = {"config": json.dumps(config)}
+        metadata = spec["metadata"].items()
+        header["__metadata__"] = {key: text if isinstance(text, str) else json.dumps(text) for key, text in metadata}
         text = json.dumps(header).encode()
         path = tmp_path / f"{manifest}.safetensors"
         with path.open("wb") as file:

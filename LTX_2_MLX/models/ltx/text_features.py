@@ -86,10 +86,13 @@ class TextFeaturesConfig:
             audio = _connector(header, section, "audio")
         pairing, precision = rotary_settings(section)
         projection = f"{_PROJECTION}{'video_' * per_token}aggregate_embed.weight"
-        if projection not in header.tensors or len(header.tensors[projection].shape) != 2:
+        if lacks_projection(header):
             raise CheckpointError(
-                f"The file has text connectors, but lacks the matrix {projection}. Check that it is complete."
+                f"The file has text connectors, but lacks the matrix {projection}. LTX-2.5 has it in the file of its "
+                f"text encoder: give both, the text encoder with --gemma. Otherwise check that the file is complete."
             )
+        if projection not in header.tensors or len(header.tensors[projection].shape) != 2:
+            raise CheckpointError(f"{projection} is missing or no matrix. Check that the file is complete.")
         return cls(
             states_width=header.tensors[projection].shape[-1],
             video=video,
@@ -101,6 +104,11 @@ class TextFeaturesConfig:
             rotary_pairing=pairing,
             rotary_precision=precision,
         )
+
+
+def lacks_projection(header: Header) -> bool:
+    """Whether a file has connectors without the projections before them, as the transformer's file of 2.5."""
+    return not any(name.startswith(_PROJECTION) for name in header.tensors)
 
 
 def _per_token_norm(section: ConfigSection) -> bool:
