@@ -83,7 +83,7 @@ def _write(ready: "Prepared", own: GenerateOptions, automatic: set[str]) -> None
     from LTX_2_MLX.media.encoder import CRF, choose_encoding
     from LTX_2_MLX.media.validate import validated
     from LTX_2_MLX.media.video import write_video
-    from LTX_2_MLX.pipelines.generate import generate_video, output_size
+    from LTX_2_MLX.pipelines.generate import finished_shape, generate_video
 
     crf = CRF if own.crf is None else own.crf
     options = ready.options
@@ -96,7 +96,8 @@ def _write(ready: "Prepared", own: GenerateOptions, automatic: set[str]) -> None
         wired_bytes=ready.plan.largest_bytes,
     ) as runner:
         # A name that no container fits, or a full disk, is refused now and not after the work.
-        choose_encoding(own.output, output_size(ready.request, options), crf=crf)
+        shape = finished_shape(ready.request, options)
+        choose_encoding(own.output, (shape.height, shape.width), crf=crf)
         states = options.save_latents or options.resume
         check_disk(ready.plan, own.output, None if states is None else Path(states))
         if not own.quiet:

@@ -7,7 +7,6 @@ packages/ltx-pipelines/src/ltx_pipelines/utils/constants.py at 400fd31.
 """
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -41,7 +40,10 @@ def ltx2_schedule(
     slope = (max_shift - base_shift) / (_MAX_TOKENS - _BASE_TOKENS)
     factor = np.float32(math.exp(num_tokens * slope + base_shift - slope * _BASE_TOKENS))
     one = np.float32(1)
-    linear = _falling(num_steps)
+    # Even steps from 1 to the last value above 0; counted from the nearer end, as torch.linspace does.
+    step = np.float64(one / np.float32(num_steps))
+    index = np.arange(num_steps)
+    linear = np.where(index < (num_steps + 1) // 2, 1 - index * step, (num_steps - index) * step).astype(np.float32)
     # A reciprocal times the factor, not a quotient: rounded as the reference's.
     shifted = one / (factor + (one / linear - one)) * factor
     if terminal is not None and num_steps > 1:
@@ -50,18 +52,13 @@ def ltx2_schedule(
     return np.append(shifted, np.float32(0))
 
 
-def _falling(num_steps: int) -> np.ndarray:
-    """Even steps from 1 to the last value above 0, float32; counted from the nearer end, as torch.linspace does."""
-    step = np.float64(np.float32(1) / np.float32(num_steps))
-    index = np.arange(num_steps)
-    return np.where(index < (num_steps + 1) // 2, 1 - index * step, (num_steps - index) * step).astype(np.float32)
-
-
-def resampled(sigmas: Sequence[float], num_steps: int) -> np.ndarray:
-    """A schedule interpolated linearly to ``num_steps`` steps; its ends stay."""
+def stretched(sigmas: tuple[float, ...], num_steps: int) -> tuple[float, ...]:
+    """A schedule interpolated linearly to ``num_steps`` steps, its ends kept; unchanged where it has as many."""
+    if num_steps == len(sigmas) - 1:
+        return sigmas
     _check_steps(num_steps)
     positions = np.linspace(0, len(sigmas) - 1, num_steps + 1)
-    return np.interp(positions, np.arange(len(sigmas)), sigmas).astype(np.float32)
+    return tuple(np.interp(positions, np.arange(len(sigmas)), sigmas).astype(np.float32).tolist())
 
 
 def _check_steps(num_steps: int) -> None:

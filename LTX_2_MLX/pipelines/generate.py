@@ -1,6 +1,6 @@
 """Generate a video from a prompt. Entry point for the CLI, notebooks and library users."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ from LTX_2_MLX.errors import MemoryBudgetError, RequestError
 from LTX_2_MLX.invocation import command_line
 from LTX_2_MLX.media.encoder import least_bytes
 from LTX_2_MLX.media.frames import FrameStream
-from LTX_2_MLX.media.record import RunRecord, run_record
+from LTX_2_MLX.media.record import run_record
 from LTX_2_MLX.pipelines import postprocess
 from LTX_2_MLX.pipelines.generation.denoise import Denoise
 from LTX_2_MLX.pipelines.generation.fit import nearest_options
@@ -21,14 +21,18 @@ from LTX_2_MLX.pipelines.generation.run import chained_facts, run_generation
 from LTX_2_MLX.pipelines.generation.state import GenerationStage, GenerationState
 from LTX_2_MLX.pipelines.one_stage import one_stage
 from LTX_2_MLX.pipelines.options import options_of
-from LTX_2_MLX.pipelines.stage import run_stages
+from LTX_2_MLX.pipelines.stage import Stage, run_stages
 from LTX_2_MLX.pipelines.two_stage import two_stage
 from LTX_2_MLX.planning.fit import refusal
 from LTX_2_MLX.planning.plan import Plan, format_bytes, plan
-from LTX_2_MLX.runtime.job import NOTHING_KEPT, Job
+from LTX_2_MLX.runtime.job import Job
 from LTX_2_MLX.runtime.memory import budget_bytes
 from LTX_2_MLX.runtime.progress import Progress
 from LTX_2_MLX.runtime.runner import StageRunner
+from LTX_2_MLX.shapes import VideoShape
+
+# The option that says a denoising stage's number of steps.
+_STEPS = {"denoise": "steps", "stage_1": "steps_stage1", "stage_2": "steps_stage2"}
 
 
 def generate(prompt: str, *, progress: Progress | None = None, **options: Any) -> FrameStream:
@@ -106,13 +110,17 @@ def stages_for(request: Request) -> list[GenerationStage]:
 def plan_for(request: Request, options: Options) -> Plan:
     """The plan of the request and of post-processing; every file is checked as loading checks it."""
     shape = request.output_shape
-    decoded = FrameStream((), shape.height, shape.width, request.output_rate, num_frames=shape.num_frames)
+    finished = finished_shape(request, options)
+    stages: list[Stage] = [*stages_for(request)]
+    if options.post_processes:
+        decoded = FrameStream((), shape.height, shape.width, request.output_rate, num_frames=shape.num_frames)
+        stages += postprocess.stages(decoded, options.finishing)
     saves = options.save_latents is not None or options.resume is not None
     return plan(
-        [*stages_for(request), *postprocess.stages(decoded, options.finishing)],
+        stages,
         sizes=_sizes(request),
         budget_bytes=budget_bytes(options.memory_limit_gb),
-        output_bytes=least_bytes(output_size(request, options), options.finishing.num_frames(shape.num_frames)),
+        output_bytes=least_bytes((finished.height, finished.width), finished.num_frames),
         # Frames are nearly all of the saved results.
         states_bytes=3 * shape.num_frames * shape.height * shape.width if saves else 0,
     )
@@ -126,9 +134,13 @@ def _sizes(request: Request) -> list[str]:
     return [f"Stage 1: {request.height}×{request.width}", output] if request.two_stages else [output]
 
 
-def output_size(request: Request, options: Options) -> tuple[int, int]:
-    """Height and width of the video after post-processing."""
-    return options.finishing.size(request.output_shape.height, request.output_shape.width)
+def finished_shape(request: Request, options: Options) -> VideoShape:
+    """Size and length of the video after post-processing."""
+    shape = request.output_shape
+    if not options.post_processes:
+        return shape
+    height, width = options.finishing.size(shape.height, shape.width)
+    return VideoShape(options.finishing.num_frames(shape.num_frames), height, width)
 
 
 def generate_video(
@@ -143,13 +155,19 @@ def generate_video(
         automatic: Options that the run which is repeated had settled by itself.
         **written: Settings of the video's file, which go into the record too.
     """
-    contexts = load_contexts(request) if request.embeddings else {}
-    state = GenerationState(contexts=contexts)
+    state = GenerationState(contexts=load_contexts(request) if request.embeddings else {})
     stages = stages_for(request)
-    record = record_of(options, request, _steps(stages), automatic)
-    decoded = run_generation(stages, runner, _job(options, record, runner.progress.note), state)
-    video = run_stages(postprocess.stages(decoded, options.finishing), runner, decoded)
+    steps = {_STEPS[stage.name]: len(stage.sigmas) - 1 for stage in stages if isinstance(stage, Denoise)}
+    record = record_of(options, request, steps, automatic)
     facts = record.as_json()
+    job = _job(options, runner.progress.note)
+    if job is None:
+        video = run_stages(stages, runner, state)
+    else:
+        job.remember(facts)
+        video = run_generation(stages, runner, job, state)
+    if options.post_processes:
+        video = run_stages(postprocess.stages(video, options.finishing), runner, video)
     facts["request"] |= written
     return video.replace(metadata=run_record("generate", **facts))
 
@@ -171,22 +189,15 @@ def decode_saved(folder: Path, runner: StageRunner, *, tile_size: int | None = N
     request = request_for(options, runner.progress.note)
     stages = stages_for(request)
     last = "stage_2" if request.two_stages else "denoise"
-    if _job(options, None, runner.progress.note).found(last, **chained_facts(stages)[last]) is None:
+    job = _job(options, runner.progress.note)
+    if job is None or job.found(last, **chained_facts(stages)[last]) is None:
         raise RequestError(f"{folder} has no latent to decode. Finish it: {command_line('generate')} --resume {folder}")
     return generate_video(request, runner, options)
 
 
-def _steps(stages: Sequence[GenerationStage]) -> dict[str, int]:
-    """Denoising steps by the option's name."""
-    options = {"denoise": "steps", "stage_1": "steps_stage1", "stage_2": "steps_stage2"}
-    return {options[stage.name]: len(stage.sigmas) - 1 for stage in stages if isinstance(stage, Denoise)}
-
-
-def _job(options: Options, record: RunRecord | None, note: Callable[[str], None]) -> Job:
+def _job(options: Options, note: Callable[[str], None]) -> Job | None:
+    """The folder in which the stages' results are saved; None where they are not."""
     folder = options.resume or options.save_latents
     if folder is None:
-        return NOTHING_KEPT
-    job = Job(Path(folder), resume=options.resume is not None, note=note)
-    if record is not None:
-        job.remember(record.as_json())
-    return job
+        return None
+    return Job(Path(folder), resume=options.resume is not None, note=note)

@@ -2,7 +2,7 @@
 
 from LTX_2_MLX.pipelines.generation.decode import frame_stages
 from LTX_2_MLX.pipelines.generation.denoise import first_stage
-from LTX_2_MLX.pipelines.generation.image import image_stages
+from LTX_2_MLX.pipelines.generation.image import image_stage
 from LTX_2_MLX.pipelines.generation.prompt import prompt_stages
 from LTX_2_MLX.pipelines.generation.request import Request
 from LTX_2_MLX.pipelines.generation.state import GenerationStage
@@ -11,9 +11,7 @@ from LTX_2_MLX.pipelines.generation.state import GenerationStage
 def one_stage(request: Request) -> list[GenerationStage]:
     """The stages of a one-stage video, in order."""
     denoise = first_stage(request, "denoise")
-    return [
-        *prompt_stages(request),
-        *image_stages(request, [denoise]),
-        denoise,
-        *frame_stages(request),
-    ]
+    stages: list[GenerationStage] = [*prompt_stages(request)]
+    if request.image is not None:
+        stages.append(image_stage(request, [denoise]))
+    return [*stages, denoise, *frame_stages(request)]

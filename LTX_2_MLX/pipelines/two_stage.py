@@ -2,7 +2,7 @@
 
 from LTX_2_MLX.pipelines.generation.decode import frame_stages
 from LTX_2_MLX.pipelines.generation.denoise import first_stage, refinement_stage
-from LTX_2_MLX.pipelines.generation.image import image_stages
+from LTX_2_MLX.pipelines.generation.image import image_stage
 from LTX_2_MLX.pipelines.generation.prompt import contexts_bytes, prompt_stages
 from LTX_2_MLX.pipelines.generation.request import Request
 from LTX_2_MLX.pipelines.generation.state import GenerationStage
@@ -24,11 +24,7 @@ def two_stage(request: Request) -> list[GenerationStage]:
         work="latent to the larger size",
         waiting_bytes=contexts_bytes(request),
     )
-    return [
-        *prompt_stages(request),
-        *image_stages(request, [stage_1, stage_2]),
-        stage_1,
-        upscale,
-        stage_2,
-        *frame_stages(request),
-    ]
+    stages: list[GenerationStage] = [*prompt_stages(request)]
+    if request.image is not None:
+        stages.append(image_stage(request, [stage_1, stage_2]))
+    return [*stages, stage_1, upscale, stage_2, *frame_stages(request)]

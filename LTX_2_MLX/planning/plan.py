@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,6 +15,13 @@ from LTX_2_MLX.checkpoints.quantize import Quantization
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.errors import MemoryBudgetError
 from LTX_2_MLX.models.interfaces import PublishedNetwork
+from LTX_2_MLX.ops.device import device_name
+
+# Floating-point operations per second of whole passes of LTX-2's transformer in 16 bit, by the name of the chip. It is
+# bound by its matrix products on every Mac, not by reading its weights.
+# M1 Max: dmlsrc/LTX-2-MLX, docs/PERFORMANCE.md, 45.5 s at 8784 tokens and 313.5 s at 35136; M5 Max:
+# xocialize/ltx-2-mlx-swift, SPEED-PLAN, the median of a machine that is warm.
+RATES = {"Apple M1 Max": 6.4e12, "Apple M5 Max": 18.2e12}
 
 
 @dataclass(frozen=True)
@@ -87,7 +96,7 @@ class Plan:
     @property
     def largest(self) -> Estimate:
         """The stage with the highest peak, which is the peak of the run."""
-        return max(self.stages, key=lambda stage: stage.peak_bytes)
+        return max(self.stages, key=attrgetter("peak_bytes"))
 
     @property
     def largest_bytes(self) -> int:
@@ -186,10 +195,15 @@ def plan(
         RequestError: If a stage cannot do what it was asked.
         MemoryBudgetError: If a stage cannot be made small enough at all.
     """
-    estimates = [stage.estimate() for stage in stages]
-    size_lines = [estimate.size for estimate in estimates if estimate.size]
+    estimates: list[Estimate] = []
+    lines = list(sizes)
+    for stage in stages:
+        estimate = stage.estimate()
+        estimates.append(estimate)
+        if estimate.size:
+            lines.append(estimate.size)
     return Plan(
-        sizes=(*sizes, *size_lines),
+        sizes=tuple(lines),
         stages=_count_streams_together(estimates),
         budget_bytes=budget_bytes,
         output_bytes=output_bytes,
@@ -201,23 +215,17 @@ def plan(
 def _count_streams_together(estimates: Sequence[Estimate]) -> tuple[Estimate, ...]:
     """The same estimates, where each stage of a run of streaming ones also holds the weights of the others."""
     counted: list[Estimate] = []
-    run: list[Estimate] = []
-    for estimate in estimates:
-        if not estimate.streams:
-            counted += _with_weights_of_all(run)
-            run = []
-            counted.append(estimate)
-        else:
-            run.append(estimate)
-    return (*counted, *_with_weights_of_all(run))
+    for streams, group in groupby(estimates, key=attrgetter("streams")):
+        run = list(group)
+        together = sum(map(attrgetter("weights_bytes"), run))
+        for estimate in run:
+            others = together - estimate.weights_bytes if streams else 0
+            counted.append(replace(estimate, activation_bytes=estimate.activation_bytes + others))
+    return tuple(counted)
 
 
-def _with_weights_of_all(run: Sequence[Estimate]) -> list[Estimate]:
-    weights = sum(estimate.weights_bytes for estimate in run)
-    return [
-        replace(estimate, activation_bytes=estimate.activation_bytes + weights - estimate.weights_bytes)
-        for estimate in run
-    ]
+# Where a plan has to be made to fit, the same weights are asked for again and again.
+_weights_bytes_cache: dict[tuple[Any, ...], int] = {}
 
 
 def network_weights_bytes(
@@ -234,24 +242,28 @@ def network_weights_bytes(
     Raises:
         CheckpointError: If the file is of another network, or does not fit it.
     """
-    options = {"dtype": dtype, "quantize": quantize, "stream_blocks": stream_blocks}
-    return sum(_cached_weights_bytes(network, checkpoint, loras=loras, **options) for network in networks)
+    options: dict[str, Any] = {"dtype": dtype, "quantize": quantize, "stream_blocks": stream_blocks}
+    key: list[Any] = [str(dtype), str(quantize), stream_blocks]
+    files = list(checkpoint.files)
+    for lora in loras:
+        files.append(lora.checkpoint.path)
+        key.append(lora.strength)
+    for path in files:
+        stat = path.stat()
+        key += [path, stat.st_size, stat.st_mtime_ns]
+    total = 0
+    for network in networks:
+        network_key = (network, *key)
+        if network_key not in _weights_bytes_cache:
+            _weights_bytes_cache[network_key] = weights_bytes(network, checkpoint, loras=loras, **options)
+        total += _weights_bytes_cache[network_key]
+    return total
 
 
-# Where a plan has to be made to fit, the same weights are asked for again and again.
-_weights_bytes_cache: dict[tuple[Any, ...], int] = {}
-
-
-def _cached_weights_bytes(
-    network: type[PublishedNetwork[Any]], checkpoint: Checkpoint, *, loras: Sequence[Lora], **options: Any
-) -> int:
-    files = [*checkpoint.files, *(lora.checkpoint.path for lora in loras)]
-    stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    strengths = [lora.strength for lora in loras]
-    key = (network, *stats, *strengths, *map(str, options.values()))
-    if key not in _weights_bytes_cache:
-        _weights_bytes_cache[key] = weights_bytes(network, checkpoint, loras=loras, **options)
-    return _weights_bytes_cache[key]
+def seconds_of(operations: float, chip: str | None = None) -> float | None:
+    """Seconds of so many floating-point operations on a chip, this machine's unless given; None: rate unknown."""
+    rate = RATES.get(device_name() if chip is None else chip)
+    return None if rate is None else operations / rate
 
 
 def format_bytes(num_bytes: int) -> str:

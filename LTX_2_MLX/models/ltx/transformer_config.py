@@ -1,15 +1,27 @@
-"""Config of the LTX-2 transformer, read from a checkpoint's metadata."""
+"""Config of the LTX-2 transformer, read from a checkpoint's metadata, and what it says of memory and time."""
 
 from dataclasses import dataclass
+
+import mlx.core as mx
 
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.layers.rope import Pairing, Precision
 from LTX_2_MLX.models.interfaces import Header
 from LTX_2_MLX.models.ltx.config_section import ConfigSection
+from LTX_2_MLX.ops.device import on_cpu
 
 PREFIX = "model.diffusion_model."
 # Published path inside an attention or feed-forward layer -> path here.
 _LAYER_PATHS = {".to_out.0.": ".to_out.", ".net.0.proj.": ".project_in.", ".net.2.": ".project_out."}
+
+# Arrays of a block and the one behind it that live at once: token arrays ``(N, D)``, and those of the text, keys,
+# values and what they are made from. Measured on the CPU, which stores the scores of attention as well; counted from
+# the block's arrays for a GPU.
+_CPU_TOKEN_ARRAYS = 22.5
+_GPU_TOKEN_ARRAYS = 18.0
+_CPU_TEXT_ARRAYS = 3.75
+_GPU_TEXT_ARRAYS = 6.0
+_FEED_FORWARD = 4
 
 # Fields with one supported value.
 _FIXED = {
@@ -235,3 +247,46 @@ def _check_stream(
         raise CheckpointError(
             f"config.transformer.{prefix}attention_head_dim is {stream.head_dim}; rotary positions need an even one."
         )
+
+
+def transformer_bytes(
+    config: TransformerConfig, *, tokens: int, audio_tokens: int, text_tokens: int, prompts: int, item_bytes: int
+) -> int:
+    """Memory of one pass of the transformer beside its weights, with the contexts of all prompts.
+
+    ``audio_tokens`` have no effect where the network has no audio stream; ``item_bytes`` are those of one value.
+    """
+    token_arrays = _CPU_TOKEN_ARRAYS if on_cpu() else _GPU_TOKEN_ARRAYS
+    text_arrays = _CPU_TEXT_ARRAYS if on_cpu() else _GPU_TEXT_ARRAYS
+    width = config.video.width
+    streams = tokens * config.video.width
+    if config.audio is not None:
+        width += config.audio.width
+        streams += audio_tokens * config.audio.width
+    contexts = 0
+    if config.caption_channels is not None:
+        contexts = prompts * text_tokens * 2 * config.caption_channels * mx.float32.size
+    text = (prompts + text_arrays) * text_tokens * width
+    # Self-attention and attention to the text come one after the other.
+    scores = config.video.heads * tokens * max(tokens, text_tokens) if on_cpu() else 0
+    return int(contexts + (text + token_arrays * streams + scores) * item_bytes)
+
+
+def transformer_operations(config: TransformerConfig, *, tokens: int, audio_tokens: int, text_tokens: int) -> float:
+    """Floating-point operations of one pass: the matrix products, which are nearly all of the work."""
+    video = config.video
+    audio = config.audio
+    block = _stream_operations(video.width, tokens, text_tokens)
+    if audio is not None:
+        block += _stream_operations(audio.width, audio_tokens, text_tokens)
+        # Attention between the two has the width of the audio stream: projections on either side, and the scores.
+        block += 2 * (4 * tokens * video.width * audio.width + 4 * audio_tokens * audio.width**2)
+        block += 2 * 4 * tokens * audio_tokens * audio.width
+    return config.num_layers * float(block)
+
+
+def _stream_operations(width: int, tokens: int, text_tokens: int) -> float:
+    """Of one stream in one block: attention to itself and to the text, feed-forward."""
+    projections = 8 * tokens * width**2 + 4 * tokens * width**2 + 4 * text_tokens * width**2
+    attention = 4 * tokens**2 * width + 4 * tokens * text_tokens * width
+    return projections + attention + 4 * _FEED_FORWARD * tokens * width**2

@@ -7,6 +7,7 @@ are used where a frame is too large for that, or where the user gives their size
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
+from functools import partial
 from math import prod
 from typing import Any, ClassVar
 
@@ -82,7 +83,13 @@ class DecodeVideo:
         """
         config = config_of(VideoDecoder, self.weights)
         size = self._size()
-        _check_smallest(config, size)
+        cell = config.decoder_compression
+        height, width = config.fewest_cells * cell.height, config.fewest_cells * cell.width
+        if size.height < height or size.width < width:
+            raise RequestError(
+                f"The video would be {size.height}×{size.width}, but this checkpoint's decoder mirrors its borders and "
+                f"needs at least {height}×{width}."
+            )
         return Estimate(
             name=self.name,
             work=f"{size.height}×{size.width}, {size.num_frames} frames",
@@ -121,8 +128,8 @@ class DecodeVideo:
         key = key_for(self.seed, self.name)
         chunks = runner.stream(
             self.name,
-            lambda: load(VideoDecoder, self.weights, dtype=self.dtype),
-            lambda decoder: decode_frames(decoder, latent, self.tile_size, key, self.budget),
+            partial(load, VideoDecoder, self.weights, dtype=self.dtype),
+            partial(decode_frames, latent=latent, tile_size=self.tile_size, key=key, budget=self.budget),
         )
         done = 0
         try:
@@ -167,17 +174,6 @@ def frame_stages(request: Request) -> list[UpscaleLatent | DecodeVideo]:
         budget=activation_budget(request.memory_limit_gb),
     )
     return [*stages, decode]
-
-
-def _check_smallest(config: VideoVAEConfig, size: VideoShape) -> None:
-    cell = config.decoder_compression
-    height = config.fewest_cells * cell.height
-    width = config.fewest_cells * cell.width
-    if size.height < height or size.width < width:
-        raise RequestError(
-            f"The video would be {size.height}×{size.width}, but this checkpoint's decoder mirrors its borders and "
-            f"needs at least {height}×{width}."
-        )
 
 
 def decode_frames(

@@ -19,27 +19,20 @@ from LTX_2_MLX.diffusion.noise import Noise, seeded_noise
 from LTX_2_MLX.diffusion.patchify import AudioClock, VideoGrid, patchify_video, unpatchify_video
 from LTX_2_MLX.diffusion.state import LatentState, State, StreamArrays, add_noise, start_state, to_denoised
 from LTX_2_MLX.models.ltx.transformer import Perturbation, StreamInput, Transformer, evaluate_each
-from LTX_2_MLX.models.ltx.transformer_config import TransformerConfig
-from LTX_2_MLX.ops.device import on_cpu
+from LTX_2_MLX.models.ltx.transformer_config import TransformerConfig, transformer_bytes, transformer_operations
 from LTX_2_MLX.pipelines.generation.files import Models
 from LTX_2_MLX.pipelines.generation.prompt import context_size
 from LTX_2_MLX.pipelines.generation.request import Request
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, SamplerName, contents
-from LTX_2_MLX.planning.chip_rates import seconds_of
-from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes
+from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes, seconds_of
 from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.runtime.validate import check_moving, check_result
 from LTX_2_MLX.shapes import StreamName
 
-_DISTILLED_STEPS = len(schedule.DISTILLED) - 1
-# Arrays of a block and the one behind it that live at once: token arrays ``(N, D)``, and those of the text, keys,
-# values and what they are made from. Measured on the CPU, which stores the scores of attention as well; counted from
-# the block's arrays for a GPU.
-_CPU_TOKEN_ARRAYS = 22.5
-_GPU_TOKEN_ARRAYS = 18.0
-_CPU_TEXT_ARRAYS = 3.75
-_GPU_TEXT_ARRAYS = 6.0
-_FEED_FORWARD = 4
+
+def both_streams(guidance: Guidance) -> dict[StreamName, Guidance]:
+    """Audio is guided as video is: one scale serves both, and the video attends to the audio."""
+    return {"video": guidance, "audio": guidance}
 
 
 @dataclass(frozen=True)
@@ -82,7 +75,7 @@ class Denoise:
     sigmas: Sequence[float]
     context_size: tuple[int, int]
     loras: tuple[Lora, ...] = ()
-    guidance: Mapping[StreamName, Guidance] = field(default_factory=lambda: both_streams(Guidance()))
+    guidance: Mapping[StreamName, Guidance] = field(default_factory=partial(both_streams, Guidance()))
     sampler: SamplerName = "euler"
     images: tuple[ImageConditioning, ...] = ()
     slots: tuple[int, ...] = ()
@@ -104,7 +97,12 @@ class Denoise:
         """One pass of the transformer with the contexts of all prompts."""
         models = self.models
         config = config_of(Transformer, models.weights)
-        size = self._size()
+        cells = self.grid.shape.height * self.grid.shape.width
+        size = {
+            "tokens": self.grid.shape.num_tokens + len(self.slots) * cells,
+            "audio_tokens": self._audio_tokens(),
+            "text_tokens": self.context_size[1],
+        }
         steps = len(self.sigmas) - 1
         num_passes = len(passes(self.guidance))
         shape = self.grid.shape.pixels(self.grid.compression)
@@ -138,7 +136,11 @@ class Denoise:
             runner.progress.advance(self.name, 0, total)
             return self.sample(transformer, state, report)
 
-        latents = runner.run(self.name, partial(self._load, runner.progress.note), work)
+        models = self.models
+        load_transformer = partial(
+            load, Transformer, models.weights, loras=self.loras, note=runner.progress.note, **self._load_options()
+        )
+        latents = runner.run(self.name, load_transformer, work)
         check_result(self.name, latents)
         check_moving(self.name, latents["video"])
         return replace(state, latents=latents)
@@ -245,22 +247,12 @@ class Denoise:
             return partial(samplers.res_2s, noise=step_noise, middle_noise=middle_noise)
         return {"euler": samplers.euler, "gradient-estimation": samplers.gradient_estimation}[self.sampler]
 
-    def _load(self, note: Callable[[str], None]) -> Transformer:
-        return load(Transformer, self.models.weights, loras=self.loras, note=note, **self._load_options())
-
     def _load_options(self) -> dict[str, Any]:
         models = self.models
         quantize = None
         if models.quantize is not None:
             quantize = quantization_for(Transformer, models.weights, models.quantize) or Quantization(models.quantize)
         return {"dtype": models.dtype, "quantize": quantize, "stream_blocks": models.low_ram}
-
-    def _size(self) -> dict[str, int]:
-        return {
-            "tokens": self.grid.shape.num_tokens + len(self.slots) * self.grid.shape.height * self.grid.shape.width,
-            "audio_tokens": self._audio_tokens(),
-            "text_tokens": self.context_size[1],
-        }
 
 
 def first_stage(request: Request, name: str) -> Denoise:
@@ -287,8 +279,7 @@ def refinement_stage(request: Request, name: str) -> Denoise:
     """The second stage: not guided, at the larger size, from a lower noise level; with the adapter of a dev model."""
     models = request.models
     defaults = models.defaults
-    steps = request.steps_stage2 or defaults.steps_stage2
-    sigmas = schedule_of_length(defaults.refinement, steps)
+    sigmas = schedule.stretched(defaults.refinement, request.steps_stage2 or defaults.steps_stage2)
     loras = models.loras
     if models.distilled_lora is not None and not models.distilled:
         loras = (*loras, models.distilled_lora)
@@ -305,11 +296,6 @@ def refinement_stage(request: Request, name: str) -> Denoise:
     )
 
 
-def both_streams(guidance: Guidance) -> dict[StreamName, Guidance]:
-    """Audio is guided as video is: one scale serves both, and the video attends to the audio."""
-    return {"video": guidance, "audio": guidance}
-
-
 def _images(request: Request) -> tuple[ImageConditioning, ...]:
     return (ImageConditioning(strength=request.image_strength),) if request.image else ()
 
@@ -321,13 +307,8 @@ def stage_sigmas(steps: int | None, *, distilled: bool, default_steps: int) -> t
     everything else the shifted schedule.
     """
     if distilled:
-        return schedule_of_length(schedule.DISTILLED, steps or _DISTILLED_STEPS)
+        return schedule.stretched(schedule.DISTILLED, steps or len(schedule.DISTILLED) - 1)
     return tuple(schedule.ltx2_schedule(default_steps if steps is None else steps).tolist())
-
-
-def schedule_of_length(sigmas: tuple[float, ...], steps: int) -> tuple[float, ...]:
-    """A schedule stretched to ``steps``; unchanged where it has as many."""
-    return sigmas if steps == len(sigmas) - 1 else tuple(schedule.resampled(sigmas, steps).tolist())
 
 
 def predictor(transformer: Transformer, contexts: Arrays, guidance: Mapping[StreamName, Guidance]) -> Predict:
@@ -348,32 +329,26 @@ def predictor(transformer: Transformer, contexts: Arrays, guidance: Mapping[Stre
             inputs: dict[StreamName, StreamInput] = {}
             for name, stream in state.items():
                 inputs[name] = _stream_input(stream, context[name], enabled=name in computed, sigma=sigma)
-            perturbation = _perturbation(kind, guidance, transformer.config.num_layers)
-            perturbations = None if perturbation is None else [perturbation] * len(state["video"].latent)
-            video, audio = transformer(inputs["video"], inputs.get("audio"), perturbations, on_block=evaluate_each())
-            estimates[kind] = _estimates(state, {"video": video, "audio": audio}, sigma)
+            perturbations = None
+            if kind in ("perturbed", "isolated"):
+                perturbation = _perturbation(kind, guidance, transformer.config.num_layers)
+                perturbations = [perturbation] * len(state["video"].latent)
+            velocities = transformer(inputs["video"], inputs.get("audio"), perturbations, on_block=evaluate_each())
+            estimates[kind] = {}
+            for (name, stream), velocity in zip(state.items(), velocities, strict=False):
+                if velocity is not None:
+                    estimates[kind][name] = to_denoised(stream.latent, velocity, stream.timesteps(sigma))
             mx.eval(estimates[kind])
         return estimates
 
     return predict
 
 
-def _perturbation(kind: Pass, guidance: Mapping[StreamName, Guidance], num_layers: int) -> Perturbation | None:
+def _perturbation(kind: Pass, guidance: Mapping[StreamName, Guidance], num_layers: int) -> Perturbation:
     if kind == "isolated":
         return Perturbation(audio_to_video=range(num_layers), video_to_audio=range(num_layers))
-    if kind == "perturbed":
-        blocks = {name: rule.stg_blocks if rule.stg_scale else () for name, rule in guidance.items()}
-        return Perturbation(video_self=blocks["video"], audio_self=blocks.get("audio", ()))
-    return None
-
-
-def _estimates(state: State, velocities: Mapping[StreamName, mx.array | None], sigma: float) -> StreamArrays:
-    """Clean estimates of the streams that have a velocity."""
-    estimates: StreamArrays = {}
-    for name, velocity in velocities.items():
-        if velocity is not None:
-            estimates[name] = to_denoised(state[name].latent, velocity, state[name].timesteps(sigma))
-    return estimates
+    blocks = {name: rule.stg_blocks if rule.stg_scale else () for name, rule in guidance.items()}
+    return Perturbation(video_self=blocks["video"], audio_self=blocks.get("audio", ()))
 
 
 def _projected(transformer: Transformer, contexts: Arrays, prompt: str) -> StreamArrays:
@@ -400,46 +375,3 @@ def _stream_input(state: LatentState, context: mx.array, *, enabled: bool, sigma
         enabled=enabled,
         context_projected=True,
     )
-
-
-def transformer_bytes(
-    config: TransformerConfig, *, tokens: int, audio_tokens: int, text_tokens: int, prompts: int, item_bytes: int
-) -> int:
-    """Memory of one pass of the transformer beside its weights, with the contexts of all prompts.
-
-    ``audio_tokens`` have no effect where the network has no audio stream; ``item_bytes`` are those of one value.
-    """
-    token_arrays = _CPU_TOKEN_ARRAYS if on_cpu() else _GPU_TOKEN_ARRAYS
-    text_arrays = _CPU_TEXT_ARRAYS if on_cpu() else _GPU_TEXT_ARRAYS
-    width = config.video.width
-    streams = tokens * config.video.width
-    if config.audio is not None:
-        width += config.audio.width
-        streams += audio_tokens * config.audio.width
-    contexts = 0
-    if config.caption_channels is not None:
-        contexts = prompts * text_tokens * 2 * config.caption_channels * mx.float32.size
-    text = (prompts + text_arrays) * text_tokens * width
-    # Self-attention and attention to the text come one after the other.
-    scores = config.video.heads * tokens * max(tokens, text_tokens) if on_cpu() else 0
-    return int(contexts + (text + token_arrays * streams + scores) * item_bytes)
-
-
-def transformer_operations(config: TransformerConfig, *, tokens: int, audio_tokens: int, text_tokens: int) -> float:
-    """Floating-point operations of one pass: the matrix products, which are nearly all of the work."""
-    video = config.video
-    audio = config.audio
-    block = _stream_operations(video.width, tokens, text_tokens)
-    if audio is not None:
-        block += _stream_operations(audio.width, audio_tokens, text_tokens)
-        # Attention between the two has the width of the audio stream: projections on either side, and the scores.
-        block += 2 * (4 * tokens * video.width * audio.width + 4 * audio_tokens * audio.width**2)
-        block += 2 * 4 * tokens * audio_tokens * audio.width
-    return config.num_layers * float(block)
-
-
-def _stream_operations(width: int, tokens: int, text_tokens: int) -> float:
-    """Of one stream in one block: attention to itself and to the text, feed-forward."""
-    projections = 8 * tokens * width**2 + 4 * tokens * width**2 + 4 * text_tokens * width**2
-    attention = 4 * tokens**2 * width + 4 * tokens * text_tokens * width
-    return projections + attention + 4 * _FEED_FORWARD * tokens * width**2

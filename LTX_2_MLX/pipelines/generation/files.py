@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +100,10 @@ class ModelDefaults:
             CheckpointError: If ``defaults`` is not such an object.
         """
         version = version_of(header)
-        _, image_crf, stg_block, sampler = next(row for row in _GENERATIONS if version >= row[0])
+        for generation in _GENERATIONS:
+            if version >= generation[0]:
+                break
+        _, image_crf, stg_block, sampler = generation
         own = _own_defaults(header.metadata.get("defaults", "{}"))
         return cls(image_crf=image_crf, stg_block=stg_block, distilled_sampler=sampler, **own)
 
@@ -117,13 +119,16 @@ def version_of(header: Header) -> tuple[int, ...]:
 
 
 def _own_defaults(text: str) -> dict[str, Any]:
+    own: dict[str, Any] = {}
     try:
         settings = dict(json.loads(text).items())
-        own = {name: read(settings[name]) for name, read in _READERS.items() if name in settings}
+        for name in settings.keys() & _READERS.keys():
+            own[name] = _READERS[name](settings[name])
     except (AttributeError, ValueError, TypeError, ZeroDivisionError, RecursionError) as error:
         raise CheckpointError(f"The checkpoint's own defaults cannot be read: {text:.60} ({error}).") from error
-    if any(value <= 0 for value in own.values() if not isinstance(value, str | tuple)):
-        raise CheckpointError(f"The checkpoint's own defaults are out of range: {text:.60}.")
+    for value in own.values():
+        if not isinstance(value, str | tuple) and value <= 0:
+            raise CheckpointError(f"The checkpoint's own defaults are out of range: {text:.60}.")
     return own
 
 
@@ -133,8 +138,8 @@ def _read_rate(rate: float | str) -> Fraction:
 
 def _read_sigmas(values: list[float]) -> tuple[float, ...]:
     """Noise levels that fall from at most 1 to 0."""
-    sigmas = tuple(float(value) for value in values)
-    falls = all(sigma > following for sigma, following in pairwise(sigmas))
+    sigmas = tuple(map(float, values))
+    falls = list(sigmas) == sorted(set(sigmas), reverse=True)
     if len(sigmas) < 2 or sigmas[0] > 1 or sigmas[-1] != 0 or not falls:
         raise ValueError("noise levels that do not fall from at most 1 to 0")
     return sigmas
@@ -219,12 +224,16 @@ def open_models(options: Options, note: Callable[[str], None]) -> Models:
     weights = Checkpoint(model.path)
     config_of(Transformer, weights)
     distilled = _variant_of(model, variant) == "distilled"
+    # 16-bit matrix products are slow on MLX's CPU backend.
+    dtype = mx.float32 if on_cpu() else mx.bfloat16
+    if options.precision is not None:
+        dtype = _DTYPES[options.precision]
     models = Models(
         weights=weights,
         text_encoder=None if options.embeddings else _text_encoder(options.gemma, model, weights, note),
         distilled=distilled,
-        dtype=_dtype(options.precision),
-        loras=tuple(_open_lora(spec) for spec in options.lora),
+        dtype=dtype,
+        loras=tuple(map(_open_lora, options.lora)),
         quantize=options.quantize,
         low_ram=options.low_ram,
     )
@@ -265,13 +274,6 @@ def text_encoder_fits(encoder: Checkpoint, weights: Checkpoint) -> bool:
         raise CheckpointError(f"{encoder.path} is no Gemma 3. Give --gemma the folder of the text encoder.")
     features = config.hidden_size * (config.num_hidden_layers + 1)
     return features == config_of(TextFeatures, weights).states_width
-
-
-def _dtype(precision: str | None) -> mx.Dtype:
-    if precision is not None:
-        return _DTYPES[precision]
-    # 16-bit matrix products are slow on MLX's CPU backend.
-    return mx.float32 if on_cpu() else mx.bfloat16
 
 
 def _resolve_model(spec: str, variant: Variant | None, note: Callable[[str], None]) -> ResolvedFile:

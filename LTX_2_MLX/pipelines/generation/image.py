@@ -87,12 +87,11 @@ class EncodeImage:
         }
 
 
-def image_stages(request: Request, stages: Sequence[Denoise]) -> list[EncodeImage]:
-    """The stage that encodes the request's image for each denoising stage; none without an image."""
-    if request.image is None:
-        return []
+def image_stage(request: Request, stages: Sequence[Denoise]) -> EncodeImage:
+    """The stage that encodes the request's image for each denoising stage."""
+    assert request.image is not None
     shapes = {stage.name: stage.grid.shape.pixels(stage.grid.compression) for stage in stages}
-    return [EncodeImage(request.image, request.models, shapes)]
+    return EncodeImage(request.image, request.models, shapes)
 
 
 def image_encoder_bytes(config: VideoEncoderConfig, shape: VideoShape, item_bytes: int) -> int:

@@ -370,6 +370,11 @@ class Options:
         self._refuse_both("embeddings", "save_embeddings")
 
     @property
+    def post_processes(self) -> bool:
+        """Whether anything is done to the decoded frames."""
+        return self.enable_frame_interpolation or self.enable_upscaling
+
+    @property
     def finishing(self) -> PostprocessRequest:
         """Post-processing of the frames: interpolation, then upscaling."""
         names = declared_options(PostprocessRequest).keys() & declared_options(Options).keys()

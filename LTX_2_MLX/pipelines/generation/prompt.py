@@ -1,15 +1,14 @@
 """Stages from a prompt to the contexts that the transformer attends to, and contexts in files."""
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from pathlib import Path
+from functools import lru_cache, partial
 from typing import Any, ClassVar
 
 import mlx.core as mx
 import numpy as np
 
 from LTX_2_MLX.checkpoints.digest import tensors_digest
-from LTX_2_MLX.checkpoints.gemma3 import Gemma, GemmaConfig, encode_tokens
+from LTX_2_MLX.checkpoints.gemma3 import Gemma, encode_tokens
 from LTX_2_MLX.checkpoints.gemma_tokenizer import GemmaTokenizer
 from LTX_2_MLX.checkpoints.load import load, quantization_for
 from LTX_2_MLX.checkpoints.reader import Checkpoint
@@ -28,6 +27,8 @@ from LTX_2_MLX.runtime.runner import StageRunner
 _FORMAT = "LTX-2-MLX contexts 2"
 _EARLIER_FORMAT = "LTX-2-MLX contexts 1"
 _SHOWN_LETTERS = 40
+# What is encoded, by the number of prompts.
+_WORK = {1: "prompt", 2: "prompt and negative prompt"}
 # Arrays of one Gemma layer that live at once, of each of its two widths.
 _HIDDEN_ARRAYS = 8
 _INTERMEDIATE_ARRAYS = 6
@@ -35,6 +36,9 @@ _INTERMEDIATE_ARRAYS = 6
 # ``(B, heads, L, L)`` as well; counted from the block's arrays for a GPU.
 _CPU_TOKEN_ARRAYS = 22.5
 _GPU_TOKEN_ARRAYS = 18.0
+
+# The tokenizer of a folder, kept for the estimates that ask for it.
+_tokenizer = lru_cache(maxsize=2)(GemmaTokenizer.from_folder)
 
 
 @dataclass(frozen=True)
@@ -56,12 +60,19 @@ class EncodeText:
                 f"{encoder.path} is not the text encoder that {models.weights.path} was made for: its number of "
                 f"features differs. Give --gemma the one that belongs to it."
             )
+        config = config_of(Gemma, encoder)
+        _, mask = tokenize(self.request)
+        prompts = len(mask)
+        tokens = int(mask.sum(axis=1).max())
+        scores = prompts * config.num_attention_heads * tokens**2 * mx.float32.size
+        widths = _HIDDEN_ARRAYS * config.hidden_size + _INTERMEDIATE_ARRAYS * config.intermediate_size
+        layer_bytes = scores + prompts * tokens * widths * models.text_dtype.size
         return Estimate(
             name=self.name,
-            work=_work(self.request),
+            work=_WORK[prompts],
             file=encoder.path,
             weights_bytes=network_weights_bytes([Gemma], encoder, **self._load_options(encoder)),
-            activation_bytes=states_bytes(self.request) + self._layer_bytes(config_of(Gemma, encoder)),
+            activation_bytes=states_bytes(self.request) + layer_bytes,
         )
 
     def run(self, runner: StageRunner, state: GenerationState) -> GenerationState:
@@ -70,8 +81,8 @@ class EncodeText:
         ids, mask = tokenize(self.request)
         text = runner.run(
             self.name,
-            lambda: load(Gemma, encoder, **self._load_options(encoder)),
-            lambda network: encode_tokens(network, ids, mask),
+            partial(load, Gemma, encoder, **self._load_options(encoder)),
+            partial(encode_tokens, ids=ids, mask=mask),
         )
         return replace(state, text=text)
 
@@ -90,14 +101,6 @@ class EncodeText:
         # The encoder keeps its precision where its layers are too narrow for groups of few bits.
         quantize = None if models.quantize is None else quantization_for(Gemma, encoder, models.quantize)
         return {"dtype": models.text_dtype, "quantize": quantize, "stream_blocks": models.low_ram}
-
-    def _layer_bytes(self, config: GemmaConfig) -> int:
-        _, mask = tokenize(self.request)
-        prompts = len(mask)
-        tokens = int(mask.sum(axis=1).max())
-        scores = prompts * config.num_attention_heads * tokens**2 * mx.float32.size
-        widths = _HIDDEN_ARRAYS * config.hidden_size + _INTERMEDIATE_ARRAYS * config.intermediate_size
-        return scores + prompts * tokens * widths * self.request.models.text_dtype.size
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,7 @@ class EncodeContexts:
         config = config_of(TextFeatures, models.weights)
         return Estimate(
             name=self.name,
-            work=_work(self.request),
+            work=_WORK[len(self.request.prompts)],
             file=models.weights.path,
             weights_bytes=network_weights_bytes([TextFeatures], models.weights, dtype=models.text_dtype),
             activation_bytes=states_bytes(self.request) + contexts_bytes(self.request) + self._connector_bytes(config),
@@ -131,7 +134,7 @@ class EncodeContexts:
         states, mask = state.text
         video, audio = runner.run(
             self.name,
-            lambda: load(TextFeatures, models.weights, dtype=models.text_dtype),
+            partial(load, TextFeatures, models.weights, dtype=models.text_dtype),
             lambda network: network(states, mask),
         )
         contexts = {}
@@ -167,23 +170,9 @@ def prompt_stages(request: Request) -> list[EncodeText | EncodeContexts]:
     return [] if request.embeddings else [EncodeText(request), EncodeContexts(request)]
 
 
-def _work(request: Request) -> str:
-    return "prompt and negative prompt" if request.guidance.uses_negative else "prompt"
-
-
 def tokenize(request: Request) -> tuple[np.ndarray, np.ndarray]:
     """Token ids of the request's prompts and their mask, ``(B, L)`` int32 each. Planning and running share them."""
-    return _tokenized(request.models.text_encoder_files, request.prompts)
-
-
-@lru_cache(maxsize=16)
-def _tokenized(text_encoder: Path, prompts: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
-    return _tokenizer(text_encoder)(prompts)
-
-
-@lru_cache(maxsize=2)
-def _tokenizer(text_encoder: Path) -> GemmaTokenizer:
-    return GemmaTokenizer.from_folder(text_encoder)
+    return _tokenizer(request.models.text_encoder_files)(request.prompts)
 
 
 def notes_on_length(request: Request) -> list[str]:

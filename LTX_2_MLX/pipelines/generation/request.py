@@ -134,13 +134,17 @@ def request_for(options: Options, note: Callable[[str], None] = lambda text: Non
     scale = Fraction(1)
     if options.two_stages and models.spatial_upscaler is not None:
         scale = upscaler_config(models.spatial_upscaler, temporal=False, flag=SPATIAL_FLAG).scale
-    frame_rate = _frame_rate(options, defaults.frame_rate)
+    frame_rate = defaults.frame_rate if options.fps is None else Fraction(options.fps)
+    num_frames = defaults.num_frames if options.frames is None else options.frames
+    if options.duration is not None:
+        step = models.compression.time
+        num_frames = math.ceil((Fraction(str(options.duration)) * frame_rate - 1) / step) * step + 1
     return Request(
         two_stages=options.two_stages,
         models=models,
         prompt=options.prompt,
         negative_prompt=defaults.negative_prompt if options.negative_prompt is None else options.negative_prompt,
-        num_frames=_num_frames(options, models, frame_rate),
+        num_frames=num_frames,
         frame_rate=frame_rate,
         height=_side(options, models, "height", scale),
         width=_side(options, models, "width", scale),
@@ -156,22 +160,6 @@ def request_for(options: Options, note: Callable[[str], None] = lambda text: Non
         embeddings=Path(options.embeddings) if options.embeddings else None,
         save_embeddings=Path(options.save_embeddings) if options.save_embeddings else None,
     )
-
-
-def _num_frames(options: Options, models: Models, frame_rate: Fraction) -> int:
-    if options.duration is None:
-        return models.defaults.num_frames if options.frames is None else options.frames
-    if not 0 < options.duration <= 3600:
-        raise RequestError(f"--duration is {options.duration:g} s, expected above 0 up to 3600.")
-    step = models.compression.time
-    return math.ceil((Fraction(str(options.duration)) * frame_rate - 1) / step) * step + 1
-
-
-def _frame_rate(options: Options, default: Fraction) -> Fraction:
-    try:
-        return default if options.fps is None else Fraction(str(options.fps))
-    except (ValueError, ZeroDivisionError) as error:
-        raise RequestError(f"--fps is {options.fps}, expected a number such as 24 or 24000/1001.") from error
 
 
 def _guidance(options: Options, models: Models, note: Callable[[str], None]) -> Guidance:

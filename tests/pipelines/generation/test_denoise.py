@@ -13,19 +13,18 @@ from LTX_2_MLX.diffusion.guidance import Guidance
 from LTX_2_MLX.errors import OutputError
 from LTX_2_MLX.models.interfaces import Header, TensorInfo
 from LTX_2_MLX.models.ltx.transformer import Transformer, TransformerConfig
+from LTX_2_MLX.models.ltx.transformer_config import transformer_operations
 from LTX_2_MLX.pipelines.generation.denoise import (
     ImageConditioning,
     first_stage,
     refinement_stage,
-    schedule_of_length,
     stage_sigmas,
-    transformer_operations,
 )
-from LTX_2_MLX.pipelines.generation.image import image_stages
+from LTX_2_MLX.pipelines.generation.image import image_stage
 from LTX_2_MLX.pipelines.generation.prompt import load_contexts, prompt_stages
 from LTX_2_MLX.pipelines.generation.state import GenerationState
 from LTX_2_MLX.pipelines.stage import run_stages
-from LTX_2_MLX.planning.chip_rates import seconds_of
+from LTX_2_MLX.planning.plan import seconds_of
 from LTX_2_MLX.runtime.runner import StageRunner
 
 MANIFEST = Path(__file__).parents[2] / "manifests" / "ltx-2-19b-distilled.safetensors.transformer.json.gz"
@@ -58,7 +57,7 @@ def test_guidance_of_one_encodes_one_prompt_and_calls_the_network_once_a_step(re
 def test_image_at_full_strength_is_the_first_latent_frame(request_of, files, steps):
     request = request_of(image=files.picture, steps=steps)
     stage = first_stage(request, "denoise")
-    images = run_stages(image_stages(request, [stage]), StageRunner(), GenerationState()).images
+    images = run_stages([image_stage(request, [stage])], StageRunner(), GenerationState()).images
     video = run(stage, request, images)["video"]
     assert mx.allclose(video[:, :1], images["denoise.0"], atol=1e-5)
     assert not mx.allclose(video[:, 1:], images["denoise.0"], atol=0.1)
@@ -67,7 +66,7 @@ def test_image_at_full_strength_is_the_first_latent_frame(request_of, files, ste
 def test_image_is_encoded_at_the_size_of_each_stage(request_of, files):
     request = request_of(two_stages=True, image=files.picture)
     stages = [first_stage(request, "stage_1"), refinement_stage(request, "stage_2")]
-    images = run_stages(image_stages(request, stages), StageRunner(), GenerationState()).images
+    images = run_stages([image_stage(request, stages)], StageRunner(), GenerationState()).images
     assert images["stage_1.0"].shape == (1, 1, 2, 3, 8)
     assert images["stage_2.0"].shape == (1, 1, 4, 6, 8)
 
@@ -124,9 +123,9 @@ def test_any_other_stage_takes_the_shifted_schedule():
 
 
 def test_refinement_begins_at_the_same_noise_level_whatever_its_steps():
-    assert schedule_of_length(schedule.REFINEMENT, 3) == schedule.REFINEMENT
+    assert schedule.stretched(schedule.REFINEMENT, 3) == schedule.REFINEMENT
     for steps in (1, 2, 5):
-        sigmas = schedule_of_length(schedule.REFINEMENT, steps)
+        sigmas = schedule.stretched(schedule.REFINEMENT, steps)
         assert len(sigmas) == steps + 1
         assert sigmas[0] == pytest.approx(0.909375) and sigmas[-1] == 0
         assert list(sigmas) == sorted(sigmas, reverse=True)
