@@ -28,7 +28,7 @@ def decode(own: DecodeOptions) -> None:
     """Write the video whose latent is in FOLDER to OUTPUT; nothing before the decoder is computed again."""
     from LTX_2_MLX.cli.reporting import report
     from LTX_2_MLX.media.encoder import CRF
-    from LTX_2_MLX.media.validate import validated
+    from LTX_2_MLX.media.frames import validated
     from LTX_2_MLX.media.video import write_video
     from LTX_2_MLX.pipelines.generate import decode_saved
 

@@ -81,7 +81,7 @@ def _write(ready: "Prepared", own: GenerateOptions, automatic: set[str]) -> None
     """Generate the video that was planned, and write it."""
     from LTX_2_MLX.cli.reporting import check_disk, report
     from LTX_2_MLX.media.encoder import CRF, choose_encoding
-    from LTX_2_MLX.media.validate import validated
+    from LTX_2_MLX.media.frames import validated
     from LTX_2_MLX.media.video import write_video
     from LTX_2_MLX.pipelines.generate import finished_shape, generate_video
 

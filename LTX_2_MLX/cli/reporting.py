@@ -14,10 +14,9 @@ from LTX_2_MLX.cli.command import check_existing, exit_codes, progress_from
 from LTX_2_MLX.cli.options import PlanOptions
 from LTX_2_MLX.errors import MediaError
 from LTX_2_MLX.media.encoder import CRF
-from LTX_2_MLX.media.frames import FrameStream
+from LTX_2_MLX.media.frames import FrameStream, validated
 from LTX_2_MLX.media.output import check_free, check_writable
 from LTX_2_MLX.media.record import run_record
-from LTX_2_MLX.media.validate import validated
 from LTX_2_MLX.media.video import write_video
 from LTX_2_MLX.planning.plan import Plan, format_bytes
 from LTX_2_MLX.runtime.memory import memory_limits

@@ -11,7 +11,7 @@ import numpy as np
 from av.container import OutputContainer
 
 from LTX_2_MLX.errors import MediaError
-from LTX_2_MLX.media.containers import Container
+from LTX_2_MLX.media.encoder import Container
 from LTX_2_MLX.media.source import open_media
 from LTX_2_MLX.media.subtitles import subtitle_tracks
 from LTX_2_MLX.media.timeline import Shifts
@@ -126,6 +126,10 @@ class EncodedTrack:
             if settings.layout != layout:
                 changes.append(f"{settings.layout} instead of {layout}")
         return f"{text}, {' and '.join(changes)}" if changes else text
+
+    def loss(self, container: Container) -> str:
+        """Why it is encoded again."""
+        return f"{self.label}: {container.name} cannot hold it as it is."
 
     def attach(self, output: OutputContainer) -> TimedPackets:
         """Add the track to ``output`` and return its packets."""
@@ -311,6 +315,9 @@ class _WaveformTrack:
     @property
     def label(self) -> str:
         return "The generated audio"
+
+    def loss(self, container: Container) -> str:
+        return ""
 
     def attach(self, output: OutputContainer) -> TimedPackets:
         channels = self.waveform.samples.shape[1]

@@ -9,7 +9,7 @@ from typing import Any
 import av
 from av.container import InputContainer, OutputContainer
 
-from LTX_2_MLX.media.containers import Container
+from LTX_2_MLX.media.encoder import Container
 from LTX_2_MLX.media.source import is_cover
 from LTX_2_MLX.media.tracks import Note
 

@@ -1,12 +1,14 @@
-"""Writable paths, free disk space, and files that appear whole or not at all."""
+"""Writable paths, free disk space, files that appear whole or not at all, and one that keeps nothing."""
 
 import errno
+import io
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import av
 
@@ -111,3 +113,36 @@ def _temporary_file(path: Path) -> Path:
     os.fchmod(handle, 0o666 & ~mask)
     os.close(handle)
     return Path(name)
+
+
+class NullFile(io.RawIOBase):
+    """A file that forgets what is written; muxers can seek in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._position = 0
+        self._size = 0
+
+    def writable(self) -> bool:
+        """Always."""
+        return True
+
+    def seekable(self) -> bool:
+        """Always."""
+        return True
+
+    def write(self, data: Any) -> int:
+        """Take the bytes."""
+        self._position += len(data)
+        self._size = max(self._size, self._position)
+        return len(data)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move within the file."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = base + offset
+        return self._position
+
+    def tell(self) -> int:
+        """Position within the file."""
+        return self._position

@@ -10,8 +10,7 @@ import av
 from LTX_2_MLX.errors import MediaError
 from LTX_2_MLX.media.display import Display, Orientation
 from LTX_2_MLX.media.extras import Extras, read_extras, read_tags
-from LTX_2_MLX.media.scan import Frames, Packets, scan_frames, scan_packets
-from LTX_2_MLX.media.source import open_media, refuse_images, video_stream
+from LTX_2_MLX.media.source import Frames, Packets, open_media, refuse_images, scan_frames, scan_packets, video_stream
 from LTX_2_MLX.media.timeline import Shifts, Stamps, constant_rate, fill_gaps, order_stamps, usual_step
 
 _UNSPECIFIED = (0, 2, 3)

@@ -1,14 +1,25 @@
-"""Opening video and audio files; what FFmpeg reports becomes one MediaError."""
+"""Opening video and audio files, and walking through one before the work: every packet's times, every frame's faults.
+
+What FFmpeg reports becomes one MediaError. Packets of all tracks give the places where a file begins again (joined
+recordings). Then the video is decoded, since packets are not frames: edit lists, field-coded video and empty slots
+hide or join them, and damage shows only there.
+"""
 
 import errno
+from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fractions import Fraction
+from itertools import dropwhile
 from pathlib import Path
+from typing import Any
 
 import av
 from PIL import Image, UnidentifiedImageError
 
 from LTX_2_MLX.errors import MediaError
+from LTX_2_MLX.media.timeline import Restart, Shifts, Stamps, find_restarts, shifts_for
 
 # Demuxers of containers that hold their own frames. Playlists (concat, hls, dash, ...) would open other files.
 _FORMATS = frozenset(
@@ -18,6 +29,10 @@ _FORMATS = frozenset(
         "nut", "obu", "ogg", "rm", "tta", "vc1", "vvc", "w64", "wav", "webm", "wtv", "wv", "yuv4mpegpipe",
     )
 )  # fmt: skip
+# Demuxers whose files may be joined byte by byte with a gap in time (FFmpeg's AVFMT_TS_DISCONT).
+_JOINED_FORMATS = ("mpegts", "mpeg")
+# A joint breaks the counters of a transport stream: packets near it look damaged.
+_FRAMES_AROUND_JOINT = 3
 _COVER = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
 
 
@@ -126,3 +141,193 @@ def video_stream(container: av.container.InputContainer, path: Path) -> av.Video
 def is_cover(stream: av.VideoStream) -> bool:
     """Whether a video stream is a cover image."""
     return bool(stream.disposition & _COVER)
+
+
+@dataclass
+class Track:
+    """Packets of one track, in file order.
+
+    Attributes:
+        kind: ``video``, ``audio`` or ``subtitle``.
+        stamps: Times of the packets.
+        positions: Number of each packet in the file.
+        corrupt: Numbers of the packets in the track that the demuxer marks as damaged.
+    """
+
+    kind: str
+    stamps: Stamps
+    positions: "array[int]" = field(default_factory=lambda: array("q"))
+    corrupt: list[int] = field(default_factory=list)
+
+    def add(self, packet: av.Packet, position: int) -> None:
+        """Add one packet."""
+        self.stamps.add(packet.dts, packet.pts, packet.duration)
+        if packet.is_corrupt:
+            self.corrupt.append(len(self.positions))
+        self.positions.append(position)
+
+
+@dataclass
+class Packets:
+    """All packets of a file.
+
+    Attributes:
+        tracks: By index of the stream.
+        shifts: What to add to the packets' times, so that joined pieces follow each other.
+        error: What ended reading before the end of the file; None if nothing did.
+    """
+
+    tracks: dict[int, Track]
+    shifts: Shifts
+    error: str | None = None
+
+    def num_corrupt(self, index: int) -> int:
+        """Damaged packets of a track; those at the joints of a joined file only look so."""
+        if index not in self.tracks:
+            return 0
+        joints = self.shifts.starts.get(index, [])
+        return sum(
+            all(abs(ordinal - joint) > _FRAMES_AROUND_JOINT for joint in joints)
+            for ordinal in self.tracks[index].corrupt
+        )
+
+
+def scan_packets(path: Path, video_index: int) -> Packets:
+    """Read the times of all packets of a file.
+
+    Args:
+        path: The file.
+        video_index: Index of the video among all streams.
+    """
+    tracks: dict[int, Track] = {}
+    error = None
+    with open_media(path) as container:
+        is_joined_format = container.format.name in _JOINED_FORMATS
+        try:
+            for position, packet in enumerate(container.demux(*_timed_streams(container, video_index))):
+                if packet.size:
+                    stream = packet.stream
+                    if stream.index not in tracks:
+                        tracks[stream.index] = Track(stream.type, Stamps(packet.time_base))
+                    tracks[stream.index].add(packet, position)
+        except av.FFmpegError as failure:
+            error = failure.strerror
+    restarts = _restarts(tracks, is_joined_format)
+    stamps = {index: track.stamps for index, track in tracks.items()}
+    return Packets(tracks=tracks, shifts=shifts_for(restarts, stamps, video_index), error=error)
+
+
+def _timed_streams(container: av.container.InputContainer, video_index: int) -> list[av.stream.Stream]:
+    streams = [container.streams[video_index], *container.streams.audio, *container.streams.subtitles]
+    return [stream for stream in streams if stream.codec_context is not None]
+
+
+def _restarts(tracks: dict[int, Track], close_gaps: bool) -> list[Restart]:
+    restarts = []
+    for index, track in tracks.items():
+        if track.kind == "subtitle":
+            # Subtitles are sparse: their gaps mean nothing.
+            continue
+        for ordinal, jump in find_restarts(track.stamps, close_gaps):
+            restarts.append(Restart(position=track.positions[ordinal], track=index, ordinal=ordinal, jump=jump))
+    return restarts
+
+
+@dataclass
+class Frames:
+    """All frames that a video's decoder returns, in the order in which they are shown.
+
+    Attributes:
+        first: The first good one.
+        stamps: Time stamps in the stream's ticks, with the shifts of joined pieces.
+        durations: In ticks; 0 where the file does not tell.
+        good: 1 for a frame to show; 0 for one that is damaged, or comes before the first that can be decoded.
+        num_interlaced: How many are marked as interlaced.
+        num_errors: Packets that could not be decoded.
+        changed_size: Number of the first frame of another size; None if all are equal.
+    """
+
+    first: av.VideoFrame | None = None
+    stamps: list[int | None] = field(default_factory=list)
+    durations: "array[int]" = field(default_factory=lambda: array("q"))
+    good: bytearray = field(default_factory=bytearray)
+    num_interlaced: int = 0
+    num_errors: int = 0
+    changed_size: int | None = None
+
+    def add(self, frame: av.VideoFrame) -> None:
+        """Add one decoded frame."""
+        if self.first is None:
+            self.first = frame
+        elif self.changed_size is None and (frame.width, frame.height) != (self.first.width, self.first.height):
+            self.changed_size = len(self.stamps)
+        self.stamps.append(frame.pts)
+        self.durations.append(frame.duration or 0)
+        self.good.append(not frame.is_corrupt)
+        self.num_interlaced += frame.interlaced_frame
+
+    @property
+    def num_corrupt(self) -> int:
+        """Damaged frames after the first good one."""
+        return len(self.good) - sum(self.good)
+
+
+def scan_frames(path: Path, video_index: int, shifts: Shifts) -> Frames:
+    """Decode a video and note the time and faults of each frame; the pixels are not kept."""
+    frames = Frames()
+    with open_media(path) as container:
+        for frame in without_leading(decode(container, video_index, shifts, frames)):
+            frames.add(frame)
+    return frames
+
+
+def without_leading(frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+    """Drop damaged frames before the first good one: a clip cut out of another may begin with them."""
+    return dropwhile(lambda frame: frame.is_corrupt, frames)
+
+
+def decode(
+    container: av.container.InputContainer, video_index: int, shifts: Shifts, counts: Frames | None = None
+) -> Iterator[av.VideoFrame]:
+    """Decode the video of an open file; packets that cannot be decoded are passed over.
+
+    Args:
+        container: The file.
+        video_index: Index of the video among all streams.
+        shifts: Added to the packets' times.
+        counts: Its ``num_errors`` counts the packets that were passed over after the first frame.
+    """
+    stream: Any = container.streams[video_index]
+    stream.thread_type = "AUTO"
+    ordinal = 0
+    try:
+        for packet in container.demux(stream):
+            if packet.size:
+                _shift(packet, shifts.of(video_index, ordinal))
+                ordinal += 1
+            try:
+                yield from packet.decode()
+            except av.FFmpegError:
+                # A clip cut out of another may begin with packets whose reference is missing.
+                if counts is not None and counts.first is not None:
+                    counts.num_errors += 1
+    except av.FFmpegError:
+        # Reading ended in the middle of the file; the scan of the packets has said so.
+        yield from _flushed(stream)
+
+
+def _flushed(stream: av.VideoStream) -> list[av.VideoFrame]:
+    try:
+        return stream.decode(None)
+    except av.FFmpegError:
+        return []
+
+
+def _shift(packet: av.Packet, seconds: Fraction) -> None:
+    if not seconds:
+        return
+    ticks = round(seconds / packet.time_base)
+    if packet.pts is not None:
+        packet.pts += ticks
+    if packet.dts is not None:
+        packet.dts += ticks

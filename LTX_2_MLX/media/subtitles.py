@@ -11,7 +11,7 @@ import av
 from av.container import InputContainer, OutputContainer
 from av.subtitles.subtitle import AssSubtitle
 
-from LTX_2_MLX.media.containers import Container
+from LTX_2_MLX.media.encoder import Container
 from LTX_2_MLX.media.source import open_media
 from LTX_2_MLX.media.timeline import Shifts
 from LTX_2_MLX.media.tracks import CopiedTrack, Note, OutputTrack, SourceTrack, TimedPackets, describe
@@ -66,6 +66,10 @@ class TextTrack:
     def label(self) -> str:
         """Index and codec."""
         return self.source.label
+
+    def loss(self, container: Container) -> str:
+        """Nothing more: the conversion has been reported."""
+        return ""
 
     def attach(self, output: OutputContainer) -> TimedPackets:
         """Add the track to ``output`` and return its packets."""

@@ -1,6 +1,7 @@
 """Tracks beside the video: what an output file gets, and the packets of each.
 
-A track is described before the output is opened, so that writing it can be tried out first (``media.rehearsal``).
+A track is described before the output is opened: writing it is tried out before the work, so that no container
+refuses it after the last frame is computed.
 """
 
 import heapq
@@ -13,7 +14,9 @@ from typing import Any, Protocol
 import av
 from av.container import OutputContainer
 
-from LTX_2_MLX.media.source import open_media
+from LTX_2_MLX.media.encoder import Container
+from LTX_2_MLX.media.output import NullFile
+from LTX_2_MLX.media.source import ffmpeg_messages, open_media, reason
 from LTX_2_MLX.media.timeline import Shifts
 
 # Time in seconds at which the packet is due, and the packet.
@@ -27,6 +30,8 @@ _QUICKTIME_LANGUAGES = {
 }  # fmt: skip
 # Packets before the first frame that a decoder needs to start; more of them would only delay the video.
 _PREROLL_SECONDS = Fraction(1, 10)
+# With fewer whole packets than this the track is encoded again, or left out.
+_SMALLEST_SHARE_WHOLE = 0.5
 
 
 class OutputTrack(Protocol):
@@ -35,6 +40,9 @@ class OutputTrack(Protocol):
     @property
     def label(self) -> str:
         """What it is, for messages."""
+
+    def loss(self, container: Container) -> str:
+        """What is lost on the way into the container; known once writing has been tried out. Empty for nothing."""
 
     def attach(self, output: OutputContainer) -> TimedPackets:
         """Add the track to ``output``, before anything is written, and return its packets in order of time."""
@@ -91,7 +99,7 @@ class CopiedTrack:
     Attributes:
         source: Where they come from.
         keeps_early: Whether packets before the output's zero are kept.
-        left_out: Ordinals of packets that the container refuses; filled by the rehearsal.
+        left_out: Ordinals of packets that the container refuses; filled when writing is tried out.
     """
 
     source: SourceTrack
@@ -102,6 +110,12 @@ class CopiedTrack:
     def label(self) -> str:
         """Index and codec."""
         return self.source.label
+
+    def loss(self, container: Container) -> str:
+        """Packets that the container refuses."""
+        if not self.left_out:
+            return ""
+        return f"{len(self.left_out)} damaged packets of {self.label} in {self.source.path.name} are left out."
 
     def attach(self, output: OutputContainer) -> TimedPackets:
         """Add the track to ``output`` and return its packets."""
@@ -179,3 +193,47 @@ def describe(stream: Any, template: Any) -> None:
 def merge_by_time(*sources: TimedPackets) -> TimedPackets:
     """Merge packets of several sources by time; each source is in order already."""
     yield from heapq.merge(*sources, key=lambda timed: timed[0])
+
+
+def choose_tracks(ways_of_tracks: list[list[OutputTrack]], container: Container, note: Note) -> list[OutputTrack]:
+    """Choose the first way of each track that can be written from its first packet to its last.
+
+    What is encoded again or left out, and why, is reported to ``note``.
+    """
+    chosen = []
+    for ways in ways_of_tracks:
+        problem = ""
+        for way in ways:
+            problem = _try_out(way, container)
+            if not problem:
+                chosen.append(way)
+                loss = way.loss(container)
+                if loss:
+                    note(loss)
+                break
+        else:
+            note(f"{ways[-1].label} is left out: {problem}.")
+    return chosen
+
+
+def _try_out(way: OutputTrack, container: Container) -> str:
+    """Write a track alone to nowhere; returns what the container has against it, or an empty text."""
+    num_packets = 0
+    try:
+        with ffmpeg_messages() as messages, av.open(NullFile(), "w", format=container.name) as output:
+            packets = way.attach(output)
+            output.start_encoding()
+            for _, packet in packets:
+                num_packets += 1
+                ordinal: Any = packet.opaque
+                try:
+                    output.mux(packet)
+                except av.FFmpegError:
+                    if not isinstance(way, CopiedTrack):
+                        raise
+                    way.left_out.add(ordinal)
+                    if len(way.left_out) > _SMALLEST_SHARE_WHOLE * max(num_packets, 20):
+                        raise
+    except (av.FFmpegError, ValueError) as error:
+        return reason(error, messages)
+    return ""

@@ -12,11 +12,10 @@ import numpy as np
 
 from LTX_2_MLX.errors import MediaError
 from LTX_2_MLX.media.audio import SourceTracks
+from LTX_2_MLX.media.display import RgbReader
 from LTX_2_MLX.media.frames import FrameStream
-from LTX_2_MLX.media.pixel_format import RgbReader
 from LTX_2_MLX.media.probe import VideoInfo, probe_video
-from LTX_2_MLX.media.scan import decode, without_leading
-from LTX_2_MLX.media.source import open_media
+from LTX_2_MLX.media.source import decode, open_media, without_leading
 from LTX_2_MLX.media.writer import write_video
 
 __all__ = ["read_video", "write_video"]

@@ -48,7 +48,7 @@ def write_clip(
     """Write a clip with PyAV alone; nothing here goes through the writer under test."""
     from av.video.reformatter import VideoReformatter
 
-    from LTX_2_MLX.media.pixel_format import _SCALING
+    from LTX_2_MLX.media.display import _SCALING
 
     tick = Fraction(1, 12_000) if times or video_start else 1 / Fraction(rate)
     with av.open(str(path), "w", options=muxer_options or {}) as output:

@@ -15,8 +15,8 @@ from LTX_2_MLX.media.frames import (
     to_uint8,
     to_uint16,
     to_unit,
+    validated,
 )
-from LTX_2_MLX.media.validate import validated
 
 
 def stream_of(*chunks: np.ndarray) -> FrameStream:

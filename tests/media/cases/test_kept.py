@@ -6,7 +6,7 @@ from pathlib import Path
 import av
 import pytest
 
-from LTX_2_MLX.media.containers import CONTAINERS
+from LTX_2_MLX.media.encoder import CONTAINERS
 from LTX_2_MLX.media.extras import Attachment, Extras, time_code_at
 from LTX_2_MLX.media.subtitles import _plain
 from LTX_2_MLX.media.video import read_video, write_video
