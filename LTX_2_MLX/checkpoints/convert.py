@@ -9,12 +9,12 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from LTX_2_MLX.checkpoints.float8 import decode_e4m3
+from LTX_2_MLX.checkpoints.float8 import decode_e4m3, float8_scales, is_float8_setting
 from LTX_2_MLX.checkpoints.gemma3 import Gemma
-from LTX_2_MLX.checkpoints.network_weights import float8_scales
 from LTX_2_MLX.checkpoints.quantize import Quantization, is_quantized, layers_to_quantize
 from LTX_2_MLX.checkpoints.reader import Checkpoint, parse_json, read_header
 from LTX_2_MLX.checkpoints.torch_file import TORCH_SUFFIXES, read_torch_file
+from LTX_2_MLX.checkpoints.unsupported import refuse_unsupported
 from LTX_2_MLX.checkpoints.writer import write_safetensors
 from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.models.interfaces import PublishedNetwork
@@ -100,6 +100,7 @@ def _write_torch(source: Path, target: Path, dtype: mx.Dtype | None) -> Path:
 def _write_safetensors(
     checkpoint: Checkpoint, target: Path, dtype: mx.Dtype | None, quantize: Quantization | None
 ) -> Path:
+    refuse_unsupported(checkpoint)
     source = _SourceTensors(checkpoint, dtype, decodes=dtype is not None or quantize is not None)
     metadata = checkpoint.header.metadata
     if quantize is None:
@@ -118,25 +119,23 @@ class _SourceTensors:
     def __init__(self, checkpoint: Checkpoint, dtype: mx.Dtype | None, decodes: bool):
         self._checkpoint = checkpoint
         self._decoded = float8_scales(checkpoint) if decodes else {}
-        scale_names = set()
-        for name in self._decoded:
-            scale_names.add(f"{name.removesuffix('weight')}weight_scale")
-            scale_names.add(f"{name.removesuffix('weight')}input_scale")
         self.tensors: dict[str, tuple[mx.Dtype, tuple[int, ...]]] = {}
         for name, info in checkpoint.header.tensors.items():
+            if self._decoded and is_float8_setting(name):
+                continue
             if name in self._decoded:
                 self.tensors[name] = (dtype or mx.bfloat16, info.shape)
             elif info.dtype not in _MLX_DTYPES:
                 raise CheckpointError(f"{checkpoint.path}: {name} is {info.dtype}. Give --dtype to decode it.")
-            elif name not in scale_names:
+            else:
                 self.tensors[name] = (_target_dtype(_MLX_DTYPES[info.dtype], dtype), info.shape)
 
     def value(self, name: str) -> mx.array:
         """One tensor as it is written; lazy."""
         array = self._checkpoint.arrays([name])[name]
         if name in self._decoded:
-            scale_name = f"{name}_scale"
-            scale = self._checkpoint.arrays([scale_name])[scale_name] if self._decoded[name] else None
+            scale_name = self._decoded[name]
+            scale = None if scale_name is None else self._checkpoint.arrays([scale_name])[scale_name]
             array = decode_e4m3(array, scale)
         dtype, _ = self.tensors[name]
         return array.astype(dtype)

@@ -13,8 +13,9 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
+from LTX_2_MLX.checkpoints.float8 import float8_scales
 from LTX_2_MLX.checkpoints.lora import Lora, LoraMerge
-from LTX_2_MLX.checkpoints.network_weights import float8_scales, network_weights, parameter_names, with_scales
+from LTX_2_MLX.checkpoints.network_weights import network_weights, parameter_names, with_scales
 from LTX_2_MLX.checkpoints.quantize import (
     Quantization,
     is_quantized,

@@ -5,7 +5,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from LTX_2_MLX.checkpoints.float8 import decode_e4m3
+from LTX_2_MLX.checkpoints.float8 import decode_e4m3, float8_scales, is_float8_setting
 from LTX_2_MLX.checkpoints.lora import LoraMerge
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.errors import CheckpointError
@@ -49,7 +49,7 @@ def network_weights(
 def _weight(
     name: str,
     arrays: Mapping[str, mx.array],
-    scales: Mapping[str, bool],
+    scales: Mapping[str, str | None],
     dtype: mx.Dtype | None,
     merge: LoraMerge | None,
 ) -> mx.array:
@@ -58,7 +58,8 @@ def _weight(
     value = published
     final_dtype = dtype or published.dtype
     if name in scales:
-        value = decode_e4m3(value, arrays[f"{name}_scale"] if scales[name] else None)
+        scale_name = scales[name]
+        value = decode_e4m3(value, None if scale_name is None else arrays[scale_name])
         final_dtype = dtype or mx.bfloat16
     if merge is not None and name in merge.changed:
         value = merge.apply(name, value)
@@ -67,39 +68,15 @@ def _weight(
 
 def parameter_names(network: type[PublishedNetwork[Any]], checkpoint: Checkpoint) -> dict[str, str]:
     """Published name -> parameter name of the network's tensors, without the scales of 8-bit floats."""
-    scale_names = set()
-    for name in float8_scales(checkpoint):
-        scale_names.add(f"{name}_scale")
-        scale_names.add(f"{name.removesuffix('weight')}input_scale")
     names = {}
     for name in checkpoint.header.tensors:
-        parameter = None if name in scale_names else network.parameter_name(name)
+        parameter = None if is_float8_setting(name) else network.parameter_name(name)
         if parameter is not None:
             names[name] = parameter
     return names
 
 
-def with_scales(names: Mapping[str, str] | list[str], scales: Mapping[str, bool]) -> list[str]:
+def with_scales(names: Mapping[str, str] | list[str], scales: Mapping[str, str | None]) -> list[str]:
     """Published names, followed by the scales that their 8-bit floats have."""
-    return [*names, *(f"{name}_scale" for name in names if scales.get(name))]
-
-
-def float8_scales(checkpoint: Checkpoint) -> dict[str, bool]:
-    """Names of tensors in 8-bit floats, and whether each has a scale tensor.
-
-    Raises:
-        CheckpointError: If a scale is more than one number.
-    """
-    tensors = checkpoint.header.tensors
-    has_scale = {}
-    for name, info in tensors.items():
-        if info.dtype != "F8_E4M3":
-            continue
-        scale = tensors.get(f"{name}_scale")
-        if scale is not None and (scale.num_bytes == 0 or any(size != 1 for size in scale.shape)):
-            raise CheckpointError(
-                f"{checkpoint.path}: {name}_scale has shape {scale.shape}, but only one scale per tensor is supported. "
-                f"Use the published 8-bit file or the 16-bit one."
-            )
-        has_scale[name] = scale is not None
-    return has_scale
+    own_scales = [scales.get(name) for name in names]
+    return [*names, *(scale for scale in own_scales if scale is not None)]

@@ -27,6 +27,8 @@ _ITEM_BYTES = {
 _NOT_IN_MLX = ("F64", "F8_E5M2")
 # The format's own limit on the size of a header.
 _MAX_HEADER_BYTES = 100_000_000
+# First bytes of llama.cpp's format.
+_GGUF = b"GGUF"
 # No published tensor has more than five axes; a limit keeps a hostile header from endless arithmetic.
 _MAX_AXES = 16
 
@@ -70,6 +72,11 @@ def read_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
             prefix = file.read(8)
             if len(prefix) < 8:
                 raise CheckpointError(f"{path} has {file_bytes} bytes, too few for a safetensors file.")
+            if prefix[:4] == _GGUF:
+                raise CheckpointError(
+                    f"{path} is a GGUF file, which is not supported. Use a .safetensors file of the same model; "
+                    f"--quantize makes it as small in memory."
+                )
             (header_bytes,) = struct.unpack("<Q", prefix)
             if header_bytes > min(_MAX_HEADER_BYTES, file_bytes - 8):
                 raise CheckpointError(_not_safetensors(path, file_bytes))

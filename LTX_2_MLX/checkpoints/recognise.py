@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from LTX_2_MLX.checkpoints.reader import Checkpoint
+from LTX_2_MLX.checkpoints.unsupported import refuse_unsupported
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.interfaces import ConfigT, PublishedNetwork
 
@@ -18,6 +19,7 @@ def recognise(networks: type[NetworkT] | Sequence[type[NetworkT]], checkpoint: C
     Raises:
         CheckpointError: If the checkpoint holds none of them.
     """
+    refuse_unsupported(checkpoint)
     candidates = [networks] if isinstance(networks, type) else list(networks)
     for network in candidates:
         if network.Config.from_header(checkpoint.header) is not None:
@@ -31,6 +33,7 @@ def config_of(network: type[PublishedNetwork[ConfigT]], checkpoint: Checkpoint) 
     Raises:
         CheckpointError: If the checkpoint holds another network.
     """
+    refuse_unsupported(checkpoint)
     config = network.Config.from_header(checkpoint.header)
     if config is None:
         raise _not_recognised([network.__name__], checkpoint)

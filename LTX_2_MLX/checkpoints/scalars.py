@@ -14,6 +14,7 @@ _NUMPY = {
     "U8": "<u1", "I8": "<i1", "U16": "<u2", "I16": "<i2", "U32": "<u4", "I32": "<i4", "U64": "<u8", "I64": "<i8",
     "F16": "<f2", "BF16": "<u2", "F32": "<f4", "F64": "<f8",
 }  # fmt: skip
+_MOST_BYTES = 4096
 
 
 def read_scalars(checkpoint: Checkpoint, names: Iterable[str]) -> dict[str, float]:
@@ -73,3 +74,15 @@ def _data_starts(checkpoint: Checkpoint) -> dict[str, tuple[Path, int]]:
             starts[name] = (file, position)
             position += checkpoint.header.tensors[name].num_bytes
     return starts
+
+
+def read_bytes(checkpoint: Checkpoint, names: Iterable[str]) -> dict[str, bytes]:
+    """Bytes of small tensors, such as settings that ComfyUI writes as text."""
+    starts = _data_starts(checkpoint)
+    contents = {}
+    for name in names:
+        file, start = starts[name]
+        # A setting is a line of JSON; more is none.
+        count = min(checkpoint.header.tensors[name].num_bytes, _MOST_BYTES)
+        contents[name] = np.fromfile(file, np.uint8, count, offset=start).tobytes()
+    return contents
