@@ -5,6 +5,7 @@ import mlx.nn as nn
 import numpy as np
 
 from LTX_2_MLX.layers.rope import RotaryTable, rotate
+from LTX_2_MLX.ops.attention import attention
 
 
 class Attention(nn.Module):
@@ -90,7 +91,7 @@ class Attention(nn.Module):
         if rotary is not None:
             queries = rotate(queries, rotary)
             keys = rotate(keys, context_rotary or rotary)
-        result = mx.fast.scaled_dot_product_attention(
+        result = attention(
             queries.swapaxes(1, 2),
             keys.swapaxes(1, 2),
             self._split(values).swapaxes(1, 2),

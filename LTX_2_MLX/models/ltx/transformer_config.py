@@ -8,6 +8,7 @@ from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.layers.rope import Pairing, Precision
 from LTX_2_MLX.models.interfaces import Header
 from LTX_2_MLX.models.ltx.config_section import ConfigSection
+from LTX_2_MLX.ops.attention import scores_bytes
 from LTX_2_MLX.ops.device import on_cpu
 
 PREFIX = "model.diffusion_model."
@@ -15,8 +16,8 @@ PREFIX = "model.diffusion_model."
 _LAYER_PATHS = {".to_out.0.": ".to_out.", ".net.0.proj.": ".project_in.", ".net.2.": ".project_out."}
 
 # Arrays of a block and the one behind it that live at once: token arrays ``(N, D)``, and those of the text, keys,
-# values and what they are made from. Measured on the CPU, which stores the scores of attention as well; counted from
-# the block's arrays for a GPU.
+# values and what they are made from. Measured on the CPU; counted from the block's arrays for a GPU. The scores of
+# attention, where they are stored, come on top.
 _CPU_TOKEN_ARRAYS = 22.5
 _GPU_TOKEN_ARRAYS = 18.0
 _CPU_TEXT_ARRAYS = 3.75
@@ -250,11 +251,11 @@ def _check_stream(
 
 
 def transformer_bytes(
-    config: TransformerConfig, *, tokens: int, audio_tokens: int, text_tokens: int, prompts: int, item_bytes: int
+    config: TransformerConfig, *, tokens: int, audio_tokens: int, text_tokens: int, prompts: int, dtype: mx.Dtype
 ) -> int:
     """Memory of one pass of the transformer beside its weights, with the contexts of all prompts.
 
-    ``audio_tokens`` have no effect where the network has no audio stream; ``item_bytes`` are those of one value.
+    ``audio_tokens`` have no effect where the network has no audio stream.
     """
     token_arrays = _CPU_TOKEN_ARRAYS if on_cpu() else _GPU_TOKEN_ARRAYS
     text_arrays = _CPU_TEXT_ARRAYS if on_cpu() else _GPU_TEXT_ARRAYS
@@ -268,8 +269,9 @@ def transformer_bytes(
         contexts = prompts * text_tokens * 2 * config.caption_channels * mx.float32.size
     text = (prompts + text_arrays) * text_tokens * width
     # Self-attention and attention to the text come one after the other.
-    scores = config.video.heads * tokens * max(tokens, text_tokens) if on_cpu() else 0
-    return int(contexts + (text + token_arrays * streams + scores) * item_bytes)
+    keys = max(tokens, text_tokens)
+    scores = scores_bytes(config.video.heads, tokens, keys, head_dim=config.video.head_dim, dtype=dtype)
+    return int(contexts + (text + token_arrays * streams) * dtype.size + scores)
 
 
 def transformer_operations(config: TransformerConfig, *, tokens: int, audio_tokens: int, text_tokens: int) -> float:

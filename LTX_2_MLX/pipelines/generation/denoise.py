@@ -115,7 +115,7 @@ class Denoise:
                 [Transformer], models.weights, loras=self.loras, **self._load_options()
             ),
             activation_bytes=transformer_bytes(
-                config, **size, prompts=self.context_size[0], item_bytes=models.dtype.size
+                config, **size, prompts=self.context_size[0], dtype=models.dtype
             ),
             seconds=seconds_of(transformer_operations(config, **size) * steps * num_passes),
         )

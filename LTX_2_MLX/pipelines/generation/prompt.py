@@ -16,6 +16,7 @@ from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.media.output import check_writable, replaced_when_complete
 from LTX_2_MLX.models.ltx.text_features import TextFeatures, TextFeaturesConfig
+from LTX_2_MLX.ops.attention import scores_bytes
 from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.pipelines.generation.files import text_encoder_fits
 from LTX_2_MLX.pipelines.generation.request import Request
@@ -32,8 +33,8 @@ _WORK = {1: "prompt", 2: "prompt and negative prompt"}
 # Arrays of one Gemma layer that live at once, of each of its two widths.
 _HIDDEN_ARRAYS = 8
 _INTERMEDIATE_ARRAYS = 6
-# Token arrays ``(B, L, D)`` of a connector block that live at once: measured on the CPU, which stores the scores
-# ``(B, heads, L, L)`` as well; counted from the block's arrays for a GPU.
+# Token arrays ``(B, L, D)`` of a connector block that live at once, beside the scores of attention: measured on the
+# CPU; counted from the block's arrays for a GPU.
 _CPU_TOKEN_ARRAYS = 22.5
 _GPU_TOKEN_ARRAYS = 18.0
 
@@ -154,14 +155,16 @@ class EncodeContexts:
 
     def _connector_bytes(self, config: TextFeaturesConfig) -> int:
         prompts, length = context_size(self.request)
+        dtype = self.request.models.text_dtype
         largest = 0
         for connector in (config.video, config.audio):
             if connector is None:
                 continue
-            token_bytes = _GPU_TOKEN_ARRAYS * connector.width
-            if on_cpu():
-                token_bytes = connector.heads * length + _CPU_TOKEN_ARRAYS * connector.width
-            largest = max(largest, int(token_bytes * prompts * length * self.request.models.text_dtype.size))
+            token_arrays = _CPU_TOKEN_ARRAYS if on_cpu() else _GPU_TOKEN_ARRAYS
+            arrays = int(token_arrays * connector.width * prompts * length * dtype.size)
+            heads = prompts * connector.heads
+            scores = scores_bytes(heads, length, length, head_dim=connector.head_dim, dtype=dtype)
+            largest = max(largest, arrays + scores)
         return largest
 
 

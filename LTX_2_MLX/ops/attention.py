@@ -1,0 +1,81 @@
+"""Scaled dot-product attention in groups of queries: bounded memory on a CPU, bounded launches on a GPU."""
+
+import mlx.core as mx
+
+from LTX_2_MLX.ops.device import Backend, backend, on_cpu
+
+# Metal computes attention in blocks of 32 queries, so groups are multiples of them.
+_QUERY_BLOCK = 32
+# Floating-point operations of one launch on a GPU: 0.6 s on a base M1. macOS ends a command buffer after about 5 s.
+_LAUNCH_OPERATIONS = 1e12
+# Bytes of the scores of one group, where no fused kernel keeps them out of memory.
+_SCORES_BYTES: dict[Backend, int] = {"cpu": 8 * 2**20, "gpu": 256 * 2**20}
+# Groups whose scores MLX prepares before those of the first are freed; measured on the CPU.
+_GROUPS_AHEAD = 12
+# Head widths of Metal's fused kernels (192 and 256 are listed there too, but run unfused).
+# Source: ml-explore/mlx, mlx/backend/metal/scaled_dot_product_attention.cpp at 846d176.
+_METAL_HEAD_DIMS = (64, 72, 80, 96, 128)
+# Source: ml-explore/mlx, mlx/backend/cuda/scaled_dot_product_attention.cpp at 846d176.
+_CUDA_LARGEST_HEAD_DIM = 128
+
+
+def attention(
+    queries: mx.array, keys: mx.array, values: mx.array, *, scale: float, mask: mx.array | None = None
+) -> mx.array:
+    """Softmax of the scaled scores, times the values; long runs of queries are taken in groups.
+
+    Args:
+        queries: ``(B, heads, N, D)``.
+        keys: ``(B, heads, L, D)``.
+        values: ``(B, heads, L, D)``.
+        scale: Factor of the scores.
+        mask: ``(B, 1 or heads, N or 1, L)``, boolean (True attends) or added to the scores.
+
+    Returns:
+        ``(B, heads, N, D)``. The rows are those of one call, up to rounding.
+    """
+    num_queries = queries.shape[2]
+    size = _group_size(queries, keys)
+    if size >= num_queries:
+        return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask)
+    groups: list[mx.array] = []
+    for start in range(0, num_queries, size):
+        group = queries[:, :, start : start + size]
+        if groups:
+            # In order: MLX would otherwise compute the scores of all groups first.
+            (group,) = mx.depends([group], [groups[-1]])
+        rows = mask
+        if mask is not None and mask.shape[-2] > 1:
+            rows = mask[..., start : start + size, :]
+        groups.append(mx.fast.scaled_dot_product_attention(group, keys, values, scale=scale, mask=rows))
+    return mx.concatenate(groups, axis=2)
+
+
+def scores_bytes(heads: int, queries: int, keys: int, *, head_dim: int, dtype: mx.Dtype) -> int:
+    """Memory of the scores while ``attention`` runs for one sample; 0 where a fused kernel does not store them."""
+    if is_fused(head_dim, dtype):
+        return 0
+    row = heads * keys * dtype.size
+    group = max(_SCORES_BYTES[backend()], _QUERY_BLOCK * row)
+    return min(queries * row, _GROUPS_AHEAD * group)
+
+
+def is_fused(head_dim: int, dtype: mx.Dtype) -> bool:
+    """Whether attention of this head width has a kernel that does not store the scores."""
+    if on_cpu():
+        return False
+    if mx.cuda.is_available():
+        return dtype != mx.float32 and head_dim <= _CUDA_LARGEST_HEAD_DIM and head_dim % 8 == 0
+    return head_dim in _METAL_HEAD_DIMS
+
+
+def _group_size(queries: mx.array, keys: mx.array) -> int:
+    """Queries of one group."""
+    batch, heads, num_queries, head_dim = queries.shape
+    num_keys = keys.shape[2]
+    size = num_queries
+    if not on_cpu():
+        size = int(_LAUNCH_OPERATIONS / (4 * batch * heads * num_keys * head_dim))
+    if not is_fused(head_dim, queries.dtype):
+        size = min(size, _SCORES_BYTES[backend()] // (batch * heads * num_keys * queries.dtype.size))
+    return max(size // _QUERY_BLOCK, 1) * _QUERY_BLOCK
