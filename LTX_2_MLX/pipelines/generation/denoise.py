@@ -114,9 +114,7 @@ class Denoise:
             weights_bytes=network_weights_bytes(
                 [Transformer], models.weights, loras=self.loras, **self._load_options()
             ),
-            activation_bytes=transformer_bytes(
-                config, **size, prompts=self.context_size[0], dtype=models.dtype
-            ),
+            activation_bytes=transformer_bytes(config, **size, prompts=self.context_size[0], dtype=models.dtype),
             seconds=seconds_of(transformer_operations(config, **size) * steps * num_passes),
         )
 
