@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import mlx.core as mx
 
-from LTX_2_MLX.ops.cpu import strided, transposed, unfold, winograd
-from LTX_2_MLX.ops.device import on_cpu
-from LTX_2_MLX.ops.evaluate import eval_if_large
+from LTX_2_MLX.ops.cpu import conv as cpu
+from LTX_2_MLX.ops.cpu import winograd
+from LTX_2_MLX.ops.device import eval_if_large, on_cpu
 
 # MLX unfolds the whole input, nine values for each pixel and channel. From so many bytes on, which caches do not hold,
 # other forms are faster on the CPU (measured with OpenBLAS on two cores), for stride 1 and for stride 2.
@@ -32,7 +32,7 @@ def conv2d_3x3(x: mx.array, weight: mx.array, bias: mx.array) -> mx.array:
         ``(B, H, W, O)``.
     """
     if _cpu_form(x) and 9 * x.nbytes >= _LARGE_UNFOLDED_BYTES:
-        return unfold.conv2d_3x3(x, weight, bias)
+        return cpu.conv2d_3x3(x, weight, bias)
     return mx.conv2d(x, weight, padding=1) + bias
 
 
@@ -49,7 +49,7 @@ def conv2d_3x3_stride2(x: mx.array, weight: mx.array, bias: mx.array) -> mx.arra
     """
     is_even = x.shape[1] % 2 == 0 and x.shape[2] % 2 == 0
     if _cpu_form(x) and is_even and 9 * x.nbytes // 4 >= _LARGE_STRIDED_BYTES:
-        return strided.conv2d_3x3_stride2(x, weight, bias)
+        return cpu.conv2d_3x3_stride2(x, weight, bias)
     return mx.conv2d(x, weight, stride=2, padding=1) + bias
 
 
@@ -65,7 +65,7 @@ def conv_transpose2d_2x(x: mx.array, weight: mx.array, bias: mx.array) -> mx.arr
         ``(B, 2 * H, 2 * W, O)``.
     """
     if _cpu_form(x):
-        return transposed.conv_transpose2d_2x(x, weight, bias)
+        return cpu.conv_transpose2d_2x(x, weight, bias)
     return mx.conv_transpose2d(x, weight, stride=2, padding=1) + bias
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 import mlx.core as mx
 import numpy as np
 
-from LTX_2_MLX.ops.cpu.enlarge import enlarge
+from LTX_2_MLX.ops.cpu.sampling import enlarge
 from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.ops.pad import pad_edge
 

@@ -7,8 +7,7 @@ from typing import TypeVar
 
 import mlx.core as mx
 
-from LTX_2_MLX.ops.blas import one_blas_thread
-from LTX_2_MLX.ops.device import device, on_cpu
+from LTX_2_MLX.ops.device import device, on_cpu, one_blas_thread
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -6,14 +6,15 @@ import pytest
 
 from LTX_2_MLX.ops import conv
 from LTX_2_MLX.ops.conv import conv2d_3x3, conv2d_3x3_stride2, conv3x3_chain, conv_transpose2d_2x, prelu
-from LTX_2_MLX.ops.cpu import strided, transposed, unfold, winograd
+from LTX_2_MLX.ops.cpu import conv as cpu
+from LTX_2_MLX.ops.cpu import winograd
 from LTX_2_MLX.ops.device import as_backend
 
 # Name of the operation, of its CPU form, kernel, and channels in and out.
 OPERATIONS = [
-    (conv2d_3x3, unfold, "conv2d_3x3", 3),
-    (conv2d_3x3_stride2, strided, "conv2d_3x3_stride2", 3),
-    (conv_transpose2d_2x, transposed, "conv_transpose2d_2x", 4),
+    (conv2d_3x3, cpu, "conv2d_3x3", 3),
+    (conv2d_3x3_stride2, cpu, "conv2d_3x3_stride2", 3),
+    (conv_transpose2d_2x, cpu, "conv_transpose2d_2x", 4),
 ]
 
 
@@ -62,8 +63,8 @@ def test_the_cpu_form_is_for_float32_on_a_cpu(
 
 
 def test_small_images_and_odd_sides_at_stride_2_take_the_plain_form(monkeypatch):
-    monkeypatch.setattr(conv.strided, "conv2d_3x3_stride2", lambda *args: pytest.fail("the CPU form was taken"))
-    monkeypatch.setattr(conv.unfold, "conv2d_3x3", lambda *args: pytest.fail("the CPU form was taken"))
+    monkeypatch.setattr(cpu, "conv2d_3x3_stride2", lambda *args: pytest.fail("the CPU form was taken"))
+    monkeypatch.setattr(cpu, "conv2d_3x3", lambda *args: pytest.fail("the CPU form was taken"))
     with as_backend("cpu"):
         x, weight, bias = arrays((32, 32), 3)
         assert conv2d_3x3(x, weight, bias).shape == (2, 32, 32, 6)

@@ -2,7 +2,7 @@ from fractions import Fraction
 
 import pytest
 
-from LTX_2_MLX.pipelines.timeline import Timeline
+from LTX_2_MLX.pipelines.interpolate import Timeline
 
 TIMES = (Fraction(0), Fraction(1, 10), Fraction(1, 2), Fraction(3, 5))
 

@@ -17,7 +17,7 @@ from operator import add
 import mlx.core as mx
 import numpy as np
 
-from LTX_2_MLX.ops.blas import one_blas_thread
+from LTX_2_MLX.ops.device import one_blas_thread
 
 _TILE = 4
 _WINDOW = _TILE + 2

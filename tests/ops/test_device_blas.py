@@ -1,10 +1,10 @@
 import pytest
 
-from LTX_2_MLX.ops import blas
-from LTX_2_MLX.ops.blas import one_blas_thread
+from LTX_2_MLX.ops import device
+from LTX_2_MLX.ops.device import one_blas_thread
 
-get_threads = blas._openblas("openblas_get_num_threads")
-set_threads = blas._openblas("openblas_set_num_threads")
+get_threads = device._openblas("openblas_get_num_threads")
+set_threads = device._openblas("openblas_set_num_threads")
 
 
 @pytest.mark.skipif(get_threads is None, reason="OpenBLAS is not in the process")
@@ -23,6 +23,6 @@ def test_openblas_has_its_threads_again_afterwards_and_after_an_error():
 
 
 def test_without_openblas_nothing_happens(monkeypatch):
-    monkeypatch.setattr(blas, "_openblas", lambda function: None)
+    monkeypatch.setattr(device, "_openblas", lambda function: None)
     with one_blas_thread():
         pass

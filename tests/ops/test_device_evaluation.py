@@ -1,8 +1,7 @@
 import mlx.core as mx
 import pytest
 
-from LTX_2_MLX.ops.device import as_backend
-from LTX_2_MLX.ops.evaluate import eval_if_large
+from LTX_2_MLX.ops.device import as_backend, eval_if_large
 
 
 @pytest.mark.parametrize(
