@@ -72,6 +72,12 @@ class RRDBNetConfig:
                 f"conv_first.weight takes {first.shape[1]} channels, expected 3, 12 or 48: RGB images, whole or "
                 f"folded by 2 or 4."
             )
+        last = tensors.get("conv_last.weight")
+        if last is not None and last.shape[:1] != (3,):
+            raise CheckpointError(
+                f"conv_last.weight has shape {last.shape}, expected 3 channels at its end: RGB images. "
+                f"Use an upscaler of colour images."
+            )
         doublings = sum(f"conv_up{i}.weight" in tensors for i in (1, 2, 3))
         if 2**doublings < folded:
             raise CheckpointError(

@@ -37,11 +37,17 @@ class SRVGGConfig:
         """Sizes read from the tensors, or None if this is another network.
 
         Raises:
-            CheckpointError: If the last convolution's channels are no scale.
+            CheckpointError: If it does not take RGB images, or the last convolution's channels are no scale.
         """
         shapes = {_WRAPPERS.sub("", name): info.shape for name, info in header.tensors.items()}
         if "conv_first.weight" in shapes or len(shapes.get("body.0.weight", ())) != 4 or "body.1.weight" not in shapes:
             return None
+        if shapes["body.0.weight"][1:] != (3, 3, 3):
+            raise CheckpointError(
+                f"body.0.weight has shape {shapes['body.0.weight']}: its first convolution takes "
+                f"{shapes['body.0.weight'][1]} channels, expected RGB images and windows of 3x3. Use an upscaler of "
+                f"colour images."
+            )
         numbers = {int(match[1]) for name in shapes if (match := _WEIGHT.fullmatch(name))}
         last = max(numbers)
         channels = shapes[f"body.{last}.weight"][0] if shapes[f"body.{last}.weight"] else 0

@@ -135,3 +135,22 @@ def test_missing_and_surplus_tensors_are_named(tmp_path):
     mx.save_safetensors(str(tmp_path / "broken.safetensors"), weights)
     with pytest.raises(CheckpointError, match=r"lacks.*conv5\.weight.*has.*conv6\.weight"):
         load(RRDBNet, Checkpoint(tmp_path / "broken.safetensors"))
+
+
+@pytest.mark.parametrize("last", ["conv_last.weight", "model.10.weight"])
+def test_network_that_does_not_end_in_rgb_is_refused(last):
+    counted = last.startswith("model")
+    names = (
+        "model.0.weight",
+        "model.1.sub.0.RDB1.conv1.0.weight",
+        "model.3.weight",
+        "model.6.weight",
+        "model.8.weight",
+    )
+    if not counted:
+        names = ("conv_first.weight", "body.0.rdb1.conv1.weight")
+    shapes = {name: TensorInfo((8, 8, 3, 3), "F32", 0) for name in names} | {
+        names[0]: TensorInfo((8, 3, 3, 3), "F32", 0)
+    }
+    with pytest.raises(CheckpointError, match=r"conv_last\.weight has shape \(1, 8, 3, 3\), expected 3 channels"):
+        RRDBNet.Config.from_header(Header(shapes | {last: TensorInfo((1, 8, 3, 3), "F32", 0)}))

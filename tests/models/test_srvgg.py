@@ -99,3 +99,9 @@ def test_large_frames_give_the_same_by_the_forms_of_both_backends(size):
         with as_backend(backend):
             results.append(np.array(network(frames)))
     np.testing.assert_allclose(results[0], results[1], atol=2e-6)
+
+
+def test_network_for_grey_images_is_refused():
+    header = tensors((20, 1, 3, 3), (20,), (20, 20, 3, 3), (20,), (12, 20, 3, 3))
+    with pytest.raises(CheckpointError, match="takes 1 channels, expected RGB images"):
+        SRVGG.Config.from_header(header)

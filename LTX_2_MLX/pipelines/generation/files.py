@@ -223,7 +223,7 @@ def open_models(options: Options, note: Callable[[str], None]) -> Models:
     model = _resolve_model(options.weights, variant, note)
     weights = Checkpoint(model.path)
     config_of(Transformer, weights)
-    distilled = _variant_of(model, variant) == "distilled"
+    distilled = _variant_of(model, variant, note) == "distilled"
     # 16-bit matrix products are slow on MLX's CPU backend.
     dtype = mx.float32 if on_cpu() else mx.bfloat16
     if options.precision is not None:
@@ -285,14 +285,20 @@ def _resolve_model(spec: str, variant: Variant | None, note: Callable[[str], Non
     return resolve(AUTO, "model", variant=variant or "dev")
 
 
-def _variant_of(model: ResolvedFile, asked: Variant | None) -> Variant:
-    """The variant by the catalogue or the user; a file outside the catalogue counts as dev."""
+def _variant_of(model: ResolvedFile, asked: Variant | None, note: Callable[[str], None]) -> Variant:
+    """The variant by the catalogue, the user or the file's name; nothing inside a file tells it."""
     known = model.entry.variant if model.entry else None
     if known is not None and asked is not None and known != asked:
         raise RequestError(
             f"{model.path.name} is the {known} checkpoint, but --model-variant is {asked}. Leave out one of the two."
         )
-    return asked or known or "dev"
+    if asked or known:
+        return asked or known or "dev"
+    if "distilled" in model.path.name.lower():
+        note(f"{model.path.name} counts as distilled, by its name. If it is not: --model-variant dev")
+        return "distilled"
+    note(f"{model.path.name} counts as a dev checkpoint. If it is distilled: --model-variant distilled")
+    return "dev"
 
 
 def _text_encoder(spec: str, model: ResolvedFile, weights: Checkpoint, note: Callable[[str], None]) -> Path:
