@@ -5,7 +5,7 @@ adapters -> axis order -> quantise -> evaluate. All problems of names and shapes
 before a tensor is read.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,7 +73,8 @@ def load(
     network = recognise(networks, checkpoint)
     result = network(config_of(network, checkpoint))
     model = _as_module(result)
-    weights, merge = _checked_weights(network, model, checkpoint, dtype, loras)
+    sources: dict[str, list[mx.array]] = {}
+    weights, merge = _checked_weights(network, model, checkpoint, dtype, loras, sources)
     if note is not None:
         for line in merge.notes:
             note(line)
@@ -82,7 +83,7 @@ def load(
         weights = _stream_blocks(model, weights, _BlockReader(network, checkpoint, dtype, merge, finish))
     # It holds tensors of the adapters, which have to go as they are used.
     del merge
-    model.load_weights(_evaluated(checkpoint, weights, finish), strict=True)
+    model.load_weights(_evaluated(checkpoint, weights, sources, finish), strict=True)
     model.freeze()
     return result
 
@@ -145,15 +146,19 @@ def _checked_weights(
     checkpoint: Checkpoint,
     dtype: mx.Dtype | None,
     loras: Sequence[Lora],
+    sources: dict[str, list[mx.array]] | None = None,
 ) -> tuple[dict[str, mx.array], LoraMerge]:
-    """Lazy weights by parameter name, which fit the model, and the adapters merged into them."""
+    """Lazy weights by parameter name, which fit the model, and the adapters merged into them.
+
+    ``sources`` is filled with the tensors on disk that each weight is computed from.
+    """
     if loras and is_quantized(checkpoint):
         raise CheckpointError(
             f"{checkpoint.path} is quantised, and adapters are merged before that. "
             f"Give the 16-bit file, with --quantize if memory is short."
         )
     merge = LoraMerge(network, checkpoint, loras)
-    weights = network_weights(network, checkpoint, dtype=dtype, merge=merge)
+    weights = network_weights(network, checkpoint, dtype=dtype, merge=merge, sources=sources)
     quantize_as_stored(model, weights, checkpoint)
     _check(network.__name__, checkpoint, weights, model)
     return weights, merge
@@ -216,9 +221,13 @@ class _BlockReader:
         return {block: with_scales(own, scales) for block, own in names.items()}
 
     def weights(self, block: str, arrays: Mapping[str, mx.array]) -> list[tuple[str, mx.array]]:
-        """A block's weights, by their names inside it, from its published tensors; lazy."""
+        """A block's weights, by their names inside it, from its published tensors; these are read, the rest is lazy."""
         prefix = f"{_blocks_path(self.network)}.{block}."
-        weights = network_weights(self.network, self.checkpoint, dtype=self.dtype, merge=self.merge, arrays=arrays)
+        sources: dict[str, list[mx.array]] = {}
+        weights = network_weights(
+            self.network, self.checkpoint, dtype=self.dtype, merge=self.merge, arrays=arrays, sources=sources
+        )
+        _read(sources.values())
         finished = []
         for name, value in weights.items():
             for parameter, array in self.finish(name, value).items():
@@ -253,12 +262,15 @@ def _block_of(network: type[PublishedNetwork[Any]], parameter: str) -> str | Non
     return parameter.removeprefix(prefix).split(".")[0] if parameter.startswith(prefix) else None
 
 
-def _evaluated(checkpoint: Checkpoint, weights: dict[str, mx.array], finish: _Finish) -> list[tuple[str, mx.array]]:
+def _evaluated(
+    checkpoint: Checkpoint, weights: dict[str, mx.array], sources: dict[str, list[mx.array]], finish: _Finish
+) -> list[tuple[str, mx.array]]:
     """Parameters as the network holds them. Evaluated one by one, so that only one tensor is held twice."""
     parameters: list[tuple[str, mx.array]] = []
     for name in list(weights):
-        finished = finish(name, weights.pop(name))
         try:
+            _read([sources.pop(name, [])])
+            finished = finish(name, weights.pop(name))
             mx.eval(finished)
         except RuntimeError as error:
             raise CheckpointError(
@@ -266,6 +278,14 @@ def _evaluated(checkpoint: Checkpoint, weights: dict[str, mx.array], finish: _Fi
             ) from error
         parameters += finished.items()
     return parameters
+
+
+def _read(tensors: Iterable[list[mx.array]]) -> None:
+    """Read tensors from disk before anything is computed from them.
+
+    The host waits for the disk as long as it takes; macOS ends a command buffer of the GPU that waits for some seconds.
+    """
+    mx.eval(list(tensors))
 
 
 def _axis_orders(model: nn.Module) -> dict[str, tuple[int, ...]]:

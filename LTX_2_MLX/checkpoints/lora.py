@@ -124,10 +124,11 @@ class LoraMerge:
         """Published names of the weights that change."""
         return frozenset(self._pairs)
 
-    def apply(self, name: str, weight: mx.array) -> mx.array:
+    def apply(self, name: str, weight: mx.array, on_disk: list[mx.array] | None = None) -> mx.array:
         """``weight`` plus all its updates, summed in float32; lazy.
 
-        The adapters' tensors are dropped after use: if a weight is asked for again, they are read again.
+        The adapters' tensors are dropped after use: if a weight is asked for again, they are read again. They are
+        appended to ``on_disk``.
 
         Source: Lightricks/LTX-2, packages/ltx-core/src/ltx_core/loader/fuse_loras.py at 400fd31, which forms the
         product in bfloat16 where this stays exact.
@@ -135,6 +136,8 @@ class LoraMerge:
         total = weight.astype(mx.float32)
         for index, pair in self._pairs.get(name, []):
             arrays = self._take(index, pair)
+            if on_disk is not None:
+                on_disk += arrays.values()
             total = total + pair.delta(arrays, self._loras[index].strength)
         return total
 

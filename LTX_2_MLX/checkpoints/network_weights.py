@@ -19,6 +19,7 @@ def network_weights(
     dtype: mx.Dtype | None = None,
     merge: LoraMerge | None = None,
     arrays: Mapping[str, mx.array] | None = None,
+    sources: dict[str, list[mx.array]] | None = None,
 ) -> dict[str, mx.array]:
     """Lazy arrays of one network by parameter name, in published axis order.
 
@@ -30,6 +31,7 @@ def network_weights(
         dtype: Of merged weights and 8-bit floats; None means the file's, bfloat16 for 8-bit floats.
         merge: Adapters to merge.
         arrays: Published tensors that are open already; None opens all of the network's.
+        sources: Filled with the tensors on disk that each weight is computed from.
     """
     scales = float8_scales(checkpoint)
     parameters = parameter_names(network, checkpoint)
@@ -41,9 +43,32 @@ def network_weights(
             continue
         if parameter in weights:
             raise CheckpointError(f"{checkpoint.path}: two tensors mean {parameter}, one of them is {name}.")
-        weights[parameter] = _weight(name, arrays, scales, dtype, merge)
+        on_disk: list[mx.array] = []
+        weights[parameter] = _weight(name, arrays, scales, dtype, merge, on_disk)
+        if sources is not None:
+            sources[parameter] = on_disk
     prepare = getattr(network, "prepare", None)
-    return prepare(weights) if prepare else weights
+    if prepare is None:
+        return weights
+    prepared: dict[str, mx.array] = prepare(weights)
+    if sources is not None:
+        _share_sources(sources, weights, prepared)
+    return prepared
+
+
+def _share_sources(
+    sources: dict[str, list[mx.array]], weights: Mapping[str, mx.array], prepared: Mapping[str, mx.array]
+) -> None:
+    """Give the tensors of weights that were computed anew to the first of the new weights."""
+    changed = [name for name, value in prepared.items() if weights.get(name) is not value]
+    if not changed:
+        return
+    unchanged = prepared.keys() - set(changed)
+    moved: list[mx.array] = []
+    for name in list(sources):
+        if name not in unchanged:
+            moved += sources.pop(name)
+    sources[changed[0]] = moved
 
 
 def _weight(
@@ -52,17 +77,22 @@ def _weight(
     scales: Mapping[str, str | None],
     dtype: mx.Dtype | None,
     merge: LoraMerge | None,
+    on_disk: list[mx.array],
 ) -> mx.array:
-    """One weight, decoded and merged in float32 and then rounded once."""
+    """One weight, decoded and merged in float32 and then rounded once; the tensors it is made of go to ``on_disk``."""
     published = arrays[name]
+    on_disk.append(published)
     value = published
     final_dtype = dtype or published.dtype
     if name in scales:
         scale_name = scales[name]
-        value = decode_e4m3(value, None if scale_name is None else arrays[scale_name])
+        scale = None if scale_name is None else arrays[scale_name]
+        if scale is not None:
+            on_disk.append(scale)
+        value = decode_e4m3(value, scale)
         final_dtype = dtype or mx.bfloat16
     if merge is not None and name in merge.changed:
-        value = merge.apply(name, value)
+        value = merge.apply(name, value, on_disk)
     return published if value is published else value.astype(final_dtype)
 
 

@@ -7,11 +7,13 @@ import mlx.core as mx
 import numpy as np
 import pytest
 import tiny_checkpoints
+from mlx.utils import tree_flatten
 
+from LTX_2_MLX.checkpoints import load as load_module
 from LTX_2_MLX.checkpoints.convert import convert
 from LTX_2_MLX.checkpoints.gemma3 import encode_prompts, load_gemma
 from LTX_2_MLX.checkpoints.load import load, weights_bytes
-from LTX_2_MLX.checkpoints.lora import Lora
+from LTX_2_MLX.checkpoints.lora import Lora, LoraMerge
 from LTX_2_MLX.checkpoints.quantize import Quantization
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.models.ltx.transformer import StreamInput, Transformer, evaluate_each
@@ -194,3 +196,48 @@ def test_network_loaded_in_one_thread_runs_in_another(weights):
     thread.start()
     thread.join()
     assert _equal(results[0], _velocities(load(Transformer, weights)))
+
+
+@pytest.mark.parametrize("stream_blocks", [False, True])
+def test_the_host_reads_tensors_before_anything_is_computed_from_them(
+    stream_blocks, eight_bit_floats, weights, tmp_path, monkeypatch
+):
+    """A GPU that waits for the disk inside a command buffer is ended by macOS."""
+    opened = {}
+    read = set()
+    finished_too_early = []
+    open_arrays, take_pair, evaluate = Checkpoint.arrays, LoraMerge._take, mx.eval
+    finish = load_module._Finish.__call__
+
+    def note_arrays(checkpoint, names):
+        arrays = open_arrays(checkpoint, names)
+        opened.update({id(array): array for array in arrays.values()})
+        return arrays
+
+    def note_pair(merge, index, pair):
+        arrays = take_pair(merge, index, pair)
+        opened.update({id(array): array for array in arrays.values()})
+        return arrays
+
+    def note_evaluated(*trees):
+        evaluate(*trees)
+        read.update(id(array) for _, array in tree_flatten(trees))
+
+    def note_finish(finisher, name, value):
+        if id(value) in opened and id(value) not in read:
+            finished_too_early.append(name)
+        return finish(finisher, name, value)
+
+    lora = Lora.open(tiny_checkpoints.write_lora(tmp_path / "lora.safetensors", weights.path), 0.7)
+    monkeypatch.setattr(Checkpoint, "arrays", note_arrays)
+    monkeypatch.setattr(LoraMerge, "_take", note_pair)
+    monkeypatch.setattr(mx, "eval", note_evaluated)
+    monkeypatch.setattr(load_module._Finish, "__call__", note_finish)
+    for checkpoint, loras in ((weights, [lora]), (eight_bit_floats, [])):
+        model = load(Transformer, checkpoint, loras=loras, stream_blocks=stream_blocks)
+        if not stream_blocks:
+            assert opened.keys() <= read
+        else:
+            first_block = next(iter(model.blocks))
+            assert len(read & opened.keys()) > len(first_block.parameters())
+    assert not finished_too_early
