@@ -10,7 +10,7 @@ import av
 from av.container import InputContainer, OutputContainer
 
 from LTX_2_MLX.media.encoder import Container
-from LTX_2_MLX.media.source import is_cover
+from LTX_2_MLX.media.source import COVER
 from LTX_2_MLX.media.tracks import Note
 
 # Tags that describe the old file itself.
@@ -81,8 +81,11 @@ class Extras:
 
 def read_tags(source: InputContainer) -> dict[str, str]:
     """Tags of a file by lower-case name, without those that describe the file itself."""
-    tags = {name.lower(): text for name, text in source.metadata.items()}
-    return {name: text for name, text in tags.items() if name not in _STRUCTURE and text}
+    tags = {}
+    for name, text in source.metadata.items():
+        if text and name.lower() not in _STRUCTURE:
+            tags[name.lower()] = text
+    return tags
 
 
 def read_extras(source: InputContainer, video: Any, start: Fraction, rate: Fraction) -> Extras:
@@ -94,16 +97,22 @@ def read_extras(source: InputContainer, video: Any, start: Fraction, rate: Fract
         start: Time of the first frame in the file's clock, in seconds.
         rate: Frames per second.
     """
-    cover_stream = next((stream for stream in source.streams.video if is_cover(stream)), None)
-    data_tracks = [stream for stream in source.streams.data if stream.name != "timed_id3"]
+    cover = None
+    for stream in source.streams.video:
+        if stream.disposition & COVER and cover is None:
+            cover = _cover(source, stream)
+    data_tracks = []
+    for track in source.streams.data:
+        # The track of the time code itself is made again.
+        if track.name != "timed_id3" and "timecode" not in track.metadata:
+            data_tracks.append(track.name or "unknown")
     return Extras(
         chapters=tuple(_chapters(source, start)),
         attachments=tuple(_attachments(source)),
-        cover=None if cover_stream is None else _cover(source, cover_stream),
+        cover=cover,
         time_code=_time_code(source, video),
         time_code_rate=rate,
-        # The track of the time code itself is made again.
-        data_tracks=tuple(stream.name or "unknown" for stream in data_tracks if "timecode" not in stream.metadata),
+        data_tracks=tuple(data_tracks),
     )
 
 
@@ -138,9 +147,8 @@ def _cover(source: InputContainer, stream: Any) -> Cover | None:
 
 
 def _time_code(source: InputContainer, video: Any) -> str | None:
-    places = [source.metadata, video.metadata, *(stream.metadata for stream in source.streams.data)]
-    for tags in places:
-        for name, text in tags.items():
+    for holder in (source, video, *source.streams.data):
+        for name, text in holder.metadata.items():
             if name.lower() == "timecode":
                 return str(text)
     return None

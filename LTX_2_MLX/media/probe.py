@@ -11,7 +11,7 @@ from LTX_2_MLX.errors import MediaError
 from LTX_2_MLX.media.display import Display, Orientation
 from LTX_2_MLX.media.extras import Extras, read_extras, read_tags
 from LTX_2_MLX.media.source import Frames, Packets, open_media, refuse_images, scan_frames, scan_packets, video_stream
-from LTX_2_MLX.media.timeline import Shifts, Stamps, constant_rate, fill_gaps, order_stamps, usual_step
+from LTX_2_MLX.media.timeline import Shifts, constant_rate, fill_gaps, order_stamps, usual_step
 
 _UNSPECIFIED = (0, 2, 3)
 # Used for a video of one frame without a rate; LTX-2's own default.
@@ -113,6 +113,11 @@ class _Probe:
         self._unknown_rate = unknown_rate
         self._notes: list[str] = []
         self._tick: Fraction = self._video.time_base or Fraction(1, 1000)
+        self._stamps = packets.tracks[video_index].stamps
+        # Without a container frames have no times of their own, and FFmpeg assumes a rate.
+        self._has_times = self._stamps.has_times
+        # Usual duration of a frame in ticks.
+        self._step = usual_step(frames.stamps)
 
     def info(self, repair: bool) -> VideoInfo:
         """Judge the file.
@@ -156,7 +161,7 @@ class _Probe:
             extras=read_extras(self._container, self._video, start or Fraction(0), rate),
             has_tracks=bool(self._container.streams.audio or self._container.streams.subtitles),
             interlaced=interlaced,
-            notes=tuple([*self._notes, *self._joint_notes(), *self._audio_notes()]),
+            notes=tuple([*self._notes, *self._notes_on_tracks()]),
             damage=tuple(damage),
         )
 
@@ -174,7 +179,7 @@ class _Probe:
             damage.append(f"{count} of {len(frames.stamps)} frames cannot be decoded{self._where()}")
         num_lost = self._packets.num_corrupt(self._video.index)
         if num_lost:
-            damage.append(f"data is missing in {num_lost} of {len(self._stamps().starts)} video packets")
+            damage.append(f"data is missing in {num_lost} of {len(self._stamps.starts)} video packets")
         damage += self._truncation()
         return damage
 
@@ -186,9 +191,15 @@ class _Probe:
             return ""
         return f", the first at {float((stamp - begin) * self._tick):.2f} s"
 
-    def _audio_notes(self) -> list[str]:
-        """Damaged audio is no reason to refuse a file: what there is of it is kept."""
+    def _notes_on_tracks(self) -> list[str]:
+        """Joined pieces and damaged audio, which are no reason to refuse a file."""
         notes = []
+        joints = self._packets.shifts.starts.get(self._video.index, [])
+        if joints:
+            notes.append(
+                f"{self._path.name} consists of {len(joints) + 1} joined pieces with times of their own: "
+                f"they follow each other."
+            )
         for index, track in self._packets.tracks.items():
             num_lost = self._packets.num_corrupt(index)
             if track.kind == "audio" and num_lost:
@@ -205,7 +216,7 @@ class _Probe:
         end = self._end()
         if declared is None or end is None:
             return []
-        frame = self._step() * self._tick or Fraction(1, 25)
+        frame = self._step * self._tick or Fraction(1, 25)
         missing = declared - end
         # Only mp4 and mov count every frame's duration; in the others the last one may last longer than it says.
         tolerance = Fraction(1, 2) if self._container.format.name.startswith("mov,") else Fraction(3, 2)
@@ -228,43 +239,28 @@ class _Probe:
         declared = Fraction(self._container.duration + max(0, self._container.start_time or 0), av.time_base)
         if tagged is not None:
             return min(tagged, declared)
-        tracks = self._packets.tracks
-        ends = [tracks[index].stamps.last_end() for index in tracks if self._timed(index)]
+        tracks = self._packets.tracks.values()
+        ends = [track.stamps.last_end() for track in tracks if track.stamps.has_times]
         # If another track reaches the declared end, the video is simply shorter.
         return declared if ends and max(ends) < declared - Fraction(1, 10) else None
 
-    def _timed(self, index: int) -> bool:
-        return self._packets.tracks[index].stamps.has_times
-
-    def _stamps(self) -> Stamps:
-        return self._packets.tracks[self._video.index].stamps
-
-    def _step(self) -> Fraction:
-        """Usual duration of a frame in ticks."""
-        return usual_step(self._frames.stamps)
-
     def _end(self) -> Fraction | None:
         """End of the last frame in the file's clock, without the shifts of joined pieces."""
-        if self._packets.shifts.starts or not self._timed(self._video.index):
+        if self._packets.shifts.starts or not self._has_times:
             return None
         known = [
-            stamp + (duration or self._step())
+            stamp + (duration or self._step)
             for stamp, duration in zip(self._frames.stamps, self._frames.durations, strict=True)
             if stamp is not None
         ]
         return Fraction(max(known)) * self._tick if known else None
 
-    def _declared_rates(self) -> list[Fraction]:
-        rates = (self._video.average_rate, self._video.guessed_rate)
-        return [Fraction(rate) for rate in rates if rate]
-
     def _timing(self, fill: bool) -> tuple[list[int], Fraction, tuple[Fraction, ...] | None]:
         """How often each decoded frame is shown, the frame rate, and the times of a variable one."""
         good = [index for index, is_good in enumerate(self._frames.good) if is_good]
         stamps = [self._frames.stamps[index] for index in good]
-        declared = self._declared_rates()
-        step = self._step()
-        ordered = order_stamps(stamps, step) if self._tells_rate() else None
+        declared = [Fraction(rate) for rate in (self._video.average_rate, self._video.guessed_rate) if rate]
+        ordered = order_stamps(stamps, self._step) if self._has_times else None
         if ordered is None:
             return self._untimed(stamps, declared)
         if len(good) == 1:
@@ -279,7 +275,7 @@ class _Probe:
         starts = ordered.starts
         counts = [1] * len(good)
         if fill:
-            counts = fill_gaps(starts, step)
+            counts = fill_gaps(starts, self._step)
             starts = _filled(starts, counts)
         rate = constant_rate(starts, self._tick, declared)
         if rate is not None:
@@ -293,17 +289,13 @@ class _Probe:
         self, stamps: list[int | None], declared: list[Fraction]
     ) -> tuple[list[int], Fraction, tuple[Fraction, ...] | None]:
         rate = next(iter(declared), _DEFAULT_RATE)
-        if not self._tells_rate() and self._unknown_rate is not None:
+        if not self._has_times and self._unknown_rate is not None:
             rate = self._unknown_rate
-        if any(stamp is not None for stamp in stamps) and len(stamps) > 1 and self._tells_rate():
+        if any(stamp is not None for stamp in stamps) and len(stamps) > 1 and self._has_times:
             self._notes.append(
                 f"The time stamps of {self._path.name} are unusable: {float(rate):g} frames per second are assumed."
             )
         return [int(good) for good in self._frames.good], rate, None
-
-    def _tells_rate(self) -> bool:
-        """Whether the file has times of its own. Without a container frames have none, and FFmpeg assumes a rate."""
-        return self._timed(self._video.index)
 
     def _repeats(self, good: list[int], counts: list[int]) -> list[int]:
         repeats = [0] * len(self._frames.good)
@@ -318,7 +310,7 @@ class _Probe:
         stamp = self._frames.stamps[index]
         if declared is not None and stamp is not None:
             duration = declared / self._tick - stamp
-            if 0 < duration <= 10 * self._step():
+            if 0 < duration <= 10 * self._step:
                 return duration
         return Fraction(self._frames.durations[index] or starts[-1] - starts[-2])
 
@@ -333,15 +325,14 @@ class _Probe:
         return None
 
     def _start(self, repeats: list[int]) -> Fraction | None:
-        stamp = self._frames.stamps[next(index for index, count in enumerate(repeats) if count)]
-        if not self._timed(self._video.index):
+        if not self._has_times:
             return None
         if self._container.format.name == "avi":
             # AVI stores the order of decoding only: FFmpeg's times are a frame late where it suspects reordering.
-            return self._stamps().first_order()
-        if stamp is None:
-            return None
-        return stamp * self._tick
+            return self._stamps.first_order()
+        first = next(index for index, count in enumerate(repeats) if count)
+        stamp = self._frames.stamps[first]
+        return None if stamp is None else stamp * self._tick
 
     def _lead(self, start: Fraction | None) -> Fraction:
         if start is None or self._container.start_time is None:
@@ -358,15 +349,6 @@ class _Probe:
             return Orientation.from_display_matrix(bytes(matrix)) if matrix else Orientation()
         except MediaError as error:
             raise MediaError(f"{self._path}: {error}") from error
-
-    def _joint_notes(self) -> list[str]:
-        joints = self._packets.shifts.starts.get(self._video.index, [])
-        if not joints:
-            return []
-        pieces = len(joints) + 1
-        return [
-            f"{self._path.name} consists of {pieces} joined pieces with times of their own: they follow each other."
-        ]
 
 
 def _filled(starts: list[Fraction], counts: list[int]) -> list[Fraction]:

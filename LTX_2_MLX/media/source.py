@@ -8,10 +8,10 @@ hide or join them, and damage shows only there.
 import errno
 from array import array
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import dropwhile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,8 @@ _FORMATS = frozenset(
 _JOINED_FORMATS = ("mpegts", "mpeg")
 # A joint breaks the counters of a transport stream: packets near it look damaged.
 _FRAMES_AROUND_JOINT = 3
-_COVER = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
+# Dispositions of video streams that are cover images or thumbnails.
+COVER = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
 
 
 @contextmanager
@@ -130,17 +131,12 @@ def _is_motion_jpeg(path: Path) -> bool:
 def video_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:
     """Return the first video stream that is not a cover image or thumbnail."""
     for stream in container.streams.video:
-        if not stream.disposition & _COVER:
+        if not stream.disposition & COVER:
             if stream.codec_context is None:
                 raise MediaError(f"{path} holds video of a kind that FFmpeg cannot decode. Re-encode it as H.264.")
             return stream
     kinds: list[str] = sorted({stream.type for stream in container.streams}) or ["nothing"]
     raise MediaError(f"{path} holds no video, only {' and '.join(kinds)}.")
-
-
-def is_cover(stream: av.VideoStream) -> bool:
-    """Whether a video stream is a cover image."""
-    return bool(stream.disposition & _COVER)
 
 
 @dataclass
@@ -156,7 +152,7 @@ class Track:
 
     kind: str
     stamps: Stamps
-    positions: "array[int]" = field(default_factory=lambda: array("q"))
+    positions: "array[int]" = field(default_factory=partial(array, "q"))
     corrupt: list[int] = field(default_factory=list)
 
     def add(self, packet: av.Packet, position: int) -> None:
@@ -183,7 +179,7 @@ class Packets:
 
     def num_corrupt(self, index: int) -> int:
         """Damaged packets of a track; those at the joints of a joined file only look so."""
-        if index not in self.tracks:
+        if index not in self.tracks or not self.tracks[index].corrupt:
             return 0
         joints = self.shifts.starts.get(index, [])
         return sum(
@@ -203,8 +199,10 @@ def scan_packets(path: Path, video_index: int) -> Packets:
     error = None
     with open_media(path) as container:
         is_joined_format = container.format.name in _JOINED_FORMATS
+        streams = [container.streams[video_index], *container.streams.audio, *container.streams.subtitles]
+        timed = [stream for stream in streams if stream.codec_context is not None]
         try:
-            for position, packet in enumerate(container.demux(*_timed_streams(container, video_index))):
+            for position, packet in enumerate(container.demux(*timed)):
                 if packet.size:
                     stream = packet.stream
                     if stream.index not in tracks:
@@ -213,13 +211,10 @@ def scan_packets(path: Path, video_index: int) -> Packets:
         except av.FFmpegError as failure:
             error = failure.strerror
     restarts = _restarts(tracks, is_joined_format)
-    stamps = {index: track.stamps for index, track in tracks.items()}
-    return Packets(tracks=tracks, shifts=shifts_for(restarts, stamps, video_index), error=error)
-
-
-def _timed_streams(container: av.container.InputContainer, video_index: int) -> list[av.stream.Stream]:
-    streams = [container.streams[video_index], *container.streams.audio, *container.streams.subtitles]
-    return [stream for stream in streams if stream.codec_context is not None]
+    shifts = Shifts()
+    if restarts:
+        shifts = shifts_for(restarts, {index: track.stamps for index, track in tracks.items()}, video_index)
+    return Packets(tracks=tracks, shifts=shifts, error=error)
 
 
 def _restarts(tracks: dict[int, Track], close_gaps: bool) -> list[Restart]:
@@ -249,7 +244,7 @@ class Frames:
 
     first: av.VideoFrame | None = None
     stamps: list[int | None] = field(default_factory=list)
-    durations: "array[int]" = field(default_factory=lambda: array("q"))
+    durations: "array[int]" = field(default_factory=partial(array, "q"))
     good: bytearray = field(default_factory=bytearray)
     num_interlaced: int = 0
     num_errors: int = 0
@@ -276,20 +271,17 @@ def scan_frames(path: Path, video_index: int, shifts: Shifts) -> Frames:
     """Decode a video and note the time and faults of each frame; the pixels are not kept."""
     frames = Frames()
     with open_media(path) as container:
-        for frame in without_leading(decode(container, video_index, shifts, frames)):
+        for frame in decode(container, video_index, shifts, frames):
             frames.add(frame)
     return frames
-
-
-def without_leading(frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
-    """Drop damaged frames before the first good one: a clip cut out of another may begin with them."""
-    return dropwhile(lambda frame: frame.is_corrupt, frames)
 
 
 def decode(
     container: av.container.InputContainer, video_index: int, shifts: Shifts, counts: Frames | None = None
 ) -> Iterator[av.VideoFrame]:
     """Decode the video of an open file; packets that cannot be decoded are passed over.
+
+    Damaged frames before the first good one are left out: a clip cut out of another may begin with them.
 
     Args:
         container: The file.
@@ -300,32 +292,31 @@ def decode(
     stream: Any = container.streams[video_index]
     stream.thread_type = "AUTO"
     ordinal = 0
+    has_begun = False
     try:
         for packet in container.demux(stream):
-            if packet.size:
+            if packet.size and shifts.starts:
                 _shift(packet, shifts.of(video_index, ordinal))
                 ordinal += 1
             try:
-                yield from packet.decode()
+                for frame in packet.decode():
+                    has_begun = has_begun or not frame.is_corrupt
+                    if has_begun:
+                        yield frame
             except av.FFmpegError:
                 # A clip cut out of another may begin with packets whose reference is missing.
                 if counts is not None and counts.first is not None:
                     counts.num_errors += 1
     except av.FFmpegError:
         # Reading ended in the middle of the file; the scan of the packets has said so.
-        yield from _flushed(stream)
-
-
-def _flushed(stream: av.VideoStream) -> list[av.VideoFrame]:
-    try:
-        return stream.decode(None)
-    except av.FFmpegError:
-        return []
+        with suppress(av.FFmpegError):
+            for frame in stream.decode(None):
+                has_begun = has_begun or not frame.is_corrupt
+                if has_begun:
+                    yield frame
 
 
 def _shift(packet: av.Packet, seconds: Fraction) -> None:
-    if not seconds:
-        return
     ticks = round(seconds / packet.time_base)
     if packet.pts is not None:
         packet.pts += ticks

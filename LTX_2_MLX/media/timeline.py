@@ -8,6 +8,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from itertools import pairwise
 from statistics import median
 
@@ -29,6 +30,7 @@ _SAME_JUMP = Fraction(1)
 _SMALLEST_SHARE_IN_ORDER = Fraction(1, 2)
 
 
+# The smallest number that the arrays hold.
 NO_STAMP = -(2**63)
 NO_LIMIT = 2**63
 
@@ -45,9 +47,9 @@ class Stamps:
     """
 
     tick: Fraction
-    orders: "array[int]" = field(default_factory=lambda: array("q"))
-    starts: "array[int]" = field(default_factory=lambda: array("q"))
-    durations: "array[int]" = field(default_factory=lambda: array("q"))
+    orders: "array[int]" = field(default_factory=partial(array, "q"))
+    starts: "array[int]" = field(default_factory=partial(array, "q"))
+    durations: "array[int]" = field(default_factory=partial(array, "q"))
 
     def add(self, order: int | None, start: int | None, duration: int | None) -> None:
         """Add one packet; one that does not say when it is shown is shown when it is decoded."""
@@ -79,7 +81,7 @@ class Stamps:
     @property
     def has_times(self) -> bool:
         """Whether any packet has a time."""
-        return any(start != NO_STAMP for start in self.starts)
+        return max(self.starts, default=NO_STAMP) != NO_STAMP
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ def find_restarts(stamps: Stamps, close_gaps: bool) -> list[tuple[int, Fraction]
     least = int(_SMALLEST_RESTART / stamps.tick)
     most = int(_LARGEST_GAP / stamps.tick) if close_gaps else NO_LIMIT
     # Reordered frames start out of order: their starts tell nothing unless there is nothing else.
-    orders = stamps.orders if any(order != NO_STAMP for order in stamps.orders) else stamps.starts
+    orders = stamps.orders if max(stamps.orders, default=NO_STAMP) != NO_STAMP else stamps.starts
     known = [ordinal for ordinal, order in enumerate(orders) if order != NO_STAMP]
     restarts = []
     before: int | None = None
@@ -249,7 +251,8 @@ def order_stamps(stamps: Sequence[int | None], duration: Fraction) -> Times | No
     starts = [Fraction(0)] * len(stamps)
     for index in good:
         starts[index] = Fraction(values[bisect_left(indices, index)])
-    _space_before_first(starts, good[0], duration)
+    for index in range(good[0] - 1, -1, -1):
+        starts[index] = starts[index + 1] - duration
     for before, after in pairwise(good):
         step = (starts[after] - starts[before]) / (after - before)
         for index in range(before + 1, after):
@@ -257,11 +260,6 @@ def order_stamps(stamps: Sequence[int | None], duration: Fraction) -> Times | No
     for index in range(good[-1] + 1, len(stamps)):
         starts[index] = starts[index - 1] + duration
     return Times(starts=[start - starts[0] for start in starts], num_moved=len(stamps) - len(good))
-
-
-def _space_before_first(starts: list[Fraction], first: int, duration: Fraction) -> None:
-    for index in range(first - 1, -1, -1):
-        starts[index] = starts[index + 1] - duration
 
 
 def usual_step(stamps: Sequence[int | None]) -> Fraction:

@@ -15,7 +15,7 @@ from LTX_2_MLX.media.audio import SourceTracks
 from LTX_2_MLX.media.display import RgbReader
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.media.probe import VideoInfo, probe_video
-from LTX_2_MLX.media.source import decode, open_media, without_leading
+from LTX_2_MLX.media.source import decode, open_media
 from LTX_2_MLX.media.writer import write_video
 
 __all__ = ["read_video", "write_video"]
@@ -71,10 +71,9 @@ def _frames(info: VideoInfo) -> Iterator[np.ndarray]:
     """Frames ``(H, W, 3)`` uint8 as they are shown, repeated and left out as the scan of the file says."""
     to_rgb = RgbReader(info.orientation)
     with open_media(info.path) as container:
-        frames = without_leading(decode(container, info.video_index, info.shifts))
         previous: np.ndarray | None = None
         num_read = 0
-        for frame in frames:
+        for frame in decode(container, info.video_index, info.shifts):
             if num_read == len(info.repeats):
                 break
             count = info.repeats[num_read]

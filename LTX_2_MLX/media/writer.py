@@ -156,8 +156,9 @@ class _Layout:
     def add_to(self, output: OutputContainer) -> tuple[av.VideoStream, list[TimedPackets]]:
         """Add all tracks, tags and extras to an output; returns the video track and the packets beside it."""
         container = self.encoding.container
-        tags = self._stream.metadata.items()
-        output.metadata.update({name: text for name, text in tags if container.holds_tag(name)})
+        for name, text in self._stream.metadata.items():
+            if container.holds_tag(name):
+                output.metadata[name] = text
         video = self.encoding.add_stream(output, self._stream.frame_rate, self.clock.tick, self._stream.display)
         packets = [track.attach(output) for track in self._tracks]
         rate = self._stream.frame_rate
