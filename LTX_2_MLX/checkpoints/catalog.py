@@ -325,11 +325,11 @@ def entry_by_name(name: str) -> Entry | None:
 
 def entries_for_role(role: Role, *, family: Family | None = None, variant: Variant | None = None) -> list[Entry]:
     """Entries of a role in order of preference; None for ``family`` or ``variant`` means any."""
-    return [
-        entry
-        for entry in ENTRIES
-        if entry.role == role and family in (None, entry.family) and variant in (None, entry.variant)
-    ]
+    entries = []
+    for entry in ENTRIES:
+        if entry.role == role and family in (None, entry.family) and variant in (None, entry.variant):
+            entries.append(entry)
+    return entries
 
 
 def entry_of_file(path: Path) -> Entry | None:

@@ -15,4 +15,4 @@ def published_names(stored: Iterable[str]) -> dict[str, str]:
     names = list(stored)
     if _TRANSFORMER_PROBE in names:
         return {f"{_TRANSFORMER_PREFIX}{name}": name for name in names}
-    return {name: name for name in names}
+    return dict(zip(names, names, strict=True))

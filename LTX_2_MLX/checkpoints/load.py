@@ -321,9 +321,8 @@ def _check(network_name: str, checkpoint: Checkpoint, weights: Mapping[str, mx.a
 
 def _mismatch(weight: mx.array, parameter: mx.array, axes: tuple[int, ...] | None) -> str | None:
     """What is wrong with a published weight's shape or kind of number; None if it fits the parameter."""
-    order = axes or tuple(range(weight.ndim))
-    shape = tuple(weight.shape[axis] for axis in order) if len(order) == weight.ndim else None
-    if shape != parameter.shape:
+    turned = weight if axes is None or len(axes) != weight.ndim else weight.transpose(axes)
+    if turned.shape != parameter.shape:
         return f"in shape {weight.shape}, expected axes of {parameter.shape}"
     if mx.issubdtype(weight.dtype, mx.floating) != mx.issubdtype(parameter.dtype, mx.floating):
         return f"as {weight.dtype}, expected {parameter.dtype}"

@@ -91,6 +91,7 @@ class LoraMerge:
 
     Attributes:
         notes: One line for each adapter: how many tensors it changes, at which scale, and what it was not made for.
+        changed: Published names of the weights that change.
     """
 
     def __init__(self, network: type[PublishedNetwork[Any]], checkpoint: Checkpoint, loras: Sequence[Lora]):
@@ -104,25 +105,24 @@ class LoraMerge:
         # By the published name of the weight: index of the adapter, and its pair.
         self._pairs: dict[str, list[tuple[int, _Pair]]] = {}
         # Tensors of each adapter that are open and not yet used.
-        self._open: list[dict[str, mx.array]] = [{} for _ in loras]
+        self._open: dict[int, dict[str, mx.array]] = {}
         weight_names = _weight_names(checkpoint) if loras else {}
         for index, lora in enumerate(loras):
             matched, unmatched = _match(lora, network, checkpoint, weight_names)
-            scales = [pair.scale for pair in matched.values()]
-            origins = {pair.scale_origin: None for pair in matched.values() if pair.scale_origin}
+            scales = []
+            origins: dict[str, None] = {}
+            for name, pair in matched.items():
+                self._pairs.setdefault(name, []).append((index, pair))
+                scales.append(pair.scale)
+                if pair.scale_origin:
+                    origins[pair.scale_origin] = None
             sentences = [
                 _note(lora, network, checkpoint, len(matched), unmatched),
                 scale_line(scales, " and ".join(origins)),
                 *adapter_warnings(lora.checkpoint, checkpoint),
             ]
             self.notes.append(" ".join(sentences))
-            for name, pair in matched.items():
-                self._pairs.setdefault(name, []).append((index, pair))
-
-    @property
-    def changed(self) -> frozenset[str]:
-        """Published names of the weights that change."""
-        return frozenset(self._pairs)
+        self.changed = frozenset(self._pairs)
 
     def apply(self, name: str, weight: mx.array, on_disk: list[mx.array] | None = None) -> mx.array:
         """``weight`` plus all its updates, summed in float32; lazy.
@@ -143,20 +143,15 @@ class LoraMerge:
 
     def _take(self, index: int, pair: _Pair) -> dict[str, mx.array]:
         """A pair's tensors. All of an adapter's are opened together: that takes as long as opening one."""
+        if not self._open.get(index, {}).keys() >= set(pair.tensor_names):
+            names = []
+            for pairs in self._pairs.values():
+                for owner, other in pairs:
+                    if owner == index:
+                        names += other.tensor_names
+            self._open[index] = read_arrays(self._loras[index].checkpoint, names)
         opened = self._open[index]
-        if any(name not in opened for name in pair.tensor_names):
-            opened = read_arrays(self._loras[index].checkpoint, self._tensor_names(index))
-            self._open[index] = opened
-        return {name: opened.pop(name) for name in pair.tensor_names}
-
-    def _tensor_names(self, index: int) -> list[str]:
-        """Names of all tensors of an adapter that are used."""
-        names = []
-        for pairs in self._pairs.values():
-            for owner, pair in pairs:
-                if owner == index:
-                    names += pair.tensor_names
-        return names
+        return {pair.down: opened.pop(pair.down), pair.up: opened.pop(pair.up)}
 
 
 def _match(
@@ -169,8 +164,9 @@ def _match(
     matched: dict[str, _Pair] = {}
     unmatched: dict[str, str | None] = {}
     for pair in _pairs(lora):
-        names = [weight_names.get(_flat(path)) for path in published_paths(pair.module)]
-        name = next((name for name in names if name is not None), None)
+        name = None
+        for path in published_paths(pair.module):
+            name = name or weight_names.get(path.replace(".", "_"))
         if name is None or network.parameter_name(name) is None:
             unmatched[pair.module] = name
             continue
@@ -218,18 +214,17 @@ def _scale(lora: Lora, module: str, down: str, settings: ScaleSettings, alpha: f
     return settings.scale(without_prefix(module), rank), settings.origin
 
 
-def _flat(module: str) -> str:
-    # Some trainers write the dots of a path as underscores, so paths are compared in that form.
-    return module.replace(".", "_")
-
-
 def _weight_names(checkpoint: Checkpoint) -> dict[str, str]:
-    """Flat module path -> published name of its weight."""
-    return {
-        _flat(name.removeprefix(_CHECKPOINT_PREFIX).removesuffix(".weight")): name
-        for name in checkpoint.header.tensors
-        if name.endswith(".weight")
-    }
+    """Module path -> published name of its weight.
+
+    Some trainers write the dots of a path as underscores, so paths are compared in that form.
+    """
+    names = {}
+    for name in checkpoint.header.tensors:
+        if name.endswith(".weight"):
+            module = name.removeprefix(_CHECKPOINT_PREFIX).removesuffix(".weight")
+            names[module.replace(".", "_")] = name
+    return names
 
 
 def _check(pair: _Pair, lora: Lora, name: str, checkpoint: Checkpoint) -> None:
@@ -272,7 +267,10 @@ def _note(
             f"{path} changes nothing in the {network.__name__} of {checkpoint.path}, which has none of its "
             f"{num_modules} modules ({unmatched_names}). It was made for another model."
         )
-    unknown = [module for module, name in unmatched.items() if name is None and not module.startswith(_TEXT_SIDE)]
+    unknown = []
+    for module, name in unmatched.items():
+        if name is None and not module.startswith(_TEXT_SIDE):
+            unknown.append(module)
     if unknown:
         raise CheckpointError(
             f"{path} was made for another model than {checkpoint.path}, which lacks {len(unknown)} of its "

@@ -108,5 +108,9 @@ def parameter_names(network: type[PublishedNetwork[Any]], checkpoint: Checkpoint
 
 def with_scales(names: Mapping[str, str] | list[str], scales: Mapping[str, str | None]) -> list[str]:
     """Published names, followed by the scales that their 8-bit floats have."""
-    own_scales = [scales.get(name) for name in names]
-    return [*names, *(scale for scale in own_scales if scale is not None)]
+    with_their_scales = list(names)
+    for name in names:
+        scale = scales.get(name)
+        if scale is not None:
+            with_their_scales.append(scale)
+    return with_their_scales

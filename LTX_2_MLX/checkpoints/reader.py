@@ -91,7 +91,7 @@ def read_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
         raise CheckpointError(_not_safetensors(path, file_bytes))
     # MLX writes null where there is none.
     metadata = entries.pop("__metadata__", None) or {}
-    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+    if not isinstance(metadata, dict) or not set(map(type, metadata.values())) <= {str}:
         raise CheckpointError(f"{path} is damaged: its metadata is not a map of strings. Download it again.")
     return _tensors(path, entries, file_bytes - 8 - header_bytes), metadata
 
@@ -108,8 +108,10 @@ def _tensors(path: Path, entries: dict[str, Any], data_bytes: int) -> dict[str, 
     tensors = {}
     end = 0
     try:
-        spans = sorted((*entry["data_offsets"], name) for name, entry in entries.items())
-        for start, stop, name in spans:
+        spans = []
+        for name, entry in entries.items():
+            spans.append((*entry["data_offsets"], name))
+        for start, stop, name in sorted(spans):
             info = _tensor_info(path, name, entries[name])
             if not _are_sizes((start, stop)) or start != end or stop - start != info.num_bytes:
                 raise CheckpointError(_wrong_tensor(path, name))
@@ -141,7 +143,7 @@ def _tensor_info(path: Path, name: str, entry: dict[str, Any]) -> TensorInfo:
 
 def _are_sizes(values: tuple[Any, ...]) -> bool:
     # isinstance would let booleans pass.
-    return all(type(value) is int and value >= 0 for value in values)
+    return set(map(type, values)) <= {int} and min(values, default=0) >= 0
 
 
 def _wrong_tensor(path: Path, name: str) -> str:
@@ -167,7 +169,9 @@ class Checkpoint:
         """
         paths = [Path(path)] if isinstance(path, str | Path) else [Path(each) for each in path]
         self.path = paths[0]
-        self.files = [file for each in paths for file in (_shards(each) if os.path.isdir(each) else [each])]
+        self.files: list[Path] = []
+        for each in paths:
+            self.files += _shards(each) if os.path.isdir(each) else [each]
         tensors: dict[str, TensorInfo] = {}
         self.metadata_of: dict[Path, dict[str, str]] = {}
         # Published name -> the file that holds the tensor and its name there.
@@ -265,12 +269,12 @@ def _contradiction(file: Path, field: str, value: Any, other: Any) -> str:
 def _shards(folder: Path) -> list[Path]:
     """The .safetensors files of a folder: those in its index, or all if there is no index.
 
-    Files that macOS keeps beside others for their attributes (``._name``) are no shards.
+    Hidden files are no shards: macOS keeps some beside others for their attributes (``._name``).
     """
-    present = sorted(file for file in folder.glob("*.safetensors") if not file.name.startswith("._"))
+    present = sorted(folder.glob("[!.]*.safetensors"))
     if not present:
         raise CheckpointError(f"{folder} holds no .safetensors file. Give a file, or a folder with the shards.")
-    indexes = sorted(file for file in folder.glob("*.safetensors.index.json") if not file.name.startswith("._"))
+    indexes = sorted(folder.glob("[!.]*.safetensors.index.json"))
     if len(indexes) != 1:
         return present
     weight_map = _json_object(indexes[0], "it", indexes[0].read_bytes()).get("weight_map")

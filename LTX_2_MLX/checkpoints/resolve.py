@@ -129,7 +129,7 @@ def weights_folders() -> list[Path]:
     """
     package = Path(__file__).resolve().parents[1]
     candidates = [Path.cwd() / "weights", package.parent / "weights", package / "weights"]
-    return list(dict.fromkeys(folder.resolve() for folder in candidates if folder.is_dir()))
+    return list(dict.fromkeys(map(Path.resolve, filter(Path.is_dir, candidates))))
 
 
 def installed_path(entry: Entry) -> Path | None:
@@ -150,13 +150,15 @@ def _folders_for(entry: Entry, root: Path) -> list[Path]:
 
 
 def _subfolders(root: Path) -> list[Path]:
-    return sorted(path for path in root.iterdir() if path.is_dir())
+    return sorted(filter(Path.is_dir, root.iterdir()))
 
 
 def _path_in_folder(entry: Entry, folder: Path, is_root: bool) -> Path | None:
     if not entry.is_folder:
-        paths = [folder / name for name in local_names(entry)]
-        return next((path for path in paths if path.exists()), None)
+        for name in local_names(entry):
+            if (folder / name).exists():
+                return folder / name
+        return None
     # A model of several files is recognised by its file names only in a folder of its own.
     if is_root or not folder.is_dir():
         return None
@@ -177,8 +179,10 @@ def _may_be_named(entry: Entry, folder_name: str) -> bool:
 def _path_in_cache(entry: Entry) -> Path | None:
     if entry.repository is None:
         return None
-    first_file = next(file.path for file in entry.files if "*" not in file.path)
-    path = _cached_file(entry.repository, first_file)
+    for file in entry.files:
+        if "*" not in file.path:
+            break
+    path = _cached_file(entry.repository, file.path)
     if path is None or not entry.is_folder:
         return path
     return path.parent if _is_complete(entry, path.parent) else None
@@ -247,9 +251,13 @@ def _resolve_auto(role: Role, variant: Variant | None, family: Family | None) ->
     if role == "text-encoder" and family != "demo":
         # All generations use the same language model.
         family = None
-    entries = entries_for_role(role, family=family, variant=variant)
-    published = [entry for entry in entries if entry.family != "demo"]
-    demo = [entry for entry in entries if entry.family == "demo" and (role == "model" or family == "demo")]
+    published = []
+    demo = []
+    for entry in entries_for_role(role, family=family, variant=variant):
+        if entry.family != "demo":
+            published.append(entry)
+        elif role == "model" or family == "demo":
+            demo.append(entry)
     for entry in (*published, *demo):
         path = installed_path(entry)
         if path is not None:

@@ -79,7 +79,7 @@ class Good:
             path = Case.open(goldens / case, folder).write_checkpoint(f"{name}.safetensors")
             checkpoints[name] = path.read_bytes()
         job = Job(folder / "job", _FACTS)
-        job.keep("stage_1", _arrays())
+        job.save("stage_1", _arrays())
         options = {"prompt": "a ball", "height": 64, "cfg": 3.0, "lora": ["a:0.5"], "fit": True, "weights": "auto"}
         job.remember(options)
         state = (folder / "job" / "stage_1.safetensors").read_bytes()
@@ -270,9 +270,9 @@ def _state(dice: random.Random, good: Good, place: Path) -> None:
     job = Job(place / "job", _FACTS)
     content = good.state[: dice.randrange(len(good.state))] if dice.randrange(4) == 0 else _damaged(dice, good.state)
     (place / "job" / "stage_1.safetensors").write_bytes(content)
-    found = Job(place / "job", _FACTS, resume=True).found("stage_1")
+    found = Job(place / "job", _FACTS, resume=True).load("stage_1")
     wanted = _arrays()
-    assert job.found("stage_1") is None, "a new run uses no states"
+    assert job.load("stage_1") is None, "a new run uses no states"
     assert found is None or (
         found.keys() == wanted.keys() and all(mx.array_equal(found[key], wanted[key]) for key in wanted)
     ), "a damaged state was trusted"

@@ -190,7 +190,7 @@ def decode_saved(folder: Path, runner: StageRunner, *, tile_size: int | None = N
     stages = stages_for(request)
     last = "stage_2" if request.two_stages else "denoise"
     job = _job(options, runner.progress.note)
-    if job is None or job.found(last, **chained_facts(stages)[last]) is None:
+    if job is None or job.load(last, **chained_facts(stages)[last]) is None:
         raise RequestError(f"{folder} has no latent to decode. Finish it: {command_line('generate')} --resume {folder}")
     return generate_video(request, runner, options)
 

@@ -19,7 +19,6 @@ import numpy as np
 from LTX_2_MLX._version import __version__
 from LTX_2_MLX.errors import OutputError, RequestError
 from LTX_2_MLX.ops.device import device_key
-from LTX_2_MLX.runtime.validate import check_result
 
 REQUEST_FILE = "request.json"
 _FORMAT_NAME = "LTX-2-MLX state"
@@ -32,15 +31,15 @@ Arrays = dict[str, mx.array]
 
 
 class Job:
-    """What one run keeps, and what it finds of an earlier one.
+    """The folder in which a run saves its stages' results, and loads those of an earlier run.
 
     Attributes:
-        folder: Where states are; None keeps nothing.
+        folder: Where states are.
     """
 
     def __init__(
         self,
-        folder: Path | None = None,
+        folder: Path,
         facts: Mapping[str, Any] | None = None,
         *,
         resume: bool = False,
@@ -49,7 +48,7 @@ class Job:
         """Make the folder, if it is not there.
 
         Args:
-            folder: Where states are; None keeps nothing.
+            folder: Where states are.
             facts: Everything that results follow from, as values that JSON has a form for.
             resume: Use the states that are there already; else they are replaced as their stages end.
             note: Callback for messages: states that were loaded, and states that were unusable and why.
@@ -59,8 +58,6 @@ class Job:
         """
         self.folder, self._resume, self._note = folder, resume, note
         self._digest = digest_of(facts or {})
-        if folder is None:
-            return
         if resume and not folder.is_dir():
             raise RequestError(f"{folder} is not a folder, so there is nothing to resume. Start with --save-latents.")
         try:
@@ -71,34 +68,17 @@ class Job:
         except OSError as error:
             raise RequestError(f"The folder {folder} for states cannot be written: {error.strerror}.") from error
 
-    def kept(self, stage: str, compute: Callable[[], Arrays], **more: Any) -> Arrays:
-        """The arrays of a stage: from its state where there is one that holds, else computed, checked and kept.
+    def save(self, stage: str, arrays: Arrays, **more: Any) -> None:
+        """Write the state of a stage.
 
         Args:
             stage: Its name, which becomes the file's.
-            compute: Makes them.
-            **more: Further facts that this stage follows from.
-
-        Raises:
-            OutputError: If what was computed is no result (see ``check_result``); what was kept before stays.
-        """
-        if (found := self.found(stage, **more)) is not None:
-            self._note(f"{stage}: found in {self.folder}")
-            return found
-        arrays = compute()
-        mx.eval(arrays)
-        check_result(stage, arrays)
-        self.keep(stage, arrays, **more)
-        return arrays
-
-    def keep(self, stage: str, arrays: Arrays, **more: Any) -> None:
-        """Write a state; nothing where the run keeps none.
+            arrays: Its result.
+            **more: Facts that the result follows from, beside those of the run.
 
         Raises:
             OutputError: If the disk is full or the folder cannot be written.
         """
-        if self.folder is None:
-            return
         path = self._path(stage)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
         facts = {"format": _FORMAT, "stage": stage, "digest": self._digest_of(stage, more), "sum": _sum(arrays)}
@@ -116,9 +96,9 @@ class Job:
         finally:
             temporary.unlink(missing_ok=True)
 
-    def found(self, stage: str, **more: Any) -> Arrays | None:
+    def load(self, stage: str, **more: Any) -> Arrays | None:
         """The arrays of a stage's state, evaluated; None without a valid one, after a note on the reason."""
-        if self.folder is None or not self._resume or not (path := self._path(stage)).is_file():
+        if not self._resume or not (path := self._path(stage)).is_file():
             return None
         try:
             # Read at once: MLX would read a lazy array's bytes after the sum was taken.
@@ -144,8 +124,6 @@ class Job:
 
     def remember(self, request: Mapping[str, Any]) -> None:
         """Write the request beside the states, so that resuming needs no more than the folder."""
-        if self.folder is None:
-            return
         path = self.folder / REQUEST_FILE
         temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
         try:
@@ -155,7 +133,6 @@ class Job:
             raise OutputError(f"{path} cannot be written: {error.strerror}.") from error
 
     def _path(self, stage: str) -> Path:
-        assert self.folder is not None
         return self.folder / f"{stage}.safetensors"
 
     def _digest_of(self, stage: str, more: Mapping[str, Any]) -> str:
@@ -242,6 +219,3 @@ def _sum(arrays: Mapping[str, mx.array]) -> str:
         digest.update(f"{name} {array.dtype} {array.shape}".encode())
         digest.update(np.array(mx.contiguous(array).reshape(-1).view(mx.uint8)).tobytes())
     return digest.hexdigest()
-
-
-NOTHING_KEPT = Job()

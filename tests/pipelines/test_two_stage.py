@@ -15,8 +15,8 @@ from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.models.ltx.transformer import Transformer
 from LTX_2_MLX.pipelines.generate import stages_for
 from LTX_2_MLX.pipelines.generation.prompt import load_contexts
-from LTX_2_MLX.pipelines.generation.run import run_generation
 from LTX_2_MLX.pipelines.generation.state import GenerationState
+from LTX_2_MLX.pipelines.stage import run_stages
 from LTX_2_MLX.planning.plan import plan
 from LTX_2_MLX.runtime.runner import StageRunner
 
@@ -52,7 +52,7 @@ class WatchingRunner(StageRunner):
 
 def stream_of(request, runner=None):
     contexts = load_contexts(request) if request.embeddings else {}
-    return run_generation(stages_for(request), runner or StageRunner(), state=GenerationState(contexts=contexts))
+    return run_stages(stages_for(request), runner or StageRunner(), GenerationState(contexts=contexts))
 
 
 def frames_of(request, runner=None) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Run the stages of a generation, resuming from results that an earlier run saved."""
+"""Run the stages of a generation whose results are saved, resuming from those of an earlier run."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -11,7 +11,7 @@ from LTX_2_MLX.errors import OutputError
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.pipelines.generation.decode import DecodeVideo
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationStage, GenerationState
-from LTX_2_MLX.runtime.job import NOTHING_KEPT, Job
+from LTX_2_MLX.runtime.job import Job
 from LTX_2_MLX.runtime.runner import StageRunner
 
 Facts = dict[str, dict[str, Any]]
@@ -20,8 +20,8 @@ Facts = dict[str, dict[str, Any]]
 def run_generation(
     stages: Sequence[GenerationStage],
     runner: StageRunner,
-    job: Job = NOTHING_KEPT,
-    state: GenerationState | None = None,
+    job: Job,
+    state: GenerationState,
 ) -> FrameStream:
     """The video: its latent is done when this returns, frames are decoded as they are read.
 
@@ -33,11 +33,6 @@ def run_generation(
     """
     *latent_stages, decode = stages
     assert isinstance(decode, DecodeVideo), decode
-    state = state or GenerationState()
-    if job.folder is None:
-        for stage in latent_stages:
-            state = stage.run(runner, state)
-        return decode.run(runner, state)
     facts = chained_facts(stages)
     frames = saved_frames(job, facts[decode.name])
     if frames is not None:
@@ -62,7 +57,7 @@ def run_saved(
             continue
         state = stage.run(runner, state)
         if stage.saved_as is not None:
-            job.keep(stage.saved_as, getattr(state, stage.gives), **facts[stage.name])
+            job.save(stage.saved_as, getattr(state, stage.gives), **facts[stage.name])
     return state
 
 
@@ -76,7 +71,7 @@ def saved_results(
         if stage.gives not in needed:
             continue
         needed.discard(stage.gives)
-        result = job.found(stage.saved_as, **facts[stage.name]) if stage.saved_as else None
+        result = job.load(stage.saved_as, **facts[stage.name]) if stage.saved_as else None
         results[stage.name] = result
         if result is None:
             needed |= set(stage.needs)
@@ -98,19 +93,19 @@ def chained_facts(stages: Sequence[GenerationStage]) -> Facts:
 
 def saved_frames(job: Job, facts: dict[str, Any]) -> Iterator[np.ndarray] | None:
     """All chunks of frames that a run saved; None where one is missing: decoding cannot begin in the middle."""
-    index = job.found("frames", **facts)
+    index = job.load("frames", **facts)
     if index is None:
         return None
     num_chunks = int(np.array(index["chunks"]))
     names = [f"frames_{number}" for number in range(num_chunks)]
-    if any(job.found(name, **facts) is None for name in names):
+    if any(job.load(name, **facts) is None for name in names):
         return None
     return _saved_chunks(job, names, facts)
 
 
 def _saved_chunks(job: Job, names: list[str], facts: dict[str, Any]) -> Iterator[np.ndarray]:
     for name in names:
-        arrays = job.found(name, **facts)
+        arrays = job.load(name, **facts)
         if arrays is None:
             raise OutputError(f"{name} in {job.folder} was removed or damaged while it was read. Run --resume again.")
         yield np.array(arrays["frames"])
@@ -121,11 +116,11 @@ def save_frames(job: Job, chunks: Iterable[np.ndarray], facts: dict[str, Any]) -
     number = 0
     try:
         for chunk in chunks:
-            job.keep(f"frames_{number}", {"frames": mx.array(chunk)}, **facts)
+            job.save(f"frames_{number}", {"frames": mx.array(chunk)}, **facts)
             number += 1
             yield chunk
     finally:
         close = getattr(chunks, "close", None)
         if close is not None:
             close()
-    job.keep("frames", {"chunks": mx.array(number)}, **facts)
+    job.save("frames", {"chunks": mx.array(number)}, **facts)
