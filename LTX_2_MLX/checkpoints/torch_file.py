@@ -30,9 +30,10 @@ _STORAGES = {
 }  # fmt: skip
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
-# Pickles of published files are below 1 MB; the limit keeps a hostile one from filling the memory.
-_MAX_PICKLE_BYTES = 64_000_000
+# Pickles of published files are below 1 MB. An opcode of one byte may make an object of a hundred.
+_MAX_PICKLE_BYTES = 2_000_000
 _MAX_AXES = 16
+_MAX_NAME_LETTERS = 80
 # Tensors may share values, but no published file's tensors are this many times as large as the file.
 _MAX_EXPANSION = 4
 # Keys under which trainers store the weights in a file, by priority.
@@ -86,7 +87,7 @@ class _Unpickler(_PythonUnpickler):
 
     dispatch: ClassVar[dict[int, Any]] = {code[0]: _PythonUnpickler.dispatch[code[0]] for code in _ALLOWED}
 
-    def __init__(self, file: BinaryIO):
+    def __init__(self, file: Any):
         # Names from Python 2 are bytes that hold UTF-8.
         super().__init__(file, encoding="utf-8")
         self.storages: dict[str, _Storage] = {}
@@ -115,15 +116,40 @@ class _Unpickler(_PythonUnpickler):
             return lambda data, *_: data
         if module in ("torch", "torch.storage") and name in _STORAGES:
             return name
-        raise _Refused(f"{module}.{name}")
+        raise _Refused(f"{module}.{name}"[:_MAX_NAME_LETTERS])
 
     def persistent_load(self, identity: Any) -> _Storage:
+        # Types first: comparing, hashing or showing a deeply nested value ends Python, or never ends.
+        if type(identity) is not tuple or len(identity) not in (5, 6):
+            raise _Refused("a storage of another kind")
         kind, storage, key, _, count, *rest = identity
-        if kind != "storage" or storage not in _STORAGES or rest not in ([], [None]):
-            raise _Refused(f"the storage {identity!r:.80}")
-        if not isinstance(key, str) or type(count) is not int or count < 0:
-            raise _Refused(f"the storage {identity!r:.80}")
+        if type(kind) is not str or type(storage) is not str or type(key) is not str or type(count) is not int:
+            raise _Refused("a storage of another kind")
+        if kind != "storage" or storage not in _STORAGES or not 0 <= count < 2**63 or (rest and rest[0] is not None):
+            raise _Refused(f"the storage {storage[:_MAX_NAME_LETTERS]!r}")
         return self.storages.setdefault(key, _Storage(storage, key, count))
+
+
+class _PickleReader:
+    """Reads one pickle from a file, no more than its bytes and ``_MAX_PICKLE_BYTES``."""
+
+    def __init__(self, file: BinaryIO, file_bytes: int):
+        self._file = file
+        self._left = min(_MAX_PICKLE_BYTES, file_bytes - file.tell())
+
+    def read(self, num_bytes: int) -> bytes:
+        self._take(num_bytes)
+        return self._file.read(num_bytes)
+
+    def readline(self) -> bytes:
+        line = self._file.readline(self._left + 1)
+        self._take(len(line))
+        return line
+
+    def _take(self, num_bytes: int) -> None:
+        self._left -= num_bytes
+        if self._left < 0:
+            raise ValueError("its pickle is truncated or too large")
 
 
 def _dictionary(items: Iterable[tuple[Any, Any]] = ()) -> dict[str | int, Any]:
@@ -137,12 +163,15 @@ def _dictionary(items: Iterable[tuple[Any, Any]] = ()) -> dict[str | int, Any]:
 
 
 def _view(storage: _Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...]) -> _View:
-    numbers = (offset, *size, *stride)
-    if not isinstance(storage, _Storage) or any(type(number) is not int or number < 0 for number in numbers):
+    if not isinstance(storage, _Storage) or type(size) is not tuple or type(stride) is not tuple:
+        raise ValueError("a tensor has no storage, size or strides")
+    if len(size) > _MAX_AXES or len(size) != len(stride):
+        raise ValueError("a tensor has too many axes, or strides for another number of them")
+    if any(type(number) is not int or not 0 <= number < 2**63 for number in (offset, *size, *stride)):
         raise ValueError("a tensor's offset, size or strides are not numbers")
     last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
     num_values = math.prod(size)
-    if len(size) > _MAX_AXES or num_values > storage.num_values or (num_values and last >= storage.num_values):
+    if num_values > storage.num_values or (num_values and last >= storage.num_values):
         raise ValueError("a tensor reaches beyond its storage")
     return _View(storage, offset, tuple(size), tuple(stride))
 
@@ -160,9 +189,10 @@ def read_torch_file(path: Path) -> dict[str, mx.array]:
         raise CheckpointError(f"{path} does not exist. Give the path of a .pth, .pkl or .ckpt file.")
     try:
         with path.open("rb") as file:
-            content, values = (_read_zip if zipfile.is_zipfile(file) else _read_legacy)(file)
+            file_bytes = path.stat().st_size
+            content, values = (_read_zip if zipfile.is_zipfile(file) else _read_legacy)(file, file_bytes)
             views = _unwrapped(content)
-            if sum(_num_bytes(view) for view in views.values()) > _MAX_EXPANSION * path.stat().st_size:
+            if sum(_num_bytes(view) for view in views.values()) > _MAX_EXPANSION * file_bytes:
                 raise ValueError("its tensors are larger than the file")
             return {name: _array(view, values(view.storage)) for name, view in views.items()}
     except _Refused as refused:
@@ -200,9 +230,18 @@ def _unwrapped(content: Any) -> dict[str, _View]:
     return dict(content)
 
 
-def _read_zip(file: BinaryIO) -> tuple[Any, Callable[[_Storage], np.ndarray]]:
+def _check_storages(storages: Iterable[_Storage], file_bytes: int) -> None:
+    """Refuse storages that together hold more bytes than the file."""
+    if sum(storage.num_values * np.dtype(_STORAGES[storage.kind]).itemsize for storage in storages) > file_bytes:
+        raise ValueError("its storages are larger than the file")
+
+
+def _read_zip(file: BinaryIO, file_bytes: int) -> tuple[Any, Callable[[_Storage], np.ndarray]]:
     archive = zipfile.ZipFile(file)
     entries = {entry.filename: entry for entry in archive.infolist()}
+    # torch.save stores its entries; a compressed one may unfold to any size.
+    if any(entry.compress_type != zipfile.ZIP_STORED or entry.file_size > file_bytes for entry in entries.values()):
+        raise ValueError("its entries are compressed")
     pickles = [name for name in entries if name.count("/") == 1 and name.endswith("/data.pkl")]
     if len(pickles) != 1:
         raise ValueError("the archive holds no data.pkl")
@@ -211,7 +250,9 @@ def _read_zip(file: BinaryIO) -> tuple[Any, Callable[[_Storage], np.ndarray]]:
         raise ValueError("its numbers are not little-endian")
     if entries[pickles[0]].file_size > _MAX_PICKLE_BYTES:
         raise ValueError("its pickle is too large")
-    content = _Unpickler(io.BytesIO(archive.read(pickles[0]))).load()
+    unpickler = _Unpickler(io.BytesIO(archive.read(pickles[0])))
+    content = unpickler.load()
+    _check_storages(unpickler.storages.values(), file_bytes)
 
     def values(storage: _Storage) -> np.ndarray:
         entry = entries[f"{root}data/{storage.key}"]
@@ -224,23 +265,30 @@ def _read_zip(file: BinaryIO) -> tuple[Any, Callable[[_Storage], np.ndarray]]:
     return content, _cache_last(values)
 
 
-def _read_legacy(file: BinaryIO) -> tuple[Any, Callable[[_Storage], np.ndarray]]:
+def _read_legacy(file: BinaryIO, file_bytes: int) -> tuple[Any, Callable[[_Storage], np.ndarray]]:
+    def next_pickle() -> _Unpickler:
+        return _Unpickler(_PickleReader(file, file_bytes))
+
     file.seek(0)
-    if _Unpickler(file).load() != _LEGACY_MAGIC or _Unpickler(file).load() != _LEGACY_PROTOCOL:
+    if not _equals(next_pickle().load(), _LEGACY_MAGIC) or not _equals(next_pickle().load(), _LEGACY_PROTOCOL):
         raise ValueError("it does not begin as torch.save does")
-    if not _Unpickler(file).load().get("little_endian", False):
+    system = next_pickle().load()
+    if type(system) is not dict or system.get("little_endian") is not True:
         raise ValueError("its numbers are not little-endian")
-    unpickler = _Unpickler(file)
+    unpickler = next_pickle()
     content = unpickler.load()
     storages = unpickler.storages
+    _check_storages(storages.values(), file_bytes)
     starts: dict[str, int] = {}
-    keys = _Unpickler(file).load()
+    keys = next_pickle().load()
+    if type(keys) is not list or any(type(key) is not str for key in keys):
+        raise ValueError("its storages have no names")
     end = file.tell()
     for key in keys:
         file.seek(end)
         (num_values,) = struct.unpack("<q", file.read(8))
         if key not in storages or num_values != storages[key].num_values:
-            raise ValueError(f"storage {key} has another size than its tensors")
+            raise ValueError(f"storage {key[:_MAX_NAME_LETTERS]} has another size than its tensors")
         starts[key] = end + 8
         end = starts[key] + num_values * np.dtype(_STORAGES[storages[key].kind]).itemsize
 
@@ -250,6 +298,10 @@ def _read_legacy(file: BinaryIO) -> tuple[Any, Callable[[_Storage], np.ndarray]]
         return np.frombuffer(file.read(storage.num_values * dtype.itemsize), dtype)
 
     return content, _cache_last(values)
+
+
+def _equals(value: Any, number: int) -> bool:
+    return type(value) is int and value == number
 
 
 def _cache_last(values: Callable[[_Storage], np.ndarray]) -> Callable[[_Storage], np.ndarray]:
