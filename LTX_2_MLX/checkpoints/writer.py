@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
+from LTX_2_MLX.atomic_file import replaced_file
 from LTX_2_MLX.errors import CheckpointError
 
 _DTYPES = {
@@ -45,19 +45,15 @@ def write_safetensors(
         header[name] = {"dtype": _DTYPES[dtype], "shape": list(shape), "data_offsets": [start, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % _ALIGNMENT)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with temporary.open("wb") as file:
+        with replaced_file(path) as temporary, temporary.open("wb") as file:
             file.write(struct.pack("<Q", len(text)) + text)
             for name, (dtype, shape) in tensors.items():
                 array = value(name)
                 assert array.dtype == dtype and array.shape == tuple(shape), name
                 file.write(_bytes(array))
-        temporary.replace(path)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be written: {error.strerror}.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 

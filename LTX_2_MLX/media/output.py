@@ -4,7 +4,6 @@ import errno
 import io
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import av
 
+from LTX_2_MLX.atomic_file import replaced_file
 from LTX_2_MLX.errors import MediaError
 from LTX_2_MLX.media.source import reason
 
@@ -88,31 +88,14 @@ def replaced_when_complete(path: str | Path) -> Iterator[Path]:
         MediaError: If the folder cannot be written to or the disk is full.
     """
     path = check_writable(path)
-    temporary: Path | None = None
     try:
-        temporary = _temporary_file(path)
-        yield temporary
-        os.replace(temporary, path)
+        with replaced_file(path) as temporary:
+            yield temporary
     except (av.FFmpegError, OSError) as error:
         free = ""
         if error.errno == errno.ENOSPC:
             free = f" {free_bytes(path.parent) / 2**20:.0f} MiB are free there."
         raise MediaError(f"{path} cannot be written: {reason(error)}.{free}") from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-
-
-def _temporary_file(path: Path) -> Path:
-    """Create an empty file beside ``path`` under a random, unused name; links are not followed."""
-    # Absolute, since FFmpeg reads a relative "a:b.mp4" as a protocol; short, since a character may take four bytes.
-    folder = path.absolute().parent
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem[:40]}.", suffix=f".partial{path.suffix}", dir=folder)
-    mask = os.umask(0)
-    os.umask(mask)
-    os.fchmod(handle, 0o666 & ~mask)
-    os.close(handle)
-    return Path(name)
 
 
 class NullFile(io.RawIOBase):

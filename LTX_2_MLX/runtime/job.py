@@ -17,15 +17,20 @@ import mlx.core as mx
 import numpy as np
 
 from LTX_2_MLX._version import __version__
+from LTX_2_MLX.atomic_file import replaced_file, write_file
 from LTX_2_MLX.errors import OutputError, RequestError
 from LTX_2_MLX.ops.device import device_key
+from LTX_2_MLX.runtime.folder_lock import lock_folder
 
 REQUEST_FILE = "request.json"
 _FORMAT_NAME = "LTX-2-MLX state"
 _FORMAT = f"{_FORMAT_NAME} 1"
 # More than any saved stage's header takes.
 _MAX_HEADER_BYTES = 2**24
-_PARTIAL = re.compile(r"\.(?:request\.json|[a-z0-9_]+\.safetensors)\.\d+\.partial")
+_PARTIAL = re.compile(
+    r"\.(?:request\.json|[a-z0-9_]+\.safetensors)\.\d+\.partial"
+    r"|\.(?:request\.[a-z0-9_]{8}\.partial\.json|[a-z0-9_]+\.[a-z0-9_]{8}\.partial\.safetensors)"
+)
 
 Arrays = dict[str, mx.array]
 
@@ -54,7 +59,7 @@ class Job:
             note: Callback for messages: states that were loaded, and states that were unusable and why.
 
         Raises:
-            RequestError: If the folder cannot be made, or there is none to resume from.
+            RequestError: If the folder cannot be made, there is none to resume from, or another run uses it.
         """
         self.folder, self._resume, self._note = folder, resume, note
         self._digest = digest_of(facts or {})
@@ -62,9 +67,10 @@ class Job:
             raise RequestError(f"{folder} is not a folder, so there is nothing to resume. Start with --save-latents.")
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            _remove_stale(folder)
             if not resume:
                 _refuse_foreign(folder)
+            self._lock = lock_folder(folder)
+            _remove_stale(folder)
         except OSError as error:
             raise RequestError(f"The folder {folder} for states cannot be written: {error.strerror}.") from error
 
@@ -80,21 +86,17 @@ class Job:
             OutputError: If the disk is full or the folder cannot be written.
         """
         path = self._path(stage)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
         facts = {"format": _FORMAT, "stage": stage, "digest": self._digest_of(stage, more), "sum": _sum(arrays)}
         facts["facts"] = json.dumps(more, sort_keys=True, default=str)
         try:
-            with temporary.open("wb") as file:
+            with replaced_file(path) as temporary, temporary.open("wb") as file:
                 mx.save_safetensors(file, arrays, metadata=facts)
                 file.flush()
                 os.fsync(file.fileno())
-            temporary.replace(path)
         except (OSError, RuntimeError) as error:
             raise OutputError(
                 f"The state {path} cannot be written ({error}). Make room, or name another folder."
             ) from error
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def load(self, stage: str, **more: Any) -> Arrays | None:
         """The arrays of a stage's state, evaluated; None without a valid one, after a note on the reason."""
@@ -125,10 +127,8 @@ class Job:
     def remember(self, request: Mapping[str, Any]) -> None:
         """Write the request beside the states, so that resuming needs no more than the folder."""
         path = self.folder / REQUEST_FILE
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
         try:
-            temporary.write_text(json.dumps(dict(request), default=str, indent=1), encoding="utf-8")
-            temporary.replace(path)
+            write_file(path, json.dumps(dict(request), default=str, indent=1))
         except OSError as error:
             raise OutputError(f"{path} cannot be written: {error.strerror}.") from error
 
@@ -166,15 +166,16 @@ def digest_of(facts: Mapping[str, Any]) -> str:
 
 
 def _remove_stale(folder: Path) -> None:
-    """Remove partial files that ended runs of this program have left."""
-    for path in folder.glob(".*.partial"):
+    """Remove partial files that ended runs of this program have left; the folder is locked by this run."""
+    for path in folder.glob(".*.partial*"):
         if _PARTIAL.fullmatch(path.name) and path.is_file():
             path.unlink(missing_ok=True)
 
 
 def _refuse_foreign(folder: Path) -> None:
     """Raise ``RequestError`` for a folder whose files a run would replace, but that no run has written."""
-    for path in [folder / REQUEST_FILE, *folder.glob("*.safetensors")]:
+    states = [path for path in folder.glob("*.safetensors") if not _PARTIAL.fullmatch(path.name)]
+    for path in [folder / REQUEST_FILE, *states]:
         if path.exists() and not _is_own(path):
             raise RequestError(
                 f"{folder} holds {path.name}, which is no saved stage. Give --save-latents a folder of its own."

@@ -8,6 +8,9 @@ from typing import IO, Any, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichBars
+from rich.text import Text
+
+from LTX_2_MLX.printable import printable
 
 # Drawing may take longer than a short step.
 _REDRAWS_PER_SECOND = 4
@@ -50,7 +53,7 @@ class NotesOnly(SilentProgress):
 
     def note(self, text: str) -> None:
         """Print the line."""
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(Text(printable(text)), soft_wrap=True)
 
 
 class TerminalProgress(NotesOnly):

@@ -1,0 +1,46 @@
+"""Files that appear whole or not at all: the one way in which the library writes."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replaced_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``, renamed to it when the block succeeds and removed otherwise.
+
+    Of two writers of one path, the last that is complete is kept. A link at ``path`` is replaced, not followed.
+
+    Raises:
+        OSError: If the folder cannot be written to or the disk is full.
+    """
+    temporary = _temporary_file(path)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_file(path: Path, content: bytes | str) -> None:
+    """Write a file; it appears when it is complete.
+
+    Raises:
+        OSError: If the folder cannot be written to or the disk is full.
+    """
+    with replaced_file(path) as temporary:
+        temporary.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+def _temporary_file(path: Path) -> Path:
+    """Create an empty file beside ``path`` under a random, unused name; links are not followed."""
+    # Absolute, since FFmpeg reads a relative "a:b.mp4" as a protocol; short, since a character may take four bytes.
+    folder = path.absolute().parent
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem[:40]}.", suffix=f".partial{path.suffix}", dir=folder)
+    mask = os.umask(0)
+    os.umask(mask)
+    os.fchmod(handle, 0o666 & ~mask)
+    os.close(handle)
+    return Path(name)
