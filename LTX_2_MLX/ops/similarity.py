@@ -1,8 +1,7 @@
-"""Structural similarity of images."""
+"""Structural similarity of images, in NumPy: variances are differences of products, which TF32 would spoil."""
 
 from functools import lru_cache
 
-import mlx.core as mx
 import numpy as np
 
 _TAPS, _SPREAD = 11, 1.5
@@ -10,7 +9,7 @@ _TAPS, _SPREAD = 11, 1.5
 _C1, _C2 = 0.01**2, 0.03**2
 
 
-def structural_similarity(first: mx.array, second: mx.array) -> mx.array:
+def structural_similarity(first: np.ndarray, second: np.ndarray) -> float:
     """Structural similarity of two images, 1 for equal ones, near 0 for unrelated ones.
 
     The Gaussian window runs over rows, columns and colours alike, edges repeated, which the usual measure per
@@ -21,31 +20,30 @@ def structural_similarity(first: mx.array, second: mx.array) -> mx.array:
         second: The same size.
 
     Returns:
-        A scalar.
+        At most 1.
 
     Source: hzwer/Practical-RIFE, model/pytorch_msssim/__init__.py (``ssim_matlab``) at 17d8c7a.
     """
-    mean_1, mean_2 = _blurred(first), _blurred(second)
+    mean_1 = _blurred(first)
+    mean_2 = _blurred(second)
     variance_1 = _blurred(first * first) - mean_1 * mean_1
     variance_2 = _blurred(second * second) - mean_2 * mean_2
     covariance = _blurred(first * second) - mean_1 * mean_2
     structure = (2 * covariance + _C2) / (variance_1 + variance_2 + _C2)
-    return ((2 * mean_1 * mean_2 + _C1) / (mean_1 * mean_1 + mean_2 * mean_2 + _C1) * structure).mean()
+    brightness = (2 * mean_1 * mean_2 + _C1) / (mean_1 * mean_1 + mean_2 * mean_2 + _C1)
+    return float((brightness * structure).mean())
 
 
-def _blurred(x: mx.array) -> mx.array:
+def _blurred(x: np.ndarray) -> np.ndarray:
     height, width, channels = x.shape
     rows = (_window(height) @ x.reshape(height, -1)).reshape(x.shape)
     columns = _window(width) @ rows
-    return columns @ _window(channels).T
-
-
-def _window(size: int) -> mx.array:
-    return mx.array(_window_matrix(size))
+    blurred: np.ndarray = columns @ _window(channels).T
+    return blurred
 
 
 @lru_cache(maxsize=8)
-def _window_matrix(size: int) -> np.ndarray:
+def _window(size: int) -> np.ndarray:
     """The window along an axis of ``size`` as a matrix; taps beyond the ends fall on the end itself."""
     offsets = np.arange(_TAPS) - _TAPS // 2
     taps = np.exp(-(offsets**2) / (2 * _SPREAD**2))

@@ -306,4 +306,4 @@ def halve_gap(
 
 def is_cut(first: mx.array, second: mx.array, threshold: float) -> bool:
     """Whether two thumbnails ``(H, W, 3)`` in [0, 1] are of different scenes."""
-    return threshold > 0 and bool(structural_similarity(first, second) < threshold)
+    return threshold > 0 and structural_similarity(np.array(first), np.array(second)) < threshold

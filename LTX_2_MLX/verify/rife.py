@@ -147,8 +147,8 @@ class _AuthorsLoop:
         return [*clip, last]
 
     def _similarity(self, first: mx.array, second: mx.array) -> float:
-        thumbnails = [resize(frame, 32, 32)[0] for frame in (first, second)]
-        similarity = float(np.array(structural_similarity(thumbnails[0], thumbnails[1])))
+        thumbnails = [np.array(resize(frame, 32, 32)[0]) for frame in (first, second)]
+        similarity = structural_similarity(thumbnails[0], thumbnails[1])
         self.similarities.append(similarity)
         return similarity
 
