@@ -22,7 +22,7 @@ from LTX_2_MLX.models.ltx.video_vae_config import VideoVAEConfig
 from LTX_2_MLX.models.ltx.video_vae_memory import encoder_layers, run_bytes
 from LTX_2_MLX.models.ltx.video_vae_tiling import encode_plan, encode_tiled
 from LTX_2_MLX.pipelines.generation.decode import DecodeVideo, activation_budget, choose_tiling, square_tiles
-from LTX_2_MLX.pipelines.generation.files import upscaler_config
+from LTX_2_MLX.pipelines.generation.files import upscaler_config, usual_dtype
 from LTX_2_MLX.pipelines.generation.state import GenerationState
 from LTX_2_MLX.pipelines.generation.upscale import UpscaleLatent
 from LTX_2_MLX.pipelines.requests import UpscaleTemporalRequest as Request
@@ -186,19 +186,20 @@ def stages(stream: FrameStream, request: Request) -> list[EncodeClip | UpscaleLa
     upscaler = Checkpoint(resolve(request.temporal_weights, "temporal-upscaler", model=model).path)
     config = upscaler_config(upscaler, temporal=True, flag="--temporal-weights")
     budget = activation_budget(request.memory_limit_gb)
-    encode = EncodeClip(weights, request.dtype, stream, request.tile_size, budget)
+    dtype = usual_dtype(weights) if request.precision is None else request.dtype
+    encode = EncodeClip(weights, dtype, stream, request.tile_size, budget)
     latent = encode.shape.latent(encode.config.encoder_compression)
     upscale = UpscaleLatent(
         name="temporal_upscaler",
         upscaler=upscaler,
         weights=weights,
         shape=latent,
-        dtype=request.dtype,
+        dtype=dtype,
         work=_lengths(stream),
     )
     decode = DecodeVideo(
         weights=weights,
-        dtype=request.dtype,
+        dtype=dtype,
         shape=config.output_shape(latent),
         frame_rate=2 * stream.frame_rate,
         seed=request.seed,

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -42,6 +43,8 @@ _NO_UPSCALER = (
     f"Give a path, or get the published file: {DOWNLOAD} ltx-2-spatial-upscaler-x2-1.0 "
     "(ltx-2.3-spatial-upscaler-x2-1.1 for LTX-2.3)."
 )
+# Below this a model in float32 is a few hundred megabytes at most, and 16 bit would save nothing worth its errors.
+_SMALL_MODEL_BYTES = 100 * 2**20
 _DTYPES = {"fp16": mx.float16, "bf16": mx.bfloat16, "fp32": mx.float32}
 
 # Since which model_version: the CRF of image conditioning, the block that spatio-temporal guidance bypasses in a
@@ -224,10 +227,7 @@ def open_models(options: Options, note: Callable[[str], None]) -> Models:
     weights = Checkpoint(model.path)
     config_of(Transformer, weights)
     distilled = _variant_of(model, variant, note) == "distilled"
-    # 16-bit matrix products are slow on MLX's CPU backend.
-    dtype = mx.float32 if on_cpu() else mx.bfloat16
-    if options.precision is not None:
-        dtype = _DTYPES[options.precision]
+    dtype = usual_dtype(weights) if options.precision is None else _DTYPES[options.precision]
     models = Models(
         weights=weights,
         text_encoder=None if options.embeddings else _text_encoder(options.gemma, model, weights, note),
@@ -247,6 +247,20 @@ def open_models(options: Options, note: Callable[[str], None]) -> Models:
     if options.two_stages:
         return replace(models, distilled_lora=lora)
     return replace(models, loras=(*models.loras, lora), distilled=True)
+
+
+def usual_dtype(checkpoint: Checkpoint) -> mx.Dtype:
+    """Precision that a checkpoint's networks run in unless the user asks for another.
+
+    On a GPU it is the 16-bit type that most of the file is stored in; small models, and all models on MLX's CPU
+    backend, where 16-bit matrix products are slow, run in float32.
+    """
+    stored = Counter[str]()
+    for tensor in checkpoint.header.tensors.values():
+        stored[tensor.dtype] += tensor.num_bytes
+    if on_cpu() or stored.total() < _SMALL_MODEL_BYTES:
+        return mx.float32
+    return mx.float16 if stored["F16"] > stored["BF16"] else mx.bfloat16
 
 
 def upscaler_config(checkpoint: Checkpoint, *, temporal: bool, flag: str) -> LatentUpscalerConfig:

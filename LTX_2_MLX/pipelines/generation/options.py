@@ -59,7 +59,8 @@ class Options:
         model_variant: ``dev`` or ``distilled``: picks the file, or says what the given one is.
         weights, spatial_upscaler_weights, temporal_weights, distilled_lora, gemma: A path, a catalogue name,
             a repository or ``repository:file``; ``auto`` finds what is on this machine.
-        precision: ``fp16``, ``bf16`` or ``fp32``; bfloat16 on a GPU and float32 on a CPU unless given.
+        precision: ``fp16``, ``bf16`` or ``fp32``; the file's own 16-bit type on a GPU, float32 for small
+            models and on a CPU unless given.
         quantize: 8 or 4: bits of the transformer's and the text encoder's large layers; None keeps the precision.
         low_ram: Read the blocks of both from disk while they run, instead of holding them.
         temporal_upscale: Double the frame rate in latent space before decoding.

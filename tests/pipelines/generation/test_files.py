@@ -2,14 +2,17 @@
 
 import json
 from fractions import Fraction
+from types import SimpleNamespace
 
+import mlx.core as mx
 import pytest
 from safetensors.numpy import load_file, save_file
 
 from LTX_2_MLX.diffusion import schedule
 from LTX_2_MLX.errors import CheckpointError
-from LTX_2_MLX.models.interfaces import Header
-from LTX_2_MLX.pipelines.generation.files import ModelDefaults, open_models, version_of
+from LTX_2_MLX.models.interfaces import Header, TensorInfo
+from LTX_2_MLX.ops.device import as_backend
+from LTX_2_MLX.pipelines.generation.files import ModelDefaults, open_models, usual_dtype, version_of
 from LTX_2_MLX.pipelines.generation.options import Options
 
 
@@ -123,3 +126,23 @@ def test_lora_that_is_not_here_says_how_to_get_it(opened_loras, given, advice):
     with pytest.raises(CheckpointError) as refused:
         opened_loras(given)
     assert advice in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("backend", "stored", "num_bytes", "dtype"),
+    [
+        ("gpu", "F16", 2**30, mx.float16),
+        ("gpu", "BF16", 2**30, mx.bfloat16),
+        ("gpu", "F8_E4M3", 2**30, mx.bfloat16),
+        ("gpu", "F16", 2**20, mx.float32),
+        ("cpu", "F16", 2**30, mx.float32),
+    ],
+)
+def test_a_model_runs_in_the_type_it_is_stored_in(backend, stored, num_bytes, dtype):
+    tensors = {
+        "blocks": TensorInfo(shape=(num_bytes,), dtype=stored, num_bytes=num_bytes),
+        "norms": TensorInfo(shape=(1024,), dtype="F32", num_bytes=4096),
+    }
+    checkpoint = SimpleNamespace(header=Header(tensors=tensors, metadata={}))
+    with as_backend(backend):
+        assert usual_dtype(checkpoint) == dtype
