@@ -19,6 +19,7 @@ from LTX_2_MLX.media.output import check_free, check_writable
 from LTX_2_MLX.media.record import run_record
 from LTX_2_MLX.media.video import write_video
 from LTX_2_MLX.planning.plan import Plan, format_bytes
+from LTX_2_MLX.runtime.keep_awake import keep_awake
 from LTX_2_MLX.runtime.memory import memory_limits
 from LTX_2_MLX.runtime.mlx_library import idle_gpu_warning
 from LTX_2_MLX.runtime.progress import JsonProgress, Progress, TerminalProgress
@@ -50,6 +51,7 @@ def report(
         if output is not None:
             check_output(output, source)
             check_existing(output, yes=yes)
+        keep_awake()
         runner = StageRunner(reporter)
         if (warning := idle_gpu_warning()) is not None:
             reporter.note(warning)
