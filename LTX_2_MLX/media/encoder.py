@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import av
+import numpy as np
 
 from LTX_2_MLX.errors import MediaError
 from LTX_2_MLX.media.display import Display
@@ -178,6 +179,7 @@ class Encoding:
         pixel_format: FFmpeg's name of the encoder's input format.
         options: The encoder's options.
         codec_tag: Four letters that players expect; None for the container's own choice.
+        notes: Lines for the user on how the encoder was chosen.
     """
 
     container: Container
@@ -186,6 +188,7 @@ class Encoding:
     pixel_format: str
     options: Mapping[str, str] = field(default_factory=dict)
     codec_tag: str | None = None
+    notes: tuple[str, ...] = ()
 
     def add_stream(self, output: av.container.OutputContainer, rate: Fraction, tick: Fraction, display: Display) -> Any:
         """Add the video stream to an output; ``tick`` is the unit of time stamps."""
@@ -246,7 +249,11 @@ def choose_encoding(
     if chosen in ("h264", "h265") and not exact_size:
         size = (size[0] + size[0] % 2, size[1] + size[1] % 2)
     even = size[0] % 2 == 0 and size[1] % 2 == 0
+    notes: tuple[str, ...] = ()
     encoder = _encoder(chosen, hardware=even and min(size) >= _MIN_APPLE_SIDE)
+    if encoder in _APPLE.values() and not encodes(encoder, size, _options(encoder, crf, reordered)):
+        notes = (f"{encoder} refuses {size[1]}×{size[0]} on this Mac; {_SOFTWARE[chosen]} encodes the video, slower.",)
+        encoder = _encoder(chosen, hardware=False)
     if encoder == "libx265" and min(size) < _MIN_H265_SIDE:
         raise MediaError(
             f"h265 requires at least {_MIN_H265_SIDE} pixels per side, this video is {size[1]}×{size[0]}. Use h264."
@@ -259,7 +266,29 @@ def choose_encoding(
         options=_options(encoder, crf, reordered),
         # QuickTime plays H.265 under this tag only.
         codec_tag="hvc1" if chosen == "h265" and container.name in ("mp4", "mov") else None,
+        notes=notes,
     )
+
+
+def encodes(encoder: str, size: tuple[int, int], options: Mapping[str, str]) -> bool:
+    """Whether an encoder takes frames of this height and width: one grey frame is tried.
+
+    Apple's encoders have limits that differ by chip, and tell them only when they are opened.
+    """
+    height, width = size
+    pixel_format = _pixel_format("h264", even=True)
+    try:
+        # PyAV types the contexts of all kinds of stream together.
+        context: Any = av.CodecContext.create(encoder, "w")
+        context.height, context.width = height, width
+        context.pix_fmt = pixel_format
+        context.time_base = Fraction(1, 25)
+        context.options = dict(options)
+        frame = av.VideoFrame.from_ndarray(np.full((height * 3 // 2, width), 128, np.uint8), format=pixel_format)
+        frame.pts = 0
+        return len([*context.encode(frame), *context.encode(None)]) == 1
+    except (av.FFmpegError, ValueError):
+        return False
 
 
 def least_bytes(size: tuple[int, int], num_frames: int, codec: Codec = "auto") -> int:

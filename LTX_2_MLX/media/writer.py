@@ -102,7 +102,7 @@ def write_video(
             raise MediaError(f"{path.suffix} cannot hold a variable frame rate. Write .mp4 or .mkv instead.")
         check_writable(path)
         check_free(path, least_bytes(size, stream.num_frames or 1, codec))
-        for note in stream.notes:
+        for note in (*stream.notes, *encoding.notes):
             progress.note(note)
         tracks = _chosen_tracks(stream, encoding, progress.note)
         layout = _Layout(stream, encoding, tracks)

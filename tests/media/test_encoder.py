@@ -14,6 +14,8 @@ EVERYWHERE = {"libx264", "libx265", "libvpx-vp9", "ffv1"}
 def mac(monkeypatch):
     monkeypatch.setattr(encoder.sys, "platform", "darwin")
     monkeypatch.setattr(encoder.av, "codecs_available", APPLE | EVERYWHERE)
+    # As Apple's encoders are reported to be limited; the limits differ by chip.
+    monkeypatch.setattr(encoder, "encodes", lambda name, size, options: max(size) <= 4096)
 
 
 @pytest.fixture
@@ -34,6 +36,21 @@ def linux(monkeypatch):
 )
 def test_mac_encodes_in_hardware_what_its_hardware_takes(mac, codec, size, expected):
     assert choose_encoding("a.mp4", size, codec).encoder == expected
+
+
+def test_mac_takes_the_software_encoder_where_its_own_refuses_the_size(mac):
+    within = choose_encoding("a.mp4", (2304, 4096))
+    assert (within.encoder, within.notes) == ("h264_videotoolbox", ())
+    beyond = choose_encoding("a.mp4", (2304, 4098))
+    assert beyond.encoder == "libx264" and beyond.options["crf"] == "17"
+    (note,) = beyond.notes
+    assert "h264_videotoolbox refuses 4098×2304" in note and "libx264" in note
+
+
+def test_an_encoder_is_tried_with_one_frame():
+    assert encoder.encodes("libx264", (64, 96), {"crf": "17"})
+    assert not encoder.encodes("libx264", (64, 96), {"crf": "not a number"})
+    assert not encoder.encodes("h264_videotoolbox", (64, 96), {})
 
 
 def test_mac_without_videotoolbox_takes_the_software_encoder(mac, monkeypatch):
