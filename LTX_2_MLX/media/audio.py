@@ -58,7 +58,11 @@ class SourceTracks:
         """Ways to write each track into a container; what is lost is reported to ``note``."""
         tracks = []
         with open_media(self.path, "read") as source:
-            zero = self._zero(source, container)
+            zero = self.start
+            if zero is None:
+                zero = Fraction(source.start_time or 0, av.time_base)
+            if container.late_tracks:
+                zero -= self.lead
             for stream in source.streams.audio:
                 if stream.codec_context is None or not (stream.rate and stream.channels):
                     note(f"Audio track {stream.index} of {self.path.name} cannot be read and is left out.")
@@ -66,14 +70,9 @@ class SourceTracks:
                 codec = stream.codec_context.codec.canonical_name
                 track = SourceTrack(self.path, stream.index, codec, zero, self.shifts)
                 tracks.append(_ways(track, container))
-            tracks += subtitle_tracks(source, self.path, zero, self.shifts, container, note)
+            if source.streams.subtitles:
+                tracks += subtitle_tracks(source, self.path, zero, self.shifts, container, note)
         return tracks
-
-    def _zero(self, source: av.container.InputContainer, container: Container) -> Fraction:
-        start = self.start
-        if start is None:
-            start = Fraction(source.start_time or 0, av.time_base)
-        return start - self.lead if container.late_tracks else start
 
 
 def _ways(track: SourceTrack, container: Container) -> list[OutputTrack]:

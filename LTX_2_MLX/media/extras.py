@@ -106,12 +106,13 @@ def read_extras(source: InputContainer, video: Any, start: Fraction, rate: Fract
         # The track of the time code itself is made again.
         if track.name != "timed_id3" and "timecode" not in track.metadata:
             data_tracks.append(track.name or "unknown")
+    time_code = _time_code(source, video)
     return Extras(
         chapters=tuple(_chapters(source, start)),
         attachments=tuple(_attachments(source)),
         cover=cover,
-        time_code=_time_code(source, video),
-        time_code_rate=rate,
+        time_code=time_code,
+        time_code_rate=None if time_code is None else rate,
         data_tracks=tuple(data_tracks),
     )
 
@@ -234,7 +235,8 @@ def lost_extras(extras: Extras, tags: dict[str, str], container: Container, rate
         lost.append(f"{len(extras.attachments)} attached files")
     if extras.time_code is not None and (not container.time_code or time_code_at(extras, rate) is None):
         lost.append(f"the time code {extras.time_code}")
-    lost += [f"the data track {name}" for name in extras.data_tracks]
+    for name in extras.data_tracks:
+        lost.append(f"the data track {name}")
     lost_tags = [name for name in tags if not container.holds_tag(name)]
     if lost_tags:
         lost.append(f"the tags {', '.join(lost_tags)}")

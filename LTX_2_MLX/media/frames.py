@@ -56,7 +56,7 @@ class FrameStream:
 
     def frames(self) -> Iterator[np.ndarray]:
         """Frames one by one, each ``(H, W, 3)`` uint8."""
-        for chunk in self:
+        for chunk in self.chunks:
             yield from chunk
 
     def replace(self, **changes: Any) -> "FrameStream":

@@ -375,8 +375,11 @@ def _seconds_of_tag(metadata: dict[str, str]) -> Fraction | None:
 
 def count_packets(path: Path) -> int:
     """Count the packets of the first video stream of a file that this program wrote; each holds one frame."""
+    num_packets = 0
     with open_media(path) as container:
-        return sum(packet.size > 0 for packet in container.demux(video_stream(container, path)))
+        for packet in container.demux(video_stream(container, path)):
+            num_packets += packet.size > 0
+    return num_packets
 
 
 def _display(stream: av.VideoStream, frame: av.VideoFrame, orientation: Orientation) -> Display:

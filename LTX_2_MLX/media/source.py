@@ -74,7 +74,8 @@ def ffmpeg_messages() -> Iterator[list[str]]:
             try:
                 yield messages
             finally:
-                messages += [text.strip() for _, _, text in logs]
+                for _, _, text in logs:
+                    messages.append(text.strip())
     finally:
         av.logging.set_level(level)
 

@@ -4,7 +4,6 @@ A track is described before the output is opened: writing it is tried out before
 refuses it after the last frame is computed.
 """
 
-import heapq
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -182,17 +181,13 @@ def default_layout(name: str, channels: int) -> str:
 
 def describe(stream: Any, template: Any) -> None:
     """Copy language, title and disposition of a track."""
-    tags = template.metadata.items()
-    stream.metadata.update({name.lower(): text for name, text in tags if name.lower() in _TRACK_TAGS})
+    for name, text in template.metadata.items():
+        if name.lower() in _TRACK_TAGS:
+            stream.metadata[name.lower()] = text
     language = stream.metadata.get("language")
     if stream.container.format.name == "mov" and language in _QUICKTIME_LANGUAGES:
         stream.metadata["language"] = _QUICKTIME_LANGUAGES[language]
     stream.disposition = template.disposition
-
-
-def merge_by_time(*sources: TimedPackets) -> TimedPackets:
-    """Merge packets of several sources by time; each source is in order already."""
-    yield from heapq.merge(*sources, key=lambda timed: timed[0])
 
 
 def choose_tracks(ways_of_tracks: list[list[OutputTrack]], container: Container, note: Note) -> list[OutputTrack]:

@@ -3,10 +3,12 @@
 A file gets its final name when it is complete and holds every frame.
 """
 
+import heapq
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
+from operator import itemgetter
 from pathlib import Path
 from typing import Protocol
 
@@ -22,7 +24,7 @@ from LTX_2_MLX.media.extras import Extras, lost_extras, write_extras
 from LTX_2_MLX.media.output import NullFile, check_free, check_writable, replaced_when_complete
 from LTX_2_MLX.media.probe import count_packets
 from LTX_2_MLX.media.source import ffmpeg_messages, reason
-from LTX_2_MLX.media.tracks import OutputTrack, TimedPackets, choose_tracks, merge_by_time
+from LTX_2_MLX.media.tracks import OutputTrack, TimedPackets, choose_tracks
 from LTX_2_MLX.runtime.progress import Progress, SilentProgress
 
 # Finest unit of time written: files count in 32-bit numbers of it.
@@ -104,7 +106,10 @@ def write_video(
         check_free(path, least_bytes(size, stream.num_frames or 1, codec))
         for note in (*stream.notes, *encoding.notes):
             progress.note(note)
-        tracks = _chosen_tracks(stream, encoding, progress.note)
+        tracks: list[OutputTrack] = []
+        if stream.audio is not None:
+            ways = stream.audio.tracks(encoding.container, progress.note)
+            tracks = choose_tracks(ways, encoding.container, progress.note)
         layout = _Layout(stream, encoding, tracks)
         layout.report_losses(progress.note)
         trial = choose_encoding(path, size, codec, crf, num_frames=1, exact_size=exact_size)
@@ -117,12 +122,6 @@ def write_video(
     return path
 
 
-def _chosen_tracks(stream: FrameSource, encoding: Encoding, note: Callable[[str], None]) -> list[OutputTrack]:
-    if stream.audio is None:
-        return []
-    return choose_tracks(stream.audio.tracks(encoding.container, note), encoding.container, note)
-
-
 class _Layout:
     """All that an output file holds, in the order in which it is added."""
 
@@ -130,12 +129,11 @@ class _Layout:
         self._stream = stream
         self.encoding = encoding
         self._tracks = tracks
-        self.clock = _Clock(stream, self._lead())
-
-    def _lead(self) -> Fraction:
-        """Seconds of audio before the first frame; none where the container starts all tracks together."""
-        audio = self._stream.audio
-        return audio.lead if audio is not None and self.encoding.container.late_tracks else Fraction(0)
+        # Seconds of audio before the first frame; none where the container starts all tracks together.
+        self._lead = Fraction(0)
+        if stream.audio is not None and encoding.container.late_tracks:
+            self._lead = stream.audio.lead
+        self.clock = _Clock(stream, self._lead)
 
     def report_losses(self, note: Callable[[str], None]) -> None:
         """Report to ``note`` what the container cannot hold, and what is changed for it."""
@@ -161,9 +159,10 @@ class _Layout:
                 output.metadata[name] = text
         video = self.encoding.add_stream(output, self._stream.frame_rate, self.clock.tick, self._stream.display)
         packets = [track.attach(output) for track in self._tracks]
-        rate = self._stream.frame_rate
-        first = write_extras(output, video, self._stream.extras, container, rate, self._lead())
-        packets.append((Fraction(-1), packet) for packet in first)
+        extras = self._stream.extras
+        if extras != Extras():
+            first = write_extras(output, video, extras, container, self._stream.frame_rate, self._lead)
+            packets.append((Fraction(-1), packet) for packet in first)
         return video, packets
 
     def muxer_options(self) -> dict[str, str]:
@@ -212,7 +211,7 @@ def _write(stream: FrameSource, path: Path, layout: _Layout, progress: Progress)
             video = _VideoPackets(stream, track, layout, progress)
             # The header fixes the tracks, so all of them are added before the first packet.
             output.start_encoding()
-            for _, packet in merge_by_time(video.packets(), *beside):
+            for _, packet in heapq.merge(video.packets(), *beside, key=itemgetter(0)):
                 output.mux(packet)
         return video.num_encoded
     finally:

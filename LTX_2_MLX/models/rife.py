@@ -48,13 +48,18 @@ class IFNetConfig:
     @classmethod
     def from_header(cls, header: Header) -> "IFNetConfig | None":
         """The published sizes if this is RIFE 4.22.lite, else None."""
-        shapes = {name.removeprefix("module."): info.shape for name, info in header.tensors.items()}
         config = cls()
-        blocks = range(len(config.block_channels))
-        signs = {f"block{i}.conv0.1.0.weight": (c, c // 2, 3, 3) for i, c in zip(blocks, config.block_channels)}  # noqa: B905
-        signs["encode.cnn3.weight"] = (config.encoder_width, config.encoder_channels, 4, 4)
-        signs[f"block0.convblock.{config.num_residuals - 1}.beta"] = (1, config.block_channels[0], 1, 1)
-        return config if all(shapes.get(name) == shape for name, shape in signs.items()) else None
+        expected: dict[str, tuple[int, ...]] = {
+            "encode.cnn3.weight": (config.encoder_width, config.encoder_channels, 4, 4),
+            f"block0.convblock.{config.num_residuals - 1}.beta": (1, config.block_channels[0], 1, 1),
+        }
+        for i, channels in enumerate(config.block_channels):
+            expected[f"block{i}.conv0.1.0.weight"] = (channels, channels // 2, 3, 3)
+        for name, shape in expected.items():
+            info = header.tensors.get(f"module.{name}") or header.tensors.get(name)
+            if info is None or info.shape != shape:
+                return None
+        return config
 
 
 @dataclass(frozen=True)
@@ -271,5 +276,6 @@ def padding_multiple(scale: float) -> int:
 def pad_for(frames: mx.array, scale: float) -> mx.array:
     """Frames ``(B, H, W, C)`` with zeros below and to the right, up to the multiple that ``scale`` needs."""
     multiple = padding_multiple(scale)
-    below, right = (-size % multiple for size in frames.shape[1:3])
+    below = -frames.shape[1] % multiple
+    right = -frames.shape[2] % multiple
     return mx.pad(frames, [(0, 0), (0, below), (0, right), (0, 0)]) if below or right else frames

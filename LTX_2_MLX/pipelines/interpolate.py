@@ -150,6 +150,9 @@ class Interpolate:
     def estimate(self) -> Estimate:
         """Memory, from the file's header and the frames' size."""
         checkpoint = open_checkpoint(self.request.model_path, "interpolator")
+        num_outputs = self.timeline.num_frames(self.clip.num_frames)
+        lengths = "" if num_outputs is None else f"{self.clip.num_frames} to {num_outputs} frames, "
+        rates = f"{float(self.clip.frame_rate):g} to {float(self.timeline.frame_rate):g} fps"
         return Estimate(
             name=self.name,
             work=f"{self.clip.height}×{self.clip.width}",
@@ -157,7 +160,7 @@ class Interpolate:
             weights_bytes=network_weights_bytes([IFNet], checkpoint, dtype=self.request.dtype),
             activation_bytes=activation_bytes(self.clip.height, self.clip.width, self.request),
             streams=True,
-            size=self._size_line(),
+            size=f"Interpolate: {lengths}{rates}",
         )
 
     def run(self, runner: StageRunner, stream: FrameStream) -> FrameStream:
@@ -174,14 +177,6 @@ class Interpolate:
             frame_rate=timeline.frame_rate,
             num_frames=timeline.num_frames(stream.num_frames),
             times=times,
-        )
-
-    def _size_line(self) -> str:
-        rates = f"{float(self.clip.frame_rate):g} to {float(self.timeline.frame_rate):g} fps"
-        if self.clip.num_frames is None:
-            return f"Interpolate: {rates}"
-        return (
-            f"Interpolate: {self.clip.num_frames} to {self.timeline.num_frames(self.clip.num_frames)} frames, {rates}"
         )
 
 
@@ -217,14 +212,14 @@ def interpolated_chunks(
     num_inputs = 0
     num_outputs = 0
     try:
-        for levels in _groups(stream.frames(), num_workers()):
+        inputs = stream.frames()
+        while levels := list(islice(inputs, num_workers())):
             frames = map_on_cores(partial(_encode, network, request.scale), levels)
-            gaps = list(pairwise([last, *frames] if last else frames))
-            first_index = max(num_inputs - 1, 0)
+            tasks = []
+            for index, gap in enumerate(pairwise([last, *frames] if last else frames), max(num_inputs - 1, 0)):
+                tasks.append((gap, timeline.fractions(index)))
             last = frames[-1]
             num_inputs += len(frames)
-            fractions = [timeline.fractions(first_index + i) for i in range(len(gaps))]
-            tasks = list(zip(gaps, fractions, strict=True))
             for chunk in map_on_cores(partial(_fill_gap, network, request), tasks):
                 num_outputs += len(chunk)
                 if len(chunk):
@@ -237,11 +232,6 @@ def interpolated_chunks(
         progress.advance(STAGE, total or num_outputs, total)
     finally:
         stream.close()
-
-
-def _groups(frames: Iterator[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
-    while group := list(islice(frames, size)):
-        yield group
 
 
 def _encode(network: IFNet, scale: float, levels: np.ndarray) -> InputFrame:
