@@ -19,6 +19,12 @@ Family = Literal["LTX-2", "LTX-2.3", "demo"]
 LTX_LICENCE = "LTX-2 Community License"
 GEMMA_LICENCE = "Gemma Terms of Use"
 _HUB = "https://huggingface.co"
+# FlashVSR's fixed prompt lies in its code repository alone, and is the same for both versions.
+_PROMPT_URL = (
+    "https://raw.githubusercontent.com/OpenImagingLab/FlashVSR/ccac0ac457243a47c13997682ebbaf987dabbea7/"
+    "examples/WanVSR/prompt_tensor/posi_prompt.pth"
+)
+_PROMPT_BLOB = "95c840b20b8d6aa0d16504ee04e49f1c01a7f209"
 _ESRGAN_RELEASES = "https://github.com/xinntao/Real-ESRGAN/releases/download"
 
 
@@ -31,12 +37,17 @@ class PublishedFile:
         num_bytes: Exact size, if known.
         sha256: Of the content, if known.
         optional: Downloaded only if the repository has it.
+        url: Its address, if it does not lie in the entry's repository; optional then means that users may have the
+            folder without it.
+        git_blob: Git's name of the content, if known.
     """
 
     path: str
     num_bytes: int | None = None
     sha256: str | None = None
     optional: bool = False
+    url: str | None = None
+    git_blob: str | None = None
 
     @property
     def name(self) -> str:
@@ -182,6 +193,7 @@ def _flashvsr(version: str, repository: str) -> Entry:
         PublishedFile("LQ_proj_in.ckpt"),
         PublishedFile("TCDecoder.ckpt"),
         PublishedFile("Wan2.1_VAE.pth"),
+        PublishedFile("posi_prompt.pth", optional=True, url=_PROMPT_URL, git_blob=_PROMPT_BLOB),
     )
     return Entry(
         name=f"flashvsr-{version}",
@@ -192,7 +204,7 @@ def _flashvsr(version: str, repository: str) -> Entry:
         networks=("transformer", "LQ projection", "TCDecoder", "Wan 2.1 VAE"),
         repository=repository,
         about_bytes=6_900_000_000,
-        notes="posi_prompt.pth comes from the code repository: put it into the same folder.",
+        notes="posi_prompt.pth comes from the code repository.",
     )
 
 
@@ -311,6 +323,20 @@ ENTRIES = (
     _demo("demo-distilled-lora", "distilled-lora", "ltx-2-demo-distilled-lora.safetensors", ("LoRA",)),
     _demo("demo-gemma", "text-encoder", "gemma", ("Gemma 3",)),
 )
+
+
+def file_entry(repository: str, file: str) -> Entry:
+    """An entry for one file of any repository on the hub."""
+    return Entry(
+        name=f"{repository}:{file}",
+        role="model",
+        files=(PublishedFile(file),),
+        folder=repository.rsplit("/", 1)[-1].lower(),
+        licence="see the repository's page",
+        networks=("unknown",),
+        repository=repository,
+    )
+
 
 BY_NAME = {entry.name.lower(): entry for entry in ENTRIES}
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from LTX_2_MLX.checkpoints.catalog import Entry, PublishedFile, entry_by_name
+from LTX_2_MLX.checkpoints.catalog import Entry, PublishedFile, entry_by_name, file_entry
 from LTX_2_MLX.checkpoints.transfer import Progress, RemoteFile, transfer
 from LTX_2_MLX.errors import DownloadError
 
@@ -26,16 +26,7 @@ def entry_for(name: str) -> Entry:
         return entry
     match = _REPOSITORY_FILE.fullmatch(name)
     if match:
-        repository = match["repository"]
-        return Entry(
-            name=name,
-            role="model",
-            files=(PublishedFile(match["file"]),),
-            folder=repository.rsplit("/", 1)[-1].lower(),
-            licence="see the repository's page",
-            networks=("unknown",),
-            repository=repository,
-        )
+        return file_entry(match["repository"], match["file"])
     if entry is not None:
         raise DownloadError(f"{name} comes with the code, in weights/demo. There is nothing to download.")
     raise DownloadError(f"{name!r} is not in the catalogue. Give a name that --list shows, or owner/repository:file.")
@@ -52,6 +43,9 @@ def look_up(entry: Entry, *, endpoint: str | None = None) -> list[RemoteFile]:
     published = _list_repository(entry, entry.repository, endpoint)
     remote_files: dict[str, RemoteFile] = {}
     for file in entry.files:
+        if file.url is not None:
+            remote_files[file.path] = RemoteFile(file.path, file.num_bytes, file.sha256, file.git_blob)
+            continue
         paths = [path for path in sorted(published) if _matches(path, file)]
         if not paths and not file.optional:
             raise DownloadError(f"{entry.repository} has no file {file.path} now. See {entry.page}.")
@@ -126,15 +120,21 @@ def fetch(
     target = weights / entry.folder / Path(remote.path).name
     with _clear_errors(entry):
         target.parent.mkdir(parents=True, exist_ok=True)
-        if entry.repository is None:
+        url = _url(entry, remote)
+        if url is not None or entry.repository is None:
             if not target.is_file() or remote.num_bytes not in (None, target.stat().st_size):
-                transfer(remote, target, lambda: (f"{entry.url}/{remote.path}", {}), progress, pause)
+                transfer(remote, target, lambda: (url or f"{entry.url}/{remote.path}", {}), progress, pause)
             return target
         cached = _complete_copy(entry, remote)
         if cached is None:
             cached = _fetch_into_cache(entry.repository, remote, progress, endpoint, pause)
         _link(cached, target)
         return target
+
+
+def _url(entry: Entry, remote: RemoteFile) -> str | None:
+    """Address of a file that lies elsewhere than the rest of its entry."""
+    return next((file.url for file in entry.files if file.path == remote.path), None)
 
 
 def _fetch_into_cache(

@@ -1,4 +1,4 @@
-"""Resolves a weights argument to a local path. Nothing is downloaded here.
+"""Resolves a weights argument to a local path. Named files are downloaded on first use where a command allows it.
 
 The folders ``weights/`` (in the current folder and beside the package) are searched first, then the Hugging Face
 cache.
@@ -18,9 +18,11 @@ from LTX_2_MLX.checkpoints.catalog import (
     entries_for_role,
     entry_by_name,
     entry_of_file,
+    file_entry,
     local_names,
 )
 from LTX_2_MLX.checkpoints.convert import as_safetensors
+from LTX_2_MLX.checkpoints.first_use import obtain
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.torch_file import TORCH_SUFFIXES
 from LTX_2_MLX.errors import CheckpointError
@@ -202,6 +204,8 @@ def _cached_file(repository: str, file: str) -> Path | None:
 
 def _resolve_entry(entry: Entry) -> ResolvedFile:
     path = installed_path(entry)
+    if path is None and obtain(entry):
+        path = installed_path(entry)
     if path is None:
         raise _not_installed(entry)
     return ResolvedFile(path, entry)
@@ -219,15 +223,22 @@ def _resolve_repository(repository: str, file: str | None, role: Role) -> Resolv
     for entry in entries:
         if file in (entry.files[0].path, entry.files[0].name):
             return _resolve_entry(entry)
+    path = _path_of_file(repository, file)
+    if path is None and obtain(file_entry(repository, file)):
+        path = _path_of_file(repository, file)
+    if path is not None:
+        return ResolvedFile(path)
+    raise CheckpointError(f"{repository}:{file} is not on this machine. Get it: {DOWNLOAD} {repository}:{file}")
+
+
+def _path_of_file(repository: str, file: str) -> Path | None:
+    """Local path of a repository's file that is not in the catalogue."""
     for root in weights_folders():
         for folder in (root, *_subfolders(root)):
             path = folder / Path(file).name
             if path.exists():
-                return ResolvedFile(path)
-    cached = _cached_file(repository, file)
-    if cached is not None:
-        return ResolvedFile(cached)
-    raise CheckpointError(f"{repository}:{file} is not on this machine. Get it: {DOWNLOAD} {repository}:{file}")
+                return path
+    return _cached_file(repository, file)
 
 
 def _resolve_repository_role(repository: str, entries: list[Entry], role: Role) -> ResolvedFile:
@@ -240,7 +251,7 @@ def _resolve_repository_role(repository: str, entries: list[Entry], role: Role) 
         path = installed_path(entry)
         if path is not None:
             return ResolvedFile(path, entry)
-    raise _not_installed(entries[0])
+    return _resolve_entry(entries[0])
 
 
 def _resolve_auto(role: Role, variant: Variant | None, family: Family | None) -> ResolvedFile:

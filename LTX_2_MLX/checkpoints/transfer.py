@@ -30,6 +30,8 @@ class RemoteFile:
     path: str
     num_bytes: int | None = None
     sha256: str | None = None
+    # Git's name of the content, for files from a code repository.
+    git_blob: str | None = None
 
 
 def transfer(remote: RemoteFile, target: Path, locate: Locate, progress: Progress, pause: float) -> None:
@@ -154,6 +156,12 @@ def _check(remote: RemoteFile, partial: Path, progress: Progress) -> None:
         raise DownloadError(
             f"{remote.path} has {size} bytes, expected {remote.num_bytes}. The file was deleted: try again."
         )
+    if remote.git_blob is not None and (blob := _git_blob(partial)) != remote.git_blob:
+        partial.unlink()
+        raise DownloadError(
+            f"{remote.path} differs from the published file: Git's name is {blob}, expected {remote.git_blob}. The "
+            f"file was deleted: try again."
+        )
     if remote.sha256 is None:
         return
     sha256 = _sha256(remote.path, partial, progress)
@@ -163,6 +171,12 @@ def _check(remote: RemoteFile, partial: Path, progress: Progress) -> None:
             f"{remote.path} differs from the published file: SHA-256 {sha256}, expected {remote.sha256}. The file was "
             f"deleted: try again."
         )
+
+
+def _git_blob(path: Path) -> str:
+    """Name that Git gives to a file's content."""
+    content = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 def _sha256(name: str, path: Path, progress: Progress) -> str:

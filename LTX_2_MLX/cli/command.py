@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import typer
 from typer.core import TyperCommand
 
 from LTX_2_MLX.cli.fields import parameters, typed_options
-from LTX_2_MLX.cli.options import RunOptions
+from LTX_2_MLX.cli.options import RunOptions, WriteOptions
 from LTX_2_MLX.errors import LTXError, OutputError, RequestError
 from LTX_2_MLX.pipelines.options import declared_options
 from LTX_2_MLX.runtime.mlx_library import require_mlx
@@ -115,10 +115,11 @@ def command(
             own_values = typed_options(own, values, own_options)
             options = own(**{each: value for each, value in own_values.items() if value is not None})
             require_mlx()
-            if request is None:
-                run(options)
-            else:
-                run(typed_options(request, values, typed), options)
+            with _downloads(options):
+                if request is None:
+                    run(options)
+                else:
+                    run(typed_options(request, values, typed), options)
 
     main.__name__ = name
     main.__doc__ = run.__doc__
@@ -126,6 +127,17 @@ def command(
     main.__signature__ = inspect.Signature([*given, context_parameter])  # type: ignore[attr-defined]
     main.__annotations__ = {each.name: each.annotation for each in [*given, context_parameter]}
     return main
+
+
+def _downloads(options: Any) -> Any:
+    """Downloads on first use for a command that writes something; a dry run downloads nothing."""
+    if not isinstance(options, WriteOptions) or getattr(options, "dry_run", False):
+        return nullcontext()
+    from LTX_2_MLX.checkpoints.first_use import downloads
+    from LTX_2_MLX.cli.first_use import FirstUse
+
+    progress = progress_from(vars(options))
+    return downloads(FirstUse(progress, yes=options.yes, forbidden=options.no_download))
 
 
 def _typed_names(context: typer.Context | None, values: Mapping[str, Any]) -> list[str]:

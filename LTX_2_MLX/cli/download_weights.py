@@ -1,5 +1,7 @@
 """Fetch published weights into the Hugging Face cache, with links from weights/."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +17,7 @@ from LTX_2_MLX.pipelines.options import Opt
 
 if TYPE_CHECKING:
     from LTX_2_MLX.checkpoints.catalog import Entry
+    from LTX_2_MLX.checkpoints.transfer import Progress as Advance
     from LTX_2_MLX.checkpoints.transfer import RemoteFile
 
 # Left free for the system when the disk is judged.
@@ -47,6 +50,15 @@ def download_weights(own: DownloadOptions) -> None:
     preflight(console, requested, missing, own.force)
     if own.dry_run:
         return
+    with download_bars(console) as advance:
+        paths = [fetch(entry, remote, weights_folder(), advance) for entry, remote in requested]
+    for path in paths:
+        console.print(f"ready: {path}", markup=False)
+
+
+@contextmanager
+def download_bars(console: Console | None = None) -> Iterator["Advance"]:
+    """A bar for each file; gives the callback that moves them."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -54,7 +66,7 @@ def download_weights(own: DownloadOptions) -> None:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as bars:
+    with Progress(*columns, console=console or Console(highlight=False, stderr=True)) as bars:
         tasks: dict[str, Any] = {}
 
         def advance(name: str, done: int, total: int | None) -> None:
@@ -62,9 +74,7 @@ def download_weights(own: DownloadOptions) -> None:
                 tasks[name] = bars.add_task(name, total=total)
             bars.update(tasks[name], completed=done, total=total)
 
-        paths = [fetch(entry, remote, weights_folder(), advance) for entry, remote in requested]
-    for path in paths:
-        console.print(f"ready: {path}", markup=False)
+        yield advance
 
 
 def weights_folder() -> Path:

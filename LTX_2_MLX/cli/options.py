@@ -52,6 +52,7 @@ class WriteOptions(RunOptions):
     yes: Annotated[bool, Opt("Answer every question with yes.", group=_RUN, flags=("--yes", "-y"), only_on=True)] = (
         False
     )
+    no_download: Annotated[bool, Opt("Refuse to download files that are missing.", group=_RUN, only_on=True)] = False
     allow_blank: Annotated[
         bool, Opt("Accept an output of a single color or of identical frames.", group=_RUN, only_on=True)
     ] = False
