@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from LTX_2_MLX.media.frames import FrameStream
-from LTX_2_MLX.media.image import read_folder
+from LTX_2_MLX.media.image_folder import read_folder
 from LTX_2_MLX.media.video import read_video
 from LTX_2_MLX.pipelines import interpolate as interpolation
 from LTX_2_MLX.pipelines import postprocess as postprocessing

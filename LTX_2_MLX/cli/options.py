@@ -25,6 +25,10 @@ Repair = Annotated[
     bool,
     Opt("Read a damaged video too; damaged and missing frames repeat the one before.", group="Input", only_on=True),
 ]
+KeepMetadata = Annotated[
+    bool,
+    Opt("Keep EXIF and tags of the input, and record the run in a video.", group=_OUTPUT),
+]
 InputVideo = Annotated[
     Path, Opt("Video file in any format that FFmpeg reads.", positional=True, metavar="VIDEO", is_file=True)
 ]
@@ -80,3 +84,4 @@ class VideoOptions(PlanOptions):
     video: InputVideo
     crf: Crf = None
     repair: Repair = False
+    metadata: KeepMetadata = True

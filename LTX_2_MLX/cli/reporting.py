@@ -90,7 +90,8 @@ def check_output(output: Path, source: Path | None = None) -> None:
 
 def write_result(stream: FrameStream, request: Any, command: str, own: Any, runner: StageRunner) -> None:
     """Write a processed video with the record of its request, unless it is blank."""
-    stream = stream.replace(metadata=stream.metadata | run_record(command, asdict(request)))
+    tags = stream.metadata | run_record(command, asdict(request)) if own.metadata else {}
+    stream = stream.replace(metadata=tags)
     stream = stream if own.allow_blank else validated(stream)
     write_video(stream, own.output, crf=CRF if own.crf is None else own.crf, progress=runner.progress)
 

@@ -105,18 +105,19 @@ def _write(video: "FrameStream", target: Path, crf: float, progress: "Progress")
 
 def _read_clip(source: Path, frame_rate: Fraction, repair: bool) -> "FrameStream":
     """A video, the images of a folder, or one image as a clip of one frame."""
-    from LTX_2_MLX.media.image import read_folder, read_images
+    from LTX_2_MLX.media.image import is_image
+    from LTX_2_MLX.media.image_folder import read_folder, read_images
     from LTX_2_MLX.media.video import read_video
 
     if source.is_dir():
         return read_folder(source, frame_rate)
-    if _is_image(source):
+    if is_image(source):
         return read_images([source], frame_rate)
     return read_video(source, unknown_rate=frame_rate, repair=repair)
 
 
 def _is_image(path: Path) -> bool:
-    from LTX_2_MLX.media.image import IMAGE_SUFFIXES
+    from LTX_2_MLX.media.image_formats import IMAGE_SUFFIXES
 
     # Path.is_dir raises where a name is too long.
     return path.suffix.lower() in IMAGE_SUFFIXES and not os.path.isdir(path)
@@ -126,7 +127,9 @@ def _output_path(source: Path, output: Path, request: SuperResolveRequest) -> Pa
     """``output`` itself if it names a file, else a file in that folder named after the source and the request."""
     if output.suffix and not os.path.isdir(output):
         return output
-    suffix = ".png" if _is_image(source) else ".mp4"
+    from LTX_2_MLX.media.image import is_image
+
+    suffix = ".png" if is_image(source) else ".mp4"
     return output / f"FlashVSR_{request.mode}_{source.stem}_x{request.scale:g}_seed{request.seed}{suffix}"
 
 

@@ -1,15 +1,19 @@
 """Upscale an image, a folder of images or a video with Real-ESRGAN."""
 
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from LTX_2_MLX.cli.command import command
-from LTX_2_MLX.cli.options import Crf, PlanOptions, Repair
-from LTX_2_MLX.errors import MediaError
+from LTX_2_MLX.cli.image_job import ImageJob
+from LTX_2_MLX.cli.options import Crf, KeepMetadata, PlanOptions, Repair
 from LTX_2_MLX.pipelines.options import Opt
 from LTX_2_MLX.pipelines.requests import UpscaleRequest
+
+if TYPE_CHECKING:
+    from LTX_2_MLX.runtime.runner import StageRunner
+
+_ADVICE = "Pass a smaller --tile-size, --fp16, or a smaller image."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,60 +33,47 @@ class UpscaleOptions(PlanOptions):
     ]
     crf: Crf = None
     repair: Repair = False
+    metadata: KeepMetadata = True
 
 
 def upscale(typed: dict[str, Any], own: UpscaleOptions) -> None:
     """Write SOURCE at SCALE times its size to OUTPUT; the images of a folder keep their names."""
     request = UpscaleRequest(**typed)
     from LTX_2_MLX.cli.reporting import preflight, report, write_result
-    from LTX_2_MLX.media.image import IMAGE_SUFFIXES
+    from LTX_2_MLX.media.image import is_image
     from LTX_2_MLX.media.video import read_video
     from LTX_2_MLX.pipelines import upscale as pipeline
 
     is_folder = own.source.is_dir()
-    is_image = is_folder or own.source.suffix.lower() in IMAGE_SUFFIXES
     target = None if is_folder else own.output
-    advice = "Pass a smaller --tile-size, --fp16, or a smaller image."
     with report(target, source=own.source, quiet=own.quiet, progress=own.progress, yes=own.yes) as runner:
-        if is_image:
-            pairs = folder_pairs(own.source, own.output) if is_folder else [(own.source, own.output)]
-            preflight(pipeline.plan_for(*largest_size(pairs), request), own, advice)
-            upscale_files(pairs, request, runner)
+        if is_folder or is_image(own.source):
+            upscale_images(request, own, runner)
             return
         stream = read_video(own.source, repair=own.repair)
-        preflight(pipeline.plan_for(stream.height, stream.width, request), own, advice)
+        preflight(pipeline.plan_for(stream.height, stream.width, request), own, _ADVICE)
         write_result(pipeline.upscale(stream, request, runner), request, "upscale", own, runner)
 
 
-def folder_pairs(source: Path, output: Path) -> list[tuple[Path, Path]]:
-    """Each image of a folder with its path in another folder."""
-    from LTX_2_MLX.media.image import image_paths
+def upscale_images(request: UpscaleRequest, own: UpscaleOptions, runner: "StageRunner") -> None:
+    """Upscale an image or the images of a folder; what cannot be done is named at the end.
 
-    paths = image_paths(source)
-    if output.exists() and output.samefile(source):
-        raise MediaError(f"{output} is the input itself. Give --output another folder.")
-    return [(path, output / path.name) for path in paths]
-
-
-def largest_size(pairs: list[tuple[Path, Path]]) -> tuple[int, int]:
-    """Height and width of the largest image; all of them are opened before the first is upscaled."""
-    from LTX_2_MLX.media.image import check_image_name, image_size
-
-    for _, target in pairs:
-        check_image_name(target)
-    return max((image_size(path) for path, _ in pairs), key=prod)
-
-
-def upscale_files(pairs: list[tuple[Path, Path]], request: UpscaleRequest, runner: Any) -> None:
-    """Upscale image files one after another."""
-    from LTX_2_MLX.media.image import read_image, write_image
+    Raises:
+        MediaError: At the end, if an image could not be done.
+    """
+    from LTX_2_MLX.cli.reporting import preflight
     from LTX_2_MLX.media.output import made_folder
-    from LTX_2_MLX.pipelines.upscale import upscale_images
+    from LTX_2_MLX.pipelines.upscale import plan_for
 
-    larger = upscale_images((read_image(path) for path, _ in pairs), request, runner)
-    with made_folder(pairs[0][1].parent):
-        for (_, target), image in zip(pairs, larger, strict=True):
-            write_image(image, target)
+    job = ImageJob.of_folder(own, request) if own.source.is_dir() else ImageJob.of_file(own, request)
+    for line in job.notes:
+        runner.progress.note(line)
+    if job.headers:
+        largest = max(job.headers, key=lambda header: header.height * header.width)
+        preflight(plan_for(largest.height, largest.width, request), own, _ADVICE)
+        with made_folder(job.pairs[0][1].parent):
+            job.run(request, runner)
+    job.finish()
 
 
 main = command("upscale", upscale, UpscaleOptions, UpscaleRequest)

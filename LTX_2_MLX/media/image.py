@@ -1,31 +1,41 @@
-"""Image files to upright RGB arrays with their alpha, 8 or 16 bit, and back; a folder of them as a stream."""
+"""Still images: files to upright RGB arrays with their alpha, 8 or 16 bit, and back."""
 
+import io
 import os
-import re
 import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
 from LTX_2_MLX.errors import MediaError
+from LTX_2_MLX.media import png16
 from LTX_2_MLX.media.display import Orientation
-from LTX_2_MLX.media.frames import FrameStream
+from LTX_2_MLX.media.heif import HeifImage, heif_size, is_heif, read_heif
+from LTX_2_MLX.media.image_formats import IMAGE_SUFFIXES, ImageFormat, check_image_output, format_of, open_image
 from LTX_2_MLX.media.output import replaced_when_complete
+from LTX_2_MLX.media.source import is_motion_jpeg
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-_FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF"}
-_WITHOUT_ALPHA = ("JPEG", "BMP")
-_EXIF_ORIENTATION = 274
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-# Channels of a PNG by its colour type; type 3 is a palette, always 8 bit.
-_PNG_CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}
+# EXIF tags that describe the photo. Others describe how its file stores it, or belong to the thumbnail.
+_EXIF_TAGS = frozenset(
+    getattr(ExifTags.Base, name).value
+    for name in (
+        "ImageDescription", "Make", "Model", "XResolution", "YResolution", "ResolutionUnit", "Software", "DateTime",
+        "Artist", "HostComputer", "Copyright", "Rating", "RatingPercent", "XPTitle", "XPComment", "XPAuthor",
+        "XPKeywords", "XPSubject",
+    )
+) | {ExifTags.IFD.Exif.value, ExifTags.IFD.GPSInfo.value}  # fmt: skip
+_SIZE_TAGS = (ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight)
+_DAMAGE = (
+    OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, OverflowError, zlib.error, struct.error,
+    av.FFmpegError, Image.DecompressionBombError, ImageCms.PyCMSError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -33,164 +43,112 @@ class StillImage:
     """One still image, upright.
 
     Attributes:
-        pixels: ``(H, W, 3)`` RGB, uint8 or uint16.
+        pixels: ``(H, W, 3)`` RGB, uint8 or uint16; of a grey image three equal channels.
         alpha: ``(H, W)`` in the same dtype, the largest value is opaque; None without transparency.
-        icc_profile: The colour profile as the file holds it.
+        icc_profile: The colour profile that the pixels are in, as the file holds it; None: sRGB.
+        grey: Whether the image is grey, and is written as grey.
+        exif: As the file holds it, without orientation and thumbnail.
+        dpi: Resolution for printing, horizontal and vertical.
     """
 
     pixels: np.ndarray
     alpha: np.ndarray | None = None
     icc_profile: bytes | None = None
+    grey: bool = False
+    exif: bytes | None = None
+    dpi: tuple[float, float] | None = None
+
+    def without_metadata(self) -> "StillImage":
+        """The same image without EXIF and resolution; the colour profile belongs to the pixels."""
+        return replace(self, exif=None, dpi=None)
+
+
+@dataclass(frozen=True)
+class ImageHeader:
+    """What is known of an image file before its pixels are decoded: upright size, and whether it has transparency."""
+
+    height: int
+    width: int
+    alpha: bool
 
 
 def read_image(path: str | Path) -> StillImage:
-    """Read an image file with its EXIF orientation applied; grey and palette images become RGB.
+    """Read an image file with its EXIF orientation applied; its content tells the format, not its name.
+
+    Palette and CMYK images become RGB, the latter by their own profile.
 
     Raises:
         MediaError: If the file is missing, animated, damaged, or not an image of 8 or 16 bits.
     """
-    path = Path(path)
+    path = _existing(path)
+    if is_heif(path):
+        return _from_heif(read_heif(path))
     with _opened(path) as opened:
+        layers = png16.decode(path.read_bytes()) if opened.format == "PNG" else None
         profile = opened.info.get("icc_profile")
-        layers = _png_16_bit(path) if opened.format == "PNG" else None
-        layers = layers if layers is not None else _layers(opened, path)
+        if layers is None:
+            layers, profile = _layers(opened, profile, path)
         # Read after the pixels: Pillow applies the orientation of a TIFF while it loads it, and drops the tag.
         orientation = _orientation(opened)
-    return _from_layers(orientation.apply(layers), profile)
+        image = _from_layers(orientation.apply(layers), profile)
+        return replace(image, exif=_described(opened.getexif()), dpi=_dpi(opened))
 
 
-def image_size(path: str | Path) -> tuple[int, int]:
-    """Read the upright height and width of an image file, in most formats from its header alone.
+def read_header(path: str | Path) -> ImageHeader:
+    """Read the size of an image file, without decoding its pixels.
 
     Raises:
         MediaError: If the file is missing, animated, or no image.
     """
-    with _opened(Path(path)) as opened:
-        if opened.format == "TIFF":
-            # Pillow applies the orientation while it loads the file, and drops the tag.
-            opened.load()
-        return _orientation(opened).size(opened.height, opened.width)
+    path = _existing(path)
+    if is_heif(path):
+        return ImageHeader(*heif_size(path), alpha=False)
+    with _opened(path) as opened:
+        height, width = opened.height, opened.width
+        # Pillow gives the upright size of a TIFF.
+        if opened.format != "TIFF":
+            height, width = _orientation(opened).size(height, width)
+        return ImageHeader(height, width, alpha=opened.has_transparency_data)
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def image_size(path: str | Path) -> tuple[int, int]:
+    """Read the upright height and width of an image file; errors as ``read_header``."""
+    header = read_header(path)
+    return header.height, header.width
+
+
+def is_image(path: str | Path) -> bool:
+    """Whether a file is to be read as a still image: by its content, or by the suffix of a damaged one."""
+    path = Path(path)
+    if not os.path.isfile(path):
+        return False
+    if path.suffix.lower() in IMAGE_SUFFIXES or is_heif(path):
+        return True
+    try:
+        read_header(path)
+    except MediaError:
+        return False
+    return not is_motion_jpeg(path)
+
+
+def _existing(path: str | Path) -> Path:
     if os.path.isdir(path):
         raise MediaError(f"{path} is a folder. Give an image file.")
     if not os.path.isfile(path):
         raise MediaError(f"{path} does not exist. Give an image file.")
+    return Path(path)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
     try:
-        with Image.open(path) as opened:
+        with open_image(path) as opened:
             _refuse_animated(opened, path)
             yield opened
     except UnidentifiedImageError as error:
         raise MediaError(f"{path} is not a readable image. Convert it to PNG or JPEG.") from error
-    except (OSError, SyntaxError, ValueError, zlib.error, av.FFmpegError, Image.DecompressionBombError) as error:
+    except _DAMAGE as error:
         raise MediaError(f"{path} cannot be read: {error}.") from error
-
-
-def _orientation(opened: Image.Image) -> Orientation:
-    return Orientation.from_exif(opened.getexif().get(_EXIF_ORIENTATION, 1))
-
-
-def check_image_name(path: str | Path) -> None:
-    """Raise ``MediaError`` unless the suffix is that of a supported image format."""
-    if Path(path).suffix.lower() not in IMAGE_SUFFIXES:
-        raise MediaError(f"Unsupported image format {Path(path).suffix!r} of {path}. Use {', '.join(IMAGE_SUFFIXES)}.")
-
-
-def write_image(image: StillImage, path: str | Path) -> Path:
-    """Write an image; 16 bits are kept in PNG and rounded to 8 in other formats.
-
-    Raises:
-        MediaError: If the suffix is unknown, the format has no transparency, or the folder is unsuitable.
-    """
-    path = Path(path)
-    check_image_name(path)
-    suffix = path.suffix.lower()
-    if image.alpha is not None and _FORMATS.get(suffix) in _WITHOUT_ALPHA:
-        raise MediaError(f"{path} cannot hold transparency. Write .png instead.")
-    with replaced_when_complete(path) as temporary:
-        if suffix == ".png" and image.pixels.dtype == np.uint16:
-            temporary.write_bytes(_encode_png_16_bit(image))
-        else:
-            options = {"quality": 95} if suffix in (".jpg", ".jpeg", ".webp") else {}
-            encoded = Image.fromarray(_stacked(_as_8_bit(image)))
-            encoded.save(temporary, format=_FORMATS.get(suffix, "PNG"), icc_profile=image.icc_profile, **options)
-    return path
-
-
-def image_paths(folder: str | Path) -> list[Path]:
-    """List the images of a folder in natural order (2 before 10, ignoring case).
-
-    Raises:
-        MediaError: If there is no such folder or no image in it.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise MediaError(f"{folder} is not a folder.")
-    paths = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != "."]
-    if not paths:
-        raise MediaError(f"{folder} contains no image ({', '.join(IMAGE_SUFFIXES)}).")
-    return sorted(paths, key=_natural)
-
-
-def read_folder(folder: str | Path, frame_rate: Fraction = Fraction(24)) -> FrameStream:
-    """Open the images of a folder as the frames of a clip, in natural order; alpha is ignored.
-
-    Raises:
-        MediaError: If there is none; while they are read, if one differs in size or cannot be read.
-    """
-    return read_images(image_paths(folder), frame_rate)
-
-
-def read_images(paths: list[Path], frame_rate: Fraction = Fraction(24)) -> FrameStream:
-    """Open image files of one size as the frames of a clip, in the given order; alpha is ignored.
-
-    Raises:
-        MediaError: While they are read, if one differs in size or cannot be read.
-    """
-    height, width = read_image(paths[0]).pixels.shape[:2]
-    return FrameStream(
-        chunks=_folder_frames(paths, (height, width)),
-        height=height,
-        width=width,
-        frame_rate=frame_rate,
-        num_frames=len(paths),
-    )
-
-
-def h264_roundtrip(image: np.ndarray, crf: float) -> np.ndarray:
-    """Compress an image with H.264 at ``crf`` and decode it: video models are trained on compressed frames.
-
-    Args:
-        image: ``(H, W, 3)`` uint8. An odd last row or column is cut off, since 4:2:0 requires even sizes.
-        crf: x264's scale; 0 returns the image unchanged.
-
-    Returns:
-        ``(H // 2 * 2, W // 2 * 2, 3)`` uint8.
-
-    Source: Lightricks/LTX-2, packages/ltx-pipelines, utils/media_io.py. One thread instead of one slice for each
-    core, so that every machine gives the same.
-    """
-    if crf == 0:
-        return image
-    if "libx264" not in av.codecs_available:
-        raise MediaError("This PyAV has no encoder libx264. Install the wheel from PyPI: pip install -U av")
-    height, width = (side // 2 * 2 for side in image.shape[:2])
-    encoder = av.CodecContext.create("libx264", "w")
-    encoder.height = height
-    encoder.width = width
-    encoder.pix_fmt = "yuv420p"
-    encoder.time_base = Fraction(1)
-    encoder.framerate = Fraction(1)
-    encoder.thread_count = 1
-    encoder.options = {"crf": str(crf), "preset": "veryfast"}
-    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image[:height, :width]), format="rgb24")
-    # The published procedure uses swscale's default matrix and filter in both directions.
-    packets = [*encoder.encode(frame.reformat(format="yuv420p")), *encoder.encode(None)]
-    decoder = av.CodecContext.create("h264", "r")
-    decoded = [out for packet in [*packets, None] for out in decoder.decode(packet)]
-    return decoded[0].to_ndarray(format="rgb24")
 
 
 def _refuse_animated(opened: Image.Image, path: Path) -> None:
@@ -202,28 +160,93 @@ def _refuse_animated(opened: Image.Image, path: Path) -> None:
         )
 
 
-def _layers(opened: Image.Image, path: Path) -> np.ndarray:
-    """``(H, W, 1 to 4)``: grey, grey and alpha, RGB, or RGB and alpha."""
+def _orientation(opened: Image.Image) -> Orientation:
+    return Orientation.from_exif(opened.getexif().get(ExifTags.Base.Orientation, 1))
+
+
+def _described(exif: Image.Exif) -> bytes | None:
+    """EXIF with the tags that describe the photo alone."""
+    described = Image.Exif()
+    for tag, value in exif.items():
+        if tag in _EXIF_TAGS:
+            described[tag] = value
+    for ifd in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
+        if ifd in exif:
+            described[ifd] = exif.get_ifd(ifd)
+    return described.tobytes() if len(described) else None
+
+
+def _dpi(opened: Image.Image) -> tuple[float, float] | None:
+    dpi = opened.info.get("dpi")
+    if not dpi or min(dpi) <= 0:
+        return None
+    return float(dpi[0]), float(dpi[1])
+
+
+def _from_heif(heif: HeifImage) -> StillImage:
+    exif = Image.Exif()
+    if heif.exif is not None:
+        exif.load(heif.exif)
+    return StillImage(heif.pixels, heif.alpha, heif.icc_profile, exif=_described(exif))
+
+
+def _layers(opened: Image.Image, profile: bytes | None, path: Path) -> tuple[np.ndarray, bytes | None]:
+    """``(H, W, 1 to 4)``: grey, grey and alpha, RGB, or RGB and alpha; and the profile that fits them."""
     if opened.mode.startswith("I;16"):
-        return np.asarray(opened).astype(np.uint16)[..., None]
+        return np.asarray(opened).astype(np.uint16)[..., None], profile
     if opened.mode in ("I", "F"):
         raise MediaError(f"{path} has 32 bits per channel. Convert it to 8 or 16 bits.")
+    if opened.mode in ("CMYK", "LAB"):
+        return np.asarray(_converted(opened, profile)), None
+    is_grey = opened.mode in ("1", "L", "LA", "La")
     transparent = opened.has_transparency_data
-    return np.asarray(opened.convert("RGBA" if transparent else "RGB"))
+    mode = {(True, True): "LA", (True, False): "L", (False, True): "RGBA", (False, False): "RGB"}[is_grey, transparent]
+    layers = np.asarray(opened.convert(mode))
+    return layers if layers.ndim == 3 else layers[..., None], profile
+
+
+def _profile_space(profile: bytes) -> str:
+    """Colour space of a profile, ``RGB``, ``GRAY``, ``CMYK`` or ``LAB``, from its header."""
+    return profile[16:20].decode("latin-1").strip().upper()
+
+
+def _converted(opened: Image.Image, profile: bytes | None) -> Image.Image:
+    """Convert to sRGB by the image's own profile; without a fitting one by Pillow's formula."""
+    if profile is None or _profile_space(profile) != opened.mode:
+        return opened.convert("RGB")
+    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    converted = ImageCms.profileToProfile(opened, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    assert converted is not None
+    return converted
 
 
 def _from_layers(layers: np.ndarray, profile: bytes | None) -> StillImage:
     channels = layers.shape[2]
     alpha = np.ascontiguousarray(layers[..., -1]) if channels in (2, 4) else None
-    colour = layers[..., :3] if channels > 2 else np.repeat(layers[..., :1], 3, axis=2)
-    return StillImage(pixels=np.ascontiguousarray(colour), alpha=alpha, icc_profile=profile)
+    colour = np.repeat(layers[..., :1], 3, axis=2) if channels < 3 else layers[..., :3]
+    space = _profile_space(profile) if profile is not None else ""
+    # Grey levels with an RGB profile are colours of that profile.
+    grey = channels < 3 and space != "RGB"
+    if space in ("CMYK", "LAB") or (space == "GRAY" and not grey):
+        profile = None
+    return StillImage(pixels=np.ascontiguousarray(colour), alpha=alpha, icc_profile=profile, grey=grey)
 
 
-def _stacked(image: StillImage) -> np.ndarray:
-    return image.pixels if image.alpha is None else np.dstack([image.pixels, image.alpha])
+def to_srgb(image: StillImage) -> StillImage:
+    """Convert the colours of an 8-bit image from its own profile to sRGB; an unusable profile is dropped."""
+    if image.icc_profile is None:
+        return image
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(image.icc_profile))
+        pixels = Image.fromarray(image.pixels[..., 0] if image.grey else image.pixels)
+        converted = ImageCms.profileToProfile(pixels, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError):
+        return replace(image, icc_profile=None)
+    return replace(image, pixels=np.asarray(converted), icc_profile=None)
 
 
-def _as_8_bit(image: StillImage) -> StillImage:
+def to_8_bit(image: StillImage) -> StillImage:
+    """Round an image of 16 bits per channel to 8."""
     if image.pixels.dtype == np.uint8:
         return image
     alpha = None if image.alpha is None else _to_8_bit(image.alpha)
@@ -235,58 +258,70 @@ def _to_8_bit(levels: np.ndarray) -> np.ndarray:
     return ((levels.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
-def _png_16_bit(path: Path) -> np.ndarray | None:
-    """Decode a PNG with 16 bits per channel to uint16; None for other PNGs. Pillow reduces it to 8 bits."""
-    data = path.read_bytes()
-    depth, colour_type = data[24], data[25]
-    if depth != 16:
-        return None
-    decoder = av.CodecContext.create("png", "r")
-    frames = [frame for packet in (av.Packet(data), None) for frame in decoder.decode(packet)]
-    if not frames:
-        raise MediaError(f"{path} is truncated or damaged.")
-    plane, channels = frames[0].planes[0], _PNG_CHANNELS[colour_type]
-    values: np.ndarray = np.frombuffer(memoryview(plane), dtype=">u2")
-    rows = values.reshape(plane.height, -1)[:, : plane.width * channels]
-    return rows.reshape(plane.height, plane.width, -1).astype(np.uint16)[..., :channels]
+def write_image(image: StillImage, path: str | Path) -> Path:
+    """Write an image; 16 bits are kept in PNG and rounded to 8 in other formats.
+
+    Colours are converted to sRGB where the format holds no colour profile, or none for grey.
+
+    Raises:
+        MediaError: If the suffix is unknown, the format has no transparency or no such size, or the folder is
+            unsuitable.
+    """
+    path = Path(path)
+    height, width = image.pixels.shape[:2]
+    check_image_output(path, height, width, alpha=image.alpha is not None)
+    image_format = format_of(path)
+    image = _suited(image, image_format)
+    exif = _sized_exif(image.exif, height, width)
+    with replaced_when_complete(path) as temporary:
+        if image.pixels.dtype == np.uint16:
+            temporary.write_bytes(png16.encode(_stacked(image), image.icc_profile, exif, image.dpi))
+        else:
+            _save(image, exif, image_format, temporary)
+    return path
 
 
-def _encode_png_16_bit(image: StillImage) -> bytes:
+def _suited(image: StillImage, image_format: ImageFormat) -> StillImage:
+    """The image as far as a format holds it."""
+    if not image_format.sixteen_bit:
+        image = to_8_bit(image)
+    if not image_format.profile or (image.grey and not image_format.grey):
+        image = to_srgb(image)
+    return replace(
+        image,
+        grey=image.grey and image_format.grey,
+        exif=image.exif if image_format.exif else None,
+        dpi=image.dpi if image_format.dpi else None,
+    )
+
+
+def _save(image: StillImage, exif: bytes | None, image_format: ImageFormat, file: Path) -> None:
     layers = _stacked(image)
-    layout = "rgb48be" if layers.shape[2] == 3 else "rgba64be"
-    encoder = av.CodecContext.create("png", "w")
-    encoder.height = layers.shape[0]
-    encoder.width = layers.shape[1]
-    encoder.pix_fmt = layout
-    encoder.time_base = Fraction(1)
-    frame = av.VideoFrame(layers.shape[1], layers.shape[0], layout)
-    plane = frame.planes[0]
-    rows = np.zeros((plane.height, plane.line_size // 2), dtype=">u2")
-    rows[:, : layers.shape[1] * layers.shape[2]] = layers.reshape(plane.height, -1)
-    plane.update(rows.tobytes())
-    data = b"".join(bytes(packet) for packet in [*encoder.encode(frame), *encoder.encode(None)])
-    return _with_profile(data, image.icc_profile) if image.icc_profile else data
+    options: dict[str, Any] = {
+        "icc_profile": image.icc_profile,
+        "exif": exif,
+        "dpi": image.dpi,
+        "quality": image_format.quality,
+    }
+    options = {name: value for name, value in options.items() if value is not None}
+    pixels = Image.fromarray(layers[..., 0] if layers.shape[2] == 1 else layers)
+    pixels.save(file, format=image_format.name, **options)
 
 
-def _with_profile(png: bytes, profile: bytes) -> bytes:
-    body = b"iCCP" + b"ICC\0\0" + zlib.compress(profile)
-    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
-    # The header chunk always ends at byte 33, and the profile comes before the pixels.
-    after_header = len(_PNG_SIGNATURE) + 25
-    return png[:after_header] + chunk + png[after_header:]
+def _sized_exif(data: bytes | None, height: int, width: int) -> bytes | None:
+    """EXIF with the size of the written image."""
+    if data is None:
+        return None
+    exif = Image.Exif()
+    exif.load(data)
+    details = exif.get_ifd(ExifTags.IFD.Exif)
+    for tag, value in zip(_SIZE_TAGS, (width, height), strict=True):
+        if tag in details:
+            details[tag] = value
+    return exif.tobytes()
 
 
-def _folder_frames(paths: list[Path], size: tuple[int, int]) -> Iterator[np.ndarray]:
-    for path in paths:
-        image = _as_8_bit(read_image(path))
-        if image.pixels.shape[:2] != size:
-            raise MediaError(
-                f"{path} is {image.pixels.shape[1]}×{image.pixels.shape[0]}, the first image of its folder "
-                f"{size[1]}×{size[0]}. Resize them to one size."
-            )
-        yield image.pixels[None]
-
-
-def _natural(path: Path) -> list[tuple[int, int | str]]:
-    pieces = re.split(r"(\d+)", path.name.lower())
-    return [(0, int(piece)) if piece.isdecimal() else (1, piece) for piece in pieces]
+def _stacked(image: StillImage) -> np.ndarray:
+    """``(H, W, 1 to 4)``: grey or RGB, and alpha."""
+    colour = image.pixels[..., :1] if image.grey else image.pixels
+    return colour if image.alpha is None else np.dstack([colour, image.alpha])

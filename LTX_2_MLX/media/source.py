@@ -19,6 +19,8 @@ import av
 from PIL import Image, UnidentifiedImageError
 
 from LTX_2_MLX.errors import MediaError
+from LTX_2_MLX.media.heif import is_heif
+from LTX_2_MLX.media.image_formats import open_image
 from LTX_2_MLX.media.timeline import Restart, Shifts, Stamps, find_restarts, shifts_for
 
 # Demuxers of containers that hold their own frames. Playlists (concat, hls, dash, ...) would open other files.
@@ -98,14 +100,16 @@ def refuse_images(path: Path) -> None:
         raise MediaError(f"{path} {'is not a file' if path.exists() else 'does not exist'}. Give a video file.")
     if not path.stat().st_size:
         raise MediaError(f"{path} is empty, it has 0 bytes. Give a video file.")
+    if is_heif(path):
+        raise MediaError(f"{path} is a still image (HEIC), not a video.")
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             animated = getattr(image, "is_animated", False)
             kind = image.format
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return
-    # Pillow recognises MPEG program streams by their first bytes, and the first frame of raw MJPEG as a JPEG.
-    if kind == "MPEG" or (kind in ("JPEG", "MPO") and _is_motion_jpeg(path)):
+    # The first frame of raw MJPEG is a JPEG.
+    if kind in ("JPEG", "MPO") and is_motion_jpeg(path):
         return
     if animated:
         raise MediaError(
@@ -114,9 +118,10 @@ def refuse_images(path: Path) -> None:
     raise MediaError(f"{path} is a still image ({kind}), not a video.")
 
 
-def _is_motion_jpeg(path: Path) -> bool:
+def is_motion_jpeg(path: Path) -> bool:
+    """Whether a file is a raw stream of more than one JPEG."""
     try:
-        with av.open(str(path.absolute())) as container:
+        with open_media(path) as container:
             if container.format.name != "mjpeg":
                 return False
             num_frames = 0
@@ -124,7 +129,7 @@ def _is_motion_jpeg(path: Path) -> bool:
                 num_frames += packet.size > 0
                 if num_frames > 1:
                     return True
-    except (av.FFmpegError, OSError):
+    except MediaError:
         pass
     return False
 

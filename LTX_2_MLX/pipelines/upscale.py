@@ -216,7 +216,7 @@ def enlarge(network: Network, pixels: mx.array, tiles: Tiles) -> mx.array:
 def upscale_image(network: Network, image: StillImage, request: Request) -> StillImage:
     """One image at ``request.scale`` times its size.
 
-    Alpha goes through the network as three equal colours, and becomes their luma afterwards.
+    Alpha and grey go through the network as three equal colours, and become their luma afterwards.
     """
     height, width = image.pixels.shape[:2]
     tiles = tiles_for(network, height, width, request)
@@ -229,7 +229,11 @@ def upscale_image(network: Network, image: StillImage, request: Request) -> Stil
     def to_levels(pixels: mx.array) -> np.ndarray:
         return np.array(mx.round(mx.clip(pixels, 0, 1) * largest)).astype(image.pixels.dtype)
 
-    pixels = to_levels(enlarged(image.pixels))
+    def grey_levels(pixels: mx.array) -> np.ndarray:
+        return np.repeat(to_levels(luma(mx.clip(pixels, 0, 1)))[..., None], 3, axis=-1)
+
+    larger = enlarged(image.pixels)
+    pixels = grey_levels(larger) if image.grey else to_levels(larger)
     alpha = image.alpha
     if alpha is not None:
         alpha = to_levels(luma(enlarged(np.repeat(alpha[..., None], 3, axis=-1))))

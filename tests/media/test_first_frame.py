@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from LTX_2_MLX.errors import MediaError
-from LTX_2_MLX.media.first_frame import read_first_frame, resize_and_crop
+from LTX_2_MLX.media.first_frame import h264_roundtrip, read_first_frame, resize_and_crop
 
 
 def gradient(height, width):
@@ -47,3 +47,16 @@ def test_image_too_small_for_video_is_refused(tmp_path):
     Image.fromarray(gradient(1, 5)).save(tmp_path / "line.png")
     with pytest.raises(MediaError, match="5x1"):
         read_first_frame(tmp_path / "line.png", crf=33)
+
+
+def test_h264_roundtrip_loses_a_little_and_more_at_higher_crf():
+    rows, columns = np.mgrid[0:65, 0:97]
+    image = np.stack([rows * 3, columns * 2, (rows * columns) % 256], axis=-1).astype(np.uint8)
+    errors = []
+    for crf in (10, 33):
+        got = h264_roundtrip(image, crf)
+        assert got.shape == (64, 96, 3) and got.dtype == np.uint8
+        errors.append(np.abs(got.astype(int) - image[:64, :96]).mean())
+    assert 0 < errors[0] < errors[1] < 20
+    assert h264_roundtrip(image, 0) is image
+    np.testing.assert_array_equal(h264_roundtrip(image, 33), h264_roundtrip(image, 33))

@@ -171,14 +171,14 @@ def test_folder_goes_into_a_folder_under_the_same_names(models, tmp_path):
     }
 
 
-def test_folder_with_one_damaged_picture_is_refused_before_any_is_written(models, tmp_path):
+def test_folder_with_one_damaged_picture_names_it_and_writes_the_others(models, tmp_path):
     source = tmp_path / "in"
     source.mkdir()
     Image.fromarray(np.zeros((5, 8, 3), np.uint8)).save(source / "1.png")
     (source / "2.png").write_text("no picture")
     code, said = command("upscale", source, "-o", tmp_path / "larger", "--model-path", models["compact"])
-    assert code == cli.REFUSED and "2.png is not a readable image" in said and said.count("\n") == 1
-    assert list(tmp_path.iterdir()) == [source]
+    assert code == cli.REFUSED and "2.png is not a readable image" in said
+    assert [path.name for path in (tmp_path / "larger").iterdir()] == ["1.png"]
 
 
 def test_plan_for_a_folder_is_for_its_largest_picture_and_writes_nothing(models, tmp_path):

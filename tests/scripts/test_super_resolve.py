@@ -69,7 +69,7 @@ def test_picture_becomes_a_picture_with_the_librarys_own_pixels(command, weights
     result = command("-i", source, "--weights", weights)
     assert result.exit_code == 0, result.stderr
     (written,) = (tmp_path / "results").iterdir()
-    from LTX_2_MLX.media.image import read_images
+    from LTX_2_MLX.media.image_folder import read_images
 
     wanted = super_resolve(read_images([source]), Request(weights=str(weights))).array()[0]
     np.testing.assert_array_equal(np.asarray(Image.open(written)), wanted)
