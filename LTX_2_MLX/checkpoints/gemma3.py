@@ -89,8 +89,11 @@ def _published_fields(text: Mapping[str, Any]) -> dict[str, Any]:
     for name, allowed in _FIXED.items():
         if name in text and text[name] not in allowed:
             raise CheckpointError(f"Gemma's {name} is {text[name]!r}, supported is {allowed[0]!r}.")
-    names = [name for name in GemmaConfig.__dataclass_fields__ if name in text and name != "quantized"]
-    return {name: text[name] for name in names} | _rope_fields(text) | _pattern_field(text)
+    fields: dict[str, Any] = {}
+    for name in GemmaConfig.__dataclass_fields__:
+        if name in text and name != "quantized":
+            fields[name] = text[name]
+    return fields | _rope_fields(text) | _pattern_field(text)
 
 
 def _check_number(name: str, value: object) -> None:
@@ -192,18 +195,17 @@ class Gemma(nn.Module):
 
         super().__init__()
         self.config = config
-        arguments = {name: getattr(config, name) for name in GemmaConfig.__dataclass_fields__}
+        arguments = dict(vars(config))
         del arguments["quantized"]
         del arguments["rope_factor"]
         if config.rope_factor != 1:
             arguments["rope_scaling"] = {"rope_type": "linear", "factor": config.rope_factor}
         self.model = gemma3_text.Gemma3Model(gemma3_text.ModelArgs(model_type="gemma3_text", **arguments))
-        norms = {
-            path: GemmaNorm(module.weight.size, module.eps)
-            for path, module in self.model.named_modules()
-            if isinstance(module, gemma3_text.RMSNorm)
-        }
-        self.model.update_modules(tree_unflatten(list(norms.items())))
+        norms = []
+        for path, module in self.model.named_modules():
+            if isinstance(module, gemma3_text.RMSNorm):
+                norms.append((path, GemmaNorm(module.weight.size, module.eps)))
+        self.model.update_modules(tree_unflatten(norms))
         if config.quantized:
             settings = {path.removeprefix("model."): dict(own) for path, own in config.quantized.items()}
             nn.quantize(self.model, class_predicate=lambda path, module: settings.get(path, False))
@@ -220,12 +222,15 @@ class Gemma(nn.Module):
         hidden = self.model.embed_tokens(ids)
         # The factor is rounded to the weights' dtype: 62.0 in bfloat16, not 61.97.
         hidden = hidden * mx.array(math.sqrt(self.config.hidden_size), hidden.dtype)
-        yield _evaluated(hidden)
+        mx.eval(hidden)
+        yield hidden
         cache = _PositionOffset(offset)
         for number, layer in enumerate(self.model.layers, start=1):
             hidden = layer(hidden, sliding if layer.self_attn.is_sliding else causal, cache)
-            is_last = number == self.config.num_hidden_layers
-            yield _evaluated(self.model.norm(hidden) if is_last else hidden)
+            if number == self.config.num_hidden_layers:
+                hidden = self.model.norm(hidden)
+            mx.eval(hidden)
+            yield hidden
 
     @staticmethod
     def quantizes(path: str, config: GemmaConfig) -> bool:
@@ -242,11 +247,6 @@ class Gemma(nn.Module):
         if published.startswith(("model.embed_tokens.", "model.layers.", "model.norm.")):
             return published
         return None
-
-
-def _evaluated(state: mx.array) -> mx.array:
-    mx.eval(state)
-    return state
 
 
 class _PositionOffset:
@@ -346,5 +346,7 @@ def encode_tokens(network: Any, ids: np.ndarray, mask: np.ndarray) -> tuple[list
     states = []
     for state in network(mx.array(ids[:, common_padding:]), is_valid, offset=common_padding):
         state = mx.where(is_valid[..., None], state, 0)
-        states.append(_evaluated(mx.pad(state, [(0, 0), (common_padding, 0), (0, 0)])))
+        state = mx.pad(state, [(0, 0), (common_padding, 0), (0, 0)])
+        mx.eval(state)
+        states.append(state)
     return states, mx.array(mask)

@@ -58,13 +58,17 @@ Denoise = Callable[[State, float, int], StreamArrays]
 
 def passes(guidance: Mapping[StreamName, Guidance]) -> list[Pass]:
     """The passes that any of the streams needs, the conditional one first."""
-    streams = guidance.values()
+    negative = perturbed = isolated = False
+    for stream in guidance.values():
+        negative = negative or stream.uses_negative
+        perturbed = perturbed or bool(stream.stg_scale and stream.stg_blocks)
+        isolated = isolated or stream.modality_scale != 1
     needed: list[Pass] = ["conditional"]
-    if any(stream.uses_negative for stream in streams):
+    if negative:
         needed.append("negative")
-    if any(stream.stg_scale and stream.stg_blocks for stream in streams):
+    if perturbed:
         needed.append("perturbed")
-    if any(stream.modality_scale != 1 for stream in streams):
+    if isolated:
         needed.append("isolated")
     return needed
 
@@ -77,13 +81,17 @@ def guided(predict: Predict, guidance: Mapping[StreamName, Guidance]) -> Denoise
     last: StreamArrays = {}
 
     def denoise(state: State, sigma: float, step: int) -> StreamArrays:
-        computed = [name for name in state if not guidance[name].skips(step)]
+        computed: dict[StreamName, Guidance] = {}
+        for name in state:
+            if not guidance[name].skips(step):
+                computed[name] = guidance[name]
         if computed:
-            needed = passes({name: guidance[name] for name in computed})
-            estimates = predict(state, sigma, needed, computed)
+            estimates = predict(state, sigma, passes(computed), computed.keys())
             for name in computed:
-                of_stream = {kind: estimates[kind][name] for kind in needed}
-                last[name] = guide(guidance[name], of_stream)
+                of_stream: dict[Pass, mx.array] = {}
+                for kind, streams in estimates.items():
+                    of_stream[kind] = streams[name]
+                last[name] = guide(computed[name], of_stream)
         return dict(last)
 
     return denoise

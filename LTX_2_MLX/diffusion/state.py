@@ -58,14 +58,19 @@ State = dict[StreamName, LatentState]
 
 def with_latents(state: State, latents: StreamArrays) -> State:
     """The state with new latents, evaluated, so that the graph of one step is freed before the next."""
-    moved = {name: stream.replace(latent=latents[name]) for name, stream in state.items()}
+    moved: State = {}
+    for name, stream in state.items():
+        moved[name] = stream.replace(latent=latents[name])
     mx.eval(list(latents.values()))
     return moved
 
 
 def hold(state: State, denoised: StreamArrays) -> StreamArrays:
     """Clean estimates of all streams with held tokens put back to their clean values."""
-    return {name: stream.hold(denoised[name]) for name, stream in state.items()}
+    held: StreamArrays = {}
+    for name, stream in state.items():
+        held[name] = stream.hold(denoised[name])
+    return held
 
 
 def start_state(tokens: mx.array, positions: mx.array, *, frozen: bool = False) -> LatentState:

@@ -15,8 +15,11 @@ def pixel_shuffle(x: mx.array, factors: tuple[int, ...]) -> mx.array:
     sizes = x.shape[lead:-1]
     x = x.reshape(*x.shape[:-1], x.shape[-1] // math.prod(factors), *factors)
     channel = lead + len(factors)
-    pairs = [axis for i in range(len(factors)) for axis in (lead + i, channel + 1 + i)]
-    grown = [size * factor for size, factor in zip(sizes, factors, strict=True)]
+    pairs = []
+    grown = []
+    for number, factor in enumerate(factors):
+        pairs += [lead + number, channel + 1 + number]
+        grown.append(sizes[number] * factor)
     return x.transpose(*range(lead), *pairs, channel).reshape(*x.shape[:lead], *grown, x.shape[channel])
 
 

@@ -61,9 +61,9 @@ class ConfigSection:
         """``count`` positive numbers."""
         value = self._value(field, default)
         has_length = isinstance(value, list | tuple) and len(value) == count
-        if not has_length or not all(_is_positive(number) for number in value):
+        if not has_length or not all(map(_is_positive, value)):
             raise self._wrong(field, f"expected a list of {count} positive number{'s' * (count > 1)}")
-        return tuple(float(n) for n in value)
+        return tuple(map(float, value))
 
     def flag(self, field: str, default: bool) -> bool:
         """True or false."""

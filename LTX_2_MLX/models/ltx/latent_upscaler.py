@@ -52,7 +52,10 @@ class LatentUpscalerConfig:
         if not has_name or "initial_conv.weight" not in header.tensors:
             return None
         # A file may hold an autoencoder beside the upscaler, whose config is a section.
-        fields = {name: value for name, value in header.config.items() if not isinstance(value, dict)}
+        fields = {}
+        for name, value in header.config.items():
+            if not isinstance(value, dict):
+                fields[name] = value
         section = ConfigSection(_CLASS_NAME, fields)
         section.check_fields(cls.__dataclass_fields__.keys(), {"_class_name": _CLASS_NAME, "dims": 3})
         config = cls(
@@ -122,9 +125,17 @@ class LatentUpscaler(nn.Module):
         channels = config.mid_channels
         self.initial_conv = nn.Conv3d(config.in_channels, channels, kernel_size=3)
         self.initial_norm = ClipGroupNorm(channels)
-        self.res_blocks = [UpscalerBlock(channels) for _ in range(config.num_blocks_per_stage)]
-        self.upsampler = _upsampler(config)
-        self.post_upsample_res_blocks = [UpscalerBlock(channels) for _ in range(config.num_blocks_per_stage)]
+        self.res_blocks = []
+        for _ in range(config.num_blocks_per_stage):
+            self.res_blocks.append(UpscalerBlock(channels))
+        self.upsampler: SpatialUpsampler | ClipUpsampler
+        if config.temporal_upsample:
+            self.upsampler = ClipUpsampler(channels, (2, 2, 2) if config.spatial_upsample else (2, 1, 1))
+        else:
+            self.upsampler = SpatialUpsampler(channels, config.scale, config.rational_resampler)
+        self.post_upsample_res_blocks = []
+        for _ in range(config.num_blocks_per_stage):
+            self.post_upsample_res_blocks.append(UpscalerBlock(channels))
         self.final_conv = nn.Conv3d(channels, config.in_channels, kernel_size=3)
 
     @staticmethod
@@ -255,9 +266,3 @@ class ClipUpsampler(nn.Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         return pixel_shuffle(convolve_zero_padded(self.conv, x), self.factors)[:, 1:]
-
-
-def _upsampler(config: LatentUpscalerConfig) -> SpatialUpsampler | ClipUpsampler:
-    if config.temporal_upsample:
-        return ClipUpsampler(config.mid_channels, (2, 2, 2) if config.spatial_upsample else (2, 1, 1))
-    return SpatialUpsampler(config.mid_channels, config.scale, config.rational_resampler)

@@ -112,7 +112,10 @@ def lacks_projection(header: Header) -> bool:
 
 
 def _per_token_norm(section: ConfigSection) -> bool:
-    fields = {field: section.values[field] for field in _PER_TOKEN if field in section}
+    fields = {}
+    for field in _PER_TOKEN:
+        if field in section.values:
+            fields[field] = section.values[field]
     if fields and fields != _PER_TOKEN:
         raise CheckpointError(
             f"config.transformer describes an unsupported caption projection: {fields}; "
@@ -182,7 +185,9 @@ class Connector(nn.Module):
     def __init__(self, config: TextFeaturesConfig, connector: ConnectorConfig):
         super().__init__()
         self.learnable_registers = mx.zeros((connector.num_registers, connector.width))
-        self.blocks = [ConnectorBlock(config, connector) for _ in range(connector.num_layers)]
+        self.blocks = []
+        for _ in range(connector.num_layers):
+            self.blocks.append(ConnectorBlock(config, connector))
         # The reference uses theta's default here, whatever the transformer's theta is.
         self.rotary = RotaryEmbedding(
             width=connector.width,
@@ -267,8 +272,10 @@ class TextFeatures(nn.Module):
         # Only valid tokens are projected: moved to the front in order, as many as the longest prompt has.
         order = np.argsort(~valid, axis=1, kind="stable")[:, : max(int(num_valid.max()), 1)]
         index = mx.array(order.astype(np.int32))[..., None]
-        states = [mx.take_along_axis(state, index, axis=1) for state in _separate(states)]
-        video, audio = self.features(states, np.take_along_axis(valid, order, axis=1))
+        valid_states = []
+        for state in _separate(states):
+            valid_states.append(mx.take_along_axis(state, index, axis=1))
+        video, audio = self.features(valid_states, np.take_along_axis(valid, order, axis=1))
         video_context = self.video_connector(video, num_valid, length)
         if audio is None:
             return video_context, None

@@ -137,6 +137,11 @@ class StreamNetwork(nn.Module):
         """What the blocks and the output head take of the stream beside its tokens."""
         timesteps, index = _timesteps(stream)
         rows, embedding = self.adaln(timesteps * self.config.timestep_scale)
+        prompt_modulation = None
+        if self.config.prompt_modulation:
+            sigma = stream.sigma.astype(mx.float32)
+            prompt_rows, _ = self.prompt_adaln(sigma * self.config.timestep_scale)
+            prompt_modulation = ModulationRows(prompt_rows, _sample_index(sigma))
         context_mask = None if stream.context_mask is None else stream.context_mask[:, None, None] != 0
         attention_mask = stream.attention_mask
         return StreamArgs(
@@ -147,15 +152,8 @@ class StreamNetwork(nn.Module):
             enabled=stream.enabled,
             context_mask=context_mask,
             attention_mask=None if attention_mask is None else _log_weights(attention_mask, self.dtype),
-            prompt_modulation=self._prompt_modulation(stream),
+            prompt_modulation=prompt_modulation,
         )
-
-    def _prompt_modulation(self, stream: StreamInput) -> ModulationRows | None:
-        if not self.config.prompt_modulation:
-            return None
-        sigma = stream.sigma.astype(mx.float32)
-        rows, _ = self.prompt_adaln(sigma * self.config.timestep_scale)
-        return ModulationRows(rows, _sample_index(sigma))
 
     def cross_modal_args(self, stream: StreamInput, other: StreamInput) -> CrossModalArgs:
         """What the cross-modal attentions take of the stream beside its tokens."""
@@ -204,7 +202,9 @@ class Transformer(nn.Module):
         self.video = StreamNetwork(config, config.video, keyframe_embedding=config.keyframe_embedding)
         if config.audio is not None:
             self.audio = StreamNetwork(config, config.audio, keyframe_embedding=False)
-        self.blocks = [TransformerBlock(config) for _ in range(config.num_layers)]
+        self.blocks = []
+        for _ in range(config.num_layers):
+            self.blocks.append(TransformerBlock(config))
 
     def __call__(
         self,
@@ -244,7 +244,8 @@ class Transformer(nn.Module):
             cross_modal["video"] = self.video.cross_modal_args(video, audio)
             cross_modal["audio"] = self.audio.cross_modal_args(audio, video)
         for number, block in enumerate(self.blocks if blocks is None else blocks):
-            tokens = block(tokens, args, cross_modal, _skipped(perturbations, number))
+            skipped = _skipped(perturbations, number) if perturbations else NOTHING_SKIPPED
+            tokens = block(tokens, args, cross_modal, skipped)
             if on_block is not None:
                 on_block(number, tuple(tokens.values()))
         velocity: dict[StreamName, mx.array] = {}
@@ -335,10 +336,8 @@ def _rotary(config: TransformerConfig, stream: StreamConfig, max_positions: tupl
     )
 
 
-def _skipped(perturbations: Sequence[Perturbation] | None, block: int) -> SkippedAttention:
+def _skipped(perturbations: Sequence[Perturbation], block: int) -> SkippedAttention:
     """Which samples skip which attention in block number ``block``."""
-    if not perturbations:
-        return NOTHING_SKIPPED
     return SkippedAttention(
         video_self=_samples([block in sample.video_self for sample in perturbations]),
         audio_self=_samples([block in sample.audio_self for sample in perturbations]),

@@ -69,10 +69,6 @@ class SkippedAttention:
     audio_to_video: np.ndarray | None = None
     video_to_audio: np.ndarray | None = None
 
-    def self_attention(self, name: StreamName) -> np.ndarray | None:
-        """Samples whose self-attention is skipped in one stream."""
-        return self.video_self if name == "video" else self.audio_self
-
 
 NOTHING_SKIPPED = SkippedAttention()
 
@@ -96,7 +92,7 @@ class StreamLayers(nn.Module):
         """``x + gate * self_attention(norm(x) * (1 + scale) + shift)``."""
         rows = args.modulation.plus(self.scale_shift_table)
         update = self.self_attention(
-            modulate(self.norm(tokens), rows.row(SCALE_SELF), rows.row(SHIFT_SELF)),
+            modulate(rms_norm(tokens, self.norm_eps), rows.row(SCALE_SELF), rows.row(SHIFT_SELF)),
             rotary=args.rotary,
             mask=args.attention_mask,
             bypass=bypass,
@@ -106,10 +102,10 @@ class StreamLayers(nn.Module):
     def add_text_attention(self, tokens: mx.array, args: StreamArgs) -> mx.array:
         """``x + text_attention(norm(x), context)``; queries, context and result modulated where the config says so."""
         if "prompt_scale_shift_table" not in self:
-            return tokens + self.text_attention(self.norm(tokens), args.context, mask=args.context_mask)
+            return tokens + self.text_attention(rms_norm(tokens, self.norm_eps), args.context, mask=args.context_mask)
         rows = args.modulation.plus(self.scale_shift_table)
         update = self.text_attention(
-            modulate(self.norm(tokens), rows.row(SCALE_TEXT), rows.row(SHIFT_TEXT)),
+            modulate(rms_norm(tokens, self.norm_eps), rows.row(SCALE_TEXT), rows.row(SHIFT_TEXT)),
             self._modulated_context(args),
             mask=args.context_mask,
         )
@@ -125,13 +121,13 @@ class StreamLayers(nn.Module):
     def add_feed_forward(self, tokens: mx.array, args: StreamArgs) -> mx.array:
         """``x + gate * feed_forward(norm(x) * (1 + scale) + shift)``."""
         rows = args.modulation.plus(self.scale_shift_table)
-        update = self.feed_forward(modulate(self.norm(tokens), rows.row(SCALE_FF), rows.row(SHIFT_FF)))
+        update = self.feed_forward(modulate(rms_norm(tokens, self.norm_eps), rows.row(SCALE_FF), rows.row(SHIFT_FF)))
         return gated_add(tokens, update, rows.row(GATE_FF))
 
     def cross_modal_input(self, tokens: mx.array, args: CrossModalArgs, scale: int, shift: int) -> mx.array:
         """Queries or context of a cross-modal attention: ``norm(x) * (1 + scale) + shift``, rows by their numbers."""
         rows = args.modulation.plus(self.cross_modal_table[:GATE_CROSS_MODAL])
-        return modulate(self.norm(tokens), rows.row(scale), rows.row(shift))
+        return modulate(rms_norm(tokens, self.norm_eps), rows.row(scale), rows.row(shift))
 
     def cross_modal_gate(self, args: CrossModalArgs, skipped: np.ndarray | None) -> mx.array:
         """Gate of the stream's cross-modal attention, 0 for samples that skip it."""
@@ -139,10 +135,6 @@ class StreamLayers(nn.Module):
         if skipped is None:
             return gate
         return mx.where(mx.array(skipped)[:, None, None], mx.zeros_like(gate), gate)
-
-    def norm(self, tokens: mx.array) -> mx.array:
-        """Root-mean-square norm without weights."""
-        return rms_norm(tokens, self.norm_eps)
 
 
 class TransformerBlock(nn.Module):
@@ -169,9 +161,12 @@ class TransformerBlock(nn.Module):
     ) -> dict[StreamName, mx.array]:
         """Tokens ``(B, N, D)`` of each stream after the block; ``cross_modal`` is empty for a single stream."""
         tokens = dict(tokens)
-        enabled = [name for name in tokens if args[name].enabled]
+        enabled: list[StreamName] = []
+        for name in tokens:
+            if args[name].enabled:
+                enabled.append(name)
         for name in enabled:
-            bypass = skipped.self_attention(name)
+            bypass = skipped.video_self if name == "video" else skipped.audio_self
             tokens[name] = self[name].add_self_attention(tokens[name], args[name], bypass)
             tokens[name] = self[name].add_text_attention(tokens[name], args[name])
         if cross_modal:

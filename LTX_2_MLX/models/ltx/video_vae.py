@@ -299,7 +299,8 @@ class VideoDecoder(nn.Module):
         _check_borders(self.config.spatial_padding_mode, (height, width), self.compression)
         scaled = self.scale_timestep(timestep, len(first))
         layers: list[Layer] = [self.input_layer]
-        layers += [partial(self.up_block, block, timestep=scaled) for block in self.up_blocks]
+        for block in self.up_blocks:
+            layers.append(partial(self.up_block, block, timestep=scaled))
         layers.append(partial(self.output_layer, timestep=scaled))
         latents = chain([first], latents)
         del first

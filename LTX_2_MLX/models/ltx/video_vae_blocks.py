@@ -65,16 +65,14 @@ class ResBlock(nn.Module):
 
     def __call__(self, x: mx.array, state: StreamState = WHOLE_CLIP, embedding: mx.array | None = None) -> mx.array:
         """``embedding`` of the timestep is ``(B, 4 C)``, None in a network that is not conditioned on it."""
-        shift1, scale1, shift2, scale2 = self._modulation(embedding)
+        rows: list[mx.array | None] = [None] * _ROWS
+        if embedding is not None:
+            modulation = embedding.reshape(len(embedding), _ROWS, -1) + self.scale_shift_table
+            rows = [modulation[:, row] for row in range(_ROWS)]
+        shift1, scale1, shift2, scale2 = rows
         h = self.conv1(activate(x, shift1, scale1), state["conv1"])
         h = self.conv2(activate(h, shift2, scale2), state["conv2"])
         return state.checkpoint(state.delay(x, h.shape[1]) + h)
-
-    def _modulation(self, embedding: mx.array | None) -> list[mx.array | None]:
-        if embedding is None:
-            return [None] * _ROWS
-        rows = embedding.reshape(len(embedding), _ROWS, -1) + self.scale_shift_table
-        return [rows[:, row] for row in range(_ROWS)]
 
 
 class ResGroup(nn.Module):
@@ -83,7 +81,9 @@ class ResGroup(nn.Module):
     def __init__(self, channels: int, num_layers: int, timestep_conditioning: bool, padding: Padding):
         super().__init__()
         self.out_channels = channels
-        self.res_blocks = [ResBlock(channels, timestep_conditioning, padding) for _ in range(num_layers)]
+        self.res_blocks = []
+        for _ in range(num_layers):
+            self.res_blocks.append(ResBlock(channels, timestep_conditioning, padding))
         if timestep_conditioning:
             self.time_embedder = TimeEmbedder(_ROWS * channels)
 

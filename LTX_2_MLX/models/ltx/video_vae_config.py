@@ -1,6 +1,5 @@
 """Config of the video autoencoder, from a checkpoint."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -122,7 +121,10 @@ class VideoVAEConfig:
     @property
     def bottleneck_channels(self) -> int:
         """Width of the decoder's first layers."""
-        return self.decoder_base_channels * math.prod(block.multiplier for block in self.decoder_blocks)
+        channels = self.decoder_base_channels
+        for block in self.decoder_blocks:
+            channels *= block.multiplier
+        return channels
 
     @property
     def fewest_cells(self) -> int:
@@ -130,9 +132,14 @@ class VideoVAEConfig:
         return 2 if "reflect" in (self.spatial_padding_mode, self.encoder_spatial_padding_mode) else 1
 
     def _compression(self, blocks: tuple[Block, ...]) -> Compression:
-        strides = [block.stride for block in blocks if block.stride]
-        time, height, width = (math.prod(stride[axis] for stride in strides) for axis in range(3))
-        return Compression(time, height * self.patch_size, width * self.patch_size)
+        time = 1
+        height = width = self.patch_size
+        for block in blocks:
+            if block.stride is not None:
+                time *= block.stride[0]
+                height *= block.stride[1]
+                width *= block.stride[2]
+        return Compression(time, height, width)
 
 
 @dataclass(frozen=True)
@@ -171,7 +178,10 @@ def _blocks(section: ConfigSection, field: str, kinds: Mapping[str, Any], multip
         raise CheckpointError(f"config.vae.{field} is {entries!r:.60}; expected a list of blocks.")
     if len(entries) > _MOST:
         raise CheckpointError(f"config.vae.{field} has {len(entries)} blocks; at most {_MOST} are supported.")
-    return tuple(_block(field, entry, kinds, multiplier) for entry in entries)
+    blocks = []
+    for entry in entries:
+        blocks.append(_block(field, entry, kinds, multiplier))
+    return tuple(blocks)
 
 
 def _size(section: ConfigSection, field: str, default: int | None = None) -> int:

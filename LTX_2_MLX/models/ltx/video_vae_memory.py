@@ -5,6 +5,7 @@ Computed from the config and sizes alone; nothing is loaded.
 
 import math
 from dataclasses import dataclass
+from operator import attrgetter
 
 from LTX_2_MLX.models.ltx.video_vae_config import Block, VideoVAEConfig
 from LTX_2_MLX.ops.device import on_cpu
@@ -78,7 +79,7 @@ def decoder_layers(config: VideoVAEConfig) -> list[LayerMemory]:
         layers.append(LayerMemory(_upsampled_channels(block, width) * area, kept, frames_late))
         area *= math.prod(block.stride[1:])
         width //= block.multiplier
-    widest = max(width, _output_channels(config))
+    widest = max(width, config.out_channels * config.patch_size**2)
     layers.append(LayerMemory(widest * area, _KEPT_FRAMES * width * area))
     return layers
 
@@ -95,10 +96,6 @@ def _upsampled_channels(block: Block, width: int) -> int:
     return math.prod(block.stride) * (width // block.multiplier)
 
 
-def _output_channels(config: VideoVAEConfig) -> int:
-    return config.out_channels * config.patch_size**2
-
-
 def default_piece_bytes() -> int:
     """The bound on one copy of a piece's largest array that keeps memory small and costs no time."""
     return _CPU_PIECE_BYTES if on_cpu() else _PIECE_BYTES
@@ -109,7 +106,7 @@ def frames_at_once(layer: LayerMemory, shape: tuple[int, ...], item_bytes: int, 
 
     ``shape`` is that of the network's input, ``(B, T, H, W, C)``, for any T.
     """
-    frame_bytes = _pixels(shape) * layer.widest * item_bytes
+    frame_bytes = shape[0] * shape[2] * shape[3] * layer.widest * item_bytes
     return max(1, int((piece_bytes or default_piece_bytes()) / frame_bytes))
 
 
@@ -120,8 +117,8 @@ def run_bytes(
 
     What the layers keep between pieces, and the copies of the largest piece.
     """
-    value_bytes = _pixels(shape) * item_bytes
-    kept = sum(layer.kept for layer in layers)
+    value_bytes = shape[0] * shape[2] * shape[3] * item_bytes
+    kept = sum(map(attrgetter("kept"), layers))
     largest = 0.0
     for layer in layers:
         # A piece, two frames more of the kernel and those that the last piece brings.
@@ -131,20 +128,14 @@ def run_bytes(
     return int((kept + largest * copies) * value_bytes)
 
 
-def _pixels(shape: tuple[int, ...]) -> int:
-    batch, _, height, width = shape[:4]
-    return batch * height * width
-
-
 def decoder_bytes(config: VideoVAEConfig, latent: LatentShape, *, item_bytes: int) -> int:
     """What decoding a latent piece by piece takes beside the weights, for whole frames or for one tile."""
     layers = decoder_layers(config)
     value_bytes = latent.height * latent.width * item_bytes
-    kept = int(sum(layer.kept for layer in layers) * value_bytes)
+    kept = int(sum(map(attrgetter("kept"), layers)) * value_bytes)
     if not on_cpu():
         return kept + int(_COPIES * max(_largest_piece(layer, value_bytes) for layer in layers))
-    convolutions = _widest_convolutions(config, latent, item_bytes)
-    return kept + max(_convolution_bytes(convolution) for convolution in convolutions)
+    return kept + max(map(_convolution_bytes, _widest_convolutions(config, latent, item_bytes)))
 
 
 def _largest_piece(layer: LayerMemory, value_bytes: int) -> float:
@@ -196,6 +187,6 @@ def _widest_convolutions(config: VideoVAEConfig, latent: LatentShape, item_bytes
         frames = (frames - 1) * block.stride[0] + 1
         frame_bytes *= math.prod(block.stride[1:])
         width //= block.multiplier
-    written = _output_channels(config)
+    written = config.out_channels * config.patch_size**2
     convolutions.append(_Convolution(frames, frame_bytes, width, written, width + written))
     return convolutions
