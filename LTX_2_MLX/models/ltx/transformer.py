@@ -39,6 +39,8 @@ class StreamInput:
         attention_mask: Weights in [0, 1] of the stream's attention to itself, ``(B, N or 1, N)``; 0 excludes.
         keyframe_mask: ``(B, N, 1)``, above 0 for tokens that hold a single pixel frame. No effect in networks
             without a keyframe embedding.
+        cross_modal_sigma: Noise level ``(B,)`` that modulates all tokens in the cross-modal attention; None: each
+            token's own.
         enabled: False leaves the tokens as they enter the blocks; the other stream still attends to them.
         context_projected: Whether ``context`` comes from ``Transformer.project_context``.
     """
@@ -51,6 +53,7 @@ class StreamInput:
     context_mask: mx.array | None = None
     attention_mask: mx.array | None = None
     keyframe_mask: mx.array | None = None
+    cross_modal_sigma: mx.array | None = None
     enabled: bool = True
     context_projected: bool = False
 
@@ -158,6 +161,9 @@ class StreamNetwork(nn.Module):
     def cross_modal_args(self, stream: StreamInput, other: StreamInput) -> CrossModalArgs:
         """What the cross-modal attentions take of the stream beside its tokens."""
         timesteps, index = _timesteps(stream)
+        if stream.cross_modal_sigma is not None:
+            timesteps = stream.cross_modal_sigma.astype(mx.float32)
+            index = _sample_index(timesteps)
         rows, _ = self.cross_modal_adaln(timesteps * self.config.timestep_scale)
         # The gate is modulated by the other stream's sigma.
         sigma = other.sigma.astype(mx.float32)

@@ -309,10 +309,23 @@ def stage_sigmas(steps: int | None, *, distilled: bool, default_steps: int) -> t
     return tuple(schedule.ltx2_schedule(default_steps if steps is None else steps).tolist())
 
 
-def predictor(transformer: Transformer, contexts: Arrays, guidance: Mapping[StreamName, Guidance]) -> Predict:
+def predictor(
+    transformer: Transformer,
+    contexts: Arrays,
+    guidance: Mapping[StreamName, Guidance],
+    *,
+    shared_cross_modal_sigma: bool = False,
+) -> Predict:
     """The transformer as guidance calls it: a state and passes to clean estimates.
 
     Passes run one after another, so that activations take the memory of one pass, whatever the guidance.
+
+    Args:
+        transformer: The network.
+        contexts: Contexts of the prompts.
+        guidance: Of each stream.
+        shared_cross_modal_sigma: Whether the other stream's noise level modulates the cross-modal attention of all
+            tokens, held ones included, as diffusers has it; otherwise each token's own level does, as in 400fd31.
     """
     positive = _projected(transformer, contexts, "positive")
     # A stream without a negative context keeps its positive one in the negative pass.
@@ -327,6 +340,8 @@ def predictor(transformer: Transformer, contexts: Arrays, guidance: Mapping[Stre
             inputs: dict[StreamName, StreamInput] = {}
             for name, stream in state.items():
                 inputs[name] = _stream_input(stream, context[name], enabled=name in computed, sigma=sigma)
+            if shared_cross_modal_sigma:
+                inputs = _with_shared_sigma(inputs)
             perturbations = None
             if kind in ("perturbed", "isolated"):
                 perturbation = _perturbation(kind, guidance, transformer.config.num_layers)
@@ -340,6 +355,17 @@ def predictor(transformer: Transformer, contexts: Arrays, guidance: Mapping[Stre
         return estimates
 
     return predict
+
+
+def _with_shared_sigma(inputs: dict[StreamName, StreamInput]) -> dict[StreamName, StreamInput]:
+    """Each stream with the other one's noise level for its cross-modal attention."""
+    if len(inputs) == 1:
+        return inputs
+    video, audio = inputs["video"], inputs["audio"]
+    return {
+        "video": replace(video, cross_modal_sigma=audio.sigma),
+        "audio": replace(audio, cross_modal_sigma=video.sigma),
+    }
 
 
 def _perturbation(kind: Pass, guidance: Mapping[StreamName, Guidance], num_layers: int) -> Perturbation:
