@@ -205,17 +205,16 @@ CHANGES = pytest.mark.parametrize("changes", [{}, {"scale": 0.5}, {"scale": 2.0}
 
 
 @CHANGES
-def test_plan_is_near_the_measured_peak_of_one_pair_at_a_time(weights, changes, monkeypatch):
-    # How much two pairs overlap in time depends on the machine's load, and with it the peak.
+def test_plans_are_near_the_peaks_of_one_pair_and_of_two(weights, changes, monkeypatch):
+    planned_for_two, measured_of_two = planned_and_measured(weights, changes)
     monkeypatch.setattr(parallel, "_THREADS", 1)
     planned, measured = planned_and_measured(weights, changes)
     assert 0.8 < planned / measured < 1.25
-
-
-@CHANGES
-def test_two_pairs_at_a_time_stay_within_the_plan(weights, changes):
-    planned, measured = planned_and_measured(weights, changes)
-    assert planned / measured > 0.8
+    # How far two pairs overlap in time depends on the machine's load; together they hold at most twice what one holds.
+    weights_bytes = Path(weights).stat().st_size
+    full_overlap = weights_bytes + 2 * (measured - weights_bytes)
+    assert 0.8 < planned_for_two / full_overlap < 1.25
+    assert measured_of_two < 1.25 * planned_for_two
 
 
 @pytest.mark.parametrize(("frames", "request_"), [(1, Request("nowhere")), (3, Request("nowhere", exp=0))])

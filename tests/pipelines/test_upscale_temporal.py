@@ -12,6 +12,7 @@ from tiny_checkpoints import write_upscaler, write_vae
 from LTX_2_MLX.errors import CheckpointError, MediaError, RequestError
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.media.video import read_video, write_video
+from LTX_2_MLX.ops.device import as_backend
 from LTX_2_MLX.pipelines import upscale_temporal
 from LTX_2_MLX.pipelines.generation import decode, upscale
 from LTX_2_MLX.pipelines.upscale_temporal import Request, plan_for
@@ -174,6 +175,22 @@ def test_plan_tells_sizes_and_the_three_networks(request_of):
     assert told.sizes == ("Output: 50×70, 10 to 19 frames, 30 to 60 fps",)
     assert [stage.name for stage in told.stages] == ["encode", "temporal_upscaler", "decode"]
     assert told.stages[0].work == "64×96"
+
+
+def test_plan_for_a_gpu_unfolds_no_neighbours_and_works_on_larger_pieces(request_of):
+    stages = {}
+    for backend in ("cpu", "gpu"):
+        with as_backend(backend):
+            planned = plan_for(_clip(10, height=512, width=768), request_of(precision="fp32")).stages
+        stages[backend] = {stage.name: stage for stage in planned}
+    for name, on_gpu in stages["gpu"].items():
+        assert on_gpu.weights_bytes == stages["cpu"][name].weights_bytes
+    # The CPU's convolution holds all 27 neighbours of every latent cell.
+    upscalers = [stages[backend]["temporal_upscaler"].activation_bytes for backend in ("gpu", "cpu")]
+    assert 4 * upscalers[0] < upscalers[1]
+    for name in ("encode", "decode"):
+        activation_bytes = [stages[backend][name].activation_bytes for backend in ("cpu", "gpu")]
+        assert activation_bytes[0] < 2**30 < activation_bytes[1] < 1.5 * 2**30
 
 
 def test_files_that_do_not_belong_together_are_refused_before_a_frame_is_read(request_of, tmp_path):
