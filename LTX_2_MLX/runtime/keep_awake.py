@@ -7,12 +7,11 @@ import sys
 
 def keep_awake() -> None:
     """Hold off idle sleep until this process ends, however it ends; does nothing on other systems."""
-    if sys.platform != "darwin":
-        return
     # -i: no idle sleep. -w: until the process with this number has gone.
     command = ["caffeinate", "-i", "-w", str(os.getpid())]
-    try:
-        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    except OSError:
-        # The work does not depend on it.
-        return
+    if sys.platform == "darwin":
+        try:
+            subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        except OSError:
+            # The work does not depend on it.
+            return
