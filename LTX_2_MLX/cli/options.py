@@ -29,6 +29,14 @@ KeepMetadata = Annotated[
     bool,
     Opt("Keep EXIF and tags of the input, and record the run in a video.", group=_OUTPUT),
 ]
+ExactSize = Annotated[
+    bool,
+    Opt(
+        "Keep an odd width or height in H.264 and H.265, in a pixel format (4:4:4) that Apple's players lack.",
+        group=_OUTPUT,
+        only_on=True,
+    ),
+]
 InputVideo = Annotated[
     Path, Opt("Video file in any format that FFmpeg reads.", positional=True, metavar="VIDEO", is_file=True)
 ]
@@ -85,3 +93,4 @@ class VideoOptions(PlanOptions):
     crf: Crf = None
     repair: Repair = False
     metadata: KeepMetadata = True
+    exact_size: ExactSize = False

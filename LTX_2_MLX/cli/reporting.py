@@ -16,7 +16,7 @@ from LTX_2_MLX.errors import MediaError
 from LTX_2_MLX.media.encoder import CRF
 from LTX_2_MLX.media.frames import FrameStream, validated
 from LTX_2_MLX.media.output import check_free, check_writable
-from LTX_2_MLX.media.record import run_record
+from LTX_2_MLX.media.record import with_run_record
 from LTX_2_MLX.media.video import write_video
 from LTX_2_MLX.planning.plan import Plan, format_bytes
 from LTX_2_MLX.runtime.keep_awake import keep_awake
@@ -90,10 +90,11 @@ def check_output(output: Path, source: Path | None = None) -> None:
 
 def write_result(stream: FrameStream, request: Any, command: str, own: Any, runner: StageRunner) -> None:
     """Write a processed video with the record of its request, unless it is blank."""
-    tags = stream.metadata | run_record(command, asdict(request)) if own.metadata else {}
+    tags = with_run_record(stream.metadata, command, asdict(request)) if own.metadata else {}
     stream = stream.replace(metadata=tags)
     stream = stream if own.allow_blank else validated(stream)
-    write_video(stream, own.output, crf=CRF if own.crf is None else own.crf, progress=runner.progress)
+    crf = CRF if own.crf is None else own.crf
+    write_video(stream, own.output, crf=crf, exact_size=own.exact_size, progress=runner.progress)
 
 
 def _close(progress: Progress, reports: list[StageReport], seconds: float, output: Path | None) -> None:

@@ -61,7 +61,7 @@ def super_resolve(typed: dict[str, Any], own: SuperResolveOptions) -> None:
     from LTX_2_MLX.media.encoder import crf_of_quality
     from LTX_2_MLX.media.frames import validated
     from LTX_2_MLX.media.output import free_bytes, made_folder
-    from LTX_2_MLX.media.record import run_record
+    from LTX_2_MLX.media.record import with_run_record
     from LTX_2_MLX.pipelines import super_resolve as pipeline
     from LTX_2_MLX.runtime.memory import budget_bytes
     from LTX_2_MLX.runtime.spool import spool_folder
@@ -87,7 +87,7 @@ def super_resolve(typed: dict[str, Any], own: SuperResolveOptions) -> None:
             runner.progress.note(line)
         stream = stream if own.keep_audio else stream.replace(audio=None)
         video = pipeline.super_resolve(stream, request, runner)
-        video = video.replace(metadata=video.metadata | run_record("super_resolve", asdict(request)))
+        video = video.replace(metadata=with_run_record(video.metadata, "super_resolve", asdict(request)))
         video = video if own.allow_blank else validated(video)
         _write(video, target, crf, runner.progress)
 

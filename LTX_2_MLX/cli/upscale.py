@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from LTX_2_MLX.cli.command import command
 from LTX_2_MLX.cli.image_job import ImageJob
-from LTX_2_MLX.cli.options import Crf, KeepMetadata, PlanOptions, Repair
+from LTX_2_MLX.cli.options import Crf, ExactSize, KeepMetadata, PlanOptions, Repair
 from LTX_2_MLX.pipelines.options import Opt
 from LTX_2_MLX.pipelines.requests import UpscaleRequest
 
@@ -34,6 +34,7 @@ class UpscaleOptions(PlanOptions):
     crf: Crf = None
     repair: Repair = False
     metadata: KeepMetadata = True
+    exact_size: ExactSize = False
 
 
 def upscale(typed: dict[str, Any], own: UpscaleOptions) -> None:

@@ -16,6 +16,9 @@ from LTX_2_MLX.media.display import Display
 from LTX_2_MLX.media.extras import Extras
 from LTX_2_MLX.media.writer import write_video
 
+# Networks change a flat colour by up to 9 levels (Real-ESRGAN's animevideov3); an overflow makes it black.
+_SAME_COLOR_LEVELS = 24
+
 
 @dataclass
 class FrameStream:
@@ -36,6 +39,7 @@ class FrameStream:
         display: Pixel aspect and colour tags.
         extras: Chapters, cover image, fonts and time code for the writer.
         notes: What the user should know of the source; reported by the writer before the first frame.
+        source_check: What the frames of the source have in common, once they are read; None: not observed.
     """
 
     chunks: Iterable[np.ndarray]
@@ -49,6 +53,7 @@ class FrameStream:
     display: Display = field(default_factory=Display)
     extras: Extras = field(default_factory=Extras)
     notes: tuple[str, ...] = ()
+    source_check: "FrameCheck | None" = None
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """Chunks ``(T, H, W, 3)`` uint8."""
@@ -157,27 +162,34 @@ def validated(stream: FrameStream, *, moving: bool = False) -> FrameStream:
         moving: Also require at least two different frames, as in a generated video.
 
     Raises:
-        OutputError: While it is read, if every pixel of every frame has the same colour, or (``moving``) if all
-            frames are identical.
+        OutputError: While it is read, if every pixel of every frame has the same colour and the source's pixels have
+            not, or (``moving``) if all frames are identical.
     """
-    return stream.replace(chunks=_validated_chunks(stream, moving))
+    check = FrameCheck(moving)
+    return stream.replace(chunks=_checked_chunks(stream, check, raises=True))
 
 
-def _validated_chunks(stream: FrameStream, moving: bool) -> Iterator[np.ndarray]:
-    check = _BlankCheck(moving)
+def observed(stream: FrameStream) -> FrameStream:
+    """Return the same stream, whose frames are compared while they are read, for ``validated`` of the result."""
+    check = FrameCheck()
+    return stream.replace(chunks=_checked_chunks(stream, check), source_check=check)
+
+
+def _checked_chunks(stream: FrameStream, check: "FrameCheck", *, raises: bool = False) -> Iterator[np.ndarray]:
     try:
         for chunk in stream:
             check.add(chunk)
             yield chunk
     finally:
         stream.close()
-    check.finish()
+    if raises:
+        check.finish(stream.source_check)
 
 
-class _BlankCheck:
+class FrameCheck:
     """What all frames so far have in common: one colour, or one image."""
 
-    def __init__(self, moving: bool):
+    def __init__(self, moving: bool = False):
         self._moving = moving
         self._first: np.ndarray | None = None
         self._num_frames = 0
@@ -195,9 +207,20 @@ class _BlankCheck:
         self._blank = self._blank and bool((chunk == self._first[0, 0]).all())
         self._frozen = self._moving and self._frozen and bool((chunk == self._first).all())
 
-    def finish(self) -> None:
-        """Raise ``OutputError`` if the frames are blank, or frozen where motion is expected."""
-        if self._first is None:
+    @property
+    def color(self) -> np.ndarray | None:
+        """The only colour of all frames; None if there are several, or no frame."""
+        return self._first[0, 0] if self._blank and self._first is not None else None
+
+    def _like(self, source: "FrameCheck | None") -> bool:
+        """Whether both are of one colour, and nearly the same."""
+        if source is None or source.color is None or self.color is None:
+            return False
+        return bool(np.abs(self.color.astype(int) - source.color).max() <= _SAME_COLOR_LEVELS)
+
+    def finish(self, source: "FrameCheck | None" = None) -> None:
+        """Raise ``OutputError`` if the frames are blank unlike the source's, or frozen where motion is expected."""
+        if self._first is None or self._like(source):
             return
         if self._blank:
             color = tuple(int(level) for level in self._first[0, 0])

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from LTX_2_MLX.errors import MediaError
-from LTX_2_MLX.media.frames import FrameStream
+from LTX_2_MLX.media.frames import FrameStream, observed
 from LTX_2_MLX.media.image import image_size, read_image, to_8_bit
 
 
@@ -61,13 +61,14 @@ def read_images(paths: list[Path], frame_rate: Fraction = Fraction(24)) -> Frame
         MediaError: While they are read, if one differs in size or cannot be read.
     """
     height, width = image_size(paths[0])
-    return FrameStream(
+    stream = FrameStream(
         chunks=_frames(paths, (height, width)),
         height=height,
         width=width,
         frame_rate=frame_rate,
         num_frames=len(paths),
     )
+    return observed(stream)
 
 
 def _frames(paths: list[Path], size: tuple[int, int]) -> Iterator[np.ndarray]:

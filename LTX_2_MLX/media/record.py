@@ -12,6 +12,8 @@ from LTX_2_MLX.media.source import open_media
 
 _PROGRAM = "LTX-2-MLX"
 _TAG = "comment"
+# Where the record goes if the user's own comment is in the first.
+_TAGS = (_TAG, "description", "synopsis")
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,27 @@ def run_record(command: str, request: Mapping[str, Any], **facts: Any) -> dict[s
     return {_TAG: json.dumps(record, default=str)}
 
 
+def with_run_record(tags: Mapping[str, str], command: str, request: Mapping[str, Any]) -> dict[str, str]:
+    """Return the tags of a source with the record of a run, in the first of ``_TAGS`` that is free.
+
+    A record of this program is replaced, a user's text never; where all are taken, the record is left out.
+    """
+    (text,) = run_record(command, request).values()
+    for tag in _TAGS:
+        if tag not in tags or _parsed(tags[tag]) is not None:
+            return {**tags, tag: text}
+    return dict(tags)
+
+
+def _parsed(text: str) -> dict[str, Any] | None:
+    """A record of this program; None for other text."""
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) and record.get("program") == _PROGRAM else None
+
+
 def read_run_record(path: str | Path, command: str) -> RunRecord:
     """Read the record of the run that a video was made by.
 
@@ -60,11 +83,8 @@ def read_run_record(path: str | Path, command: str) -> RunRecord:
         raise MediaError(f"{path} does not exist. Give a video that this program wrote.")
     with open_media(path) as container:
         tags = {key.lower(): text for key, text in container.metadata.items()}
-    try:
-        record = json.loads(tags.get(_TAG, ""))
-    except (ValueError, RecursionError):
-        record = None
-    if not isinstance(record, dict) or record.get("program") != _PROGRAM:
+    record = next(filter(None, (_parsed(tags.get(tag, "")) for tag in _TAGS)), None)
+    if record is None:
         raise MediaError(f"{path} has no run record: {_PROGRAM} did not write it, or its tags were removed.")
     if record.get("command") != command:
         raise MediaError(

@@ -13,7 +13,7 @@ import numpy as np
 from LTX_2_MLX.errors import MediaError
 from LTX_2_MLX.media.audio import SourceTracks
 from LTX_2_MLX.media.display import RgbReader
-from LTX_2_MLX.media.frames import FrameStream
+from LTX_2_MLX.media.frames import FrameStream, observed
 from LTX_2_MLX.media.probe import VideoInfo, probe_video
 from LTX_2_MLX.media.source import decode, open_media
 from LTX_2_MLX.media.writer import write_video
@@ -39,7 +39,7 @@ def read_video(path: str | Path, unknown_rate: Fraction | None = None, *, repair
         MediaError: If it is missing, an image, without video, or damaged (without ``repair``).
     """
     info = probe_video(path, unknown_rate, repair=repair)
-    return FrameStream(
+    stream = FrameStream(
         chunks=_chunks(info),
         height=info.height,
         width=info.width,
@@ -52,6 +52,7 @@ def read_video(path: str | Path, unknown_rate: Fraction | None = None, *, repair
         extras=info.extras,
         notes=info.notes,
     )
+    return observed(stream)
 
 
 def _chunks(info: VideoInfo) -> Iterator[np.ndarray]:

@@ -148,7 +148,7 @@ class _Layout:
         if (height, width) != (stream.height, stream.width):
             note(
                 f"H.264 and H.265 take even sizes only: {stream.width}×{stream.height} is written as {width}×{height}, "
-                f"its last column or row repeated. write_video(exact_size=True) keeps the size."
+                f"its last column or row repeated. --exact-size (write_video(exact_size=True)) keeps the size."
             )
 
     def add_to(self, output: OutputContainer) -> tuple[av.VideoStream, list[TimedPackets]]:

@@ -15,6 +15,7 @@ from LTX_2_MLX.media.frames import (
     to_uint8,
     to_uint16,
     to_unit,
+    observed,
     validated,
 )
 
@@ -118,3 +119,18 @@ def test_closing_a_checked_stream_early_closes_what_is_under_it():
     next(iter(stream))
     stream.close()
     assert closed == [True]
+
+
+def test_blank_output_of_a_blank_source_passes_and_of_another_source_does_not():
+    black = np.zeros((3, 4, 6, 3), np.uint8)
+    grey = np.full((3, 4, 6, 3), 120, np.uint8)
+    varied = black.copy()
+    varied[2, 1, 1] = 200
+    for source, result, passes in ((black, black, True), (grey, black, False), (varied, black, False)):
+        read = observed(FrameStream(iter([source]), 4, 6, Fraction(24), 3))
+        made = read.replace(chunks=(result[: len(chunk)] for chunk in read))
+        if passes:
+            assert len(validated(made).array()) == 3
+        else:
+            with pytest.raises(OutputError, match="blank"):
+                validated(made).array()

@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 from LTX_2_MLX import cli, read_video, write_video
 from LTX_2_MLX.media.image import StillImage, read_image, write_image
+from LTX_2_MLX.media.record import read_run_record
 from LTX_2_MLX.models.srvgg import SRVGG, SRVGGConfig
 from LTX_2_MLX.verify.case import Case
 
@@ -260,3 +261,35 @@ def test_clip_of_one_frame_needs_no_model_and_comes_out_as_it_is(small, tmp_path
     assert read_video(output).num_frames == 1 and read_video(output).frame_rate == 12
     code, said = command("interpolate", source, "-o", output, "--model-path", "gone.pkl", "--dry-run")
     assert code == 0 and "nothing to do" in said
+
+
+def test_black_clip_stays_black(models, tmp_path):
+    (clip,) = (TESTS / "media" / "cases").glob("23-*/black.mp4")
+    code, said = command("interpolate", clip, "-o", tmp_path / "out.mp4", "--model-path", models["rife"])
+    assert code == 0, said
+    assert read_video(tmp_path / "out.mp4").num_frames == 2 * read_video(clip).num_frames - 1
+
+
+def test_users_comment_stays_beside_the_record_unless_no_metadata_is_wanted(models, small, tmp_path):
+    source, output = tmp_path / "in.mp4", tmp_path / "out.mp4"
+    read_video(small).replace(metadata={"comment": "my own words", "title": "A title"}).save(source)
+    given = ("interpolate", source, "-o", output, "--model-path", models["rife"])
+    code, said = command(*given)
+    assert code == 0, said
+    made = read_video(output).metadata
+    assert (made["comment"], made["title"]) == ("my own words", "A title")
+    assert '"command": "interpolate"' in made["description"]
+    assert read_run_record(output, "interpolate").request["exp"] == 1
+    code, said = command(*given, "--no-metadata")
+    assert code == 0 and not {"comment", "title", "description"} & read_video(output).metadata.keys()
+
+
+def test_odd_size_is_kept_where_it_is_asked_for(models, small, tmp_path):
+    output = tmp_path / "out.mp4"
+    given = ("upscale", small, "-o", output, "--model-path", models["compact"], "--scale", "0.7")
+    code, said = command(*given)
+    assert code == 0 and "28×19 is written as 28×20" in said and "--exact-size" in said
+    with av.open(str(output)) as made:
+        assert made.streams.video[0].pix_fmt == "yuv420p" and made.streams.video[0].height == 20
+    code, said = command(*given, "--exact-size")
+    assert code == 0 and read_video(output).height == 19
