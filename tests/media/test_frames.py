@@ -9,13 +9,13 @@ import pytest
 from LTX_2_MLX.errors import OutputError
 from LTX_2_MLX.media.frames import (
     FrameStream,
+    observed,
     signed_to_uint8,
     subdivide_times,
     to_signed,
     to_uint8,
     to_uint16,
     to_unit,
-    observed,
     validated,
 )
 
