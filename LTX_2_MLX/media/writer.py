@@ -43,6 +43,9 @@ _MP4_TAGS = frozenset(
         "lyrics", "description", "synopsis", "show", "network", "keywords", "creation_time", "location", "track",
     )
 )  # fmt: skip
+# The length of such a text has 16 bits in mov, and a longer one would be cut in silence: the record of a long prompt.
+# QuickTime metadata keys have 32.
+_MOV_TEXT_BYTES = 65_000
 # Encoders whose output has no pixel aspect of its own, in containers that take it from there.
 _SQUARE_ENCODERS = ("ffv1", "libvpx-vp9")
 STAGE = "write"
@@ -168,7 +171,9 @@ class _Layout:
     def muxer_options(self) -> dict[str, str]:
         """Options of the container's muxer."""
         options = dict(_MUXER_OPTIONS.get(self.encoding.container.name, {}))
-        if "movflags" in options and not set(self._stream.metadata) <= _MP4_TAGS:
+        tags = self._stream.metadata
+        longest = max(map(len, map(str.encode, tags.values())), default=0)
+        if "movflags" in options and (not set(tags) <= _MP4_TAGS or longest > _MOV_TEXT_BYTES):
             options["movflags"] += "+use_metadata_tags"
         return options
 

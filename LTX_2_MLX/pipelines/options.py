@@ -245,7 +245,8 @@ def bounds(opt: Opt) -> str:
     if opt.above is not None:
         return f"above {opt.above:g}" + (f" up to {opt.max:g}" if opt.max is not None else "")
     if opt.min is not None and opt.max is not None:
-        return f"from {opt.min:.10g} to {opt.max:.10g}"
+        highest = str(opt.max) if isinstance(opt.max, int) else f"{opt.max:.10g}"
+        return f"from {opt.min:.10g} to {highest}"
     if opt.min is not None:
         return f"at least {opt.min:g}"
     return "" if opt.max is None else f"at most {opt.max:.10g}"

@@ -26,7 +26,7 @@ _BROADCAST_RATES = {
 
 Seed = Annotated[
     int,
-    Opt("Seed of all random numbers; the same seed gives the same output.", min=0, max=2**32 - 1),
+    Opt("Seed of all random numbers; the same seed gives the same output.", min=0, max=2**64 - 1),
 ]
 MemoryLimit = Annotated[
     float | None,

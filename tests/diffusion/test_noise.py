@@ -21,6 +21,12 @@ def test_other_seed_or_purpose_gives_other_noise():
         assert mx.abs(mx.mean(first * other)).item() < 0.2
 
 
+def test_seeds_that_differ_beyond_32_bits_give_other_noise():
+    first = seeded_noise(5)("stage_1.video", SHAPE)
+    other = seeded_noise(5 + 2**63)("stage_1.video", SHAPE)
+    assert mx.abs(mx.mean(first * other)).item() < 0.2
+
+
 def test_drawing_leaves_the_global_random_state_alone():
     mx.random.seed(3)
     expected = mx.random.normal((4,))

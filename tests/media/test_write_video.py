@@ -289,6 +289,15 @@ def test_video_says_how_it_was_made(tmp_path, suffix):
         read_run_record(path, "upscale")
 
 
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_record_of_a_very_long_prompt_comes_back_whole(tmp_path, suffix):
+    prompt = "A blue ball, größer als ein Haus. " * 6000
+    path = write_video(
+        clip_of(grey_steps(3), metadata=run_record("generate", {"prompt": prompt})), tmp_path / f"a{suffix}"
+    )
+    assert read_run_record(path, "generate").request["prompt"] == prompt
+
+
 def test_video_of_others_does_not_say_how_it_was_made(pebbles, tmp_path):
     with pytest.raises(MediaError, match="has no run record"):
         read_run_record(pebbles, "generate")
