@@ -64,10 +64,9 @@ def test_files_that_a_document_names_are_there(document):
     assert not missing
 
 
-def test_tree_in_development_page_is_up_to_date():
-    done = subprocess.run(
-        [sys.executable, ROOT / "scripts" / "write_tree.py", "--check"], capture_output=True, text=True
-    )
+@pytest.mark.parametrize("script", ["write_tree.py", "write_options.py"])
+def test_printed_pages_are_up_to_date(script):
+    done = subprocess.run([sys.executable, ROOT / "scripts" / script, "--check"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
