@@ -46,7 +46,8 @@ def page() -> str:
     for name in COMMANDS:
         command = import_module(f"LTX_2_MLX.cli.{name}").main
         title = name.replace("_", "-")
-        sections.append(f"## {title}\n\n{inspect.getdoc(command).splitlines()[0]}\n")
+        summary = (command.__doc__ or "").strip().partition("\n")[0]
+        sections.append(f"## {title}\n\n{summary}\n")
         for group, rows in tables(command).items():
             sections.append("\n".join([f"### {title}: {group.lower()}", "", HEADER, *rows, ""]))
     return "\n".join(sections)
@@ -60,7 +61,7 @@ def tables(command: Callable[..., None]) -> dict[str, list[str]]:
             continue
         kind, note = get_args(parameter.annotation)
         if isinstance(note, ArgumentInfo):
-            groups["Arguments"].append(row(f"`{note.metavar or name.upper()}`", "", note.help))
+            groups["Arguments"].append(row(f"`{note.metavar or name.upper()}`", "", note.help or ""))
             continue
         # In an annotation, Typer keeps the first name of an option where a default would stand.
         names = "/".join([note.default, *(note.param_decls or ())]).split("/")
