@@ -14,13 +14,13 @@ from LTX_2_MLX.pipelines import postprocess
 from LTX_2_MLX.pipelines.generation.denoise import Denoise
 from LTX_2_MLX.pipelines.generation.fit import nearest_options
 from LTX_2_MLX.pipelines.generation.options import Options
-from LTX_2_MLX.pipelines.generation.prompt import load_contexts, notes_on_length
+from LTX_2_MLX.pipelines.generation.prompt import compare_text_encoder, load_contexts, notes_on_length
 from LTX_2_MLX.pipelines.generation.record import check_outputs, options_from, record_of, saved_record
 from LTX_2_MLX.pipelines.generation.request import Request, request_for
 from LTX_2_MLX.pipelines.generation.run import chained_facts, run_generation
 from LTX_2_MLX.pipelines.generation.state import GenerationStage, GenerationState
 from LTX_2_MLX.pipelines.one_stage import one_stage
-from LTX_2_MLX.pipelines.options import options_of
+from LTX_2_MLX.pipelines.options import AUTO, options_of
 from LTX_2_MLX.pipelines.stage import Stage, run_stages
 from LTX_2_MLX.pipelines.two_stage import two_stage
 from LTX_2_MLX.planning.fit import refusal
@@ -80,6 +80,8 @@ def prepare(options: Options, note: Callable[[str], None] = lambda text: None, *
     """
     request = request_for(options, note)
     check_outputs(options, request)
+    if request.embeddings is not None:
+        compare_text_encoder(request, named=options.gemma != AUTO, note=note)
     for line in notes_on_length(request):
         note(line)
     budget = budget_bytes(options.memory_limit_gb)

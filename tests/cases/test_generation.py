@@ -191,6 +191,22 @@ def test_embeddings_belong_to_the_connectors_not_to_a_name(tmp_path):
     assert np.array_equal(again, right)
 
 
+def test_embeddings_of_another_text_encoder_are_refused_where_it_is_named_and_noted_where_it_is_found(tmp_path):
+    weights = tmp_path / "dev20.safetensors"
+    tiny_checkpoints.write_weights(weights, seed=1)
+    gemma = tiny_checkpoints.write_gemma(tmp_path / "gemma")
+    size = ("--height", 64, "--width", 64, *SHORT, "--cfg", 1, "--weights", weights)
+    saved = tmp_path / "e.safetensors"
+    made(tmp_path / "a.webm", "a ball", *size, "--gemma", gemma, "--save-embeddings", saved)
+    same = run("a ball", *size, "--embeddings", saved, "--dry-run")
+    assert same.exit_code == 0 and "another text encoder" not in same.stderr
+    (gemma / "chat_template.json").write_text("{}")
+    found = run("a ball", *size, "--embeddings", saved, "--dry-run")
+    assert found.exit_code == 0 and "another text encoder" in found.stderr
+    named = run("a ball", *size, "--embeddings", saved, "--gemma", gemma, "--dry-run")
+    assert named.exit_code == cli.REFUSED and "another text encoder" in named.stderr
+
+
 # --- said before it costs
 
 

@@ -178,6 +178,7 @@ class Models:
         temporal_upscaler: Doubles the frame rate.
         quantize: Bits that the large layers of transformer and text encoder are quantized to while they load.
         low_ram: Leave the blocks of both on disk and read each ahead of its use.
+        embeddings_encoder: Folder of the text encoder that saved embeddings are compared with, where there is one.
     """
 
     weights: Checkpoint
@@ -190,6 +191,7 @@ class Models:
     temporal_upscaler: Checkpoint | None = None
     quantize: int | None = None
     low_ram: bool = False
+    embeddings_encoder: Path | None = None
 
     @cached_property
     def compression(self) -> Compression:
@@ -237,6 +239,8 @@ def open_models(options: Options, note: Callable[[str], None]) -> Models:
         quantize=options.quantize,
         low_ram=options.low_ram,
     )
+    if options.embeddings:
+        models = replace(models, embeddings_encoder=_embeddings_encoder(options.gemma, model, weights))
     if options.temporal_upscale:
         models = replace(models, temporal_upscaler=_open(options.temporal_weights, "temporal-upscaler", model))
     if options.two_stages:
@@ -330,6 +334,14 @@ def _text_encoder(spec: str, model: ResolvedFile, weights: Checkpoint, note: Cal
             raise
         note(f"The text encoder is that of the demo model, {demo}: this checkpoint was made for it.")
         return demo
+
+
+def _embeddings_encoder(spec: str, model: ResolvedFile, weights: Checkpoint) -> Path | None:
+    """The text encoder on this machine, which saved embeddings do without; None where there is none."""
+    try:
+        return _text_encoder(spec, model, weights, lambda text: None)
+    except CheckpointError:
+        return None
 
 
 def _is_gemma(folder: Path) -> bool:

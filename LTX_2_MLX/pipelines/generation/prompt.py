@@ -1,5 +1,6 @@
 """Stages from a prompt to the contexts that the transformer attends to, and contexts in files."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any, ClassVar
@@ -236,6 +237,34 @@ def save_contexts(request: Request, contexts: Arrays) -> None:
 def connectors_digest(weights: Checkpoint) -> str:
     """Digest of the tensors that turn the text encoder's states into contexts, whatever their file is called."""
     return tensors_digest(weights, [name for name in weights.header.tensors if TextFeatures.parameter_name(name)])
+
+
+def compare_text_encoder(request: Request, *, named: bool, note: Callable[[str], None]) -> None:
+    """Compare the text encoder that made saved embeddings with the one on this machine.
+
+    The embeddings are valid without it: another one that was only found is noted, one that the user named is refused.
+
+    Args:
+        request: With ``embeddings``.
+        named: Whether the user named the text encoder.
+        note: Callback for the line on another text encoder.
+
+    Raises:
+        RequestError: If the embeddings were made with another text encoder than the named one.
+    """
+    path = request.embeddings
+    encoder = request.models.embeddings_encoder
+    if path is None or encoder is None:
+        return
+    saved = Checkpoint(path).header.metadata.get("text_encoder")
+    if saved is None or saved == content_digest(encoder):
+        return
+    if named:
+        raise RequestError(
+            f"{path} was made with another text encoder than {encoder}. Leave out --gemma, or write other embeddings "
+            f"with --save-embeddings."
+        )
+    note(f"{path} was made with another text encoder than {encoder}, the one on this machine.")
 
 
 def load_contexts(request: Request) -> Arrays:
