@@ -37,6 +37,10 @@ ExactSize = Annotated[
         only_on=True,
     ),
 ]
+Deinterlacing = Annotated[
+    Literal["same", "double"] | None,
+    Opt("Deinterlace the video, at the same rate or at twice the rate (one frame for each field).", group="Input"),
+]
 InputVideo = Annotated[
     Path, Opt("Video file in any format that FFmpeg reads.", positional=True, metavar="VIDEO", is_file=True)
 ]
@@ -94,3 +98,4 @@ class VideoOptions(PlanOptions):
     repair: Repair = False
     metadata: KeepMetadata = True
     exact_size: ExactSize = False
+    deinterlace: Deinterlacing = None

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from LTX_2_MLX.cli.command import command
 from LTX_2_MLX.cli.image_job import ImageJob
-from LTX_2_MLX.cli.options import Crf, ExactSize, KeepMetadata, PlanOptions, Repair
+from LTX_2_MLX.cli.options import Crf, Deinterlacing, ExactSize, KeepMetadata, PlanOptions, Repair
 from LTX_2_MLX.pipelines.options import Opt
 from LTX_2_MLX.pipelines.requests import UpscaleRequest
 
@@ -35,6 +35,7 @@ class UpscaleOptions(PlanOptions):
     repair: Repair = False
     metadata: KeepMetadata = True
     exact_size: ExactSize = False
+    deinterlace: Deinterlacing = None
 
 
 def upscale(typed: dict[str, Any], own: UpscaleOptions) -> None:
@@ -51,7 +52,7 @@ def upscale(typed: dict[str, Any], own: UpscaleOptions) -> None:
         if is_folder or is_image(own.source):
             upscale_images(request, own, runner)
             return
-        stream = read_video(own.source, repair=own.repair)
+        stream = read_video(own.source, repair=own.repair, deinterlace=own.deinterlace)
         preflight(pipeline.plan_for(stream.height, stream.width, request), own, _ADVICE)
         write_result(pipeline.upscale(stream, request, runner), request, "upscale", own, runner)
 

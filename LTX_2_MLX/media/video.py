@@ -1,17 +1,19 @@
 """Reading video files as streams of RGB frames, one chunk in memory at a time.
 
-Every frame is kept; with a variable frame rate each keeps its time. Interlaced video is read as whole frames, alpha
-is ignored.
+Every frame is kept; with a variable frame rate each keeps its time. Interlaced video is read as whole frames unless
+deinterlacing is asked for, alpha is ignored.
 """
 
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import islice, pairwise, repeat
 from pathlib import Path
 
 import numpy as np
 
 from LTX_2_MLX.errors import MediaError
 from LTX_2_MLX.media.audio import SourceTracks
+from LTX_2_MLX.media.deinterlace import Deinterlace, check_deinterlace, deinterlaced, fields_per_frame
 from LTX_2_MLX.media.display import RgbReader
 from LTX_2_MLX.media.frames import FrameStream, observed
 from LTX_2_MLX.media.probe import VideoInfo, probe_video
@@ -22,9 +24,19 @@ __all__ = ["read_video", "write_video"]
 
 _CHUNK_BYTES = 32 * 2**20
 _MAX_CHUNK_FRAMES = 16
+_INTERLACED = (
+    "The video is interlaced: its frames show two moments in alternate rows, which networks take for detail. "
+    "Pass --deinterlace same or --deinterlace double."
+)
 
 
-def read_video(path: str | Path, unknown_rate: Fraction | None = None, *, repair: bool = False) -> FrameStream:
+def read_video(
+    path: str | Path,
+    unknown_rate: Fraction | None = None,
+    *,
+    repair: bool = False,
+    deinterlace: Deinterlace | None = None,
+) -> FrameStream:
     """Open a video file as a stream of upright RGB frames, decoded when they are read.
 
     The whole file is looked through first, so that its faults are known before the work. Audio and subtitle tracks
@@ -34,32 +46,43 @@ def read_video(path: str | Path, unknown_rate: Fraction | None = None, *, repair
         path: The file.
         unknown_rate: Frame rate of a file that has none, such as a raw H.264 stream; None: FFmpeg's guess.
         repair: Read damaged files too: damaged and missing frames are replaced by the one before.
+        deinterlace: ``same``: whole frames from interlaced ones. ``double``: one from each field, at twice the rate.
 
     Raises:
         MediaError: If it is missing, an image, without video, or damaged (without ``repair``).
     """
+    check_deinterlace(deinterlace)
     info = probe_video(path, unknown_rate, repair=repair)
+    factor = fields_per_frame(deinterlace)
     stream = FrameStream(
-        chunks=_chunks(info),
+        chunks=_chunks(info, deinterlace),
         height=info.height,
         width=info.width,
-        frame_rate=info.frame_rate,
-        num_frames=info.num_frames,
+        frame_rate=info.frame_rate * factor,
+        num_frames=info.num_frames * factor,
         audio=SourceTracks(info.path, info.lead, info.start, info.shifts) if info.has_tracks else None,
         metadata=dict(info.metadata),
-        times=info.times,
+        times=_field_times(info.times) if factor == 2 else info.times,
         display=info.display,
         extras=info.extras,
-        notes=info.notes,
+        notes=info.notes if deinterlace is not None or not info.interlaced else (*info.notes, _INTERLACED),
     )
     return observed(stream)
 
 
-def _chunks(info: VideoInfo) -> Iterator[np.ndarray]:
+def _field_times(times: tuple[Fraction, ...] | None) -> tuple[Fraction, ...] | None:
+    """Times of both fields of each frame: its start, and halfway to the next."""
+    if times is None:
+        return None
+    fields = [time for start, end in pairwise(times) for time in (start, (start + end) / 2)]
+    return (*fields, times[-1])
+
+
+def _chunks(info: VideoInfo, deinterlace: Deinterlace | None) -> Iterator[np.ndarray]:
     frame_bytes = info.height * info.width * 3
     length = min(_MAX_CHUNK_FRAMES, max(1, _CHUNK_BYTES // frame_bytes))
     chunk: list[np.ndarray] = []
-    for frame in _frames(info):
+    for frame in _frames(info, deinterlace):
         chunk.append(frame)
         if len(chunk) == length:
             yield np.stack(chunk)
@@ -68,21 +91,23 @@ def _chunks(info: VideoInfo) -> Iterator[np.ndarray]:
         yield np.stack(chunk)
 
 
-def _frames(info: VideoInfo) -> Iterator[np.ndarray]:
+def _frames(info: VideoInfo, deinterlace: Deinterlace | None) -> Iterator[np.ndarray]:
     """Frames ``(H, W, 3)`` uint8 as they are shown, repeated and left out as the scan of the file says."""
     to_rgb = RgbReader(info.orientation)
+    num_fields = fields_per_frame(deinterlace)
+    num_read = 0
     with open_media(info.path) as container:
-        previous: np.ndarray | None = None
-        num_read = 0
-        for frame in decode(container, info.video_index, info.shifts):
-            if num_read == len(info.repeats):
+        frames = decode(container, info.video_index, info.shifts)
+        if deinterlace is not None:
+            frames = deinterlaced(frames, deinterlace)
+        for count in info.repeats:
+            fields = list(islice(frames, num_fields))
+            if len(fields) < num_fields:
                 break
-            count = info.repeats[num_read]
             num_read += 1
             if count:
-                previous = to_rgb(frame)
-            for _ in range(count):
-                assert previous is not None
-                yield previous
+                images = [to_rgb(field) for field in fields]
+                yield from images
+                yield from repeat(images[-1], (count - 1) * num_fields)
     if num_read < len(info.repeats):
         raise MediaError(f"{info.path} changed while it was read: {num_read} of {len(info.repeats)} frames are left.")
