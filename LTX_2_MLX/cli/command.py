@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +21,7 @@ from typer.core import TyperCommand
 
 from LTX_2_MLX.cli.fields import parameters, typed_options
 from LTX_2_MLX.cli.options import RunOptions, WriteOptions
+from LTX_2_MLX.cli.shorthands import with_random_seed
 from LTX_2_MLX.errors import LTXError, OutputError, RequestError
 from LTX_2_MLX.pipelines.options import declared_options
 from LTX_2_MLX.runtime.mlx_library import require_mlx
@@ -45,6 +46,8 @@ class OneLineCommand(TyperCommand):
         """Parse the arguments; an error in them ends the program."""
         # Typer takes the words out of the list.
         words = list(args)
+        if any(parameter.name == "seed" for parameter in self.params):
+            args = with_random_seed(words)
         try:
             return super().make_context(info_name, args, *rest, **options)
         except UsageError as error:
@@ -206,7 +209,7 @@ def exit_codes(progress: Progress | None = None) -> Iterator[None]:
             yield
     except LTXError as error:
         code = FAILED if isinstance(error, OutputError) else REFUSED
-        _leave(progress, f"{type(error).__name__}: {error}", code)
+        _leave(progress, f"{type(error).__name__}: {error}", code, getattr(error, "__notes__", ()))
     except KeyboardInterrupt:
         _leave(progress, "Interrupted; nothing half-written is left behind.", INTERRUPTED)
     except Ended as error:
@@ -258,13 +261,16 @@ def _raise_ended(word: str, code: int) -> Callable[..., None]:
     return raise_ended
 
 
-def _leave(progress: Progress | None, text: str, code: int = REFUSED) -> None:
+def _leave(progress: Progress | None, text: str, code: int = REFUSED, notes: Iterable[str] = ()) -> None:
+    """End the program with an error, followed by the notes of what had been chosen."""
     # The terminal may be gone.
     with suppress(OSError):
         if isinstance(progress, JsonProgress):
             progress.write("error", text=text, code=code)
         else:
             NotesOnly().note(" ".join(text.split()))
+            for line in notes:
+                NotesOnly().note(line)
     raise typer.Exit(code)
 
 

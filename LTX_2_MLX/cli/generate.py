@@ -1,5 +1,6 @@
 """Generate a video from a prompt."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,20 +9,22 @@ import typer
 
 from LTX_2_MLX.cli.command import command, progress_from
 from LTX_2_MLX.cli.options import Crf, Output, PlanOptions
-from LTX_2_MLX.errors import RequestError
+from LTX_2_MLX.cli.shorthands import NAME_TEMPLATE, STDIN, default_output, prompt_from_stdin
+from LTX_2_MLX.errors import LTXError, RequestError
 from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.pipelines.options import Opt
 
 if TYPE_CHECKING:
     from LTX_2_MLX.media.record import RunRecord
     from LTX_2_MLX.pipelines.generate import Prepared
+    from LTX_2_MLX.runtime.progress import Progress
 
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateOptions(PlanOptions):
     """Options of the command beside those of the library call."""
 
-    output: Output = Path("output.mp4")
+    output: Output = NAME_TEMPLATE
     crf: Crf = None
     replay: Annotated[
         Path | None,
@@ -39,23 +42,44 @@ def generate(typed: dict[str, Any], own: GenerateOptions) -> None:
     if own.replay is None and "resume" not in typed and "prompt" not in typed:
         raise RequestError("There is no prompt. Give one, or --replay a video.")
     from LTX_2_MLX.cli.reporting import plan_text
-    from LTX_2_MLX.pipelines.generate import prepare
+    from LTX_2_MLX.media.output import made_folder
     from LTX_2_MLX.pipelines.generation.record import check_outputs, check_same_size, notes_without_effect, options_from
 
+    if typed.get("prompt") == STDIN:
+        typed = typed | {"prompt": prompt_from_stdin()}
     progress = progress_from(vars(own))
     record, own = _record(typed, own)
     options = Options(**typed) if record is None else options_from(record, typed, progress.note)
-    ready = prepare(options, progress.note, refuse=not (own.dry_run or own.force))
+    ready = _prepared(options, own, progress)
+    is_named = own.output != NAME_TEMPLATE
+    output = own.output if is_named else default_output(ready.options.prompt or "", ready.options.seed)
     for line in notes_without_effect(ready.options, ready.request, typed):
         progress.note(line)
     if record is not None and own.replay is not None:
         check_same_size(record, own.replay, ready.options, ready.request, typed)
-    check_outputs(ready.options, ready.request, own.output)
+    check_outputs(ready.options, ready.request, output)
     if own.dry_run:
         typer.echo(plan_text(ready.plan, as_json=own.json))
         return
     automatic = set() if record is None else set(record.automatic) - set(typed)
-    _write(ready, own, automatic)
+    with nullcontext() if is_named else made_folder(output.parent):
+        _write(ready, own, output, automatic)
+
+
+def _prepared(options: Options, own: GenerateOptions, progress: "Progress") -> "Prepared":
+    """The settled run; the notes on what was chosen come after an error, not before it."""
+    from LTX_2_MLX.pipelines.generate import prepare
+
+    notes: list[str] = []
+    try:
+        ready = prepare(options, notes.append, refuse=not (own.dry_run or own.force))
+    except LTXError as error:
+        for line in notes:
+            error.add_note(line)
+        raise
+    for line in notes:
+        progress.note(line)
+    return ready
 
 
 def _record(typed: dict[str, Any], own: GenerateOptions) -> "tuple[RunRecord | None, GenerateOptions]":
@@ -77,8 +101,8 @@ def _record(typed: dict[str, Any], own: GenerateOptions) -> "tuple[RunRecord | N
     return replace(record, request=recorded), own
 
 
-def _write(ready: "Prepared", own: GenerateOptions, automatic: set[str]) -> None:
-    """Generate the video that was planned, and write it."""
+def _write(ready: "Prepared", own: GenerateOptions, output: Path, automatic: set[str]) -> None:
+    """Generate the video that was planned, and write it to ``output``."""
     from LTX_2_MLX.cli.reporting import check_disk, report
     from LTX_2_MLX.media.encoder import CRF, choose_encoding
     from LTX_2_MLX.media.frames import validated
@@ -88,7 +112,7 @@ def _write(ready: "Prepared", own: GenerateOptions, automatic: set[str]) -> None
     crf = CRF if own.crf is None else own.crf
     options = ready.options
     with report(
-        own.output,
+        output,
         source=own.replay,
         quiet=own.quiet,
         progress=own.progress,
@@ -97,15 +121,15 @@ def _write(ready: "Prepared", own: GenerateOptions, automatic: set[str]) -> None
     ) as runner:
         # A name that no container fits, or a full disk, is refused now and not after the work.
         shape = finished_shape(ready.request, options)
-        choose_encoding(own.output, (shape.height, shape.width), crf=crf)
+        choose_encoding(output, (shape.height, shape.width), crf=crf)
         states = options.save_latents or options.resume
-        check_disk(ready.plan, own.output, None if states is None else Path(states))
+        check_disk(ready.plan, output, None if states is None else Path(states))
         if not own.quiet:
-            for line in ready.plan.sizes:
+            for line in (*ready.plan.sizes, f"Seed: {options.seed}"):
                 runner.progress.note(line)
         stream = generate_video(ready.request, runner, options, automatic=automatic, crf=crf)
         stream = stream if own.allow_blank else validated(stream, moving=True)
-        write_video(stream, own.output, crf=crf, progress=runner.progress)
+        write_video(stream, output, crf=crf, progress=runner.progress)
 
 
 main = command("generate", generate, GenerateOptions, Options)
