@@ -2,13 +2,13 @@
 
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 
+from LTX_2_MLX.atomic_file import write_file
 from LTX_2_MLX.checkpoints.float8 import decode_e4m3, float8_scales, is_float8_setting
 from LTX_2_MLX.checkpoints.gemma3 import Gemma
 from LTX_2_MLX.checkpoints.quantize import Quantization, is_quantized, layers_to_quantize
@@ -17,6 +17,7 @@ from LTX_2_MLX.checkpoints.torch_file import TORCH_SUFFIXES, read_torch_file
 from LTX_2_MLX.checkpoints.unsupported import refuse_unsupported
 from LTX_2_MLX.checkpoints.writer import write_safetensors
 from LTX_2_MLX.errors import CheckpointError, RequestError
+from LTX_2_MLX.invocation import command_line
 from LTX_2_MLX.models.interfaces import PublishedNetwork
 from LTX_2_MLX.models.ltx.transformer import Transformer
 
@@ -25,6 +26,10 @@ _MLX_DTYPES = {
     "BOOL": mx.bool_, "U8": mx.uint8, "I8": mx.int8, "U16": mx.uint16, "I16": mx.int16, "U32": mx.uint32,
     "I32": mx.int32, "U64": mx.uint64, "I64": mx.int64, "F16": mx.float16, "BF16": mx.bfloat16, "F32": mx.float32,
 }  # fmt: skip
+# What is copied of a Gemma folder; config.json is written anew.
+_GEMMA_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "generation_config.json",
+)  # fmt: skip
 # Metadata key: name, size and modification time of the file that a conversion was made from.
 _ORIGIN = "converted_from"
 
@@ -72,12 +77,30 @@ def as_safetensors(path: Path) -> Path:
         _, metadata = read_header(converted)
         if metadata.get(_ORIGIN) == _origin(path):
             return converted
+        check_replaceable(converted)
     if path.is_file() and not os.access(path.parent, os.W_OK):
         raise CheckpointError(
             f"{path.parent} cannot be written to, so {path.name} cannot be converted beside itself. "
             f"Convert it: python scripts/convert_weights.py {path} --output FILE.safetensors"
         )
     return convert(path, converted)
+
+
+def check_replaceable(path: Path) -> None:
+    """Refuse to replace a file that no conversion has written, where the user has not named it.
+
+    Raises:
+        CheckpointError: If the file, or the folder's model.safetensors, lacks the mark of a conversion.
+    """
+    file = path / "model.safetensors" if path.is_dir() else path
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    metadata = read_header(file)[1] if file.is_file() else {}
+    if _ORIGIN not in metadata:
+        raise CheckpointError(
+            f"{path} exists and was not made by a conversion, so it is not replaced. Move it, or convert to another "
+            f"name: {command_line('convert_weights')} FILE --output NAME"
+        )
 
 
 def _origin(path: Path) -> str:
@@ -102,7 +125,7 @@ def _write_safetensors(
 ) -> Path:
     refuse_unsupported(checkpoint)
     source = _SourceTensors(checkpoint, dtype, decodes=dtype is not None or quantize is not None)
-    metadata = checkpoint.header.metadata
+    metadata = {**checkpoint.header.metadata, _ORIGIN: _origin(checkpoint.path)}
     if quantize is None:
         return write_safetensors(target, source.tensors, source.value, metadata)
     quantized = _QuantizedTensors(source, _weights_to_quantize(checkpoint, quantize), quantize)
@@ -203,15 +226,24 @@ def _quantize_folder(source: Path, target: Path, dtype: mx.Dtype | None, quantiz
         target.mkdir(exist_ok=True)
         if target.samefile(source):
             raise CheckpointError(f"{target} is the source itself. Give another --output.")
-        for file in source.glob("*.json"):
-            if not file.name.endswith(".index.json"):
-                shutil.copy(file, target)
-        config = parse_json((source / "config.json").read_bytes())
+        for name in _GEMMA_FILES:
+            if (source / name).is_file():
+                write_file(target / name, _own_file(source, name).read_bytes())
+        config = parse_json(_own_file(source, "config.json").read_bytes())
         config["quantization"] = {"bits": quantization.bits, "group_size": quantization.group_size}
-        (target / "config.json").write_text(json.dumps(config, indent=2))
+        write_file(target / "config.json", json.dumps(config, indent=2))
     except OSError as error:
         raise CheckpointError(f"{target} cannot be written: {error.strerror}.") from error
     _write_safetensors(checkpoint, target / "model.safetensors", dtype, quantization)
+    return target
+
+
+def _own_file(folder: Path, name: str) -> Path:
+    """A file of a folder; a link may lead to the Hugging Face cache's ``blobs`` beside its snapshots, nowhere else."""
+    target = (folder / name).resolve()
+    inside = folder.resolve()
+    if target.parent not in (inside, inside.parent.parent / "blobs"):
+        raise CheckpointError(f"{folder / name} is a link out of its folder. Put the file itself there.")
     return target
 
 

@@ -1,12 +1,13 @@
 """Tokenizer of a Gemma folder, padding as LTX-2 needs it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from LTX_2_MLX.checkpoints.reader import parse_json
+from LTX_2_MLX.checkpoints.tokenizer_kinds import check_kinds
 from LTX_2_MLX.errors import CheckpointError
 
 # Length of prompts in the training of the networks after it (Lightricks/LTX-2,
@@ -34,12 +35,9 @@ class GemmaTokenizer:
         """
         from tokenizers import Tokenizer
 
-        try:
-            self._tokenizer = Tokenizer.from_str(tokenizer.decode("utf-8"))
-        # The package raises bare Exception for anything it cannot parse.
-        except Exception as error:
-            reason = " ".join(str(error).split())
-            raise CheckpointError(f"{source} is damaged ({reason}). Download it again.") from error
+        check_kinds(tokenizer, source)
+        self._source = source
+        self._tokenizer = self._guarded(lambda: Tokenizer.from_str(tokenizer.decode("utf-8")))
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         bos = self._tokenizer.token_to_id("<bos>")
@@ -66,6 +64,19 @@ class GemmaTokenizer:
         settings = folder / "tokenizer_config.json"
         return cls(path.read_bytes(), settings.read_bytes() if settings.is_file() else b"{}", path)
 
+    def _guarded(self, call: Callable[[], Any]) -> Any:
+        """The result of a call into the package, which raises bare Exception, and panics, over what it cannot read."""
+        try:
+            return call()
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt | SystemExit) or type(error).__name__ == "Ended":
+                raise
+            reason = " ".join(str(error).split())
+            raise CheckpointError(f"{self._source} is damaged ({reason:.200}). Download it again.") from error
+
+    def _encoded(self, text: str) -> Any:
+        return self._guarded(lambda: self._tokenizer.encode(text))
+
     def __call__(self, prompts: Sequence[str], max_length: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Ids and mask, int32 ``(B, max_length)``. Padding is on the left, and 0 in the mask.
 
@@ -75,7 +86,7 @@ class GemmaTokenizer:
         ids = np.full((len(prompts), length), self._pad, np.int32)
         mask = np.zeros_like(ids)
         for row, prompt in enumerate(prompts):
-            tokens = self._tokenizer.encode(prompt.strip()).ids
+            tokens = self._encoded(prompt.strip()).ids
             if tokens[:1] != [self._bos]:
                 tokens = [self._bos, *tokens]
             tokens = tokens[:length]
@@ -86,7 +97,7 @@ class GemmaTokenizer:
     def cut_off(self, prompt: str) -> tuple[int, str]:
         """Number of tokens of a prompt, and the end of it that is cut off; empty where it fits."""
         text = prompt.strip()
-        encoding = self._tokenizer.encode(text)
+        encoding = self._encoded(text)
         has_bos = encoding.ids[:1] == [self._bos]
         count = len(encoding.ids) + (not has_bos)
         if count <= self.max_length:

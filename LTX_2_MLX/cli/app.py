@@ -8,6 +8,7 @@ from typer.core import TyperGroup
 
 from LTX_2_MLX._version import __version__
 from LTX_2_MLX.cli.command import add_command, run_program
+from LTX_2_MLX.cli.echo import echo
 from LTX_2_MLX.invocation import ENTRY_POINT
 
 COMMANDS = (
@@ -41,7 +42,7 @@ class DashedGroup(TyperGroup):
 def print_version(asked: bool) -> None:
     """Print the version and stop."""
     if asked:
-        typer.echo(f"{ENTRY_POINT} {__version__}")
+        echo(f"{ENTRY_POINT} {__version__}")
         raise typer.Exit
 
 

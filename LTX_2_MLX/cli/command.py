@@ -24,6 +24,7 @@ from LTX_2_MLX.cli.options import RunOptions, WriteOptions
 from LTX_2_MLX.cli.shorthands import with_random_seed
 from LTX_2_MLX.errors import LTXError, OutputError, RequestError
 from LTX_2_MLX.pipelines.options import declared_options
+from LTX_2_MLX.printable import printable
 from LTX_2_MLX.runtime.mlx_library import require_mlx
 from LTX_2_MLX.runtime.progress import JsonProgress, NotesOnly, Progress, TerminalProgress
 
@@ -297,5 +298,5 @@ def check_existing(path: Path, *, yes: bool) -> None:
     """
     if yes or not path.exists() or not (sys.stdin.isatty() and sys.stderr.isatty()):
         return
-    if not typer.confirm(f"{path} exists. Replace it?", err=True):
+    if not typer.confirm(printable(f"{path} exists. Replace it?"), err=True):
         raise RequestError(f"{path} was kept. Give --output another name.")

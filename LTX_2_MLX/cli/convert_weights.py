@@ -4,9 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import typer
-
 from LTX_2_MLX.cli.command import check_existing, command
+from LTX_2_MLX.cli.echo import echo
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.pipelines.options import Opt, check_options
 
@@ -47,12 +46,14 @@ class ConvertOptions:
 
 def convert_weights(own: ConvertOptions) -> None:
     """Write FILE as .safetensors. Nothing in a pickled file is ever executed."""
-    from LTX_2_MLX.checkpoints.convert import DTYPES, convert
+    from LTX_2_MLX.checkpoints.convert import DTYPES, check_replaceable, convert
     from LTX_2_MLX.checkpoints.quantize import Quantization
     from LTX_2_MLX.cli.reporting import check_output
 
     target = own.output or path_beside(own.file, own.dtype, own.quantize)
     check_output(target, own.file)
+    if own.output is None:
+        check_replaceable(target)
     check_existing(target, yes=own.yes)
     written = convert(
         own.file,
@@ -60,7 +61,7 @@ def convert_weights(own: ConvertOptions) -> None:
         dtype=DTYPES[own.dtype] if own.dtype else None,
         quantize=None if own.quantize is None else Quantization(own.quantize, own.group_size),
     )
-    typer.echo(f"{written}: {written.stat().st_size / 1e6:.1f} MB" if written.is_file() else str(written))
+    echo(f"{written}: {written.stat().st_size / 1e6:.1f} MB" if written.is_file() else str(written))
 
 
 def path_beside(file: Path, dtype: str | None, quantize: int | None) -> Path:

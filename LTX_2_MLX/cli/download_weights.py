@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from LTX_2_MLX.cli.command import command
+from LTX_2_MLX.cli.echo import echo
 from LTX_2_MLX.errors import DownloadError
 from LTX_2_MLX.invocation import command_line
 from LTX_2_MLX.pipelines.options import Opt
@@ -40,24 +40,23 @@ class DownloadOptions:
 def download_weights(own: DownloadOptions) -> None:
     """Show size, license and free disk, then fetch the files of NAME. An interrupted download continues."""
     if own.show_list or not own.names:
-        typer.echo(f"{catalogue()}\n\nFetch with: {command_line('download_weights')} NAME ...")
+        echo(f"{catalogue()}\n\nFetch with: {command_line('download_weights')} NAME ...")
         return
     from LTX_2_MLX.checkpoints.download import entry_for, fetch, is_here, look_up
 
-    console = Console(highlight=False, stderr=True)
     requested = [(entry, remote) for entry in map(entry_for, own.names) for remote in look_up(entry)]
     missing = [(entry, remote) for entry, remote in requested if not is_here(entry, remote)]
-    preflight(console, requested, missing, own.force)
+    preflight(requested, missing, own.force)
     if own.dry_run:
         return
-    with download_bars(console) as advance:
+    with download_bars() as advance:
         paths = [fetch(entry, remote, weights_folder(), advance) for entry, remote in requested]
     for path in paths:
-        console.print(f"ready: {path}", markup=False)
+        echo(f"ready: {path}", err=True)
 
 
 @contextmanager
-def download_bars(console: Console | None = None) -> Iterator["Advance"]:
+def download_bars() -> Iterator["Advance"]:
     """A bar for each file; gives the callback that moves them."""
     columns = (
         TextColumn("{task.description}"),
@@ -66,7 +65,7 @@ def download_bars(console: Console | None = None) -> Iterator["Advance"]:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console or Console(highlight=False, stderr=True)) as bars:
+    with Progress(*columns, console=Console(highlight=False, stderr=True)) as bars:
         tasks: dict[str, Any] = {}
 
         def advance(name: str, done: int, total: int | None) -> None:
@@ -84,7 +83,6 @@ def weights_folder() -> Path:
 
 
 def preflight(
-    console: Console,
     requested: list[tuple["Entry", "RemoteFile"]],
     missing: list[tuple["Entry", "RemoteFile"]],
     force: bool,
@@ -94,12 +92,12 @@ def preflight(
 
     for entry in dict.fromkeys(entry for entry, _ in requested):
         files = [remote for owner, remote in requested if owner is entry]
-        console.print(f"{entry.name}: {len(files)} files, {total(files)}; {entry.licence}; {entry.page}", markup=False)
+        echo(f"{entry.name}: {len(files)} files, {total(files)}; {entry.licence}; {entry.page}", err=True)
         if entry.notes:
-            console.print(f"  {entry.notes}", markup=False)
+            echo(f"  {entry.notes}", err=True)
     need = sum(remote.num_bytes or 0 for _, remote in missing)
     free = free_bytes(store(missing))
-    console.print(f"To fetch: {total([r for _, r in missing])}. Free disk: {free / 1e9:.1f} GB.", markup=False)
+    echo(f"To fetch: {total([r for _, r in missing])}. Free disk: {free / 1e9:.1f} GB.", err=True)
     if need + RESERVE_BYTES > free and not force:
         raise DownloadError(
             f"The disk has {free / 1e9:.1f} GB free, but the files need {need / 1e9:.1f} GB, and "

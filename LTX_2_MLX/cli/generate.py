@@ -5,9 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from LTX_2_MLX.cli.command import command, progress_from
+from LTX_2_MLX.cli.echo import echo
 from LTX_2_MLX.cli.options import Crf, Output, PlanOptions
 from LTX_2_MLX.cli.shorthands import NAME_TEMPLATE, STDIN, default_output, prompt_from_stdin
 from LTX_2_MLX.errors import LTXError, RequestError
@@ -59,7 +58,7 @@ def generate(typed: dict[str, Any], own: GenerateOptions) -> None:
         check_same_size(record, own.replay, ready.options, ready.request, typed)
     check_outputs(ready.options, ready.request, output)
     if own.dry_run:
-        typer.echo(plan_text(ready.plan, as_json=own.json))
+        echo(plan_text(ready.plan, as_json=own.json))
         return
     automatic = set() if record is None else set(record.automatic) - set(typed)
     with nullcontext() if is_named else made_folder(output.parent):

@@ -5,11 +5,11 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from LTX_2_MLX.cli.command import REFUSED, command
+from LTX_2_MLX.cli.echo import echo, echo_table
 from LTX_2_MLX.pipelines.options import Opt
+from LTX_2_MLX.printable import printable
 
 if TYPE_CHECKING:
     from LTX_2_MLX.checkpoints.contents import Contents, NetworkTensors
@@ -33,7 +33,7 @@ def inspect_checkpoint(own: InspectOptions) -> None:
         facts = asdict(contents)
         # The key of earlier versions' output.
         facts["parts"] = facts.pop("networks")
-        typer.echo(json.dumps(facts, indent=2, default=str))
+        echo(json.dumps(facts, indent=2, default=str))
     else:
         show(contents)
     if any(network.problem for network in contents.networks):
@@ -42,26 +42,23 @@ def inspect_checkpoint(own: InspectOptions) -> None:
 
 def show(contents: "Contents") -> None:
     """Print the contents as a table, what is wrong, and the config."""
-    console = Console(highlight=False, soft_wrap=True)
     files = f"{contents.num_files} files" if contents.num_files > 1 else "one file"
-    console.print(f"{contents.path}: {size(contents.num_bytes)} of tensors in {files}", markup=False)
+    echo(f"{contents.path}: {size(contents.num_bytes)} of tensors in {files}")
     if contents.entry is not None:
         variant = f", {contents.entry.variant}" if contents.entry.variant else ""
-        console.print(f"Published as {contents.entry.name}{variant}: {contents.entry.page}", markup=False)
-    table = Table("network", "tensors", "bytes", "precision", box=None, pad_edge=False)
-    for network in contents.networks:
-        table.add_row(network.name, *figures(network))
-    for others in contents.others:
-        table.add_row(f"({others.name})", *figures(others))
-    console.print(table)
+        echo(f"Published as {contents.entry.name}{variant}: {contents.entry.page}")
+    rows = [(network.name, *figures(network)) for network in contents.networks]
+    rows += [(f"({others.name})", *figures(others)) for others in contents.others]
+    echo_table(("network", "tensors", "bytes", "precision"), rows)
     for network in contents.networks:
         if network.problem:
-            console.print(f"{network.name} cannot be loaded: {network.problem}", markup=False)
+            echo(printable(f"{network.name} cannot be loaded: {network.problem}"))
     for described in (*contents.networks, *contents.others):
         if described.note:
-            console.print(f"{described.name}: {described.note}", markup=False)
-    for name, value in {**contents.metadata, "config": json.dumps(contents.config, indent=1)}.items():
-        console.print(f"{name}: {value}", markup=False)
+            echo(printable(f"{described.name}: {described.note}"))
+    for name, value in contents.metadata.items():
+        echo(printable(f"{name}: {value}"))
+    echo(f"config: {json.dumps(contents.config, indent=1)}")
 
 
 def figures(network: "NetworkTensors") -> tuple[str, str, str]:

@@ -11,6 +11,7 @@ from typing import Any
 import typer
 
 from LTX_2_MLX.cli.command import check_existing, exit_codes, progress_from
+from LTX_2_MLX.cli.echo import echo
 from LTX_2_MLX.cli.options import PlanOptions
 from LTX_2_MLX.errors import MediaError
 from LTX_2_MLX.media.encoder import CRF
@@ -68,7 +69,7 @@ def plan_text(plan: Plan, *, as_json: bool) -> str:
 def preflight(plan: Plan, own: PlanOptions, advice: str) -> None:
     """Print a plan and end the command, or refuse one that does not fit; ``advice`` says what to pass instead."""
     if own.dry_run:
-        typer.echo(plan_text(plan, as_json=own.json))
+        echo(plan_text(plan, as_json=own.json))
         raise typer.Exit
     if not own.force:
         plan.check(advice)

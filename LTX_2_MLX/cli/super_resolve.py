@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from LTX_2_MLX.cli.command import command
+from LTX_2_MLX.cli.echo import echo
 from LTX_2_MLX.cli.options import PlanOptions, Repair
 from LTX_2_MLX.errors import MediaError
 from LTX_2_MLX.pipelines.options import Opt
@@ -79,7 +80,7 @@ def super_resolve(typed: dict[str, Any], own: SuperResolveOptions) -> None:
         ready = pipeline.prepare(stream, request, budget, disk, fit=own.fit, refuse=refuse)
         request = ready.options
         if own.dry_run:
-            typer.echo(plan_text(ready.plan, as_json=own.json))
+            echo(plan_text(ready.plan, as_json=own.json))
             raise typer.Exit
         if ready.flags:
             runner.progress.note(f"Fitted into memory by {' '.join(ready.flags)}.")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from LTX_2_MLX.cli.command import FAILED, command
+from LTX_2_MLX.cli.echo import echo
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.pipelines.options import Opt
 
@@ -61,9 +62,9 @@ def verify(own: VerifyOptions) -> None:
         results = run_cases(paths, quiet=own.as_json)
     failed = sum(not result.ok for result in results)
     if own.as_json:
-        typer.echo(json.dumps([asdict(result) for result in results], indent=2))
+        echo(json.dumps([asdict(result) for result in results], indent=2))
     else:
-        typer.echo(f"{len(results) - failed} of {len(results)} cases pass on {device()}.")
+        echo(f"{len(results) - failed} of {len(results)} cases pass on {device()}.")
     if failed:
         raise typer.Exit(FAILED)
 
@@ -92,7 +93,7 @@ def known_cases(paths: list[Path]) -> list[Path]:
         else:
             left_out[component] += 1
     for component, number in sorted(left_out.items()):
-        typer.echo(f"left out: {component} ({number} {'case' if number == 1 else 'cases'})", err=True)
+        echo(f"left out: {component} ({number} {'case' if number == 1 else 'cases'})", err=True)
     return known
 
 
@@ -114,7 +115,7 @@ def run_cases(paths: list[Path], quiet: bool) -> list["Result"]:
         result = run_case(path)
         results.append(result)
         if not quiet:
-            typer.echo(line(result))
+            echo(line(result))
     return results
 
 

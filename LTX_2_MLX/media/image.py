@@ -33,8 +33,8 @@ _EXIF_TAGS = frozenset(
 ) | {ExifTags.IFD.Exif.value, ExifTags.IFD.GPSInfo.value}  # fmt: skip
 _SIZE_TAGS = (ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight)
 _DAMAGE = (
-    OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, OverflowError, zlib.error, struct.error,
-    av.FFmpegError, Image.DecompressionBombError, ImageCms.PyCMSError,
+    OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, OverflowError, MemoryError, zlib.error,
+    struct.error, av.FFmpegError, Image.DecompressionBombError, ImageCms.PyCMSError,
 )  # fmt: skip
 
 

@@ -1,0 +1,65 @@
+"""Limits a tokenizer.json to the kinds of steps that Gemma's tokenizers have, none of which lets a text grow."""
+
+from pathlib import Path
+from typing import Any
+
+from LTX_2_MLX.checkpoints.reader import parse_json
+from LTX_2_MLX.errors import CheckpointError
+
+# Steps of the published Gemma 3 tokenizer, and of the demo model's.
+_KINDS = {
+    "normalizer": ("Replace", "Prepend", "Lowercase"),
+    "pre_tokenizer": ("Split", "Punctuation"),
+    "post_processor": ("TemplateProcessing",),
+    "decoder": ("Replace", "ByteFallback", "Fuse", "Strip"),
+}
+_PARTS_OF_SEQUENCES = {"normalizer": "normalizers", "pre_tokenizer": "pretokenizers", "decoder": "decoders"}
+_MAX_STEPS = 8
+
+
+def check_kinds(tokenizer: bytes, source: Path) -> None:
+    """Check the contents of ``tokenizer.json`` before they are handed on.
+
+    Raises:
+        CheckpointError: If it is no JSON, or has steps that Gemma's tokenizers do not have.
+    """
+    try:
+        spec = parse_json(tokenizer)
+    except ValueError as error:
+        raise CheckpointError(f"{source} is damaged ({error}). Download it again.") from error
+    model = spec.get("model") if isinstance(spec, dict) else None
+    if not isinstance(model, dict):
+        raise CheckpointError(f"{source} is damaged (it holds no model). Download it again.")
+    if model.get("type", "BPE") != "BPE":
+        raise CheckpointError(f"{source} is of another model: its tokenizer is not BPE, which Gemma's are.")
+    for part, kinds in _KINDS.items():
+        steps = _steps(spec.get(part), part)
+        if len(steps) > _MAX_STEPS or not all(_is_known(step, kinds) for step in steps):
+            raise CheckpointError(f"{source} is of another model: its {part} has steps that Gemma's tokenizers lack.")
+
+
+def _steps(value: Any, part: str) -> list[Any]:
+    if value is None:
+        return []
+    if isinstance(value, dict) and value.get("type") == "Sequence":
+        steps = value.get(_PARTS_OF_SEQUENCES.get(part, ""))
+        # A value that is no list is no step of any kind.
+        return steps if isinstance(steps, list) else [steps]
+    return [value]
+
+
+def _is_known(step: Any, kinds: tuple[str, ...]) -> bool:
+    if not isinstance(step, dict) or step.get("type") not in kinds:
+        return False
+    pattern = step.get("pattern")
+    text = pattern.get("String") if isinstance(pattern, dict) else None
+    if step["type"] == "TemplateProcessing":
+        single = step.get("single")
+        return isinstance(single, list) and len(single) <= _MAX_STEPS
+    if step["type"] == "Prepend":
+        prepended = step.get("prepend")
+        return isinstance(prepended, str) and len(prepended) == 1
+    if step["type"] == "Replace":
+        content = step.get("content")
+        return isinstance(text, str) and isinstance(content, str) and len(content) <= len(text)
+    return step["type"] != "Split" or (isinstance(text, str) and text != "")
