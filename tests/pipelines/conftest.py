@@ -1,5 +1,6 @@
 """Small checkpoints for whole pipelines, written once."""
 
+import json
 from fractions import Fraction
 from functools import partial
 from types import SimpleNamespace
@@ -46,6 +47,19 @@ def files(tmp_path_factory):
         gemma=tiny_checkpoints.write_gemma(folder / "gemma"),
         picture=folder / "picture.png",
     )
+
+
+@pytest.fixture(scope="session")
+def with_keyframe_embedding(files):
+    """The dev checkpoint with LTX-2.5's embedding of keyframes."""
+    tensors, metadata = mx.load(str(files.weights), return_metadata=True)
+    config = json.loads(metadata["config"])
+    config["transformer"]["use_keyframes_abs_pos_embedding"] = True
+    width = tensors["model.diffusion_model.patchify_proj.bias"].shape[0]
+    tensors["model.diffusion_model.keyframes_abs_pos_embedding"] = mx.full((1, width), 0.5)
+    path = files.folder / "keyframes.safetensors"
+    mx.save_safetensors(str(path), tensors, metadata | {"config": json.dumps(config)})
+    return path
 
 
 def opened(files, **changes) -> Models:

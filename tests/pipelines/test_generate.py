@@ -183,3 +183,15 @@ def test_unknown_choices_are_refused_with_the_known_ones(name):
 def test_unknown_options_are_refused(own):
     with pytest.raises(RequestError, match="hight"):
         generate("A blue ball", hight=64, **own)
+
+
+def test_generated_keyframes_are_spread_evenly_over_the_video(own, with_keyframe_embedding):
+    made = request(own | {"weights": str(with_keyframe_embedding)}, keyframes=3, frames=33)
+    assert made.slots == (8, 16, 24)
+
+
+def test_generated_keyframes_are_refused_where_the_checkpoint_or_the_length_allows_none(own, with_keyframe_embedding):
+    with pytest.raises(RequestError, match="Leave out --keyframes"):
+        request(own, keyframes=2)
+    with pytest.raises(RequestError, match="9 frames have room for 7"):
+        request(own | {"weights": str(with_keyframe_embedding)}, keyframes=8, frames=9)

@@ -62,6 +62,7 @@ class Denoise:
         slots: Pixel frames of keyframes that are generated with the video; their latents are handed on as
             ``keyframes``.
         noise_scale: Noise level that latents of an earlier stage are taken to.
+        motion_speed: Times of the video's positions are multiplied by it; those of the audio stay.
         region_seconds: Denoise only this span of time, and hold the rest of the latents of the stage before.
         frozen_audio: The audio latents are given and only attended to.
         seed: Of the noise.
@@ -80,6 +81,7 @@ class Denoise:
     images: tuple[ImageConditioning, ...] = ()
     slots: tuple[int, ...] = ()
     noise_scale: float = 1.0
+    motion_speed: float = 1.0
     region_seconds: tuple[float, float] | None = None
     frozen_audio: bool = False
     seed: int = 0
@@ -171,6 +173,7 @@ class Denoise:
             "images": [asdict(image) for image in self.images],
             "slots": list(self.slots),
             "noise_scale": self.noise_scale,
+            "motion_speed": self.motion_speed,
             "region_seconds": self.region_seconds,
             "frozen_audio": self.frozen_audio,
             "seed": self.seed,
@@ -197,6 +200,8 @@ class Denoise:
 
     def _first_video(self, config: TransformerConfig, state: GenerationState) -> LatentState:
         grid = self.grid
+        if self.motion_speed != 1:
+            grid = replace(grid, frame_rate=float(grid.frame_rate) / self.motion_speed)
         if "video" in state.latents:
             tokens = patchify_video(state.latents["video"])
         else:
@@ -269,6 +274,8 @@ def first_stage(request: Request, name: str) -> Denoise:
         guidance=both_streams(request.guidance),
         sampler=defaults.distilled_sampler if unguided_distilled else "euler",
         images=_images(request),
+        slots=request.slots,
+        motion_speed=request.motion_speed,
         seed=request.seed,
     )
 
@@ -289,6 +296,7 @@ def refinement_stage(request: Request, name: str) -> Denoise:
         context_size=context_size(request),
         loras=loras,
         images=_images(request),
+        motion_speed=request.motion_speed,
         noise_scale=float(sigmas[0]),
         seed=request.seed,
     )

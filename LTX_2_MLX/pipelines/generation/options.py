@@ -46,6 +46,8 @@ class Options:
         frames: Pixel frames, 8k + 1.
         duration: Seconds instead of frames; rounded up to 8k + 1 frames.
         fps: Frames per second.
+        motion_speed: Speed of motion, 1 for the trained one; the frame rate of playback and the audio stay.
+        keyframes: Keyframes that LTX-2.5 generates beside the video in its first stage; 0 for none.
         steps: Of ``one-stage`` (30) and ``distilled`` (8).
         steps_stage1, steps_stage2: Of ``two-stage`` (15, or 8 with a distilled checkpoint and no guidance; 3).
         cfg: Guidance scale, 1 for none; 5 for dev checkpoints, 1 for distilled ones.
@@ -142,6 +144,14 @@ class Options:
             is_rate=True,
         ),
     ] = None
+    motion_speed: Annotated[
+        float,
+        Opt("Speed of motion at the same frame rate; 0.2 is five times slower.", group=_VIDEO, above=0, max=100),
+    ] = 1.0
+    keyframes: Annotated[
+        int,
+        Opt("Keyframes that LTX-2.5 generates beside the video, evenly spread.", group=_VIDEO, min=0, max=1000),
+    ] = 0
     steps: Annotated[
         int | None,
         Opt(

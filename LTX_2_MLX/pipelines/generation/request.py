@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from LTX_2_MLX.checkpoints.recognise import config_of
+from LTX_2_MLX.diffusion.dfr_layout import even_slots
 from LTX_2_MLX.diffusion.guidance import Guidance
 from LTX_2_MLX.diffusion.patchify import VideoGrid
 from LTX_2_MLX.errors import RequestError
@@ -30,6 +31,8 @@ class Request:
         negative_prompt: Negative prompt for classifier-free guidance.
         num_frames: Pixel frames before the frame rate is doubled.
         frame_rate: Frames per second, likewise.
+        motion_speed: Times of the video's positions are multiplied by it; audio and playback keep theirs.
+        slots: Pixel frames of the keyframes generated in the first stage.
         height, width: Pixels of the first stage.
         steps: Of the first stage; None: the checkpoint's default.
         steps_stage2: Of the second stage, likewise.
@@ -52,6 +55,8 @@ class Request:
     frame_rate: Fraction
     height: int
     width: int
+    motion_speed: float = 1.0
+    slots: tuple[int, ...] = ()
     steps: int | None = None
     steps_stage2: int | None = None
     guidance: Guidance = field(default_factory=Guidance)
@@ -148,6 +153,8 @@ def request_for(options: Options, note: Callable[[str], None] = lambda text: Non
         frame_rate=frame_rate,
         height=_side(options, models, "height", scale),
         width=_side(options, models, "width", scale),
+        motion_speed=options.motion_speed,
+        slots=_slots(options, models, num_frames),
         steps=options.steps_stage1 if options.two_stages else options.steps,
         steps_stage2=options.steps_stage2,
         guidance=_guidance(options, models, note),
@@ -160,6 +167,18 @@ def request_for(options: Options, note: Callable[[str], None] = lambda text: Non
         embeddings=Path(options.embeddings) if options.embeddings else None,
         save_embeddings=Path(options.save_embeddings) if options.save_embeddings else None,
     )
+
+
+def _slots(options: Options, models: Models, num_frames: int) -> tuple[int, ...]:
+    if not options.keyframes:
+        return ()
+    if not config_of(Transformer, models.weights).keyframe_embedding:
+        raise RequestError(f"{models.weights.path.name} generates no keyframes. Leave out --keyframes, or use LTX-2.5.")
+    if options.keyframes > num_frames - 2:
+        raise RequestError(
+            f"--keyframes is {options.keyframes}, but {num_frames} frames have room for {max(num_frames - 2, 0)}."
+        )
+    return tuple(even_slots(options.keyframes, num_frames))
 
 
 def _guidance(options: Options, models: Models, note: Callable[[str], None]) -> Guidance:

@@ -8,8 +8,10 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
+from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.diffusion import schedule
 from LTX_2_MLX.diffusion.guidance import Guidance
+from LTX_2_MLX.diffusion.noise import seeded_noise
 from LTX_2_MLX.errors import OutputError
 from LTX_2_MLX.models.interfaces import Header, TensorInfo
 from LTX_2_MLX.models.ltx.transformer import Transformer, TransformerConfig
@@ -76,6 +78,27 @@ def test_keyframe_tokens_are_cut_off_again(request_of):
     stage = replace(first_stage(request, "denoise"), images=(ImageConditioning(frame=16, strength=0.8),))
     latents = run(stage, request, {"denoise.0": mx.ones((1, 1, 2, 3, 8))})
     assert latents["video"].shape == (1, 3, 2, 3, 8)
+
+
+def test_motion_speed_moves_the_times_of_the_video_and_leaves_those_of_the_audio(request_of, models):
+    config = TransformerConfig.from_header(models().weights.header)
+    noise = seeded_noise(0)
+    plain = first_stage(request_of(num_frames=17), "denoise").first_state(config, GenerationState(), noise)
+    slower = first_stage(request_of(num_frames=17, motion_speed=0.25), "denoise")
+    slow = slower.first_state(config, GenerationState(), noise)
+    assert mx.allclose(slow["video"].positions[:, 0], plain["video"].positions[:, 0] / 4, rtol=1e-6)
+    assert mx.array_equal(slow["video"].positions[:, 1:], plain["video"].positions[:, 1:])
+    assert mx.array_equal(slow["audio"].positions, plain["audio"].positions)
+
+
+def test_generated_keyframes_are_handed_on_beside_the_video(request_of, models, with_keyframe_embedding):
+    marked = models(weights=Checkpoint(with_keyframe_embedding))
+    request = request_of(models=marked, num_frames=17, slots=(5, 11))
+    latents = run(first_stage(request, "denoise"), request)
+    assert latents["keyframes"].shape == (1, 2, 2, 3, 8)
+    assert latents["video"].shape == (1, 3, 2, 3, 8)
+    assert not mx.allclose(latents["keyframes"][:, 0], latents["keyframes"][:, 1], atol=1e-3)
+    assert refinement_stage(request, "stage_2").slots == ()
 
 
 def test_result_that_is_not_finite_ends_the_run(request_of):
