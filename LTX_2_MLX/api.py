@@ -73,6 +73,8 @@ def generate(
     negative_prompt: str | None = None,
     image: OptionalPath = None,
     image_strength: float = 1.0,
+    audio: bool | None = None,
+    save_audio: AnyPath | None = None,
     lora: Sequence[AnyPath] = (),
     model_variant: ModelVariant | None = None,
     weights: AnyPath = "auto",

@@ -12,10 +12,12 @@ from safetensors.numpy import save_file
 
 from LTX_2_MLX.checkpoints.load import AXIS_ORDERS
 from LTX_2_MLX.models.interfaces import Header, TensorInfo
+from LTX_2_MLX.models.ltx.audio_vae import AudioDecoder, AudioEncoder
 from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler
 from LTX_2_MLX.models.ltx.text_features import TextFeatures
 from LTX_2_MLX.models.ltx.transformer import Transformer
 from LTX_2_MLX.models.ltx.video_vae import VideoDecoder, VideoEncoder
+from LTX_2_MLX.models.ltx.vocoder import BandwidthExtensionVocoder, Vocoder
 from LTX_2_MLX.verify.case import Case, seeded_tensor
 
 HERE = Path(__file__).parent
@@ -128,7 +130,7 @@ def published_names(manifest: str) -> list[str]:
         return list(json.load(file)["tensors"])
 
 
-def arrays_of(network, config: dict, names: list[str], shapes: dict, seed: int) -> dict[str, np.ndarray]:
+def arrays_of(network, config: dict, names: list[str], shapes: dict, seed: int, rules=RULES) -> dict:
     """Every tensor of a small network by its published name and in published axis order.
 
     ``shapes`` are those that the network's config is read from, besides the JSON.
@@ -148,7 +150,7 @@ def arrays_of(network, config: dict, names: list[str], shapes: dict, seed: int) 
         shape = parameters[parameter].shape
         order = orders.get(parameter, range(len(shape)))
         published = [shape[list(order).index(axis)] for axis in range(len(shape))]
-        arrays[name] = seeded_tensor(name, published, seed, RULES)
+        arrays[name] = seeded_tensor(name, published, seed, rules)
     assert len(arrays) == len(parameters), sorted(parameters.keys() - {network.parameter_name(n) for n in arrays})
     return arrays
 
@@ -161,6 +163,7 @@ def write_weights(
     text_states: int = STATES,
     metadata: dict | None = None,
     generation: str = "2.0",
+    sound: bool = False,
     **sections,
 ) -> Path:
     """A checkpoint with transformer, text features and video autoencoder, as ``ltx-2-19b-*.safetensors`` has them.
@@ -168,23 +171,25 @@ def write_weights(
     ``generation="2.3"``: as ``ltx-2.3-22b-*.safetensors`` has them.
 
     ``audio=False`` leaves out everything of the audio stream, as a network for video alone has it; ``text_states``
-    is the number of the text encoder's states.
+    is the number of the text encoder's states. ``sound=True`` adds an audio VAE and the generation's vocoder.
     """
     newer = generation == "2.3"
     config = {"transformer": transformer_section(), "vae": vae_section()}
     if newer:
         config = {"transformer": transformer_section_2_3(), "vae": vae_section_2_3()}
     config |= sections
+    if sound:
+        config |= sound_sections(generation)
     section = config["transformer"]
     video = section["num_attention_heads"] * section["attention_head_dim"]
-    sound = section["audio_num_attention_heads"] * section["audio_attention_head_dim"]
+    audio_width = section["audio_num_attention_heads"] * section["audio_attention_head_dim"]
     states = TEXT_WIDTH * text_states
-    texts = (
-        {"video": video, "audio": sound} if newer else dict.fromkeys(("video", "audio"), section["caption_channels"])
-    )
+    texts = dict.fromkeys(("video", "audio"), section["caption_channels"])
+    if newer:
+        texts = {"video": video, "audio": audio_width}
     shapes = {
         f"{PREFIX}patchify_proj.weight": (video, section["in_channels"]),
-        f"{PREFIX}audio_patchify_proj.weight": (sound, section["audio_in_channels"]),
+        f"{PREFIX}audio_patchify_proj.weight": (audio_width, section["audio_in_channels"]),
         f"{PREFIX}video_embeddings_connector.learnable_registers": (128, texts["video"]),
         f"{PREFIX}audio_embeddings_connector.learnable_registers": (128, texts["audio"]),
         "text_embedding_projection.aggregate_embed.weight": (texts["video"], states),
@@ -199,6 +204,8 @@ def write_weights(
         arrays |= arrays_of(network, config, names, shapes, seed)
     for network in (VideoEncoder, VideoDecoder):
         arrays |= arrays_of(network, config, vae_names, shapes, seed)
+    if sound:
+        arrays |= sound_arrays(config, generation, seed)
     told = {"config": json.dumps(config)} | ({"model_version": "2.3.0"} if newer else {}) | (metadata or {})
     save_file(arrays, str(path), metadata=told)
     return path
@@ -266,3 +273,52 @@ def write_gemma(folder: Path) -> Path:
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         shutil.copy(GEMMA_CASE / name, folder / name)
     return folder
+
+
+# Levels, rates and kernels of the published vocoders, with few channels.
+SOUND_MANIFESTS = {"2.0": "ltx-2-19b-dev.safetensors.vae", "2.3": "ltx-2.3-22b-dev.safetensors.vae"}
+SOUND_RULES = [
+    ["std-of-means", "positive", 1.0, 0.1],
+    ["mean-of-means", "plain", 0.1],
+    [r"\.filter$", "positive", 0.07, 0.016],
+    [r"conv_post\.weight$", "fan_in", 0.1],
+    [r"_basis$", "plain", 0.02],
+    ["alpha|beta", "plain", 0.2],
+    [r"\.bias$", "plain", 0.05],
+]
+
+
+def sound_sections(generation: str, width: int = 64) -> dict:
+    """``config.audio_vae`` and ``config.vocoder`` as published; ``width`` is that of the vocoder's first layer."""
+    with gzip.open(HERE / "manifests" / f"{SOUND_MANIFESTS[generation]}.json.gz") as file:
+        config = json.load(file)["metadata"]["config"]
+    published = json.loads(config) if isinstance(config, str) else config
+    sections = json.loads(json.dumps({name: published[name] for name in ("audio_vae", "vocoder")}))
+    sections["audio_vae"]["model"]["params"]["ddconfig"] |= {"ch": 16, "z_channels": 1}
+    vocoder = sections["vocoder"]
+    for section in (vocoder,) if generation == "2.0" else (vocoder["vocoder"], vocoder["bwe"]):
+        section["upsample_initial_channel"] = width
+    return sections
+
+
+def sound_arrays(sections: dict, generation: str, seed: int) -> dict[str, np.ndarray]:
+    """Every tensor of a small audio VAE and vocoder."""
+    vocoder = Vocoder if generation == "2.0" else BandwidthExtensionVocoder
+    names = published_names(SOUND_MANIFESTS[generation])
+    ddconfig = sections["audio_vae"]["model"]["params"]["ddconfig"]
+    channels, latent = ddconfig["ch"], ddconfig["z_channels"]
+    widest = channels * ddconfig["ch_mult"][-1]
+    shapes: dict[str, tuple[int, ...]] = {name: () for name in names}
+    for network, first in (("encoder", (channels, 2)), ("decoder", (widest, latent))):
+        shapes[f"audio_vae.{network}.conv_in.conv.weight"] = (*first, 3, 3)
+        shapes[f"audio_vae.{network}.mid.block_1.conv1.conv.weight"] = (widest, widest, 3, 3)
+    for name in names:
+        if name.endswith("conv_pre.weight"):
+            section = sections["vocoder"]
+            if generation != "2.0":
+                section = section["bwe" if "bwe_generator" in name else "vocoder"]
+            shapes[name] = (section["upsample_initial_channel"], 128, 7)
+    arrays = {}
+    for network in (AudioEncoder, AudioDecoder, vocoder):
+        arrays |= arrays_of(network, sections, names, shapes, seed, SOUND_RULES)
+    return arrays

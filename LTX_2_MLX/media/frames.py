@@ -11,9 +11,10 @@ import mlx.core as mx
 import numpy as np
 
 from LTX_2_MLX.errors import OutputError
-from LTX_2_MLX.media.audio import Audio
+from LTX_2_MLX.media.audio import Audio, Waveform
 from LTX_2_MLX.media.display import Display
 from LTX_2_MLX.media.extras import Extras
+from LTX_2_MLX.media.sound import check_sound
 from LTX_2_MLX.media.writer import write_video
 
 # Networks change a flat colour by up to 9 levels (Real-ESRGAN's animevideov3); an overflow makes it black.
@@ -162,9 +163,11 @@ def validated(stream: FrameStream, *, moving: bool = False) -> FrameStream:
         moving: Also require at least two different frames, as in a generated video.
 
     Raises:
-        OutputError: While it is read, if every pixel of every frame has the same colour and the source's pixels have
-            not, or (``moving``) if all frames are identical.
+        OutputError: At once, if generated sound is silent or clipped. While it is read, if every pixel of every frame
+            has the same colour and the source's pixels have not, or (``moving``) if all frames are identical.
     """
+    if isinstance(stream.audio, Waveform):
+        check_sound(stream.audio)
     check = FrameCheck(moving)
     return stream.replace(chunks=_checked_chunks(stream, check, raises=True))
 

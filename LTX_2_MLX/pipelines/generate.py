@@ -7,9 +7,11 @@ from typing import Any, NamedTuple
 
 from LTX_2_MLX.errors import MemoryBudgetError, RequestError
 from LTX_2_MLX.invocation import command_line
+from LTX_2_MLX.media.audio import Waveform
 from LTX_2_MLX.media.encoder import least_bytes
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.media.record import run_record
+from LTX_2_MLX.media.sound import write_wav
 from LTX_2_MLX.pipelines import postprocess
 from LTX_2_MLX.pipelines.generation.denoise import Denoise
 from LTX_2_MLX.pipelines.generation.fit import nearest_options
@@ -168,6 +170,8 @@ def generate_video(
     else:
         job.remember(facts)
         video = run_generation(stages, runner, job, state)
+    if options.save_audio is not None and isinstance(video.audio, Waveform):
+        write_wav(video.audio, options.save_audio)
     if options.post_processes:
         video = run_stages(postprocess.stages(video, options.finishing), runner, video)
     facts["request"] |= written

@@ -5,6 +5,7 @@ from LTX_2_MLX.pipelines.generation.denoise import first_stage
 from LTX_2_MLX.pipelines.generation.image import image_stage
 from LTX_2_MLX.pipelines.generation.prompt import prompt_stages
 from LTX_2_MLX.pipelines.generation.request import Request
+from LTX_2_MLX.pipelines.generation.sound import sound_stage
 from LTX_2_MLX.pipelines.generation.state import GenerationStage
 
 
@@ -14,4 +15,7 @@ def one_stage(request: Request) -> list[GenerationStage]:
     stages: list[GenerationStage] = [*prompt_stages(request)]
     if request.image is not None:
         stages.append(image_stage(request, [denoise]))
-    return [*stages, denoise, *frame_stages(request)]
+    stages.append(denoise)
+    if request.audio:
+        stages.append(sound_stage(request))
+    return [*stages, *frame_stages(request)]

@@ -5,6 +5,7 @@ from LTX_2_MLX.pipelines.generation.denoise import first_stage, refinement_stage
 from LTX_2_MLX.pipelines.generation.image import image_stage
 from LTX_2_MLX.pipelines.generation.prompt import contexts_bytes, prompt_stages
 from LTX_2_MLX.pipelines.generation.request import Request
+from LTX_2_MLX.pipelines.generation.sound import sound_stage
 from LTX_2_MLX.pipelines.generation.state import GenerationStage
 from LTX_2_MLX.pipelines.generation.upscale import UpscaleLatent
 
@@ -27,4 +28,9 @@ def two_stage(request: Request) -> list[GenerationStage]:
     stages: list[GenerationStage] = [*prompt_stages(request)]
     if request.image is not None:
         stages.append(image_stage(request, [stage_1, stage_2]))
-    return [*stages, stage_1, upscale, stage_2, *frame_stages(request)]
+    stages += [stage_1, upscale, stage_2]
+    if request.audio:
+        # As the reference: the guided stage's sound where the stages differ in their adapter.
+        final = stage_2 if models.distilled else stage_1
+        stages.insert(stages.index(final) + 1, sound_stage(request))
+    return [*stages, *frame_stages(request)]

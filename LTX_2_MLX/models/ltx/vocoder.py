@@ -259,6 +259,9 @@ class BandwidthExtensionVocoder(nn.Module):
         return full.reshape(batch, channels, -1).swapaxes(1, 2)
 
 
+VOCODERS: tuple[type[BandwidthExtensionVocoder] | type[Vocoder], ...] = (BandwidthExtensionVocoder, Vocoder)
+
+
 def _sinc_filter(factor: int) -> np.ndarray:
     """Hann-windowed sinc that raises the sampling rate by ``factor``."""
     width = math.ceil(_SINC_WIDTH / _ROLLOFF)

@@ -19,6 +19,7 @@ from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.diffusion.noise import key_for
 from LTX_2_MLX.errors import MemoryBudgetError, RequestError
+from LTX_2_MLX.media.audio import Waveform
 from LTX_2_MLX.media.frames import FrameStream, signed_to_uint8
 from LTX_2_MLX.models.ltx.video_vae import VideoDecoder, VideoEncoder
 from LTX_2_MLX.models.ltx.video_vae_config import VideoVAEConfig
@@ -27,7 +28,7 @@ from LTX_2_MLX.models.ltx.video_vae_tiling import TileSize, Tiling, decode_plan,
 from LTX_2_MLX.pipelines.generation.files import upscaler_config
 from LTX_2_MLX.pipelines.generation.prompt import contexts_bytes
 from LTX_2_MLX.pipelines.generation.request import Request
-from LTX_2_MLX.pipelines.generation.state import GenerationState, Result, contents
+from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, contents
 from LTX_2_MLX.pipelines.generation.upscale import UpscaleLatent
 from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes
 from LTX_2_MLX.runtime.memory import GIB, budget_bytes
@@ -101,12 +102,15 @@ class DecodeVideo:
 
     def run(self, runner: StageRunner, state: GenerationState) -> FrameStream:
         """The video; its decoder is freed after the last chunk, or when the stream is closed."""
-        return self.stream(self._chunks(runner, state.latents["video"]))
+        return self.stream(self._chunks(runner, state.latents["video"]), state.sound)
 
-    def stream(self, chunks: Iterator[np.ndarray]) -> FrameStream:
-        """A stream of the video's size from chunks ``(T, H, W, 3)`` uint8."""
+    def stream(self, chunks: Iterator[np.ndarray], sound: Arrays) -> FrameStream:
+        """A stream of the video's size from chunks ``(T, H, W, 3)`` uint8, with the sound of the generation's state."""
         size = self._size()
-        return FrameStream(chunks, size.height, size.width, self.frame_rate, num_frames=size.num_frames)
+        audio = None
+        if sound:
+            audio = Waveform(np.asarray(sound["waveform"]), int(np.asarray(sound["sample_rate"])))
+        return FrameStream(chunks, size.height, size.width, self.frame_rate, size.num_frames, audio)
 
     def facts(self) -> dict[str, Any]:
         """The checkpoint, its precision and what tiles follow from."""

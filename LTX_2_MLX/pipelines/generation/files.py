@@ -21,10 +21,12 @@ from LTX_2_MLX.checkpoints.resolve import AUTO, DEMO_NOTE, DOWNLOAD, ResolvedFil
 from LTX_2_MLX.diffusion import schedule
 from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.models.interfaces import Header
+from LTX_2_MLX.models.ltx.audio_vae import AudioDecoder
 from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler, LatentUpscalerConfig
 from LTX_2_MLX.models.ltx.text_features import TextFeatures
 from LTX_2_MLX.models.ltx.transformer import Transformer
 from LTX_2_MLX.models.ltx.video_vae import VideoDecoder
+from LTX_2_MLX.models.ltx.vocoder import VOCODERS
 from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.pipelines.generation.state import SamplerName
@@ -197,6 +199,14 @@ class Models:
     def compression(self) -> Compression:
         """Pixels per latent step of the decoder."""
         return config_of(VideoDecoder, self.weights).decoder_compression
+
+    @cached_property
+    def has_sound(self) -> bool:
+        """Whether the checkpoint makes sound: it has an audio stream, an audio VAE's decoder and a vocoder."""
+        header = self.weights.header
+        if AudioDecoder.Config.from_header(header) is None or config_of(Transformer, self.weights).audio is None:
+            return False
+        return any(network.Config.from_header(header) is not None for network in VOCODERS)
 
     @cached_property
     def defaults(self) -> ModelDefaults:

@@ -57,6 +57,8 @@ class Options:
         negative_prompt: Negative prompt for classifier-free guidance.
         image: Image for the first frame.
         image_strength: Conditioning strength of ``image``.
+        audio: Whether the video gets sound; by default where the checkpoint makes it.
+        save_audio: Where to write the sound as a .wav file, too.
         lora: Adapters of the transformer, ``path`` or ``path:strength``.
         model_variant: ``dev`` or ``distilled``: picks the file, or says what the given one is.
         weights, spatial_upscaler_weights, temporal_weights, distilled_lora, gemma: A path, a catalogue name,
@@ -231,6 +233,25 @@ class Options:
         float,
         Opt("Conditioning strength of --image.", group=_VIDEO, min=0, max=1, needs="image"),
     ] = 1.0
+    audio: Annotated[
+        bool | None,
+        Opt(
+            "Generate sound with the video.",
+            group=_VIDEO,
+            flags=("--audio", "--generate-audio"),
+            default="on where the checkpoint has an audio VAE and a vocoder",
+        ),
+    ] = None
+    save_audio: Annotated[
+        str | Path | None,
+        Opt(
+            "Save the sound as a .wav file, too.",
+            group=_VIDEO,
+            metavar="FILE",
+            is_output=True,
+            recorded=False,
+        ),
+    ] = None
     lora: Annotated[
         tuple[str, ...],
         Opt(
@@ -374,6 +395,8 @@ class Options:
         check_options(self)
         refuse_without_effect(self)
         self._refuse_other_pipelines()
+        if self.audio is False and self.save_audio is not None:
+            raise RequestError("--save-audio and --no-audio are mutually exclusive. Leave one out.")
         self._refuse_both("save_latents", "resume")
         self._refuse_both("frames", "duration")
         self._refuse_both("height", "output_height")

@@ -10,6 +10,7 @@ from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.resolve import resolve
 from LTX_2_MLX.errors import CheckpointError, MediaError, RequestError
 from LTX_2_MLX.media.record import RunRecord, record_from
+from LTX_2_MLX.media.sound import check_wav
 from LTX_2_MLX.media.source import open_media
 from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.pipelines.generation.request import Request
@@ -20,7 +21,7 @@ from LTX_2_MLX.runtime.job import remembered_request
 EMBEDDINGS_FORMAT = "LTX-2-MLX contexts"
 _NUMBER_LETTERS = 20
 # Automatic choices that are made anew when one of these options is typed over a record.
-_FOLLOW_MODEL = ("weights", "gemma", "spatial_upscaler_weights", "temporal_weights", "distilled_lora")
+_FOLLOW_MODEL = ("weights", "gemma", "audio", "spatial_upscaler_weights", "temporal_weights", "distilled_lora")
 _FOLLOW_PIPELINE = ("cfg", "negative_prompt", "steps", "steps_stage1", "steps_stage2")
 _MADE_ANEW = {
     "weights": _FOLLOW_MODEL + _FOLLOW_PIPELINE,
@@ -53,6 +54,7 @@ def record_of(
         "frames": request.num_frames,
         "duration": None,
         "fps": request.frame_rate,
+        "audio": request.audio,
         "cfg": request.guidance.guidance_scale,
         "cfg_stage1": None,
         "negative_prompt": request.negative_prompt if request.guidance.uses_negative else None,
@@ -336,6 +338,9 @@ def check_outputs(options: Options, request: Request, *outputs: Path) -> None:
     written = list(outputs)
     if options.save_embeddings is not None:
         written.append(Path(options.save_embeddings))
+    if options.save_audio is not None:
+        check_wav(Path(options.save_audio))
+        written.append(Path(options.save_audio))
     for output in written:
         for path in in_use:
             target = output.resolve()

@@ -40,6 +40,7 @@ class Request:
         seed: Of all noise.
         image: Image for the first frame.
         image_strength: Its conditioning strength, 0 to 1.
+        audio: Decode the sound, too.
         temporal_upscale: Double the frame rate in latent space before decoding.
         tile_size: Side of the decoder's tiles in pixels; None: whole frames wherever memory allows.
         memory_limit_gb: Memory limit in GiB; None: detected.
@@ -63,6 +64,7 @@ class Request:
     seed: int = 0
     image: Path | None = None
     image_strength: float = 1.0
+    audio: bool = False
     temporal_upscale: bool = False
     tile_size: int | None = None
     memory_limit_gb: float | None = None
@@ -161,6 +163,7 @@ def request_for(options: Options, note: Callable[[str], None] = lambda text: Non
         seed=options.seed,
         image=Path(options.image) if options.image else None,
         image_strength=options.image_strength,
+        audio=_has_audio(options, models, num_frames),
         temporal_upscale=options.temporal_upscale,
         tile_size=options.tile_size,
         memory_limit_gb=options.memory_limit_gb,
@@ -197,6 +200,21 @@ def _guidance(options: Options, models: Models, note: Callable[[str], None]) -> 
         stg_scale=options.stg_scale,
         stg_blocks=models.defaults.stg_blocks(num_layers) if options.stg_scale else (),
     )
+
+
+def _has_audio(options: Options, models: Models, num_frames: int) -> bool:
+    """Whether the video gets sound; a single frame is a still image and has none."""
+    if options.audio is False:
+        return False
+    if models.has_sound and num_frames > 1:
+        return True
+    if options.save_audio is not None or (options.audio and num_frames > 1):
+        flag = "--save-audio" if options.save_audio is not None else "--audio"
+        reason = "a single frame has no sound"
+        if not models.has_sound:
+            reason = f"{models.weights.path.name} has no audio VAE and vocoder"
+        raise RequestError(f"{flag} is given, but {reason}. Leave {flag} out.")
+    return False
 
 
 def _side(options: Options, models: Models, name: Literal["height", "width"], scale: Fraction) -> int:

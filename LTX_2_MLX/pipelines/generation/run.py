@@ -1,6 +1,6 @@
 """Run the stages of a generation whose results are saved, resuming from those of an earlier run."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from LTX_2_MLX.errors import OutputError
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.pipelines.generation.decode import DecodeVideo
-from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationStage, GenerationState
+from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationStage, GenerationState, Result
 from LTX_2_MLX.runtime.job import Job
 from LTX_2_MLX.runtime.runner import StageRunner
 
@@ -35,18 +35,24 @@ def run_generation(
     assert isinstance(decode, DecodeVideo), decode
     facts = chained_facts(stages)
     frames = saved_frames(job, facts[decode.name])
+    needed: set[Result] = {"sound"} if frames is not None else {"latents", "sound"}
+    state = run_saved(latent_stages, runner, job, facts, state, needed)
     if frames is not None:
-        return decode.stream(frames)
-    state = run_saved(latent_stages, runner, job, facts, state)
+        return decode.stream(frames, state.sound)
     stream = decode.run(runner, state)
     return stream.replace(chunks=save_frames(job, stream.chunks, facts[decode.name]))
 
 
 def run_saved(
-    stages: Sequence[GenerationStage], runner: StageRunner, job: Job, facts: Facts, state: GenerationState
+    stages: Sequence[GenerationStage],
+    runner: StageRunner,
+    job: Job,
+    facts: Facts,
+    state: GenerationState,
+    needed: Collection[Result],
 ) -> GenerationState:
-    """The state after all stages. Only those run whose results are needed and were not saved."""
-    saved = saved_results(stages, runner, job, facts)
+    """The state with the results in ``needed``. Only those stages run whose results are used and were not saved."""
+    saved = saved_results(stages, runner, job, facts, needed)
     for stage in stages:
         if stage.name not in saved:
             continue
@@ -62,10 +68,10 @@ def run_saved(
 
 
 def saved_results(
-    stages: Sequence[GenerationStage], runner: StageRunner, job: Job, facts: Facts
+    stages: Sequence[GenerationStage], runner: StageRunner, job: Job, facts: Facts, wanted: Collection[Result]
 ) -> dict[str, Arrays | None]:
     """For each stage whose result is needed: that result where it was saved, None where the stage has to run."""
-    needed = {"latents"}
+    needed = set(wanted)
     results: dict[str, Arrays | None] = {}
     for stage in reversed(stages):
         if stage.gives not in needed:

@@ -11,7 +11,7 @@ from LTX_2_MLX.runtime.digest import content_digest
 
 Arrays = dict[str, mx.array]
 SamplerName = Literal["euler", "gradient-estimation", "ancestral", "res-2s"]
-Result = Literal["text", "contexts", "images", "latents", "frames"]
+Result = Literal["text", "contexts", "images", "latents", "sound", "frames"]
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,14 @@ class GenerationState:
             each ``(1, L, D)``; a stream without a negative context uses its positive one.
         images: Latents ``(1, 1, H, W, C)`` of conditioning images, as ``STAGE.NUMBER``.
         latents: ``video`` ``(B, T, H, W, C)`` and ``audio`` tokens ``(B, N, D)``, float32.
+        sound: ``waveform`` ``(S, 2)`` float32 in [-1, 1] and ``sample_rate``; empty for a silent video.
     """
 
     text: tuple[list[mx.array], mx.array] | None = None
     contexts: Arrays = field(default_factory=dict)
     images: Arrays = field(default_factory=dict)
     latents: Arrays = field(default_factory=dict)
+    sound: Arrays = field(default_factory=dict)
 
 
 class GenerationStage(Stage, Protocol):

@@ -1,0 +1,169 @@
+"""Sound stage: audio latents to a waveform as long as the video."""
+
+import math
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any, ClassVar
+
+import mlx.core as mx
+
+from LTX_2_MLX.checkpoints.load import load
+from LTX_2_MLX.checkpoints.reader import Checkpoint
+from LTX_2_MLX.checkpoints.recognise import build, config_of
+from LTX_2_MLX.diffusion.patchify import AudioClock, unpatchify_audio
+from LTX_2_MLX.errors import CheckpointError
+from LTX_2_MLX.models.ltx.audio_decoding import PIECE_FRAMES, decode_audio
+from LTX_2_MLX.models.ltx.audio_vae import AudioDecoder, AudioDecoderConfig
+from LTX_2_MLX.models.ltx.transformer import Transformer
+from LTX_2_MLX.models.ltx.vocoder import VOCODERS, BandwidthExtensionVocoder, Vocoder
+from LTX_2_MLX.models.ltx.vocoder_config import GeneratorConfig
+from LTX_2_MLX.ops.device import on_cpu
+from LTX_2_MLX.pipelines.generation.request import Request
+from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, contents
+from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes
+from LTX_2_MLX.runtime.runner import StageRunner
+from LTX_2_MLX.runtime.validate import check_result
+
+_CHANNELS = 2
+# The reference runs the vocoder with bandwidth extension in float32; the other networks are small.
+_DTYPE = mx.float32
+# Arrays that live at once, as measured on the CPU, which lays the values under a kernel side by side; those of a GPU
+# are counted from the layers, not measured. Of the decoder: convolutions of its last level, and arrays of that level.
+_KERNEL_TAPS = 9
+_CPU_DECODER_CONVOLUTIONS = 4.8
+_GPU_DECODER_ARRAYS = 6
+# Of a vocoder's level, with plain and with anti-aliased activations.
+_CPU_LEVEL_ARRAYS = {False: 33.0, True: 10.1}
+_GPU_LEVEL_ARRAYS = {False: 6.0, True: 12.0}
+
+Networks = tuple[AudioDecoder, BandwidthExtensionVocoder | Vocoder]
+
+
+@dataclass(frozen=True)
+class DecodeSound:
+    """Audio VAE's decoder and vocoder: audio latents to a waveform, in float32.
+
+    The published networks give up to 50 ms less than the video lasts; the end is silence.
+
+    Attributes:
+        weights: The checkpoint with both networks.
+        num_frames, frame_rate: Of the video, which is as long as the waveform.
+        piece_frames: Latent frames that are decoded at once.
+    """
+
+    weights: Checkpoint
+    num_frames: int
+    frame_rate: Fraction
+    piece_frames: int = PIECE_FRAMES
+    name = "decode_audio"
+    needs: ClassVar[tuple[Result, ...]] = ("latents",)
+    gives: ClassVar[Result] = "sound"
+    saved_as = "sound"
+
+    def estimate(self) -> Estimate:
+        """One piece and the waveform.
+
+        Raises:
+            CheckpointError: If the transformer's audio stream and the audio VAE do not fit.
+        """
+        config = config_of(AudioDecoder, self.weights)
+        stream = config_of(Transformer, self.weights).audio
+        if stream is None or stream.in_channels != config.channels:
+            raise CheckpointError(
+                f"{self.weights.path} has an audio VAE of {config.channels} values in a latent frame, which its "
+                f"transformer does not have. Its parts are of different models."
+            )
+        vocoder = build(VOCODERS, self.weights)
+        waveform = self._num_samples(vocoder.sample_rate) * _CHANNELS * mx.float32.size
+        return Estimate(
+            name=self.name,
+            work=f"{float(self.num_frames / self.frame_rate):.2f} s at {vocoder.sample_rate} Hz",
+            file=self.weights.path,
+            weights_bytes=network_weights_bytes([AudioDecoder, type(vocoder)], self.weights, dtype=_DTYPE),
+            activation_bytes=piece_bytes(config, vocoder, self._num_latents(), self.piece_frames) + waveform,
+        )
+
+    def run(self, runner: StageRunner, state: GenerationState) -> GenerationState:
+        """Decode the audio latents.
+
+        Raises:
+            OutputError: If the waveform is not finite, or a single value.
+        """
+
+        def work(networks: Networks) -> Arrays:
+            decoder, vocoder = networks
+            latent = unpatchify_audio(state.latents["audio"], decoder.config.latent_channels)
+            pieces = []
+            runner.progress.advance(self.name, 0, latent.shape[1])
+            for piece in decode_audio(decoder, vocoder, latent, self.piece_frames):
+                pieces.append(piece[0])
+                done = min(len(pieces) * self.piece_frames, latent.shape[1])
+                runner.progress.advance(self.name, done, latent.shape[1])
+            waveform = fit_length(mx.concatenate(pieces), self._num_samples(vocoder.sample_rate))
+            return {"waveform": waveform, "sample_rate": mx.array(vocoder.sample_rate)}
+
+        sound = runner.run(self.name, self._load, work)
+        check_result(self.name, {"waveform": sound["waveform"]})
+        return replace(state, sound=sound)
+
+    def facts(self) -> dict[str, Any]:
+        """The checkpoint and the length."""
+        return {"weights": contents(self.weights.path), "duration_seconds": str(self.num_frames / self.frame_rate)}
+
+    def _load(self) -> Networks:
+        vocoder: Any = load(VOCODERS, self.weights, dtype=_DTYPE)
+        return load(AudioDecoder, self.weights, dtype=_DTYPE), vocoder
+
+    def _num_latents(self) -> int:
+        return AudioClock().num_latents(self.num_frames, self.frame_rate)
+
+    def _num_samples(self, sample_rate: int) -> int:
+        return round(self.num_frames / self.frame_rate * sample_rate)
+
+
+def sound_stage(request: Request) -> DecodeSound:
+    """The stage for the sound of the request's whole video."""
+    return DecodeSound(request.models.weights, request.output_shape.num_frames, request.output_rate)
+
+
+def fit_length(waveform: mx.array, num_samples: int) -> mx.array:
+    """A waveform ``(S, C)`` cut, or continued by silence, to ``num_samples``."""
+    missing = num_samples - waveform.shape[0]
+    return mx.pad(waveform, [(0, missing), (0, 0)]) if missing > 0 else waveform[:num_samples]
+
+
+def piece_bytes(
+    config: AudioDecoderConfig, vocoder: BandwidthExtensionVocoder | Vocoder, num_latents: int, piece_frames: int
+) -> int:
+    """Memory of decoding one piece of ``num_latents`` beside the weights and the waveform."""
+    compression = config.compression
+    around = config.decoder_context + 2 * math.ceil(vocoder.context / compression)
+    latents = min(num_latents, piece_frames + around)
+    mel_frames = min(compression * num_latents, compression * piece_frames + 2 * vocoder.context)
+    frame_bytes = generator_bytes(vocoder.config.generator)
+    if isinstance(vocoder, BandwidthExtensionVocoder):
+        spectra = vocoder.config.generator.samples_per_frame // vocoder.config.hop_length
+        frame_bytes = max(frame_bytes, spectra * generator_bytes(vocoder.config.extension))
+    return max(latents * decoder_bytes(config), mel_frames * frame_bytes)
+
+
+def decoder_bytes(config: AudioDecoderConfig) -> int:
+    """Memory of the audio VAE's decoder for each latent frame."""
+    # The last level has the most pixels, and its first convolution the channels of the level before.
+    channels = config.channels * config.channel_multipliers[min(1, len(config.channel_multipliers) - 1)]
+    level = config.compression * config.mel.num_bins * channels * mx.float32.size
+    return int(level * (_CPU_DECODER_CONVOLUTIONS * _KERNEL_TAPS if on_cpu() else _GPU_DECODER_ARRAYS))
+
+
+def generator_bytes(config: GeneratorConfig) -> int:
+    """Memory of a vocoder's generator for each frame of its spectrogram."""
+    arrays = (_CPU_LEVEL_ARRAYS if on_cpu() else _GPU_LEVEL_ARRAYS)[config.antialiased]
+    channels = config.initial_channels
+    samples = 1
+    most = 0.0
+    for rate, kernel in zip(config.upsample_rates, config.upsample_kernels, strict=True):
+        samples *= rate
+        unfolded = kernel * samples * channels if on_cpu() else 0
+        channels //= 2
+        most = max(most, unfolded + arrays * samples * channels)
+    return int(most * mx.float32.size)
