@@ -74,7 +74,7 @@ def generate(
     image: OptionalPath = None,
     image_strength: float = 1.0,
     audio: bool | None = None,
-    save_audio: AnyPath | None = None,
+    save_audio: OptionalPath = None,
     lora: Sequence[AnyPath] = (),
     model_variant: ModelVariant | None = None,
     weights: AnyPath = "auto",
