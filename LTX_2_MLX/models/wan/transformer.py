@@ -67,6 +67,8 @@ class WanTransformerConfig:
         time = shapes.get("time_embedding.0.weight", ())
         if len(patch) != 5 or any(len(shape) != 2 for shape in (head, ffn, text, time)):
             return None
+        if not all((*patch, *head)):
+            raise CheckpointError("A tensor of this Wan transformer has no values. The file is damaged.")
         sizes: dict[str, Any] = {
             "dim": patch[0],
             "in_dim": patch[1],
@@ -86,8 +88,10 @@ class WanTransformerConfig:
                     f"The config of this Wan transformer says {name} = {value!r}, expected {found!r}. "
                     f"The file is of another network or damaged."
                 )
-        if heads < 1 or patch[0] % heads:
-            raise CheckpointError(f"A Wan transformer of width {patch[0]} cannot have {heads} heads of equal width.")
+        if type(heads) is not int or heads < 1 or patch[0] % heads:
+            raise CheckpointError(f"A Wan transformer of width {patch[0]} cannot have {heads!r} heads of equal width.")
+        if type(eps) not in (int, float) or not 0 <= eps < 1:
+            raise CheckpointError(f"The config of this Wan transformer says eps = {eps!r}, expected a small number.")
         return cls(**sizes, num_heads=heads, eps=eps)
 
 
