@@ -189,6 +189,7 @@ def upscale(
     tile_overlap: int | None = None,
     denoise_strength: float | None = None,
     weak_model_path: AnyPath = "realesr-general-wdn-x4v3",
+    color_fix: ColorFix = "none",
     precision: HalfOrFull | None = None,
     fp16: bool = False,
     fp32: bool = False,

@@ -146,6 +146,9 @@ class InterpolateRequest:
         return _dtype(self.precision or "fp32")
 
 
+ColorFix = Literal["wavelet", "adain", "none"]
+
+
 @dataclass(frozen=True)
 class UpscaleRequest:
     """Options of upscaling with Real-ESRGAN.
@@ -158,6 +161,7 @@ class UpscaleRequest:
             that is up to 64, so that no seam is possible, else 32.
         denoise_strength: From 0, keeping noise and texture, to 1: mixes ``model_path`` with ``weak_model_path``.
         weak_model_path: The checkpoint of strength 0; the default goes with realesr-general-x4v3.
+        color_fix: ``wavelet`` and ``adain`` take the colours from the input, since networks change flat ones a little.
         precision: What the network computes in, ``fp16`` or ``fp32``.
         memory_limit_gb: GiB that the run may use, by which tiles are cut.
     """
@@ -187,6 +191,7 @@ class UpscaleRequest:
     weak_model_path: Annotated[
         str, Opt(f"Weights of denoising strength 0: {FILE_HELP}.", is_file=True, needs="denoise_strength")
     ] = "realesr-general-wdn-x4v3"
+    color_fix: Annotated[ColorFix, Opt("Color correction towards the input.")] = "none"
     precision: HalfOrFullPrecision = None
     memory_limit_gb: MemoryLimit = None
 
@@ -302,7 +307,6 @@ class PostprocessRequest:
 
 
 SuperResolutionMode = Literal["tiny", "tiny-long", "full"]
-ColorFix = Literal["wavelet", "adain", "none"]
 Version = Literal["v1", "v1.1"]
 SparseAttention = Literal["block", "sage", "dense"]
 Borders = Literal["pad", "crop"]

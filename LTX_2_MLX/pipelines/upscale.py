@@ -23,12 +23,13 @@ from LTX_2_MLX.media.frames import FrameStream, to_uint8, to_unit
 from LTX_2_MLX.media.image import StillImage
 from LTX_2_MLX.models.rrdbnet import RRDBNet
 from LTX_2_MLX.models.srvgg import SRVGG
+from LTX_2_MLX.ops.color import adain_transfer, wavelet_transfer
 from LTX_2_MLX.ops.context_tiles import in_tiles, pad_reflected
 from LTX_2_MLX.ops.conv import WINOGRAD_CHANNELS
 from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.ops.resize import resize
+from LTX_2_MLX.pipelines.requests import ColorFix, upscaled_size
 from LTX_2_MLX.pipelines.requests import UpscaleRequest as Request
-from LTX_2_MLX.pipelines.requests import upscaled_size
 from LTX_2_MLX.pipelines.stage import run_stages
 from LTX_2_MLX.planning.plan import Estimate, Plan, network_weights_bytes, plan
 from LTX_2_MLX.runtime.memory import budget_bytes
@@ -58,6 +59,8 @@ _UNFOLDED_ARRAYS = 8
 # resized, and of the final size. Measured.
 _FINISHING_COPIES = 5
 _RESIZING_COPIES = (3, 4, 10)
+# Of the final size, while colours are corrected: of the network's own size, of a resized one. Measured.
+_COLOR_COPIES = (12.0, 19.5)
 
 
 @dataclass(frozen=True)
@@ -184,11 +187,15 @@ def activation_bytes(network: Network, height: int, width: int, request: Request
     if asked != own:
         whole, half_resized, resized = _RESIZING_COPIES
         finishing = whole * own**2 + half_resized * own * asked + resized * asked**2
+    if request.color_fix != "none":
+        finishing = max(finishing, _COLOR_COPIES[asked != own] * asked**2)
     frame_bytes = max(pixels * bytes_per_pixel(network), int(height * width * 3 * mx.float32.size * finishing))
     return _batch_size(network, height, width) * frame_bytes
 
 
-def upscale_pixels(network: Network, pixels: mx.array, scale: float, tiles: Tiles) -> mx.array:
+def upscale_pixels(
+    network: Network, pixels: mx.array, scale: float, tiles: Tiles, color_fix: ColorFix = "none"
+) -> mx.array:
     """Pixels ``(B, H, W, 3)`` in [0, 1] at ``scale`` times their size, float32, not clipped.
 
     Bicubic on floats where the network's own factor is another, as sgl-project/sglang,
@@ -196,7 +203,16 @@ def upscale_pixels(network: Network, pixels: mx.array, scale: float, tiles: Tile
     """
     height, width = pixels.shape[1:3]
     larger = enlarge(network, pixels.astype(network.dtype), tiles).astype(mx.float32)
-    return resize(larger, *upscaled_size(height, width, scale), "cubic")
+    size = upscaled_size(height, width, scale)
+    larger = resize(larger, *size, "cubic")
+    if color_fix == "none":
+        return larger
+    transfer = wavelet_transfer if color_fix == "wavelet" else adain_transfer
+    reference = resize(pixels.astype(mx.float32), *size, "cubic")
+    # The network's layers are freed before the correction takes its memory.
+    mx.eval(larger, reference)
+    # The transfers take an axis of time.
+    return transfer(larger[:, None], reference[:, None])[:, 0]
 
 
 def enlarge(network: Network, pixels: mx.array, tiles: Tiles) -> mx.array:
@@ -222,9 +238,9 @@ def upscale_image(network: Network, image: StillImage, request: Request) -> Stil
     tiles = tiles_for(network, height, width, request)
     largest = np.iinfo(image.pixels.dtype).max
 
-    def enlarged(levels: np.ndarray) -> mx.array:
+    def enlarged(levels: np.ndarray, color_fix: ColorFix = "none") -> mx.array:
         pixels = mx.array(levels.astype(np.float32) / largest)
-        return upscale_pixels(network, pixels[None], request.scale, tiles)[0]
+        return upscale_pixels(network, pixels[None], request.scale, tiles, color_fix)[0]
 
     def to_levels(pixels: mx.array) -> np.ndarray:
         return np.array(mx.round(mx.clip(pixels, 0, 1) * largest)).astype(image.pixels.dtype)
@@ -232,7 +248,7 @@ def upscale_image(network: Network, image: StillImage, request: Request) -> Stil
     def grey_levels(pixels: mx.array) -> np.ndarray:
         return np.repeat(to_levels(luma(mx.clip(pixels, 0, 1)))[..., None], 3, axis=-1)
 
-    larger = enlarged(image.pixels)
+    larger = enlarged(image.pixels, request.color_fix)
     pixels = grey_levels(larger) if image.grey else to_levels(larger)
     alpha = image.alpha
     if alpha is not None:
@@ -292,7 +308,7 @@ def upscaled_chunks(
     try:
         for frames in _batches(stream.frames(), batch_size):
             pixels = to_unit(np.stack(frames))
-            yield to_uint8(upscale_pixels(network, pixels, request.scale, tiles))
+            yield to_uint8(upscale_pixels(network, pixels, request.scale, tiles, request.color_fix))
             done += len(frames)
             progress.advance(STAGE, done, stream.num_frames)
     finally:
