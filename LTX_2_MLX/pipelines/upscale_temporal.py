@@ -14,6 +14,7 @@ from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.checkpoints.resolve import AUTO, DEMO_NOTE, resolve
+from LTX_2_MLX.checkpoints.upscaler_generation import check_generation
 from LTX_2_MLX.errors import MediaError, RequestError
 from LTX_2_MLX.layers.streaming import join_frames
 from LTX_2_MLX.media.frames import FrameStream, subdivide_times, to_signed
@@ -183,7 +184,9 @@ def stages(stream: FrameStream, request: Request) -> list[EncodeClip | UpscaleLa
     """
     model = resolve(request.weights, "model")
     weights = Checkpoint(model.path)
-    upscaler = Checkpoint(resolve(request.temporal_weights, "temporal-upscaler", model=model).path)
+    file = resolve(request.temporal_weights, "temporal-upscaler", model=model)
+    check_generation(file, model, lambda line: None)
+    upscaler = Checkpoint(file.path)
     config = upscaler_config(upscaler, temporal=True, flag="--temporal-weights")
     budget = activation_budget(request.memory_limit_gb)
     dtype = usual_dtype(weights) if request.precision is None else request.dtype

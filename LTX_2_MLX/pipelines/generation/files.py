@@ -18,6 +18,7 @@ from LTX_2_MLX.checkpoints.lora import Lora, split_strength
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.checkpoints.resolve import AUTO, DEMO_NOTE, DOWNLOAD, ResolvedFile, installed_path, resolve
+from LTX_2_MLX.checkpoints.upscaler_generation import check_generation
 from LTX_2_MLX.diffusion import schedule
 from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.models.interfaces import Header
@@ -252,9 +253,9 @@ def open_models(options: Options, note: Callable[[str], None]) -> Models:
     if options.embeddings:
         models = replace(models, embeddings_encoder=_embeddings_encoder(options.gemma, model, weights))
     if options.temporal_upscale:
-        models = replace(models, temporal_upscaler=_open(options.temporal_weights, "temporal-upscaler", model))
+        models = replace(models, temporal_upscaler=_open(options.temporal_weights, "temporal-upscaler", model, note))
     if options.two_stages:
-        models = replace(models, spatial_upscaler=_spatial_upscaler(options.spatial_upscaler_weights, model))
+        models = replace(models, spatial_upscaler=_spatial_upscaler(options.spatial_upscaler_weights, model, note))
     if distilled or options.pipeline not in ("two-stage", "distilled"):
         return models
     lora = _distilled_lora(options.distilled_lora, model)
@@ -361,17 +362,19 @@ def _is_gemma(folder: Path) -> bool:
         return False
 
 
-def _spatial_upscaler(spec: str, model: ResolvedFile) -> Checkpoint:
+def _spatial_upscaler(spec: str, model: ResolvedFile, note: Callable[[str], None]) -> Checkpoint:
     try:
-        return _open(spec, "spatial-upscaler", model)
+        return _open(spec, "spatial-upscaler", model, note)
     except CheckpointError as error:
         if spec != AUTO:
             raise
         raise RequestError(_NO_UPSCALER) from error
 
 
-def _open(spec: str, role: Role, model: ResolvedFile) -> Checkpoint:
-    return Checkpoint(resolve(spec, role, model=model).path)
+def _open(spec: str, role: Role, model: ResolvedFile, note: Callable[[str], None]) -> Checkpoint:
+    upscaler = resolve(spec, role, model=model)
+    check_generation(upscaler, model, note)
+    return Checkpoint(upscaler.path)
 
 
 def _distilled_lora(spec: str, model: ResolvedFile) -> Lora:

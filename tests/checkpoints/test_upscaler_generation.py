@@ -1,0 +1,55 @@
+"""Latent upscalers of another generation than the model."""
+
+import os
+
+import numpy as np
+import pytest
+
+from LTX_2_MLX.checkpoints.resolve import resolve
+from LTX_2_MLX.checkpoints.upscaler_generation import check_generation
+from LTX_2_MLX.errors import CheckpointError
+
+MODEL = {"model_version": "2.0.0"}
+TENSORS = {"x": np.zeros(1, np.float32)}
+
+
+@pytest.fixture
+def check(write):
+    """``check(model, upscaler)`` of files given as (name, metadata, size); gives the notes."""
+
+    def run(model, upscaler):
+        notes: list[str] = []
+        files = []
+        for role, (name, metadata, size) in (("model", model), ("temporal-upscaler", upscaler)):
+            path = write(name, TENSORS, **metadata)
+            if size:
+                os.truncate(path, size)
+            files.append(resolve(path, role))
+        check_generation(files[1], files[0], notes.append)
+        return notes
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("model", "upscaler"),
+    [
+        (("own.safetensors", MODEL, None), ("ltx-2.3-temporal-upscaler-x2-1.0.safetensors", {}, None)),
+        (("own.safetensors", MODEL, None), ("renamed.safetensors", {}, 261_944_000)),
+        (("ltx-2.3-22b-dev.safetensors", {}, None), ("renamed.safetensors", {}, 261_965_800)),
+        (("ltx-2-19b-dev.safetensors", {}, None), ("ltx-2.5-upscaler.safetensors", {}, None)),
+        (("ltx-2-19b-dev.safetensors", {}, None), ("up.safetensors", {"model_version": "2.3"}, None)),
+    ],
+)
+def test_upscaler_of_another_generation_is_refused(check, model, upscaler):
+    with pytest.raises(CheckpointError, match=r"was made for LTX-2.*but .* is LTX-2.*mosaic"):
+        check(model, upscaler)
+
+
+def test_right_upscaler_passes_and_an_unknown_one_gets_a_line(check):
+    own = ("own.safetensors", MODEL, None)
+    assert check(own, ("ltx-2-temporal-upscaler-x2-1.0.safetensors", {}, None)) == []
+    assert check(own, ("renamed.safetensors", {}, 261_965_800)) == []
+    (line,) = check(own, ("mine.safetensors", {}, None))
+    assert "mine.safetensors does not say" in line and "LTX-2" in line
+    assert check(("plain.safetensors", {}, None), ("mine.safetensors", {}, None)) == []
