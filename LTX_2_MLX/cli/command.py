@@ -116,8 +116,11 @@ def command(
         context = values.pop(_CONTEXT, None)
         typed = _typed_names(context, values)
         with exit_codes(progress_from(values)):
-            own_values = typed_options(own, values, own_options)
-            options = own(**{each: value for each, value in own_values.items() if value is not None})
+            own_values = {}
+            for each, value in typed_options(own, values, own_options).items():
+                if value is not None:
+                    own_values[each] = value
+            options = own(**own_values)
             require_mlx()
             with _downloads(options):
                 if request is None:
@@ -148,8 +151,12 @@ def _typed_names(context: typer.Context | None, values: Mapping[str, Any]) -> li
     """Options that stand on the command line; all of them where no command line was parsed."""
     if context is None:
         return list(values)
-    sources = {name: context.get_parameter_source(name) for name in values}
-    return [name for name, source in sources.items() if source is not None and source.name != "DEFAULT"]
+    typed = []
+    for name in values:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name != "DEFAULT":
+            typed.append(name)
+    return typed
 
 
 def run_command(main: Callable[..., Any]) -> None:

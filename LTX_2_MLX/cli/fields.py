@@ -162,7 +162,10 @@ def typed_options(options: type, values: Mapping[str, Any], typed: Iterable[str]
     found: dict[str, Any] = {}
     for declared in declared_options(options).values():
         if declared.name == "precision":
-            flags = {flag: values[flag] for flag in PRECISION_FLAGS if flag in names}
+            flags = {}
+            for flag in PRECISION_FLAGS:
+                if flag in names:
+                    flags[flag] = values[flag]
             if flags:
                 found["precision"] = precision(**flags)
         elif declared.name in names:

@@ -161,7 +161,10 @@ def generate_video(
     """
     state = GenerationState(contexts=load_contexts(request) if request.embeddings else {})
     stages = stages_for(request)
-    steps = {_STEPS[stage.name]: len(stage.sigmas) - 1 for stage in stages if isinstance(stage, Denoise)}
+    steps = {}
+    for stage in stages:
+        if isinstance(stage, Denoise):
+            steps[_STEPS[stage.name]] = len(stage.sigmas) - 1
     record = record_of(options, request, steps, automatic)
     facts = record.as_json()
     job = _job(options, runner.progress.note)

@@ -164,6 +164,17 @@ def check_options(request: Any) -> None:
         object.__setattr__(request, name, value)
 
 
+def refuse_without_effect(request: Any) -> None:
+    """Raise ``RequestError`` for an option that was changed but needs another one that is off."""
+    options: type = type(request)
+    for name, declared in declared_options(options).items():
+        needs = declared.opt.needs
+        if needs is None or declared.opt.reported or getattr(request, needs) not in (None, False):
+            continue
+        if getattr(request, name) != declared.default:
+            raise RequestError(f"{declared.flag} does nothing without {flag_of(needs)}. Pass both.")
+
+
 def converted(declared: Declared, value: Any) -> Any:
     """The value in the type of its field.
 
@@ -176,7 +187,10 @@ def converted(declared: Declared, value: Any) -> Any:
         return _scalar(declared, value)
     if not isinstance(value, list | tuple):
         raise _wrong_type(declared, value)
-    return tuple(_scalar(declared, element) for element in value)
+    elements = []
+    for element in value:
+        elements.append(_scalar(declared, element))
+    return tuple(elements)
 
 
 def _scalar(declared: Declared, value: Any) -> Any:

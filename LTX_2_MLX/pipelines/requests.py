@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from LTX_2_MLX.errors import RequestError
-from LTX_2_MLX.pipelines.options import AUTO, Opt, check_options, declared_options, flag_of
+from LTX_2_MLX.pipelines.options import AUTO, Opt, check_options, refuse_without_effect
 
 if TYPE_CHECKING:
     import mlx.core as mx
@@ -437,17 +437,6 @@ def upscaled_size(height: int, width: int, scale: float) -> tuple[int, int]:
     if min(size) < 1:
         raise RequestError(f"--scale {scale:g} leaves no pixels of {width} x {height}.")
     return size
-
-
-def refuse_without_effect(request: Any) -> None:
-    """Raise ``RequestError`` for an option that was changed but needs another one that is off."""
-    options: type = type(request)
-    for name, declared in declared_options(options).items():
-        needs = declared.opt.needs
-        if needs is None or declared.opt.reported or getattr(request, needs) not in (None, False):
-            continue
-        if getattr(request, name) != declared.default:
-            raise RequestError(f"{declared.flag} does nothing without {flag_of(needs)}. Pass both.")
 
 
 def _dtype(precision: str | None, *, on_gpu: str = "fp32") -> mx.Dtype:

@@ -4,7 +4,7 @@ import dataclasses
 import gc
 import time
 import traceback
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -165,10 +165,14 @@ def arrays_in(value: Any) -> list[mx.array]:
     """All arrays in nested lists, tuples, dictionaries and dataclasses."""
     if isinstance(value, mx.array):
         return [value]
+    items: Iterable[Any] = ()
     if isinstance(value, dict):
-        return [array for item in value.values() for array in arrays_in(item)]
-    if isinstance(value, list | tuple):
-        return [array for item in value for array in arrays_in(item)]
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return [array for field in dataclasses.fields(value) for array in arrays_in(getattr(value, field.name))]
-    return []
+        items = value.values()
+    elif isinstance(value, list | tuple):
+        items = value
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        items = [getattr(value, field.name) for field in dataclasses.fields(value)]
+    arrays: list[mx.array] = []
+    for item in items:
+        arrays += arrays_in(item)
+    return arrays

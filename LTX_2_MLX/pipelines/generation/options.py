@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from LTX_2_MLX.errors import RequestError
-from LTX_2_MLX.pipelines.options import AUTO, Opt, check_options, declared_options
+from LTX_2_MLX.pipelines.options import AUTO, Opt, check_options, declared_options, refuse_without_effect
 from LTX_2_MLX.pipelines.requests import (
     FILE_HELP,
     MEMORY_GROUP,
@@ -23,7 +23,6 @@ from LTX_2_MLX.pipelines.requests import (
     TileSize,
     UpscalingModel,
     UpscalingScale,
-    refuse_without_effect,
 )
 
 __all__ = ["Options", "PipelineName", "Precision"]

@@ -62,7 +62,12 @@ def record_of(
         **steps,
     }
     files = files_of(options, request)
-    settled |= {name: [text for text, _ in named] for name, named in files.items()}
+    digests: dict[str, str] = {}
+    for name, named in files.items():
+        settled[name] = []
+        for text, path in named:
+            settled[name].append(text)
+            digests[str(path)] = content_digest(path)
     values: dict[str, Any] = {}
     automatic: list[str] = []
     for name, declared in declared_options(Options).items():
@@ -76,8 +81,7 @@ def record_of(
         values[name] = value
         if name in automatic_before or getattr(options, name) in (None, AUTO):
             automatic.append(name)
-    paths = [path for named in files.values() for _, path in named]
-    return RunRecord(values, {str(path): content_digest(path) for path in paths}, tuple(automatic))
+    return RunRecord(values, digests, tuple(automatic))
 
 
 def has_effect(declared: Declared, options: Options) -> bool:
@@ -98,7 +102,7 @@ def files_of(options: Options, request: Request) -> dict[str, list[tuple[str, Pa
         files["spatial_upscaler_weights"] = [_named(models.spatial_upscaler.path)]
     if models.temporal_upscaler is not None:
         files["temporal_weights"] = [_named(models.temporal_upscaler.path)]
-    adapters = [_named_lora(lora) for lora in models.loras]
+    adapters = list(map(_named_lora, models.loras))
     files["lora"] = adapters[: len(options.lora)]
     # The pipeline `distilled` appends the distillation LoRA to the others.
     distillation = adapters[len(options.lora) :]
@@ -334,7 +338,10 @@ def check_outputs(options: Options, request: Request, *outputs: Path) -> None:
     Raises:
         RequestError: If one of them would be replaced.
     """
-    in_use = [path for named in files_of(options, request).values() for _, path in named]
+    in_use: list[Path] = []
+    for named in files_of(options, request).values():
+        for _, path in named:
+            in_use.append(path)
     written = list(outputs)
     if options.save_embeddings is not None:
         written.append(Path(options.save_embeddings))
