@@ -10,25 +10,16 @@ import typer
 
 from LTX_2_MLX import cli
 from LTX_2_MLX.development.full_size import predicted_and_measured, streamed_step, write_hollow, write_hollow_model
+from LTX_2_MLX.development.memory_table import MACS, table_lines
 from LTX_2_MLX.development.quantized import ERROR_BAND, MID_SIZE_BAND, golden_errors, mid_size_error
-from LTX_2_MLX.errors import MemoryBudgetError
 from LTX_2_MLX.media.image import StillImage, write_image
-from LTX_2_MLX.ops.device import as_backend
-from LTX_2_MLX.pipelines.generate import Options, plan_for, prepare, request_for
-from LTX_2_MLX.runtime.memory import mac_budget_bytes
+from LTX_2_MLX.pipelines.generate import Options
 from LTX_2_MLX.shapes import VideoShape
 from LTX_2_MLX.verify import find_cases
 
 TESTS = Path(__file__).parents[1] / "tests"
 # Half heights, half widths and lengths of the five videos, in those of the smallest.
 SIZES = ((2, 2, 1), (3, 2, 3), (3, 4, 2), (4, 3, 4), (5, 4, 3))
-MACS = (8, 16, 24, 32, 48, 64, 96, 128, 192)
-PRESETS = {
-    "two-stage 256×384×33": {"height": 256, "width": 384, "frames": 33},
-    "two-stage 480×704×97": {"height": 480, "width": 704, "frames": 97},
-    "the same with --temporal-upscale": {"height": 480, "width": 704, "frames": 97, "temporal_upscale": True},
-    "distilled 480×704×97": {"pipeline": "distilled", "height": 480, "width": 704, "frames": 97},
-}
 DEMO = Path(__file__).parents[1] / "weights" / "demo"
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -56,35 +47,10 @@ def table(
     macs: Annotated[list[int] | None, typer.Option("--mac", help="GiB of a Mac; repeatable.")] = None,
 ) -> None:
     """Print what runs of LTX-2 19B take on Macs of several sizes, by the plan that every run makes."""
-    with cli.exit_codes(), tempfile.TemporaryDirectory() as folder, as_backend("gpu"):
+    with cli.exit_codes(), tempfile.TemporaryDirectory() as folder:
         files = write_hollow_model(TESTS / "manifests", DEMO / "gemma" / "tokenizer.json", Path(folder))
-        stages = [each_stage(Options("a red ball", **files, **PRESETS[name], precision="bf16")) for name in PRESETS]
-        print("| stage, GiB | " + " | ".join(PRESETS) + " |\n|---|" + "---|" * len(PRESETS))
-        for name in dict.fromkeys(stage for column in stages for stage in column):
-            print(f"| {name} | " + " | ".join(column.get(name, "") for column in stages) + " |")
-        print("\n| Mac | may be used | " + " | ".join(PRESETS) + " |\n|---|---|" + "---|" * len(PRESETS))
-        for mac in macs or MACS:
-            budget = mac_budget_bytes(mac)
-            cells = [nearest_on(budget, Options("a red ball", **files, **given)) for given in PRESETS.values()]
-            print(f"| {mac} GB | {budget / 2**30:.1f} GiB | " + " | ".join(cells) + " |", flush=True)
-
-
-def each_stage(options: Options) -> dict[str, str]:
-    """Weights and activations of every stage as text."""
-    made = plan_for(request_for(options), options)
-    return {s.name: f"{s.weights_bytes / 2**30:.1f} + {s.activation_bytes / 2**30:.1f}" for s in made.stages}
-
-
-def nearest_on(budget: int, options: Options) -> str:
-    """Flags with which a video fits, and its peak then."""
-    asked = replace(options, precision="bf16", memory_limit_gb=budget / 2**30, fit=True)
-    try:
-        notes: list[str] = []
-        found = prepare(asked, notes.append)
-    except MemoryBudgetError:
-        return "too large"
-    flags = next((note.partition(": ")[2] for note in notes if note.startswith("To fit")), "as it is")
-    return f"{flags} ({found.plan.largest.name} {found.plan.largest_bytes / 2**30:.1f})"
+        for line in table_lines(files, macs or MACS):
+            print(line, flush=True)
 
 
 @app.command()
