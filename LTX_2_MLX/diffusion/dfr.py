@@ -147,6 +147,9 @@ class TemporalRound:
         audio: Audio that a tile attends to, not denoised; None for rounds without audio.
         hold_result: Whether partly held tokens are moved towards their clean values once more at the end, as in the
             newer form.
+        sigmas: The schedule of every tile.
+        eta: Share of each step's noise that is new.
+        keyframe_strength: Conditioning strength of the new keyframes in later rounds.
         all_images_in_first: Whether tiles from frame 0 on take images behind their end too, as 400fd31 does.
     """
 
@@ -157,6 +160,9 @@ class TemporalRound:
     audio: TileAudio | None = None
     all_images_in_first: bool = False
     hold_result: bool = True
+    sigmas: Sequence[float] = ROUND_SIGMAS
+    eta: float = ROUND_ETA
+    keyframe_strength: float = KEYFRAME_STRENGTH
 
     @property
     def tiles(self) -> list[RoundTile]:
@@ -195,7 +201,7 @@ class TemporalRound:
             if self.audio is not None:
                 streams["audio"] = self.audio(tile)
             name = f"round_{self.number}.tile_{number}"
-            result = denoise_stage(name, denoise, streams, ROUND_SIGMAS, noise, eta=ROUND_ETA, on_step=on_step)
+            result = denoise_stage(name, denoise, streams, self.sigmas, noise, eta=self.eta, on_step=on_step)
             denoised = result["video"].latent
             if self.hold_result:
                 denoised = result["video"].hold(denoised)
@@ -204,7 +210,7 @@ class TemporalRound:
             generated = tokens.generated_keyframes(denoised)
             for index, frame in enumerate(tile.slots):
                 # A lead-in repeats slots of the tile before, whose keyframes stay.
-                carried.setdefault(frame, Keyframe(generated[:, index : index + 1], frame, KEYFRAME_STRENGTH))
+                carried.setdefault(frame, Keyframe(generated[:, index : index + 1], frame, self.keyframe_strength))
         frames = next_keyframes([keyframe.frame for keyframe in self.keyframes], tiles)
         return mx.concatenate(joined, axis=1), [carried[frame] for frame in frames]
 
@@ -218,9 +224,9 @@ def doubled(keyframes: Sequence[Keyframe]) -> list[Keyframe]:
     return [keyframe._replace(frame=2 * keyframe.frame) for keyframe in keyframes]
 
 
-def carried_keyframes(latents: mx.array, frames: Sequence[int]) -> list[Keyframe]:
+def carried_keyframes(latents: mx.array, frames: Sequence[int], strength: float = KEYFRAME_STRENGTH) -> list[Keyframe]:
     """Generated keyframes ``(B, K, H, W, C)`` as keyframes of the next stage."""
-    return [Keyframe(latents[:, i : i + 1], frame, KEYFRAME_STRENGTH) for i, frame in enumerate(frames)]
+    return [Keyframe(latents[:, i : i + 1], frame, strength) for i, frame in enumerate(frames)]
 
 
 def kept_latents(num_frames: int, rounds: int, compression: int = 8) -> int:

@@ -17,7 +17,7 @@ SEGMENT_LENGTHS = (24, 32)
 CONDITIONING_RATE_LIMIT = 60.0
 _SNAP_ABOVE = 30.0
 # Overlap of the spatial stage's tiles in height and width, in cells.
-_SPATIAL_OVERLAP = 12
+SPATIAL_OVERLAP = 12
 _SPATIAL_TILES = 2
 
 
@@ -198,7 +198,15 @@ class SpatialTile:
         return weights
 
 
-def spatial_tiles(num_frames: int, height: int, width: int, num_tiles: int, seams: Sequence[int]) -> list[SpatialTile]:
+def spatial_tiles(
+    num_frames: int,
+    height: int,
+    width: int,
+    num_tiles: int,
+    seams: Sequence[int],
+    *,
+    overlap: int = SPATIAL_OVERLAP,
+) -> list[SpatialTile]:
     """Tiles of the spatial stage: time slowest, width fastest.
 
     Args:
@@ -207,10 +215,11 @@ def spatial_tiles(num_frames: int, height: int, width: int, num_tiles: int, seam
         width: Latent columns.
         num_tiles: Tiles in time.
         seams: Latent frames of the last round's keyframes.
+        overlap: Latent rows and columns that neighbours share, where the size allows as many.
     """
     times = _time_tiles(num_frames, num_tiles, seams)
-    rows = _space_tiles(height)
-    columns = _space_tiles(width)
+    rows = _space_tiles(height, overlap)
+    columns = _space_tiles(width, overlap)
     return [
         SpatialTile(time, row, column, time_weights, row_weights, column_weights)
         for time, time_weights in times
@@ -219,10 +228,10 @@ def spatial_tiles(num_frames: int, height: int, width: int, num_tiles: int, seam
     ]
 
 
-def _space_tiles(length: int) -> list[tuple[Interval, np.ndarray]]:
+def _space_tiles(length: int, overlap: int) -> list[tuple[Interval, np.ndarray]]:
     if length < _SPATIAL_TILES:
         return [(Interval(0, length), np.ones(length, np.float32))]
-    overlap = min(_SPATIAL_OVERLAP, length - _SPATIAL_TILES)
+    overlap = min(overlap, length - _SPATIAL_TILES)
     return [(tile, blend_weights(tile)) for tile in split_evenly(length, _SPATIAL_TILES, overlap)]
 
 

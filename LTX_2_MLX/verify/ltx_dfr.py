@@ -13,6 +13,8 @@ from LTX_2_MLX.checkpoints.lora import Lora
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.diffusion import schedule
 from LTX_2_MLX.diffusion.dfr import (
+    KEYFRAME_STRENGTH,
+    ROUND_ETA,
     ROUND_SIGMAS,
     Keyframe,
     StageTokens,
@@ -139,7 +141,7 @@ def dfr_new(case: Case) -> Outputs:
         case,
         height=p["height"],
         width=p["width"],
-        images=[(image["frame"], image["strength"]) for image in p["images"]],
+        images=[(image["frame"], image["strength"]) for image in p.get("images", [])],
         distilled=(p.get("distilled_lora") or {}).get("strength", 0.0),
         detailing=lora.get("strength", 0.0),
         downscale=lora.get("reference_downscale_factor", 2),
@@ -200,7 +202,7 @@ class Rendering:
         audio = start_state(mx.zeros((1, length, self.channels("audio_in_channels"))), AudioClock().positions(length))
         latent = mx.zeros((1, *_sizes(grid.shape), self.channels("in_channels")))
         tokens = StageTokens(grid, latent, images=self.given_images(2), slots=self.canvas.positions)
-        return self.stage(1, denoise, tokens, audio, schedule.DISTILLED)
+        return self.stage(1, denoise, tokens, audio, self.sigmas("stage1", schedule.DISTILLED))
 
     def second_stage(
         self, denoise: Denoise, start: dict[str, mx.array], audio: mx.array, reference: mx.array | None
@@ -216,8 +218,18 @@ class Rendering:
             reference_downscale=self.downscale,
         )
         stream = start_state(audio, AudioClock().positions(audio.shape[1]))
-        video, _, slots = self.stage(2, denoise, tokens, stream, schedule.REFINEMENT)
-        return video, carried_keyframes(slots, self.canvas.positions)
+        video, _, slots = self.stage(2, denoise, tokens, stream, self.sigmas("stage2", schedule.REFINEMENT))
+        return video, carried_keyframes(slots, self.canvas.positions, self.keyframe_strength)
+
+    @property
+    def keyframe_strength(self) -> float:
+        strength: float = self.case.parameters.get("anchor_strength", KEYFRAME_STRENGTH)
+        return strength
+
+    def sigmas(self, stage: str, default: tuple[float, ...]) -> tuple[float, ...]:
+        """The case's schedule of a stage, stored without the last 0; the pipeline's unless given."""
+        given = self.case.parameters.get("sigmas", {}).get(stage)
+        return default if given is None else (*given, 0.0)
 
     def stage(
         self, number: int, denoise: Denoise, tokens: StageTokens, audio: LatentState, sigmas: tuple[float, ...]
@@ -258,13 +270,16 @@ class Rendering:
             audio=TileSound(audio, self, number, playback, rate) if self.newer else None,
             all_images_in_first=not self.newer,
             hold_result=self.newer,
+            sigmas=self.sigmas("round", ROUND_SIGMAS),
+            eta=self.case.parameters.get("eta", ROUND_ETA),
+            keyframe_strength=self.keyframe_strength,
         )
 
         def on_tile(tile: int, tokens: StageTokens, denoised: mx.array) -> None:
             self.outputs |= {
                 f"round{number}.tile{tile}.video": channels_first(tokens.video(denoised)),
                 f"round{number}.tile{tile}.keyframes": channels_first(tokens.generated_keyframes(denoised)),
-                f"round{number}.tile{tile}.sigmas": np.array(ROUND_SIGMAS, dtype=np.float32),
+                f"round{number}.tile{tile}.sigmas": np.array(temporal.sigmas, dtype=np.float32),
             }
 
         video, keyframes = temporal.run(denoise, video, self.noise, on_tile=on_tile)
@@ -306,7 +321,7 @@ class Rendering:
             for tile in range(len(tiles)):
                 names.append(f"round_{number}.tile_{tile}.video")
                 # No step takes noise to the last noise level, 0.
-                for step in range(len(ROUND_SIGMAS) - 2):
+                for step in range(len(self.sigmas("round", ROUND_SIGMAS)) - 2):
                     names.append(f"round_{number}.tile_{tile}.step_{step}.video")
         draws = {name: mx.array(self.case.io[f"input.noise.{i}"]) for i, name in enumerate(names)}
         return lambda purpose, shape: draws[purpose].astype(mx.float32).reshape(shape)

@@ -52,12 +52,13 @@ class _Positions:
         outputs |= _tokens(f"{self.name}.stage1", small.state())
         outputs |= _tokens(f"{self.name}.stage2", large.state())
         slots = _zeros(LatentShape(len(self.canvas.positions), large.grid.shape.height, large.grid.shape.width))
-        keyframes = carried_keyframes(slots, self.canvas.positions)
+        strength = self.case.parameter("anchor_strength")
+        keyframes = carried_keyframes(slots, self.canvas.positions, strength)
         for number in self.rounds:
             temporal = self.round(number, keyframes)
             outputs |= self.tiles(temporal)
             frames = next_keyframes([keyframe.frame for keyframe in temporal.keyframes], temporal.tiles)
-            keyframes = carried_keyframes(mx.repeat(slots[:, :1], len(frames), axis=1), frames)
+            keyframes = carried_keyframes(mx.repeat(slots[:, :1], len(frames), axis=1), frames, strength)
         return outputs
 
     def stage(self, smaller: int, reference: mx.array | None = None) -> StageTokens:

@@ -5,7 +5,7 @@ import numpy as np
 
 from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.diffusion.dfr import Keyframe, StageTokens, denoise_stage
-from LTX_2_MLX.diffusion.dfr_layout import spatial_tiles
+from LTX_2_MLX.diffusion.dfr_layout import SPATIAL_OVERLAP, spatial_tiles
 from LTX_2_MLX.diffusion.dfr_spatial import denoise_in_tiles, token_tiles
 from LTX_2_MLX.diffusion.guidance import Denoise
 from LTX_2_MLX.diffusion.patchify import AudioClock, VideoGrid, patchify_audio
@@ -52,7 +52,8 @@ class _Run:
         video = tokens.state()
         shape = tokens.grid.shape
         seams = [frame // tokens.grid.compression.time for frame in p["last_round_seams"]]
-        tiles = spatial_tiles(shape.num_frames, shape.height, shape.width, 2 ** p["rounds"], seams)
+        overlap = self.case.parameters.get("spatial_overlap", SPATIAL_OVERLAP)
+        tiles = spatial_tiles(shape.num_frames, shape.height, shape.width, 2 ** p["rounds"], seams, overlap=overlap)
         parts = token_tiles(video, shape, tiles)
         audio = patchify_audio(self.latent("audio"))
         sound = start_state(audio, AudioClock().positions(audio.shape[1]), frozen=True)
