@@ -93,6 +93,16 @@ def check_image_output(path: str | Path, height: int, width: int, *, alpha: bool
         )
 
 
+def format_table() -> str:
+    """What each written format keeps of an image, as a Markdown table."""
+    lines = ["| format | transparency | grey | 16 bit | colour profile | EXIF | dpi | largest side |", "|---" * 8 + "|"]
+    for each in IMAGE_FORMATS:
+        held = (each.alpha, each.grey, each.sixteen_bit, each.profile, each.exif, each.dpi)
+        cells = [", ".join(each.suffixes), *("yes" if yes else "no" for yes in held), str(each.max_side or "-")]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 @contextmanager
 def open_image(path: Path) -> Iterator[Image.Image]:
     """Open an image file of one of the formats that are read; raises Pillow's own errors."""
