@@ -55,7 +55,7 @@ def _parameter(declared: Declared, positional_optional: bool) -> inspect.Paramet
     if default is MISSING and opt.positional and positional_optional:
         default = None
         kind = kind | None
-    if declared.repeated:
+    if declared.repeated or opt.one_or_more:
         default = None
         kind = kind | None
     settings: dict[str, Any] = {"help": help_text(declared), "metavar": _metavar(declared), "show_default": False}
@@ -89,7 +89,7 @@ def _typer_kind(declared: Declared) -> Any:
         kind = str
     if declared.choices and kind is str:
         kind = Literal[declared.choices]
-    if declared.repeated:
+    if declared.repeated or declared.opt.one_or_more:
         kind = list[kind]
     return kind | None if declared.optional else kind
 
@@ -177,10 +177,11 @@ def _typed(declared: Declared, value: Any) -> Any:
     opt = declared.opt
     if value is UNSET or (opt.is_file and declared.optional and value == NONE):
         return None
-    if declared.repeated:
+    several = declared.repeated or opt.one_or_more
+    if several:
         value = tuple(value or ())
-        if opt.is_file and value == (NONE,):
+        if declared.repeated and opt.is_file and value == (NONE,):
             return ()
-    if (opt.is_file or opt.is_output) and "" in (value if declared.repeated else (value,)):
+    if (opt.is_file or opt.is_output) and "" in (value if several else (value,)):
         raise RequestError(f"The name given for {declared.flag} is empty. Is a shell variable unset?")
     return value

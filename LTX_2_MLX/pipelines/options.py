@@ -56,6 +56,7 @@ class Opt:
         needs: Without this other option it has no effect.
         only_in: Pipelines in which it has an effect; all unless given.
         reported: Without an effect it is reported, not refused: sets of files are passed as a whole.
+        one_or_more: It may be given several times; a list of one value is that value.
     """
 
     help: str
@@ -77,6 +78,7 @@ class Opt:
     needs: str | None = None
     only_in: tuple[str, ...] = ()
     reported: bool = False
+    one_or_more: bool = False
 
 
 @dataclass(frozen=True)
@@ -183,6 +185,9 @@ def converted(declared: Declared, value: Any) -> Any:
     """
     if value is None and declared.optional:
         return None
+    if declared.opt.one_or_more and isinstance(value, list | tuple) and value:
+        values = tuple(_scalar(declared, element) for element in value)
+        return values[0] if len(values) == 1 else values
     if not declared.repeated:
         return _scalar(declared, value)
     if not isinstance(value, list | tuple):

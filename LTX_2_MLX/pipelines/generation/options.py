@@ -60,8 +60,9 @@ class Options:
         save_audio: Where to write the sound as a .wav file, too.
         lora: Adapters of the transformer, ``path`` or ``path:strength``.
         model_variant: ``dev`` or ``distilled``: picks the file, or says what the given one is.
-        weights, spatial_upscaler_weights, temporal_weights, distilled_lora, gemma: A path, a catalogue name,
-            a repository or ``repository:file``; ``auto`` finds what is on this machine.
+        weights, video_vae, spatial_upscaler_weights, temporal_weights, distilled_lora, gemma: A path, a catalogue
+            name, a repository or ``repository:file``; ``auto`` finds what is on this machine. ``weights`` may be
+            several of these, or a folder with the files of a model, each recognised by what it holds.
         precision: ``fp16``, ``bf16`` or ``fp32``; the file's own 16-bit type on a GPU, float32 for small
             models and on a CPU unless given.
         quantize: 8 or 4: bits of the transformer's and the text encoder's large layers; None keeps the precision.
@@ -270,8 +271,23 @@ class Options:
         ),
     ] = None
     weights: Annotated[
+        str | tuple[str, ...],
+        Opt(
+            f"LTX-2 checkpoint: {FILE_HELP}; repeatable for a model in several files.",
+            group=_MODEL,
+            is_file=True,
+            one_or_more=True,
+            replaces=("model_variant",),
+        ),
+    ] = AUTO
+    video_vae: Annotated[
         str,
-        Opt(f"LTX-2 checkpoint: {FILE_HELP}.", group=_MODEL, is_file=True, replaces=("model_variant",)),
+        Opt(
+            f"Video autoencoder, if it is not in --weights or another one is wanted: {FILE_HELP}.",
+            group=_MODEL,
+            flags=("--video-vae",),
+            is_file=True,
+        ),
     ] = AUTO
     spatial_upscaler_weights: Annotated[
         str,
@@ -306,7 +322,7 @@ class Options:
     gemma: Annotated[
         str,
         Opt(
-            f"Folder of the text encoder: {FILE_HELP}.",
+            f"Folder or file of the text encoder: {FILE_HELP}.",
             group=_MODEL,
             is_file=True,
             replaces=("embeddings",),
