@@ -42,6 +42,8 @@ from LTX_2_MLX.runtime.runner import StageRunner
 # An open clip, a video file, or a folder of images.
 Source = FrameStream | str | Path
 AnyPath = str | Path
+AnyPaths = AnyPath | Sequence[AnyPath]
+OptionalPath = AnyPath | None
 FrameRate = Fraction | float | str
 # Left to the model or the pipeline.
 OptionalInt = int | None
@@ -77,7 +79,7 @@ def generate(
     save_audio: OptionalPath = None,
     lora: Sequence[AnyPath] = (),
     model_variant: ModelVariant | None = None,
-    weights: AnyPath | Sequence[AnyPath] = "auto",
+    weights: AnyPaths = "auto",
     video_vae: AnyPath = "auto",
     spatial_upscaler_weights: AnyPath = "auto",
     temporal_weights: AnyPath = "auto",
@@ -242,7 +244,7 @@ def super_resolve(
     version: Version = "v1.1",
     mode: SuperResolutionMode = "tiny",
     vae_type: str | None = None,
-    vae_path: AnyPath | None = None,
+    vae_path: OptionalPath = None,
     scale: float = 4.0,
     color_fix: ColorFix = "wavelet",
     tile_dit: bool = False,

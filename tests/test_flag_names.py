@@ -142,6 +142,8 @@ def flags_of(script: str) -> dict:
     found = {}
     for parameter in typer.main.get_command(app).params:
         default = parameter.default() if callable(parameter.default) else parameter.default
+        if isinstance(default, list) and len(default) == 1:
+            default = default[0]
         default = default.value if isinstance(default, Enum) else str(default) if isinstance(default, Path) else default
         found |= dict.fromkeys((*parameter.opts, *parameter.secondary_opts), default)
     return found

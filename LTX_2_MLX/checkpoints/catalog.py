@@ -10,7 +10,8 @@ from typing import Literal
 from LTX_2_MLX.checkpoints.torch_file import TORCH_SUFFIXES
 
 Role = Literal[
-    "model", "spatial-upscaler", "temporal-upscaler", "distilled-lora", "text-encoder", "interpolator", "upscaler",
+    "model", "video-vae", "audio-vae", "duration-head",
+    "spatial-upscaler", "temporal-upscaler", "distilled-lora", "text-encoder", "interpolator", "upscaler",
     "super-resolution", "decoder", "lora",
 ]  # fmt: skip
 Variant = Literal["dev", "distilled"]

@@ -154,7 +154,8 @@ class Checkpoint:
     """A published checkpoint: one .safetensors file, a folder of shards or split files, or several of these.
 
     Attributes:
-        path: The file or folder as given (the first of several), for messages.
+        paths: The files or folders as given.
+        path: The first of them, for messages.
         files: The .safetensors files, in order.
         header: Tensors, metadata and config of all files joined. Sections of the config are joined over files; the
             config includes a folder's ``config.json``, whose fields those in the files' metadata override.
@@ -168,6 +169,7 @@ class Checkpoint:
             CheckpointError: If nothing readable is there, a shard is missing, or two files contradict each other.
         """
         paths = [Path(path)] if isinstance(path, str | Path) else [Path(each) for each in path]
+        self.paths = tuple(paths)
         self.path = paths[0]
         self.files: list[Path] = []
         for each in paths:

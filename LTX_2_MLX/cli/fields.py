@@ -55,9 +55,11 @@ def _parameter(declared: Declared, positional_optional: bool) -> inspect.Paramet
     if default is MISSING and opt.positional and positional_optional:
         default = None
         kind = kind | None
-    if declared.repeated or opt.one_or_more:
+    if declared.repeated:
         default = None
         kind = kind | None
+    elif opt.one_or_more:
+        default = [default]
     settings: dict[str, Any] = {"help": help_text(declared), "metavar": _metavar(declared), "show_default": False}
     if opt.positional:
         note = typer.Argument(**settings)

@@ -19,7 +19,7 @@ def two_stage(request: Request) -> list[GenerationStage]:
     upscale = UpscaleLatent(
         name="latent_upscaler",
         upscaler=models.spatial_upscaler,
-        weights=models.weights,
+        weights=models.video_vae,
         shape=stage_1.grid.shape,
         dtype=models.dtype,
         work="latent to the larger size",

@@ -117,7 +117,7 @@ class DecodeVideo:
         return {
             "shape": asdict(self.shape),
             "seed": self.seed,
-            "weights": contents(self.weights.path),
+            "weights": contents(*self.weights.paths),
             "dtype": str(self.dtype),
             "tile_size": self.tile_size,
             "budget": self.budget,
@@ -160,7 +160,7 @@ def frame_stages(request: Request) -> list[UpscaleLatent | DecodeVideo]:
             UpscaleLatent(
                 name="temporal_upscaler",
                 upscaler=models.temporal_upscaler,
-                weights=models.weights,
+                weights=models.video_vae,
                 shape=shape,
                 dtype=models.dtype,
                 work=f"{request.num_frames} to {request.output_shape.num_frames} frames",
@@ -169,7 +169,7 @@ def frame_stages(request: Request) -> list[UpscaleLatent | DecodeVideo]:
         )
         shape = config.output_shape(shape)
     decode = DecodeVideo(
-        weights=models.weights,
+        weights=models.video_vae,
         dtype=models.dtype,
         shape=shape,
         frame_rate=request.output_rate,

@@ -177,7 +177,7 @@ class Denoise:
             "region_seconds": self.region_seconds,
             "frozen_audio": self.frozen_audio,
             "seed": self.seed,
-            "weights": contents(self.models.weights.path),
+            "weights": contents(*self.models.weights.paths),
             "loras": contents(*(lora.checkpoint.path for lora in self.loras)),
             "strengths": [lora.strength for lora in self.loras],
             "dtype": str(self.models.dtype),

@@ -13,7 +13,7 @@ from typing import Any
 import mlx.core as mx
 
 from LTX_2_MLX.checkpoints.catalog import Role, Variant, entries_for_role
-from LTX_2_MLX.checkpoints.gemma3 import GemmaConfig
+from LTX_2_MLX.checkpoints.gemma3 import Gemma, GemmaConfig
 from LTX_2_MLX.checkpoints.lora import Lora, split_strength
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.recognise import config_of
@@ -21,12 +21,12 @@ from LTX_2_MLX.checkpoints.resolve import AUTO, DEMO_NOTE, DOWNLOAD, ResolvedFil
 from LTX_2_MLX.checkpoints.upscaler_generation import check_generation
 from LTX_2_MLX.diffusion import schedule
 from LTX_2_MLX.errors import CheckpointError, RequestError
-from LTX_2_MLX.models.interfaces import Header
+from LTX_2_MLX.models.interfaces import Header, PublishedNetwork
 from LTX_2_MLX.models.ltx.audio_vae import AudioDecoder
 from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler, LatentUpscalerConfig
 from LTX_2_MLX.models.ltx.text_features import TextFeatures
 from LTX_2_MLX.models.ltx.transformer import Transformer
-from LTX_2_MLX.models.ltx.video_vae import VideoDecoder
+from LTX_2_MLX.models.ltx.video_vae import VideoDecoder, VideoEncoder
 from LTX_2_MLX.models.ltx.vocoder import VOCODERS
 from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.pipelines.generation.options import Options
@@ -171,8 +171,8 @@ class Models:
     """The files of one run, opened: their headers have been read, no weights.
 
     Attributes:
-        weights: Transformer, connectors and video autoencoder.
-        text_encoder: Folder of the text encoder; None where saved embeddings replace it.
+        weights: Transformer and connectors; in combined files the video autoencoder too.
+        text_encoder: Folder or file of the text encoder; None where saved embeddings replace it.
         distilled: Whether ``weights`` is a distilled checkpoint, made for few steps without guidance.
         dtype: Precision of the networks.
         loras: Adapters of the transformer in every stage.
@@ -182,6 +182,8 @@ class Models:
         quantize: Bits that the large layers of transformer and text encoder are quantized to while they load.
         low_ram: Leave the blocks of both on disk and read each ahead of its use.
         embeddings_encoder: Folder of the text encoder that saved embeddings are compared with, where there is one.
+        own_video_vae: The video autoencoder where it is not that of ``weights``.
+        own_text_features: Connectors and their projections where they are not all in ``weights``.
     """
 
     weights: Checkpoint
@@ -195,11 +197,23 @@ class Models:
     quantize: int | None = None
     low_ram: bool = False
     embeddings_encoder: Path | None = None
+    own_video_vae: Checkpoint | None = None
+    own_text_features: Checkpoint | None = None
+
+    @property
+    def video_vae(self) -> Checkpoint:
+        """The files with the video autoencoder."""
+        return self.own_video_vae or self.weights
+
+    @property
+    def text_features(self) -> Checkpoint:
+        """The files with the connectors and their projections."""
+        return self.own_text_features or self.weights
 
     @cached_property
     def compression(self) -> Compression:
         """Pixels per latent step of the decoder."""
-        return config_of(VideoDecoder, self.weights).decoder_compression
+        return config_of(VideoDecoder, self.video_vae).decoder_compression
 
     @cached_property
     def has_sound(self) -> bool:
@@ -212,7 +226,10 @@ class Models:
     @cached_property
     def defaults(self) -> ModelDefaults:
         """Default settings of the checkpoint."""
-        return ModelDefaults.from_header(self.weights.header)
+        defaults = ModelDefaults.from_header(self.weights.header)
+        if self.own_video_vae is None:
+            return defaults
+        return replace(defaults, image_crf=ModelDefaults.from_header(self.own_video_vae.header).image_crf)
 
     @property
     def text_encoder_files(self) -> Path:
@@ -236,8 +253,14 @@ def open_models(options: Options, note: Callable[[str], None]) -> Models:
     variant = options.model_variant
     if variant is None and options.weights == AUTO and options.pipeline == "distilled":
         variant = "distilled"
-    model = _resolve_model(options.weights, variant, note)
-    weights = Checkpoint(model.path)
+    if isinstance(options.weights, tuple) or Path(options.weights).is_dir():
+        # Most runs have one file.
+        from LTX_2_MLX.pipelines.generation.split_files import split_options
+
+        options = split_options(options, note)
+    specs = (options.weights,) if isinstance(options.weights, str) else options.weights
+    model = _resolve_model(specs[0], variant, note)
+    weights = Checkpoint([model.path, *specs[1:]])
     config_of(Transformer, weights)
     distilled = _variant_of(model, variant, note) == "distilled"
     dtype = usual_dtype(weights) if options.precision is None else _DTYPES[options.precision]
@@ -252,10 +275,7 @@ def open_models(options: Options, note: Callable[[str], None]) -> Models:
     )
     if options.embeddings:
         models = replace(models, embeddings_encoder=_embeddings_encoder(options.gemma, model, weights))
-    if options.temporal_upscale:
-        models = replace(models, temporal_upscaler=_open(options.temporal_weights, "temporal-upscaler", model, note))
-    if options.two_stages:
-        models = replace(models, spatial_upscaler=_spatial_upscaler(options.spatial_upscaler_weights, model, note))
+    models = _with_companions(models, options, model, note)
     if distilled or options.pipeline not in ("two-stage", "distilled"):
         return models
     lora = _distilled_lora(options.distilled_lora, model)
@@ -278,6 +298,23 @@ def usual_dtype(checkpoint: Checkpoint) -> mx.Dtype:
     return mx.float16 if stored["F16"] > stored["BF16"] else mx.bfloat16
 
 
+def _with_companions(models: Models, options: Options, model: ResolvedFile, note: Callable[[str], None]) -> Models:
+    """Add the networks of other files: autoencoder and text projections of split models, upscalers."""
+    weights = models.weights
+    if options.video_vae != AUTO or VideoEncoder.Config.from_header(weights.header) is None:
+        models = replace(models, own_video_vae=Checkpoint(resolve(options.video_vae, "video-vae", model=model).path))
+    encoder = models.text_encoder
+    if encoder is not None and (encoder.is_file() or "gemma_source_checkpoint" in weights.header.metadata):
+        from LTX_2_MLX.pipelines.generation.split_files import checked_text_features
+
+        models = replace(models, own_text_features=checked_text_features(weights, encoder, note))
+    if options.temporal_upscale:
+        models = replace(models, temporal_upscaler=_open(options.temporal_weights, "temporal-upscaler", model, note))
+    if options.two_stages:
+        models = replace(models, spatial_upscaler=_spatial_upscaler(options.spatial_upscaler_weights, model, note))
+    return models
+
+
 def upscaler_config(checkpoint: Checkpoint, *, temporal: bool, flag: str) -> LatentUpscalerConfig:
     """The config of an upscaler that works in time, or in space.
 
@@ -296,13 +333,28 @@ def text_encoder_fits(encoder: Checkpoint, weights: Checkpoint) -> bool:
     """Whether the checkpoint takes as many features for each token as the text encoder gives.
 
     Raises:
-        CheckpointError: If ``encoder`` is no Gemma 3, or ``weights`` have no text features.
+        CheckpointError: If ``encoder`` is no Gemma, or ``weights`` have no text features.
     """
-    config = GemmaConfig.from_header(encoder.header)
-    if config is None:
-        raise CheckpointError(f"{encoder.path} is no Gemma 3. Give --gemma the folder of the text encoder.")
+    config = config_of(language_model(encoder), encoder)
     features = config.hidden_size * (config.num_hidden_layers + 1)
     return features == config_of(TextFeatures, weights).states_width
+
+
+def language_model(encoder: Checkpoint) -> type[PublishedNetwork[Any]]:
+    """The network of a text encoder.
+
+    Raises:
+        CheckpointError: If it is neither Gemma 3 nor Gemma 4.
+    """
+    if GemmaConfig.from_header(encoder.header) is not None:
+        return Gemma
+    from LTX_2_MLX.checkpoints.gemma4 import Gemma4, Gemma4Config
+
+    if Gemma4Config.from_header(encoder.header) is None:
+        raise CheckpointError(
+            f"{encoder.path} is no Gemma 3, nor a Gemma 4. Give --gemma the folder or the file of the text encoder."
+        )
+    return Gemma4
 
 
 def _resolve_model(spec: str, variant: Variant | None, note: Callable[[str], None]) -> ResolvedFile:

@@ -51,7 +51,7 @@ class EncodeImage:
     def estimate(self) -> Estimate:
         """The image at its largest resolution. An image that cannot be read is refused here."""
         read_image(self.image)
-        weights = self.models.weights
+        weights = self.models.video_vae
         config = config_of(VideoEncoder, weights)
         largest = max(self.shapes.values(), key=lambda shape: shape.height * shape.width)
         return Estimate(
@@ -72,7 +72,7 @@ class EncodeImage:
                 latents[f"{stage}.0"] = encoder.encode(resize_and_crop(pixels, shape.height, shape.width))
             return latents
 
-        weights = self.models.weights
+        weights = self.models.video_vae
         images = runner.run(self.name, lambda: load(VideoEncoder, weights, dtype=self.models.dtype), work)
         return replace(state, images=images)
 
@@ -82,7 +82,7 @@ class EncodeImage:
             "image": contents(self.image),
             "crf": self.models.defaults.image_crf,
             "shapes": {stage: (shape.height, shape.width) for stage, shape in self.shapes.items()},
-            "weights": contents(self.models.weights.path),
+            "weights": contents(*self.models.video_vae.paths),
             "dtype": str(self.models.dtype),
         }
 

@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any, ClassVar
 
 import mlx.core as mx
 import numpy as np
 
 from LTX_2_MLX.checkpoints.digest import tensors_digest
-from LTX_2_MLX.checkpoints.gemma3 import Gemma, encode_tokens
+from LTX_2_MLX.checkpoints.gemma3 import encode_tokens
 from LTX_2_MLX.checkpoints.gemma_tokenizer import GemmaTokenizer
 from LTX_2_MLX.checkpoints.load import load, quantization_for
 from LTX_2_MLX.checkpoints.reader import Checkpoint
@@ -19,7 +20,7 @@ from LTX_2_MLX.media.output import check_writable, replaced_when_complete
 from LTX_2_MLX.models.ltx.text_features import TextFeatures, TextFeaturesConfig
 from LTX_2_MLX.ops.attention import scores_bytes
 from LTX_2_MLX.ops.device import on_cpu
-from LTX_2_MLX.pipelines.generation.files import text_encoder_fits
+from LTX_2_MLX.pipelines.generation.files import language_model, text_encoder_fits
 from LTX_2_MLX.pipelines.generation.request import Request
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, contents
 from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes
@@ -39,8 +40,15 @@ _INTERMEDIATE_ARRAYS = 6
 _CPU_TOKEN_ARRAYS = 22.5
 _GPU_TOKEN_ARRAYS = 18.0
 
-# The tokenizer of a folder, kept for the estimates that ask for it.
-_tokenizer = lru_cache(maxsize=2)(GemmaTokenizer.from_folder)
+
+@lru_cache(maxsize=2)
+def _tokenizer(text_encoder: Path) -> GemmaTokenizer:
+    """The tokenizer of a folder or a file, kept for the estimates that ask for it."""
+    if text_encoder.is_dir():
+        return GemmaTokenizer.from_folder(text_encoder)
+    from LTX_2_MLX.checkpoints.gemma4 import tokenizer_in
+
+    return tokenizer_in(Checkpoint(text_encoder))
 
 
 @dataclass(frozen=True)
@@ -57,12 +65,13 @@ class EncodeText:
         """The padded states of all layers, and the arrays of one layer over the valid tokens."""
         models = self.request.models
         encoder = Checkpoint(models.text_encoder_files)
-        if not text_encoder_fits(encoder, models.weights):
+        if not text_encoder_fits(encoder, models.text_features):
             raise CheckpointError(
                 f"{encoder.path} is not the text encoder that {models.weights.path} was made for: its number of "
                 f"features differs. Give --gemma the one that belongs to it."
             )
-        config = config_of(Gemma, encoder)
+        network = language_model(encoder)
+        config = config_of(network, encoder)
         _, mask = tokenize(self.request)
         prompts = len(mask)
         tokens = int(mask.sum(axis=1).max())
@@ -73,7 +82,7 @@ class EncodeText:
             name=self.name,
             work=_WORK[prompts],
             file=encoder.path,
-            weights_bytes=network_weights_bytes([Gemma], encoder, **self._load_options(encoder)),
+            weights_bytes=network_weights_bytes([network], encoder, **self._load_options(encoder)),
             activation_bytes=states_bytes(self.request) + layer_bytes,
         )
 
@@ -83,7 +92,7 @@ class EncodeText:
         ids, mask = tokenize(self.request)
         text = runner.run(
             self.name,
-            partial(load, Gemma, encoder, **self._load_options(encoder)),
+            partial(load, language_model(encoder), encoder, **self._load_options(encoder)),
             partial(encode_tokens, ids=ids, mask=mask),
         )
         return replace(state, text=text)
@@ -101,7 +110,9 @@ class EncodeText:
     def _load_options(self, encoder: Checkpoint) -> dict[str, Any]:
         models = self.request.models
         # The encoder keeps its precision where its layers are too narrow for groups of few bits.
-        quantize = None if models.quantize is None else quantization_for(Gemma, encoder, models.quantize)
+        quantize = (
+            None if models.quantize is None else quantization_for(language_model(encoder), encoder, models.quantize)
+        )
         return {"dtype": models.text_dtype, "quantize": quantize, "stream_blocks": models.low_ram}
 
 
@@ -120,12 +131,12 @@ class EncodeContexts:
         if self.request.save_embeddings is not None:
             check_writable(self.request.save_embeddings)
         models = self.request.models
-        config = config_of(TextFeatures, models.weights)
+        config = config_of(TextFeatures, models.text_features)
         return Estimate(
             name=self.name,
             work=_WORK[len(self.request.prompts)],
             file=models.weights.path,
-            weights_bytes=network_weights_bytes([TextFeatures], models.weights, dtype=models.text_dtype),
+            weights_bytes=network_weights_bytes([TextFeatures], models.text_features, dtype=models.text_dtype),
             activation_bytes=states_bytes(self.request) + contexts_bytes(self.request) + self._connector_bytes(config),
         )
 
@@ -136,7 +147,7 @@ class EncodeContexts:
         states, mask = state.text
         video, audio = runner.run(
             self.name,
-            partial(load, TextFeatures, models.weights, dtype=models.text_dtype),
+            partial(load, TextFeatures, models.text_features, dtype=models.text_dtype),
             lambda network: network(states, mask),
         )
         contexts = {}
@@ -152,7 +163,7 @@ class EncodeContexts:
     def facts(self) -> dict[str, Any]:
         """The checkpoint and its precision."""
         models = self.request.models
-        return {"weights": contents(models.weights.path), "dtype": str(models.text_dtype)}
+        return {"weights": contents(*models.text_features.paths), "dtype": str(models.text_dtype)}
 
     def _connector_bytes(self, config: TextFeaturesConfig) -> int:
         prompts, length = context_size(self.request)
@@ -205,14 +216,17 @@ def context_size(request: Request) -> tuple[int, int]:
 
 def states_bytes(request: Request) -> int:
     """Memory of the padded states of all layers, which wait for the connectors."""
-    config = config_of(Gemma, Checkpoint(request.models.text_encoder_files))
+    encoder = Checkpoint(request.models.text_encoder_files)
+    config = config_of(language_model(encoder), encoder)
     prompts, length = context_size(request)
     return (config.num_hidden_layers + 1) * prompts * length * config.hidden_size * request.models.text_dtype.size
 
 
 def contexts_bytes(request: Request) -> int:
     """Memory of the contexts, which stay until the last denoising stage."""
-    config = config_of(TextFeatures, request.models.weights)
+    if request.embeddings is not None:
+        return sum(context.nbytes for context in load_contexts(request).values())
+    config = config_of(TextFeatures, request.models.text_features)
     prompts, length = context_size(request)
     width = config.video.width + (0 if config.audio is None else config.audio.width)
     return prompts * length * width * request.models.text_dtype.size

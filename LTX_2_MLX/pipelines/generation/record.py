@@ -21,7 +21,9 @@ from LTX_2_MLX.runtime.job import remembered_request
 EMBEDDINGS_FORMAT = "LTX-2-MLX contexts"
 _NUMBER_LETTERS = 20
 # Automatic choices that are made anew when one of these options is typed over a record.
-_FOLLOW_MODEL = ("weights", "gemma", "audio", "spatial_upscaler_weights", "temporal_weights", "distilled_lora")
+_FOLLOW_MODEL = (
+    "weights", "video_vae", "gemma", "audio", "spatial_upscaler_weights", "temporal_weights", "distilled_lora",
+)  # fmt: skip
 _FOLLOW_PIPELINE = ("cfg", "negative_prompt", "steps", "steps_stage1", "steps_stage2")
 _MADE_ANEW = {
     "weights": _FOLLOW_MODEL + _FOLLOW_PIPELINE,
@@ -72,7 +74,7 @@ def record_of(
     automatic: list[str] = []
     for name, declared in declared_options(Options).items():
         value = settled.get(name, getattr(options, name))
-        if name in files and not declared.repeated:
+        if name in files and not declared.repeated and len(value) == 1:
             value = value[0]
         if not declared.opt.recorded or value is None or not has_effect(declared, options):
             continue
@@ -95,7 +97,9 @@ def has_effect(declared: Declared, options: Options) -> bool:
 def files_of(options: Options, request: Request) -> dict[str, list[tuple[str, Path]]]:
     """Files that a run reads: by the option's name, what to type for each file, and its absolute path."""
     models = request.models
-    files: dict[str, list[tuple[str, Path]]] = {"weights": [_named(models.weights.path)]}
+    files: dict[str, list[tuple[str, Path]]] = {"weights": [_named(path) for path in models.weights.paths]}
+    if models.own_video_vae is not None:
+        files["video_vae"] = [_named(models.own_video_vae.path)]
     if models.text_encoder is not None:
         files["gemma"] = [_named(models.text_encoder)]
     if models.spatial_upscaler is not None:
@@ -227,14 +231,15 @@ def _beside_record(recorded: dict[str, Any], typed: Mapping[str, Any], source: P
     folder = source if source.is_dir() else source.parent
     declared = declared_options(Options)
     for name, value in recorded.items():
-        texts = value if declared[name].repeated else [value]
+        is_list = isinstance(value, list | tuple)
+        texts = value if is_list else [value]
         # Values of another type are left for the options to refuse.
-        if not declared[name].opt.is_file or not isinstance(texts, list | tuple):
+        if not declared[name].opt.is_file or (declared[name].repeated and not is_list):
             continue
         if not all(isinstance(text, str) for text in texts):
             continue
         absolute = [_absolute_beside(folder, text, declared[name].flag) for text in texts]
-        recorded[name] = absolute if declared[name].repeated else absolute[0]
+        recorded[name] = absolute if is_list else absolute[0]
     return recorded
 
 
@@ -264,7 +269,7 @@ def _check_files(options: Options, record: RunRecord, typed: Mapping[str, Any], 
         if not declared.opt.is_file or name in typed or not has_effect(declared, options):
             continue
         value = getattr(options, name)
-        for text in value if declared.repeated else [value]:
+        for text in value if isinstance(value, tuple) else [value]:
             path = split_strength(str(text))[0] if declared.flag in ("--lora", "--distilled-lora") else str(text)
             if path not in record.files:
                 continue

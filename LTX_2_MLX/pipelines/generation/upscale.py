@@ -89,7 +89,7 @@ class UpscaleLatent:
 
     def facts(self) -> dict[str, Any]:
         """Both files and the precision."""
-        return {"files": contents(self.upscaler.path, self.weights.path), "dtype": str(self.dtype)}
+        return {"files": contents(self.upscaler.path, *self.weights.paths), "dtype": str(self.dtype)}
 
     def _load(self) -> tuple[LatentUpscaler, LatentStatistics]:
         upscaler = load(LatentUpscaler, self.upscaler, dtype=self.dtype)

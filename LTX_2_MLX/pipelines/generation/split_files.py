@@ -1,0 +1,177 @@
+"""Files of a model that lies in several, as LTX-2.5 is published: sorted by what each holds."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from LTX_2_MLX.checkpoints.gemma4 import Gemma4Config
+from LTX_2_MLX.checkpoints.layouts import published_names
+from LTX_2_MLX.checkpoints.lora_names import is_lora_tensor
+from LTX_2_MLX.checkpoints.reader import Checkpoint, parse_json, read_header
+from LTX_2_MLX.checkpoints.resolve import AUTO, resolve
+from LTX_2_MLX.errors import CheckpointError
+from LTX_2_MLX.models.interfaces import Header
+from LTX_2_MLX.models.ltx.text_features import lacks_projection
+from LTX_2_MLX.pipelines.generation.options import Options
+
+Kind = Literal["model", "text encoder", "video autoencoder", "upscaler", "LoRA", "duration head"]
+_UPSCALER_PROBE = "initial_conv.weight"
+_VIDEO_VAE = ("vae.", "encoder.", "decoder.", "per_channel_statistics.")
+# Whatever a text encoder has in its file beside the language model belongs to it.
+_MODEL = ("model.diffusion_model.", "text_embedding_projection.", "audio_vae.", "vocoder.")
+
+
+@dataclass(frozen=True)
+class SplitFiles:
+    """Files of one model.
+
+    Attributes:
+        weights: Those with transformer, connectors and audio networks, the transformer's first. Combined files, which
+            have the video autoencoder as well, are among them.
+        video_vae: The video autoencoder's file.
+        text_encoder: The text encoder's file, with the text projections.
+        others: Files that are named by flags of their own.
+    """
+
+    weights: tuple[Path, ...]
+    video_vae: Path | None
+    text_encoder: Path | None
+    others: tuple[Path, ...]
+
+
+def split_options(options: Options, note: Callable[[str], None]) -> Options:
+    """The options with each file of ``weights`` under the option that it belongs to.
+
+    Raises:
+        CheckpointError: If a file is missing, no transformer is among them, or two files hold the same network.
+    """
+    specs = (options.weights,) if isinstance(options.weights, str) else options.weights
+    files = sort_files([resolve(spec, "model").path for spec in specs], video_vae=options.video_vae)
+    if files.others:
+        names = ", ".join(path.name for path in files.others)
+        note(f"Not used, since upscalers and LoRAs have flags of their own: {names}")
+    return replace(
+        options,
+        weights=tuple(str(path) for path in files.weights),
+        video_vae=_chosen(options.video_vae, files.video_vae),
+        gemma=_chosen(options.gemma, files.text_encoder),
+    )
+
+
+def _chosen(spec: str, found: Path | None) -> str:
+    return spec if spec != AUTO or found is None else str(found)
+
+
+def sort_files(paths: Sequence[Path], *, video_vae: str = AUTO) -> SplitFiles:
+    """Sort files, and those in folders, by what they hold.
+
+    Args:
+        paths: Files and folders.
+        video_vae: The file that the user chose instead of those found; ``auto`` where none was chosen.
+
+    Raises:
+        CheckpointError: If no transformer is among them, or two files hold the same network.
+    """
+    by_kind: dict[Kind, list[Path]] = {}
+    for path in paths:
+        for file in _files_of(path):
+            by_kind.setdefault(kind_of(file), []).append(file)
+    weights = by_kind.get("model", [])
+    if not weights:
+        raise CheckpointError(
+            f"No LTX-2 transformer is in {', '.join(str(path) for path in paths)}. Give its file with --weights."
+        )
+    autoencoders = by_kind.get("video autoencoder", []) if video_vae == AUTO else []
+    return SplitFiles(
+        weights=tuple(sorted(weights, key=_has_no_transformer)),
+        video_vae=_only("video autoencoder", autoencoders, "--video-vae"),
+        text_encoder=_only("text encoder", by_kind.get("text encoder", []), "--gemma"),
+        others=tuple(file for kind in ("upscaler", "LoRA", "duration head") for file in by_kind.get(kind, [])),
+    )
+
+
+def kind_of(file: Path) -> Kind:
+    """What a file holds, by the names of its tensors.
+
+    Raises:
+        CheckpointError: If it cannot be read, or holds nothing of LTX-2.
+    """
+    tensors, metadata = read_header(file)
+    names = list(published_names(tensors))
+    if Gemma4Config.from_header(Header(tensors=tensors, metadata=metadata)) is not None:
+        return "text encoder"
+    if any(is_lora_tensor(name) for name in names):
+        return "LoRA"
+    if any(name.startswith(_MODEL) for name in names):
+        return "model"
+    if _UPSCALER_PROBE in names:
+        return "upscaler"
+    if any(name.startswith("duration_head.") for name in names):
+        return "duration head"
+    if any(name.startswith(_VIDEO_VAE) for name in names):
+        return "video autoencoder"
+    first = ", ".join(sorted(names)[:3]) or "none"
+    raise CheckpointError(f"{file} holds nothing of LTX-2; its first tensors: {first}. Leave it out of --weights.")
+
+
+def check_gemma_version(weights: Checkpoint, encoder: Checkpoint, note: Callable[[str], None]) -> None:
+    """Refuse a text encoder that the transformer was not made for: its features would have the right sizes.
+
+    Raises:
+        CheckpointError: If the versions that both files declare differ.
+    """
+    config = Gemma4Config.from_header(encoder.header)
+    own = None if config is None else config.gemma_version
+    wanted = _source_version(weights)
+    if wanted != own:
+        raise CheckpointError(
+            f"{weights.path} was made for {_text_encoder_name(wanted)}, but {encoder.path} is "
+            f"{_text_encoder_name(own)}. Give --gemma the text encoder that was published with the model."
+        )
+    if own is None and config is not None:
+        note(f"Neither {weights.path.name} nor {encoder.path.name} says which text encoder the model was made for.")
+
+
+def _source_version(weights: Checkpoint) -> str | None:
+    try:
+        source = parse_json(weights.header.metadata.get("gemma_source_checkpoint", "{}"))
+    except ValueError as error:
+        raise CheckpointError(f"{weights.path}: gemma_source_checkpoint is not JSON ({error}).") from error
+    version = source.get("gemma_version") if isinstance(source, dict) else None
+    return version if isinstance(version, str) else None
+
+
+def _text_encoder_name(version: str | None) -> str:
+    return "a text encoder without a version, such as Gemma 3" if version is None else f"the text encoder {version}"
+
+
+def checked_text_features(weights: Checkpoint, encoder: Path, note: Callable[[str], None]) -> Checkpoint:
+    """The files with the text features: LTX-2.5 has their projections in the text encoder's file.
+
+    Raises:
+        CheckpointError: If the text encoder is not the one that the transformer was made for.
+    """
+    check_gemma_version(weights, Checkpoint(encoder), note)
+    return Checkpoint([*weights.files, encoder]) if lacks_projection(weights.header) else weights
+
+
+def _files_of(path: Path) -> list[Path]:
+    """The file, or the .safetensors files in a folder and the folders in it."""
+    if not path.is_dir():
+        return [path]
+    files = sorted(file for file in path.rglob("*.safetensors") if not file.name.startswith("._"))
+    if not files:
+        raise CheckpointError(f"{path} holds no .safetensors file. Give the folder with the model's files.")
+    return files
+
+
+def _has_no_transformer(file: Path) -> bool:
+    return not any(name.endswith("patchify_proj.weight") for name in read_header(file)[0])
+
+
+def _only(kind: Kind, files: Sequence[Path], flag: str) -> Path | None:
+    if len(files) > 1:
+        names = " and ".join(str(file) for file in files)
+        raise CheckpointError(f"{names} each hold a {kind}. Name the one to use with {flag}.")
+    return files[0] if files else None

@@ -1,0 +1,145 @@
+"""Videos from LTX-2.5's files in the published split layout."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_checkpoints
+import tiny_split_files
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+
+import LTX_2_MLX
+from LTX_2_MLX.errors import CheckpointError
+from LTX_2_MLX.media.record import read_run_record
+from LTX_2_MLX.pipelines.generate import generate_video, prepare, stages_for
+from LTX_2_MLX.pipelines.generation.denoise import Denoise
+from LTX_2_MLX.pipelines.generation.options import Options
+from LTX_2_MLX.pipelines.generation.record import options_from
+from LTX_2_MLX.runtime.runner import StageRunner
+
+SIZE = {"height": 64, "width": 96, "frames": 9}
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory):
+    return tiny_split_files.write_split_files(tmp_path_factory.mktemp("ltx-2.5"))
+
+
+@pytest.fixture(scope="module")
+def upscaler(tmp_path_factory):
+    return tiny_checkpoints.write_upscaler(tmp_path_factory.mktemp("upscaler") / "spatial.safetensors")
+
+
+def options(split, **changes) -> Options:
+    """One distilled stage of two steps."""
+    named = {
+        "weights": str(split.transformer),
+        "gemma": str(split.gemma),
+        "video_vae": str(split.conv_vae),
+        "model_variant": "distilled",
+        "pipeline": "distilled",
+        "steps": 2,
+    }
+    return Options(prompt="A blue ball", **(SIZE | named | changes))
+
+
+def frames_of(asked: Options) -> np.ndarray:
+    prepared = prepare(asked)
+    video = generate_video(prepared.request, StageRunner(), prepared.options)
+    return np.concatenate([np.array(chunk) for chunk in video])
+
+
+@pytest.fixture(scope="module")
+def plain(split) -> np.ndarray:
+    return frames_of(options(split))
+
+
+def test_text_becomes_a_video(plain):
+    assert plain.shape == (9, 64, 96, 3)
+    assert plain.std() > 1
+
+
+def test_files_may_be_given_in_any_order_or_as_a_folder(split, plain, tmp_path):
+    files = (str(split.conv_vae), str(split.gemma), str(split.transformer))
+    np.testing.assert_array_equal(frames_of(options(split, weights=files, gemma="auto", video_vae="auto")), plain)
+    folder = split.transformer.parents[1]
+    asked = options(split, weights=str(folder), gemma="auto")
+    np.testing.assert_array_equal(frames_of(asked), plain)
+
+
+def test_two_autoencoders_in_a_folder_are_refused(split):
+    with pytest.raises(CheckpointError, match=r"each hold a video autoencoder.*--video-vae"):
+        prepare(options(split, weights=str(split.transformer.parents[1]), video_vae="auto", gemma="auto"))
+
+
+def test_streamed_and_resident_networks_give_the_same_video(split, plain):
+    np.testing.assert_array_equal(frames_of(options(split, low_ram=True)), plain)
+
+
+def test_two_stages_take_an_image_and_an_ancestral_first_stage(split, upscaler, files):
+    changes = {"pipeline": "two-stage", "steps": None, "steps_stage1": 2, "steps_stage2": 1}
+    asked = options(split, **changes, spatial_upscaler_weights=str(upscaler))
+    request = prepare(asked).request
+    first, second = (stage for stage in stages_for(request) if isinstance(stage, Denoise))
+    assert (first.sampler, second.sampler) == ("ancestral", "euler")
+    assert request.models.defaults.image_crf == 18
+    from_text = frames_of(asked)
+    from_image = frames_of(replace(asked, image=files.picture))
+    assert from_text.shape == from_image.shape == (9, 128, 192, 3)
+    assert not np.array_equal(from_text, from_image)
+
+
+def test_a_run_resumes_and_its_record_repeats_it(split, plain, tmp_path):
+    asked = options(split, save_latents=tmp_path / "run")
+    np.testing.assert_array_equal(frames_of(asked), plain)
+    resumed = options(split, resume=tmp_path / "run")
+    np.testing.assert_array_equal(frames_of(resumed), plain)
+    files = (str(split.transformer), str(split.gemma), str(split.conv_vae))
+    asked = options(split, weights=files, gemma="auto", video_vae="auto")
+    prepared = prepare(asked)
+    path = tmp_path / "video.mp4"
+    generate_video(prepared.request, StageRunner(), prepared.options).save(path)
+    repeated = options_from(read_run_record(path, "generate"), {})
+    assert (repeated.weights, repeated.gemma) == (str(split.transformer), str(split.gemma))
+    assert repeated.video_vae == str(split.conv_vae)
+    np.testing.assert_array_equal(frames_of(repeated), plain)
+
+
+def test_saved_embeddings_replace_the_text_encoder(split, plain, tmp_path):
+    saved = tmp_path / "prompt.safetensors"
+    frames_of(options(split, save_embeddings=saved))
+    asked = options(split, embeddings=saved, gemma="auto")
+    np.testing.assert_array_equal(frames_of(asked), plain)
+
+
+def test_text_encoder_of_another_version_is_refused_before_loading(split, files, tmp_path):
+    with safe_open(split.gemma, "np") as file:
+        metadata = file.metadata()
+    config = json.loads(metadata["gemma_config"]) | {"gemma_version": "another"}
+    other = tmp_path / "other.safetensors"
+    save_file(load_file(split.gemma), other, metadata=metadata | {"gemma_config": json.dumps(config)})
+    with pytest.raises(CheckpointError, match=r"made for the text encoder gemma4-12b-ltx-v1.*another"):
+        prepare(options(split, gemma=str(other)))
+    with pytest.raises(CheckpointError, match=r"made for the text encoder gemma4-12b-ltx-v1.*Gemma 3"):
+        prepare(options(split, gemma=str(files.gemma)))
+    with pytest.raises(CheckpointError, match=r"such as Gemma 3, but .*gemma4-12b-ltx-v1"):
+        prepare(options(split, weights=str(files.weights), video_vae="auto"))
+
+
+def test_an_autoencoder_overrides_that_of_a_combined_file(split, files):
+    named = {"weights": str(files.weights), "gemma": str(files.gemma)}
+    own = frames_of(options(split, **named, video_vae="auto"))
+    other = frames_of(options(split, **named))
+    assert own.shape == other.shape
+    assert not np.array_equal(own, other)
+
+
+@pytest.mark.parametrize("call", [tuple, list])
+def test_the_public_call_takes_several_files(split, plain, call):
+    files = call(Path(path) for path in (split.transformer, split.gemma, split.conv_vae))
+    rest = {"pipeline": "distilled", "model_variant": "distilled", "steps": 2}
+    video = LTX_2_MLX.generate("A blue ball", weights=files, **rest, **SIZE)
+    np.testing.assert_array_equal(np.concatenate([np.array(chunk) for chunk in video]), plain)
