@@ -47,7 +47,7 @@ OptionalPath = AnyPath | None
 FrameRate = Fraction | float | str
 # Left to the model or the pipeline.
 OptionalInt = int | None
-OptionalPath = AnyPath | None
+OptionalFloat = float | None
 ModelVariant = Literal["dev", "distilled"]
 
 
@@ -61,15 +61,15 @@ def generate(
     output_height: OptionalInt = None,
     output_width: OptionalInt = None,
     frames: OptionalInt = None,
-    duration: float | None = None,
+    duration: OptionalFloat = None,
     fps: FrameRate | None = None,
     motion_speed: float = 1.0,
     keyframes: int = 0,
     steps: OptionalInt = None,
     steps_stage1: OptionalInt = None,
     steps_stage2: OptionalInt = None,
-    cfg: float | None = None,
-    cfg_stage1: float | None = None,
+    cfg: OptionalFloat = None,
+    cfg_stage1: OptionalFloat = None,
     guidance_rescale: float = 0.0,
     stg_scale: float = 0.0,
     negative_prompt: str | None = None,
@@ -93,7 +93,7 @@ def generate(
     low_ram: bool = False,
     temporal_upscale: bool = False,
     tile_size: OptionalInt = None,
-    memory_limit_gb: float | None = None,
+    memory_limit_gb: OptionalFloat = None,
     fit: bool = False,
     seed: int = 0,
     embeddings: OptionalPath = None,
@@ -142,7 +142,7 @@ def upscale_temporal(
     fp32: bool = False,
     tile_size: int | None = None,
     seed: int = 0,
-    memory_limit_gb: float | None = None,
+    memory_limit_gb: OptionalFloat = None,
 ) -> FrameStream:
     """Double the frame rate of a video in latent space: 2 N - 1 frames for N.
 
@@ -168,7 +168,7 @@ def interpolate(
     precision: HalfOrFull | None = None,
     fp16: bool = False,
     fp32: bool = False,
-    memory_limit_gb: float | None = None,
+    memory_limit_gb: OptionalFloat = None,
 ) -> FrameStream:
     """Interpolate the frames of a video with RIFE.
 
@@ -190,13 +190,13 @@ def upscale(
     scale: float = 4.0,
     tile_size: int | None = None,
     tile_overlap: int | None = None,
-    denoise_strength: float | None = None,
+    denoise_strength: OptionalFloat = None,
     weak_model_path: AnyPath = "realesr-general-wdn-x4v3",
     color_fix: ColorFix = "none",
     precision: HalfOrFull | None = None,
     fp16: bool = False,
     fp32: bool = False,
-    memory_limit_gb: float | None = None,
+    memory_limit_gb: OptionalFloat = None,
 ) -> FrameStream:
     """Upscale a video frame by frame with Real-ESRGAN.
 
@@ -222,7 +222,7 @@ def postprocess(
     upscaling_scale: float = 4.0,
     upscaling_model_path: AnyPath = "ai-forever/Real-ESRGAN:RealESRGAN_x4.pth",
     order: Order = "interpolate-first",
-    memory_limit_gb: float | None = None,
+    memory_limit_gb: OptionalFloat = None,
 ) -> FrameStream:
     """Interpolate and upscale a video in one run.
 
