@@ -1,0 +1,23 @@
+"""How much of the package a command enters: what a reader has to know to follow it."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parent.parent / "scripts" / "count_entries.py"
+# Modules and functions, a little above those on a CPU, since a GPU enters other forms. To be lowered with every
+# simplification, to 45 and 420, 25 and 170; never raised.
+LIMITS = {"generate": (90, 590), "interpolate": (60, 340)}
+
+
+@pytest.mark.parametrize("command", LIMITS)
+def test_a_command_enters_no_more_modules_and_functions_than_its_limit(command):
+    run = subprocess.run([sys.executable, str(SCRIPT), command], capture_output=True, text=True, check=True)
+    counts = re.fullmatch(rf"{command}: (\d+) modules, (\d+) functions", run.stdout.strip().splitlines()[-1])
+    assert counts is not None, run.stdout
+    modules, functions = map(int, counts.groups())
+    most_modules, most_functions = LIMITS[command]
+    assert modules <= most_modules and functions <= most_functions, run.stdout
