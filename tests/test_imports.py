@@ -41,7 +41,7 @@ ALLOWED = {
     "verify": {"pipelines", *LIBRARY},
     "development": {"pipelines", "verify", *LIBRARY},
     "bench": {"pipelines", *LIBRARY},
-    "cli": {"pipelines", "verify", *LIBRARY},
+    "cli": {"bench", "pipelines", "verify", *LIBRARY},
     # The door: it loads BLAS first, and every public call when it is asked for.
     "": {"_version", "runtime"},
 }

@@ -23,6 +23,7 @@ COMMANDS = (
     "convert_weights",
     "inspect_checkpoint",
     "verify",
+    "doctor",
 )
 
 
