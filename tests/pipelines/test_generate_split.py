@@ -129,6 +129,13 @@ def test_text_encoder_of_another_version_is_refused_before_loading(split, files,
         prepare(options(split, weights=str(files.weights), video_vae="auto"))
 
 
+def test_model_without_a_decoder_that_can_be_used_is_refused(split):
+    with pytest.raises(CheckpointError, match=r"holds no video autoencoder.*--video-vae"):
+        prepare(options(split, video_vae="auto"))
+    with pytest.raises(CheckpointError, match=r"no convolutional video decoder.*ltx-2.5-video-vae-conv"):
+        prepare(options(split, video_vae=str(split.video_vae)))
+
+
 def test_an_autoencoder_overrides_that_of_a_combined_file(split, files):
     named = {"weights": str(files.weights), "gemma": str(files.gemma)}
     own = frames_of(options(split, **named, video_vae="auto"))

@@ -302,7 +302,7 @@ def _with_companions(models: Models, options: Options, model: ResolvedFile, note
     """Add the networks of other files: autoencoder and text projections of split models, upscalers."""
     weights = models.weights
     if options.video_vae != AUTO or VideoEncoder.Config.from_header(weights.header) is None:
-        models = replace(models, own_video_vae=Checkpoint(resolve(options.video_vae, "video-vae", model=model).path))
+        models = replace(models, own_video_vae=_open_autoencoder(options.video_vae, weights))
     encoder = models.text_encoder
     if encoder is not None and (encoder.is_file() or "gemma_source_checkpoint" in weights.header.metadata):
         from LTX_2_MLX.pipelines.generation.split_files import checked_text_features
@@ -412,6 +412,18 @@ def _is_gemma(folder: Path) -> bool:
         return GemmaConfig.from_header(Checkpoint(folder).header) is not None
     except CheckpointError:
         return False
+
+
+def _open_autoencoder(spec: str, weights: Checkpoint) -> Checkpoint:
+    if spec == AUTO:
+        raise CheckpointError(f"{weights.path} holds no video autoencoder. Give its file with --video-vae.")
+    autoencoder = Checkpoint(resolve(spec, "video-vae").path)
+    if VideoDecoder.Config.from_header(autoencoder.header) is None:
+        raise CheckpointError(
+            f"{autoencoder.path} holds no convolutional video decoder, the only kind that generate uses. For LTX-2.5 "
+            f"give --video-vae ltx-2.5-video-vae-conv-bf16.safetensors."
+        )
+    return autoencoder
 
 
 def _spatial_upscaler(spec: str, model: ResolvedFile, note: Callable[[str], None]) -> Checkpoint:
