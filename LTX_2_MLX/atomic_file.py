@@ -1,10 +1,24 @@
 """Files that appear whole or not at all: the one way in which the library writes."""
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
+
+_WRITES: ContextVar[bool] = ContextVar("writes", default=True)
+
+
+@contextmanager
+def without_writing() -> Iterator[None]:
+    """Let every write inside the block fail with ``OSError``, as a dry run promises."""
+    token = _WRITES.set(False)
+    try:
+        yield
+    finally:
+        _WRITES.reset(token)
 
 
 @contextmanager
@@ -16,6 +30,8 @@ def replaced_file(path: Path) -> Iterator[Path]:
     Raises:
         OSError: If the folder cannot be written to or the disk is full.
     """
+    if not _WRITES.get():
+        raise OSError(errno.EROFS, "a dry run writes nothing", str(path))
     temporary = _temporary_file(path)
     try:
         yield temporary

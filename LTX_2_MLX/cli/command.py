@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
+from LTX_2_MLX.atomic_file import without_writing
 from LTX_2_MLX.cli.fields import parameters, typed_options
 from LTX_2_MLX.cli.options import RunOptions, WriteOptions
 from LTX_2_MLX.cli.shorthands import with_random_seed
@@ -115,7 +116,8 @@ def command(
             return
         context = values.pop(_CONTEXT, None)
         typed = _typed_names(context, values)
-        with exit_codes(progress_from(values)):
+        forbidden = without_writing() if values.get("dry_run") else nullcontext()
+        with exit_codes(progress_from(values)), forbidden:
             own_values = {}
             for each, value in typed_options(own, values, own_options).items():
                 if value is not None:
@@ -307,3 +309,18 @@ def check_existing(path: Path, *, yes: bool) -> None:
         return
     if not typer.confirm(printable(f"{path} exists. Replace it?"), err=True):
         raise RequestError(f"{path} was kept. Give --output another name.")
+
+
+def check_recorded_files(paths: Sequence[Path], *, yes: bool, note: Callable[[str], None]) -> None:
+    """Ask before files are read that a record names; without a terminal they are listed, and read unasked.
+
+    Raises:
+        RequestError: If the answer is no.
+    """
+    if yes or not paths:
+        return
+    listed = f"The record names files outside its folder and weights/: {', '.join(map(str, paths))}"
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        note(listed)
+    elif not typer.confirm(printable(f"{listed}. Read them?"), err=True):
+        raise RequestError("The recorded files were not read. Name other ones with their flags.")

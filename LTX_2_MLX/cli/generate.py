@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from LTX_2_MLX.cli.command import command, progress_from
+from LTX_2_MLX.cli.command import check_recorded_files, command, progress_from
 from LTX_2_MLX.cli.echo import echo
 from LTX_2_MLX.cli.options import Crf, Output, PlanOptions
 from LTX_2_MLX.cli.shorthands import NAME_TEMPLATE, STDIN, default_output, prompt_from_stdin
@@ -43,11 +43,14 @@ def generate(typed: dict[str, Any], own: GenerateOptions) -> None:
     from LTX_2_MLX.cli.reporting import plan_text
     from LTX_2_MLX.media.output import made_folder
     from LTX_2_MLX.pipelines.generation.record import check_outputs, check_same_size, notes_without_effect, options_from
+    from LTX_2_MLX.pipelines.generation.recorded_files import files_outside
 
     if typed.get("prompt") == STDIN:
         typed = typed | {"prompt": prompt_from_stdin()}
     progress = progress_from(vars(own))
     record, own = _record(typed, own)
+    if record is not None:
+        check_recorded_files(files_outside(record, typed), yes=own.yes, note=progress.note)
     options = Options(**typed) if record is None else options_from(record, typed, progress.note)
     ready = _prepared(options, own, progress)
     is_named = own.output != NAME_TEMPLATE

@@ -19,9 +19,11 @@ from LTX_2_MLX.checkpoints.convert import as_safetensors, convert
 from LTX_2_MLX.checkpoints.gemma_tokenizer import GemmaTokenizer
 from LTX_2_MLX.checkpoints.quantize import Quantization
 from LTX_2_MLX.checkpoints.torch_file import read_torch_file
-from LTX_2_MLX.cli import convert_weights, generate, inspect_checkpoint, interpolate
+from LTX_2_MLX.cli import convert_weights, generate, inspect_checkpoint, interpolate, upscale
 from LTX_2_MLX.errors import CheckpointError, MediaError, RequestError
 from LTX_2_MLX.media.image import StillImage, read_image, write_image
+from LTX_2_MLX.media.record import RunRecord
+from LTX_2_MLX.pipelines.generation.recorded_files import files_outside
 from LTX_2_MLX.printable import printable
 from LTX_2_MLX.runtime.job import Job
 
@@ -162,6 +164,25 @@ def test_a_conversion_replaces_no_file_of_the_users(copied):
         as_safetensors(folder / "model.pth")
     assert run(convert_weights, folder / "model.pth").exit_code == 2
     assert (folder / "model.pth.safetensors").read_bytes() == before
+
+
+def test_a_dry_run_converts_nothing(copied, tmp_path):
+    folder = copied("conversion-overwrites")
+    (folder / "model.pth.safetensors").unlink()
+    words = (folder / "picture.png", "-o", tmp_path / "o.png", "--model-path", folder / "model.pth")
+    assert run(upscale, *words, "--dry-run").exit_code == 2
+    assert not (folder / "model.pth.safetensors").exists()
+
+
+def test_recorded_files_outside_the_videos_folder_are_named(tmp_path):
+    (tmp_path / "here").mkdir()
+    inside, outside = tmp_path / "here" / "a.png", tmp_path / "b.safetensors"
+    inside.touch()
+    outside.touch()
+    request = {"prompt": "a", "image": str(inside), "lora": [f"{outside}:0.5"], "weights": str(outside)}
+    record = RunRecord(request, source=tmp_path / "here" / "video.mp4")
+    assert files_outside(record, {}) == [outside]
+    assert files_outside(record, {"lora": (), "weights": "auto"}) == []
 
 
 def test_a_quantised_folder_holds_no_other_files(tmp_path):
