@@ -11,7 +11,7 @@ from LTX_2_MLX.development.fuzz import ACCEPTED, KINDS, REFUSED, Good, run_fuzz
 from LTX_2_MLX.errors import CheckpointError
 
 TESTS = Path(__file__).parents[1]
-CASES = 30
+CASES = 34
 
 
 @pytest.fixture(scope="module")
