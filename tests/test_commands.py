@@ -134,7 +134,8 @@ def test_option_typed_at_its_default_counts_as_typed(own, request_class, name, d
     else:
         words = [declared.flag, str(default)]
     typed, _ = run(own, request_class, [*required_words(own), *words])
-    assert typed == {name: default}
+    # The request makes one value of a list of one.
+    assert typed == {name: (default,) if declared.opt.one_or_more else default}
 
 
 def test_optional_values_are_left_out_by_the_word_none():
