@@ -19,7 +19,7 @@ from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.recognise import build, recognise
 from LTX_2_MLX.checkpoints.resolve import open_checkpoint
 from LTX_2_MLX.errors import CheckpointError, RequestError
-from LTX_2_MLX.media.frames import FrameStream, to_uint8, to_unit
+from LTX_2_MLX.media.frames import FrameStream, to_uint8, to_uint16, to_unit
 from LTX_2_MLX.media.image import StillImage
 from LTX_2_MLX.models.rrdbnet import RRDBNet
 from LTX_2_MLX.models.srvgg import SRVGG
@@ -233,17 +233,16 @@ def upscale_image(network: Network, image: StillImage, request: Request) -> Stil
     """One image at ``request.scale`` times its size.
 
     Alpha and grey go through the network as three equal colours, and become their luma afterwards.
+
+    Raises:
+        OutputError: If a value is NaN or infinite.
     """
     height, width = image.pixels.shape[:2]
     tiles = tiles_for(network, height, width, request)
-    largest = np.iinfo(image.pixels.dtype).max
+    to_levels = to_uint16 if image.pixels.dtype == np.uint16 else to_uint8
 
     def enlarged(levels: np.ndarray, color_fix: ColorFix = "none") -> mx.array:
-        pixels = mx.array(levels.astype(np.float32) / largest)
-        return upscale_pixels(network, pixels[None], request.scale, tiles, color_fix)[0]
-
-    def to_levels(pixels: mx.array) -> np.ndarray:
-        return np.array(mx.round(mx.clip(pixels, 0, 1) * largest)).astype(image.pixels.dtype)
+        return upscale_pixels(network, to_unit(levels[None]), request.scale, tiles, color_fix)[0]
 
     def grey_levels(pixels: mx.array) -> np.ndarray:
         return np.repeat(to_levels(luma(mx.clip(pixels, 0, 1)))[..., None], 3, axis=-1)
