@@ -48,9 +48,9 @@ class FirstUse:
         if constants.HF_HUB_OFFLINE:
             raise _refused(entry, f"{_OFFLINE} forbids fetching it")
         try:
-            missing = [remote for remote in look_up(entry) if not is_here(entry, remote)]
-            self._ask(entry, missing)
-            self._fetch(entry)
+            published = look_up(entry)
+            self._ask(entry, [remote for remote in published if not is_here(entry, remote)])
+            self._fetch(entry, published)
         except DownloadError as error:
             raise _refused(entry, str(error).rstrip(".")) from error
 
@@ -78,15 +78,15 @@ class FirstUse:
             return
         self._progress.note(f"Downloading {line}.")
 
-    def _fetch(self, entry: "Entry") -> None:
-        from LTX_2_MLX.checkpoints.download import fetch, look_up
+    def _fetch(self, entry: "Entry", published: list["RemoteFile"]) -> None:
+        from LTX_2_MLX.checkpoints.download import fetch
         from LTX_2_MLX.cli.download_weights import download_bars, weights_folder
 
         bars: Any = nullcontext(lambda *_: None)
         if not isinstance(self._progress, JsonProgress | NotesOnly):
             bars = download_bars()
         with bars as advance:
-            for remote in look_up(entry):
+            for remote in published:
                 fetch(entry, remote, weights_folder(), advance)
 
 
