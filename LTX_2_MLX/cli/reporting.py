@@ -91,7 +91,9 @@ def check_output(output: Path, source: Path | None = None) -> None:
 
 def write_result(stream: FrameStream, request: Any, command: str, own: Any, runner: StageRunner) -> None:
     """Write a processed video with the record of its request, unless it is blank."""
-    tags = with_run_record(stream.metadata, command, asdict(request)) if own.metadata else {}
+    tags: dict[str, str] = {}
+    if own.metadata:
+        tags = with_run_record(stream.metadata, command, asdict(request), runner.progress.note)
     stream = stream.replace(metadata=tags)
     stream = stream if own.allow_blank else validated(stream)
     crf = CRF if own.crf is None else own.crf

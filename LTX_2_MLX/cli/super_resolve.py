@@ -88,7 +88,8 @@ def super_resolve(typed: dict[str, Any], own: SuperResolveOptions) -> None:
             runner.progress.note(line)
         stream = stream if own.keep_audio else stream.replace(audio=None)
         video = pipeline.super_resolve(stream, request, runner)
-        video = video.replace(metadata=with_run_record(video.metadata, "super_resolve", asdict(request)))
+        tags = with_run_record(video.metadata, "super_resolve", asdict(request), runner.progress.note)
+        video = video.replace(metadata=tags)
         video = video if own.allow_blank else validated(video)
         _write(video, target, crf, runner.progress)
 

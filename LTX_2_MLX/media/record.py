@@ -1,7 +1,7 @@
 """Run records: the command, its settled request, files and versions, stored in a video's comment tag."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,15 +51,18 @@ def run_record(command: str, request: Mapping[str, Any], **facts: Any) -> dict[s
     return {_TAG: json.dumps(record, default=str)}
 
 
-def with_run_record(tags: Mapping[str, str], command: str, request: Mapping[str, Any]) -> dict[str, str]:
+def with_run_record(
+    tags: Mapping[str, str], command: str, request: Mapping[str, Any], note: Callable[[str], None]
+) -> dict[str, str]:
     """Return the tags of a source with the record of a run, in the first of ``_TAGS`` that is free.
 
-    A record of this program is replaced, a user's text never; where all are taken, the record is left out.
+    A record of this program is replaced, a user's text never; where all are taken, ``note`` gets a line.
     """
     (text,) = run_record(command, request).values()
     for tag in _TAGS:
         if tag not in tags or _parsed(tags[tag]) is not None:
             return {**tags, tag: text}
+    note(f"The record of this run is not kept: {', '.join(_TAGS)} of the source hold text of yours.")
     return dict(tags)
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from LTX_2_MLX.media.encoder import CONTAINERS
 from LTX_2_MLX.media.extras import Attachment, Extras, time_code_at
+from LTX_2_MLX.media.record import with_run_record
 from LTX_2_MLX.media.subtitles import _plain
 from LTX_2_MLX.media.video import read_video, write_video
 
@@ -149,3 +150,13 @@ def test_every_container_is_tried():
 def test_time_code_counts_the_frames_of_the_output(rate, expected):
     extras = Extras(time_code="01:00:00:12", time_code_rate=Fraction(25))
     assert time_code_at(extras, Fraction(rate)) == expected
+
+
+def test_a_record_that_finds_no_free_tag_is_reported():
+    notes = []
+    free = {"comment": "mine", "description": "mine"}
+    assert with_run_record(free, "upscale", {}, notes.append).keys() == {"comment", "description", "synopsis"}
+    assert not notes
+    taken = free | {"synopsis": "mine"}
+    assert with_run_record(taken, "upscale", {}, notes.append) == taken
+    assert len(notes) == 1 and "comment, description, synopsis" in notes[0]
