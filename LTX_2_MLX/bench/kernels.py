@@ -37,10 +37,10 @@ class KernelCheck:
 
 
 def check_kernels(*, large_arrays: bool) -> Iterator[KernelCheck]:
-    """Run all checks; about a minute.
+    """Run all checks.
 
     Args:
-        large_arrays: Also index an array of 2 GiB; takes 6 GiB of memory.
+        large_arrays: Also index an array of 2 GiB; takes 4 GiB of memory.
     """
     for dtype in (mx.float32, mx.float16, mx.bfloat16):
         # The second shape passes the gate of Metal's Winograd kernel, the first does not.

@@ -11,7 +11,7 @@ from LTX_2_MLX.cli.command import FAILED, command
 from LTX_2_MLX.cli.echo import echo
 from LTX_2_MLX.pipelines.options import Opt
 
-# The check of large indices takes 6 GiB beside everything else.
+# The check of large indices takes 4 GiB beside everything else.
 _LARGE_CHECK_BYTES = 16 * 2**30
 
 
@@ -19,7 +19,7 @@ _LARGE_CHECK_BYTES = 16 * 2**30
 class DoctorOptions:
     """Options of the command."""
 
-    kernels: Annotated[bool, Opt("Compute with MLX's kernels and compare with NumPy; about a minute.")] = True
+    kernels: Annotated[bool, Opt("Compute with MLX's kernels and compare with NumPy.")] = True
     as_json: Annotated[bool, Opt("Print the report as JSON.", flags=("--json",), only_on=True)] = False
 
 

@@ -223,7 +223,6 @@ class _Samples:
         self._rate = rate
         self._layout = layout
         self._cursor: int | None = 0 if from_zero else None
-        self._from_zero = from_zero
         self._tolerance = int(_TOLERANCE_SECONDS * rate)
 
     def placed(self, frame: av.AudioFrame) -> Iterator[av.AudioFrame]:

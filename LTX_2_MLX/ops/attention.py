@@ -6,7 +6,8 @@ from LTX_2_MLX.ops.device import Backend, backend, on_cpu
 
 # Metal computes attention in blocks of 32 queries, so groups are multiples of them.
 _QUERY_BLOCK = 32
-# Floating-point operations of one launch on a GPU: 0.6 s on a base M1. macOS ends a command buffer after about 5 s.
+# Floating-point operations of one launch on a GPU. macOS ends a command buffer after about 5 s; a base M1, by its
+# published rate, takes well under one for this many.
 _LAUNCH_OPERATIONS = 1e12
 # Bytes of the scores of one group, where no fused kernel keeps them out of memory.
 _SCORES_BYTES: dict[Backend, int] = {"cpu": 8 * 2**20, "gpu": 256 * 2**20}
