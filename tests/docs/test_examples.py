@@ -1,5 +1,6 @@
 """The files in examples/ run as they are, with the demo model."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -29,7 +30,7 @@ def test_example_writes_its_video(name, tmp_path):
     arguments, output = EXAMPLES[name]
     Image.new("RGB", (96, 64), "green").save(tmp_path / FIRST_FRAME)
     script = ROOT / "examples" / f"{name}.py"
-    environment = {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
         [sys.executable, script, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
