@@ -1,15 +1,12 @@
 """Options of ``generate``: one frozen dataclass under the names of the flags."""
 
 from dataclasses import dataclass
-from fractions import Fraction
-from pathlib import Path
-from typing import Annotated, Literal
 
 from LTX_2_MLX.errors import RequestError
-from LTX_2_MLX.pipelines.options import AUTO, Opt, check_options, declared_options, refuse_without_effect
+from LTX_2_MLX.pipelines.generation.option_groups import guidance, memory, model_files, saved_results, video
+from LTX_2_MLX.pipelines.generation.option_groups.video import PipelineName
+from LTX_2_MLX.pipelines.options import AUTO, check_options, declared_options, refuse_without_effect
 from LTX_2_MLX.pipelines.requests import (
-    FILE_HELP,
-    MEMORY_GROUP,
     AnyPrecision,
     EnableFrameInterpolation,
     EnableUpscaling,
@@ -26,11 +23,6 @@ from LTX_2_MLX.pipelines.requests import (
 )
 
 __all__ = ["Options", "PipelineName", "Precision"]
-
-PipelineName = Literal["one-stage", "text-to-video", "distilled", "two-stage"]
-ONE_STAGE = ("one-stage", "text-to-video", "distilled")
-_VIDEO, _GUIDANCE, _MODEL, _SAVED = "Video", "Steps and guidance", "Model files", "Saved results"
-_MAX_SIDE, _MAX_FRAMES = 16384, 100_001
 
 
 @dataclass(frozen=True)
@@ -81,322 +73,49 @@ class Options:
         enable_upscaling, upscaling_scale, upscaling_model_path: Upscale frames with Real-ESRGAN after that.
     """
 
-    prompt: Annotated[str, Opt("Text prompt.", positional=True, metavar="[PROMPT]", replaces=("embeddings",))]
-    pipeline: Annotated[
-        PipelineName, Opt("Generation pipeline; text-to-video is another name of one-stage.", group=_VIDEO)
-    ] = "two-stage"
-    height: Annotated[
-        int | None,
-        Opt(
-            "Height in pixels (two-stage: of stage 1).",
-            group=_VIDEO,
-            default="the model's, usually 480",
-            max=_MAX_SIDE,
-            replaces=("output_height",),
-        ),
-    ] = None
-    width: Annotated[
-        int | None,
-        Opt(
-            "Width in pixels (two-stage: of stage 1).",
-            group=_VIDEO,
-            default="the model's, usually 704",
-            max=_MAX_SIDE,
-            replaces=("output_width",),
-        ),
-    ] = None
-    output_height: Annotated[
-        int | None,
-        Opt("Height of the output, instead of --height.", group=_VIDEO, max=_MAX_SIDE, replaces=("height",)),
-    ] = None
-    output_width: Annotated[
-        int | None,
-        Opt("Width of the output, instead of --width.", group=_VIDEO, max=_MAX_SIDE, replaces=("width",)),
-    ] = None
-    frames: Annotated[
-        int | None,
-        Opt(
-            "Number of frames, 8k + 1.",
-            group=_VIDEO,
-            flags=("--frames", "--num-frames"),
-            default="the model's, usually 97",
-            max=_MAX_FRAMES,
-            replaces=("duration",),
-        ),
-    ] = None
-    duration: Annotated[
-        float | None,
-        Opt(
-            "Length in seconds, instead of --frames; rounded up to 8k + 1 frames.",
-            group=_VIDEO,
-            metavar="SECONDS",
-            above=0,
-            max=3600,
-            replaces=("frames",),
-        ),
-    ] = None
-    fps: Annotated[
-        Fraction | float | str | None,
-        Opt(
-            "Frames per second, such as 24 or 24000/1001.",
-            group=_VIDEO,
-            flags=("--fps", "--frame-rate"),
-            metavar="RATE",
-            default="the model's, usually 24",
-            is_rate=True,
-        ),
-    ] = None
-    motion_speed: Annotated[
-        float,
-        Opt("Speed of motion at the same frame rate; 0.2 is five times slower.", group=_VIDEO, above=0, max=100),
-    ] = 1.0
-    keyframes: Annotated[
-        int,
-        Opt("Keyframes that LTX-2.5 generates beside the video, evenly spread.", group=_VIDEO, min=0, max=1000),
-    ] = 0
-    steps: Annotated[
-        int | None,
-        Opt(
-            "Denoising steps of one-stage and distilled.",
-            group=_GUIDANCE,
-            default="30, distilled 8",
-            min=1,
-            max=1000,
-            only_in=ONE_STAGE,
-        ),
-    ] = None
-    steps_stage1: Annotated[
-        int | None,
-        Opt(
-            "Denoising steps of stage 1.",
-            group=_GUIDANCE,
-            default="15, distilled 8",
-            min=1,
-            max=1000,
-            only_in=("two-stage",),
-        ),
-    ] = None
-    steps_stage2: Annotated[
-        int | None,
-        Opt(
-            "Denoising steps of stage 2.",
-            group=_GUIDANCE,
-            default="3",
-            min=1,
-            max=1000,
-            only_in=("two-stage",),
-        ),
-    ] = None
-    cfg: Annotated[
-        float | None,
-        Opt(
-            "Scale of classifier-free guidance; 1 disables it.",
-            group=_GUIDANCE,
-            default="5, distilled 1",
-            min=0,
-            max=100,
-            replaces=("cfg_stage1",),
-        ),
-    ] = None
-    cfg_stage1: Annotated[
-        float | None,
-        Opt(
-            "Scale of classifier-free guidance in stage 1.",
-            group=_GUIDANCE,
-            default="the value of --cfg",
-            min=0,
-            max=100,
-            only_in=("two-stage",),
-            replaces=("cfg",),
-        ),
-    ] = None
-    guidance_rescale: Annotated[
-        float,
-        Opt("Rescale after guidance; 0.7 against oversaturation.", group=_GUIDANCE, min=0, max=1),
-    ] = 0.0
-    stg_scale: Annotated[
-        float,
-        Opt("Scale of spatio-temporal guidance; 0 disables it.", group=_GUIDANCE, min=0, max=100),
-    ] = 0.0
-    negative_prompt: Annotated[
-        str | None,
-        Opt(
-            "Negative prompt for classifier-free guidance.",
-            group=_GUIDANCE,
-            default="the reference's",
-        ),
-    ] = None
-    image: Annotated[
-        str | Path | None, Opt("Image for the first frame.", group=_VIDEO, metavar="FILE", is_file=True)
-    ] = None
-    image_strength: Annotated[
-        float,
-        Opt("Conditioning strength of --image.", group=_VIDEO, min=0, max=1, needs="image"),
-    ] = 1.0
-    audio: Annotated[
-        bool | None,
-        Opt(
-            "Generate sound with the video.",
-            group=_VIDEO,
-            flags=("--audio", "--generate-audio"),
-            default="on where the checkpoint has an audio VAE and a vocoder",
-        ),
-    ] = None
-    save_audio: Annotated[
-        str | Path | None,
-        Opt(
-            "Save the sound as a .wav file, too.",
-            group=_VIDEO,
-            metavar="FILE",
-            is_output=True,
-            recorded=False,
-        ),
-    ] = None
-    lora: Annotated[
-        tuple[str, ...],
-        Opt(
-            "LoRA of the transformer, merged while loading; repeatable; none drops those of a replayed video.",
-            group=_MODEL,
-            metavar="PATH[:SCALE]",
-            is_file=True,
-        ),
-    ] = ()
-    model_variant: Annotated[
-        Literal["dev", "distilled"] | None,
-        Opt(
-            "Which checkpoint to use, or what kind --weights is.",
-            group=_MODEL,
-            default="from the file",
-            replaces=("weights",),
-        ),
-    ] = None
-    weights: Annotated[
-        str | tuple[str, ...],
-        Opt(
-            f"LTX-2 checkpoint: {FILE_HELP}; repeatable for a model in several files.",
-            group=_MODEL,
-            is_file=True,
-            one_or_more=True,
-            replaces=("model_variant",),
-        ),
-    ] = AUTO
-    video_vae: Annotated[
-        str,
-        Opt(
-            f"Video autoencoder, if it is not in --weights or another one is wanted: {FILE_HELP}.",
-            group=_MODEL,
-            flags=("--video-vae",),
-            is_file=True,
-        ),
-    ] = AUTO
-    spatial_upscaler_weights: Annotated[
-        str,
-        Opt(
-            f"Spatial latent upscaler for two-stage: {FILE_HELP}.",
-            group=_MODEL,
-            is_file=True,
-            only_in=("two-stage",),
-            reported=True,
-        ),
-    ] = AUTO
-    temporal_weights: Annotated[
-        str,
-        Opt(
-            f"Temporal latent upscaler: {FILE_HELP}.",
-            group=_MODEL,
-            is_file=True,
-            needs="temporal_upscale",
-            reported=True,
-        ),
-    ] = AUTO
-    distilled_lora: Annotated[
-        str,
-        Opt(
-            f"Distillation LoRA for dev checkpoints: {FILE_HELP}; a strength may follow a colon.",
-            group=_MODEL,
-            is_file=True,
-            only_in=("two-stage", "distilled"),
-            reported=True,
-        ),
-    ] = AUTO
-    gemma: Annotated[
-        str,
-        Opt(
-            f"Folder or file of the text encoder: {FILE_HELP}.",
-            group=_MODEL,
-            is_file=True,
-            replaces=("embeddings",),
-        ),
-    ] = AUTO
+    prompt: video.Prompt
+    pipeline: video.Pipeline = "two-stage"
+    height: video.Height = None
+    width: video.Width = None
+    output_height: video.OutputHeight = None
+    output_width: video.OutputWidth = None
+    frames: video.Frames = None
+    duration: video.Duration = None
+    fps: video.Fps = None
+    motion_speed: video.MotionSpeed = 1.0
+    keyframes: video.Keyframes = 0
+    steps: guidance.Steps = None
+    steps_stage1: guidance.StepsStage1 = None
+    steps_stage2: guidance.StepsStage2 = None
+    cfg: guidance.Cfg = None
+    cfg_stage1: guidance.CfgStage1 = None
+    guidance_rescale: guidance.GuidanceRescale = 0.0
+    stg_scale: guidance.StgScale = 0.0
+    negative_prompt: guidance.NegativePrompt = None
+    image: video.Image = None
+    image_strength: video.ImageStrength = 1.0
+    audio: video.Audio = None
+    save_audio: video.SaveAudio = None
+    lora: model_files.Lora = ()
+    model_variant: model_files.ModelVariant = None
+    weights: model_files.Weights = AUTO
+    video_vae: model_files.VideoVae = AUTO
+    spatial_upscaler_weights: model_files.SpatialUpscalerWeights = AUTO
+    temporal_weights: model_files.TemporalWeights = AUTO
+    distilled_lora: model_files.DistilledLora = AUTO
+    gemma: model_files.Gemma = AUTO
     precision: AnyPrecision = None
-    quantize: Annotated[
-        int | None,
-        Opt(
-            "Quantize the large layers while loading: 8 bits (weights off by 0.6 %), or 4 (9.9 %).",
-            group=MEMORY_GROUP,
-            flags=("--quantize", "-q"),
-            metavar="BITS",
-        ),
-    ] = None
-    low_ram: Annotated[
-        bool, Opt("Stream transformer and text encoder blocks from disk in every step.", group=MEMORY_GROUP)
-    ] = False
-    temporal_upscale: Annotated[
-        bool,
-        Opt("Double the frame rate in latent space before decoding.", group=_VIDEO),
-    ] = False
+    quantize: memory.Quantize = None
+    low_ram: memory.LowRam = False
+    temporal_upscale: video.TemporalUpscale = False
     tile_size: TileSize = None
     memory_limit_gb: MemoryLimit = None
-    fit: Annotated[
-        bool,
-        Opt(
-            "Adjust quantization, tiling and length until the run fits in memory.",
-            group=MEMORY_GROUP,
-            recorded=False,
-        ),
-    ] = False
+    fit: memory.Fit = False
     seed: Seed = 0
-    embeddings: Annotated[
-        str | Path | None,
-        Opt(
-            "Prompt embeddings saved by an earlier run, instead of the text encoder.",
-            group=_SAVED,
-            metavar="FILE",
-            is_file=True,
-            replaces=("gemma", "save_embeddings"),
-        ),
-    ] = None
-    save_embeddings: Annotated[
-        str | Path | None,
-        Opt(
-            "Save the prompt embeddings to this file.",
-            group=_SAVED,
-            metavar="FILE",
-            is_output=True,
-            recorded=False,
-            replaces=("embeddings",),
-        ),
-    ] = None
-    save_latents: Annotated[
-        str | Path | None,
-        Opt(
-            "Save the result of every stage in this folder.",
-            group=_SAVED,
-            metavar="FOLDER",
-            is_output=True,
-            recorded=False,
-        ),
-    ] = None
-    resume: Annotated[
-        str | Path | None,
-        Opt(
-            "Continue an earlier run from the last complete stage in this folder.",
-            group=_SAVED,
-            metavar="FOLDER",
-            is_output=True,
-            recorded=False,
-        ),
-    ] = None
+    embeddings: saved_results.Embeddings = None
+    save_embeddings: saved_results.SaveEmbeddings = None
+    save_latents: saved_results.SaveLatents = None
+    resume: saved_results.Resume = None
     enable_frame_interpolation: EnableFrameInterpolation = PostprocessRequest.enable_frame_interpolation
     frame_interpolation_exp: FrameInterpolationExp = PostprocessRequest.frame_interpolation_exp
     frame_interpolation_scale: FrameInterpolationScale = PostprocessRequest.frame_interpolation_scale

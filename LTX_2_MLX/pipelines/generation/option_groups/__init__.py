@@ -1,0 +1,1 @@
+"""Declarations of the options of ``generate``, a module for each group."""

@@ -1,0 +1,50 @@
+"""Options of saved results."""
+
+from pathlib import Path
+from typing import Annotated
+
+from LTX_2_MLX.pipelines.options import Opt
+
+GROUP = "Saved results"
+
+Embeddings = Annotated[
+    str | Path | None,
+    Opt(
+        "Prompt embeddings saved by an earlier run, instead of the text encoder.",
+        group=GROUP,
+        metavar="FILE",
+        is_file=True,
+        replaces=("gemma", "save_embeddings"),
+    ),
+]
+SaveEmbeddings = Annotated[
+    str | Path | None,
+    Opt(
+        "Save the prompt embeddings to this file.",
+        group=GROUP,
+        metavar="FILE",
+        is_output=True,
+        recorded=False,
+        replaces=("embeddings",),
+    ),
+]
+SaveLatents = Annotated[
+    str | Path | None,
+    Opt(
+        "Save the result of every stage in this folder.",
+        group=GROUP,
+        metavar="FOLDER",
+        is_output=True,
+        recorded=False,
+    ),
+]
+Resume = Annotated[
+    str | Path | None,
+    Opt(
+        "Continue an earlier run from the last complete stage in this folder.",
+        group=GROUP,
+        metavar="FOLDER",
+        is_output=True,
+        recorded=False,
+    ),
+]

@@ -1,0 +1,111 @@
+"""Options of the video."""
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Literal
+
+from LTX_2_MLX.pipelines.options import Opt
+
+PipelineName = Literal["one-stage", "text-to-video", "distilled", "two-stage"]
+GROUP = "Video"
+_MAX_SIDE, _MAX_FRAMES = 16384, 100_001
+
+Prompt = Annotated[str, Opt("Text prompt.", positional=True, metavar="[PROMPT]", replaces=("embeddings",))]
+Pipeline = Annotated[PipelineName, Opt("Generation pipeline; text-to-video is another name of one-stage.", group=GROUP)]
+Height = Annotated[
+    int | None,
+    Opt(
+        "Height in pixels (two-stage: of stage 1).",
+        group=GROUP,
+        default="the model's, usually 480",
+        max=_MAX_SIDE,
+        replaces=("output_height",),
+    ),
+]
+Width = Annotated[
+    int | None,
+    Opt(
+        "Width in pixels (two-stage: of stage 1).",
+        group=GROUP,
+        default="the model's, usually 704",
+        max=_MAX_SIDE,
+        replaces=("output_width",),
+    ),
+]
+OutputHeight = Annotated[
+    int | None,
+    Opt("Height of the output, instead of --height.", group=GROUP, max=_MAX_SIDE, replaces=("height",)),
+]
+OutputWidth = Annotated[
+    int | None,
+    Opt("Width of the output, instead of --width.", group=GROUP, max=_MAX_SIDE, replaces=("width",)),
+]
+Frames = Annotated[
+    int | None,
+    Opt(
+        "Number of frames, 8k + 1.",
+        group=GROUP,
+        flags=("--frames", "--num-frames"),
+        default="the model's, usually 97",
+        max=_MAX_FRAMES,
+        replaces=("duration",),
+    ),
+]
+Duration = Annotated[
+    float | None,
+    Opt(
+        "Length in seconds, instead of --frames; rounded up to 8k + 1 frames.",
+        group=GROUP,
+        metavar="SECONDS",
+        above=0,
+        max=3600,
+        replaces=("frames",),
+    ),
+]
+Fps = Annotated[
+    Fraction | float | str | None,
+    Opt(
+        "Frames per second, such as 24 or 24000/1001.",
+        group=GROUP,
+        flags=("--fps", "--frame-rate"),
+        metavar="RATE",
+        default="the model's, usually 24",
+        is_rate=True,
+    ),
+]
+MotionSpeed = Annotated[
+    float,
+    Opt("Speed of motion at the same frame rate; 0.2 is five times slower.", group=GROUP, above=0, max=100),
+]
+Keyframes = Annotated[
+    int,
+    Opt("Keyframes that LTX-2.5 generates beside the video, evenly spread.", group=GROUP, min=0, max=1000),
+]
+Image = Annotated[str | Path | None, Opt("Image for the first frame.", group=GROUP, metavar="FILE", is_file=True)]
+ImageStrength = Annotated[
+    float,
+    Opt("Conditioning strength of --image.", group=GROUP, min=0, max=1, needs="image"),
+]
+Audio = Annotated[
+    bool | None,
+    Opt(
+        "Generate sound with the video.",
+        group=GROUP,
+        flags=("--audio", "--generate-audio"),
+        default="on where the checkpoint has an audio VAE and a vocoder",
+    ),
+]
+SaveAudio = Annotated[
+    str | Path | None,
+    Opt(
+        "Save the sound as a .wav file, too.",
+        group=GROUP,
+        metavar="FILE",
+        is_output=True,
+        recorded=False,
+    ),
+]
+TemporalUpscale = Annotated[
+    bool,
+    Opt("Double the frame rate in latent space before decoding.", group=GROUP),
+]
