@@ -11,6 +11,7 @@ setup(
     package_dir={"LTX_2_MLX.weights": "weights"},
     package_data={
         "LTX_2_MLX": ["py.typed"],
+        "LTX_2_MLX.pages": ["*.css", "*.js"],
         "LTX_2_MLX.weights": ["README.md"],
         DEMO: ["*.safetensors", "manifest.json"],
         f"{DEMO}.gemma": ["*"],

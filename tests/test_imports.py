@@ -31,9 +31,10 @@ ALLOWED = {
     "diffusion": MATHEMATICS,
     "runtime": MATHEMATICS,
     "media": {"runtime", *MATHEMATICS},
+    "pages": BASE,
     "checkpoints": NETWORKS,
     "planning": {"ops", *SERVICES, *BASE},
-    "pipelines": LIBRARY,
+    "pipelines": {"pages", *LIBRARY},
     "api": {"pipelines", *LIBRARY},
     "calls": {"api"},
     "__main__": {"cli"},
@@ -41,7 +42,7 @@ ALLOWED = {
     "verify": {"pipelines", *LIBRARY},
     "development": {"pipelines", "verify", *LIBRARY},
     "bench": {"pipelines", *LIBRARY},
-    "cli": {"bench", "pipelines", "verify", *LIBRARY},
+    "cli": {"bench", "pages", "pipelines", "verify", *LIBRARY},
     # The door: it loads BLAS first, and every public call when it is asked for.
     "": {"_version", "runtime"},
 }

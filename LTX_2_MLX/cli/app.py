@@ -19,6 +19,8 @@ COMMANDS = (
     "upscale",
     "postprocess",
     "super_resolve",
+    "compare",
+    "sheet",
     "download_weights",
     "convert_weights",
     "inspect_checkpoint",

@@ -45,6 +45,8 @@ InputVideo = Annotated[
     Path, Opt("Video file in any format that FFmpeg reads.", positional=True, metavar="VIDEO", is_file=True)
 ]
 
+Yes = Annotated[bool, Opt("Answer every question with yes.", group=_RUN, flags=("--yes", "-y"), only_on=True)]
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
@@ -65,9 +67,7 @@ class WriteOptions(RunOptions):
     """What is written, and which checks it has to pass."""
 
     output: Output
-    yes: Annotated[bool, Opt("Answer every question with yes.", group=_RUN, flags=("--yes", "-y"), only_on=True)] = (
-        False
-    )
+    yes: Yes = False
     no_download: Annotated[bool, Opt("Refuse to download files that are missing.", group=_RUN, only_on=True)] = False
     allow_blank: Annotated[
         bool, Opt("Accept an output of a single color or of identical frames.", group=_RUN, only_on=True)

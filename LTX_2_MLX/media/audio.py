@@ -227,7 +227,7 @@ class _Samples:
 
     def placed(self, frame: av.AudioFrame) -> Iterator[av.AudioFrame]:
         """Frames to encode for one decoded frame."""
-        samples = _planar(frame)
+        samples = planar(frame)
         start = self._cursor
         if frame.pts is not None and frame.time_base is not None:
             start = round(frame.pts * frame.time_base * self._rate)
@@ -267,7 +267,7 @@ def audio_frame(samples: np.ndarray, layout: str, rate: int, start: int) -> av.A
     return frame
 
 
-def _planar(frame: av.AudioFrame) -> np.ndarray:
+def planar(frame: av.AudioFrame) -> np.ndarray:
     """Samples ``(channels, S)`` float32 in [-1, 1] of a frame in any format."""
     if frame.format.is_planar and frame.layout.nb_channels >= _MOST_PLANES:
         # PyAV 18.1 reads past that many planes.
@@ -395,7 +395,7 @@ def read_waveform(path: str | Path) -> Waveform:
         if not source.streams.audio:
             raise MediaError(f"{path} has no audio.")
         track = source.streams.audio[0]
-        samples = [_planar(frame) for frame in source.decode(track)]
+        samples = [planar(frame) for frame in source.decode(track)]
         if not samples:
             raise MediaError(f"The audio of {path} cannot be decoded.")
         return Waveform(samples=np.concatenate(samples, axis=1).T, sample_rate=track.rate)
