@@ -8,7 +8,8 @@ from typing import Any
 
 import mlx.core as mx
 
-from LTX_2_MLX.checkpoints.catalog import Entry, entry_of_file
+from LTX_2_MLX.checkpoints.catalog import entry_of_file
+from LTX_2_MLX.checkpoints.entries import Entry
 from LTX_2_MLX.checkpoints.gemma3 import Gemma
 from LTX_2_MLX.checkpoints.gemma4 import Gemma4
 from LTX_2_MLX.checkpoints.load import weights_bytes

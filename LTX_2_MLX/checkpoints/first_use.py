@@ -6,7 +6,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from LTX_2_MLX.checkpoints.catalog import Entry
+    from LTX_2_MLX.checkpoints.entries import Entry
 
 # Fetches the files of an entry, or raises an error that says how to get them.
 Obtain = Callable[["Entry"], None]

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from LTX_2_MLX.checkpoints.entries import Family
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 
 # Lightricks/LTX-2, packages/ltx-trainer: written into adapters that read a reference video through the context.
@@ -14,7 +15,7 @@ _BASE_FIELDS = (
     "modelspec.architecture", "modelspec.implementation",
 )  # fmt: skip
 # LTX-2 has 19 and LTX-2.3 has 22 billion parameters.
-_NAMES = (
+_NAMES: tuple[tuple[Family, re.Pattern[str]], ...] = (
     ("LTX-2.5", re.compile(r"ltx[-_ ]?v?(?:ideo[-_ ]?)?2[._]5", re.IGNORECASE)),
     ("LTX-2.3", re.compile(r"ltx[-_ ]?v?(?:ideo[-_ ]?)?2[._]3|(?<!\d)22b(?![a-z])", re.IGNORECASE)),
     ("LTX-2", re.compile(r"ltx[-_ ]?v?(?:ideo[-_ ]?)?2(?![._]?\d)|ltx[-_ ]?2[._]0|(?<!\d)19b(?![a-z])", re.IGNORECASE)),
@@ -36,7 +37,7 @@ def adapter_warnings(adapter: Checkpoint, model: Checkpoint) -> list[str]:
     return warnings
 
 
-def generation(checkpoint: Checkpoint) -> str | None:
+def generation(checkpoint: Checkpoint) -> Family | None:
     """Model generation by a file's metadata, else by its name; None if neither tells."""
     metadata = checkpoint.header.metadata
     version = re.match(r"2\.(\d+)", metadata.get("model_version", ""))
@@ -47,5 +48,5 @@ def generation(checkpoint: Checkpoint) -> str | None:
     return _named(stated) or _named(Path(checkpoint.path).name)
 
 
-def _named(text: str) -> str | None:
+def _named(text: str) -> Family | None:
     return next((name for name, pattern in _NAMES if pattern.search(text)), None)

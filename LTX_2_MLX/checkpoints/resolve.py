@@ -11,10 +11,7 @@ from pathlib import Path
 
 from LTX_2_MLX.checkpoints.catalog import (
     ENTRIES,
-    Entry,
-    Family,
-    Role,
-    Variant,
+    companion_entries,
     entries_for_role,
     entry_by_name,
     entry_of_file,
@@ -22,6 +19,7 @@ from LTX_2_MLX.checkpoints.catalog import (
     local_names,
 )
 from LTX_2_MLX.checkpoints.convert import as_safetensors
+from LTX_2_MLX.checkpoints.entries import Entry, Family, Role, Variant
 from LTX_2_MLX.checkpoints.first_use import obtain
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.torch_file import TORCH_SUFFIXES
@@ -47,15 +45,17 @@ class ResolvedFile:
     Attributes:
         path: Exists.
         entry: The catalogue entry that it matches; None for files that are not in the catalogue.
+        stated_family: Model generation that a file states which is not in the catalogue.
     """
 
     path: Path
     entry: Entry | None = None
+    stated_family: Family | None = None
 
     @property
     def family(self) -> Family | None:
         """Model generation; None if unknown."""
-        return self.entry.family if self.entry else None
+        return self.entry.family if self.entry else self.stated_family
 
     @property
     def is_demo(self) -> bool:
@@ -79,7 +79,7 @@ def resolve(
     """
     text = str(spec)
     if text == AUTO:
-        return _resolve_auto(role, variant, model.family if model else None)
+        return _resolve_model(variant) if role == "model" else _resolve_companion(role, model.family if model else None)
     path = Path(text).expanduser()
     if text and os.path.exists(path):
         return ResolvedFile(path, entry_of_file(path))
@@ -148,7 +148,10 @@ def _folders_for(entry: Entry, root: Path) -> list[Path]:
     """Folders under ``weights/`` that may hold an entry, the documented one first."""
     if entry.family == "demo":
         return [root / entry.folder]
-    return [root / entry.folder, root / entry.name, root, *_subfolders(root)]
+    folders = [root / entry.folder, root / entry.name, root, *_subfolders(root)]
+    inside = Path(entry.files[0].path).parent
+    # A copy of the whole repository keeps its folders.
+    return folders if inside == Path() else [*folders, root / entry.folder / inside]
 
 
 def _subfolders(root: Path) -> list[Path]:
@@ -254,30 +257,30 @@ def _resolve_repository_role(repository: str, entries: list[Entry], role: Role) 
     return _resolve_entry(entries[0])
 
 
-def _resolve_auto(role: Role, variant: Variant | None, family: Family | None) -> ResolvedFile:
-    """The first installed published file of a role.
-
-    The demo's files are a fallback for models, and what companions of the demo model resolve to.
-    """
-    if role == "text-encoder" and family != "demo":
-        # All generations use the same language model.
-        family = None
-    published = []
-    demo = []
-    for entry in entries_for_role(role, family=family, variant=variant):
-        if entry.family != "demo":
-            published.append(entry)
-        elif role == "model" or family == "demo":
-            demo.append(entry)
-    for entry in (*published, *demo):
+def _resolve_model(variant: Variant | None) -> ResolvedFile:
+    """The first installed published model, or the demo's."""
+    entries = entries_for_role("model", variant=variant)
+    for entry in entries:
         path = installed_path(entry)
         if path is not None:
             return ResolvedFile(path, entry)
-    if demo:
+    raise CheckpointError(
+        f"The demo model is missing as well: weights/demo lacks {entries[-1].files[0].path}. It comes with a clone of "
+        f"the repository. To download the real model: {DOWNLOAD} {_STARTER}"
+    )
+
+
+def _resolve_companion(role: Role, family: Family | None) -> ResolvedFile:
+    """The first installed file of a role that was published for models of a family."""
+    entries = companion_entries(role, family)
+    for entry in entries:
+        path = installed_path(entry)
+        if path is not None:
+            return ResolvedFile(path, entry)
+    if family == "demo" and entries:
         raise CheckpointError(
-            f"The demo model is missing as well: weights/demo lacks {demo[0].files[0].path}. It comes with a clone of "
-            f"the repository. To download the real model: {DOWNLOAD} {_STARTER}"
+            f"weights/demo lacks {entries[0].files[0].path}. It comes with a clone of the repository."
         )
-    if published:
-        raise _not_installed(published[0])
+    if entries:
+        raise _not_installed(entries[0])
     raise CheckpointError(f"No {role} is published for {family or 'this model'}. Give a path.")

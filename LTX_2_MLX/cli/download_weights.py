@@ -16,7 +16,7 @@ from LTX_2_MLX.invocation import command_line
 from LTX_2_MLX.pipelines.options import Opt
 
 if TYPE_CHECKING:
-    from LTX_2_MLX.checkpoints.catalog import Entry
+    from LTX_2_MLX.checkpoints.entries import Entry
     from LTX_2_MLX.checkpoints.transfer import Progress as Advance
     from LTX_2_MLX.checkpoints.transfer import RemoteFile
 
@@ -125,7 +125,8 @@ def catalogue() -> str:
     from LTX_2_MLX.checkpoints.catalog import ENTRIES
     from LTX_2_MLX.checkpoints.resolve import installed_path
 
-    widths = "{:<36} {:<18} {:>9}  {:<24} {}"
+    longest = max(len(entry.name) for entry in ENTRIES)
+    widths = f"{{:<{longest}}} {{:<18}} {{:>9}}  {{:<25}} {{}}"
     lines = [widths.format("name", "use", "size", "licence", "here").rstrip()]
     for entry in ENTRIES:
         about = "" if entry.num_bytes is None else f"{entry.num_bytes / 1e9:.2f} GB"

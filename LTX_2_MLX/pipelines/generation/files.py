@@ -12,12 +12,14 @@ from typing import Any
 
 import mlx.core as mx
 
-from LTX_2_MLX.checkpoints.catalog import Role, Variant, entries_for_role
+from LTX_2_MLX.checkpoints.catalog import entries_for_role
+from LTX_2_MLX.checkpoints.entries import Role, Variant
 from LTX_2_MLX.checkpoints.gemma3 import Gemma, GemmaConfig
 from LTX_2_MLX.checkpoints.lora import Lora, split_strength
+from LTX_2_MLX.checkpoints.lora_notes import generation
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.recognise import config_of
-from LTX_2_MLX.checkpoints.resolve import AUTO, DEMO_NOTE, DOWNLOAD, ResolvedFile, installed_path, resolve
+from LTX_2_MLX.checkpoints.resolve import AUTO, DOWNLOAD, ResolvedFile, installed_path, resolve
 from LTX_2_MLX.checkpoints.upscaler_generation import check_generation
 from LTX_2_MLX.diffusion import schedule
 from LTX_2_MLX.errors import CheckpointError, RequestError
@@ -29,6 +31,7 @@ from LTX_2_MLX.models.ltx.transformer import Transformer
 from LTX_2_MLX.models.ltx.video_vae import VideoDecoder, VideoEncoder
 from LTX_2_MLX.models.ltx.vocoder import VOCODERS
 from LTX_2_MLX.ops.device import on_cpu
+from LTX_2_MLX.pipelines.generation.automatic import automatic_model
 from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.pipelines.generation.state import SamplerName
 from LTX_2_MLX.shapes import Compression
@@ -259,8 +262,9 @@ def open_models(options: Options, note: Callable[[str], None]) -> Models:
 
         options = split_options(options, note)
     specs = (options.weights,) if isinstance(options.weights, str) else options.weights
-    model = _resolve_model(specs[0], variant, note)
+    model = automatic_model(options, variant, note) if specs[0] == AUTO else resolve(specs[0], "model")
     weights = Checkpoint([model.path, *specs[1:]])
+    model = replace(model, stated_family=generation(weights))
     config_of(Transformer, weights)
     distilled = _variant_of(model, variant, note) == "distilled"
     dtype = usual_dtype(weights) if options.precision is None else _DTYPES[options.precision]
@@ -302,7 +306,7 @@ def _with_companions(models: Models, options: Options, model: ResolvedFile, note
     """Add the networks of other files: autoencoder and text projections of split models, upscalers."""
     weights = models.weights
     if options.video_vae != AUTO or VideoEncoder.Config.from_header(weights.header) is None:
-        models = replace(models, own_video_vae=_open_autoencoder(options.video_vae, weights))
+        models = replace(models, own_video_vae=_open_autoencoder(options.video_vae, weights, model))
     encoder = models.text_encoder
     if encoder is not None and (encoder.is_file() or "gemma_source_checkpoint" in weights.header.metadata):
         from LTX_2_MLX.pipelines.generation.split_files import checked_text_features
@@ -357,15 +361,6 @@ def language_model(encoder: Checkpoint) -> type[PublishedNetwork[Any]]:
     return Gemma4
 
 
-def _resolve_model(spec: str, variant: Variant | None, note: Callable[[str], None]) -> ResolvedFile:
-    model = resolve(spec, "model", variant=variant)
-    if spec != AUTO or not model.is_demo:
-        return model
-    note(DEMO_NOTE)
-    # The demo has both variants, and its dev checkpoint shows what guidance does.
-    return resolve(AUTO, "model", variant=variant or "dev")
-
-
 def _variant_of(model: ResolvedFile, asked: Variant | None, note: Callable[[str], None]) -> Variant:
     """The variant by the catalogue, the user or the file's name; nothing inside a file tells it."""
     known = model.entry.variant if model.entry else None
@@ -414,10 +409,15 @@ def _is_gemma(folder: Path) -> bool:
         return False
 
 
-def _open_autoencoder(spec: str, weights: Checkpoint) -> Checkpoint:
-    if spec == AUTO:
-        raise CheckpointError(f"{weights.path} holds no video autoencoder. Give its file with --video-vae.")
-    autoencoder = Checkpoint(resolve(spec, "video-vae").path)
+def _open_autoencoder(spec: str, weights: Checkpoint, model: ResolvedFile) -> Checkpoint:
+    try:
+        autoencoder = Checkpoint(resolve(spec, "video-vae", model=model).path)
+    except CheckpointError as error:
+        if spec != AUTO:
+            raise
+        raise CheckpointError(
+            f"{weights.path} holds no video autoencoder. Give its file with --video-vae. {error}"
+        ) from error
     if VideoDecoder.Config.from_header(autoencoder.header) is None:
         raise CheckpointError(
             f"{autoencoder.path} holds no convolutional video decoder, the only kind that generate uses. For LTX-2.5 "
