@@ -66,6 +66,13 @@ UNUSED_TENSORS = {
     "vision_tower.": "images, not used for text",
     "multi_modal_projector.": "images, not used for text",
     "audio_projector.": "sound, not used for text",
+    # The same under the names of the library's own layout.
+    "model.vision_tower.": "images, not used for text",
+    "model.vision_embedder.": "images, not used for text",
+    "model.embed_vision.": "images, not used for text",
+    "model.multi_modal_projector.": "images, not used for text",
+    "model.audio_tower.": "sound, not used for text",
+    "model.embed_audio.": "sound, not used for text",
     "tokenizer_json": "tokenizer of the text encoder",
     "hf_asset__": "settings of the text encoder",
     "text_embedding_projection.": "of the text features, the rest of which is in the transformer's file",
@@ -197,6 +204,8 @@ def _others(header: Header, owned: set[str]) -> list[NetworkTensors]:
 
 def _purpose(names: list[str]) -> str:
     """What tensors that no network here reads are; empty if that is not known of all of them."""
+    if all(map(is_lora_tensor, names)):
+        return f"adapter with {len(names)} tensors; give it with --lora, or --distilled-lora where it is that"
     purposes = set()
     for name in names:
         purposes.add(next((text for start, text in UNUSED_TENSORS.items() if name.startswith(start)), ""))

@@ -25,8 +25,6 @@ from LTX_2_MLX.models.interfaces import Header
 _CONFIG_KEY = "gemma_config"
 _TOKENIZER = "tokenizer_json"
 _TOKENIZER_CONFIG = "hf_asset__tokenizer_config.json"
-# Towers for images and sound, which text does not pass through.
-UNUSED_TOWERS = ("vision_model.", "multi_modal_projector.", "audio_projector.")
 _KINDS = ("gemma4_unified", "gemma4_unified_text", "gemma4_text", "gemma4")
 _PREFIXES = ("model.language_model.", "language_model.model.")
 # A tensor that no other published network has under this name.
@@ -230,7 +228,7 @@ class Gemma4(nn.Module):
 
     @staticmethod
     def parameter_name(published: str) -> str | None:
-        """Tensors of the language model; the towers of ``UNUSED_TOWERS`` and the tokenizer's bytes are left alone."""
+        """Tensors of the language model; towers for images and sound and the tokenizer's bytes are not."""
         for prefix in _PREFIXES:
             if published.startswith(prefix):
                 return f"model.{published.removeprefix(prefix)}"

@@ -30,14 +30,14 @@ def adapter_warnings(adapter: Checkpoint, model: Checkpoint) -> list[str]:
             "It is an IC-LoRA, made for a reference video in the context; without one it does not do what it was "
             "trained for."
         )
-    own = generation(adapter)
-    other = generation(model)
+    own = generation_of(adapter)
+    other = generation_of(model)
     if own is not None and other is not None and own != other:
         warnings.append(f"It was trained for {own}, this checkpoint is {other}: expect poor results.")
     return warnings
 
 
-def generation(checkpoint: Checkpoint) -> Family | None:
+def generation_of(checkpoint: Checkpoint) -> Family | None:
     """Model generation by a file's metadata, else by its name; None if neither tells."""
     metadata = checkpoint.header.metadata
     version = re.match(r"2\.(\d+)", metadata.get("model_version", ""))

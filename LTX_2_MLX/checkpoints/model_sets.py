@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from LTX_2_MLX.checkpoints.catalog import FAMILIES, companion_entries, entries_for_role
-from LTX_2_MLX.checkpoints.entries import Entry, Role, Variant
+from LTX_2_MLX.checkpoints.catalog import ENTRIES, FAMILIES, companion_entries
+from LTX_2_MLX.checkpoints.entries import Entry, Role
 from LTX_2_MLX.checkpoints.resolve import DOWNLOAD, ResolvedFile, installed_path
 
 
@@ -22,38 +22,31 @@ class ModelSet:
 
 
 def newest_set(
-    needs: Callable[[Entry], Sequence[Role]],
-    note: Callable[[str], None],
-    *,
-    role: Role = "model",
-    variant: Variant | None = None,
+    serves: Callable[[Entry], bool], needs: Callable[[Entry], Sequence[Role]], note: Callable[[str], None]
 ) -> ResolvedFile | None:
     """The model of the newest complete set; of the newest incomplete one where none is complete, None without any.
 
     Args:
+        serves: Whether an entry is a model that may be taken.
         needs: Roles of the files that a pipeline needs beside a model.
         note: Callback for the lines on what was taken and what was passed over.
-        role: Role of the file that counts as the model.
-        variant: Consider models of this variant only.
     """
-    sets = installed_sets(needs, role=role, variant=variant)
+    sets = installed_sets(serves, needs)
     for number, candidate in enumerate(sets):
         if not candidate.missing:
             for newer in sets[:number]:
                 note(_passed_over(newer))
-            note(f"The model is {_name(candidate)}, the newest complete one on this machine.")
+            note(f"Taken is {_name(candidate)}, the newest on this machine that is complete.")
             return candidate.model
     return sets[0].model if sets else None
 
 
-def installed_sets(
-    needs: Callable[[Entry], Sequence[Role]], *, role: Role = "model", variant: Variant | None = None
-) -> list[ModelSet]:
+def installed_sets(serves: Callable[[Entry], bool], needs: Callable[[Entry], Sequence[Role]]) -> list[ModelSet]:
     """Installed models with what is missing beside each, the newest first, without the demo."""
     sets = []
     for family in FAMILIES:
-        for entry in entries_for_role(role, family=family, variant=variant):
-            path = installed_path(entry)
+        for entry in ENTRIES:
+            path = installed_path(entry) if entry.family == family and serves(entry) else None
             if path is not None:
                 sets.append(ModelSet(ResolvedFile(path, entry), _missing(entry, needs(entry))))
     return sets

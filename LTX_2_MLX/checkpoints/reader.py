@@ -173,7 +173,7 @@ class Checkpoint:
         self.path = paths[0]
         self.files: list[Path] = []
         for each in paths:
-            self.files += _shards(each) if os.path.isdir(each) else [each]
+            self.files += shards(each) if os.path.isdir(each) else [each]
         tensors: dict[str, TensorInfo] = {}
         self.metadata_of: dict[Path, dict[str, str]] = {}
         # Published name -> the file that holds the tensor and its name there.
@@ -268,7 +268,7 @@ def _contradiction(file: Path, field: str, value: Any, other: Any) -> str:
     )
 
 
-def _shards(folder: Path) -> list[Path]:
+def shards(folder: Path) -> list[Path]:
     """The .safetensors files of a folder: those in its index, or all if there is no index.
 
     Hidden files are no shards: macOS keeps some beside others for their attributes (``._name``).

@@ -47,6 +47,8 @@ def show(contents: "Contents") -> None:
     if contents.entry is not None:
         variant = f", {contents.entry.variant}" if contents.entry.variant else ""
         echo(f"Published as {contents.entry.name}{variant}: {contents.entry.page}")
+    elif any(network.name == "Transformer" for network in contents.networks):
+        echo("Nothing in the file tells dev from distilled; --model-variant says it.")
     rows = [(network.name, *figures(network)) for network in contents.networks]
     rows += [(f"({others.name})", *figures(others)) for others in contents.others]
     echo_table(("network", "tensors", "bytes", "precision"), rows)

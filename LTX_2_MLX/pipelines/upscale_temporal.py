@@ -4,26 +4,31 @@ N frames become 2 N - 1 at twice the rate, so the clip's duration stays. Frames 
 as they are asked for: only the latent is in memory as a whole. Each network is freed before the next one is loaded.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import mlx.core as mx
 import numpy as np
 
+from LTX_2_MLX.checkpoints.entries import Entry, Role
 from LTX_2_MLX.checkpoints.load import load
+from LTX_2_MLX.checkpoints.lora_notes import generation_of
+from LTX_2_MLX.checkpoints.model_sets import newest_set
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.recognise import config_of
-from LTX_2_MLX.checkpoints.resolve import AUTO, DEMO_NOTE, resolve
+from LTX_2_MLX.checkpoints.resolve import AUTO, DEMO_NOTE, ResolvedFile, resolve
+from LTX_2_MLX.checkpoints.unsupported import refuse_unsupported
 from LTX_2_MLX.checkpoints.upscaler_generation import check_generation
-from LTX_2_MLX.errors import MediaError, RequestError
+from LTX_2_MLX.errors import CheckpointError, MediaError, RequestError
 from LTX_2_MLX.layers.streaming import join_frames
 from LTX_2_MLX.media.frames import FrameStream, subdivide_times, to_signed
-from LTX_2_MLX.models.ltx.video_vae import VideoEncoder
+from LTX_2_MLX.models.ltx.video_vae import VideoDecoder, VideoEncoder
 from LTX_2_MLX.models.ltx.video_vae_config import VideoVAEConfig
 from LTX_2_MLX.models.ltx.video_vae_memory import encoder_layers, run_bytes
 from LTX_2_MLX.models.ltx.video_vae_tiling import encode_plan, encode_tiled
 from LTX_2_MLX.pipelines.generation.decode import DecodeVideo, activation_budget, choose_tiling, square_tiles
 from LTX_2_MLX.pipelines.generation.files import upscaler_config, usual_dtype
+from LTX_2_MLX.pipelines.generation.split_files import autoencoder_in
 from LTX_2_MLX.pipelines.generation.state import GenerationState
 from LTX_2_MLX.pipelines.generation.upscale import UpscaleLatent
 from LTX_2_MLX.pipelines.requests import UpscaleTemporalRequest as Request
@@ -175,17 +180,26 @@ def encode_frames(
     return join_frames(*encode_tiled(encoder, frames, encode_plan(latent, tiling, encoder.compression)))
 
 
-def stages(stream: FrameStream, request: Request) -> list[EncodeClip | UpscaleLatent | DecodeVideo]:
-    """The stages of the request for a clip of the stream's size.
+def stages(
+    stream: FrameStream, request: Request, note: Callable[[str], None] = lambda text: None
+) -> list[EncodeClip | UpscaleLatent | DecodeVideo]:
+    """The stages of the request for a clip of the stream's size. ``note`` gets a line on each automatic choice.
 
     Raises:
         CheckpointError: If a file is missing, of another network, or does not fit the others.
         RequestError: If the tile size does not fit the autoencoder.
     """
-    model = resolve(request.weights, "model")
+    model = autoencoder_file(request, note)
     weights = Checkpoint(model.path)
+    refuse_unsupported(weights)
+    if VideoDecoder.Config.from_header(weights.header) is None:
+        raise CheckpointError(
+            f"{model.path} holds no convolutional video autoencoder. Give a combined LTX-2 or LTX-2.3 checkpoint with "
+            f"--weights, or LTX-2.5's ltx-2.5-video-vae-conv-bf16.safetensors."
+        )
+    model = replace(model, stated_family=generation_of(weights))
     file = resolve(request.temporal_weights, "temporal-upscaler", model=model)
-    check_generation(file, model, lambda line: None)
+    check_generation(file, model, note)
     upscaler = Checkpoint(file.path)
     config = upscaler_config(upscaler, temporal=True, flag="--temporal-weights")
     budget = activation_budget(request.memory_limit_gb)
@@ -210,6 +224,26 @@ def stages(stream: FrameStream, request: Request) -> list[EncodeClip | UpscaleLa
         budget=budget,
     )
     return [encode, upscale, decode]
+
+
+def autoencoder_file(request: Request, note: Callable[[str], None]) -> ResolvedFile:
+    """The file with the video autoencoder: the given one, or the newest with a temporal upscaler beside it.
+
+    Raises:
+        CheckpointError: If it is not on this machine, or a folder holds several.
+    """
+    if request.weights == AUTO:
+        roles: list[Role] = ["temporal-upscaler"] if request.temporal_weights == AUTO else []
+        found = newest_set(_has_autoencoder, lambda entry: roles, note)
+        if found is None:
+            note(DEMO_NOTE)
+        return found or resolve(AUTO, "model")
+    file = resolve(request.weights, "model")
+    return ResolvedFile(autoencoder_in(file.path)) if file.path.is_dir() else file
+
+
+def _has_autoencoder(entry: Entry) -> bool:
+    return "video VAE" in entry.networks or "convolutional decoder" in entry.networks
 
 
 def plan_for(stream: FrameStream, request: Request | None = None) -> Plan:
@@ -237,11 +271,9 @@ def upscale_temporal(
     runner = runner or StageRunner()
     if stream.num_frames == 1:
         return stream
-    run = stages(stream, request)
+    run = stages(stream, request, runner.progress.note)
     # Files that do not fit are refused before a frame is read.
     plan(run)
-    if request.weights == AUTO and resolve(AUTO, "model").is_demo:
-        runner.progress.note(DEMO_NOTE)
     return stream.replace(
         chunks=_chunks(stream, run, runner),
         frame_rate=2 * stream.frame_rate,

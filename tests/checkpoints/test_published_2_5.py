@@ -36,8 +36,8 @@ def test_each_file_holds_its_networks_and_nothing_unknown(full_size, name):
     assert {network.name for network in contents.networks} == HOLDS[name]
     # Names and shapes of every network are those of its parameters, none missing and none left over.
     assert [network.problem for network in contents.networks] == [None] * len(HOLDS[name])
-    unknown = [others.name for others in contents.others if not others.note]
-    assert unknown == (["LoRA"] if name == LORA else [])
+    assert all(others.note for others in contents.others)
+    assert [others.name for others in contents.others if others.name == "LoRA"] == ["LoRA"] * (name == LORA)
 
 
 @pytest.mark.parametrize("name", sorted(HOLDS.keys() - {LORA}))

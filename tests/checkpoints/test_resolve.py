@@ -9,33 +9,6 @@ from LTX_2_MLX.checkpoints.catalog import ENTRIES, entry_by_name
 from LTX_2_MLX.checkpoints.resolve import ResolvedFile, installed_path, resolve, weights_folders
 from LTX_2_MLX.errors import CheckpointError
 
-
-@pytest.fixture
-def machine(tmp_path, monkeypatch):
-    """``machine(files, cached={repository: files})``: a machine that holds just these files."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "weights").mkdir()
-    monkeypatch.setattr(module, "weights_folders", lambda: [tmp_path / "weights"])
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-
-    def place(files=(), cached=None):
-        for name in files:
-            path = tmp_path / "weights" / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(b"x")
-        for repository, names in (cached or {}).items():
-            home = tmp_path / "hub" / f"models--{repository.replace('/', '--')}"
-            (home / "refs").mkdir(parents=True)
-            (home / "refs/main").write_text("c0ffee")
-            for name in names:
-                path = home / "snapshots/c0ffee" / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(b"x")
-        return tmp_path
-
-    return place
-
-
 GEMMA = ("config.json", "tokenizer.json", "tokenizer_config.json", "model-00001-of-00001.safetensors")
 DEMO = (
     "demo/ltx-2-demo-distilled.safetensors", "demo/ltx-2-demo-dev.safetensors", "demo/gemma/config.json",

@@ -1,6 +1,9 @@
 """Latent upscalers of another generation than the model."""
 
+import json
 import os
+import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +16,14 @@ MODEL = {"model_version": "2.0.0"}
 TENSORS = {"x": np.zeros(1, np.float32)}
 
 
+def write_of_size(path: Path, size: int) -> None:
+    """A file of one tensor that takes no disk."""
+    entry = {"dtype": "U8", "shape": [size - 128], "data_offsets": [0, size - 128]}
+    header = json.dumps({"x": entry}).encode().ljust(120)
+    path.write_bytes(struct.pack("<Q", 120) + header)
+    os.truncate(path, size)
+
+
 @pytest.fixture
 def check(write):
     """``check(model, upscaler)`` of files given as (name, metadata, size); gives the notes."""
@@ -23,7 +34,7 @@ def check(write):
         for role, (name, metadata, size) in (("model", model), ("temporal-upscaler", upscaler)):
             path = write(name, TENSORS, **metadata)
             if size:
-                os.truncate(path, size)
+                write_of_size(path, size)
             files.append(resolve(path, role))
         check_generation(files[1], files[0], notes.append)
         return notes
@@ -53,3 +64,14 @@ def test_right_upscaler_passes_and_an_unknown_one_gets_a_line(check):
     (line,) = check(own, ("mine.safetensors", {}, None))
     assert "mine.safetensors does not say" in line and "LTX-2" in line
     assert check(("plain.safetensors", {}, None), ("mine.safetensors", {}, None)) == []
+
+
+def test_upscaler_of_a_size_that_two_generations_share_gets_a_line(check):
+    same = ("renamed.safetensors", {}, 261_944_000)
+    for name in ("ltx-2.3-22b-dev.safetensors", "ltx-2.5-22b-dev-transformer-bf16.safetensors"):
+        (line,) = check((name, {}, None), same)
+        assert "LTX-2.5 or LTX-2.3, by its size" in line
+    own = ("own.safetensors", {"model_version": "2.5.0"}, None)
+    assert check(own, ("ltx-2.5-latent-temporal-upscaler-x2-bf16-1.0.safetensors", {}, 261_944_000)) == []
+    with pytest.raises(CheckpointError, match=r"was made for LTX-2.3, but own.safetensors is LTX-2.5"):
+        check(own, ("ltx-2.3-temporal-upscaler-x2-1.0.safetensors", {}, 261_944_000))

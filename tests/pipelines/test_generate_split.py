@@ -1,6 +1,7 @@
 """Videos from LTX-2.5's files in the published split layout."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -73,6 +74,14 @@ def test_files_may_be_given_in_any_order_or_as_a_folder(split, plain, tmp_path):
 def test_two_autoencoders_in_a_folder_are_refused(split):
     with pytest.raises(CheckpointError, match=r"each hold a video autoencoder.*--video-vae"):
         prepare(options(split, weights=str(split.transformer.parents[1]), video_vae="auto", gemma="auto"))
+
+
+def test_folder_with_missing_shards_says_so(split, tmp_path):
+    shutil.copy(split.transformer, tmp_path / "model-00001-of-00002.safetensors")
+    weight_map = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    with pytest.raises(CheckpointError, match=r"lacks 1 of 2 files \(model-00002-of-00002.safetensors\). Finish the"):
+        prepare(options(split, weights=str(tmp_path)))
 
 
 def test_streamed_and_resident_networks_give_the_same_video(split, plain):

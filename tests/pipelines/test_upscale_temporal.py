@@ -200,7 +200,11 @@ def test_files_that_do_not_belong_together_are_refused_before_a_frame_is_read(re
     for request, error, said in [
         (Request(good.weights, spatial), CheckpointError, "upscales in space"),
         (Request(good.weights, wide), CheckpointError, "16 channels"),
-        (Request(good.temporal_weights, good.temporal_weights), CheckpointError, "holds no VideoEncoder"),
+        (
+            Request(good.temporal_weights, good.temporal_weights),
+            CheckpointError,
+            "holds no convolutional video autoencoder",
+        ),
         (Request(good.weights, good.weights), CheckpointError, "holds no LatentUpscaler"),
         (Request(str(tmp_path / "none.safetensors"), good.temporal_weights), CheckpointError, "does not exist"),
         (request_of(tile_size=33), RequestError, "multiples of 32"),

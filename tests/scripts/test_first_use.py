@@ -10,6 +10,8 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
+import tiny_checkpoints
+import tiny_split_files
 from mlx.utils import tree_flatten
 from safetensors.numpy import load_file
 from torch_files import write_torch
@@ -24,12 +26,14 @@ from LTX_2_MLX.cli import first_use
 from LTX_2_MLX.cli.command import progress_from
 from LTX_2_MLX.cli.interpolate import main as interpolate
 from LTX_2_MLX.cli.upscale import main as upscale
+from LTX_2_MLX.cli.upscale_temporal import main as upscale_temporal
 from LTX_2_MLX.errors import DownloadError
 from LTX_2_MLX.models.srvgg import SRVGG, SRVGGConfig
 from LTX_2_MLX.verify.case import Case
 
 TESTS = Path(__file__).parents[1]
 CLIP = TESTS / "media" / "pebbles_160x112.mp4"
+TEMPORAL = "ltx-2.5-latent-temporal-upscaler-x2-bf16-1.0"
 COMMIT = "c0ffee" + "0" * 34
 
 
@@ -43,7 +47,11 @@ def published(tmp_path_factory) -> dict[str, bytes]:
         name: np.array(value.transpose(0, 3, 1, 2) / 4 if value.ndim == 4 else mx.zeros_like(value))
         for name, value in tree_flatten(SRVGG(SRVGGConfig(4, 1, 4)).parameters())
     }
+    vae = tiny_split_files.write_conv_vae(folder / "conv.safetensors")
+    temporal = tiny_checkpoints.write_upscaler(folder / "temporal.safetensors", temporal=True)
     return {
+        f"Lightricks/LTX-2.5/vae/{tiny_split_files.CONV_VAE}": vae.read_bytes(),
+        f"Lightricks/LTX-2.5/latent_upscale_models/{TEMPORAL}.safetensors": temporal.read_bytes(),
         "elfgum/RIFE-4.22.lite/flownet.pkl": write_torch(folder / "flownet.pkl", rife).read_bytes(),
         "ai-forever/Real-ESRGAN/RealESRGAN_x4.pth": write_torch(folder / "x4.pth", compact).read_bytes(),
         "someone/upscalers/net.pth": write_torch(folder / "net.pth", compact).read_bytes(),
@@ -139,6 +147,22 @@ def test_upscaling_downloads_what_is_named(hub, tmp_path, words, name):
     code, text = run(upscale, tmp_path / "pic.png", "-o", tmp_path / "big.png", "--scale", 4, *words)
     assert code == 0, text
     assert hub == [name] and (tmp_path / "big.png").is_file()
+
+
+def test_files_of_2_5_are_downloaded_by_name_and_then_found_by_auto(hub, tmp_path):
+    named = ("--weights", "ltx-2.5-video-vae-conv-bf16", "--temporal-weights", TEMPORAL)
+    code, text = run(upscale_temporal, CLIP, "-o", tmp_path / "a.mp4", *named)
+    assert code == 0, text
+    assert "Downloading ltx-2.5-video-vae-conv-bf16 (" in text and "LTX-2.x Community License" in text
+    assert len(hub) == 2 and all(name.startswith("Lightricks/LTX-2.5/") for name in hub)
+    link = tmp_path / "weights" / "ltx-2.5" / tiny_split_files.CONV_VAE
+    assert link.is_symlink() and (tmp_path / "weights" / "ltx-2.5" / f"{TEMPORAL}.safetensors").is_symlink()
+    code, text = run(upscale_temporal, CLIP, "-o", tmp_path / "b.mp4")
+    assert code == 0, text
+    assert "Taken is ltx-2.5-video-vae-conv-bf16.safetensors" in text and len(hub) == 2
+    videos = [read_video(tmp_path / name).array() for name in ("a.mp4", "b.mp4")]
+    np.testing.assert_array_equal(*videos)
+    assert len(videos[0]) == 2 * read_video(CLIP).num_frames - 1
 
 
 @pytest.mark.parametrize("how", ["--no-download", "offline", "--dry-run"])

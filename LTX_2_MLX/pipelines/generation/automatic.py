@@ -20,7 +20,11 @@ def automatic_model(options: Options, variant: Variant | None, note: Callable[[s
     Raises:
         CheckpointError: If not even the demo is there.
     """
-    model = newest_set(partial(companion_roles, options), note, variant=variant)
+
+    def serves(entry: Entry) -> bool:
+        return entry.role == "model" and variant in (None, entry.variant)
+
+    model = newest_set(serves, partial(companion_roles, options), note)
     if model is not None:
         return model
     note(DEMO_NOTE)

@@ -16,7 +16,7 @@ from LTX_2_MLX.checkpoints.catalog import entries_for_role
 from LTX_2_MLX.checkpoints.entries import Role, Variant
 from LTX_2_MLX.checkpoints.gemma3 import Gemma, GemmaConfig
 from LTX_2_MLX.checkpoints.lora import Lora, split_strength
-from LTX_2_MLX.checkpoints.lora_notes import generation
+from LTX_2_MLX.checkpoints.lora_notes import generation_of
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.checkpoints.resolve import AUTO, DOWNLOAD, ResolvedFile, installed_path, resolve
@@ -264,7 +264,7 @@ def open_models(options: Options, note: Callable[[str], None]) -> Models:
     specs = (options.weights,) if isinstance(options.weights, str) else options.weights
     model = automatic_model(options, variant, note) if specs[0] == AUTO else resolve(specs[0], "model")
     weights = Checkpoint([model.path, *specs[1:]])
-    model = replace(model, stated_family=generation(weights))
+    model = replace(model, stated_family=generation_of(weights))
     config_of(Transformer, weights)
     distilled = _variant_of(model, variant, note) == "distilled"
     dtype = usual_dtype(weights) if options.precision is None else _DTYPES[options.precision]

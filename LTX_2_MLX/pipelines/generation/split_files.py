@@ -8,11 +8,12 @@ from typing import Literal
 from LTX_2_MLX.checkpoints.gemma4 import Gemma4Config
 from LTX_2_MLX.checkpoints.layouts import published_names
 from LTX_2_MLX.checkpoints.lora_names import is_lora_tensor
-from LTX_2_MLX.checkpoints.reader import Checkpoint, parse_json, read_header
+from LTX_2_MLX.checkpoints.reader import Checkpoint, parse_json, read_header, shards
 from LTX_2_MLX.checkpoints.resolve import AUTO, resolve
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.interfaces import Header
 from LTX_2_MLX.models.ltx.text_features import lacks_projection
+from LTX_2_MLX.models.ltx.video_vae import VideoDecoder
 from LTX_2_MLX.pipelines.generation.options import Options
 
 Kind = Literal["model", "text encoder", "video autoencoder", "upscaler", "LoRA", "duration head"]
@@ -91,6 +92,18 @@ def sort_files(paths: Sequence[Path], *, video_vae: str = AUTO) -> SplitFiles:
     )
 
 
+def autoencoder_in(folder: Path) -> Path:
+    """The file with a convolutional video autoencoder among those in a folder and the folders in it.
+
+    Raises:
+        CheckpointError: If there is none, or several.
+    """
+    files = [file for file in _files_of(folder) if VideoDecoder.Config.from_header(Checkpoint(file).header)]
+    if not files:
+        raise CheckpointError(f"{folder} holds no convolutional video autoencoder. Give its file with --weights.")
+    return _only("video autoencoder", files, "--weights") or folder
+
+
 def kind_of(file: Path) -> Kind:
     """What a file holds, by the names of its tensors.
 
@@ -157,10 +170,16 @@ def checked_text_features(weights: Checkpoint, encoder: Path, note: Callable[[st
 
 
 def _files_of(path: Path) -> list[Path]:
-    """The file, or the .safetensors files in a folder and the folders in it."""
+    """The file, or the .safetensors files in a folder and the folders in it.
+
+    Raises:
+        CheckpointError: If there is none, or shards are missing that an index names.
+    """
     if not path.is_dir():
         return [path]
-    files = sorted(file for file in path.rglob("*.safetensors") if not file.name.startswith("._"))
+    files = []
+    for folder in sorted({file.parent for file in path.rglob("[!.]*.safetensors")}):
+        files += shards(folder)
     if not files:
         raise CheckpointError(f"{path} holds no .safetensors file. Give the folder with the model's files.")
     return files
