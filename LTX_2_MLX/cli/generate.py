@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from LTX_2_MLX.cli.command import check_recorded_files, command, progress_from
 from LTX_2_MLX.cli.echo import echo
 from LTX_2_MLX.cli.options import Crf, Output, PlanOptions
-from LTX_2_MLX.cli.shorthands import NAME_TEMPLATE, STDIN, default_output, prompt_from_stdin
+from LTX_2_MLX.cli.shorthands import NAME_TEMPLATE, STDIN, default_output, prompt_from_stdin, with_one_frame
 from LTX_2_MLX.errors import LTXError, RequestError
 from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.pipelines.options import Opt
@@ -45,6 +45,7 @@ def generate(typed: dict[str, Any], own: GenerateOptions) -> None:
     from LTX_2_MLX.pipelines.generation.record import check_outputs, check_same_size, notes_without_effect, options_from
     from LTX_2_MLX.pipelines.generation.recorded_files import files_outside
 
+    typed = with_one_frame(typed, own.output)
     if typed.get("prompt") == STDIN:
         typed = typed | {"prompt": prompt_from_stdin()}
     progress = progress_from(vars(own))
@@ -106,9 +107,10 @@ def _record(typed: dict[str, Any], own: GenerateOptions) -> "tuple[RunRecord | N
 def _write(ready: "Prepared", own: GenerateOptions, output: Path, automatic: set[str]) -> None:
     """Generate the video that was planned, and write it to ``output``."""
     from LTX_2_MLX.cli.reporting import check_disk, report
-    from LTX_2_MLX.media.encoder import CRF, choose_encoding
+    from LTX_2_MLX.media.encoder import CRF
     from LTX_2_MLX.media.frames import validated
     from LTX_2_MLX.media.video import write_video
+    from LTX_2_MLX.media.writer import check_format
     from LTX_2_MLX.pipelines.generate import finished_shape, generate_video
 
     crf = CRF if own.crf is None else own.crf
@@ -123,7 +125,7 @@ def _write(ready: "Prepared", own: GenerateOptions, output: Path, automatic: set
     ) as runner:
         # A name that no container fits, or a full disk, is refused now and not after the work.
         shape = finished_shape(ready.request, options)
-        choose_encoding(output, (shape.height, shape.width), crf=crf)
+        check_format(output, (shape.height, shape.width), shape.num_frames, crf)
         states = options.save_latents or options.resume
         check_disk(ready.plan, output, None if states is None else Path(states))
         if not own.quiet:

@@ -5,8 +5,10 @@ import secrets
 import sys
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from LTX_2_MLX.errors import RequestError
+from LTX_2_MLX.media.suffixes import STILL_SUFFIXES
 
 RANDOM = "random"
 STDIN = "-"
@@ -42,6 +44,19 @@ def prompt_from_stdin() -> str:
     if not prompt:
         raise RequestError("There is no prompt on standard input, which - as the prompt reads.")
     return prompt
+
+
+def with_one_frame(typed: dict[str, Any], output: Path) -> dict[str, Any]:
+    """The typed options, with one frame where the output is a still image.
+
+    Raises:
+        RequestError: If another length was typed.
+    """
+    if output.suffix.lower() not in STILL_SUFFIXES:
+        return typed
+    if typed.get("frames", 1) != 1 or "duration" in typed:
+        raise RequestError(f"{output} holds one frame. Leave out the length, or write .mp4, or .webp for a short loop.")
+    return typed | {"frames": 1}
 
 
 def default_output(prompt: str, seed: int) -> Path:

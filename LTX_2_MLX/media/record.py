@@ -9,6 +9,7 @@ from typing import Any
 from LTX_2_MLX._version import __version__
 from LTX_2_MLX.errors import MediaError
 from LTX_2_MLX.media.source import open_media
+from LTX_2_MLX.media.suffixes import IMAGE_OUTPUTS
 
 _PROGRAM = "LTX-2-MLX"
 _TAG = "comment"
@@ -84,8 +85,7 @@ def read_run_record(path: str | Path, command: str) -> RunRecord:
     path = Path(path).expanduser()
     if not path.is_file():
         raise MediaError(f"{path} does not exist. Give a video that this program wrote.")
-    with open_media(path) as container:
-        tags = {key.lower(): text for key, text in container.metadata.items()}
+    tags = _tags(path)
     record = next(filter(None, (_parsed(tags.get(tag, "")) for tag in _TAGS)), None)
     if record is None:
         raise MediaError(f"{path} has no run record: {_PROGRAM} did not write it, or its tags were removed.")
@@ -94,6 +94,16 @@ def read_run_record(path: str | Path, command: str) -> RunRecord:
             f"{path} was made by {record.get('command')}, not by {command}. Give --replay to that command."
         )
     return record_from(record, path)
+
+
+def _tags(path: Path) -> dict[str, str]:
+    """Tags of a video by lower-case name; of an image its comment."""
+    if path.suffix.lower() in IMAGE_OUTPUTS:
+        from LTX_2_MLX.media.stills import read_comment
+
+        return {_TAG: read_comment(path)}
+    with open_media(path) as container:
+        return {key.lower(): text for key, text in container.metadata.items()}
 
 
 def record_from(facts: Mapping[str, Any], source: Path) -> RunRecord:

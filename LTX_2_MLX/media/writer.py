@@ -24,6 +24,7 @@ from LTX_2_MLX.media.extras import Extras, lost_extras, write_extras
 from LTX_2_MLX.media.output import NullFile, check_free, check_writable, replaced_when_complete
 from LTX_2_MLX.media.probe import count_packets
 from LTX_2_MLX.media.source import ffmpeg_messages, reason
+from LTX_2_MLX.media.suffixes import IMAGE_OUTPUTS
 from LTX_2_MLX.media.tracks import OutputTrack, TimedPackets, choose_tracks
 from LTX_2_MLX.runtime.progress import Progress, SilentProgress
 
@@ -90,6 +91,7 @@ def write_video(
     Args:
         stream: Frames, audio and metadata.
         path: .mp4, .m4v, .mov, .mkv, .avi or .webm; an existing file is replaced. AVI has a constant rate only.
+            Images take one frame, .webp and .gif short loops; see ``media.stills``.
         codec: ``auto``, ``h264``, ``h265``, ``vp9``, or ``ffv1`` (lossless; .mkv and .avi).
         crf: Quality on x264's scale, 0 (best) to 51.
         exact_size: Keep an odd width or height in H.264 and H.265, in a pixel format that Apple's players lack.
@@ -102,6 +104,8 @@ def write_video(
     progress = progress or SilentProgress()
     size = (stream.height, stream.width)
     try:
+        if path.suffix.lower() in IMAGE_OUTPUTS:
+            return _write_stills(stream, path, progress)
         encoding = choose_encoding(path, size, codec, crf, stream.num_frames, exact_size=exact_size)
         if stream.times is not None and not encoding.container.variable_rate:
             raise MediaError(f"{path.suffix} cannot hold a variable frame rate. Write .mp4 or .mkv instead.")
@@ -123,6 +127,35 @@ def write_video(
     finally:
         stream.close()
     return path
+
+
+def check_format(path: str | Path, size: tuple[int, int], num_frames: int | None, crf: float = CRF) -> None:
+    """Raise ``MediaError`` unless ``write_video`` can write this many frames of this height and width to the path."""
+    if Path(path).suffix.lower() in IMAGE_OUTPUTS:
+        from LTX_2_MLX.media.stills import check_stills
+
+        check_stills(path, size, num_frames)
+    else:
+        choose_encoding(path, size, crf=crf)
+
+
+def _write_stills(stream: FrameSource, path: Path, progress: Progress) -> Path:
+    # Imported here: most outputs are videos.
+    from LTX_2_MLX.media.stills import write_stills
+
+    for note in stream.notes:
+        progress.note(note)
+    return write_stills(
+        stream.frames(),
+        path,
+        size=(stream.height, stream.width),
+        num_frames=stream.num_frames,
+        frame_rate=stream.frame_rate,
+        times=stream.times,
+        metadata=stream.metadata,
+        audio=stream.audio,
+        progress=progress,
+    )
 
 
 class _Layout:
