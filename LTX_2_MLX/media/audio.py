@@ -18,10 +18,13 @@ from LTX_2_MLX.media.timeline import Shifts
 from LTX_2_MLX.media.tracks import CopiedTrack, Note, OutputTrack, SourceTrack, TimedPackets, default_layout, describe
 
 _BITS_PER_CHANNEL = 96_000
-# Times of audio packets may be off by this much without a gap: some containers round them to milliseconds.
-_TOLERANCE_SECONDS = Fraction(1, 200)
+# Times of audio packets may be off by this much without a gap: some containers round them to milliseconds, so that two
+# may be a whole one apart.
+_TOLERANCE_SECONDS = Fraction(3, 2000)
 # Where tracks cannot begin late, audio is copied only if it begins with the video.
 _IN_STEP_SECONDS = Fraction(1, 500)
+# Less sound than this before the first frame is not worth a note.
+_LEAST_LEAD_SECONDS = Fraction(1, 500)
 _MOST_PLANES = 8
 # Layouts to try where an encoder does not know the one of the source: those that keep all channels come first.
 _LAYOUTS = ("mono", "stereo", "3.0", "4.0", "quad", "5.0", "5.1", "6.1", "7.1")
@@ -63,6 +66,11 @@ class SourceTracks:
                 zero = Fraction(source.start_time or 0, av.time_base)
             if container.late_tracks:
                 zero -= self.lead
+            elif self.lead > _LEAST_LEAD_SECONDS and source.streams.audio:
+                note(
+                    f"{self.path.name} has {float(self.lead):.3f} s of sound before the first frame: left out, since "
+                    f"all tracks of {container.name} begin together. Write .mkv or .mp4 to keep it."
+                )
             for stream in source.streams.audio:
                 if stream.codec_context is None or not (stream.rate and stream.channels):
                     note(f"Audio track {stream.index} of {self.path.name} cannot be read and is left out.")
@@ -224,6 +232,7 @@ class _Samples:
         self._layout = layout
         self._cursor: int | None = 0 if from_zero else None
         self._tolerance = int(_TOLERANCE_SECONDS * rate)
+        self._has_begun = False
 
     def placed(self, frame: av.AudioFrame) -> Iterator[av.AudioFrame]:
         """Frames to encode for one decoded frame."""
@@ -236,9 +245,11 @@ class _Samples:
         if self._cursor is None:
             self._cursor = start
         gap = start - self._cursor
-        if gap > self._tolerance:
+        tolerance = self._tolerance if self._has_begun else 0
+        self._has_begun = True
+        if gap > tolerance:
             yield from self._silence(gap, samples.shape[0])
-        elif gap < -self._tolerance:
+        elif gap < -tolerance:
             samples = samples[:, -gap:]
         if samples.shape[1]:
             yield self._frame(samples)

@@ -280,7 +280,7 @@ class _Probe:
         rate = constant_rate(starts, self._tick, declared)
         if rate is not None:
             return self._repeats(good, counts), rate, None
-        end = starts[-1] + self._last_duration(good[-1], starts)
+        end = starts[-1] + self._last_duration(good[-1])
         mean = Fraction(len(starts)) / (end * self._tick)
         times = tuple(start * self._tick for start in (*starts, end))
         return self._repeats(good, counts), mean.limit_denominator(100_000), times
@@ -303,8 +303,11 @@ class _Probe:
             repeats[index] = count
         return repeats
 
-    def _last_duration(self, index: int, starts: list[Fraction]) -> Fraction:
-        """Duration of the last frame in ticks; Matroska and AVI tell it by the track's end alone."""
+    def _last_duration(self, index: int) -> Fraction:
+        """Duration of the last frame in ticks; Matroska and AVI tell it by the track's end alone.
+
+        Where the file does not tell, it is the usual one: the step before may be a gap.
+        """
         is_stored = self._container.format.name not in ("matroska,webm", "avi")
         declared = None if is_stored else self._track_end()
         stamp = self._frames.stamps[index]
@@ -312,7 +315,7 @@ class _Probe:
             duration = declared / self._tick - stamp
             if 0 < duration <= 10 * self._step:
                 return duration
-        return Fraction(self._frames.durations[index] or starts[-1] - starts[-2])
+        return Fraction(self._frames.durations[index] or self._step)
 
     def _track_end(self) -> Fraction | None:
         """End of the video in seconds as its own header says."""

@@ -165,3 +165,8 @@ def test_track_that_cannot_be_written_is_found_before_the_first_frame(tmp_path, 
     with pytest.raises(MediaError, match="cannot be written"):
         write_video(stream, tmp_path / "a.mp4")
     assert asked == []
+
+
+def test_sound_before_the_first_frame_that_avi_cannot_hold_is_said(tmp_path, clip, copied, notes):
+    copied(clip(tmp_path / "a.mkv", num_frames=12, sounds=1, video_start=Fraction(1, 4)), ".avi")
+    assert any("0.250 s of sound before the first frame" in note for note in notes.notes)

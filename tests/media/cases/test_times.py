@@ -149,3 +149,9 @@ def test_joined_pieces_keep_their_sound_in_step(tmp_path, count, suffix, copied,
         stamps = [float(p.pts * p.time_base) for p in output.demux(audio=0) if p.pts is not None]
     assert max(stamps) == pytest.approx(count, abs=0.1)
     assert max(after - before for before, after in pairwise(stamps)) < 0.1
+
+
+def test_last_frame_behind_a_gap_lasts_as_long_as_the_others(tmp_path, clip):
+    times = [Fraction(index, 25) for index in range(9)] + [Fraction(9, 10)]
+    stream = read_video(clip(tmp_path / "a.ts", num_frames=10, rate=25, times=times, options={"bf": "0"}))
+    assert float(stream.times[-1] - stream.times[-2]) == pytest.approx(0.04, abs=0.001)
