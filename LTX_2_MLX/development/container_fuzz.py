@@ -166,9 +166,9 @@ def _is_small(shift: float) -> bool:
 
 def _faults_of_sound(before: "Measured", after: "Measured", shifts: list[float]) -> list[str]:
     faults = []
-    heard_before, heard_after = before.seconds_of_sound, after.seconds_of_sound
-    if heard_before > _LEAST_SECONDS and heard_after < heard_before / 2:
-        faults.append(f"{heard_after:.2f} s of sound instead of {heard_before:.2f} s")
+    length_before, length_after = before.seconds_of_sound, after.seconds_of_sound
+    if length_before > _LEAST_SECONDS and length_after < length_before / 2:
+        faults.append(f"{length_after:.2f} s of sound instead of {length_before:.2f} s")
     if not all(map(_is_small, shifts)):
         faults.append(f"sound moved by {', '.join(f'{1000 * shift:.1f}' for shift in shifts)} ms")
     return faults
