@@ -272,7 +272,7 @@ def _lay(samples: np.ndarray, frame: Any, start: float) -> None:
 
 
 def sound_shifts(before: Measured, after: Measured) -> list[float]:
-    """Seconds by which each third of the sound comes later in the second file, where it can be told."""
+    """Seconds by which each third of the sound comes later in the second file, where it can be measured."""
     start = max(before.sound_start, after.sound_start)
     ends = [each.sound_start + len(each.sound) / _COMPARED_RATE for each in (before, after)]
     seconds = min(ends) - start
