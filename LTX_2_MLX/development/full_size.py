@@ -25,29 +25,37 @@ from LTX_2_MLX.runtime.memory import memory_limits, peak_process_bytes
 from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.shapes import Compression, VideoShape
 
-_ITEM_BYTES = {"F8_E4M3": 1, "F16": 2, "BF16": 2, "F32": 4}
+_ITEM_BYTES = {"U8": 1, "F8_E4M3": 1, "F16": 2, "BF16": 2, "F32": 4}
+# What torch calls the types in the manifests of its own files.
+_SAFETENSORS_NAMES = {"float32": "F32", "bfloat16": "BF16"}
 _COMPRESSION = Compression(8, 32, 32)
 _TEXT_TOKENS = 8
 
 
-def write_hollow(path: Path, *manifests: Path) -> Checkpoint:
+def write_hollow(path: Path, *manifests: Path, with_config: bool = True) -> Checkpoint:
     """A file with every tensor that manifests list. Its values are holes: they read as 0 and take no disk.
 
     Args:
         path: Where to; the disk's file system must know sparse files.
         *manifests: ``.json.gz`` with ``tensors`` (name: shape and dtype) and ``metadata``.
+        with_config: Whether the published file has the manifest's config in it.
     """
     header: dict[str, Any] = {}
     config: dict[str, Any] = {}
+    metadata: dict[str, str] = {}
     end = 0
     for manifest in manifests:
         spec = json.loads(gzip.decompress(manifest.read_bytes()))
-        given = spec["metadata"].get("config", {})
+        given = spec["metadata"].pop("config", {})
+        for name, value in spec["metadata"].items():
+            metadata[name] = value if isinstance(value, str) else json.dumps(value)
         config |= json.loads(given) if isinstance(given, str) else given
-        for name, (shape, dtype) in spec["tensors"].items():
+        for name, (shape, given_dtype) in spec["tensors"].items():
+            dtype = _SAFETENSORS_NAMES.get(given_dtype, given_dtype)
             start, end = end, end + math.prod(shape) * _ITEM_BYTES[dtype]
             header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
-    text = json.dumps({"__metadata__": {"config": json.dumps(config)}, **header}).encode()
+    config = config if with_config else {}
+    text = json.dumps({"__metadata__": metadata | {"config": json.dumps(config)}, **header}).encode()
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         file.truncate(8 + len(text) + end)

@@ -1,5 +1,6 @@
 """Convolutions over time, height and width, for whole clips and piece by piece."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -7,11 +8,13 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from LTX_2_MLX.layers.streaming import WHOLE_CLIP, StreamState
-from LTX_2_MLX.ops.device import on_cpu
+from LTX_2_MLX.ops.device import on_cpu, queued_if_large
 from LTX_2_MLX.ops.pad import pad_mirror
 
 SpatialPadding = Literal["zeros", "reflect"]
 _KERNEL = 3
+# macOS ends a command buffer that holds the GPU for about five seconds: this is under two of an M1 Max.
+_LAUNCH_OPERATIONS = 8e12
 
 
 @dataclass(frozen=True)
@@ -86,5 +89,13 @@ def convolve_zero_padded(conv: nn.Conv3d, x: mx.array) -> mx.array:
 
 def convolve_each(conv: nn.Conv2d, x: mx.array) -> mx.array:
     """Every frame of ``(B, T, H, W, C)`` by itself."""
+    if x.shape[1] > 1 and not is_one_launch(conv, x):
+        frames = [queued_if_large(convolve_each(conv, x[:, i : i + 1])) for i in range(x.shape[1])]
+        return mx.concatenate(frames, axis=1)
     y = conv(x.reshape(-1, *x.shape[2:]))
     return y.reshape(*x.shape[:2], *y.shape[1:])
+
+
+def is_one_launch(conv: nn.Conv2d | nn.Conv3d, x: mx.array) -> bool:
+    """Whether a GPU may compute a convolution of ``(B, T, H, W, C)`` at once, or should do frame after frame."""
+    return on_cpu() or 2 * math.prod(x.shape[:-1]) * math.prod(conv.weight.shape) <= _LAUNCH_OPERATIONS

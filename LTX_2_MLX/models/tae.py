@@ -17,8 +17,10 @@ from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.layers.conv import convolve_each
 from LTX_2_MLX.layers.streaming import WHOLE_CLIP, StreamState, join_frames, stream_layer
 from LTX_2_MLX.models.interfaces import Header
+from LTX_2_MLX.ops.device import largest_array_bytes
 from LTX_2_MLX.ops.pad import pad_edge
 from LTX_2_MLX.ops.resample import pixel_shuffle, pixel_unshuffle
+from LTX_2_MLX.ops.row_bands import in_row_bands
 from LTX_2_MLX.shapes import Compression
 
 # Latent frames hold four frames each, except a clip's first, which holds one.
@@ -26,6 +28,8 @@ _TIME = 4
 # What the conditional decoder sees of its input: blocks of 4 frames, 8 rows and 8 columns of RGB.
 _CONDITION_BLOCK = (_TIME, 8, 8)
 _CONDITION_CHANNELS = 3 * _TIME * 8 * 8
+# Rows before the last doubling that a row beside them depends on: up to three convolutions of 3×3 follow it.
+_HALO = 2
 
 
 @dataclass(frozen=True)
@@ -172,7 +176,26 @@ def _decode(layers: list[nn.Module], x: mx.array, state: StreamState) -> mx.arra
     last_doubling = max(number for number, layer in enumerate(layers) if isinstance(layer, Double))
     x = run_layers(layers[:last_doubling], x, state)
     full_size = state["full_size"]
-    return state.each_frame(lambda frame: run_layers(layers[last_doubling:], frame, full_size), x)
+    tail = layers[last_doubling:]
+
+    def decode_frame(frame: mx.array) -> mx.array:
+        band = partial(run_layers, tail, state=full_size)
+        return in_row_bands(band, frame, rows=_rows_at_once(tail, frame), halo=_HALO, scale=2)
+
+    return state.each_frame(decode_frame, x)
+
+
+def _rows_at_once(tail: list[nn.Module], frame: mx.array) -> int:
+    """Rows of frames ``(B, T, H, W, C)`` that keep the largest array at full size within what the device holds."""
+    limit = largest_array_bytes(frame.itemsize)
+    if limit is None:
+        return frame.shape[2]
+    (grow,) = (layer for layer in tail if isinstance(layer, TimeGrow))
+    channels = max(layer.weight.shape[0] for layer in tail if isinstance(layer, nn.Conv2d))
+    values = max(grow.conv.weight.shape[0], grow.stride * channels)
+    num_frames = frame.shape[0] * frame.shape[1]
+    row_bytes = num_frames * 2 * 2 * frame.shape[3] * values * frame.itemsize
+    return max(limit // row_bytes - 2 * _HALO, 1)
 
 
 def _last_rows(weights: dict[str, mx.array]) -> dict[str, mx.array]:

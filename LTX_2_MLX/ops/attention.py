@@ -56,9 +56,16 @@ def scores_bytes(heads: int, queries: int, keys: int, *, head_dim: int, dtype: m
     """Memory of the scores while ``attention`` runs for one sample; 0 where a fused kernel does not store them."""
     if is_fused(head_dim, dtype):
         return 0
+    everything = heads * queries * keys * dtype.size
+    return min(everything, _GROUPS_AHEAD * max(_SCORES_BYTES[backend()], _QUERY_BLOCK * heads * keys * dtype.size))
+
+
+def group_scores_bytes(heads: int, queries: int, keys: int, *, head_dim: int, dtype: mx.Dtype) -> int:
+    """Bytes of the scores of one group of queries; 0 where a fused kernel does not store them."""
+    if is_fused(head_dim, dtype):
+        return 0
     row = heads * keys * dtype.size
-    group = max(_SCORES_BYTES[backend()], _QUERY_BLOCK * row)
-    return min(queries * row, _GROUPS_AHEAD * group)
+    return min(queries * row, max(_SCORES_BYTES[backend()], _QUERY_BLOCK * row))
 
 
 def is_fused(head_dim: int, dtype: mx.Dtype) -> bool:

@@ -13,6 +13,10 @@ Backend = Literal["cpu", "gpu"]
 # beside the work.
 _LARGE_BYTES = 64 * 2**20
 _LARGE_BYTES_ON_CPU = 2**18
+# Work on a longer array may take a GPU a second.
+_QUEUED_BYTES = 32 * 2**20
+# ml-explore/mlx#3248: wrong results from 2^31 elements on, open.
+_MOST_ELEMENTS = 2**31 - 1
 _assumed_backend: Backend | None = None
 
 
@@ -63,6 +67,20 @@ def device_key() -> str:
     return str(device())
 
 
+def largest_array_bytes(item_bytes: int | None = None) -> int | None:
+    """Bytes that one array may have on this machine's device; None where nothing but its memory limits it.
+
+    Metal refuses a larger buffer, however much memory is free. With ``item_bytes`` no more elements than Metal's
+    kernels have been seen to count right.
+    """
+    if device().type != mx.gpu:
+        return None
+    limit = mx.device_info(mx.gpu).get("max_buffer_length")
+    if limit is None:
+        return None
+    return int(limit) if item_bytes is None else min(int(limit), _MOST_ELEMENTS * item_bytes)
+
+
 def eval_if_large(x: mx.array) -> mx.array:
     """``x``, evaluated now if it is large.
 
@@ -72,6 +90,16 @@ def eval_if_large(x: mx.array) -> mx.array:
     limit = _LARGE_BYTES_ON_CPU if on_cpu() else _LARGE_BYTES
     if x.nbytes >= limit:
         mx.eval(x)
+    return x
+
+
+def queued_if_large(x: mx.array) -> mx.array:
+    """``x``, its computation started now if it is large and on a GPU: what follows is a command buffer of its own.
+
+    macOS ends a command buffer that holds the GPU for about five seconds.
+    """
+    if not on_cpu() and x.nbytes >= _QUEUED_BYTES:
+        mx.async_eval(x)
     return x
 
 

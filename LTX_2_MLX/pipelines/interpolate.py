@@ -37,6 +37,8 @@ _THUMBNAIL = 32
 _PAIR_BYTES = 780
 _SMALL_PAIR_BYTES = 430
 _WAITING_BYTES = 40
+# Both frames with their features, the fraction, and the mask, features and flow of the block before.
+_BLOCK_CHANNELS = 2 * (3 + 4) + 1 + 1 + 8 + 4
 
 
 def interpolate(stream: FrameStream, request: Request | None = None, runner: StageRunner | None = None) -> FrameStream:
@@ -160,6 +162,7 @@ class Interpolate:
             weights_bytes=network_weights_bytes([IFNet], checkpoint, dtype=self.request.dtype),
             activation_bytes=activation_bytes(self.clip.height, self.clip.width, self.request),
             streams=True,
+            array_bytes=array_bytes(self.clip.height, self.clip.width, self.request),
             size=f"Interpolate: {lengths}{rates}",
         )
 
@@ -187,6 +190,13 @@ def activation_bytes(height: int, width: int, request: Request) -> int:
     pair = _PAIR_BYTES * request.scale**2 if request.scale >= 1 else _SMALL_PAIR_BYTES
     waiting = _WAITING_BYTES * (request.exp - 1)
     return int(pixels * num_workers() * (pair + waiting))
+
+
+def array_bytes(height: int, width: int, request: Request) -> int:
+    """Bytes of the largest array: what the last block reads, at the flow's scale."""
+    multiple = padding_multiple(request.scale)
+    pixels = (height + -height % multiple) * (width + -width % multiple)
+    return int(pixels * max(request.scale, 1.0) ** 2 * _BLOCK_CHANNELS * request.dtype.size)
 
 
 @dataclass(frozen=True)

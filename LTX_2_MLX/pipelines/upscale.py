@@ -148,6 +148,7 @@ class Upscale:
             weights_bytes=network_weights_bytes([network], checkpoint, dtype=self.request.dtype),
             activation_bytes=activation_bytes(sketch, self.height, self.width, self.request),
             streams=True,
+            array_bytes=array_bytes(sketch, self.height, self.width, self.request),
             size=f"Upscale: {sizes}",
         )
 
@@ -191,6 +192,19 @@ def activation_bytes(network: Network, height: int, width: int, request: Request
         finishing = max(finishing, _COLOR_COPIES[asked != own] * asked**2)
     frame_bytes = max(pixels * bytes_per_pixel(network), int(height * width * 3 * mx.float32.size * finishing))
     return _batch_size(network, height, width) * frame_bytes
+
+
+def array_bytes(network: Network, height: int, width: int, request: Request) -> int:
+    """Bytes of the largest array: the last layer's input of a tile, or the result in float32."""
+    tiles = tiles_for(network, height, width, request)
+    pixels = height * width
+    if tiles.tile is not None:
+        side = tiles.tile + 2 * tiles.context
+        pixels = min(side, height) * min(side, width)
+    values = network.width * (network.scale**2 if isinstance(network, RRDBNet) else 1)
+    layer = pixels * max(values, 3 * network.scale**2) * network.dtype.size
+    finished = int(height * width * max(network.scale, request.scale) ** 2 * 3 * mx.float32.size)
+    return _batch_size(network, height, width) * max(layer, finished)
 
 
 def upscale_pixels(

@@ -24,7 +24,7 @@ from LTX_2_MLX.layers.streaming import join_frames
 from LTX_2_MLX.media.frames import FrameStream, subdivide_times, to_signed
 from LTX_2_MLX.models.ltx.video_vae import VideoDecoder, VideoEncoder
 from LTX_2_MLX.models.ltx.video_vae_config import VideoVAEConfig
-from LTX_2_MLX.models.ltx.video_vae_memory import encoder_layers, run_bytes
+from LTX_2_MLX.models.ltx.video_vae_memory import encoder_layers, largest_array, run_bytes
 from LTX_2_MLX.models.ltx.video_vae_tiling import encode_plan, encode_tiled
 from LTX_2_MLX.pipelines.generation.decode import DecodeVideo, activation_budget, choose_tiling, square_tiles
 from LTX_2_MLX.pipelines.generation.files import upscaler_config, usual_dtype
@@ -86,6 +86,9 @@ class EncodeClip:
             file=self.weights.path,
             weights_bytes=network_weights_bytes([VideoEncoder], self.weights, dtype=self.dtype),
             activation_bytes=run_bytes(
+                encoder_layers(self.config), (1, 1, shape.height, shape.width, 3), self.dtype.size
+            ),
+            array_bytes=largest_array(
                 encoder_layers(self.config), (1, 1, shape.height, shape.width, 3), self.dtype.size
             ),
         )

@@ -70,19 +70,20 @@ def refusal(
     ``plan`` is None where the decoder does not fit even in its smallest tiles; ``otherwise`` is the advice without a
     plan that fits.
     """
-    needs = "decode needs more than there is even in its smallest tiles"
+    needs = f"decode needs more than there is even in its smallest tiles, the budget is {format_bytes(budget)}."
     if fitted is not None:
-        needs = "decode does not fit with automatic tiling, which leaves half of the memory free"
+        needs = "decode does not fit with automatic tiling, which leaves half of the memory free, the budget is "
+        needs += f"{format_bytes(budget)}."
     force = ""
     if plan is not None:
-        needs = f"{plan.largest.name} needs about {format_bytes(plan.largest_bytes)}"
+        needs = plan.problem(budget)
         force = " --force goes on regardless."
     advice = otherwise
     if fitted is not None:
         peak = format_bytes(fitted.plan.largest_bytes)
         flags = " ".join(fitted.flags)
         advice = f"The nearest plan that fits takes {peak}: pass {flags}, or --fit to change the options automatically."
-    return MemoryBudgetError(f"{needs}, the budget is {format_bytes(budget)}. {advice}{force}")
+    return MemoryBudgetError(f"{needs} {advice}{force}")
 
 
 def _first_that_fits(
@@ -104,7 +105,7 @@ def _fitted(asked: Options, change: Change, plan_of: Callable[[Options], Plan], 
     except (MemoryBudgetError, RequestError):
         # Layers may be too narrow for groups of few bits, a tile too small for the compression.
         return None
-    return Fitted(options, plan, _flags(asked, options)) if plan.largest_bytes <= budget else None
+    return Fitted(options, plan, _flags(asked, options)) if plan.arrays_fit and plan.largest_bytes <= budget else None
 
 
 def _flags(asked: Options, options: Options) -> tuple[str, ...]:

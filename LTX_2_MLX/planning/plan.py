@@ -15,7 +15,7 @@ from LTX_2_MLX.checkpoints.quantize import Quantization
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.errors import MemoryBudgetError
 from LTX_2_MLX.models.interfaces import PublishedNetwork
-from LTX_2_MLX.ops.device import device_name
+from LTX_2_MLX.ops.device import device_name, largest_array_bytes
 
 # Floating-point operations per second of whole passes of LTX-2's transformer in 16 bit, by the name of the chip. It is
 # bound by its matrix products on every Mac, not by reading its weights.
@@ -36,6 +36,7 @@ class Estimate:
         activation_bytes: Memory of its work beside the weights, results that wait for later stages included.
         seconds: Duration, where this machine's rate is known.
         streams: Frames pass through chunk by chunk, so neighbouring stages that stream are loaded at the same time.
+        array_bytes: The largest single array, where it is large.
         size: A line on the size of the result, for the head of the plan; may be empty.
     """
 
@@ -46,6 +47,7 @@ class Estimate:
     activation_bytes: int = 0
     seconds: float | None = None
     streams: bool = False
+    array_bytes: int = 0
     size: str = ""
 
     @property
@@ -62,6 +64,7 @@ class Estimate:
             "weights_bytes": self.weights_bytes,
             "activation_bytes": self.activation_bytes,
             "peak_bytes": self.peak_bytes,
+            "array_bytes": self.array_bytes,
             "seconds": self.seconds,
         }
 
@@ -81,6 +84,7 @@ class Plan:
         sizes: Lines on the sizes of the video.
         stages: In order; each one's weights are freed before the next one's are loaded, unless both stream.
         budget_bytes: Memory that a stage may take; None: no budget set.
+        max_array_bytes: What the device holds in one array; None: as much as fits into memory.
         output_bytes: Disk that the output takes at the very least.
         states_bytes: Disk that saved stage results take.
         temporary_bytes: Disk that temporary files take; None: it depends on a length that is not known.
@@ -92,6 +96,7 @@ class Plan:
     output_bytes: int = 0
     states_bytes: int = 0
     temporary_bytes: int | None = 0
+    max_array_bytes: int | None = None
 
     @property
     def largest(self) -> Estimate:
@@ -105,16 +110,36 @@ class Plan:
 
     @property
     def fits(self) -> bool:
-        """Whether every stage stays within the budget."""
-        return self.budget_bytes is None or self.largest_bytes <= self.budget_bytes
+        """Whether every stage stays within the budget, and every array within what the device holds in one."""
+        return self.arrays_fit and (self.budget_bytes is None or self.largest_bytes <= self.budget_bytes)
+
+    @property
+    def arrays_fit(self) -> bool:
+        """Whether no array is larger than the device allows."""
+        if self.max_array_bytes is None or not self.stages:
+            return True
+        return self.with_largest_array.array_bytes <= self.max_array_bytes
+
+    @property
+    def with_largest_array(self) -> Estimate:
+        """The stage with the largest single array."""
+        return max(self.stages, key=attrgetter("array_bytes"))
+
+    def problem(self, budget_bytes: int) -> str:
+        """What does not fit, and what there is; for a plan that does not fit."""
+        if self.arrays_fit:
+            needs = f"{self.largest.name} needs about {format_bytes(self.largest_bytes)}"
+            return f"{needs}, the budget is {format_bytes(budget_bytes)}."
+        stage = self.with_largest_array
+        return (
+            f"{stage.name} makes one array of {format_bytes(stage.array_bytes)}, but this device holds at most "
+            f"{format_bytes(self.max_array_bytes or 0)} in one."
+        )
 
     def check(self, advice: str) -> None:
         """Raise ``MemoryBudgetError`` if a stage exceeds the budget; ``advice`` says what to pass instead."""
         if not self.fits:
-            raise MemoryBudgetError(
-                f"{self.largest.name} needs about {format_bytes(self.largest_bytes)}, the budget is "
-                f"{format_bytes(self.budget_bytes or 0)}. {advice} --force goes on regardless."
-            )
+            raise MemoryBudgetError(f"{self.problem(self.budget_bytes or 0)} {advice} --force goes on regardless.")
 
     @property
     def seconds(self) -> float | None:
@@ -129,6 +154,7 @@ class Plan:
             "stages": [stage.as_json() for stage in self.stages],
             "peak_bytes": self.largest_bytes,
             "budget_bytes": self.budget_bytes,
+            "max_array_bytes": self.max_array_bytes,
             "fits": self.fits,
             "output_bytes": self.output_bytes,
             "states_bytes": self.states_bytes,
@@ -174,6 +200,8 @@ class Plan:
         if self.budget_bytes is None:
             return ""
         verdict = "" if self.fits else ": it does not fit"
+        if not self.arrays_fit:
+            verdict = f". It does not fit: {self.problem(self.budget_bytes).rstrip('.')}"
         return f" of {format_bytes(self.budget_bytes)} that may be used{verdict}"
 
 
@@ -209,6 +237,7 @@ def plan(
         output_bytes=output_bytes,
         states_bytes=states_bytes,
         temporary_bytes=temporary_bytes,
+        max_array_bytes=largest_array_bytes(),
     )
 
 

@@ -3,8 +3,9 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 
-from LTX_2_MLX.layers.conv import CausalConv3d, Padding, convolve_frames, convolve_zero_padded
+from LTX_2_MLX.layers.conv import CausalConv3d, Padding, convolve_each, convolve_frames, convolve_zero_padded
 from LTX_2_MLX.layers.streaming import FrameQueue, stream_layer
+from LTX_2_MLX.ops.device import as_backend
 
 
 def _padded_by_hand(x, causal, mode):
@@ -70,3 +71,17 @@ def test_queue_gives_frames_in_order_and_keeps_the_rest():
     taken = [queue.take(count).flatten().tolist() for count in (2, 5, 1)]
     assert taken == [[0, 1], [2, 3, 4, 5, 6], [7]]
     assert len(queue) == 0
+
+
+def test_a_long_convolution_runs_frame_by_frame_on_a_gpu(monkeypatch):
+    conv = nn.Conv2d(3, 5, 3, padding=1)
+    x = mx.random.normal((1, 3, 7, 9, 3), key=mx.random.key(0))
+    whole = convolve_each(conv, x)
+    batches = []
+    own = mx.conv2d
+    monkeypatch.setattr(mx, "conv2d", lambda images, *rest: batches.append(len(images)) or own(images, *rest))
+    monkeypatch.setattr("LTX_2_MLX.layers.conv._LAUNCH_OPERATIONS", 2 * 7 * 9 * 3 * 5 * 9)
+    with as_backend("gpu"):
+        pieces = convolve_each(conv, x)
+    assert batches == [1, 1, 1]
+    np.testing.assert_allclose(pieces, whole, atol=1e-6)

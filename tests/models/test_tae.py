@@ -78,3 +78,30 @@ def test_decoder_without_room_for_a_latent_is_refused():
     header = Header({f"decoder.{i}.weight": TensorInfo(shape, "F32", 0) for i, shape in shapes.items()})
     with pytest.raises(CheckpointError, match="768 channels"):
         ConditionalConfig.from_header(header)
+
+
+@pytest.mark.parametrize(("make", "channels"), [(tiny, 12), (conditional, 4)])
+def test_layers_at_full_size_run_in_bands_where_the_device_holds_no_more(make, channels, monkeypatch):
+    network = make()
+    latent = mx.random.normal((1, 2, 3, 5, 5), key=mx.random.key(3))
+    frames = mx.random.normal((1, 5, 24, 40, 3), key=mx.random.key(4))
+    inputs = (latent, frames) if isinstance(network, ConditionalDecoder) else (latent,)
+    whole = network(*inputs)
+    # Two frames of 24×40 pixels are made together: 16 rows of them.
+    limit = 16 * 40 * 2 * channels * 4
+    monkeypatch.setattr("LTX_2_MLX.models.tae.largest_array_bytes", lambda item_bytes: limit)
+    largest = []
+    own = mx.conv2d
+
+    def recorded(x, *rest):
+        result = own(x, *rest)
+        if x.shape[2] == 40:
+            largest.append(max(x.nbytes, result.nbytes))
+        return result
+
+    monkeypatch.setattr(mx, "conv2d", recorded)
+    state = StreamState()
+    state.last = True
+    banded = network(*inputs, state)
+    assert max(largest) <= limit
+    np.testing.assert_allclose(np.array(banded), np.array(whole), atol=1e-5)

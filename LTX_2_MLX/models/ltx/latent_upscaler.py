@@ -16,6 +16,7 @@ from LTX_2_MLX.layers.conv import convolve_zero_padded
 from LTX_2_MLX.models.interfaces import Header
 from LTX_2_MLX.models.ltx.config_section import ConfigSection
 from LTX_2_MLX.models.ltx.video_vae import LatentStatistics
+from LTX_2_MLX.ops.device import queued_if_large
 from LTX_2_MLX.ops.resample import pixel_shuffle
 from LTX_2_MLX.shapes import LatentShape
 
@@ -150,10 +151,10 @@ class LatentUpscaler(nn.Module):
         x = latent.astype(self.initial_conv.weight.dtype)
         x = nn.silu(self.initial_norm(convolve_zero_padded(self.initial_conv, x)))
         for block in self.res_blocks:
-            x = block(x)
-        x = self.upsampler(x)
+            x = queued_if_large(block(x))
+        x = queued_if_large(self.upsampler(x))
         for block in self.post_upsample_res_blocks:
-            x = block(x)
+            x = queued_if_large(block(x))
         return convolve_zero_padded(self.final_conv, x)
 
     def upscale(self, latent: mx.array, statistics: LatentStatistics) -> mx.array:

@@ -12,6 +12,7 @@ from LTX_2_MLX.layers.feed_forward import FeedForward
 from LTX_2_MLX.layers.norm import gated_add, modulate, rms_norm
 from LTX_2_MLX.layers.rope import RotaryTable
 from LTX_2_MLX.models.ltx.transformer_config import StreamConfig, TransformerConfig
+from LTX_2_MLX.ops.device import queued_if_large
 from LTX_2_MLX.shapes import StreamName
 
 # Rows of a block's table. Those of the text attention exist where the config has text modulation.
@@ -181,7 +182,7 @@ class TransformerBlock(nn.Module):
                 gate = self.audio.cross_modal_gate(cross_modal["audio"], skipped.video_to_audio)
                 tokens["audio"] = gated_add(tokens["audio"], update, gate)
         for name in enabled:
-            tokens[name] = self[name].add_feed_forward(tokens[name], args[name])
+            tokens[name] = self[name].add_feed_forward(queued_if_large(tokens[name]), args[name])
         return tokens
 
     def _audio_to_video(self, tokens: dict[StreamName, mx.array], args: dict[StreamName, CrossModalArgs]) -> mx.array:

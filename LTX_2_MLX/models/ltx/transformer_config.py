@@ -8,7 +8,7 @@ from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.layers.rope import Pairing, Precision
 from LTX_2_MLX.models.interfaces import Header
 from LTX_2_MLX.models.ltx.config_section import ConfigSection
-from LTX_2_MLX.ops.attention import scores_bytes
+from LTX_2_MLX.ops.attention import group_scores_bytes, scores_bytes
 from LTX_2_MLX.ops.device import on_cpu
 
 PREFIX = "model.diffusion_model."
@@ -272,6 +272,13 @@ def transformer_bytes(
     keys = max(tokens, text_tokens)
     scores = scores_bytes(config.video.heads, tokens, keys, head_dim=config.video.head_dim, dtype=dtype)
     return int(contexts + (text + token_arrays * streams) * dtype.size + scores)
+
+
+def transformer_array_bytes(config: TransformerConfig, *, tokens: int, text_tokens: int, dtype: mx.Dtype) -> int:
+    """Bytes of the largest array of one pass: inside the feed-forward, or a group's scores where they are stored."""
+    keys = max(tokens, text_tokens)
+    scores = group_scores_bytes(config.video.heads, tokens, keys, head_dim=config.video.head_dim, dtype=dtype)
+    return max(4 * config.video.width * tokens * dtype.size, scores)
 
 
 def transformer_operations(config: TransformerConfig, *, tokens: int, audio_tokens: int, text_tokens: int) -> float:

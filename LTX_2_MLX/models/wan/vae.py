@@ -13,7 +13,7 @@ import mlx.nn as nn
 
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.layers.channel_norm import ChannelNorm
-from LTX_2_MLX.layers.conv import convolve_each
+from LTX_2_MLX.layers.conv import convolve_each, is_one_launch
 from LTX_2_MLX.layers.streaming import WHOLE_CLIP, StreamState, join_frames, stream_layer
 from LTX_2_MLX.models.interfaces import Header
 from LTX_2_MLX.shapes import Compression, VideoShape
@@ -139,7 +139,11 @@ def causal_conv(conv: nn.Conv3d, x: mx.array, state: StreamState) -> mx.array:
     """``conv`` over time without looking ahead: kept frames in front, zeros before the clip's start."""
     kernel = conv.weight.shape[1]
     window = state.window(x, kernel, before=kernel - 1, padding="zeros")
-    return state.checkpoint(_convolve(conv, window))
+    num_frames = window.shape[1] - kernel + 1
+    if num_frames < 2 or is_one_launch(conv, window):
+        return state.checkpoint(_convolve(conv, window))
+    frames = [state.checkpoint(_convolve(conv, window[:, i : i + kernel])) for i in range(num_frames)]
+    return mx.concatenate(frames, axis=1)
 
 
 def _convolve(conv: nn.Conv3d, window: mx.array) -> mx.array:

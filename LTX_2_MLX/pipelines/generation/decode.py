@@ -23,8 +23,15 @@ from LTX_2_MLX.media.audio import Waveform
 from LTX_2_MLX.media.frames import FrameStream, signed_to_uint8
 from LTX_2_MLX.models.ltx.video_vae import VideoDecoder, VideoEncoder
 from LTX_2_MLX.models.ltx.video_vae_config import VideoVAEConfig
-from LTX_2_MLX.models.ltx.video_vae_memory import decoder_bytes, decoder_layers, encoder_layers, run_bytes
+from LTX_2_MLX.models.ltx.video_vae_memory import (
+    decoder_bytes,
+    decoder_layers,
+    encoder_layers,
+    largest_array,
+    run_bytes,
+)
 from LTX_2_MLX.models.ltx.video_vae_tiling import TileSize, Tiling, decode_plan, decode_tiled
+from LTX_2_MLX.ops.device import largest_array_bytes
 from LTX_2_MLX.pipelines.generation.files import upscaler_config
 from LTX_2_MLX.pipelines.generation.prompt import contexts_bytes
 from LTX_2_MLX.pipelines.generation.request import Request
@@ -98,6 +105,7 @@ class DecodeVideo:
             weights_bytes=network_weights_bytes([VideoDecoder], self.weights, dtype=self.dtype),
             activation_bytes=decode_bytes(config, self.shape, self.dtype, self.tile_size, self.budget),
             streams=True,
+            array_bytes=decode_array_bytes(config, self.shape, self.dtype, self.tile_size, self.budget),
         )
 
     def run(self, runner: StageRunner, state: GenerationState) -> FrameStream:
@@ -263,7 +271,7 @@ def choose_tiling(
     if tile_size is not None:
         return square_tiles(tile_size, network.compression)
     budget = activation_budget() if budget is None else budget
-    if _activation_bytes(network, latent.height, latent.width) <= budget:
+    if _fits(network, latent.height, latent.width, budget):
         return None
     compression = network.compression
     frames = min(_TILE_FRAMES, latent.pixels(compression).num_frames)
@@ -271,7 +279,7 @@ def choose_tiling(
     left = budget - _BLEND_COPIES * _CHANNELS * mx.float32.size * pixels
     side = max(latent.height, latent.width) - 1
     while left > 0 and side >= _SMALLEST_TILE_CELLS:
-        if _activation_bytes(network, min(side, latent.height), min(side, latent.width)) <= left:
+        if _fits(network, min(side, latent.height), min(side, latent.width), left):
             return square_tiles(side * max(compression.height, compression.width), compression)
         side -= 1
     raise MemoryBudgetError(
@@ -294,6 +302,44 @@ def square_tiles(side: int, compression: Compression) -> Tiling:
     frames = max(_TILE_FRAMES // compression.time, 2)
     shared = max(_TILE_FRAMES_OVERLAP // compression.time, 1)
     return Tiling(TileSize(frames, shared), height, width)
+
+
+def _fits(network: VideoEncoder | VideoDecoder, height: int, width: int, budget: int) -> bool:
+    """Whether a run over a latent of this size stays within a budget, and its arrays within what the device holds."""
+    most = largest_array_bytes(network.conv_in.conv.weight.dtype.size)
+    if most is not None and _largest_array(network, height, width) > most:
+        return False
+    return _activation_bytes(network, height, width) <= budget
+
+
+def _largest_array(network: VideoEncoder | VideoDecoder, height: int, width: int) -> int:
+    """Bytes of the largest array of a run over a latent of this size."""
+    item_bytes = network.conv_in.conv.weight.dtype.size
+    if isinstance(network, VideoDecoder):
+        return largest_array(decoder_layers(network.config), (1, 1, height, width), item_bytes)
+    pixels = (height * network.compression.height, width * network.compression.width)
+    return largest_array(encoder_layers(network.config), (1, 1, *pixels), item_bytes)
+
+
+def decode_array_bytes(
+    config: VideoVAEConfig, latent: LatentShape, dtype: mx.Dtype, tile_size: int | None, budget: int | None = None
+) -> int:
+    """Bytes of the largest array of decoding; the arguments are those of ``decode_bytes``.
+
+    Raises:
+        MemoryBudgetError: If no tile is small enough.
+    """
+    decoder = VideoDecoder(config)
+    decoder.set_dtype(dtype)
+    tiling = choose_tiling(decoder, latent, tile_size, budget)
+    if tiling is None:
+        return _largest_array(decoder, latent.height, latent.width)
+    height = _tiled_size(latent.height, tiling.height)
+    width = _tiled_size(latent.width, tiling.width)
+    frames = _tiled_size(latent.num_frames, tiling.time)
+    span = replace(latent, num_frames=frames).pixels(config.decoder_compression)
+    joined = _CHANNELS * mx.float32.size * span.num_frames * span.height * span.width
+    return max(_largest_array(decoder, height, width), joined)
 
 
 def _activation_bytes(network: VideoEncoder | VideoDecoder, height: int, width: int) -> int:

@@ -19,7 +19,12 @@ from LTX_2_MLX.diffusion.noise import Noise, seeded_noise
 from LTX_2_MLX.diffusion.patchify import AudioClock, VideoGrid, patchify_video, unpatchify_video
 from LTX_2_MLX.diffusion.state import LatentState, State, StreamArrays, add_noise, start_state, to_denoised
 from LTX_2_MLX.models.ltx.transformer import Perturbation, StreamInput, Transformer, evaluate_each
-from LTX_2_MLX.models.ltx.transformer_config import TransformerConfig, transformer_bytes, transformer_operations
+from LTX_2_MLX.models.ltx.transformer_config import (
+    TransformerConfig,
+    transformer_array_bytes,
+    transformer_bytes,
+    transformer_operations,
+)
 from LTX_2_MLX.pipelines.generation.files import Models
 from LTX_2_MLX.pipelines.generation.prompt import context_size
 from LTX_2_MLX.pipelines.generation.request import Request
@@ -117,6 +122,9 @@ class Denoise:
                 [Transformer], models.weights, loras=self.loras, **self._load_options()
             ),
             activation_bytes=transformer_bytes(config, **size, prompts=self.context_size[0], dtype=models.dtype),
+            array_bytes=transformer_array_bytes(
+                config, tokens=size["tokens"], text_tokens=size["text_tokens"], dtype=models.dtype
+            ),
             seconds=seconds_of(transformer_operations(config, **size) * steps * num_passes),
         )
 

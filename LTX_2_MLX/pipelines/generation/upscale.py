@@ -79,6 +79,8 @@ class UpscaleLatent:
             file=self.upscaler.path,
             weights_bytes=network_weights_bytes([LatentUpscaler], self.upscaler, dtype=self.dtype),
             activation_bytes=upscaler_bytes(config, self.shape, self.dtype.size) + self.waiting_bytes,
+            # A group norm's values are float32.
+            array_bytes=config.output_shape(self.shape).num_tokens * config.mid_channels * mx.float32.size,
         )
 
     def run(self, runner: StageRunner, state: GenerationState) -> GenerationState:

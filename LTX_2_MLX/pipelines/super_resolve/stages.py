@@ -29,7 +29,7 @@ from LTX_2_MLX.models.wan.tiled_decoder import PUBLISHED_TILE, TiledDecoder
 from LTX_2_MLX.models.wan.transformer import WanTransformer, WanTransformerConfig
 from LTX_2_MLX.models.wan.vae import WanDecoder, WanVAEConfig
 from LTX_2_MLX.ops.color import adain_transfer, wavelet_transfer
-from LTX_2_MLX.ops.device import on_cpu
+from LTX_2_MLX.ops.device import largest_array_bytes, on_cpu
 from LTX_2_MLX.pipelines.requests import SuperResolveRequest as Request
 from LTX_2_MLX.pipelines.super_resolve.decoders import DECODERS, LATENT_CHANNELS
 from LTX_2_MLX.pipelines.super_resolve.files import Files
@@ -66,6 +66,8 @@ _WAN_UNFOLDED = 133
 _COLOR_FLOATS = 130
 _FRAME_FLOATS = 30
 _FLOAT_BYTES = mx.float32.size
+# Frames of a latent frame, which are made together.
+_GROUP_FRAMES = 4
 
 
 @dataclass
@@ -123,9 +125,18 @@ class Setup:
         """The decoder, in tiles if the request says so."""
         network = DECODERS[self.files.decoder_name].network
         decoder = cast(Decoder, load(network, self.files.decoder, dtype=self.request.mlx_dtype))
-        if isinstance(decoder, WanDecoder) and self.request.tile_vae:
-            return TiledDecoder(decoder)
-        return decoder
+        return TiledDecoder(decoder) if isinstance(decoder, WanDecoder) and self.decodes_in_tiles else decoder
+
+    @property
+    def decodes_in_tiles(self) -> bool:
+        """Whether a Wan decoder sees one tile at a time: as asked, or where whole frames make too large an array."""
+        config = config_of(DECODERS[self.files.decoder_name].network, self.files.decoder)
+        if not isinstance(config, WanVAEConfig):
+            return False
+        dtype = self.request.mlx_dtype
+        most = largest_array_bytes(dtype.size)
+        whole = _wan_array_bytes(config, *self.largest_target(), dtype)
+        return self.request.tile_vae or (most is not None and whole > most)
 
     def generator_bytes(self) -> int:
         """Weights of the networks that make latents."""
@@ -155,7 +166,24 @@ class Setup:
     def frame_bytes(self) -> int:
         """Activations of the decoder and of the frames after it."""
         config = config_of(DECODERS[self.files.decoder_name].network, self.files.decoder)
-        return _frame_bytes(config, *self.largest_target(), self.request) + _joining_bytes(self.layout)
+        frames = _frame_bytes(config, *self.largest_target(), self.request, tiled=self.decodes_in_tiles)
+        return frames + _joining_bytes(self.layout)
+
+    def latent_array_bytes(self) -> int:
+        """The largest array of the transformer: of a first chunk's tokens inside the feed-forward."""
+        config = config_of(WanTransformer, self.files.transformer)
+        return 3 * _slice_tokens(*self.largest_target()) * config.ffn_dim * self.request.mlx_dtype.size
+
+    def frame_array_bytes(self) -> int:
+        """The largest array of the decoder, or of four frames in float32."""
+        height, width = self.largest_target()
+        config = config_of(DECODERS[self.files.decoder_name].network, self.files.decoder)
+        frames = _GROUP_FRAMES * height * width * 3 * _FLOAT_BYTES
+        if isinstance(config, WanVAEConfig):
+            if self.decodes_in_tiles:
+                height, width = _tile_pixels(height, width)
+            return max(frames, _wan_array_bytes(config, height, width, self.request.mlx_dtype))
+        return max(frames, _tiny_array_bytes(config, height, width, self.request.mlx_dtype))
 
 
 @dataclass(frozen=True)
@@ -176,6 +204,7 @@ class SuperResolve:
             weights_bytes=setup.generator_bytes() + setup.decoder_bytes(),
             activation_bytes=cache + max(setup.latent_bytes(), setup.frame_bytes()),
             streams=True,
+            array_bytes=max(setup.latent_array_bytes(), setup.frame_array_bytes()),
         )
 
     def run(self, runner: StageRunner, work: Work) -> Iterator[np.ndarray]:
@@ -218,6 +247,7 @@ class MakeLatents:
             file=setup.files.transformer.path,
             weights_bytes=setup.generator_bytes(),
             activation_bytes=cache + setup.latent_bytes(),
+            array_bytes=setup.latent_array_bytes(),
         )
 
     def run(self, runner: StageRunner, work: Work) -> Work:
@@ -256,6 +286,7 @@ class DecodeLatents:
             weights_bytes=setup.decoder_bytes(),
             activation_bytes=setup.frame_bytes(),
             streams=True,
+            array_bytes=setup.frame_array_bytes(),
         )
 
     def run(self, runner: StageRunner, work: Work) -> Iterator[np.ndarray]:
@@ -390,13 +421,13 @@ def _latent_bytes(config: WanTransformerConfig, height: int, width: int, dtype: 
 
 
 def _frame_bytes(
-    config: WanVAEConfig | TinyConfig | ConditionalConfig, height: int, width: int, request: Request
+    config: WanVAEConfig | TinyConfig | ConditionalConfig, height: int, width: int, request: Request, *, tiled: bool
 ) -> int:
     pixels = height * width
     if isinstance(config, WanVAEConfig):
-        if request.tile_vae:
-            tile_height, tile_width = (side * _LATENT_CELL for side in PUBLISHED_TILE)
-            pixels = min(height, tile_height) * min(width, tile_width)
+        if tiled:
+            tile_height, tile_width = _tile_pixels(height, width)
+            pixels = tile_height * tile_width
         arrays: float = config.decoder_width * (_WAN_ARRAYS + (_WAN_UNFOLDED if on_cpu() else 0))
     else:
         widths = config.widths if isinstance(config, ConditionalConfig) else config.decoder_widths
@@ -404,6 +435,30 @@ def _frame_bytes(
         arrays = max(widths[-2:]) * (_TINY_ARRAYS + (_TINY_UNFOLDED if on_cpu() else 0))
     decoding = int(pixels * arrays) * request.mlx_dtype.size + height * width * _FRAME_FLOATS * _FLOAT_BYTES
     return max(decoding, height * width * _COLOR_FLOATS * _FLOAT_BYTES)
+
+
+def _tile_pixels(height: int, width: int) -> tuple[int, int]:
+    """Size of a Wan decoder's tile in a frame."""
+    tile_height, tile_width = (side * _LATENT_CELL for side in PUBLISHED_TILE)
+    return min(height, tile_height), min(width, tile_width)
+
+
+def _wan_array_bytes(config: WanVAEConfig, height: int, width: int, dtype: mx.Dtype) -> int:
+    """Bytes of the largest array of a Wan decoder: four frames of twice the width, after the last doubling."""
+    return _GROUP_FRAMES * 2 * config.decoder_width * height * width * dtype.size
+
+
+def _tiny_array_bytes(config: TinyConfig | ConditionalConfig, height: int, width: int, dtype: mx.Dtype) -> int:
+    """Bytes of the largest array of a tiny decoder: at half size, where its memory blocks see pairs of frames.
+
+    At full size it works in bands of rows that the device holds.
+    """
+    widths = config.widths if isinstance(config, ConditionalConfig) else config.decoder_widths
+    half_size = height * width // 4 * 2 * 2 * widths[-2]
+    most = largest_array_bytes(dtype.size)
+    full_size = height * width * 2 * widths[-2]
+    grown = full_size * dtype.size if most is None else min(full_size * dtype.size, most)
+    return max(half_size * dtype.size, grown)
 
 
 def _joining_bytes(layout: Layout) -> int:

@@ -3,15 +3,20 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import mlx.core as mx
 import pytest
 import tiny_checkpoints
 
+from LTX_2_MLX.bench import workloads
 from LTX_2_MLX.errors import MemoryBudgetError, RequestError
+from LTX_2_MLX.ops.device import as_backend
 from LTX_2_MLX.pipelines.generate import Options, prepare
+from LTX_2_MLX.pipelines.generation.decode import decode_array_bytes
 from LTX_2_MLX.pipelines.generation.fit import nearest_options
 from LTX_2_MLX.planning.fit import longest, refusal
 from LTX_2_MLX.planning.plan import Estimate, Plan
 from LTX_2_MLX.runtime.memory import GIB
+from LTX_2_MLX.shapes import LatentShape
 
 
 @dataclass(frozen=True)
@@ -154,3 +159,36 @@ def test_plan_tells_memory_disk_and_verdict(options, tmp_path):
     assert told["states_bytes"] == 33 * 64 * 96 * 3 and told["output_bytes"] > 0
     assert any("it does not fit" in line for line in made.lines())
     assert any(line.startswith("Disk:") and "for saved stage results" in line for line in made.lines())
+
+
+def test_an_array_that_the_device_does_not_hold_is_refused(options, monkeypatch):
+    whole = prepare(options).plan
+    arrays = {stage.name: stage.array_bytes for stage in whole.stages}
+    assert arrays["denoise"] > 0 and arrays["decode"] > 0
+    largest = whole.with_largest_array
+    monkeypatch.setattr("LTX_2_MLX.planning.plan.largest_array_bytes", lambda: largest.array_bytes // 4)
+    with pytest.raises(MemoryBudgetError, match=rf"{largest.name} makes one array of .*this device holds at most"):
+        prepare(options)
+    forced = prepare(options, refuse=False).plan
+    assert not forced.fits and any("makes one array" in line for line in forced.lines())
+    assert forced.as_json()["max_array_bytes"] == largest.array_bytes // 4
+
+
+def test_fewer_frames_are_advised_where_an_array_is_too_large():
+    def plan_of(asked):
+        frames = asked.frames or 97
+        stage = Estimate("denoise", "", Path("weights"), weights_bytes=GIB, array_bytes=frames * GIB // 10)
+        return Plan((), (stage,), budget_bytes=64 * GIB, max_array_bytes=5 * GIB)
+
+    assert not plan_of(Asked()).fits
+    assert nearest_options(Asked(), 97, plan_of, 64 * GIB).flags == ("--frames 49",)
+
+
+def test_decoding_takes_tiles_where_whole_frames_make_too_large_an_array(monkeypatch):
+    config = workloads.vae_config(workloads.PUBLISHED)
+    latent = LatentShape(1, 68, 120)
+    with as_backend("gpu"):
+        whole = decode_array_bytes(config, latent, mx.bfloat16, None, 64 * GIB)
+        monkeypatch.setattr("LTX_2_MLX.pipelines.generation.decode.largest_array_bytes", lambda item: whole // 2)
+        tiled = decode_array_bytes(config, latent, mx.bfloat16, None, 64 * GIB)
+    assert tiled <= whole // 2

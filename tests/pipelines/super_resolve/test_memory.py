@@ -137,3 +137,19 @@ def test_plan_for_a_gpu_computes_in_sixteen_bits(flashvsr):
         on_gpu = planned(flashvsr, 128, 192)
     assert on_gpu.largest_bytes != on_cpu.largest_bytes
     assert on_gpu.stages[0].weights_bytes * 2 == on_cpu.stages[0].weights_bytes
+
+
+def test_a_wan_decoder_takes_tiles_where_whole_frames_make_too_large_an_array(flashvsr, monkeypatch):
+    options = {"mode": "full", "vae_type": "light", "tile_vae": False}
+    whole = planned(flashvsr, 160, 240, **options).stages[0]
+    monkeypatch.setattr("LTX_2_MLX.pipelines.super_resolve.stages.largest_array_bytes", lambda item: 50 * 2**20)
+    tiled = planned(flashvsr, 160, 240, **options).stages[0]
+    assert tiled.array_bytes < whole.array_bytes and tiled.activation_bytes < whole.activation_bytes
+
+
+def test_an_array_that_the_device_does_not_hold_is_refused_with_what_would_fit(flashvsr, monkeypatch):
+    stream, request = clip(5, 160, 240), Request(weights=str(flashvsr))
+    array = plan_of(stream, request).stages[0].array_bytes
+    monkeypatch.setattr("LTX_2_MLX.planning.plan.largest_array_bytes", lambda: array - 1)
+    with pytest.raises(MemoryBudgetError, match=r"makes one array of .*--tile-dit"):
+        prepare(stream, request, 64 * GIB, GIB)
