@@ -1,5 +1,6 @@
-"""Measure the demo model: content and sharpness of its videos, errors of its VAE and upscalers."""
+"""Measure the demo model: content and sharpness of its videos, errors of its VAE, upscalers and low precisions."""
 
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -7,10 +8,12 @@ import typer
 
 from LTX_2_MLX.training.report import (
     ASPECTS,
+    PRECISIONS,
     WAYS,
     generated,
     held_out_scenes,
     passed_through,
+    psnr_to_first,
     reconstruction,
     shares,
     sharpness_beside_bicubic,
@@ -22,9 +25,13 @@ def main(
     folder: Annotated[Path, typer.Argument(help="The bundle.")] = Path("weights/demo"),
     prompts: Annotated[int, typer.Option(help="Unseen prompts.")] = 64,
     clips: Annotated[int, typer.Option(help="Held-out clips for the VAE and the temporal upscaler.")] = 16,
+    precisions: Annotated[bool, typer.Option("--precisions", help="Compare precisions of two-stage instead.")] = False,
 ) -> None:
     """Print the tables of docs/measurements/demo-model.md."""
     scenes, videos = held_out_scenes(prompts), {}
+    if precisions:
+        compare_precisions(folder, prompts)
+        return
     typer.echo(f"| {prompts} unseen prompts | {' | '.join(ASPECTS)} |\n|{'---|' * (len(ASPECTS) + 1)}")
     for way, options in WAYS.items():
         videos[way] = [generated(folder, scene, seed, **options) for seed, scene in enumerate(scenes)]
@@ -39,6 +46,23 @@ def main(
         typer.echo(f"VAE, {size}: {decibel:.2f} dB over {clips} held-out clips")
     for name, decibel in temporal_upscaling(folder, clips).items():
         typer.echo(f"17 to 33 frames, {name}: {decibel:.2f} dB over {clips} held-out clips")
+
+
+def compare_precisions(folder: Path, prompts: int) -> None:
+    """Print PSNR and content of two-stage videos in every precision, and the seconds that a video took here."""
+    scenes, videos, seconds = held_out_scenes(prompts), {}, {}
+    for name, options in PRECISIONS.items():
+        start = time.perf_counter()
+        made = [generated(folder, scene, seed, pipeline="two-stage", **options) for seed, scene in enumerate(scenes)]
+        seconds[name] = (time.perf_counter() - start) / prompts
+        videos[name] = made
+    decibel = psnr_to_first(videos)
+    typer.echo(f"| {prompts} unseen prompts | dB to float32 | {' | '.join(ASPECTS)} | s here |")
+    typer.echo(f"|{'---|' * (len(ASPECTS) + 3)}")
+    for name, made in videos.items():
+        found = shares(scenes, made)
+        cells = [f"{decibel[name]:.1f}" if name in decibel else "", *[f"{found[aspect]:.0%}" for aspect in ASPECTS]]
+        typer.echo(f"| {name} | {' | '.join(cells)} | {seconds[name]:.1f} |")
 
 
 if __name__ == "__main__":

@@ -25,6 +25,14 @@ WAYS = {
     "one-stage, guided": {"pipeline": "one-stage"},
     "one-stage, guidance 1": {"pipeline": "one-stage", "cfg": 1.0},
 }
+# Options of the precisions that are compared, float32 first.
+PRECISIONS: dict[str, dict[str, Any]] = {
+    "float32": {"fp32": True},
+    "bfloat16": {"bf16": True},
+    "float16": {"fp16": True},
+    "8 bit in float32": {"fp32": True, "quantize": 8},
+    "4 bit in float32": {"fp32": True, "quantize": 4},
+}
 ASPECTS = tuple(field.name for field in fields(Findings))
 
 
@@ -44,6 +52,16 @@ def generated(folder: Path, scene: world.Scene, seed: int, **options: Any) -> np
     if options["pipeline"] != "two-stage":
         files = {name: files[name] for name in ("weights", "gemma")}
     return generate(plain_prompt(scene), seed=seed, **files, **options).array().astype(np.float32) / 255
+
+
+def psnr_to_first(videos: dict[str, list[np.ndarray]]) -> dict[str, float]:
+    """Mean PSNR in dB of the videos ``(T, H, W, 3)`` in [0, 1] of each name but the first, to those of the first."""
+    first, *others = videos
+    found = {}
+    for name in others:
+        pairs = zip(videos[first], videos[name], strict=True)
+        found[name] = float(np.mean([autoencoder.psnr(2 * truth - 1, 2 * video - 1) for truth, video in pairs]))
+    return found
 
 
 def shares(scenes: list[world.Scene], videos: list[np.ndarray]) -> dict[str, float]:
