@@ -29,10 +29,17 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class Lora:
-    """An adapter file and its strength; 1 is the strength of its training."""
+    """An adapter file and its strength.
+
+    Attributes:
+        checkpoint: The file.
+        strength: 1 is the strength of its training.
+        has_reference: Whether the run gives it the reference video that some adapters read.
+    """
 
     checkpoint: Checkpoint
     strength: float = 1.0
+    has_reference: bool = False
 
     @classmethod
     def open(cls, path: str | Path, strength: float = 1.0) -> "Lora":
@@ -119,7 +126,7 @@ class LoraMerge:
             sentences = [
                 _note(lora, network, checkpoint, len(matched), unmatched),
                 scale_line(scales, " and ".join(origins)),
-                *adapter_warnings(lora.checkpoint, checkpoint),
+                *adapter_warnings(lora.checkpoint, checkpoint, has_reference=lora.has_reference),
             ]
             self.notes.append(" ".join(sentences))
         self.changed = frozenset(self._pairs)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from LTX_2_MLX.checkpoints.entries import Family
 from LTX_2_MLX.checkpoints.reader import Checkpoint
+from LTX_2_MLX.errors import CheckpointError
 
 # Lightricks/LTX-2, packages/ltx-trainer: written into adapters that read a reference video through the context.
 _REFERENCE_FIELD = "reference_downscale_factor"
@@ -22,10 +23,24 @@ _NAMES: tuple[tuple[Family, re.Pattern[str]], ...] = (
 )
 
 
-def adapter_warnings(adapter: Checkpoint, model: Checkpoint) -> list[str]:
-    """Sentences about an adapter of another generation, or one that needs a reference video."""
+def reference_downscale(adapter: Checkpoint) -> int:
+    """Height and width of a video over those of the reference that an adapter reads; 2 where its file says nothing.
+
+    Raises:
+        CheckpointError: If the file says something else than a whole number from 1 on.
+    """
+    text = adapter.header.metadata.get(_REFERENCE_FIELD, "2").strip()
+    number = re.fullmatch(r"(\d{1,3})(\.0*)?", text)
+    if number is None or int(number[1]) < 1:
+        raise CheckpointError(f"{adapter.path} gives {_REFERENCE_FIELD} as {text[:40]!r}, expected a whole number.")
+    return int(number[1])
+
+
+def adapter_warnings(adapter: Checkpoint, model: Checkpoint, *, has_reference: bool = False) -> list[str]:
+    """Sentences about an adapter of another generation, or one without the reference video that it needs."""
     warnings = []
-    if _REFERENCE_FIELD in adapter.header.metadata or _IC_NAME.search(adapter.path.name):
+    needs_reference = _REFERENCE_FIELD in adapter.header.metadata or _IC_NAME.search(adapter.path.name)
+    if needs_reference and not has_reference:
         warnings.append(
             "It is an IC-LoRA, made for a reference video in the context; without one it does not do what it was "
             "trained for."

@@ -131,8 +131,12 @@ def denoise_stage(
 
 # The audio of one tile of a round, ``(B, N, D)``, with its positions; None for a round without audio.
 TileAudio = Callable[[RoundTile], LatentState]
-# Called with the tile's number, its tokens and its denoised video tokens.
-OnTile = Callable[[int, StageTokens, mx.array], None]
+# Called with the tile's number, its tokens and its denoised streams.
+OnTile = Callable[[int, StageTokens, State], None]
+
+
+def ignore_tile(number: int, tokens: StageTokens, streams: State) -> None:
+    """An ``on_tile`` that does nothing."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +193,13 @@ class TemporalRound:
         return tile.first_frame <= image.frame <= tile.last_frame
 
     def run(
-        self, denoise: Denoise, video: mx.array, noise: Noise, *, on_tile: OnTile, on_step: OnStep = ignore
+        self,
+        denoise: Denoise,
+        video: mx.array,
+        noise: Noise,
+        *,
+        on_tile: OnTile = ignore_tile,
+        on_step: OnStep = ignore,
     ) -> tuple[mx.array, list[Keyframe]]:
         """Refine a video latent; returns it with the carried and the newly generated keyframes."""
         joined: list[mx.array] = []
@@ -205,7 +215,7 @@ class TemporalRound:
             denoised = result["video"].latent
             if self.hold_result:
                 denoised = result["video"].hold(denoised)
-            on_tile(number, tokens, denoised)
+            on_tile(number, tokens, {**result, "video": result["video"].replace(latent=denoised)})
             joined.append(tokens.video(denoised)[:, tile.dropped_latents :])
             generated = tokens.generated_keyframes(denoised)
             for index, frame in enumerate(tile.slots):

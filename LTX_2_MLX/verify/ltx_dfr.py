@@ -1,47 +1,28 @@
-"""Detail-fidelity rendering, in both forms: contexts, encoded images and noise are given."""
+"""Detail-fidelity rendering, in both forms: the pipeline's stages on given contexts, encoded images and noise."""
 
 import json
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import mlx.core as mx
 import numpy as np
 from safetensors.numpy import save_file
 
-from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.lora import Lora
 from LTX_2_MLX.checkpoints.reader import Checkpoint
-from LTX_2_MLX.diffusion import schedule
-from LTX_2_MLX.diffusion.dfr import (
-    KEYFRAME_STRENGTH,
-    ROUND_ETA,
-    ROUND_SIGMAS,
-    Keyframe,
-    StageTokens,
-    TemporalRound,
-    carried_keyframes,
-    denoise_stage,
-    doubled,
-    kept_latents,
-)
-from LTX_2_MLX.diffusion.dfr_layout import (
-    AudioWindow,
-    Canvas,
-    RoundTile,
-    conditioning_rate,
-    next_keyframes,
-    round_tiles,
-)
-from LTX_2_MLX.diffusion.guidance import Denoise, Guidance, guided
+from LTX_2_MLX.diffusion.dfr import KEYFRAME_STRENGTH, ROUND_ETA, ROUND_SIGMAS, StageTokens
+from LTX_2_MLX.diffusion.dfr_rendering import Rendering
 from LTX_2_MLX.diffusion.noise import Noise
-from LTX_2_MLX.diffusion.patchify import AudioClock, VideoGrid, unpatchify_audio
-from LTX_2_MLX.diffusion.sampler import OnStep
-from LTX_2_MLX.diffusion.state import LatentState, State, start_state
-from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler
-from LTX_2_MLX.models.ltx.transformer import Transformer
-from LTX_2_MLX.models.ltx.video_vae import LatentStatistics
-from LTX_2_MLX.pipelines.generation.denoise import both_streams, predictor
-from LTX_2_MLX.shapes import LatentShape, VideoShape
+from LTX_2_MLX.diffusion.patchify import unpatchify_audio
+from LTX_2_MLX.diffusion.state import State
+from LTX_2_MLX.pipelines.dfr import LatentStage, LatentStages
+from LTX_2_MLX.pipelines.generation.denoise import ImageConditioning
+from LTX_2_MLX.pipelines.generation.files import Models
+from LTX_2_MLX.pipelines.generation.rendering_stages import RenderingStage, RoundStage
+from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState
+from LTX_2_MLX.runtime.runner import StageRunner
+from LTX_2_MLX.shapes import VideoShape
 from LTX_2_MLX.verify.case import Case, Outputs
 from LTX_2_MLX.verify.layout import channels_first, channels_last
 from LTX_2_MLX.verify.ltx_positions import compression_of
@@ -59,7 +40,22 @@ class Files:
 
     case: Case
 
-    def checkpoint(self, kind: str) -> Checkpoint:
+    def models(self, distilled: float = 0.0, detailing: float = 0.0, *, downscale: int = 2) -> Models:
+        """The files, with the adapters of the given strengths."""
+        has_rounds = "temporal_upscaler" in self.case.config
+        return Models(
+            weights=self.checkpoint("transformer"),
+            text_encoder=None,
+            distilled=True,
+            dtype=mx.float32,
+            loras=(Lora(self.checkpoint("lora"), distilled),) if distilled else (),
+            spatial_upscaler=self.checkpoint("upscaler"),
+            temporal_upscaler=self.checkpoint("temporal_upscaler") if has_rounds else None,
+            own_video_vae=self.checkpoint("vae"),
+            detailing_lora=Lora(self.checkpoint("detailing_lora", downscale), detailing) if detailing else None,
+        )
+
+    def checkpoint(self, kind: str, downscale: int | None = None) -> Checkpoint:
         """One file with its own config."""
         config = self.case.config
         prefix = _PREFIXES.get(kind, "")
@@ -72,6 +68,8 @@ class Files:
             config = {name: value for name, value in config.items() if name != "temporal_upscaler"}
         path = self.case.scratch / f"{kind}.safetensors"
         metadata = {"config": json.dumps(config), "model_version": self.case.spec["metadata"]["model_version"]}
+        if downscale is not None:
+            metadata["reference_downscale_factor"] = str(downscale)
         save_file(tensors, str(path), metadata=metadata)
         return Checkpoint(path)
 
@@ -79,25 +77,13 @@ class Files:
     def _tensors(self) -> dict[str, np.ndarray]:
         return self.case.weights()
 
-    @cached_property
-    def statistics(self) -> LatentStatistics:
-        return load(LatentStatistics, self.checkpoint("vae"), dtype=mx.float32)
-
-    def upscale(self, kind: str, latent: mx.array) -> mx.array:
-        """A normalised latent through one of the upscalers."""
-        return load(LatentUpscaler, self.checkpoint(kind), dtype=mx.float32).upscale(latent, self.statistics)
-
-    def denoiser(self, distilled: float = 0.0, detailing: float = 0.0, *, newer: bool = True) -> Denoise:
-        """The transformer with the case's contexts and the adapters of the given strengths."""
-        strengths = {"lora": distilled, "detailing_lora": detailing}
-        loras = [Lora(self.checkpoint(kind), strength) for kind, strength in strengths.items() if strength]
-        transformer = load(Transformer, self.checkpoint("transformer"), dtype=mx.float32, loras=loras)
+    def contexts(self) -> Arrays:
+        """What the text side delivers."""
         contexts = {}
         for name, value in self.case.inputs().items():
             if name.endswith("_context"):
                 contexts[name.removesuffix("_context")] = mx.array(value)
-        guidance = both_streams(Guidance())
-        return guided(predictor(transformer, contexts, guidance, shared_cross_modal_sigma=newer), guidance)
+        return contexts
 
 
 def _kind(name: str) -> str:
@@ -116,18 +102,11 @@ def dfr(case: Case) -> Outputs:
     """The form of 400fd31."""
     p = case.parameters
     height, width = p["hw"]
-    images = [(frame, strength) for frame, strength in p.get("images", [])]
-    run = Rendering(
-        case,
-        height=height,
-        width=width,
-        images=images,
-        distilled=p.get("lora", 0.0),
-        detailing=p.get("detailing", 0.0),
-        downscale=p.get("reference_downscale_factor", 2),
-        newer=False,
+    models = Files(case).models(
+        p.get("lora", 0.0), p.get("detailing", 0.0), downscale=p.get("reference_downscale_factor", 2)
     )
-    outputs = run.run()
+    images = [ImageConditioning(frame, strength) for frame, strength in p.get("images", [])]
+    outputs = _Run(case, models, VideoShape(p["frames"], height, width), images, newer=False).run()
     # In the order in which this form uses the upscaler.
     names = {"upscaled.keyframes": "upscaled.1", "upscaled.video": "upscaled.2"}
     return {names.get(name, name): value for name, value in outputs.items()}
@@ -137,230 +116,145 @@ def dfr_new(case: Case) -> Outputs:
     """The newer form."""
     p = case.parameters
     lora = p.get("detailing_lora") or {}
-    run = Rendering(
-        case,
-        height=p["height"],
-        width=p["width"],
-        images=[(image["frame"], image["strength"]) for image in p.get("images", [])],
-        distilled=(p.get("distilled_lora") or {}).get("strength", 0.0),
-        detailing=lora.get("strength", 0.0),
+    models = Files(case).models(
+        (p.get("distilled_lora") or {}).get("strength", 0.0),
+        lora.get("strength", 0.0),
         downscale=lora.get("reference_downscale_factor", 2),
-        newer=True,
     )
-    return run.run()
+    images = [ImageConditioning(image["frame"], image["strength"]) for image in p.get("images", [])]
+    return _Run(case, models, VideoShape(p["frames"], p["height"], p["width"]), images, newer=True).run()
 
 
 @dataclass
-class Rendering:
-    """The latent part of one rendering."""
+class _Run:
+    """The latent part of one rendering, stage by stage."""
 
     case: Case
-    height: int
-    width: int
-    images: list[tuple[int, float]]
-    distilled: float
-    detailing: float
-    downscale: int
+    models: Models
+    shape: VideoShape
+    images: Sequence[ImageConditioning]
     newer: bool
     outputs: Outputs = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
+    @cached_property
+    def rendering(self) -> Rendering:
+        """The rendering as the pipeline describes it."""
         p = self.case.parameters
-        self.files = Files(self.case)
-        self.frames: int = p["frames"]
-        self.rate: float = p["fps"]
-        self.rounds: int = p["rounds"]
-        self.canvas = Canvas.for_frames(self.frames)
-        self.compression = compression_of(self.case)
+        compression = compression_of(self.case)
+        return Rendering(
+            num_frames=self.shape.num_frames,
+            frame_rate=p["fps"],
+            height=self.shape.height // compression.height,
+            width=self.shape.width // compression.width,
+            compression=compression,
+            rounds=p["rounds"],
+            newer=self.newer,
+            keyframe_strength=p.get("anchor_strength", KEYFRAME_STRENGTH),
+            eta=p.get("eta", ROUND_ETA),
+        )
 
     def run(self) -> Outputs:
-        """Both stages, the rounds and the cut to the requested length."""
-        base = self.files.denoiser(self.distilled, newer=self.newer)
-        video, audio, slots = self.first_stage(base)
-        upscaled = {"video": video, "keyframes": slots}
-        larger = {name: self.files.upscale("upscaler", latent) for name, latent in upscaled.items()}
-        self.outputs |= {f"upscaled.{name}": channels_first(latent) for name, latent in larger.items()}
-        detailed = self.files.denoiser(self.distilled, self.detailing, newer=self.newer) if self.detailing else base
-        reference = video if self.detailing else None
-        video, keyframes = self.second_stage(detailed, larger, audio, reference)
-        for number in range(1, self.rounds + 1):
-            video, keyframes = self.round(base, number, video, keyframes, audio)
-        final_frames = (self.frames - 1) * 2**self.rounds + 1
-        playback = self.rate * 2**self.rounds
-        cut = video[:, : kept_latents(self.frames, self.rounds, self.compression.time)]
+        """Every stage, and the finished clip's length."""
+        self._check_audio_rate()
+        runner = StageRunner()
+        stages = LatentStages(self.models, self.rendering, tuple(self.images)).in_order()
+        state = GenerationState(contexts=Files(self.case).contexts(), images=self.encoded_images())
+        for stage in stages:
+            state = self.prepared(stage).run(runner, state)
+            self.write(stage, state.latents)
+        *_, last = stages
+        assert isinstance(last, RenderingStage)
+        rendering = self.rendering
+        playback = float(rendering.playback_rate(rendering.rounds))
         return self.outputs | {
-            "final.video": channels_first(cut),
-            "final.frames": np.array([final_frames]),
+            "final.video": channels_first(state.latents["video"][:, : last.kept_latents]),
+            "final.frames": np.array([rendering.final_frames]),
             "final.playback_fps": np.array([playback]),
-            "final.seconds": np.array([final_frames / playback]),
+            "final.seconds": np.array([rendering.final_frames / playback]),
         }
 
-    def first_stage(self, denoise: Denoise) -> tuple[mx.array, mx.array, mx.array]:
-        """Video, audio tokens and keyframes at half the size."""
-        grid = self.grid(2)
-        length = AudioClock().num_latents(self.canvas.num_frames, self.rate)
-        audio = start_state(mx.zeros((1, length, self.channels("audio_in_channels"))), AudioClock().positions(length))
-        latent = mx.zeros((1, *_sizes(grid.shape), self.channels("in_channels")))
-        tokens = StageTokens(grid, latent, images=self.given_images(2), slots=self.canvas.positions)
-        return self.stage(1, denoise, tokens, audio, self.sigmas("stage1", schedule.DISTILLED))
+    def _check_audio_rate(self) -> None:
+        assert self.case.parameters.get("audio_latents_per_second", 25.0) == 25.0
 
-    def second_stage(
-        self, denoise: Denoise, start: dict[str, mx.array], audio: mx.array, reference: mx.array | None
-    ) -> tuple[mx.array, list[Keyframe]]:
-        """Video and keyframes at the full size; the audio is denoised along and dropped."""
-        tokens = StageTokens(
-            self.grid(1),
-            start["video"],
-            images=self.given_images(1),
-            slots=self.canvas.positions,
-            slot_latents=start["keyframes"],
-            reference=reference,
-            reference_downscale=self.downscale,
-        )
-        stream = start_state(audio, AudioClock().positions(audio.shape[1]))
-        video, _, slots = self.stage(2, denoise, tokens, stream, self.sigmas("stage2", schedule.REFINEMENT))
-        return video, carried_keyframes(slots, self.canvas.positions, self.keyframe_strength)
+    def prepared(self, stage: LatentStage) -> LatentStage:
+        """The stage with the case's noise and schedule; it writes what it does inside."""
+        if not isinstance(stage, RenderingStage):
+            return stage
+        name = _short(stage.name)
+        schedules = self.case.parameters.get("sigmas", {})
+        kind = "round" if isinstance(stage, RoundStage) else name
+        if kind in schedules:
+            # Stored without the last 0.
+            stage = replace(stage, sigmas=(*schedules[kind], 0.0))
 
-    @property
-    def keyframe_strength(self) -> float:
-        strength: float = self.case.parameters.get("anchor_strength", KEYFRAME_STRENGTH)
-        return strength
+        def on_step(step: int, state: State) -> None:
+            self.outputs[f"trace.{name}.step{step}.video"] = state["video"].latent
+            if "audio" in state and not state["audio"].frozen:
+                # Stage 2 drops its sound.
+                self.write_audio(name, state["audio"].latent)
 
-    def sigmas(self, stage: str, default: tuple[float, ...]) -> tuple[float, ...]:
-        """The case's schedule of a stage, stored without the last 0; the pipeline's unless given."""
-        given = self.case.parameters.get("sigmas", {}).get(stage)
-        return default if given is None else (*given, 0.0)
+        # The video is compared before it is cut.
+        stage = replace(stage, noise=self.noise, on_step=on_step, kept_latents=None)
+        return self.with_tiles(stage) if isinstance(stage, RoundStage) else stage
 
-    def stage(
-        self, number: int, denoise: Denoise, tokens: StageTokens, audio: LatentState, sigmas: tuple[float, ...]
-    ) -> tuple[mx.array, mx.array, mx.array]:
-        streams: State = {"video": tokens.state(), "audio": audio}
-        name = f"stage{number}"
-        result = denoise_stage(name, denoise, streams, sigmas, self.noise, on_step=self.trace(name))
-        denoised = result["video"].latent
-        sound = result["audio"].latent
-        video = tokens.video(denoised)
-        slots = tokens.generated_keyframes(denoised)
-        audio_latent = channels_first(unpatchify_audio(sound, _AUDIO_CHANNELS))
-        self.outputs |= {
-            f"{name}.video": channels_first(video),
-            f"{name}.keyframes": channels_first(slots),
-            f"{name}.audio": audio_latent,
-            f"trace.{name}.audio": audio_latent,
-            f"{name}.sigmas": np.array(sigmas, dtype=np.float32),
-        }
-        return video, sound, slots
+    def with_tiles(self, stage: RoundStage) -> RoundStage:
+        """A round that writes its tiles."""
 
-    def round(
-        self, denoise: Denoise, number: int, video: mx.array, keyframes: list[Keyframe], audio: mx.array
-    ) -> tuple[mx.array, list[Keyframe]]:
-        """One temporal round."""
-        video = self.files.upscale("temporal_upscaler", video)
-        self.outputs[f"temporal.{number}"] = channels_first(video)
-        playback = self.rate * 2**number
-        rate = conditioning_rate(playback, snap=self.newer)
-        images = self.given_images(1)
-        if self.newer:
-            images = [image._replace(frame=image.frame * 2**number) for image in images]
-        temporal = TemporalRound(
-            number,
-            VideoGrid(LatentShape(*video.shape[1:4]), self.compression, rate),
-            doubled(keyframes),
-            images,
-            audio=TileSound(audio, self, number, playback, rate) if self.newer else None,
-            all_images_in_first=not self.newer,
-            hold_result=self.newer,
-            sigmas=self.sigmas("round", ROUND_SIGMAS),
-            eta=self.case.parameters.get("eta", ROUND_ETA),
-            keyframe_strength=self.keyframe_strength,
-        )
-
-        def on_tile(tile: int, tokens: StageTokens, denoised: mx.array) -> None:
+        def on_tile(number: int, tokens: StageTokens, streams: State) -> None:
+            name = f"{_short(stage.name)}.tile{number}"
+            denoised = streams["video"].latent
             self.outputs |= {
-                f"round{number}.tile{tile}.video": channels_first(tokens.video(denoised)),
-                f"round{number}.tile{tile}.keyframes": channels_first(tokens.generated_keyframes(denoised)),
-                f"round{number}.tile{tile}.sigmas": np.array(temporal.sigmas, dtype=np.float32),
+                f"{name}.video": channels_first(tokens.video(denoised)),
+                f"{name}.keyframes": channels_first(tokens.generated_keyframes(denoised)),
+                f"{name}.sigmas": np.array(stage.sigmas, dtype=np.float32),
             }
+            if "audio" in streams:
+                self.outputs[f"{name}.audio"] = streams["audio"].latent
 
-        video, keyframes = temporal.run(denoise, video, self.noise, on_tile=on_tile)
-        self.outputs |= {
-            f"round{number}.video": channels_first(video),
-            f"round{number}.keyframes": channels_first(mx.concatenate([row.latent for row in keyframes], axis=1)),
-        }
-        return video, keyframes
+        return replace(stage, on_tile=on_tile)
 
-    def grid(self, smaller: int) -> VideoGrid:
-        """The canvas at a fraction of the size."""
-        shape = VideoShape(self.canvas.num_frames, self.height // smaller, self.width // smaller)
-        # 400fd31 limits the rate of coordinates in rounds alone.
-        rate = conditioning_rate(self.rate) if self.newer else self.rate
-        return VideoGrid(shape.latent(self.compression), self.compression, rate)
+    def write_audio(self, name: str, tokens: mx.array) -> None:
+        latent = channels_first(unpatchify_audio(tokens, _AUDIO_CHANNELS))
+        self.outputs |= {f"{name}.audio": latent, f"trace.{name}.audio": latent}
 
-    def given_images(self, smaller: int) -> list[Keyframe]:
-        """The encoded images of one size."""
-        size = f"{self.height // smaller}x{self.width // smaller}"
+    def write(self, stage: LatentStage, latents: Arrays) -> None:
+        """The results of a stage."""
+        name = _short(stage.name)
+        video = channels_first(latents["video"])
+        if name.startswith("temporal."):
+            self.outputs[name] = video
+            return
+        self.outputs |= {f"{name}.video": video, f"{name}.keyframes": channels_first(latents["keyframes"])}
+        if isinstance(stage, RenderingStage):
+            self.outputs[f"{name}.sigmas"] = np.array(stage.sigmas, dtype=np.float32)
+
+    def encoded_images(self) -> Arrays:
+        """The case's images of both sizes, by their stage."""
         io = self.case.inputs()
-        images = []
-        for number, (frame, strength) in enumerate(self.images):
-            images.append(Keyframe(channels_last(io[f"image{number}.{size}"]), frame, strength))
+        images = {}
+        for stage, smaller in (("stage_1", 2), ("stage_2", 1)):
+            size = f"{self.shape.height // smaller}x{self.shape.width // smaller}"
+            for number in range(len(self.images)):
+                images[f"{stage}.{number}"] = channels_last(io[f"image{number}.{size}"])
         return images
-
-    def channels(self, field_name: str) -> int:
-        channels: int = self.case.config["transformer"][field_name]
-        return channels
 
     @cached_property
     def noise(self) -> Noise:
         """The case's draws, which stand in the order of their use."""
-        names = ["stage1.video", "stage1.audio", "stage2.video", "stage2.audio"]
-        positions = list(self.canvas.positions)
-        for number in range(1, self.rounds + 1):
-            seams = [2 * frame for frame in positions]
-            tiles = round_tiles(seams, 2**number, self.compression.time)
-            positions = next_keyframes(seams, tiles)
-            for tile in range(len(tiles)):
-                names.append(f"round_{number}.tile_{tile}.video")
-                # No step takes noise to the last noise level, 0.
-                for step in range(len(self.sigmas("round", ROUND_SIGMAS)) - 2):
-                    names.append(f"round_{number}.tile_{tile}.step_{step}.video")
+        names = ["stage_1.video", "stage_1.audio", "stage_2.video", "stage_2.audio"]
+        # No step takes noise to the last noise level, 0.
+        num_steps = len(self.case.parameters.get("sigmas", {}).get("round", ROUND_SIGMAS[:-1])) - 1
+        for number in range(1, self.rendering.rounds + 1):
+            for tile in range(len(self.rendering.tiles(number))):
+                name = f"round_{number}.tile_{tile}"
+                names.append(f"{name}.video")
+                names += [f"{name}.step_{step}.video" for step in range(num_steps)]
         draws = {name: mx.array(self.case.io[f"input.noise.{i}"]) for i, name in enumerate(names)}
         return lambda purpose, shape: draws[purpose].astype(mx.float32).reshape(shape)
 
-    def trace(self, name: str) -> OnStep:
-        """Write the video tokens of every step under the stage's name."""
 
-        def on_step(step: int, state: State) -> None:
-            self.outputs[f"trace.{name}.step{step}.video"] = state["video"].latent
-
-        return on_step
-
-
-@dataclass(frozen=True)
-class TileSound:
-    """The frozen audio of a round's tiles."""
-
-    audio: mx.array
-    rendering: Rendering
-    number: int
-    playback: float
-    rate: float
-
-    def __call__(self, tile: RoundTile) -> LatentState:
-        rendering = self.rendering
-        window = AudioWindow(
-            first_frame=tile.first_frame,
-            num_frames=tile.num_frames,
-            playback_rate=self.playback,
-            conditioning_rate=self.rate,
-            source_seconds=rendering.canvas.num_frames / rendering.rate,
-            latents_per_second=rendering.case.parameter("audio_latents_per_second"),
-        )
-        tokens = window.resample(self.audio)
-        prefix = f"round{self.number}.tile"
-        index = sum(name.startswith(prefix) and name.endswith(".audio") for name in rendering.outputs)
-        rendering.outputs[f"{prefix}{index}.audio"] = tokens
-        return start_state(tokens, AudioClock().positions(tokens.shape[1]), frozen=True)
-
-
-def _sizes(shape: LatentShape) -> tuple[int, int, int]:
-    return shape.num_frames, shape.height, shape.width
+def _short(name: str) -> str:
+    """A stage's name as cases have it: ``stage1``, ``upscaled``, ``temporal.1``, ``round1``."""
+    if name == "latent_upscaler":
+        return "upscaled"
+    return name.replace("temporal_upscaler_", "temporal.").replace("_", "")

@@ -1,19 +1,24 @@
 """The spatial stage of detail-fidelity rendering, and the keyframes that it takes over."""
 
+from dataclasses import replace
+
 import mlx.core as mx
 import numpy as np
 
 from LTX_2_MLX.checkpoints.load import load
-from LTX_2_MLX.diffusion.dfr import Keyframe, StageTokens, denoise_stage
-from LTX_2_MLX.diffusion.dfr_layout import SPATIAL_OVERLAP, spatial_tiles
-from LTX_2_MLX.diffusion.dfr_spatial import denoise_in_tiles, token_tiles
-from LTX_2_MLX.diffusion.guidance import Denoise
-from LTX_2_MLX.diffusion.patchify import AudioClock, VideoGrid, patchify_audio
-from LTX_2_MLX.diffusion.state import State, start_state
+from LTX_2_MLX.diffusion.dfr_layout import SPATIAL_OVERLAP
+from LTX_2_MLX.diffusion.dfr_rendering import Rendering
+from LTX_2_MLX.diffusion.patchify import patchify_audio
+from LTX_2_MLX.diffusion.state import State
 from LTX_2_MLX.media.frames import signed_to_uint8
 from LTX_2_MLX.models.ltx.video_vae import LatentStatistics, VideoDecoder, VideoEncoder
+from LTX_2_MLX.pipelines.dfr import LatentStages
+from LTX_2_MLX.pipelines.generation.denoise import ImageConditioning
+from LTX_2_MLX.pipelines.generation.files import Models
 from LTX_2_MLX.pipelines.generation.keyframes import enlarge, enlarged_keyframe
-from LTX_2_MLX.shapes import LatentShape
+from LTX_2_MLX.pipelines.generation.rendering_stages import SpatialStage
+from LTX_2_MLX.pipelines.generation.state import GenerationState
+from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.verify.case import Case, Outputs
 from LTX_2_MLX.verify.layout import channels_first, channels_last
 from LTX_2_MLX.verify.ltx_dfr import Files
@@ -22,90 +27,102 @@ from LTX_2_MLX.verify.ltx_positions import compression_of
 
 def dfr_spatial_stage(case: Case) -> Outputs:
     """Every run of the case."""
-    files = Files(case)
-    lora = case.parameter("detailing_lora") or {}
-    distilled = case.parameter("distilled_lora") or {}
-    denoise = files.denoiser(distilled.get("strength", 0.0), lora.get("strength", 0.0))
     outputs: Outputs = {}
     for name in case.parameter("runs"):
-        outputs |= _Run(case, name, files, denoise).outputs()
+        outputs |= _Run(case, name).outputs()
     return outputs
 
 
 class _Run:
-    """One run of the spatial stage."""
+    """One run of the spatial stage, on the keyframes that are given at its size."""
 
-    def __init__(self, case: Case, name: str, files: Files, denoise: Denoise):
+    def __init__(self, case: Case, name: str):
         self.case = case
         self.name = name
-        self.files = files
-        self.denoise = denoise
+        self.files = Files(case)
         self.parameters = case.parameter("runs")[name]
 
     def latent(self, name: str) -> mx.array:
         return channels_last(self.case.inputs()[f"{self.name}.{name}"])
 
     def outputs(self) -> Outputs:
-        p = self.parameters
-        name = self.name
-        tokens = self.tokens()
-        video = tokens.state()
-        shape = tokens.grid.shape
-        seams = [frame // tokens.grid.compression.time for frame in p["last_round_seams"]]
-        overlap = self.case.parameters.get("spatial_overlap", SPATIAL_OVERLAP)
-        tiles = spatial_tiles(shape.num_frames, shape.height, shape.width, 2 ** p["rounds"], seams, overlap=overlap)
-        parts = token_tiles(video, shape, tiles)
-        audio = patchify_audio(self.latent("audio"))
-        sound = start_state(audio, AudioClock().positions(audio.shape[1]), frozen=True)
-        noise = mx.array(self.case.inputs()[f"{name}.noise.0"]).astype(mx.float32)
-        outputs: Outputs = {f"trace.{name}.upscaled.video": channels_first(tokens.latent)}
+        """The stage after its upscaler, and the tokens of its tiles."""
+        _, upscale, stage = LatentStages(self.models(), self.rendering(), spatial_doubling=True).spatial()
+        assert isinstance(stage, SpatialStage)
+        stage = self.prepared(stage)
+        runner = StageRunner()
+        upscaled = upscale.run(runner, self.start())
+        outputs: Outputs = {f"trace.{self.name}.upscaled.video": channels_first(upscaled.latents["video"])}
 
         def on_step(step: int, state: State) -> None:
-            outputs[f"trace.{name}.step{step}.video"] = state["video"].latent
+            outputs[f"trace.{self.name}.step{step}.video"] = state["video"].latent
 
-        result = denoise_stage(
-            "spatial",
-            denoise_in_tiles(self.denoise, parts),
-            {"video": video, "audio": sound},
-            [*p["sigmas"], 0.0],
-            lambda purpose, shape: noise.reshape(shape),
-            on_step=on_step,
-        )
+        result = replace(stage, on_step=on_step).run(runner, upscaled)
+        outputs[f"{self.name}.video"] = channels_first(result.latents["video"])
+        return outputs | self.tiles(stage, upscaled)
+
+    def tiles(self, stage: SpatialStage, state: GenerationState) -> Outputs:
+        tiles = stage.rendering.spatial_tiles(stage.overlap)
         spans = [[end for span in (t.time, t.height, t.width) for end in (span.start, span.stop)] for t in tiles]
-        outputs |= {
-            f"{name}.tiles": np.array(spans),
-            f"{name}.video": channels_first(tokens.video(result["video"].latent)),
-        }
-        for number, part in enumerate(parts):
+        outputs: Outputs = {f"{self.name}.tiles": np.array(spans)}
+        video = stage.tokens(state).state()
+        for number, part in enumerate(stage.token_tiles(video)):
             outputs |= {
-                f"{name}.tile{number}.tokens": part.indices,
-                f"{name}.tile{number}.weights": part.weights,
-                f"trace.{name}.tile{number}.coords": part.state(video).positions[0],
+                f"{self.name}.tile{number}.tokens": part.indices,
+                f"{self.name}.tile{number}.weights": part.weights,
+                f"trace.{self.name}.tile{number}.coords": part.state(video).positions[0],
             }
         return outputs
 
-    def tokens(self) -> StageTokens:
-        p = self.parameters
-        small = self.latent("video")
-        large = self.files.upscale("upscaler", small)
-        grid = VideoGrid(LatentShape(*large.shape[1:4]), compression_of(self.case), p["conditioning_fps"])
-        images = []
-        for number, image in enumerate(p["images"]):
-            latent = self.latent(f"image{number}.{p['height']}x{p['width']}")
-            images.append(Keyframe(latent, image["frame"], image["strength"]))
-        keyframes = self.latent("keyframes")
-        carried = []
-        for number, frame in enumerate(p["keyframe_positions"]):
-            carried.append(Keyframe(keyframes[:, number : number + 1], frame, p["keyframe_strength"]))
+    def models(self) -> Models:
         lora = self.case.parameter("detailing_lora") or {}
-        return StageTokens(
-            grid,
-            large,
-            images=images,
-            keyframes=carried,
-            reference=small,
-            reference_downscale=lora.get("reference_downscale_factor", 2),
+        distilled = self.case.parameter("distilled_lora") or {}
+        return self.files.models(
+            distilled.get("strength", 0.0),
+            lora.get("strength", 0.0),
+            downscale=lora.get("reference_downscale_factor", 2),
         )
+
+    def rendering(self) -> Rendering:
+        """The rendering that the run ends."""
+        p = self.parameters
+        compression = compression_of(self.case)
+        rendering = Rendering(
+            num_frames=(p["frames"] - 1) // 2 ** p["rounds"] + 1,
+            frame_rate=p["playback_fps"] / 2 ** p["rounds"],
+            height=p["height"] // 2 // compression.height,
+            width=p["width"] // 2 // compression.width,
+            compression=compression,
+            rounds=p["rounds"],
+        )
+        assert rendering.keyframes(p["rounds"]) == p["keyframe_positions"]
+        assert rendering.seams(p["rounds"]) == p["last_round_seams"]
+        return rendering
+
+    def prepared(self, stage: SpatialStage) -> SpatialStage:
+        """The stage with the case's noise, schedule and images, which lie at frames of its own grid."""
+        p = self.parameters
+        noise = mx.array(self.case.inputs()[f"{self.name}.noise.0"]).astype(mx.float32)
+        return replace(
+            stage,
+            sigmas=[*p["sigmas"], 0.0],
+            images=tuple(ImageConditioning(image["frame"], image["strength"]) for image in p["images"]),
+            overlap=self.case.parameters.get("spatial_overlap", SPATIAL_OVERLAP),
+            noise=lambda purpose, shape: noise.reshape(shape),
+        )
+
+    def start(self) -> GenerationState:
+        """Contexts, encoded images and the last round's latents."""
+        p = self.parameters
+        images = {}
+        for number in range(len(p["images"])):
+            images[f"spatial.{number}"] = self.latent(f"image{number}.{p['height']}x{p['width']}")
+        latents = {
+            "video": self.latent("video"),
+            "keyframes": self.latent("keyframes"),
+            "audio": patchify_audio(self.latent("audio")),
+        }
+        return GenerationState(contexts=self.files.contexts(), images=images, latents=latents)
 
 
 def dfr_keyframe_pixels(case: Case) -> Outputs:

@@ -119,7 +119,7 @@ class Denoise:
             work=work if num_passes == 1 else f"{work} of {num_passes} passes",
             file=models.weights.path,
             weights_bytes=network_weights_bytes(
-                [Transformer], models.weights, loras=self.loras, **self._load_options()
+                [Transformer], models.weights, loras=self.loras, **load_options(models)
             ),
             activation_bytes=transformer_bytes(config, **size, prompts=self.context_size[0], dtype=models.dtype),
             array_bytes=transformer_array_bytes(
@@ -146,7 +146,7 @@ class Denoise:
 
         models = self.models
         load_transformer = partial(
-            load, Transformer, models.weights, loras=self.loras, note=runner.progress.note, **self._load_options()
+            load, Transformer, models.weights, loras=self.loras, note=runner.progress.note, **load_options(models)
         )
         latents = runner.run(self.name, load_transformer, work)
         check_result(self.name, latents)
@@ -258,12 +258,13 @@ class Denoise:
             return partial(samplers.res_2s, noise=step_noise, middle_noise=middle_noise)
         return {"euler": samplers.euler, "gradient-estimation": samplers.gradient_estimation}[self.sampler]
 
-    def _load_options(self) -> dict[str, Any]:
-        models = self.models
-        quantize = None
-        if models.quantize is not None:
-            quantize = quantization_for(Transformer, models.weights, models.quantize) or Quantization(models.quantize)
-        return {"dtype": models.dtype, "quantize": quantize, "stream_blocks": models.low_ram}
+
+def load_options(models: Models) -> dict[str, Any]:
+    """How a transformer is loaded: its precision, its bits, and whether its blocks stay on disk."""
+    quantize = None
+    if models.quantize is not None:
+        quantize = quantization_for(Transformer, models.weights, models.quantize) or Quantization(models.quantize)
+    return {"dtype": models.dtype, "quantize": quantize, "stream_blocks": models.low_ram}
 
 
 def first_stage(request: Request, name: str) -> Denoise:

@@ -187,6 +187,7 @@ class Models:
         embeddings_encoder: Folder of the text encoder that saved embeddings are compared with, where there is one.
         own_video_vae: The video autoencoder where it is not that of ``weights``.
         own_text_features: Connectors and their projections where they are not all in ``weights``.
+        detailing_lora: Adapter of detail-fidelity rendering, which reads a smaller version of the video.
     """
 
     weights: Checkpoint
@@ -202,6 +203,7 @@ class Models:
     embeddings_encoder: Path | None = None
     own_video_vae: Checkpoint | None = None
     own_text_features: Checkpoint | None = None
+    detailing_lora: Lora | None = None
 
     @property
     def video_vae(self) -> Checkpoint:

@@ -12,7 +12,7 @@ from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler, LatentUpscalerConfig
 from LTX_2_MLX.models.ltx.video_vae import LatentStatistics
 from LTX_2_MLX.ops.device import on_cpu
-from LTX_2_MLX.pipelines.generation.state import GenerationState, Result, contents
+from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, contents
 from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes
 from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.runtime.validate import check_result
@@ -33,7 +33,7 @@ _WEIGHT_TAPS = 9
 
 @dataclass(frozen=True)
 class UpscaleLatent:
-    """Latent upscaler: a larger video latent, as the upscaler's file says; audio passes through.
+    """Latent upscaler: larger latents, as the upscaler's file says; those of other names pass through.
 
     Attributes:
         name: The stage's name.
@@ -43,6 +43,8 @@ class UpscaleLatent:
         dtype: Precision of the network; the statistics stay float32.
         work: What it does, for the plan.
         waiting_bytes: Memory of results that wait for later stages.
+        latents: Names of the latents that are upscaled, each as a clip of its own.
+        small_as: Name under which the video is handed on as it was, too.
     """
 
     name: str
@@ -52,6 +54,8 @@ class UpscaleLatent:
     dtype: mx.Dtype
     work: str = ""
     waiting_bytes: int = 0
+    latents: tuple[str, ...] = ("video",)
+    small_as: str | None = None
     needs: ClassVar[tuple[Result, ...]] = ("latents",)
     gives: ClassVar[Result] = "latents"
 
@@ -84,14 +88,29 @@ class UpscaleLatent:
         )
 
     def run(self, runner: StageRunner, state: GenerationState) -> GenerationState:
-        """Upscale the normalised latent; the result is normalised again."""
-        video = runner.run(self.name, self._load, lambda both: both[0].upscale(state.latents["video"], both[1]))
-        check_result(self.name, {"video": video})
-        return replace(state, latents=state.latents | {"video": video})
+        """Upscale the normalised latents; the results are normalised again."""
+
+        def work(networks: tuple[LatentUpscaler, LatentStatistics]) -> Arrays:
+            upscaler, statistics = networks
+            larger = {}
+            for name in self.latents:
+                larger[name] = upscaler.upscale(state.latents[name], statistics)
+                mx.eval(larger[name])
+            return larger
+
+        larger = runner.run(self.name, self._load, work)
+        check_result(self.name, larger)
+        small = {} if self.small_as is None else {self.small_as: state.latents["video"]}
+        return replace(state, latents=state.latents | small | larger)
 
     def facts(self) -> dict[str, Any]:
-        """Both files and the precision."""
-        return {"files": contents(self.upscaler.path, *self.weights.paths), "dtype": str(self.dtype)}
+        """Both files, the precision, and which latents they are."""
+        return {
+            "files": contents(self.upscaler.path, *self.weights.paths),
+            "dtype": str(self.dtype),
+            "latents": list(self.latents),
+            "small_as": self.small_as,
+        }
 
     def _load(self) -> tuple[LatentUpscaler, LatentStatistics]:
         upscaler = load(LatentUpscaler, self.upscaler, dtype=self.dtype)
