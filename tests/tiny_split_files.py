@@ -18,6 +18,10 @@ GOLDENS = tiny.HERE / "goldens" / "ltx25"
 TRANSFORMER = "ltx-2.5-22b-distilled-transformer-bf16.safetensors"
 GEMMA = "gemma4-12b-with-proj-ltx-2.5-bf16.safetensors"
 VIDEO_VAE = "ltx-2.5-video-vae-bf16.safetensors"
+AUDIO_VAE = "ltx-2.5-audio-vae-bf16.safetensors"
+SPATIAL_UPSCALER = "ltx-2.5-latent-spatial-upscaler-x2-bf16-1.0.safetensors"
+TEMPORAL_UPSCALER = "ltx-2.5-latent-temporal-upscaler-x2-bf16-1.0.safetensors"
+DETAILING_LORA = "ltx-2.5-22b-ic-lora-pixel-spatial-upscaler-x2-1.0.safetensors"
 CONV_VAE = "ltx-2.5-video-vae-conv-bf16.safetensors"
 GEMMA_VERSION = "gemma4-12b-ltx-v1"
 FLAGS = {
@@ -37,9 +41,12 @@ class SplitFiles:
     conv_vae: Path
 
 
-def write_split_files(folder: Path, *, seed: int = 1) -> SplitFiles:
-    """All files, under their published names in the folders in which they are published."""
-    section = tiny.transformer_section_2_3(**FLAGS)
+def write_split_files(folder: Path, *, seed: int = 1, **changes) -> SplitFiles:
+    """All files, under their published names in the folders in which they are published.
+
+    ``changes`` of the transformer's section.
+    """
+    section = tiny.transformer_section_2_3(**FLAGS) | changes
     transformer, projections = transformer_arrays(section, seed)
     return SplitFiles(
         transformer=write_transformer(folder / "diffusion_models" / TRANSFORMER, section, transformer),
@@ -113,6 +120,26 @@ def write_conv_vae(path: Path, *, seed: int = 1) -> Path:
     for network in (VideoEncoder, VideoDecoder):
         arrays |= tiny.arrays_of(network, config, tiny.published_names(CONV_VAE), {}, seed)
     return _write(path, arrays, {"config": json.dumps(config), "model_version": "2.5.0"})
+
+
+def write_audio_vae(path: Path, *, seed: int = 1) -> Path:
+    """Audio VAE and vocoder under the names that combined files have."""
+    config = tiny.sound_sections("2.3")
+    return _write(path, tiny.sound_arrays(config, "2.3", seed), {"config": json.dumps(config)})
+
+
+def write_upscalers(folder: Path) -> tuple[Path, Path]:
+    """The latent upscalers in space and in time."""
+    folder.mkdir(parents=True, exist_ok=True)
+    temporal = tiny.write_upscaler(folder / TEMPORAL_UPSCALER, temporal=True)
+    return tiny.write_upscaler(folder / SPATIAL_UPSCALER), temporal
+
+
+def write_detailing_lora(path: Path, transformer: Path) -> Path:
+    """An adapter that reads a reference video of half the size."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    arrays = load_file(tiny.write_lora(path, transformer))
+    return _write(path, arrays, {"reference_downscale_factor": "2"})
 
 
 def _write(path: Path, arrays: dict, metadata: dict) -> Path:

@@ -5,14 +5,18 @@ the smaller video as reference; each round doubles the frame rate between the ke
 the result once more at twice the size.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from LTX_2_MLX.checkpoints.lora_notes import reference_downscale
 from LTX_2_MLX.diffusion.dfr_rendering import Rendering
-from LTX_2_MLX.pipelines.generation.denoise import ImageConditioning
+from LTX_2_MLX.pipelines.generation.decode import frame_stages
+from LTX_2_MLX.pipelines.generation.denoise import ImageConditioning, conditioning_images
 from LTX_2_MLX.pipelines.generation.files import Models
+from LTX_2_MLX.pipelines.generation.image import image_stage
 from LTX_2_MLX.pipelines.generation.keyframes import EnlargeKeyframes
+from LTX_2_MLX.pipelines.generation.prompt import context_size, contexts_bytes, prompt_stages
 from LTX_2_MLX.pipelines.generation.rendering_stages import (
     FirstStage,
     RenderingStage,
@@ -20,10 +24,41 @@ from LTX_2_MLX.pipelines.generation.rendering_stages import (
     SecondStage,
     SpatialStage,
 )
+from LTX_2_MLX.pipelines.generation.request import Request
+from LTX_2_MLX.pipelines.generation.sound import sound_stage
+from LTX_2_MLX.pipelines.generation.state import GenerationStage
 from LTX_2_MLX.pipelines.generation.upscale import UpscaleLatent
 from LTX_2_MLX.shapes import LatentShape
 
 LatentStage = RenderingStage | UpscaleLatent | EnlargeKeyframes
+
+
+def dfr(request: Request) -> list[GenerationStage]:
+    """The stages of a rendering, in order."""
+    rendering = request.rendering
+    assert rendering is not None
+    latent_stages = LatentStages(
+        models=request.models,
+        rendering=rendering,
+        images=conditioning_images(request),
+        spatial_doubling=request.spatial_doubling,
+        text_tokens=context_size(request)[1],
+        seed=request.seed,
+        waiting_bytes=contexts_bytes(request),
+    ).in_order()
+    stages: list[GenerationStage] = [*prompt_stages(request)]
+    if request.image is not None:
+        stages.append(image_stage(request, _sized(latent_stages)))
+    stages += latent_stages
+    if request.audio:
+        # No later stage changes the sound of stage 1.
+        stages.insert(stages.index(latent_stages[0]) + 1, sound_stage(request))
+    return [*stages, *frame_stages(request)]
+
+
+def _sized(stages: Sequence[LatentStage]) -> list[RenderingStage]:
+    """The stages for which images are encoded: the first one of each size."""
+    return [stage for stage in stages if isinstance(stage, RenderingStage) and stage.images_of == stage.name]
 
 
 @dataclass(frozen=True)

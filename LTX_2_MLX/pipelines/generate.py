@@ -21,6 +21,7 @@ from LTX_2_MLX.pipelines.generation.record import check_outputs, options_from, r
 from LTX_2_MLX.pipelines.generation.request import Request, request_for
 from LTX_2_MLX.pipelines.generation.run import chained_facts, run_generation
 from LTX_2_MLX.pipelines.generation.state import GenerationStage, GenerationState
+from LTX_2_MLX.pipelines.generation.upscale import UpscaleLatent
 from LTX_2_MLX.pipelines.one_stage import one_stage
 from LTX_2_MLX.pipelines.options import AUTO, options_of
 from LTX_2_MLX.pipelines.stage import Stage, run_stages
@@ -108,6 +109,11 @@ def prepare(options: Options, note: Callable[[str], None] = lambda text: None, *
 
 def stages_for(request: Request) -> list[GenerationStage]:
     """The stages of the request's pipeline, for planning and running alike."""
+    if request.rendering is not None:
+        # Few runs are renderings.
+        from LTX_2_MLX.pipelines.dfr import dfr
+
+        return dfr(request)
     return two_stage(request) if request.two_stages else one_stage(request)
 
 
@@ -135,6 +141,9 @@ def _sizes(request: Request) -> list[str]:
     rate = float(request.output_rate)
     seconds = shape.num_frames / rate
     output = f"Output: {shape.height}×{shape.width}, {shape.num_frames} frames at {rate:g} fps, {seconds:.2f} s"
+    if request.rendering is not None:
+        small = request.rendering.stage_1
+        return [f"Stage 1: {small.height}×{small.width}, {small.num_frames} frames", output]
     return [f"Stage 1: {request.height}×{request.width}", output] if request.two_stages else [output]
 
 
@@ -197,7 +206,8 @@ def decode_saved(folder: Path, runner: StageRunner, *, tile_size: int | None = N
         options = replace(options, tile_size=tile_size)
     request = request_for(options, runner.progress.note)
     stages = stages_for(request)
-    last = "stage_2" if request.two_stages else "denoise"
+    # What the temporal upscaler makes of a latent is quickly made again.
+    last = [stage.name for stage in stages if stage.gives == "latents" and not isinstance(stage, UpscaleLatent)][-1]
     job = _job(options, runner.progress.note)
     if job is None or job.load(last, **chained_facts(stages)[last]) is None:
         raise RequestError(f"{folder} has no latent to decode. Finish it: {command_line('generate')} --resume {folder}")

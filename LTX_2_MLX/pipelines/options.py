@@ -53,7 +53,7 @@ class Opt:
         is_rate: A number of frames per second.
         recorded: Whether a record of the run holds it.
         replaces: Options that say the same in another way; a typed option takes the place of a recorded one of them.
-        needs: Without this other option it has no effect.
+        needs: Without this other option, or any of these, it has no effect.
         only_in: Pipelines in which it has an effect; all unless given.
         reported: Without an effect it is reported, not refused: sets of files are passed as a whole.
         one_or_more: It may be given several times; a list of one value is that value.
@@ -75,10 +75,21 @@ class Opt:
     is_rate: bool = False
     recorded: bool = True
     replaces: tuple[str, ...] = ()
-    needs: str | None = None
+    needs: str | tuple[str, ...] | None = None
     only_in: tuple[str, ...] = ()
     reported: bool = False
     one_or_more: bool = False
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """The options of which it needs one; empty where it needs none."""
+        if self.needs is None:
+            return ()
+        return (self.needs,) if isinstance(self.needs, str) else self.needs
+
+    def is_idle(self, values: Mapping[str, Any]) -> bool:
+        """Whether all options that it needs are off, among the values of all options."""
+        return bool(self.needed) and all(values[name] in (None, False) for name in self.needed)
 
 
 @dataclass(frozen=True)
@@ -170,11 +181,11 @@ def refuse_without_effect(request: Any) -> None:
     """Raise ``RequestError`` for an option that was changed but needs another one that is off."""
     options: type = type(request)
     for name, declared in declared_options(options).items():
-        needs = declared.opt.needs
-        if needs is None or declared.opt.reported or getattr(request, needs) not in (None, False):
+        if declared.opt.reported or not declared.opt.is_idle(vars(request)):
             continue
         if getattr(request, name) != declared.default:
-            raise RequestError(f"{declared.flag} does nothing without {flag_of(needs)}. Pass both.")
+            needed = " or ".join(map(flag_of, declared.opt.needed))
+            raise RequestError(f"{declared.flag} does nothing without {needed}. Pass both.")
 
 
 def converted(declared: Declared, value: Any) -> Any:

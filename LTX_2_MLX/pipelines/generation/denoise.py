@@ -282,7 +282,7 @@ def first_stage(request: Request, name: str) -> Denoise:
         loras=models.loras,
         guidance=both_streams(request.guidance),
         sampler=defaults.distilled_sampler if unguided_distilled else "euler",
-        images=_images(request),
+        images=conditioning_images(request),
         slots=request.slots,
         motion_speed=request.motion_speed,
         seed=request.seed,
@@ -304,14 +304,15 @@ def refinement_stage(request: Request, name: str) -> Denoise:
         sigmas=sigmas,
         context_size=context_size(request),
         loras=loras,
-        images=_images(request),
+        images=conditioning_images(request),
         motion_speed=request.motion_speed,
         noise_scale=float(sigmas[0]),
         seed=request.seed,
     )
 
 
-def _images(request: Request) -> tuple[ImageConditioning, ...]:
+def conditioning_images(request: Request) -> tuple[ImageConditioning, ...]:
+    """Images at their pixel frames; the stage for images encodes them in this order."""
     return (ImageConditioning(strength=request.image_strength),) if request.image else ()
 
 

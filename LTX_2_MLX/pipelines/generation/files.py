@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -268,6 +268,10 @@ def open_models(options: Options, note: Callable[[str], None]) -> Models:
     weights = Checkpoint([model.path, *specs[1:]])
     model = replace(model, stated_family=generation_of(weights))
     config_of(Transformer, weights)
+    if options.renders:
+        from LTX_2_MLX.pipelines.generation.rendering_files import check_generates_keyframes
+
+        check_generates_keyframes(weights)
     distilled = _variant_of(model, variant, note) == "distilled"
     dtype = usual_dtype(weights) if options.precision is None else _DTYPES[options.precision]
     models = Models(
@@ -282,7 +286,7 @@ def open_models(options: Options, note: Callable[[str], None]) -> Models:
     if options.embeddings:
         models = replace(models, embeddings_encoder=_embeddings_encoder(options.gemma, model, weights))
     models = _with_companions(models, options, model, note)
-    if distilled or options.pipeline not in ("two-stage", "distilled"):
+    if distilled or options.pipeline not in ("two-stage", "distilled", "dfr"):
         return models
     lora = _distilled_lora(options.distilled_lora, model)
     if options.two_stages:
@@ -314,6 +318,10 @@ def _with_companions(models: Models, options: Options, model: ResolvedFile, note
         from LTX_2_MLX.pipelines.generation.split_files import checked_text_features
 
         models = replace(models, own_text_features=checked_text_features(weights, encoder, note))
+    if options.renders:
+        from LTX_2_MLX.pipelines.generation.rendering_files import with_detailing
+
+        return with_detailing(models, options, partial(_open, model=model, note=note))
     if options.temporal_upscale:
         models = replace(models, temporal_upscaler=_open(options.temporal_weights, "temporal-upscaler", model, note))
     if options.two_stages:

@@ -3,19 +3,19 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import mlx.core as mx
 
 from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.recognise import config_of
+from LTX_2_MLX.diffusion.patchify import VideoGrid
 from LTX_2_MLX.media.first_frame import read_first_frame, resize_and_crop
 from LTX_2_MLX.media.image import read_image
 from LTX_2_MLX.models.ltx.video_vae import VideoEncoder
 from LTX_2_MLX.models.ltx.video_vae_config import VideoEncoderConfig
 from LTX_2_MLX.models.ltx.video_vae_memory import encoder_layers, run_bytes
 from LTX_2_MLX.ops.device import on_cpu
-from LTX_2_MLX.pipelines.generation.denoise import Denoise
 from LTX_2_MLX.pipelines.generation.files import Models
 from LTX_2_MLX.pipelines.generation.request import Request
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, contents
@@ -28,6 +28,18 @@ from LTX_2_MLX.shapes import VideoShape
 _PIXEL_BYTES = 126
 _START_BYTES = 3_000_000
 _TAPS = 27
+
+
+class Sized(Protocol):
+    """A denoising stage with the grid of its video."""
+
+    @property
+    def name(self) -> str:
+        """The stage's name."""
+
+    @property
+    def grid(self) -> VideoGrid:
+        """Latent grid of its video."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +99,7 @@ class EncodeImage:
         }
 
 
-def image_stage(request: Request, stages: Sequence[Denoise]) -> EncodeImage:
+def image_stage(request: Request, stages: Sequence[Sized]) -> EncodeImage:
     """The stage that encodes the request's image for each denoising stage."""
     assert request.image is not None
     shapes = {stage.name: stage.grid.shape.pixels(stage.grid.compression) for stage in stages}

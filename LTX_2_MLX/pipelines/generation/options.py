@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from LTX_2_MLX.errors import RequestError
-from LTX_2_MLX.pipelines.generation.option_groups import guidance, memory, model_files, saved_results, video
+from LTX_2_MLX.pipelines.generation.option_groups import dfr, guidance, memory, model_files, saved_results, video
 from LTX_2_MLX.pipelines.generation.option_groups.video import PipelineName
 from LTX_2_MLX.pipelines.options import AUTO, check_options, declared_options, refuse_without_effect
 from LTX_2_MLX.pipelines.requests import (
@@ -31,7 +31,7 @@ class Options:
 
     Attributes:
         prompt: Text prompt.
-        pipeline: ``one-stage`` (also called ``text-to-video``), ``distilled`` or ``two-stage``.
+        pipeline: ``one-stage`` (also called ``text-to-video``), ``distilled``, ``two-stage`` or ``dfr``.
         height, width: Pixels of stage 1 in ``two-stage``, whose output is larger; of the output otherwise.
         output_height, output_width: Pixels of the output instead.
         frames: Pixel frames, 8k + 1.
@@ -39,6 +39,10 @@ class Options:
         fps: Frames per second.
         motion_speed: Speed of motion, 1 for the trained one; the frame rate of playback and the audio stay.
         keyframes: Keyframes that LTX-2.5 generates beside the video in its first stage; 0 for none.
+        rounds: Of ``dfr``: each doubles the frame rate.
+        detailing_lora: Of ``dfr``: the adapter that reads the video of stage 1; ``none`` goes without.
+        spatial_doubling: Of ``dfr``: refine the result once more at twice the size.
+        reference: Of ``dfr``: ``400fd31`` for the earlier form.
         steps: Of ``one-stage`` (30) and ``distilled`` (8).
         steps_stage1, steps_stage2: Of ``two-stage`` (15, or 8 with a distilled checkpoint and no guidance; 3).
         cfg: Guidance scale, 1 for none; 5 for dev checkpoints, 1 for distilled ones.
@@ -84,6 +88,10 @@ class Options:
     fps: video.Fps = None
     motion_speed: video.MotionSpeed = 1.0
     keyframes: video.Keyframes = 0
+    rounds: dfr.Rounds = 0
+    detailing_lora: dfr.DetailingLora = AUTO
+    spatial_doubling: dfr.SpatialDoubling = False
+    reference: dfr.Reference = None
     steps: guidance.Steps = None
     steps_stage1: guidance.StepsStage1 = None
     steps_stage2: guidance.StepsStage2 = None
@@ -129,6 +137,8 @@ class Options:
         check_options(self)
         refuse_without_effect(self)
         self._refuse_other_pipelines()
+        if self.renders:
+            dfr.refuse_foreign(declared_options(Options), self)
         if self.audio is False and self.save_audio is not None:
             raise RequestError("--save-audio and --no-audio are mutually exclusive. Leave one out.")
         self._refuse_both("save_latents", "resume")
@@ -152,6 +162,11 @@ class Options:
     def two_stages(self) -> bool:
         """Whether the pipeline has two stages."""
         return self.pipeline == "two-stage"
+
+    @property
+    def renders(self) -> bool:
+        """Whether the pipeline is detail-fidelity rendering."""
+        return self.pipeline == dfr.NAME
 
     def _refuse_other_pipelines(self) -> None:
         """Refuse an option that only other pipelines have: it would be ignored."""

@@ -14,7 +14,7 @@ from LTX_2_MLX.media.sound import check_wav
 from LTX_2_MLX.media.source import open_media
 from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.pipelines.generation.request import Request
-from LTX_2_MLX.pipelines.options import AUTO, Declared, declared_options, flag_of, frame_rate
+from LTX_2_MLX.pipelines.options import AUTO, NONE, Declared, declared_options, flag_of, frame_rate
 from LTX_2_MLX.runtime.digest import content_digest
 from LTX_2_MLX.runtime.job import remembered_request
 
@@ -23,17 +23,21 @@ _NUMBER_LETTERS = 20
 # Automatic choices that are made anew when one of these options is typed over a record.
 _FOLLOW_MODEL = (
     "weights", "video_vae", "gemma", "audio", "spatial_upscaler_weights", "temporal_weights", "distilled_lora",
+    "detailing_lora",
 )  # fmt: skip
 _FOLLOW_PIPELINE = ("cfg", "negative_prompt", "steps", "steps_stage1", "steps_stage2")
 _MADE_ANEW = {
     "weights": _FOLLOW_MODEL + _FOLLOW_PIPELINE,
     "model_variant": _FOLLOW_MODEL + _FOLLOW_PIPELINE,
-    "pipeline": ("spatial_upscaler_weights", "distilled_lora", *_FOLLOW_PIPELINE),
+    "pipeline": ("spatial_upscaler_weights", "distilled_lora", "detailing_lora", *_FOLLOW_PIPELINE),
 }
+
+# Flags of files after which a strength may follow.
+_WITH_STRENGTH = ("--lora", "--distilled-lora", "--detailing-lora")
 
 # Options that change the size of a video.
 _SIZE_OPTIONS = {"height", "width", "output_height", "output_width", "pipeline", "weights", "model_variant"}
-_SIZE_OPTIONS |= {"spatial_upscaler_weights", "enable_upscaling", "upscaling_scale"}
+_SIZE_OPTIONS |= {"spatial_upscaler_weights", "enable_upscaling", "upscaling_scale", "spatial_doubling"}
 
 
 def record_of(
@@ -78,7 +82,7 @@ def record_of(
             value = value[0]
         if not declared.opt.recorded or value is None or not has_effect(declared, options):
             continue
-        if declared.opt.is_file and name not in files:
+        if declared.opt.is_file and name not in files and value != NONE:
             continue
         values[name] = value
         if name in automatic_before or getattr(options, name) in (None, AUTO):
@@ -91,7 +95,7 @@ def has_effect(declared: Declared, options: Options) -> bool:
     opt = declared.opt
     if opt.only_in and options.pipeline not in opt.only_in:
         return False
-    return opt.needs is None or getattr(options, opt.needs) not in (None, False)
+    return not opt.is_idle(vars(options))
 
 
 def files_of(options: Options, request: Request) -> dict[str, list[tuple[str, Path]]]:
@@ -108,12 +112,14 @@ def files_of(options: Options, request: Request) -> dict[str, list[tuple[str, Pa
         files["temporal_weights"] = [_named(models.temporal_upscaler.path)]
     adapters = list(map(_named_lora, models.loras))
     files["lora"] = adapters[: len(options.lora)]
-    # The pipeline `distilled` appends the distillation LoRA to the others.
+    # The pipelines `distilled` and `dfr` append the distillation LoRA to the others.
     distillation = adapters[len(options.lora) :]
     if models.distilled_lora is not None:
         distillation = [_named_lora(models.distilled_lora)]
     if distillation:
         files["distilled_lora"] = distillation
+    if models.detailing_lora is not None:
+        files["detailing_lora"] = [_named_detailing(models.detailing_lora)]
     for name in ("image", "embeddings"):
         if getattr(options, name) is not None:
             files[name] = [_named(Path(getattr(options, name)))]
@@ -133,6 +139,12 @@ def _named(path: Path) -> tuple[str, Path]:
 def _named_lora(lora: Lora) -> tuple[str, Path]:
     text, path = _named(lora.checkpoint.path)
     return text if lora.strength == 1 else f"{text}:{lora.strength!r}", path
+
+
+def _named_detailing(lora: Lora) -> tuple[str, Path]:
+    """With its strength always: the one that is left out is not 1."""
+    text, path = _named(lora.checkpoint.path)
+    return f"{text}:{lora.strength!r}", path
 
 
 def saved_record(folder: Path) -> RunRecord:
@@ -216,8 +228,7 @@ def _with_effect(recorded: dict[str, Any], typed: Mapping[str, Any], note: Calla
     for name in list(recorded):
         opt = declared[name].opt
         foreign = opt.only_in and switches["pipeline"] not in opt.only_in
-        idle = opt.needs is not None and switches[opt.needs] in (None, False)
-        if foreign or idle:
+        if foreign or opt.is_idle(switches):
             if recorded[name] != declared[name].default:
                 left_out.append(declared[name].flag)
             recorded.pop(name)
@@ -244,7 +255,7 @@ def _beside_record(recorded: dict[str, Any], typed: Mapping[str, Any], source: P
 
 
 def _absolute_beside(folder: Path, text: str, flag: str) -> str:
-    path, strength = split_strength(text) if flag in ("--lora", "--distilled-lora") else (text, 1.0)
+    path, strength = split_strength(text) if flag in _WITH_STRENGTH else (text, 1.0)
     if text == AUTO or Path(path).expanduser().is_absolute():
         return text
     beside = (folder / path).absolute()
@@ -270,7 +281,7 @@ def _check_files(options: Options, record: RunRecord, typed: Mapping[str, Any], 
             continue
         value = getattr(options, name)
         for text in value if isinstance(value, tuple) else [value]:
-            path = split_strength(str(text))[0] if declared.flag in ("--lora", "--distilled-lora") else str(text)
+            path = split_strength(str(text))[0] if declared.flag in _WITH_STRENGTH else str(text)
             if path not in record.files:
                 continue
             used.append(path)
@@ -294,7 +305,7 @@ def notes_without_effect(options: Options, request: Request, typed: Mapping[str,
     for name in typed:
         option = declared[name]
         if not has_effect(option, options):
-            reason = f"without {flag_of(option.opt.needs or '')}"
+            reason = f"without {' or '.join(map(flag_of, option.opt.needed))}"
             if option.opt.only_in:
                 reason = f"in --pipeline {options.pipeline}"
             lines.append(f"{option.flag} has no effect {reason}.")

@@ -9,6 +9,7 @@ from typing import Literal
 
 from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.diffusion.dfr_layout import even_slots
+from LTX_2_MLX.diffusion.dfr_rendering import Rendering
 from LTX_2_MLX.diffusion.guidance import Guidance
 from LTX_2_MLX.diffusion.patchify import VideoGrid
 from LTX_2_MLX.errors import RequestError
@@ -33,7 +34,7 @@ class Request:
         frame_rate: Frames per second, likewise.
         motion_speed: Times of the video's positions are multiplied by it; audio and playback keep theirs.
         slots: Pixel frames of the keyframes generated in the first stage.
-        height, width: Pixels of the first stage.
+        height, width: Pixels of the first stage; of the output in detail-fidelity rendering.
         steps: Of the first stage; None: the checkpoint's default.
         steps_stage2: Of the second stage, likewise.
         guidance: Of both streams in the first stage. The second one is not guided.
@@ -46,6 +47,8 @@ class Request:
         memory_limit_gb: Memory limit in GiB; None: detected.
         embeddings: File with the prompt's contexts, instead of the text encoder.
         save_embeddings: Where to write the contexts.
+        rendering: Detail-fidelity rendering instead of one stage or two.
+        spatial_doubling: Its last stage, which doubles the size.
     """
 
     two_stages: bool
@@ -70,6 +73,8 @@ class Request:
     memory_limit_gb: float | None = None
     embeddings: Path | None = None
     save_embeddings: Path | None = None
+    rendering: Rendering | None = None
+    spatial_doubling: bool = False
 
     def __post_init__(self) -> None:
         """Validate the fields; raises RequestError."""
@@ -108,8 +113,10 @@ class Request:
 
     @property
     def output_grid(self) -> VideoGrid:
-        """Latent grid of the last stage."""
+        """Latent grid of the last denoising stage; that of the finished video in detail-fidelity rendering."""
         grid = self.grid
+        if self.rendering is not None:
+            return replace(grid, shape=replace(grid.shape, num_frames=self.rendering.final_latents))
         if not self.two_stages or self.models.spatial_upscaler is None:
             return grid
         config = upscaler_config(self.models.spatial_upscaler, temporal=False, flag=SPATIAL_FLAG)
@@ -119,12 +126,16 @@ class Request:
     def output_shape(self) -> VideoShape:
         """Size of the decoded video, its frame rate doubled if so requested."""
         shape = self.output_grid.shape.pixels(self.models.compression)
+        if self.rendering is not None:
+            return shape
         return replace(shape, num_frames=2 * shape.num_frames - 1) if self.temporal_upscale else shape
 
     @property
     def output_rate(self) -> Fraction:
         """Frames per second of the decoded video."""
-        return 2 * self.frame_rate if self.temporal_upscale else self.frame_rate
+        rounds = int(self.temporal_upscale) if self.rendering is None else self.rendering.rounds
+        rate: Fraction = self.frame_rate * 2**rounds
+        return rate
 
 
 def request_for(options: Options, note: Callable[[str], None] = lambda text: None) -> Request:
@@ -146,6 +157,7 @@ def request_for(options: Options, note: Callable[[str], None] = lambda text: Non
     if options.duration is not None:
         step = models.compression.time
         num_frames = math.ceil((Fraction(str(options.duration)) * frame_rate - 1) / step) * step + 1
+    rendering = _rendering(options, models, num_frames, frame_rate)
     return Request(
         two_stages=options.two_stages,
         models=models,
@@ -169,7 +181,17 @@ def request_for(options: Options, note: Callable[[str], None] = lambda text: Non
         memory_limit_gb=options.memory_limit_gb,
         embeddings=Path(options.embeddings) if options.embeddings else None,
         save_embeddings=Path(options.save_embeddings) if options.save_embeddings else None,
+        rendering=rendering,
+        spatial_doubling=options.spatial_doubling,
     )
+
+
+def _rendering(options: Options, models: Models, num_frames: int, frame_rate: Fraction) -> Rendering | None:
+    if not options.renders:
+        return None
+    from LTX_2_MLX.pipelines.generation.rendering_request import rendering_for
+
+    return rendering_for(options, models, num_frames, frame_rate)
 
 
 def _slots(options: Options, models: Models, num_frames: int) -> tuple[int, ...]:
@@ -218,7 +240,11 @@ def _has_audio(options: Options, models: Models, num_frames: int) -> bool:
 
 
 def _side(options: Options, models: Models, name: Literal["height", "width"], scale: Fraction) -> int:
-    """Pixels of the first stage along one axis."""
+    """Pixels of the first stage along one axis; of the output in detail-fidelity rendering."""
+    if options.renders:
+        from LTX_2_MLX.pipelines.generation.rendering_request import output_side
+
+        return output_side(options, models, name)
     cell = getattr(models.compression, name)
     output = getattr(options, f"output_{name}")
     if output is not None:

@@ -48,12 +48,14 @@ class DecodeSound:
     Attributes:
         weights: The checkpoint with both networks.
         num_frames, frame_rate: Of the video, which is as long as the waveform.
+        num_latents: Audio latents that are decoded; None: as many as the video lasts.
         piece_frames: Latent frames that are decoded at once.
     """
 
     weights: Checkpoint
     num_frames: int
     frame_rate: Fraction
+    num_latents: int | None = None
     piece_frames: int = PIECE_FRAMES
     name = "decode_audio"
     needs: ClassVar[tuple[Result, ...]] = ("latents",)
@@ -115,6 +117,8 @@ class DecodeSound:
         return load(AudioDecoder, self.weights, dtype=_DTYPE), vocoder
 
     def _num_latents(self) -> int:
+        if self.num_latents is not None:
+            return self.num_latents
         return AudioClock().num_latents(self.num_frames, self.frame_rate)
 
     def _num_samples(self, sample_rate: int) -> int:
@@ -123,7 +127,8 @@ class DecodeSound:
 
 def sound_stage(request: Request) -> DecodeSound:
     """The stage for the sound of the request's whole video."""
-    return DecodeSound(request.models.weights, request.output_shape.num_frames, request.output_rate)
+    num_latents = None if request.rendering is None else request.rendering.audio_tokens
+    return DecodeSound(request.models.weights, request.output_shape.num_frames, request.output_rate, num_latents)
 
 
 def fit_length(waveform: mx.array, num_samples: int) -> mx.array:

@@ -47,10 +47,10 @@ VideoVae = Annotated[
 SpatialUpscalerWeights = Annotated[
     str,
     Opt(
-        f"Spatial latent upscaler for two-stage: {FILE_HELP}.",
+        f"Spatial latent upscaler for two-stage and dfr: {FILE_HELP}.",
         group=GROUP,
         is_file=True,
-        only_in=("two-stage",),
+        only_in=("two-stage", "dfr"),
         reported=True,
     ),
 ]
@@ -60,7 +60,7 @@ TemporalWeights = Annotated[
         f"Temporal latent upscaler: {FILE_HELP}.",
         group=GROUP,
         is_file=True,
-        needs="temporal_upscale",
+        needs=("temporal_upscale", "rounds"),
         reported=True,
     ),
 ]
@@ -70,7 +70,7 @@ DistilledLora = Annotated[
         f"Distillation LoRA for dev checkpoints: {FILE_HELP}; a strength may follow a colon.",
         group=GROUP,
         is_file=True,
-        only_in=("two-stage", "distilled"),
+        only_in=("two-stage", "distilled", "dfr"),
         reported=True,
     ),
 ]

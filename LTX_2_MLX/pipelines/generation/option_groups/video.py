@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from LTX_2_MLX.pipelines.options import Opt
 
-PipelineName = Literal["one-stage", "text-to-video", "distilled", "two-stage"]
+PipelineName = Literal["one-stage", "text-to-video", "distilled", "two-stage", "dfr"]
 GROUP = "Video"
 _MAX_SIDE, _MAX_FRAMES = 16384, 100_001
 
