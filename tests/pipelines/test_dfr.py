@@ -1,5 +1,6 @@
 """Detail-fidelity rendering with LTX-2.5's files in the published split layout."""
 
+import shutil
 from fractions import Fraction
 from functools import partial
 from types import SimpleNamespace
@@ -157,7 +158,8 @@ def test_the_earlier_form_has_rounds_without_sound(one_round, rendered):
 
 def test_dev_transformer_becomes_a_distilled_one_by_its_adapter(split, one_round, rendered, tmp_path):
     lora = tiny_checkpoints.write_lora(tmp_path / "distilled.safetensors", split.transformer, seed=5)
-    dev = one_round(model_variant="dev", distilled_lora=str(lora))
+    weights = shutil.copy(split.transformer, tmp_path / "weights.safetensors")
+    dev = one_round(weights=str(weights), model_variant="dev", distilled_lora=str(lora))
     request = prepare(dev).request
     assert all(stage.loras for stage in stages_for(request) if isinstance(stage, RoundStage))
     assert not np.array_equal(frames_of(dev), rendered)

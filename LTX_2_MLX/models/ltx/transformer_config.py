@@ -22,6 +22,9 @@ _CPU_TOKEN_ARRAYS = 22.5
 _GPU_TOKEN_ARRAYS = 18.0
 _CPU_TEXT_ARRAYS = 3.75
 _GPU_TEXT_ARRAYS = 6.0
+# More of the text's where each block modulates it anew.
+_CPU_MODULATED_TEXT_ARRAYS = 2.5
+_GPU_MODULATED_TEXT_ARRAYS = 2.0
 _FEED_FORWARD = 4
 
 # Fields with one supported value.
@@ -259,6 +262,8 @@ def transformer_bytes(
     """
     token_arrays = _CPU_TOKEN_ARRAYS if on_cpu() else _GPU_TOKEN_ARRAYS
     text_arrays = _CPU_TEXT_ARRAYS if on_cpu() else _GPU_TEXT_ARRAYS
+    if config.text_modulation:
+        text_arrays += _CPU_MODULATED_TEXT_ARRAYS if on_cpu() else _GPU_MODULATED_TEXT_ARRAYS
     width = config.video.width
     streams = tokens * config.video.width
     if config.audio is not None:

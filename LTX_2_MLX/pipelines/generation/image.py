@@ -106,9 +106,9 @@ def image_stage(request: Request, stages: Sequence[Sized]) -> EncodeImage:
     return EncodeImage(request.image, request.models, shapes)
 
 
-def image_encoder_bytes(config: VideoEncoderConfig, shape: VideoShape, item_bytes: int) -> int:
-    """Memory of encoding one image beside the weights."""
+def image_encoder_bytes(config: VideoEncoderConfig, shape: VideoShape, item_bytes: int, *, starts: bool = True) -> int:
+    """Memory of encoding one image beside the weights; ``starts``: nothing larger has run before it."""
     if on_cpu():
         unfolded = _TAPS * config.in_channels * mx.float32.size
-        return shape.height * shape.width * (unfolded + _PIXEL_BYTES) + _START_BYTES
+        return shape.height * shape.width * (unfolded + _PIXEL_BYTES) + starts * _START_BYTES
     return run_bytes(encoder_layers(config), (1, 1, shape.height, shape.width, 3), item_bytes)

@@ -69,7 +69,7 @@ class EnlargeKeyframes:
         latent = replace(self.shape, num_frames=1)
         small = latent.pixels(models.compression)
         large = replace(small, height=_SCALE * small.height, width=_SCALE * small.width)
-        encoding = image_encoder_bytes(config_of(VideoEncoder, weights), large, models.dtype.size)
+        encoding = image_encoder_bytes(config_of(VideoEncoder, weights), large, models.dtype.size, starts=False)
         decoding = decoder_bytes(config, latent, item_bytes=models.dtype.size)
         return Estimate(
             name=self.name,

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from LTX_2_MLX.checkpoints.catalog import Role, entry_by_name
+from LTX_2_MLX.checkpoints.catalog import entry_by_name
+from LTX_2_MLX.checkpoints.entries import Role
 from LTX_2_MLX.checkpoints.lora import Lora, split_strength
 from LTX_2_MLX.checkpoints.lora_notes import reference_downscale
 from LTX_2_MLX.checkpoints.reader import Checkpoint
