@@ -320,7 +320,7 @@ class RoundStage(RenderingStage):
             self.grid,
             carried_keyframes(latents["keyframes"], seams, rendering.keyframe_strength),
             self._given_images(state),
-            audio=partial(self._tile_audio, latents["audio"]) if self._hears(config) else None,
+            audio=partial(self._tile_audio, latents["audio"]) if self._reads_audio(config) else None,
             all_images_in_first=not rendering.newer,
             hold_result=rendering.newer,
             sigmas=self.sigmas,
@@ -339,11 +339,11 @@ class RoundStage(RenderingStage):
     def _runs(self) -> int:
         return len(self.rendering.tiles(self.number))
 
-    def _hears(self, config: TransformerConfig) -> bool:
+    def _reads_audio(self, config: TransformerConfig) -> bool:
         return self.rendering.newer and config.audio is not None
 
     def _tile_audio_tokens(self, config: TransformerConfig, tile: RoundTile) -> int:
-        return self.rendering.audio_window(self.number, tile).num_tokens if self._hears(config) else 0
+        return self.rendering.audio_window(self.number, tile).num_tokens if self._reads_audio(config) else 0
 
     def _tile_audio(self, audio: mx.array, tile: RoundTile) -> LatentState:
         tokens = self.rendering.audio_window(self.number, tile).resample(audio)
