@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.pipelines.options import Opt, check_options
@@ -40,6 +40,14 @@ ExactSize = Annotated[
 Deinterlacing = Annotated[
     Literal["same", "double"] | None,
     Opt("Deinterlace the video, at the same rate or at twice the rate (one frame for each field).", group="Input"),
+]
+BitDepth = Annotated[
+    int,
+    Opt(
+        "Bits for each colour; 10 writes H.265 with the HDR data of the input (.mp4, .mov, .mkv).",
+        group=_OUTPUT,
+        choices=(8, 10),
+    ),
 ]
 InputVideo = Annotated[
     Path, Opt("Video file in any format that FFmpeg reads.", positional=True, metavar="VIDEO", is_file=True)
@@ -99,3 +107,9 @@ class VideoOptions(PlanOptions):
     metadata: KeepMetadata = True
     exact_size: ExactSize = False
     deinterlace: Deinterlacing = None
+    bit_depth: BitDepth = 8
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """Keyword arguments of ``read_video``."""
+        return {"repair": self.repair, "deinterlace": self.deinterlace, "bit_depth": self.bit_depth}

@@ -18,7 +18,7 @@ def postprocess(typed: dict[str, Any], own: VideoOptions) -> None:
     from LTX_2_MLX.pipelines import postprocess as pipeline
 
     with report(own.output, source=own.video, quiet=own.quiet, progress=own.progress, yes=own.yes) as runner:
-        stream = read_video(own.video, repair=own.repair, deinterlace=own.deinterlace)
+        stream = read_video(own.video, **own.reading)
         preflight(
             pipeline.plan_for(stream, request),
             own,

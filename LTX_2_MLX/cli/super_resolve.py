@@ -11,7 +11,7 @@ import typer
 
 from LTX_2_MLX.cli.command import command
 from LTX_2_MLX.cli.echo import echo
-from LTX_2_MLX.cli.options import PlanOptions, Repair
+from LTX_2_MLX.cli.options import BitDepth, Deinterlacing, ExactSize, KeepMetadata, PlanOptions, Repair
 from LTX_2_MLX.errors import MediaError
 from LTX_2_MLX.pipelines.options import Opt
 from LTX_2_MLX.pipelines.requests import MEMORY_GROUP, MemoryLimit, SuperResolveRequest
@@ -51,6 +51,10 @@ class SuperResolveOptions(PlanOptions):
         ),
     ] = "30"
     repair: Repair = False
+    metadata: KeepMetadata = True
+    exact_size: ExactSize = False
+    deinterlace: Deinterlacing = None
+    bit_depth: BitDepth = 8
     memory_limit_gb: MemoryLimit = None
     fit: Annotated[bool, Opt("Adjust tiling and precision until the run fits in memory.", group=MEMORY_GROUP)] = False
 
@@ -59,7 +63,6 @@ def super_resolve(typed: dict[str, Any], own: SuperResolveOptions) -> None:
     """Write INPUT at SCALE times its size, with as many frames and its audio."""
     request = SuperResolveRequest(**typed)
     from LTX_2_MLX.cli.reporting import plan_text, report
-    from LTX_2_MLX.media.encoder import crf_of_quality
     from LTX_2_MLX.media.frames import validated
     from LTX_2_MLX.media.output import free_bytes, made_folder
     from LTX_2_MLX.media.record import with_run_record
@@ -71,10 +74,9 @@ def super_resolve(typed: dict[str, Any], own: SuperResolveOptions) -> None:
     folder = nullcontext() if own.dry_run else made_folder(target.parent)
     checked = None if own.dry_run else target
     with folder, report(checked, source=own.input, quiet=own.quiet, progress=own.progress, yes=own.yes) as runner:
-        stream = _read_clip(own.input, Fraction(own.fps), own.repair)
-        crf = crf_of_quality(own.quality)
+        stream = _read_clip(own)
         budget = budget_bytes(own.memory_limit_gb)
-        _check_kind(target, stream, request, crf)
+        _check_kind(target, stream, request, own)
         disk = free_bytes(spool_folder())
         refuse = not (own.dry_run or own.force)
         ready = pipeline.prepare(stream, request, budget, disk, fit=own.fit, refuse=refuse)
@@ -88,34 +90,51 @@ def super_resolve(typed: dict[str, Any], own: SuperResolveOptions) -> None:
             runner.progress.note(line)
         stream = stream if own.keep_audio else stream.replace(audio=None)
         video = pipeline.super_resolve(stream, request, runner)
-        tags = with_run_record(video.metadata, "super_resolve", asdict(request), runner.progress.note)
+        tags: dict[str, str] = {}
+        if own.metadata:
+            tags = with_run_record(video.metadata, "super_resolve", asdict(request), runner.progress.note)
         video = video.replace(metadata=tags)
         video = video if own.allow_blank else validated(video)
-        _write(video, target, crf, runner.progress)
+        _write(video, target, own, runner.progress)
 
 
-def _write(video: "FrameStream", target: Path, crf: float, progress: "Progress") -> None:
+def _write(video: "FrameStream", target: Path, own: SuperResolveOptions, progress: "Progress") -> None:
     """Write a video, or the only frame of one as an image."""
+    from LTX_2_MLX.media.encoder import crf_of_quality
     from LTX_2_MLX.media.image import StillImage, write_image
     from LTX_2_MLX.media.video import write_video
 
     if _is_image(target):
         write_image(StillImage(video.array()[0]), target)
     else:
-        write_video(video, target, crf=crf, progress=progress)
+        write_video(video, target, crf=crf_of_quality(own.quality), exact_size=own.exact_size, progress=progress)
 
 
-def _read_clip(source: Path, frame_rate: Fraction, repair: bool) -> "FrameStream":
+def _read_clip(own: SuperResolveOptions) -> "FrameStream":
     """A video, the images of a folder, or one image as a clip of one frame."""
     from LTX_2_MLX.media.image import is_image
     from LTX_2_MLX.media.image_folder import read_folder, read_images
     from LTX_2_MLX.media.video import read_video
 
-    if source.is_dir():
-        return read_folder(source, frame_rate)
-    if is_image(source):
-        return read_images([source], frame_rate)
-    return read_video(source, unknown_rate=frame_rate, repair=repair)
+    frame_rate = Fraction(own.fps)
+    if own.input.is_dir() or is_image(own.input):
+        _refuse_for_images(own)
+        return read_folder(own.input, frame_rate) if own.input.is_dir() else read_images([own.input], frame_rate)
+    return read_video(
+        own.input,
+        unknown_rate=frame_rate,
+        repair=own.repair,
+        deinterlace=own.deinterlace,
+        bit_depth=own.bit_depth,
+    )
+
+
+def _refuse_for_images(own: SuperResolveOptions) -> None:
+    """Raise ``MediaError`` for options that only a video has."""
+    if own.deinterlace is not None:
+        raise MediaError(f"--deinterlace is for videos, {own.input} holds images. Leave it out.")
+    if own.bit_depth != 8:
+        raise MediaError(f"--bit-depth 10 is for videos, images are read with 8 bits. Leave it out for {own.input}.")
 
 
 def _is_image(path: Path) -> bool:
@@ -135,13 +154,19 @@ def _output_path(source: Path, output: Path, request: SuperResolveRequest) -> Pa
     return output / f"FlashVSR_{request.mode}_{source.stem}_x{request.scale:g}_seed{request.seed}{suffix}"
 
 
-def _check_kind(target: Path, stream: "FrameStream", request: SuperResolveRequest, crf: float) -> None:
+def _check_kind(target: Path, stream: "FrameStream", request: SuperResolveRequest, own: SuperResolveOptions) -> None:
     """Raise ``MediaError`` unless ``target`` can hold the result: a video, or one image."""
-    from LTX_2_MLX.media.encoder import choose_encoding
+    from LTX_2_MLX.media.encoder import choose_encoding, crf_of_quality
     from LTX_2_MLX.pipelines.super_resolve.tiles import layout_of
 
     if not _is_image(target):
-        choose_encoding(target, layout_of(stream.height, stream.width, request).output, crf=crf)
+        choose_encoding(
+            target,
+            layout_of(stream.height, stream.width, request).output,
+            crf=crf_of_quality(own.quality),
+            exact_size=own.exact_size,
+            bit_depth=own.bit_depth,
+        )
     elif stream.num_frames != 1:
         count = "several" if stream.num_frames is None else stream.num_frames
         raise MediaError(f"{target} is an image, but the clip has {count} frames. Use a name ending in .mp4 or .mkv.")

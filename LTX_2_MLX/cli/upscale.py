@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from LTX_2_MLX.cli.command import command
 from LTX_2_MLX.cli.image_job import ImageJob
-from LTX_2_MLX.cli.options import Crf, Deinterlacing, ExactSize, KeepMetadata, PlanOptions, Repair
+from LTX_2_MLX.cli.options import BitDepth, Crf, Deinterlacing, ExactSize, KeepMetadata, PlanOptions, Repair
 from LTX_2_MLX.pipelines.options import Opt
 from LTX_2_MLX.pipelines.requests import UpscaleRequest
 
@@ -36,6 +36,7 @@ class UpscaleOptions(PlanOptions):
     metadata: KeepMetadata = True
     exact_size: ExactSize = False
     deinterlace: Deinterlacing = None
+    bit_depth: BitDepth = 8
 
 
 def upscale(typed: dict[str, Any], own: UpscaleOptions) -> None:
@@ -52,7 +53,7 @@ def upscale(typed: dict[str, Any], own: UpscaleOptions) -> None:
         if is_folder or is_image(own.source):
             upscale_images(request, own, runner)
             return
-        stream = read_video(own.source, repair=own.repair, deinterlace=own.deinterlace)
+        stream = read_video(own.source, repair=own.repair, deinterlace=own.deinterlace, bit_depth=own.bit_depth)
         preflight(pipeline.plan_for(stream.height, stream.width, request), own, _ADVICE)
         write_result(pipeline.upscale(stream, request, runner), request, "upscale", own, runner)
 
@@ -64,9 +65,12 @@ def upscale_images(request: UpscaleRequest, own: UpscaleOptions, runner: "StageR
         MediaError: At the end, if an image could not be done.
     """
     from LTX_2_MLX.cli.reporting import preflight
+    from LTX_2_MLX.errors import MediaError
     from LTX_2_MLX.media.output import made_folder
     from LTX_2_MLX.pipelines.upscale import plan_for
 
+    if own.bit_depth != 8 or own.deinterlace is not None:
+        raise MediaError("--bit-depth and --deinterlace are for videos; images keep their own depth. Leave them out.")
     job = ImageJob.of_folder(own, request) if own.source.is_dir() else ImageJob.of_file(own, request)
     for line in job.notes:
         runner.progress.note(line)

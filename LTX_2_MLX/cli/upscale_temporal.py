@@ -15,7 +15,7 @@ def upscale_temporal(typed: dict[str, Any], own: VideoOptions) -> None:
     from LTX_2_MLX.pipelines import upscale_temporal as pipeline
 
     with report(own.output, source=own.video, quiet=own.quiet, progress=own.progress, yes=own.yes) as runner:
-        stream = read_video(own.video, repair=own.repair, deinterlace=own.deinterlace)
+        stream = read_video(own.video, **own.reading)
         preflight(pipeline.plan_for(stream, request), own, "Pass a smaller --tile-size, --fp16, or a smaller video.")
         write_result(pipeline.upscale_temporal(stream, request, runner), request, "upscale_temporal", own, runner)
 

@@ -7,6 +7,7 @@ Transfer curve and primaries are not converted: they travel as tags (``Display``
 import struct
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 import av
 import numpy as np
@@ -14,8 +15,13 @@ from av.video.reformatter import Interpolation, VideoReformatter
 
 from LTX_2_MLX.errors import MediaError
 
+if TYPE_CHECKING:
+    from LTX_2_MLX.media.hdr import HDR
+
 _FULL_RANGE, _LIMITED_RANGE = 2, 1
 _BT709 = 1
+# As primaries and as matrix (with constant luminance left out).
+_BT2020 = 9
 # H.273 matrix coefficients -> swscale's name of the same matrix.
 _MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
 _RGB_MATRIX, _UNSPECIFIED = 0, (2, 3)
@@ -83,19 +89,26 @@ class Display:
         pixel_aspect: Width of a pixel over its height.
         primaries: ITU-T H.273 colour primaries; 1 is bt709.
         transfer: ITU-T H.273 transfer characteristics; 1 is bt709.
+        hdr: Mastering display and content light; None without.
     """
 
     pixel_aspect: Fraction = Fraction(1)
     primaries: int = 1
     transfer: int = 1
+    hdr: "HDR | None" = None
+
+    def matrix(self, bit_depth: int) -> int:
+        """ITU-T H.273 matrix that is written: that of the primaries for bt2020 with 10 bits, else bt709."""
+        return _BT2020 if bit_depth > 8 and self.primaries == _BT2020 else _BT709
 
 
 class RgbReader:
-    """Converts decoded frames to ``(H, W, 3)`` uint8 RGB, upright."""
+    """Converts decoded frames to ``(H, W, 3)`` RGB, upright: uint8, or uint16 over its whole range."""
 
-    def __init__(self, orientation: Orientation):
-        """``orientation`` is applied to every frame."""
+    def __init__(self, orientation: Orientation, bit_depth: int = 8):
+        """``orientation`` is applied to every frame; more than 8 bits become uint16."""
         self.orientation = orientation
+        self._format = "rgb24" if bit_depth == 8 else "rgb48le"
         self._reformatter = VideoReformatter()
 
     def __call__(self, frame: av.VideoFrame) -> np.ndarray:
@@ -103,7 +116,7 @@ class RgbReader:
         matrix, full_range = source_matrix(frame)
         rgb = self._reformatter.reformat(
             frame,
-            format="rgb24",
+            format=self._format,
             src_colorspace=matrix,
             dst_colorspace=matrix,
             src_color_range=_FULL_RANGE if full_range else _LIMITED_RANGE,
@@ -114,22 +127,24 @@ class RgbReader:
 
 
 class YuvWriter:
-    """Converts ``(H, W, 3)`` uint8 RGB to frames of ``pixel_format``, bt709, limited range."""
+    """Converts ``(H, W, 3)`` uint8 or uint16 RGB to frames of ``pixel_format``, limited range."""
 
-    def __init__(self, pixel_format: str):
-        """``pixel_format`` is FFmpeg's name; RGB formats are not converted."""
+    def __init__(self, pixel_format: str, matrix: int = _BT709):
+        """``pixel_format`` is FFmpeg's name; RGB formats are not converted. ``matrix`` is one of H.273."""
         self.pixel_format = pixel_format
+        self._matrix = _MATRICES[matrix]
         self._reformatter = VideoReformatter()
 
     def __call__(self, image: np.ndarray) -> av.VideoFrame:
         """Convert one image ``(H, W, 3)`` to a frame without a time stamp."""
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+        stored = "rgb24" if image.dtype == np.uint8 else "rgb48le"
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format=stored)
         is_rgb = av.VideoFormat(self.pixel_format).is_rgb
         return self._reformatter.reformat(
             frame,
             format=self.pixel_format,
-            src_colorspace=_BT709,
-            dst_colorspace=_BT709,
+            src_colorspace=self._matrix,
+            dst_colorspace=self._matrix,
             src_color_range=_FULL_RANGE,
             dst_color_range=_FULL_RANGE if is_rgb else _LIMITED_RANGE,
             interpolation=_SCALING,

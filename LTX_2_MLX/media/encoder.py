@@ -164,6 +164,8 @@ _MIN_APPLE_SIDE = 128
 _MAX_SIDES = {"h264": 16_384, "h265": 16_384, "vp9": 16_384, "ffv1": 65_535}
 _APPLE = {"h264": "h264_videotoolbox", "h265": "hevc_videotoolbox"}
 _SOFTWARE = {"h264": "libx264", "h265": "libx265", "vp9": "libvpx-vp9", "ffv1": "ffv1"}
+# Codecs that are written with 10 bits: H.264 with 10 bits is played by few devices, and PyAV's VP9 has 8 only.
+_DEEP_CODECS = ("h265", "ffv1")
 # FFmpeg's unit of quality (FF_QP2LAMBDA).
 _QUALITY_UNIT = 118
 
@@ -180,6 +182,7 @@ class Encoding:
         options: The encoder's options.
         codec_tag: Four letters that players expect; None for the container's own choice.
         notes: Lines for the user on how the encoder was chosen.
+        bit_depth: Of the encoded frames.
     """
 
     container: Container
@@ -189,10 +192,19 @@ class Encoding:
     options: Mapping[str, str] = field(default_factory=dict)
     codec_tag: str | None = None
     notes: tuple[str, ...] = ()
+    bit_depth: int = 8
+
+    @property
+    def holds_hdr(self) -> bool:
+        """Whether mastering display and content light are written."""
+        return self.encoder == "libx265" and self.bit_depth > 8
 
     def add_stream(self, output: av.container.OutputContainer, rate: Fraction, tick: Fraction, display: Display) -> Any:
         """Add the video stream to an output; ``tick`` is the unit of time stamps."""
-        stream = output.add_stream(self.encoder, rate=rate, options=dict(self.options), time_base=tick)
+        options = dict(self.options)
+        if display.hdr is not None and self.holds_hdr:
+            options["x265-params"] += display.hdr.x265_options()
+        stream = output.add_stream(self.encoder, rate=rate, options=options, time_base=tick)
         # PyAV types the contexts of all kinds of stream together.
         context: Any = stream.codec_context
         context.height, context.width = self.size
@@ -202,7 +214,7 @@ class Encoding:
             context.codec_tag = self.codec_tag
         context.color_primaries, context.color_trc = display.primaries, display.transfer
         if not av.VideoFormat(self.pixel_format).is_rgb:
-            context.colorspace, context.color_range = 1, 1
+            context.colorspace, context.color_range = display.matrix(self.bit_depth), 1
         return stream
 
 
@@ -214,6 +226,8 @@ def choose_encoding(
     num_frames: int | None = None,
     *,
     exact_size: bool = False,
+    bit_depth: int = 8,
+    hdr: bool = False,
 ) -> Encoding:
     """Choose the encoding for a file name, a height and width, and a codec.
 
@@ -223,10 +237,12 @@ def choose_encoding(
     Args:
         path: Its suffix selects the container.
         size: Height and width in pixels.
-        codec: ``auto`` is H.264, or VP9 in .webm. ``ffv1`` is lossless.
+        codec: ``auto`` is H.264 (H.265 with 10 bits), or VP9 in .webm. ``ffv1`` is lossless.
         crf: Quality on x264's scale, 0 (best) to 51; translated for other encoders.
         num_frames: Length of the video, if known.
         exact_size: Keep an odd width or height in H.264 and H.265.
+        bit_depth: 8, or 10, which H.265 and FFV1 hold.
+        hdr: Mastering display and content light come along, which Apple's encoders do not take here.
 
     Raises:
         MediaError: If the container is not known, cannot hold the codec or the size, or its encoder is missing.
@@ -234,7 +250,8 @@ def choose_encoding(
     suffix = Path(path).suffix.lower()
     container = container_of(path)
     codecs = container.video_codecs
-    chosen = codecs[0] if codec == "auto" else codec
+    chosen = codec if codec != "auto" else _usual_codec(container, bit_depth)
+    _check_depth(chosen, bit_depth, container)
     if chosen not in codecs:
         raise MediaError(f"{suffix} supports {listed(codecs)}, not {chosen}. Use .mkv, or {codecs[0]}.")
     if not 0 <= crf <= _MAX_CRF:
@@ -250,10 +267,12 @@ def choose_encoding(
         size = (size[0] + size[0] % 2, size[1] + size[1] % 2)
     even = size[0] % 2 == 0 and size[1] % 2 == 0
     notes: tuple[str, ...] = ()
-    encoder = _encoder(chosen, hardware=even and min(size) >= _MIN_APPLE_SIDE)
-    if encoder in _APPLE.values() and not encodes(encoder, size, _options(encoder, crf, reordered)):
+    encoder = _encoder(chosen, hardware=even and min(size) >= _MIN_APPLE_SIDE and not hdr)
+    pixel_format = _pixel_format(encoder, even, bit_depth)
+    if encoder in _APPLE.values() and not encodes(encoder, size, _options(encoder, crf, reordered), pixel_format):
         notes = (f"{encoder} refuses {size[1]}×{size[0]} on this Mac; {_SOFTWARE[chosen]} encodes the video, slower.",)
         encoder = _encoder(chosen, hardware=False)
+        pixel_format = _pixel_format(encoder, even, bit_depth)
     if encoder == "libx265" and min(size) < _MIN_H265_SIDE:
         raise MediaError(
             f"h265 requires at least {_MIN_H265_SIDE} pixels per side, this video is {size[1]}×{size[0]}. Use h264."
@@ -262,21 +281,41 @@ def choose_encoding(
         container=container,
         size=size,
         encoder=encoder,
-        pixel_format=_pixel_format(chosen, even),
+        pixel_format=pixel_format,
         options=_options(encoder, crf, reordered),
         # QuickTime plays H.265 under this tag only.
         codec_tag="hvc1" if chosen == "h265" and container.name in ("mp4", "mov") else None,
         notes=notes,
+        bit_depth=bit_depth,
     )
 
 
-def encodes(encoder: str, size: tuple[int, int], options: Mapping[str, str]) -> bool:
+def check_bit_depth(bit_depth: int) -> None:
+    """Raise ``MediaError`` unless ``bit_depth`` is 8 or 10."""
+    if bit_depth not in (8, 10):
+        raise MediaError(f"bit_depth is {bit_depth}, expected 8 or 10.")
+
+
+def _usual_codec(container: Container, bit_depth: int) -> str:
+    codecs = container.video_codecs
+    return "h265" if bit_depth > 8 and "h265" in codecs else codecs[0]
+
+
+def _check_depth(codec: str, bit_depth: int, container: Container) -> None:
+    check_bit_depth(bit_depth)
+    if bit_depth > 8 and codec not in _DEEP_CODECS:
+        raise MediaError(
+            f"--bit-depth 10: {codec} in {container.suffixes[0]} is written with 8 bits here. "
+            f"Write .mp4, .mov or .mkv (H.265), or leave the option out."
+        )
+
+
+def encodes(encoder: str, size: tuple[int, int], options: Mapping[str, str], pixel_format: str = "yuv420p") -> bool:
     """Whether an encoder takes frames of this height and width: one grey frame is tried.
 
     Apple's encoders have limits that differ by chip, and tell them only when they are opened.
     """
     height, width = size
-    pixel_format = _pixel_format("h264", even=True)
     try:
         # PyAV types the contexts of all kinds of stream together.
         context: Any = av.CodecContext.create(encoder, "w")
@@ -284,7 +323,8 @@ def encodes(encoder: str, size: tuple[int, int], options: Mapping[str, str]) -> 
         context.pix_fmt = pixel_format
         context.time_base = Fraction(1, 25)
         context.options = dict(options)
-        frame = av.VideoFrame.from_ndarray(np.full((height * 3 // 2, width), 128, np.uint8), format=pixel_format)
+        grey = av.VideoFrame.from_ndarray(np.full((height, width, 3), 128, np.uint8), format="rgb24")
+        frame = grey.reformat(format=pixel_format)
         frame.pts = 0
         return len([*context.encode(frame), *context.encode(None)]) == 1
     except (av.FFmpegError, ValueError):
@@ -314,10 +354,13 @@ def _encoder(codec: str, hardware: bool) -> str:
     return name
 
 
-def _pixel_format(codec: str, even: bool) -> str:
-    if codec == "ffv1":
-        return "bgr0"
-    return "yuv420p" if even or codec == "vp9" else "yuv444p"
+def _pixel_format(encoder: str, even: bool, bit_depth: int) -> str:
+    if encoder == "ffv1":
+        return "bgr0" if bit_depth == 8 else "gbrp10le"
+    if bit_depth > 8 and encoder in _APPLE.values():
+        return "p010le"
+    chroma = "yuv420p" if even or encoder == _SOFTWARE["vp9"] else "yuv444p"
+    return chroma if bit_depth == 8 else f"{chroma}10le"
 
 
 def _options(encoder: str, crf: float, reordered: bool) -> dict[str, str]:

@@ -28,7 +28,8 @@ class FrameStream:
     It can be read once, from front to back. Closing it early frees whatever produces the frames.
 
     Attributes:
-        chunks: Consecutive frames, each chunk ``(T, H, W, 3)`` uint8 RGB; T may differ.
+        chunks: Consecutive frames, each chunk ``(T, H, W, 3)`` RGB; T may differ. uint8, or with more than 8 bits
+            uint16 over its whole range.
         height: Pixels; every chunk has it.
         width: Pixels; every chunk has it.
         frame_rate: Frames per second, exact.
@@ -38,6 +39,7 @@ class FrameStream:
         times: For a variable frame rate: start of each frame in seconds from the first, then the end of the last,
             so one entry more than frames; ``frame_rate`` is the mean. None: a constant rate.
         display: Pixel aspect and colour tags.
+        bit_depth: 8 or 10: of the written file.
         extras: Chapters, cover image, fonts and time code for the writer.
         notes: What the user should know of the source; reported by the writer before the first frame.
         source_check: What the frames of the source have in common, once they are read; None: not observed.
@@ -52,16 +54,17 @@ class FrameStream:
     metadata: dict[str, str] = field(default_factory=dict)
     times: tuple[Fraction, ...] | None = None
     display: Display = field(default_factory=Display)
+    bit_depth: int = 8
     extras: Extras = field(default_factory=Extras)
     notes: tuple[str, ...] = ()
     source_check: "FrameCheck | None" = None
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """Chunks ``(T, H, W, 3)`` uint8."""
+        """Chunks ``(T, H, W, 3)``, uint8 or uint16."""
         return iter(self.chunks)
 
     def frames(self) -> Iterator[np.ndarray]:
-        """Frames one by one, each ``(H, W, 3)`` uint8."""
+        """Frames one by one, each ``(H, W, 3)``, uint8 or uint16."""
         for chunk in self.chunks:
             yield from chunk
 
@@ -124,6 +127,11 @@ def to_uint16(pixels: mx.array) -> np.ndarray:
     return _to_levels(pixels, 65535, mx.uint16)
 
 
+def to_levels(pixels: mx.array, bit_depth: int) -> np.ndarray:
+    """Convert pixels in [0, 1] to what a stream of that bit depth holds: uint8, or uint16 for more than 8 bits."""
+    return to_uint8(pixels) if bit_depth == 8 else to_uint16(pixels)
+
+
 def _to_levels(pixels: mx.array, largest: int, dtype: mx.Dtype) -> np.ndarray:
     finite = mx.isfinite(pixels).all()
     levels = mx.round(mx.clip(pixels.astype(mx.float32), 0, 1) * largest).astype(dtype)
@@ -144,13 +152,20 @@ def to_unit(frames: np.ndarray | mx.array, dtype: mx.Dtype = mx.float32) -> mx.a
 
 
 def to_signed(frames: np.ndarray | mx.array, dtype: mx.Dtype = mx.float32) -> mx.array:
-    """Convert uint8 frames to pixels in [-1, 1], same shape, the input range of video VAEs."""
-    return (mx.array(frames).astype(mx.float32) / 127.5 - 1).astype(dtype)
+    """Convert uint8 or uint16 frames to pixels in [-1, 1], same shape, the input range of video VAEs."""
+    levels = mx.array(frames)
+    half = 32767.5 if levels.dtype == mx.uint16 else 127.5
+    return (levels.astype(mx.float32) / half - 1).astype(dtype)
 
 
 def signed_to_uint8(pixels: mx.array) -> np.ndarray:
     """Convert pixels in [-1, 1], the output range of video VAEs, to uint8, same shape."""
-    return to_uint8((pixels.astype(mx.float32) + 1) / 2)
+    return signed_to_levels(pixels, 8)
+
+
+def signed_to_levels(pixels: mx.array, bit_depth: int) -> np.ndarray:
+    """Convert pixels in [-1, 1] to what a stream of that bit depth holds, same shape."""
+    return to_levels((pixels.astype(mx.float32) + 1) / 2, bit_depth)
 
 
 def validated(stream: FrameStream, *, moving: bool = False) -> FrameStream:
@@ -219,7 +234,8 @@ class FrameCheck:
         """Whether both are of one colour, and nearly the same."""
         if source is None or source.color is None or self.color is None:
             return False
-        return bool(np.abs(self.color.astype(int) - source.color).max() <= _SAME_COLOR_LEVELS)
+        unit = 257 if self.color.dtype == np.uint16 else 1
+        return bool(np.abs(self.color.astype(int) - source.color).max() <= _SAME_COLOR_LEVELS * unit)
 
     def finish(self, source: "FrameCheck | None" = None) -> None:
         """Raise ``OutputError`` if the frames are blank unlike the source's, or frozen where motion is expected."""

@@ -10,6 +10,7 @@ import av
 from LTX_2_MLX.errors import MediaError
 from LTX_2_MLX.media.display import Display, Orientation
 from LTX_2_MLX.media.extras import Extras, read_extras, read_tags
+from LTX_2_MLX.media.hdr import HDR
 from LTX_2_MLX.media.source import Frames, Packets, open_media, refuse_images, scan_frames, scan_packets, video_stream
 from LTX_2_MLX.media.timeline import Shifts, constant_rate, fill_gaps, order_stamps, usual_step
 
@@ -44,6 +45,7 @@ class VideoInfo:
         extras: Chapters, cover image, fonts and time code.
         has_tracks: Whether the file has audio or subtitles.
         interlaced: Whether most frames are interlaced.
+        bit_depth: Of the stored frames.
         notes: What the user should know of the file.
         damage: What is wrong with it; with ``repair`` it has been worked around.
     """
@@ -65,6 +67,7 @@ class VideoInfo:
     extras: Extras = field(default_factory=Extras)
     has_tracks: bool = False
     interlaced: bool = False
+    bit_depth: int = 8
     notes: tuple[str, ...] = ()
     damage: tuple[str, ...] = ()
 
@@ -156,11 +159,12 @@ class _Probe:
             lead=self._lead(start),
             shifts=self._packets.shifts,
             orientation=orientation,
-            display=_display(self._video, first, orientation),
+            display=_display(self._video, first, orientation, self._hdr(first)),
             metadata=read_tags(self._container),
             extras=read_extras(self._container, self._video, start or Fraction(0), rate),
             has_tracks=bool(self._container.streams.audio or self._container.streams.subtitles),
             interlaced=interlaced,
+            bit_depth=max(component.bits for component in first.format.components),
             notes=tuple([*self._notes, *self._notes_on_tracks()]),
             damage=tuple(damage),
         )
@@ -344,6 +348,9 @@ class _Probe:
         # Both times are rounded to their own ticks: less than half a millisecond is no lead.
         return lead if lead > Fraction(1, 2000) else Fraction(0)
 
+    def _hdr(self, frame: av.VideoFrame) -> HDR | None:
+        return None if self._video.codec_context.name in _CODECS_WITH_PROFILES else HDR.of_frame(frame)
+
     def _orientation(self, frame: av.VideoFrame) -> Orientation:
         if self._video.codec_context.name in _CODECS_WITH_PROFILES:
             return Orientation()
@@ -385,11 +392,12 @@ def count_packets(path: Path) -> int:
     return num_packets
 
 
-def _display(stream: av.VideoStream, frame: av.VideoFrame, orientation: Orientation) -> Display:
+def _display(stream: av.VideoStream, frame: av.VideoFrame, orientation: Orientation, hdr: HDR | None) -> Display:
     aspect = stream.sample_aspect_ratio or Fraction(1)
     primaries, transfer = int(frame.color_primaries), int(frame.color_trc)
     return Display(
         pixel_aspect=1 / aspect if orientation.transpose else aspect,
         primaries=1 if primaries in _UNSPECIFIED else primaries,
         transfer=1 if transfer in _UNSPECIFIED else transfer,
+        hdr=hdr,
     )

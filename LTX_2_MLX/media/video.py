@@ -15,6 +15,7 @@ from LTX_2_MLX.errors import MediaError
 from LTX_2_MLX.media.audio import SourceTracks
 from LTX_2_MLX.media.deinterlace import Deinterlace, check_deinterlace, deinterlaced, fields_per_frame
 from LTX_2_MLX.media.display import RgbReader
+from LTX_2_MLX.media.encoder import check_bit_depth
 from LTX_2_MLX.media.frames import FrameStream, observed
 from LTX_2_MLX.media.probe import VideoInfo, probe_video
 from LTX_2_MLX.media.source import decode, open_media
@@ -36,6 +37,7 @@ def read_video(
     *,
     repair: bool = False,
     deinterlace: Deinterlace | None = None,
+    bit_depth: int = 8,
 ) -> FrameStream:
     """Open a video file as a stream of upright RGB frames, decoded when they are read.
 
@@ -47,15 +49,17 @@ def read_video(
         unknown_rate: Frame rate of a file that has none, such as a raw H.264 stream; None: FFmpeg's guess.
         repair: Read damaged files too: damaged and missing frames are replaced by the one before.
         deinterlace: ``same``: whole frames from interlaced ones. ``double``: one from each field, at twice the rate.
+        bit_depth: 8, or 10: frames are uint16, and written with 10 bits.
 
     Raises:
         MediaError: If it is missing, an image, without video, or damaged (without ``repair``).
     """
     check_deinterlace(deinterlace)
+    check_bit_depth(bit_depth)
     info = probe_video(path, unknown_rate, repair=repair)
     factor = fields_per_frame(deinterlace)
     stream = FrameStream(
-        chunks=_chunks(info, deinterlace),
+        chunks=_chunks(info, deinterlace, bit_depth),
         height=info.height,
         width=info.width,
         frame_rate=info.frame_rate * factor,
@@ -64,10 +68,20 @@ def read_video(
         metadata=dict(info.metadata),
         times=_field_times(info.times) if factor == 2 else info.times,
         display=info.display,
+        bit_depth=bit_depth,
         extras=info.extras,
-        notes=info.notes if deinterlace is not None or not info.interlaced else (*info.notes, _INTERLACED),
+        notes=(*info.notes, *_reading_notes(info, deinterlace, bit_depth)),
     )
     return observed(stream)
+
+
+def _reading_notes(info: VideoInfo, deinterlace: Deinterlace | None, bit_depth: int) -> Iterator[str]:
+    """What is lost by the way in which the file is read."""
+    if info.interlaced and deinterlace is None:
+        yield _INTERLACED
+    if info.bit_depth > bit_depth:
+        advice = " Pass --bit-depth 10 to keep ten." if bit_depth == 8 else ""
+        yield f"{info.path.name} has {info.bit_depth} bits for each colour: {bit_depth} are read.{advice}"
 
 
 def _field_times(times: tuple[Fraction, ...] | None) -> tuple[Fraction, ...] | None:
@@ -78,11 +92,11 @@ def _field_times(times: tuple[Fraction, ...] | None) -> tuple[Fraction, ...] | N
     return (*fields, times[-1])
 
 
-def _chunks(info: VideoInfo, deinterlace: Deinterlace | None) -> Iterator[np.ndarray]:
-    frame_bytes = info.height * info.width * 3
+def _chunks(info: VideoInfo, deinterlace: Deinterlace | None, bit_depth: int) -> Iterator[np.ndarray]:
+    frame_bytes = info.height * info.width * 3 * (1 if bit_depth == 8 else 2)
     length = min(_MAX_CHUNK_FRAMES, max(1, _CHUNK_BYTES // frame_bytes))
     chunk: list[np.ndarray] = []
-    for frame in _frames(info, deinterlace):
+    for frame in _frames(info, deinterlace, bit_depth):
         chunk.append(frame)
         if len(chunk) == length:
             yield np.stack(chunk)
@@ -91,9 +105,9 @@ def _chunks(info: VideoInfo, deinterlace: Deinterlace | None) -> Iterator[np.nda
         yield np.stack(chunk)
 
 
-def _frames(info: VideoInfo, deinterlace: Deinterlace | None) -> Iterator[np.ndarray]:
-    """Frames ``(H, W, 3)`` uint8 as they are shown, repeated and left out as the scan of the file says."""
-    to_rgb = RgbReader(info.orientation)
+def _frames(info: VideoInfo, deinterlace: Deinterlace | None, bit_depth: int) -> Iterator[np.ndarray]:
+    """Frames ``(H, W, 3)`` as they are shown, repeated and left out as the scan of the file says."""
+    to_rgb = RgbReader(info.orientation, bit_depth)
     num_fields = fields_per_frame(deinterlace)
     num_read = 0
     with open_media(info.path) as container:

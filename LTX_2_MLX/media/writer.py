@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from fractions import Fraction
 from operator import itemgetter
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import av
 import numpy as np
@@ -63,11 +63,12 @@ class FrameSource(Protocol):
     metadata: dict[str, str]
     times: tuple[Fraction, ...] | None
     display: Display
+    bit_depth: int
     extras: Extras
     notes: tuple[str, ...]
 
     def frames(self) -> Iterator[np.ndarray]:
-        """Frames ``(H, W, 3)`` uint8, one by one."""
+        """Frames ``(H, W, 3)``, uint8 or with more than 8 bits uint16, one by one."""
 
     def close(self) -> None:
         """Free whatever produces the frames."""
@@ -105,8 +106,11 @@ def write_video(
     size = (stream.height, stream.width)
     try:
         if path.suffix.lower() in IMAGE_OUTPUTS:
+            if stream.bit_depth > 8:
+                raise MediaError(f"--bit-depth 10: {path.suffix} is written with 8 bits here. Write .mp4 or .mkv.")
             return _write_stills(stream, path, progress)
-        encoding = choose_encoding(path, size, codec, crf, stream.num_frames, exact_size=exact_size)
+        deep: Any = {"bit_depth": stream.bit_depth, "hdr": stream.bit_depth > 8 and stream.display.hdr is not None}
+        encoding = choose_encoding(path, size, codec, crf, stream.num_frames, exact_size=exact_size, **deep)
         if stream.times is not None and not encoding.container.variable_rate:
             raise MediaError(f"{path.suffix} cannot hold a variable frame rate. Write .mp4 or .mkv instead.")
         check_writable(path)
@@ -119,7 +123,7 @@ def write_video(
             tracks = choose_tracks(ways, encoding.container, progress.note)
         layout = _Layout(stream, encoding, tracks)
         layout.report_losses(progress.note)
-        trial = choose_encoding(path, size, codec, crf, num_frames=1, exact_size=exact_size)
+        trial = choose_encoding(path, size, codec, crf, num_frames=1, exact_size=exact_size, **deep)
         _Layout(stream, trial, tracks).rehearse(path)
         with replaced_when_complete(path) as temporary:
             num_written = _write(stream, temporary, layout, progress)
@@ -180,6 +184,8 @@ class _Layout:
                 f"Not kept by {self.encoding.encoder}: the pixel aspect {stream.display.pixel_aspect}; players will "
                 f"show square pixels. Write .mp4 or .mkv in H.264 to keep it."
             )
+        if stream.display.hdr is not None and not self.encoding.holds_hdr:
+            note("Not kept: mastering display and content light of HDR. Pass --bit-depth 10 and write H.265.")
         height, width = self.encoding.size
         if (height, width) != (stream.height, stream.width):
             note(
@@ -233,8 +239,12 @@ class _Layout:
         except (av.FFmpegError, ValueError, OverflowError) as error:
             raise MediaError(f"{path} cannot be written: {reason(error, messages)}.") from error
 
+    def yuv_writer(self) -> YuvWriter:
+        """Conversion to the encoder's pixel format."""
+        return YuvWriter(self.encoding.pixel_format, self._stream.display.matrix(self.encoding.bit_depth))
+
     def _black_frame(self) -> av.VideoFrame:
-        to_yuv = YuvWriter(self.encoding.pixel_format)
+        to_yuv = self.yuv_writer()
         frame = to_yuv(np.zeros((*self.encoding.size, 3), np.uint8))
         frame.pts = self.clock.ticks(0)
         frame.time_base = self.clock.tick
@@ -311,7 +321,7 @@ class _VideoPackets:
         self._clock = layout.clock
         self._size = layout.encoding.size
         self._progress = progress
-        self._to_yuv = YuvWriter(layout.encoding.pixel_format)
+        self._to_yuv = layout.yuv_writer()
         # Encoders return packets late and in another order than the frames.
         self._index_of: dict[int, int] = {}
 
@@ -340,8 +350,9 @@ class _VideoPackets:
 
     def _check(self, image: np.ndarray) -> None:
         expected = (self._stream.height, self._stream.width, 3)
-        if image.shape != expected or image.dtype != np.uint8:
-            raise MediaError(f"Frame {self.num_encoded} is {image.shape} {image.dtype}, expected {expected} uint8.")
+        dtype = np.dtype(np.uint8 if self._stream.bit_depth == 8 else np.uint16)
+        if image.shape != expected or image.dtype != dtype:
+            raise MediaError(f"Frame {self.num_encoded} is {image.shape} {image.dtype}, expected {expected} {dtype}.")
         times = self._stream.times
         if times is not None and self.num_encoded + 1 >= len(times):
             raise MediaError(f"There are more frames than the {len(times) - 1} that the stream has times for.")

@@ -17,7 +17,7 @@ import numpy as np
 from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.recognise import recognise
 from LTX_2_MLX.checkpoints.resolve import open_checkpoint
-from LTX_2_MLX.media.frames import FrameStream, subdivide_times, to_uint8, to_unit
+from LTX_2_MLX.media.frames import FrameStream, subdivide_times, to_levels, to_unit
 from LTX_2_MLX.models.rife import IFNet, pad_for, padding_multiple
 from LTX_2_MLX.ops.resize import resize
 from LTX_2_MLX.ops.similarity import structural_similarity
@@ -204,7 +204,7 @@ class InputFrame:
     """An input frame with the arrays that its two gaps share.
 
     Attributes:
-        levels: ``(H, W, 3)``, uint8.
+        levels: ``(H, W, 3)``, uint8 or uint16.
         encoded: Result of ``IFNet.encode_frame``.
         thumbnail: ``(32, 32, 3)``, by which cuts are found.
     """
@@ -253,9 +253,10 @@ def _encode(network: IFNet, scale: float, levels: np.ndarray) -> InputFrame:
 
 
 def _fill_gap(network: IFNet, request: Request, task: tuple[tuple[InputFrame, InputFrame], list]) -> np.ndarray:
-    """Output frames from the first input frame up to but without the second, ``(T, H, W, 3)`` uint8."""
+    """Output frames from the first input frame up to but without the second, ``(T, H, W, 3)``, in their type."""
     (first, second), fractions = task
     height, width = first.levels.shape[:2]
+    bit_depth = 8 * first.levels.itemsize
     new = [fraction for fraction in fractions if fraction]
     frames = [first.levels] * (len(fractions) - len(new))
     if new and is_cut(first.thumbnail, second.thumbnail, request.scene_threshold):
@@ -263,12 +264,12 @@ def _fill_gap(network: IFNet, request: Request, task: tuple[tuple[InputFrame, In
     elif request.target_fps is None:
         size = (height, width)
         for frame in halve_gap(network, first.encoded, second.encoded, request.exp, request.scale, size):
-            frames.append(to_uint8(frame)[0])
+            frames.append(to_levels(frame, bit_depth)[0])
     else:
         for fraction in new:
             frame = network.between(first.encoded, second.encoded, float(fraction), request.scale)
-            frames.append(to_uint8(frame[:, :height, :width])[0])
-    return np.stack(frames) if frames else np.empty((0, height, width, 3), np.uint8)
+            frames.append(to_levels(frame[:, :height, :width], bit_depth)[0])
+    return np.stack(frames) if frames else np.empty((0, height, width, 3), first.levels.dtype)
 
 
 def halve_gap(

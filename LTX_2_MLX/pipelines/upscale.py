@@ -19,7 +19,7 @@ from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.recognise import build, recognise
 from LTX_2_MLX.checkpoints.resolve import open_checkpoint
 from LTX_2_MLX.errors import CheckpointError, RequestError
-from LTX_2_MLX.media.frames import FrameStream, to_uint8, to_uint16, to_unit
+from LTX_2_MLX.media.frames import FrameStream, to_levels, to_unit
 from LTX_2_MLX.media.image import StillImage
 from LTX_2_MLX.models.rrdbnet import RRDBNet
 from LTX_2_MLX.models.srvgg import SRVGG
@@ -253,19 +253,19 @@ def upscale_image(network: Network, image: StillImage, request: Request) -> Stil
     """
     height, width = image.pixels.shape[:2]
     tiles = tiles_for(network, height, width, request)
-    to_levels = to_uint16 if image.pixels.dtype == np.uint16 else to_uint8
+    levels_of = partial(to_levels, bit_depth=8 * image.pixels.itemsize)
 
     def enlarged(levels: np.ndarray, color_fix: ColorFix = "none") -> mx.array:
         return upscale_pixels(network, to_unit(levels[None]), request.scale, tiles, color_fix)[0]
 
     def grey_levels(pixels: mx.array) -> np.ndarray:
-        return np.repeat(to_levels(luma(mx.clip(pixels, 0, 1)))[..., None], 3, axis=-1)
+        return np.repeat(levels_of(luma(mx.clip(pixels, 0, 1)))[..., None], 3, axis=-1)
 
     larger = enlarged(image.pixels, request.color_fix)
-    pixels = grey_levels(larger) if image.grey else to_levels(larger)
+    pixels = grey_levels(larger) if image.grey else levels_of(larger)
     alpha = image.alpha
     if alpha is not None:
-        alpha = to_levels(luma(enlarged(np.repeat(alpha[..., None], 3, axis=-1))))
+        alpha = levels_of(luma(enlarged(np.repeat(alpha[..., None], 3, axis=-1))))
     return replace(image, pixels=pixels, alpha=alpha)
 
 
@@ -321,7 +321,8 @@ def upscaled_chunks(
     try:
         for frames in _batches(stream.frames(), batch_size):
             pixels = to_unit(np.stack(frames))
-            yield to_uint8(upscale_pixels(network, pixels, request.scale, tiles, request.color_fix))
+            larger = upscale_pixels(network, pixels, request.scale, tiles, request.color_fix)
+            yield to_levels(larger, stream.bit_depth)
             done += len(frames)
             progress.advance(STAGE, done, stream.num_frames)
     finally:

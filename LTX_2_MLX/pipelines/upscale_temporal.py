@@ -225,6 +225,7 @@ def stages(
         seed=request.seed,
         tile_size=request.tile_size,
         budget=budget,
+        bit_depth=stream.bit_depth,
     )
     return [encode, upscale, decode]
 

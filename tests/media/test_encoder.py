@@ -15,7 +15,7 @@ def mac(monkeypatch):
     monkeypatch.setattr(encoder.sys, "platform", "darwin")
     monkeypatch.setattr(encoder.av, "codecs_available", APPLE | EVERYWHERE)
     # As Apple's encoders are reported to be limited; the limits differ by chip.
-    monkeypatch.setattr(encoder, "encodes", lambda name, size, options: max(size) <= 4096)
+    monkeypatch.setattr(encoder, "encodes", lambda name, size, options, pixel_format: max(size) <= 4096)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.diffusion.noise import key_for
 from LTX_2_MLX.errors import MemoryBudgetError, RequestError
 from LTX_2_MLX.media.audio import Waveform
-from LTX_2_MLX.media.frames import FrameStream, signed_to_uint8
+from LTX_2_MLX.media.frames import FrameStream, signed_to_levels
 from LTX_2_MLX.models.ltx.video_vae import VideoDecoder, VideoEncoder
 from LTX_2_MLX.models.ltx.video_vae_config import VideoVAEConfig
 from LTX_2_MLX.models.ltx.video_vae_memory import (
@@ -67,6 +67,7 @@ class DecodeVideo:
         tile_size: Side of a tile in pixels; None: whole frames wherever memory allows.
         budget: Bytes for activations, by which tiles are chosen.
         num_frames: Frames of the video; None: all that the latent holds.
+        bit_depth: Of the frames.
     """
 
     weights: Checkpoint
@@ -77,6 +78,7 @@ class DecodeVideo:
     tile_size: int | None = None
     budget: int | None = None
     num_frames: int | None = None
+    bit_depth: int = 8
     name = "decode"
     needs: ClassVar[tuple[Result, ...]] = ("latents",)
     gives: ClassVar[Result] = "frames"
@@ -141,7 +143,14 @@ class DecodeVideo:
         chunks = runner.stream(
             self.name,
             partial(load, VideoDecoder, self.weights, dtype=self.dtype),
-            partial(decode_frames, latent=latent, tile_size=self.tile_size, key=key, budget=self.budget),
+            partial(
+                decode_frames,
+                latent=latent,
+                tile_size=self.tile_size,
+                key=key,
+                budget=self.budget,
+                bit_depth=self.bit_depth,
+            ),
         )
         done = 0
         try:
@@ -194,8 +203,11 @@ def decode_frames(
     tile_size: int | None = None,
     key: mx.array | None = None,
     budget: int | None = None,
+    bit_depth: int = 8,
 ) -> Iterator[np.ndarray]:
-    """Consecutive chunks ``(T, H, W, 3)`` uint8 of the video of a normalised latent ``(1, T', H', W', C)``.
+    """Consecutive chunks ``(T, H, W, 3)`` of the video of a normalised latent ``(1, T', H', W', C)``.
+
+    They are uint8, or uint16 for more than 8 bits.
 
     Args:
         decoder: Its weights' dtype is the precision.
@@ -203,6 +215,7 @@ def decode_frames(
         tile_size: Side of a tile in pixels; None: whole frames where memory allows.
         key: Key of the noise that a timestep-conditioned decoder adds.
         budget: Bytes for activations; see ``choose_tiling``.
+        bit_depth: Of the frames.
 
     Raises:
         MemoryBudgetError: If no tile is small enough.
@@ -215,7 +228,7 @@ def decode_frames(
     else:
         chunks = decode_tiled(decoder, latent, decode_plan(shape, tiling, decoder.compression), key)
     for chunk in chunks:
-        yield signed_to_uint8(chunk[0])
+        yield signed_to_levels(chunk[0], bit_depth)
 
 
 def decode_bytes(

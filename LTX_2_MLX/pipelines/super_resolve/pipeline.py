@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from LTX_2_MLX.errors import MediaError
+from LTX_2_MLX.errors import MediaError, RequestError
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.pipelines.requests import SuperResolveRequest as Request
 from LTX_2_MLX.pipelines.stage import Stage, run_stages
@@ -48,6 +48,8 @@ def super_resolve(
 
 
 def _setup(stream: FrameStream, request: Request) -> Setup:
+    if stream.bit_depth > 8 and request.resize == "8bit":
+        raise RequestError("--resize 8bit rounds frames to 8 bits. Leave it out with --bit-depth 10.")
     return Setup(request, open_files(request), layout_of(stream.height, stream.width, request))
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.diffusion.noise import seeded_noise
-from LTX_2_MLX.media.frames import FrameStream, signed_to_uint8
+from LTX_2_MLX.media.frames import FrameStream, signed_to_levels
 from LTX_2_MLX.models.flashvsr.block_attention import Sparsity, max_elements, topk_ratio
 from LTX_2_MLX.models.flashvsr.lq_projection import LQProjection
 from LTX_2_MLX.models.flashvsr.stream import Decoder, FrameDecoder, LatentStream
@@ -91,13 +91,18 @@ class Work:
         """Frames of the source; None where only reading it tells."""
         return self.stream.num_frames if self.source is None else len(self.source)
 
+    @property
+    def levels(self) -> type:
+        """Type of the frames."""
+        return np.uint8 if self.stream.bit_depth == 8 else np.uint16
+
     def spool(self, shape: tuple[int, ...], dtype: type = np.uint8) -> Spool:
         """A new temporary file for arrays of one shape."""
         return self.open_files.enter_context(Spool(shape, dtype))
 
     def spool_source(self) -> None:
         """Read the source into a temporary file, so that it can be read again."""
-        self.source = self.spool((self.stream.height, self.stream.width, 3))
+        self.source = self.spool((self.stream.height, self.stream.width, 3), self.levels)
         for chunk in self.stream:
             self.source.append(chunk)
 
@@ -343,7 +348,7 @@ def _decode(
             frames = frame_decoder.step(latent[:, index : index + 1], lq_frames)
             if setup.request.color_fix != "none":
                 frames = COLOR_FIXES[setup.request.color_fix](frames, lq_frames)
-            yield signed_to_uint8(fit.restore(frames))[0, :num_left]
+            yield signed_to_levels(fit.restore(frames), 8 * chunk.decoded.itemsize)[0, :num_left]
             num_left -= frames.shape[1]
 
 
@@ -362,7 +367,7 @@ def _all_tiles(
     num_frames = work.num_frames or 0
     spools = []
     for number, fit in enumerate(layout.fits):
-        spool = work.spool((*fit.output, 3))
+        spool = work.spool((*fit.output, 3), work.levels)
         num_before = number * num_frames
         for chunk in _report(tile_result(number), progress, name, num_frames * len(layout.tiles), num_before):
             spool.append(chunk)
@@ -372,7 +377,7 @@ def _all_tiles(
     weights = [feather(target, *layout.output, overlap) for target in targets]
     for tiles in zip(*spools, strict=True):
         frame = join_tiles(tiles, targets, weights, *layout.output)
-        yield np.rint(frame).astype(np.uint8)[None]
+        yield np.rint(frame).astype(work.levels)[None]
 
 
 def _report(
@@ -476,7 +481,8 @@ def temporary_bytes(stream: FrameStream, setup: Setup) -> int | None:
         return 0
     if stream.num_frames is None:
         return None
-    total = stream.num_frames * stream.height * stream.width * 3
+    level_bytes = 1 if stream.bit_depth == 8 else 2
+    total = stream.num_frames * stream.height * stream.width * 3 * level_bytes
     if setup.request.unload_dit:
         # The networks look beyond the end by a first and a later chunk at most.
         num_latents = stream.num_frames // 4 + FIRST_FRAMES + NEXT_FRAMES + 1
@@ -486,5 +492,5 @@ def temporary_bytes(stream: FrameStream, setup: Setup) -> int | None:
     if len(fits) > 1:
         for fit in fits:
             height, width = fit.output
-            total += stream.num_frames * height * width * 3
+            total += stream.num_frames * height * width * 3 * level_bytes
     return total
