@@ -35,7 +35,8 @@ def decode(own: DecodeOptions) -> None:
     crf = CRF if own.crf is None else own.crf
     if own.force:
         progress_from(vars(own)).note("--force has no effect here. To accept a blank output, pass --allow-blank.")
-    with report(own.output, quiet=own.quiet, progress=own.progress, yes=own.yes) as runner:
+    with report(own.output, quiet=own.quiet, progress=own.progress, yes=own.yes, page=own.report) as runner:
+        runner.facts |= {"command": "decode", "settings": {"folder": own.folder, "tile_size": own.tile_size}}
         stream = decode_saved(own.folder, runner, tile_size=own.tile_size)
         stream = stream if own.allow_blank else validated(stream, moving=True)
         write_video(stream, own.output, crf=crf, progress=runner.progress)

@@ -1,7 +1,7 @@
 """Generate a video from a prompt."""
 
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -122,7 +122,9 @@ def _write(ready: "Prepared", own: GenerateOptions, output: Path, automatic: set
         progress=own.progress,
         yes=own.yes,
         wired_bytes=ready.plan.largest_bytes,
+        page=own.report,
     ) as runner:
+        runner.facts |= {"command": "generate", "settings": asdict(options), "plan": ready.plan}
         # A name that no container fits, or a full disk, is refused now and not after the work.
         shape = finished_shape(ready.request, options)
         check_format(output, (shape.height, shape.width), shape.num_frames, crf)

@@ -14,9 +14,11 @@ def interpolate(typed: dict[str, Any], own: VideoOptions) -> None:
     from LTX_2_MLX.media.video import read_video
     from LTX_2_MLX.pipelines import interpolate as pipeline
 
-    with report(own.output, source=own.video, quiet=own.quiet, progress=own.progress, yes=own.yes) as runner:
+    with report(
+        own.output, source=own.video, quiet=own.quiet, progress=own.progress, yes=own.yes, page=own.report
+    ) as runner:
         stream = read_video(own.video, **own.reading)
-        preflight(pipeline.plan_for(stream, request), own, "Pass --scale 0.5, --fp16, or a smaller video.")
+        preflight(pipeline.plan_for(stream, request), own, "Pass --scale 0.5, --fp16, or a smaller video.", runner)
         write_result(pipeline.interpolate(stream, request, runner), request, "interpolate", own, runner)
 
 

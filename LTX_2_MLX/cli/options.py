@@ -75,6 +75,15 @@ class WriteOptions(RunOptions):
     """What is written, and which checks it has to pass."""
 
     output: Output
+    report: Annotated[
+        Path | None,
+        Opt(
+            "Write a page on the run: settings, plan beside measured by stage, notes, frames of the result.",
+            group=_OUTPUT,
+            metavar="FILE.html",
+            is_output=True,
+        ),
+    ] = None
     yes: Yes = False
     no_download: Annotated[bool, Opt("Refuse to download files that are missing.", group=_RUN, only_on=True)] = False
     allow_blank: Annotated[

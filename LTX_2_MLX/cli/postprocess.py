@@ -17,12 +17,15 @@ def postprocess(typed: dict[str, Any], own: VideoOptions) -> None:
     from LTX_2_MLX.media.video import read_video
     from LTX_2_MLX.pipelines import postprocess as pipeline
 
-    with report(own.output, source=own.video, quiet=own.quiet, progress=own.progress, yes=own.yes) as runner:
+    with report(
+        own.output, source=own.video, quiet=own.quiet, progress=own.progress, yes=own.yes, page=own.report
+    ) as runner:
         stream = read_video(own.video, **own.reading)
         preflight(
             pipeline.plan_for(stream, request),
             own,
             "Run interpolate and upscale one after the other, or pass a smaller video.",
+            runner,
         )
         write_result(pipeline.postprocess(stream, request, runner), request, "postprocess", own, runner)
 

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ def report(
     progress: str = "bar",
     yes: bool = False,
     wired_bytes: int | None = None,
+    page: Path | None = None,
 ) -> Iterator[StageRunner]:
     """A runner for one command's work; at the end, seconds and peak memory by stage.
 
@@ -46,19 +47,53 @@ def report(
         progress: ``bar`` or ``json``.
         yes: Replace an existing output without a question.
         wired_bytes: Memory of the largest stage, where a plan says so.
+        page: Where to write a page on the run, one that fails included.
     """
     reporter = progress_from({"quiet": quiet, "progress": progress})
     with exit_codes(reporter), memory_limits(wired_bytes):
         if output is not None:
             check_output(output, source)
             check_existing(output, yes=yes)
+        if page is not None:
+            check_page(page, output, source, yes=yes)
         keep_awake()
         runner = StageRunner(reporter)
         if (warning := idle_gpu_warning()) is not None:
             reporter.note(warning)
         start = time.perf_counter()
-        yield runner
+        with nullcontext() if page is None else page_on(page, runner, output):
+            yield runner
         _close(reporter, runner.reports, time.perf_counter() - start, output)
+
+
+def check_page(page: Path, output: Path | None, source: Path | None, *, yes: bool) -> None:
+    """Check that a page can be written, and that it replaces nothing that is read or written."""
+    for other in (output, source):
+        if other is not None and page.absolute() == other.absolute():
+            raise MediaError(f"--report {page} is {other}, which the run uses. Give it another name.")
+    if page.suffix.lower() not in (".html", ".htm"):
+        raise MediaError(f"--report is {page}, expected a name that ends in .html.")
+    check_output(page, source)
+    check_existing(page, yes=yes)
+
+
+@contextmanager
+def page_on(path: Path, runner: StageRunner, output: Path | None) -> Iterator[None]:
+    """Write a page on the run inside the block when it ends, well or not."""
+    from LTX_2_MLX.cli.run_page import NotesKept, RunPage
+
+    page = RunPage(path, NotesKept(runner.progress))
+    runner.progress = page.progress
+    start = time.perf_counter()
+    try:
+        yield
+    except typer.Exit:
+        # A dry run did nothing.
+        raise
+    except BaseException as error:
+        page.write(runner, time.perf_counter() - start, output, error)
+        raise
+    page.write(runner, time.perf_counter() - start, output)
 
 
 def plan_text(plan: Plan, *, as_json: bool) -> str:
@@ -66,11 +101,12 @@ def plan_text(plan: Plan, *, as_json: bool) -> str:
     return json.dumps(plan.as_json(), indent=1) if as_json else "\n".join(plan.lines())
 
 
-def preflight(plan: Plan, own: PlanOptions, advice: str) -> None:
+def preflight(plan: Plan, own: PlanOptions, advice: str, runner: StageRunner) -> None:
     """Print a plan and end the command, or refuse one that does not fit; ``advice`` says what to pass instead."""
     if own.dry_run:
         echo(plan_text(plan, as_json=own.json))
         raise typer.Exit
+    runner.facts["plan"] = plan
     if not own.force:
         plan.check(advice)
 
@@ -91,6 +127,7 @@ def check_output(output: Path, source: Path | None = None) -> None:
 
 def write_result(stream: FrameStream, request: Any, command: str, own: Any, runner: StageRunner) -> None:
     """Write a processed video with the record of its request, unless it is blank."""
+    runner.facts |= {"command": command, "settings": asdict(request)}
     tags: dict[str, str] = {}
     if own.metadata:
         tags = with_run_record(stream.metadata, command, asdict(request), runner.progress.note)

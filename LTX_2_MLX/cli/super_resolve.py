@@ -18,7 +18,9 @@ from LTX_2_MLX.pipelines.requests import MEMORY_GROUP, MemoryLimit, SuperResolve
 
 if TYPE_CHECKING:
     from LTX_2_MLX.media.frames import FrameStream
+    from LTX_2_MLX.planning.fit import Fitted
     from LTX_2_MLX.runtime.progress import Progress
+    from LTX_2_MLX.runtime.runner import StageRunner
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +75,8 @@ def super_resolve(typed: dict[str, Any], own: SuperResolveOptions) -> None:
     target = _output_path(own.input, own.output, request)
     folder = nullcontext() if own.dry_run else made_folder(target.parent)
     checked = None if own.dry_run else target
-    with folder, report(checked, source=own.input, quiet=own.quiet, progress=own.progress, yes=own.yes) as runner:
+    reports = {"quiet": own.quiet, "progress": own.progress, "yes": own.yes, "page": own.report}
+    with folder, report(checked, source=own.input, **reports) as runner:
         stream = _read_clip(own)
         budget = budget_bytes(own.memory_limit_gb)
         _check_kind(target, stream, request, own)
@@ -84,10 +87,7 @@ def super_resolve(typed: dict[str, Any], own: SuperResolveOptions) -> None:
         if own.dry_run:
             echo(plan_text(ready.plan, as_json=own.json))
             raise typer.Exit
-        if ready.flags:
-            runner.progress.note(f"Fitted into memory by {' '.join(ready.flags)}.")
-        for line in ready.plan.lines():
-            runner.progress.note(line)
+        _tell(ready, runner)
         stream = stream if own.keep_audio else stream.replace(audio=None)
         video = pipeline.super_resolve(stream, request, runner)
         tags: dict[str, str] = {}
@@ -96,6 +96,15 @@ def super_resolve(typed: dict[str, Any], own: SuperResolveOptions) -> None:
         video = video.replace(metadata=tags)
         video = video if own.allow_blank else validated(video)
         _write(video, target, own, runner.progress)
+
+
+def _tell(ready: "Fitted[SuperResolveRequest]", runner: "StageRunner") -> None:
+    """Show the plan, and tell the runner of it."""
+    runner.facts |= {"command": "super_resolve", "settings": asdict(ready.options), "plan": ready.plan}
+    if ready.flags:
+        runner.progress.note(f"Fitted into memory by {' '.join(ready.flags)}.")
+    for line in ready.plan.lines():
+        runner.progress.note(line)
 
 
 def _write(video: "FrameStream", target: Path, own: SuperResolveOptions, progress: "Progress") -> None:

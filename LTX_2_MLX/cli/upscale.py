@@ -1,6 +1,6 @@
 """Upscale an image, a folder of images or a video with Real-ESRGAN."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -49,12 +49,14 @@ def upscale(typed: dict[str, Any], own: UpscaleOptions) -> None:
 
     is_folder = own.source.is_dir()
     target = None if is_folder else own.output
-    with report(target, source=own.source, quiet=own.quiet, progress=own.progress, yes=own.yes) as runner:
+    with report(
+        target, source=own.source, quiet=own.quiet, progress=own.progress, yes=own.yes, page=own.report
+    ) as runner:
         if is_folder or is_image(own.source):
             upscale_images(request, own, runner)
             return
         stream = read_video(own.source, repair=own.repair, deinterlace=own.deinterlace, bit_depth=own.bit_depth)
-        preflight(pipeline.plan_for(stream.height, stream.width, request), own, _ADVICE)
+        preflight(pipeline.plan_for(stream.height, stream.width, request), own, _ADVICE, runner)
         write_result(pipeline.upscale(stream, request, runner), request, "upscale", own, runner)
 
 
@@ -76,7 +78,8 @@ def upscale_images(request: UpscaleRequest, own: UpscaleOptions, runner: "StageR
         runner.progress.note(line)
     if job.headers:
         largest = max(job.headers, key=lambda header: header.height * header.width)
-        preflight(plan_for(largest.height, largest.width, request), own, _ADVICE)
+        preflight(plan_for(largest.height, largest.width, request), own, _ADVICE, runner)
+        runner.facts |= {"command": "upscale", "settings": asdict(request)}
         with made_folder(job.pairs[0][1].parent):
             job.run(request, runner)
     job.finish()

@@ -14,9 +14,13 @@ def upscale_temporal(typed: dict[str, Any], own: VideoOptions) -> None:
     from LTX_2_MLX.media.video import read_video
     from LTX_2_MLX.pipelines import upscale_temporal as pipeline
 
-    with report(own.output, source=own.video, quiet=own.quiet, progress=own.progress, yes=own.yes) as runner:
+    with report(
+        own.output, source=own.video, quiet=own.quiet, progress=own.progress, yes=own.yes, page=own.report
+    ) as runner:
         stream = read_video(own.video, **own.reading)
-        preflight(pipeline.plan_for(stream, request), own, "Pass a smaller --tile-size, --fp16, or a smaller video.")
+        preflight(
+            pipeline.plan_for(stream, request), own, "Pass a smaller --tile-size, --fp16, or a smaller video.", runner
+        )
         write_result(pipeline.upscale_temporal(stream, request, runner), request, "upscale_temporal", own, runner)
 
 

@@ -176,6 +176,7 @@ def generate_video(
             steps[_STEPS[stage.name]] = len(stage.sigmas) - 1
     record = record_of(options, request, steps, automatic)
     facts = record.as_json()
+    runner.facts["settings"] = facts["request"]
     job = _job(options, runner.progress.note)
     if job is None:
         video = run_stages(stages, runner, state)

@@ -51,11 +51,13 @@ class StageRunner:
     Attributes:
         progress: Receives the begin, steps and end of stages; silent by default.
         reports: One entry per finished stage, in the order in which they ended.
+        facts: What the command tells of the run: its name, settings and plan.
     """
 
     def __init__(self, progress: Progress | None = None):
         self.progress = progress or SilentProgress()
         self.reports: list[StageReport] = []
+        self.facts: dict[str, Any] = {}
         self._open: list[_OpenStage] = []
         self._turns: list[_OpenStage] = []
         self._since = time.perf_counter()

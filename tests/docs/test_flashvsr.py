@@ -14,7 +14,7 @@ from LTX_2_MLX.pipelines.super_resolve.decoders import matrix
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "FLASHVSR.md").read_text()
 # Defaults that depend on the run or the machine, told in words.
-SETTLED_LATER = {"--vae-type", "--vae-path", "--dtype", "--memory-limit-gb"}
+SETTLED_LATER = {"--vae-type", "--vae-path", "--dtype", "--memory-limit-gb", "--report"}
 
 
 FLAGS = {

@@ -1,0 +1,126 @@
+"""``--report``: what a command writes down of its run, for people to look at or to attach to a bug report."""
+
+import io
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from LTX_2_MLX._version import __version__
+from LTX_2_MLX.atomic_file import write_file
+from LTX_2_MLX.bench.machine import findings
+from LTX_2_MLX.errors import LTXError
+from LTX_2_MLX.media.contact_sheet import Layout, contact_sheet
+from LTX_2_MLX.media.image import is_image, read_image, to_8_bit
+from LTX_2_MLX.media.panels import scaled
+from LTX_2_MLX.media.video import read_video
+from LTX_2_MLX.pages.run_report import RunFacts, StageFigures, run_page
+from LTX_2_MLX.planning.plan import Plan
+from LTX_2_MLX.runtime.progress import Progress
+from LTX_2_MLX.runtime.runner import StageReport, StageRunner
+
+_SHEET = Layout(columns=4, rows=2, width=300)
+_JPEG_QUALITY = 85
+# Options that were not used.
+_UNSET: tuple[Any, ...] = (None, False, (), [], "")
+_FOLDERS = re.compile(r"(?<![\w./])/(?:[^\s/:'\"]+/)*")
+
+
+class NotesKept:
+    """A reporter that hands everything on and keeps the notes."""
+
+    def __init__(self, progress: Progress):
+        self._progress = progress
+        self.notes: list[str] = []
+        self.begin, self.advance, self.end = progress.begin, progress.advance, progress.end
+
+    def note(self, text: str) -> None:
+        """Keep the line, and show it."""
+        self.notes.append(text)
+        self._progress.note(text)
+
+
+@dataclass
+class RunPage:
+    """The page on one run.
+
+    Attributes:
+        path: Of the page.
+        progress: Keeps the notes.
+    """
+
+    path: Path
+    progress: NotesKept
+
+    def write(
+        self, runner: StageRunner, seconds: float, output: Path | None, error: BaseException | None = None
+    ) -> None:
+        """Write the page, after a run that failed too; the runner's facts name the command, its settings and plan."""
+        settings: dict[str, Any] = runner.facts.get("settings", {})
+        outcome = f"Wrote {output.name}." if output is not None else "Done."
+        if error is not None:
+            outcome = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        facts = RunFacts(
+            command=runner.facts.get("command", ""),
+            outcome=without_folders(outcome),
+            failed=error is not None,
+            settings={name: shown(value) for name, value in settings.items() if value not in _UNSET},
+            machine={"LTX-2-MLX": __version__} | {finding.subject: finding.value for finding in findings()},
+            stages=stage_figures(runner.facts.get("plan"), runner.reports),
+            seconds=seconds,
+            notes=tuple(map(without_folders, self.progress.notes)),
+            sheet=b"" if error is not None or output is None else sheet_of(output),
+        )
+        write_file(self.path, run_page(facts))
+
+
+def without_folders(line: str) -> str:
+    """A line with the folders taken out of every absolute path: they tell of the user rather than of the run."""
+    # The home folder first, whose name may have spaces.
+    return _FOLDERS.sub("", line.replace(f"{Path.home()}/", "/"))
+
+
+def shown(value: Any) -> str:
+    """A setting in words; of a path only the last name, which tells nothing of the user's folders."""
+    if isinstance(value, list | tuple):
+        return ", ".join(map(shown, value))
+    text = str(value)
+    is_path = isinstance(value, Path) or (isinstance(value, str) and Path(value).is_absolute())
+    return Path(text).name if is_path else text
+
+
+def stage_figures(plan: Plan | None, reports: list[StageReport]) -> list[StageFigures]:
+    """Planned and measured figures, side by side where the stages have the same name."""
+    planned = {} if plan is None else {stage.name: stage for stage in plan.stages}
+    measured = {report.name: report for report in reports}
+    figures = []
+    for name in [*planned, *(name for name in measured if name not in planned)]:
+        estimate, report = planned.get(name), measured.get(name)
+        figures.append(
+            StageFigures(
+                name=name,
+                planned_bytes=None if estimate is None else estimate.peak_bytes,
+                peak_bytes=None if report is None else report.peak_bytes,
+                planned_seconds=None if estimate is None else estimate.seconds,
+                seconds=None if report is None else report.seconds,
+            )
+        )
+    return figures
+
+
+def sheet_of(output: Path) -> bytes:
+    """Frames of an output as JPEG; empty where it is none that can be shown, such as a folder."""
+    try:
+        if is_image(output):
+            pixels = to_8_bit(read_image(output)).pixels
+            width = min(pixels.shape[1], _SHEET.width * _SHEET.columns)
+            pixels = scaled(pixels, max(1, round(pixels.shape[0] * width / pixels.shape[1])), width)
+        else:
+            pixels = contact_sheet(read_video(output), _SHEET)
+    except LTXError:
+        return b""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=_JPEG_QUALITY)
+    return buffer.getvalue()
