@@ -75,7 +75,7 @@ def super_resolve(typed: dict[str, Any], own: SuperResolveOptions) -> None:
     target = _output_path(own.input, own.output, request)
     folder = nullcontext() if own.dry_run else made_folder(target.parent)
     checked = None if own.dry_run else target
-    reports = {"quiet": own.quiet, "progress": own.progress, "yes": own.yes, "page": own.report}
+    reports: dict[str, Any] = {"quiet": own.quiet, "progress": own.progress, "yes": own.yes, "page": own.report}
     with folder, report(checked, source=own.input, **reports) as runner:
         stream = _read_clip(own)
         budget = budget_bytes(own.memory_limit_gb)
