@@ -50,6 +50,11 @@ class Guidance:
         return step % (self.skip_step + 1) != 0
 
 
+def both_streams(guidance: Guidance) -> dict[StreamName, Guidance]:
+    """The same guidance of video and audio."""
+    return {"video": guidance, "audio": guidance}
+
+
 # (state, sigma, passes, streams to compute) -> clean estimates of these streams for each pass.
 Predict = Callable[[State, float, Sequence[Pass], Collection[StreamName]], Mapping[Pass, StreamArrays]]
 # (state, sigma, step) -> one guided clean estimate of each stream.
@@ -73,17 +78,34 @@ def passes(guidance: Mapping[StreamName, Guidance]) -> list[Pass]:
     return needed
 
 
-def guided(predict: Predict, guidance: Mapping[StreamName, Guidance]) -> Denoise:
+def steps_within(share: tuple[float, float], num_steps: int) -> range:
+    """Numbers of the steps that lie in a share of a schedule, its bounds rounded to whole steps.
+
+    A share up to 1 has no last step: some samplers evaluate once more after it.
+    """
+    start, end = share
+    return range(round(start * num_steps), num_steps + 1 if end == 1 else round(end * num_steps))
+
+
+def guided(predict: Predict, guidance: Mapping[StreamName, Guidance], steps: Collection[int] | None = None) -> Denoise:
     """``denoise`` for a sampler: the passes that ``guidance`` needs, combined for each stream.
 
     It remembers the last estimates, for streams that skip steps: make a new one for each run.
+
+    Args:
+        predict: The transformer.
+        guidance: Of each stream.
+        steps: Numbers of the steps that are guided, others have the conditional pass alone; None: all.
     """
     last: StreamArrays = {}
+    unguided = Guidance()
 
     def denoise(state: State, sigma: float, step: int) -> StreamArrays:
         computed: dict[StreamName, Guidance] = {}
         for name in state:
-            if not guidance[name].skips(step):
+            if steps is not None and step not in steps:
+                computed[name] = unguided
+            elif not guidance[name].skips(step):
                 computed[name] = guidance[name]
         if computed:
             estimates = predict(state, sigma, passes(computed), computed.keys())

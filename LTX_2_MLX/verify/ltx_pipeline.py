@@ -12,11 +12,12 @@ from LTX_2_MLX.checkpoints.lora import Lora
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.diffusion import schedule
 from LTX_2_MLX.diffusion.dfr_layout import even_slots
-from LTX_2_MLX.diffusion.guidance import Guidance
+from LTX_2_MLX.diffusion.guidance import Guidance, both_streams
 from LTX_2_MLX.diffusion.patchify import VideoGrid, patchify_audio, unpatchify_audio
 from LTX_2_MLX.diffusion.state import State
-from LTX_2_MLX.pipelines.generation.denoise import Denoise, ImageConditioning, both_streams
-from LTX_2_MLX.pipelines.generation.files import ModelDefaults, Models
+from LTX_2_MLX.pipelines.generation.denoise import Denoise, ImageConditioning
+from LTX_2_MLX.pipelines.generation.files import Models
+from LTX_2_MLX.pipelines.generation.model_defaults import ModelDefaults
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, SamplerName
 from LTX_2_MLX.pipelines.generation.upscale import UpscaleLatent
 from LTX_2_MLX.runtime.runner import StageRunner

@@ -5,7 +5,7 @@ from typing import ClassVar
 import mlx.core as mx
 import pytest
 
-from LTX_2_MLX.diffusion.guidance import Guidance, guide, guided, passes
+from LTX_2_MLX.diffusion.guidance import Guidance, both_streams, guide, guided, passes, steps_within
 from LTX_2_MLX.diffusion.state import LatentState
 
 FULL = Guidance(guidance_scale=3, stg_scale=1, stg_blocks=(1,), modality_scale=2, guidance_rescale=0.7)
@@ -91,3 +91,17 @@ def test_full_rescale_gives_the_standard_deviation_of_the_conditional_estimate()
     estimates = {"conditional": conditional, "negative": mx.random.normal((2, 5, 3))}
     out = guide(Guidance(guidance_scale=6, guidance_rescale=1.0), estimates)
     assert mx.std(out).item() == pytest.approx(mx.std(conditional).item(), rel=1e-5)
+
+
+def test_steps_outside_the_share_have_the_conditional_pass_alone():
+    asked = []
+
+    def predict(state, sigma, kinds, computed):
+        asked.append(list(kinds))
+        return {kind: {"video": mx.zeros((1, 2, 3))} for kind in kinds}
+
+    denoise = guided(predict, both_streams(Guidance(guidance_scale=3.0)), steps_within((0.25, 0.5), 8))
+    for step in range(9):
+        denoise({"video": None}, 0.5, step)
+    assert [len(kinds) for kinds in asked] == [1, 1, 2, 2, 1, 1, 1, 1, 1]
+    assert 8 in steps_within((0.0, 1.0), 8)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from LTX_2_MLX.checkpoints.lora import Lora
 from LTX_2_MLX.checkpoints.reader import Checkpoint
-from LTX_2_MLX.diffusion.guidance import Guidance
+from LTX_2_MLX.diffusion.guidance import Guidance, both_streams
 from LTX_2_MLX.pipelines.generation.files import Models
 from LTX_2_MLX.pipelines.generation.prompt import prompt_stages
 from LTX_2_MLX.pipelines.generation.request import Request
@@ -26,7 +26,7 @@ SCENE = {
     "negative_prompt": "blur",
     "num_frames": 9,
     "frame_rate": Fraction(24),
-    "guidance": Guidance(guidance_scale=3.0),
+    "guidance": both_streams(Guidance(guidance_scale=3.0)),
 }
 
 

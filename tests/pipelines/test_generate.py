@@ -112,20 +112,20 @@ def test_sizes_that_are_not_given_come_from_the_model(own, files):
     notes = []
     made = request_for(Options("A blue ball", **own | {"weights": str(path)}), notes.append)
     assert (made.height, made.width, made.num_frames, made.frame_rate) == (64, 96, 17, 12)
-    assert notes[-1] == "Small model." and "counts as a dev checkpoint" in notes[0]
+    assert notes[1:] == ["Small model.", "Guidance: --cfg 5"] and "counts as a dev checkpoint" in notes[0]
 
 
 def test_guidance_is_five_for_dev_and_none_for_distilled(own):
-    assert request(own).guidance.guidance_scale == 5.0
-    assert request(own, model_variant="distilled").guidance.guidance_scale == 1.0
-    assert request(own, cfg=3.0).guidance.guidance_scale == 3.0
-    assert request(own, cfg=3.0, cfg_stage1=4.0).guidance.guidance_scale == 4.0
+    assert request(own).guidance["video"].guidance_scale == 5.0
+    assert request(own, model_variant="distilled").guidance["video"].guidance_scale == 1.0
+    assert request(own, cfg=3.0).guidance["video"].guidance_scale == 3.0
+    assert request(own, cfg=3.0, cfg_stage1=4.0).guidance["video"].guidance_scale == 4.0
 
 
 def test_guidance_on_a_distilled_checkpoint_is_allowed_with_a_warning(own):
     notes = []
     request_for(Options("A blue ball", cfg=5.0, model_variant="distilled", **own), notes.append)
-    assert len(notes) == 1 and "distilled" in notes[0]
+    assert len(notes) == 2 and "distilled" in notes[0] and notes[1] == "Guidance: --cfg 5"
 
 
 def test_distilled_pipeline_makes_a_dev_checkpoint_distilled_by_its_adapter(own):

@@ -93,7 +93,7 @@ def test_unknown_options_are_refused_with_those_that_are_known():
         generate("A ball", colour="blue")
     with pytest.raises(TypeError, match="colour"):
         LTX_2_MLX.generate("A ball", colour="blue")
-    assert "guidance_rescale, height, image" in str(caught.value)
+    assert "guidance_start, height, image" in str(caught.value)
 
 
 @pytest.mark.parametrize("request_class", [Options, *REQUESTS], ids=lambda r: r.__name__)

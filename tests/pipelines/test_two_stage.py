@@ -10,7 +10,7 @@ from mlx.utils import tree_flatten
 
 from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.reader import Checkpoint
-from LTX_2_MLX.diffusion.guidance import Guidance
+from LTX_2_MLX.diffusion.guidance import Guidance, both_streams
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.models.ltx.transformer import Transformer
 from LTX_2_MLX.pipelines.generate import stages_for
@@ -89,7 +89,7 @@ def test_planned_stages_are_those_that_run(request_of, files, two_stages):
     for changes in (
         {"embeddings": None},
         {"image": files.picture, "temporal_upscale": True},
-        {"guidance": UNGUIDED},
+        {"guidance": both_streams(UNGUIDED)},
     ):
         request = request_of(two_stages=two_stages, steps_stage2=1, **changes)
         runner = WatchingRunner()
@@ -108,7 +108,7 @@ def test_planned_weights_are_those_of_the_network(request_of, models, files):
 
 def test_plan_names_the_prompts_that_are_encoded(request_of):
     for guidance, work in ((UNGUIDED, "prompt"), (Guidance(guidance_scale=2), "prompt and negative prompt")):
-        assert plan(stages_for(request_of(embeddings=None, guidance=guidance))).stages[0].work == work
+        assert plan(stages_for(request_of(embeddings=None, guidance=both_streams(guidance)))).stages[0].work == work
 
 
 def test_same_seed_gives_the_same_video_and_another_seed_another(request_of):

@@ -14,7 +14,7 @@ from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.diffusion import sampler as samplers
 from LTX_2_MLX.diffusion import schedule
 from LTX_2_MLX.diffusion.conditioning import append_keyframe, append_slots, fix_latent_frames, regenerate_region
-from LTX_2_MLX.diffusion.guidance import Guidance, Pass, Predict, guided, passes
+from LTX_2_MLX.diffusion.guidance import Guidance, Pass, Predict, both_streams, guided, passes, steps_within
 from LTX_2_MLX.diffusion.noise import Noise, seeded_noise
 from LTX_2_MLX.diffusion.patchify import AudioClock, VideoGrid, patchify_video, unpatchify_video
 from LTX_2_MLX.diffusion.state import LatentState, State, StreamArrays, add_noise, start_state, to_denoised
@@ -33,11 +33,6 @@ from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes, seconds_of
 from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.runtime.validate import check_moving, check_result
 from LTX_2_MLX.shapes import StreamName
-
-
-def both_streams(guidance: Guidance) -> dict[StreamName, Guidance]:
-    """Audio is guided as video is: one scale serves both, and the video attends to the audio."""
-    return {"video": guidance, "audio": guidance}
 
 
 @dataclass(frozen=True)
@@ -61,7 +56,8 @@ class Denoise:
         sigmas: The schedule.
         context_size: Number of prompts, and tokens of each context.
         loras: Adapters of this stage.
-        guidance: Of both streams.
+        guidance: Of each stream.
+        guided_share: From where to where in the steps it is guided, in [0, 1]; the others have one pass.
         sampler: The loop over the schedule.
         images: Conditioning images; one at frame 0 is held in place, others are appended as keyframes.
         slots: Pixel frames of keyframes that are generated with the video; their latents are handed on as
@@ -82,6 +78,7 @@ class Denoise:
     context_size: tuple[int, int]
     loras: tuple[Lora, ...] = ()
     guidance: Mapping[StreamName, Guidance] = field(default_factory=partial(both_streams, Guidance()))
+    guided_share: tuple[float, float] = (0.0, 1.0)
     sampler: SamplerName = "euler"
     images: tuple[ImageConditioning, ...] = ()
     slots: tuple[int, ...] = ()
@@ -125,8 +122,15 @@ class Denoise:
             array_bytes=transformer_array_bytes(
                 config, tokens=size["tokens"], text_tokens=size["text_tokens"], dtype=models.dtype
             ),
-            seconds=seconds_of(transformer_operations(config, **size) * steps * num_passes),
+            seconds=seconds_of(transformer_operations(config, **size) * self.num_calls),
         )
+
+    @property
+    def num_calls(self) -> int:
+        """Passes through the network in all steps."""
+        steps = range(len(self.sigmas) - 1)
+        guided_steps = sum(step in self._guided_steps() for step in steps)
+        return len(steps) + guided_steps * (len(passes(self.guidance)) - 1)
 
     def run(self, runner: StageRunner, state: GenerationState) -> GenerationState:
         """Denoise noise, or the latents of the stage before.
@@ -159,7 +163,8 @@ class Denoise:
         """The latents that a loaded transformer denoises to, without appended tokens."""
         noise = self.noise or seeded_noise(self.seed)
         start = self.first_state(transformer.config, state, noise)
-        denoise = guided(predictor(transformer, state.contexts, self.guidance), self.guidance)
+        predict = predictor(transformer, state.contexts, self.guidance)
+        denoise = guided(predict, self.guidance, self._guided_steps())
         result = self._sampler(noise, start)(denoise, start, self.sigmas, on_step)
         latents = {"video": unpatchify_video(result["video"].latent, self.grid.shape)}
         if self.slots:
@@ -177,6 +182,7 @@ class Denoise:
             "frame_rate": str(self.grid.frame_rate),
             "sigmas": [float(sigma) for sigma in self.sigmas],
             "guidance": {name: asdict(guidance) for name, guidance in self.guidance.items()},
+            "guided_share": list(self.guided_share),
             "sampler": self.sampler,
             "images": [asdict(image) for image in self.images],
             "slots": list(self.slots),
@@ -258,6 +264,9 @@ class Denoise:
             return partial(samplers.res_2s, noise=step_noise, middle_noise=middle_noise)
         return {"euler": samplers.euler, "gradient-estimation": samplers.gradient_estimation}[self.sampler]
 
+    def _guided_steps(self) -> range:
+        return steps_within(self.guided_share, len(self.sigmas) - 1)
+
 
 def load_options(models: Models) -> dict[str, Any]:
     """How a transformer is loaded: its precision, its bits, and whether its blocks stay on disk."""
@@ -271,7 +280,7 @@ def first_stage(request: Request, name: str) -> Denoise:
     """The guided stage at the request's own size."""
     models = request.models
     defaults = models.defaults
-    unguided_distilled = models.distilled and request.guidance == Guidance()
+    unguided_distilled = models.distilled and all(rule == Guidance() for rule in request.guidance.values())
     default_steps = defaults.steps_stage1 if request.two_stages else defaults.steps
     return Denoise(
         name=name,
@@ -280,7 +289,8 @@ def first_stage(request: Request, name: str) -> Denoise:
         sigmas=stage_sigmas(request.steps, distilled=unguided_distilled, default_steps=default_steps),
         context_size=context_size(request),
         loras=models.loras,
-        guidance=both_streams(request.guidance),
+        guidance=request.guidance,
+        guided_share=request.guided_share,
         sampler=defaults.distilled_sampler if unguided_distilled else "euler",
         images=conditioning_images(request),
         slots=request.slots,

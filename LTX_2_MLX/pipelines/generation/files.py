@@ -1,11 +1,8 @@
 """Model files of a generation, opened: those named, those on this machine, or the demo model."""
 
-import json
-import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -21,9 +18,8 @@ from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.checkpoints.resolve import AUTO, DOWNLOAD, ResolvedFile, installed_path, resolve
 from LTX_2_MLX.checkpoints.upscaler_generation import check_generation
-from LTX_2_MLX.diffusion import schedule
 from LTX_2_MLX.errors import CheckpointError, RequestError
-from LTX_2_MLX.models.interfaces import Header, PublishedNetwork
+from LTX_2_MLX.models.interfaces import PublishedNetwork
 from LTX_2_MLX.models.ltx.audio_vae import AudioDecoder
 from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler, LatentUpscalerConfig
 from LTX_2_MLX.models.ltx.text_features import TextFeatures
@@ -32,17 +28,10 @@ from LTX_2_MLX.models.ltx.video_vae import VideoDecoder, VideoEncoder
 from LTX_2_MLX.models.ltx.vocoder import VOCODERS
 from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.pipelines.generation.automatic import automatic_model
+from LTX_2_MLX.pipelines.generation.model_defaults import ModelDefaults
 from LTX_2_MLX.pipelines.generation.options import Options
-from LTX_2_MLX.pipelines.generation.state import SamplerName
 from LTX_2_MLX.shapes import Compression
 
-NEGATIVE_PROMPT = (
-    "subtitles, blurred picture, out of focus, too bright, too dark, low contrast, washed out colours, noise, grain, "
-    "flicker, smeared motion, wrong proportions, deformed face, extra limbs, deformed hands, garbled lettering, "
-    "inconsistent perspective, shaking camera, cluttered background, harsh shadows, colour banding, cartoon look, "
-    "computer-generated look, unnatural skin, jerky movement, sudden cuts, muffled sound, distorted voice, echo, "
-    "background noise, sound out of step with the picture"
-)
 # Users search for the first sentence.
 _NO_UPSCALER = (
     "Two-stage pipeline requires --spatial-upscaler-weights. "
@@ -52,121 +41,6 @@ _NO_UPSCALER = (
 # Below this a model in float32 is a few hundred megabytes at most, and 16 bit would save nothing worth its errors.
 _SMALL_MODEL_BYTES = 100 * 2**20
 _DTYPES = {"fp16": mx.float16, "bf16": mx.bfloat16, "fp32": mx.float32}
-
-# Since which model_version: the CRF of image conditioning, the block that spatio-temporal guidance bypasses in a
-# network of 48, the sampler of distilled stage 1 (Lightricks/LTX-2, packages/ltx-pipelines/src/ltx_pipelines/
-# utils/constants.py and distilled.py at 400fd31).
-_GENERATIONS: tuple[tuple[tuple[int, ...], int, int, SamplerName], ...] = (
-    ((2, 5), 18, 28, "ancestral"),
-    ((2, 4), 18, 28, "euler"),
-    ((2, 3), 33, 28, "euler"),
-    ((), 33, 29, "euler"),
-)
-_PUBLISHED_BLOCKS = 48
-
-
-@dataclass(frozen=True)
-class ModelDefaults:
-    """Default settings of one checkpoint.
-
-    Attributes:
-        image_crf: Compression that image conditioning goes through.
-        stg_block: The block of 48 that spatio-temporal guidance bypasses.
-        distilled_sampler: Sampler of a distilled checkpoint's first stage.
-        height, width: Pixels of a one-stage video, and of stage 1 in two stages.
-        num_frames: Length of a video.
-        frame_rate: Frames per second.
-        steps: Of one stage; stage 1 of two has ``steps_stage1``, its refinement ``steps_stage2``.
-        refinement: Noise levels of stage 2, from the one that stage 1's latent is taken to, to 0.
-        cfg: Guidance scale of a dev checkpoint.
-        negative_prompt: Negative prompt for classifier-free guidance.
-        notice: A line for users of this model.
-    """
-
-    image_crf: int
-    stg_block: int
-    distilled_sampler: SamplerName
-    height: int = 480
-    width: int = 704
-    num_frames: int = 97
-    frame_rate: Fraction = Fraction(24)
-    steps: int = 30
-    steps_stage1: int = 15
-    steps_stage2: int = 3
-    refinement: tuple[float, ...] = schedule.REFINEMENT
-    cfg: float = 5.0
-    negative_prompt: str = NEGATIVE_PROMPT
-    notice: str = ""
-
-    @classmethod
-    def from_header(cls, header: Header) -> "ModelDefaults":
-        """By ``model_version`` in the file's metadata, and by ``defaults`` there, a JSON object of our own.
-
-        ``defaults`` may hold any of this class's fields from ``height`` on; ``frame_rate`` may be text such as
-        "24000/1001".
-
-        Raises:
-            CheckpointError: If ``defaults`` is not such an object.
-        """
-        version = version_of(header)
-        for generation in _GENERATIONS:
-            if version >= generation[0]:
-                break
-        _, image_crf, stg_block, sampler = generation
-        own = _own_defaults(header.metadata.get("defaults", "{}"))
-        return cls(image_crf=image_crf, stg_block=stg_block, distilled_sampler=sampler, **own)
-
-    def stg_blocks(self, num_layers: int) -> tuple[int, ...]:
-        """The bypassed block in a network of ``num_layers``: at the same share of its depth."""
-        return (self.stg_block * num_layers // _PUBLISHED_BLOCKS,)
-
-
-def version_of(header: Header) -> tuple[int, ...]:
-    """``model_version`` as numbers, (2, 4) for "2.4-rc2"; () where it is missing or unreadable, before all others."""
-    match = re.match(r"\d+(\.\d+)*", header.metadata.get("model_version", ""))
-    return tuple(map(int, match.group().split("."))) if match else ()
-
-
-def _own_defaults(text: str) -> dict[str, Any]:
-    own: dict[str, Any] = {}
-    try:
-        settings = dict(json.loads(text).items())
-        for name in settings.keys() & _READERS.keys():
-            own[name] = _READERS[name](settings[name])
-    except (AttributeError, ValueError, TypeError, ZeroDivisionError, RecursionError) as error:
-        raise CheckpointError(f"The checkpoint's own defaults cannot be read: {text:.60} ({error}).") from error
-    for value in own.values():
-        if not isinstance(value, str | tuple) and value <= 0:
-            raise CheckpointError(f"The checkpoint's own defaults are out of range: {text:.60}.")
-    return own
-
-
-def _read_rate(rate: float | str) -> Fraction:
-    return Fraction(str(rate))
-
-
-def _read_sigmas(values: list[float]) -> tuple[float, ...]:
-    """Noise levels that fall from at most 1 to 0."""
-    sigmas = tuple(map(float, values))
-    falls = list(sigmas) == sorted(set(sigmas), reverse=True)
-    if len(sigmas) < 2 or sigmas[0] > 1 or sigmas[-1] != 0 or not falls:
-        raise ValueError("noise levels that do not fall from at most 1 to 0")
-    return sigmas
-
-
-_READERS: dict[str, Callable[[Any], Any]] = {
-    "height": int,
-    "width": int,
-    "num_frames": int,
-    "frame_rate": _read_rate,
-    "steps": int,
-    "steps_stage1": int,
-    "steps_stage2": int,
-    "refinement": _read_sigmas,
-    "cfg": float,
-    "negative_prompt": str,
-    "notice": str,
-}
 
 
 @dataclass(frozen=True)

@@ -44,11 +44,16 @@ class Options:
         spatial_doubling: Of ``dfr``: refine the result once more at twice the size.
         reference: Of ``dfr``: ``400fd31`` for the earlier form.
         steps: Of ``one-stage`` (30) and ``distilled`` (8).
-        steps_stage1, steps_stage2: Of ``two-stage`` (15, or 8 with a distilled checkpoint and no guidance; 3).
-        cfg: Guidance scale, 1 for none; 5 for dev checkpoints, 1 for distilled ones.
+        steps_stage1, steps_stage2: Of ``two-stage`` (15, 30 since LTX-2.3, or 8 with a distilled checkpoint
+            and no guidance; 3).
+        cfg: Guidance scale, 1 for none; dev checkpoints 5, 3 since LTX-2.3, distilled ones 1.
         cfg_stage1: The same for stage 1 of ``two-stage``, instead of ``cfg``. Stage 2 is never guided.
+        audio_cfg: Guidance scale of the audio stream.
         guidance_rescale: 0 to 1; 0.7 against oversaturation.
-        stg_scale: Spatio-temporal guidance; 0 for none.
+        stg_scale: Spatio-temporal guidance of both streams; 0 for none.
+        stg_blocks, audio_stg_blocks: Blocks whose self-attention it bypasses.
+        modality_scale: Guidance of each stream away from itself without the other; 1 for none.
+        guidance_start, guidance_end: Shares of the first stage's steps between which it is guided.
         negative_prompt: Negative prompt for classifier-free guidance.
         image: Image for the first frame.
         image_strength: Conditioning strength of ``image``.
@@ -97,8 +102,14 @@ class Options:
     steps_stage2: guidance.StepsStage2 = None
     cfg: guidance.Cfg = None
     cfg_stage1: guidance.CfgStage1 = None
-    guidance_rescale: guidance.GuidanceRescale = 0.0
-    stg_scale: guidance.StgScale = 0.0
+    audio_cfg: guidance.AudioCfg = None
+    guidance_rescale: guidance.GuidanceRescale = None
+    stg_scale: guidance.StgScale = None
+    stg_blocks: guidance.StgBlocks = None
+    audio_stg_blocks: guidance.AudioStgBlocks = None
+    modality_scale: guidance.ModalityScale = None
+    guidance_start: guidance.GuidanceStart = 0.0
+    guidance_end: guidance.GuidanceEnd = 1.0
     negative_prompt: guidance.NegativePrompt = None
     image: video.Image = None
     image_strength: video.ImageStrength = 1.0
@@ -141,6 +152,11 @@ class Options:
             dfr.refuse_foreign(declared_options(Options), self)
         if self.audio is False and self.save_audio is not None:
             raise RequestError("--save-audio and --no-audio are mutually exclusive. Leave one out.")
+        if self.guidance_start >= self.guidance_end:
+            raise RequestError(
+                f"--guidance-start is {self.guidance_start:g}, but --guidance-end is {self.guidance_end:g}. Give a "
+                f"lower start, or --cfg 1 for no guidance."
+            )
         self._refuse_both("save_latents", "resume")
         self._refuse_both("frames", "duration")
         self._refuse_both("height", "output_height")

@@ -305,7 +305,7 @@ def load_contexts(request: Request) -> Arrays:
             f"one, or write other embeddings with --save-embeddings."
         )
     expected = {"prompt": request.prompt}
-    if request.guidance.uses_negative:
+    if request.uses_negative:
         expected["negative_prompt"] = request.negative_prompt
     for name, value in expected.items():
         if metadata.get(name) != value:
@@ -313,7 +313,7 @@ def load_contexts(request: Request) -> Arrays:
                 f"{path} was made with the {name.replace('_', ' ')} {metadata.get(name, '')!r:.60}, not {value!r:.60}. "
                 f"Give the same, or write other embeddings with --save-embeddings."
             )
-    names = [name for name in saved.header.tensors if request.guidance.uses_negative or name.startswith("positive.")]
-    if "positive.video" not in names or (request.guidance.uses_negative and "negative.video" not in names):
+    names = [name for name in saved.header.tensors if request.uses_negative or name.startswith("positive.")]
+    if "positive.video" not in names or (request.uses_negative and "negative.video" not in names):
         raise RequestError(f"{path} lacks the negative prompt's embeddings. Write it again with --cfg above 1.")
     return saved.arrays(names)

@@ -8,6 +8,7 @@ from typing import Any
 from LTX_2_MLX.checkpoints.lora import Lora, split_strength
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.resolve import resolve
+from LTX_2_MLX.diffusion.guidance import passes
 from LTX_2_MLX.errors import CheckpointError, MediaError, RequestError
 from LTX_2_MLX.media.record import RunRecord, record_from
 from LTX_2_MLX.media.sound import check_wav
@@ -25,11 +26,16 @@ _FOLLOW_MODEL = (
     "weights", "video_vae", "gemma", "audio", "spatial_upscaler_weights", "temporal_weights", "distilled_lora",
     "detailing_lora",
 )  # fmt: skip
-_FOLLOW_PIPELINE = ("cfg", "negative_prompt", "steps", "steps_stage1", "steps_stage2")
+_FOLLOW_PIPELINE = (
+    "cfg", "audio_cfg", "guidance_rescale", "stg_scale", "stg_blocks", "audio_stg_blocks", "modality_scale",
+    "negative_prompt", "steps", "steps_stage1", "steps_stage2",
+)  # fmt: skip
 _MADE_ANEW = {
     "weights": _FOLLOW_MODEL + _FOLLOW_PIPELINE,
     "model_variant": _FOLLOW_MODEL + _FOLLOW_PIPELINE,
     "pipeline": ("spatial_upscaler_weights", "distilled_lora", "detailing_lora", *_FOLLOW_PIPELINE),
+    "cfg": ("audio_cfg",),
+    "cfg_stage1": ("audio_cfg",),
 }
 
 # Flags of files after which a strength may follow.
@@ -61,9 +67,9 @@ def record_of(
         "duration": None,
         "fps": request.frame_rate,
         "audio": request.audio,
-        "cfg": request.guidance.guidance_scale,
+        **_settled_guidance(request),
         "cfg_stage1": None,
-        "negative_prompt": request.negative_prompt if request.guidance.uses_negative else None,
+        "negative_prompt": request.negative_prompt if request.uses_negative else None,
         "precision": {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}[str(models.dtype).rpartition(".")[2]],
         **steps,
     }
@@ -88,6 +94,24 @@ def record_of(
         if name in automatic_before or getattr(options, name) in (None, AUTO):
             automatic.append(name)
     return RunRecord(values, digests, tuple(automatic))
+
+
+def _settled_guidance(request: Request) -> dict[str, Any]:
+    video = request.guidance["video"]
+    settled: dict[str, Any] = {
+        "cfg": video.guidance_scale,
+        "guidance_rescale": video.guidance_rescale,
+        "stg_scale": video.stg_scale,
+        "stg_blocks": list(video.stg_blocks) or None,
+    }
+    if "audio" in request.guidance:
+        audio = request.guidance["audio"]
+        settled |= {
+            "audio_cfg": audio.guidance_scale,
+            "audio_stg_blocks": list(audio.stg_blocks) or None,
+            "modality_scale": video.modality_scale,
+        }
+    return settled
 
 
 def has_effect(declared: Declared, options: Options) -> bool:
@@ -309,9 +333,9 @@ def notes_without_effect(options: Options, request: Request, typed: Mapping[str,
             if option.opt.only_in:
                 reason = f"in --pipeline {options.pipeline}"
             lines.append(f"{option.flag} has no effect {reason}.")
-    if typed.get("negative_prompt") is not None and not request.guidance.uses_negative:
+    if typed.get("negative_prompt") is not None and not request.uses_negative:
         lines.append("--negative-prompt has no effect without guidance (--cfg 1).")
-    if typed.get("guidance_rescale") and not (request.guidance.uses_negative or request.guidance.stg_scale):
+    if typed.get("guidance_rescale") and passes(request.guidance) == ["conditional"]:
         lines.append("--guidance-rescale has no effect without guidance (--cfg 1).")
     if "distilled_lora" in typed and has_effect(declared["distilled_lora"], options):
         unused = request.models.distilled_lora is None and len(request.models.loras) == len(options.lora)

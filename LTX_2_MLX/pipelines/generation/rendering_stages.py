@@ -26,14 +26,14 @@ from LTX_2_MLX.diffusion.dfr import (
 from LTX_2_MLX.diffusion.dfr_layout import SPATIAL_OVERLAP, RoundTile
 from LTX_2_MLX.diffusion.dfr_rendering import Rendering
 from LTX_2_MLX.diffusion.dfr_spatial import TokenTile, denoise_in_tiles, token_tiles
-from LTX_2_MLX.diffusion.guidance import Denoise, Guidance, guided
+from LTX_2_MLX.diffusion.guidance import Denoise, Guidance, both_streams, guided
 from LTX_2_MLX.diffusion.noise import Noise, seeded_noise
 from LTX_2_MLX.diffusion.patchify import AudioClock, VideoGrid
 from LTX_2_MLX.diffusion.sampler import OnStep, ignore
 from LTX_2_MLX.diffusion.state import LatentState, State, start_state
 from LTX_2_MLX.models.ltx.transformer import Transformer
 from LTX_2_MLX.models.ltx.transformer_config import TransformerConfig, transformer_bytes, transformer_operations
-from LTX_2_MLX.pipelines.generation.denoise import ImageConditioning, both_streams, load_options, predictor
+from LTX_2_MLX.pipelines.generation.denoise import ImageConditioning, load_options, predictor
 from LTX_2_MLX.pipelines.generation.files import Models
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, contents
 from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes, seconds_of

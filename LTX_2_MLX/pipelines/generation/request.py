@@ -1,22 +1,24 @@
 """Generation request: options with every size, rate and default settled, and every file opened."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.diffusion.dfr_layout import even_slots
 from LTX_2_MLX.diffusion.dfr_rendering import Rendering
-from LTX_2_MLX.diffusion.guidance import Guidance
+from LTX_2_MLX.diffusion.guidance import Guidance, both_streams
 from LTX_2_MLX.diffusion.patchify import VideoGrid
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.models.ltx.transformer import Transformer
 from LTX_2_MLX.pipelines.generation.files import Models, open_models, upscaler_config
+from LTX_2_MLX.pipelines.generation.guidance import settled_guidance
 from LTX_2_MLX.pipelines.generation.options import Options
-from LTX_2_MLX.shapes import VideoShape, check_multiple
+from LTX_2_MLX.shapes import StreamName, VideoShape, check_multiple
 
 SPATIAL_FLAG = "--spatial-upscaler-weights"
 
@@ -37,7 +39,8 @@ class Request:
         height, width: Pixels of the first stage; of the output in detail-fidelity rendering.
         steps: Of the first stage; None: the checkpoint's default.
         steps_stage2: Of the second stage, likewise.
-        guidance: Of both streams in the first stage. The second one is not guided.
+        guidance: Of each stream in the first stage. The second one is not guided.
+        guided_share: From where to where in the first stage's steps it is guided, in [0, 1].
         seed: Of all noise.
         image: Image for the first frame.
         image_strength: Its conditioning strength, 0 to 1.
@@ -63,7 +66,8 @@ class Request:
     slots: tuple[int, ...] = ()
     steps: int | None = None
     steps_stage2: int | None = None
-    guidance: Guidance = field(default_factory=Guidance)
+    guidance: Mapping[StreamName, Guidance] = field(default_factory=partial(both_streams, Guidance()))
+    guided_share: tuple[float, float] = (0.0, 1.0)
     seed: int = 0
     image: Path | None = None
     image_strength: float = 1.0
@@ -96,9 +100,14 @@ class Request:
             )
 
     @property
+    def uses_negative(self) -> bool:
+        """Whether the negative prompt has an effect on a stream."""
+        return any(rule.uses_negative for rule in self.guidance.values())
+
+    @property
     def prompts(self) -> tuple[str, ...]:
         """Texts to encode: the negative prompt only where guidance uses it."""
-        return (self.prompt, self.negative_prompt) if self.guidance.uses_negative else (self.prompt,)
+        return (self.prompt, self.negative_prompt) if self.uses_negative else (self.prompt,)
 
     @property
     def grid(self) -> VideoGrid:
@@ -171,7 +180,8 @@ def request_for(options: Options, note: Callable[[str], None] = lambda text: Non
         slots=_slots(options, models, num_frames),
         steps=options.steps_stage1 if options.two_stages else options.steps,
         steps_stage2=options.steps_stage2,
-        guidance=_guidance(options, models, note),
+        guidance=settled_guidance(options, models, note),
+        guided_share=(options.guidance_start, options.guidance_end),
         seed=options.seed,
         image=Path(options.image) if options.image else None,
         image_strength=options.image_strength,
@@ -204,24 +214,6 @@ def _slots(options: Options, models: Models, num_frames: int) -> tuple[int, ...]
             f"--keyframes is {options.keyframes}, but {num_frames} frames have room for {max(num_frames - 2, 0)}."
         )
     return tuple(even_slots(options.keyframes, num_frames))
-
-
-def _guidance(options: Options, models: Models, note: Callable[[str], None]) -> Guidance:
-    scale = options.cfg if options.cfg_stage1 is None else options.cfg_stage1
-    if scale is None:
-        scale = 1.0 if models.distilled else models.defaults.cfg
-    elif scale > 1 and models.distilled:
-        note(
-            f"Guidance {scale:g} with a distilled checkpoint costs twice the time and tends to harsh colours: "
-            f"it was made for --cfg 1."
-        )
-    num_layers = config_of(Transformer, models.weights).num_layers
-    return Guidance(
-        guidance_scale=scale,
-        guidance_rescale=options.guidance_rescale,
-        stg_scale=options.stg_scale,
-        stg_blocks=models.defaults.stg_blocks(num_layers) if options.stg_scale else (),
-    )
 
 
 def _has_audio(options: Options, models: Models, num_frames: int) -> bool:

@@ -10,7 +10,7 @@ import pytest
 
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.diffusion import schedule
-from LTX_2_MLX.diffusion.guidance import Guidance
+from LTX_2_MLX.diffusion.guidance import Guidance, both_streams
 from LTX_2_MLX.diffusion.noise import seeded_noise
 from LTX_2_MLX.errors import OutputError
 from LTX_2_MLX.models.interfaces import Header, TensorInfo
@@ -48,7 +48,7 @@ def test_guidance_of_one_encodes_one_prompt_and_calls_the_network_once_a_step(re
         return plain_call(self, *args, **options)
 
     monkeypatch.setattr(Transformer, "__call__", counting)
-    request = request_of(guidance=UNGUIDED, embeddings=None, steps=3)
+    request = request_of(guidance=both_streams(UNGUIDED), embeddings=None, steps=3)
     stages = [*prompt_stages(request), first_stage(request, "denoise")]
     state = run_stages(stages, StageRunner(), GenerationState())
     assert state.contexts.keys() == {"positive.video", "positive.audio"} and state.text is None
@@ -102,7 +102,7 @@ def test_generated_keyframes_are_handed_on_beside_the_video(request_of, models, 
 
 
 def test_result_that_is_not_finite_ends_the_run(request_of):
-    request = request_of(guidance=UNGUIDED)
+    request = request_of(guidance=both_streams(UNGUIDED))
     contexts = {"positive.video": mx.full((1, 128, 24), mx.nan), "positive.audio": mx.zeros((1, 128, 24))}
     with pytest.raises(OutputError, match="denoise"):
         first_stage(request, "denoise").run(StageRunner(), GenerationState(contexts=contexts))
@@ -121,7 +121,7 @@ def test_every_sampler_reaches_a_finite_video_of_its_own(request_of, sampler):
 
 def test_distilled_checkpoint_takes_its_list_and_sampler_only_without_guidance(request_of, models):
     distilled = models(distilled=True)
-    unguided = first_stage(request_of(models=distilled, guidance=UNGUIDED, steps=None), "denoise")
+    unguided = first_stage(request_of(models=distilled, guidance=both_streams(UNGUIDED), steps=None), "denoise")
     guided = first_stage(request_of(models=distilled, steps=None), "denoise")
     assert unguided.sigmas == schedule.DISTILLED
     assert len(guided.sigmas) == 31

@@ -45,16 +45,24 @@ _FOREIGN = {
     "keyframes": "it places its keyframes itself",
     "temporal_upscale": "it doubles the frame rate in --rounds",
     "cfg": "it runs without guidance",
+    "audio_cfg": "it runs without guidance",
     "guidance_rescale": "it runs without guidance",
     "stg_scale": "it runs without guidance",
+    "stg_blocks": "it runs without guidance",
+    "audio_stg_blocks": "it runs without guidance",
+    "modality_scale": "it runs without guidance",
+    "guidance_start": "it runs without guidance",
+    "guidance_end": "it runs without guidance",
 }
+# Values that turn guidance off, as a record of such a run has them.
+_OFF = {"cfg": 1, "audio_cfg": 1, "guidance_rescale": 0, "stg_scale": 0, "modality_scale": 1}
 
 
 def refuse_foreign(declared: Mapping[str, Declared], options: Any) -> None:
     """Raise ``RequestError`` for an option that detail-fidelity rendering does not have."""
     for name, reason in _FOREIGN.items():
         value = getattr(options, name)
-        if value != declared[name].default and not (name == "cfg" and value == 1):
+        if value not in (declared[name].default, _OFF.get(name)):
             raise RequestError(f"{declared[name].flag} has no place in --pipeline {NAME}: {reason}. Leave it out.")
     if options.reference is not None and options.spatial_doubling:
         raise RequestError("--spatial-doubling belongs to the newer form of dfr. Leave out it or --reference.")

@@ -23,7 +23,7 @@ StepsStage1 = Annotated[
     Opt(
         "Denoising steps of stage 1.",
         group=GROUP,
-        default="15, distilled 8",
+        default="15, LTX-2.3 and 2.5 30, distilled 8",
         min=1,
         max=1000,
         only_in=("two-stage",),
@@ -45,7 +45,7 @@ Cfg = Annotated[
     Opt(
         "Scale of classifier-free guidance; 1 disables it.",
         group=GROUP,
-        default="5, distilled 1",
+        default="5, LTX-2.3 and 2.5 3, distilled 1",
         min=0,
         max=100,
         replaces=("cfg_stage1",),
@@ -63,13 +63,71 @@ CfgStage1 = Annotated[
         replaces=("cfg",),
     ),
 ]
+AudioCfg = Annotated[
+    float | None,
+    Opt(
+        "Scale of classifier-free guidance of the audio stream.",
+        group=GROUP,
+        default="LTX-2.3 and 2.5 7, else the video's",
+        min=0,
+        max=100,
+    ),
+]
 GuidanceRescale = Annotated[
-    float,
-    Opt("Rescale after guidance; 0.7 against oversaturation.", group=GROUP, min=0, max=1),
+    float | None,
+    Opt(
+        "Rescale after guidance; 0.7 against oversaturation.",
+        group=GROUP,
+        default="0, LTX-2.3 and 2.5 0.7",
+        min=0,
+        max=1,
+    ),
 ]
 StgScale = Annotated[
+    float | None,
+    Opt(
+        "Scale of spatio-temporal guidance; 0 disables it.",
+        group=GROUP,
+        default="0, LTX-2.3 and 2.5 1, distilled 0",
+        min=0,
+        max=100,
+    ),
+]
+StgBlocks = Annotated[
+    tuple[int, ...] | None,
+    Opt(
+        "Block that spatio-temporal guidance bypasses; repeatable.",
+        group=GROUP,
+        metavar="BLOCK",
+        default="29, LTX-2.3 and 2.5 28",
+    ),
+]
+AudioStgBlocks = Annotated[
+    tuple[int, ...] | None,
+    Opt(
+        "The same in the audio stream; repeatable.",
+        group=GROUP,
+        metavar="BLOCK",
+        default="those of the video",
+    ),
+]
+ModalityScale = Annotated[
+    float | None,
+    Opt(
+        "Scale of guidance between video and audio; 1 disables it.",
+        group=GROUP,
+        default="1, LTX-2.3 and 2.5 3, distilled 1",
+        min=0,
+        max=100,
+    ),
+]
+GuidanceStart = Annotated[
     float,
-    Opt("Scale of spatio-temporal guidance; 0 disables it.", group=GROUP, min=0, max=100),
+    Opt("Share of the steps before which there is no guidance.", group=GROUP, min=0, max=1),
+]
+GuidanceEnd = Annotated[
+    float,
+    Opt("Share of the steps after which there is no guidance.", group=GROUP, min=0, max=1),
 ]
 NegativePrompt = Annotated[
     str | None,
