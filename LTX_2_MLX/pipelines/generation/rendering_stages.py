@@ -32,7 +32,12 @@ from LTX_2_MLX.diffusion.patchify import AudioClock, VideoGrid
 from LTX_2_MLX.diffusion.sampler import OnStep, ignore
 from LTX_2_MLX.diffusion.state import LatentState, State, start_state
 from LTX_2_MLX.models.ltx.transformer import Transformer
-from LTX_2_MLX.models.ltx.transformer_config import TransformerConfig, transformer_bytes, transformer_operations
+from LTX_2_MLX.models.ltx.transformer_config import (
+    TransformerConfig,
+    transformer_array_bytes,
+    transformer_bytes,
+    transformer_operations,
+)
 from LTX_2_MLX.pipelines.generation.denoise import ImageConditioning, load_options, predictor
 from LTX_2_MLX.pipelines.generation.files import Models
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, contents
@@ -121,6 +126,9 @@ class RenderingStage(ABC):
             file=models.weights.path,
             weights_bytes=network_weights_bytes([Transformer], models.weights, loras=self.loras, **options),
             activation_bytes=transformer_bytes(config, **self._size(max(calls)), prompts=1, dtype=models.dtype),
+            array_bytes=transformer_array_bytes(
+                config, tokens=max(calls).video, text_tokens=self.text_tokens, dtype=models.dtype
+            ),
             seconds=seconds_of(operations * (len(self.sigmas) - 1)),
         )
 
