@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import tiny_checkpoints as tiny
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
@@ -22,6 +23,7 @@ AUDIO_VAE = "ltx-2.5-audio-vae-bf16.safetensors"
 SPATIAL_UPSCALER = "ltx-2.5-latent-spatial-upscaler-x2-bf16-1.0.safetensors"
 TEMPORAL_UPSCALER = "ltx-2.5-latent-temporal-upscaler-x2-bf16-1.0.safetensors"
 DETAILING_LORA = "ltx-2.5-22b-ic-lora-pixel-spatial-upscaler-x2-1.0.safetensors"
+DURATION_HEAD = "ltx-2.5-duration-head-bf16.safetensors"
 CONV_VAE = "ltx-2.5-video-vae-conv-bf16.safetensors"
 GEMMA_VERSION = "gemma4-12b-ltx-v1"
 FLAGS = {
@@ -140,6 +142,30 @@ def write_detailing_lora(path: Path, transformer: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     arrays = load_file(tiny.write_lora(path, transformer))
     return _write(path, arrays, {"reference_downscale_factor": "2"})
+
+
+def write_duration_head(path: Path, *, seconds: float, video_width: int = 56, width: int = 8, seed: int = 1) -> Path:
+    """A head for the contexts of the tiny transformer, whose answers lie near ``seconds``."""
+    contexts = {"video": video_width, "audio": tiny.HEADS * tiny.AUDIO_HEAD_DIM}
+    shapes = {f"{stream}_input_proj.weight": (width, size) for stream, size in contexts.items()}
+    shapes |= {f"{stream}_{name}": (width,) for stream in contexts for name in ("input_proj.bias", "modality_emb")}
+    shapes |= {
+        "attention_pooler.query_tokens": (1, width),
+        "attention_pooler.cross_attn.in_proj_weight": (3 * width, width),
+        "attention_pooler.cross_attn.in_proj_bias": (3 * width,),
+        "attention_pooler.cross_attn.out_proj.weight": (width, width),
+        "attention_pooler.cross_attn.out_proj.bias": (width,),
+        "mlp_hidden.weight": (width, width),
+        "mlp_hidden.bias": (width,),
+        "mlp_out.weight": (1, width),
+    }
+    rng = np.random.default_rng(seed)
+    arrays = {
+        f"duration_head.{name}": 0.1 * rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()
+    }
+    arrays["duration_head.mlp_out.bias"] = np.array([np.log(seconds)], np.float32)
+    assert arrays.keys() == set(tiny.published_names(DURATION_HEAD))
+    return _write(path, arrays, {"config": "{}"})
 
 
 def _write(path: Path, arrays: dict, metadata: dict) -> Path:

@@ -174,7 +174,7 @@ def _diffusion_decoder(video: VideoShape, network: DiffusionVideoDecoder) -> Any
     latent = video.latent(config.compression)
     tiling = fitting_tiling(config, video, free_bytes=8 * GIB, weights_bytes=GIB)
     shape = (1, latent.num_frames, latent.height, latent.width, config.in_channels)
-    return next(decode_by_diffusion(network, mx.zeros(shape), mx.zeros, tiling=tiling))
+    return next(decode_by_diffusion(network, mx.zeros(shape), lambda part, first: mx.zeros(part), tiling=tiling))
 
 
 def _sound(decoder: AudioDecoder, vocoder: Vocoder | BandwidthExtensionVocoder) -> Any:

@@ -11,9 +11,38 @@ from itertools import product
 import mlx.core as mx
 import numpy as np
 
+from LTX_2_MLX.ops.attention import is_fused
+
 # Keys and values of one batch of blocks.
 _GROUP_BYTES = 64 * 2**20
 _WIDE_KERNEL = 9
+
+
+@dataclass(frozen=True)
+class FrameSpan:
+    """Part of a clip's frames whose attention is computed by itself.
+
+    Attributes:
+        first_query: First frame of the queries.
+        first_key: First frame of the keys.
+        num_frames: Frames of the whole clip.
+    """
+
+    first_query: int
+    first_key: int
+    num_frames: int
+
+    def window_starts(self, num_queries: int, kernel: int) -> np.ndarray:
+        """The first frame, counted from ``first_key``, that each of the queries' frames sees."""
+        frames = self.first_query + np.arange(num_queries)
+        return window_starts(frames, self.num_frames, kernel) - self.first_key
+
+
+def window_starts(positions: np.ndarray, length: int, kernel: int) -> np.ndarray:
+    """The first position of an axis that each position sees; the axis is no shorter than the window."""
+    assert kernel <= length, (kernel, length)
+    starts: np.ndarray = np.clip(positions - kernel // 2, 0, length - kernel)
+    return starts
 
 
 def neighborhood_attention(
@@ -23,6 +52,7 @@ def neighborhood_attention(
     kernel: Sequence[int],
     *,
     scale: float = 1.0,
+    span: FrameSpan | None = None,
     block: Sequence[int] | None = None,
     group_bytes: int = _GROUP_BYTES,
 ) -> mx.array:
@@ -31,11 +61,12 @@ def neighborhood_attention(
     At a border the window is shifted inwards, not cut: it begins at ``clip(i - kernel // 2, 0, length - kernel)``.
 
     Args:
-        queries: ``(B, T, H, W, heads, D)``; keys and values have the same shape.
-        keys: See queries.
-        values: See queries.
+        queries: ``(B, T, H, W, heads, D)``.
+        keys: Of the same shape; with a span they have the frames that the queries see, and may have more.
+        values: As keys.
         kernel: Window size in time, height and width; no axis may be shorter than its window.
         scale: Factor of the scores.
+        span: Where the frames of queries and keys lie in the clip; None: both are the whole clip.
         block: Queries per block along each axis; chosen by the kernel unless given.
         group_bytes: Bound on the keys and values that are gathered at a time.
 
@@ -43,9 +74,12 @@ def neighborhood_attention(
         ``(B, T, H, W, heads, D)``, evaluated.
     """
     lengths = queries.shape[1:4]
-    assert all(size <= length for size, length in zip(kernel, lengths, strict=True)), (kernel, lengths)
+    span = span or FrameSpan(0, 0, lengths[0])
+    first_seen = [span.window_starts(lengths[0], kernel[0])]
+    for length, size in zip(lengths[1:], kernel[1:], strict=True):
+        first_seen.append(window_starts(np.arange(length), length, size))
     block = block or default_block(kernel)
-    axes = [_blocks(length, size, step) for length, size, step in zip(lengths, kernel, block, strict=True)]
+    axes = [_blocks(starts, size, step) for starts, size, step in zip(first_seen, kernel, block, strict=True)]
     outputs = []
     positions = []
     for kinds in product(*axes):
@@ -65,6 +99,25 @@ def neighborhood_attention(
 def default_block(kernel: Sequence[int]) -> tuple[int, int, int]:
     """Queries per block: small blocks waste fewer keys where windows are wide, large ones need fewer gathers."""
     return (4, 4, 4) if max(kernel) >= _WIDE_KERNEL else (4, 8, 8)
+
+
+def attention_bytes(kernel: Sequence[int], lengths: Sequence[int], width: int, head_dim: int, dtype: mx.Dtype) -> int:
+    """Memory of attention over queries of these lengths beside queries, keys, values and the result.
+
+    Those are the queries, keys and values of the largest group, and their scores twice where MLX has no fused kernel.
+    """
+    axes = []
+    for length, size, step in zip(lengths, kernel, default_block(kernel), strict=True):
+        axes.append(_blocks(window_starts(np.arange(length), max(length, size), size), size, step))
+    most = 0
+    for kinds in product(*axes):
+        num_queries = int(np.prod([kind.num_queries for kind in kinds]))
+        box = int(np.prod([kind.num_keys for kind in kinds]))
+        keys_bytes = 2 * box * width * dtype.size
+        group = min(max(1, _GROUP_BYTES // keys_bytes), int(np.prod([len(kind.starts) for kind in kinds])))
+        scores = 0 if is_fused(head_dim, dtype) else 2 * num_queries * box * (width // head_dim) * mx.float32.size
+        most = max(most, group * (keys_bytes + 2 * num_queries * width * dtype.size + scores))
+    return most
 
 
 @dataclass(frozen=True)
@@ -90,17 +143,16 @@ class _BlockKind:
         return len(self.mask[0])
 
 
-def _blocks(length: int, kernel: int, step: int) -> list[_BlockKind]:
-    """Blocks of one axis, grouped by kind."""
-    window_starts = np.clip(np.arange(length) - kernel // 2, 0, length - kernel)
+def _blocks(first_seen: np.ndarray, kernel: int, step: int) -> list[_BlockKind]:
+    """Blocks of one axis, grouped by kind; ``first_seen`` is each query's first key."""
     groups: dict[tuple[int, ...], list[int]] = {}
-    for start in range(0, length, step):
-        relative = window_starts[start : start + step] - window_starts[start]
+    for start in range(0, len(first_seen), step):
+        relative = first_seen[start : start + step] - first_seen[start]
         groups.setdefault(tuple(relative.tolist()), []).append(start)
     kinds = []
     for relative, starts in groups.items():
         offsets = np.arange(relative[-1] + kernel) - np.array(relative)[:, None]
-        kinds.append(_BlockKind(np.array(starts), window_starts[starts], (offsets >= 0) & (offsets < kernel)))
+        kinds.append(_BlockKind(np.array(starts), first_seen[starts], (offsets >= 0) & (offsets < kernel)))
     return kinds
 
 

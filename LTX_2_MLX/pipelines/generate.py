@@ -19,7 +19,7 @@ from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.pipelines.generation.prompt import compare_text_encoder, load_contexts, notes_on_length
 from LTX_2_MLX.pipelines.generation.record import check_outputs, options_from, record_of, saved_record
 from LTX_2_MLX.pipelines.generation.request import Request, request_for
-from LTX_2_MLX.pipelines.generation.run import chained_facts, run_generation
+from LTX_2_MLX.pipelines.generation.run import chained_facts, remaining, run_generation
 from LTX_2_MLX.pipelines.generation.state import GenerationStage, GenerationState
 from LTX_2_MLX.pipelines.generation.upscale import UpscaleLatent
 from LTX_2_MLX.pipelines.one_stage import one_stage
@@ -96,7 +96,13 @@ def prepare(options: Options, note: Callable[[str], None] = lambda text: None, *
         refuse = True
     if planned is not None and planned.fits:
         return Prepared(options, request, planned)
-    fitted = nearest_options(options, request.num_frames, lambda other: plan_for(request_for(other), other), budget)
+    fitted = nearest_options(
+        options,
+        request.num_frames,
+        lambda other: plan_for(request_for(other), other),
+        budget,
+        open_at=None if request.duration is None else request.frame_rate,
+    )
     if fitted is not None and options.fit:
         note(f"To fit into {format_bytes(budget)}: {' '.join(fitted.flags)}")
         return Prepared(fitted.options, request_for(fitted.options), fitted.plan)
@@ -109,6 +115,10 @@ def prepare(options: Options, note: Callable[[str], None] = lambda text: None, *
 
 def stages_for(request: Request) -> list[GenerationStage]:
     """The stages of the request's pipeline, for planning and running alike."""
+    if request.duration is not None:
+        from LTX_2_MLX.pipelines.generation.duration import with_duration_stage
+
+        return with_duration_stage(request, stages_for(replace(request, duration=None)))
     if request.rendering is not None:
         # Few runs are renderings.
         from LTX_2_MLX.pipelines.dfr import dfr
@@ -140,7 +150,8 @@ def _sizes(request: Request) -> list[str]:
     shape = request.output_shape
     rate = float(request.output_rate)
     seconds = shape.num_frames / rate
-    output = f"Output: {shape.height}×{shape.width}, {shape.num_frames} frames at {rate:g} fps, {seconds:.2f} s"
+    most = "" if request.duration is None else "at most "
+    output = f"Output: {shape.height}×{shape.width}, {most}{shape.num_frames} frames at {rate:g} fps, {seconds:.2f} s"
     if request.rendering is not None:
         small = request.rendering.stage_1
         return [f"Stage 1: {small.height}×{small.width}, {small.num_frames} frames", output]
@@ -169,6 +180,14 @@ def generate_video(
         **written: Settings of the video's file, which go into the record too.
     """
     state = GenerationState(contexts=load_contexts(request) if request.embeddings else {})
+    job = _job(options, runner.progress.note)
+    if request.duration is not None:
+        # Few runs ask a duration head.
+        from LTX_2_MLX.pipelines.generation.duration import with_settled_length
+
+        unsettled = record_of(options, request, {}, automatic)
+        automatic = {*automatic, "frames"}
+        options, request, state = with_settled_length(options, request, runner, job, state, unsettled.as_json())
     stages = stages_for(request)
     steps = {}
     for stage in stages:
@@ -177,9 +196,8 @@ def generate_video(
     record = record_of(options, request, steps, automatic)
     facts = record.as_json()
     runner.facts["settings"] = facts["request"]
-    job = _job(options, runner.progress.note)
     if job is None:
-        video = run_stages(stages, runner, state)
+        video = run_stages(remaining(stages, state), runner, state)
     else:
         job.remember(facts)
         video = run_generation(stages, runner, job, state)

@@ -7,7 +7,7 @@ from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.errors import LTXError, MemoryBudgetError
 from LTX_2_MLX.models.interfaces import Header
 from LTX_2_MLX.models.ltx.diffusion_decoder import DiffusionVideoDecoder
-from LTX_2_MLX.models.ltx.diffusion_decoder_config import DiffusionDecoderConfig
+from LTX_2_MLX.models.ltx.diffusion_decoder_config import Axes, DiffusionDecoderConfig
 from LTX_2_MLX.models.ltx.diffusion_decoder_tiling import (
     AxisTiling,
     DiffusionTiling,
@@ -29,7 +29,7 @@ class GivenNoise:
         draws = case.inputs("noise.")
         self.draws = [channels_last(draws[key]) for key in sorted(draws, key=int)]
 
-    def __call__(self, shape: tuple[int, ...]) -> mx.array:
+    def __call__(self, shape: tuple[int, ...], first: Axes) -> mx.array:
         if not self.draws or self.draws[0].shape != tuple(shape):
             raise LTXError(f"The decoder asks for noise of {tuple(shape)}, the case's next draw is another.")
         return self.draws.pop(0)

@@ -6,7 +6,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from LTX_2_MLX.ops.neighborhood_attention import default_block, neighborhood_attention
+from LTX_2_MLX.ops.neighborhood_attention import FrameSpan, default_block, neighborhood_attention
 
 
 def plain(queries: np.ndarray, keys: np.ndarray, values: np.ndarray, kernel: tuple[int, ...], scale: float):
@@ -46,6 +46,20 @@ def test_blocks_give_what_each_query_gets_by_itself(shape, kernel, block):
     assert np.abs(np.array(output) - expected).max() < 2e-6
     many = neighborhood_attention(*arrays, kernel, scale=0.4)
     assert np.abs(np.array(many) - expected).max() < 2e-6
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0, 3), (3, 8), (8, 11)])
+def test_frames_by_themselves_get_what_they_get_in_the_whole_clip(start, stop):
+    rng = np.random.default_rng(4)
+    queries, keys, values = (mx.array(rng.normal(size=(1, 11, 6, 5, 2, 8)).astype(np.float32)) for _ in range(3))
+    kernel = (5, 3, 5)
+    whole = neighborhood_attention(queries, keys, values, kernel)
+    first = FrameSpan(start, 0, 11).window_starts(1, 5)[0]
+    last = FrameSpan(stop - 1, 0, 11).window_starts(1, 5)[0] + 5
+    seen = slice(first, last)
+    span = FrameSpan(start, first, 11)
+    part = neighborhood_attention(queries[:, start:stop], keys[:, seen], values[:, seen], kernel, span=span)
+    assert float(mx.abs(part - whole[:, start:stop]).max()) < 2e-6
 
 
 def test_gathered_keys_stay_within_the_given_bytes(monkeypatch):

@@ -71,9 +71,15 @@ def test_files_may_be_given_in_any_order_or_as_a_folder(split, plain, tmp_path):
     np.testing.assert_array_equal(frames_of(asked), plain)
 
 
-def test_two_autoencoders_in_a_folder_are_refused(split):
+def test_two_autoencoders_of_one_kind_are_refused(split, tmp_path):
+    files = (
+        split.transformer,
+        split.gemma,
+        split.conv_vae,
+        shutil.copy(split.conv_vae, tmp_path / "other.safetensors"),
+    )
     with pytest.raises(CheckpointError, match=r"each hold a video autoencoder.*--video-vae"):
-        prepare(options(split, weights=str(split.transformer.parents[1]), video_vae="auto", gemma="auto"))
+        prepare(options(split, weights=tuple(map(str, files)), video_vae="auto", gemma="auto"))
 
 
 def test_folder_with_missing_shards_says_so(split, tmp_path):
@@ -141,8 +147,8 @@ def test_text_encoder_of_another_version_is_refused_before_loading(split, files,
 def test_model_without_a_decoder_that_can_be_used_is_refused(split):
     with pytest.raises(CheckpointError, match=r"holds no video autoencoder.*--video-vae"):
         prepare(options(split, video_vae="auto"))
-    with pytest.raises(CheckpointError, match=r"no convolutional video decoder.*ltx-2.5-video-vae-conv"):
-        prepare(options(split, video_vae=str(split.video_vae)))
+    with pytest.raises(CheckpointError, match=r"holds no video decoder.*ltx-2.5-video-vae-conv"):
+        prepare(options(split, video_vae=str(split.transformer)))
 
 
 def test_an_autoencoder_overrides_that_of_a_combined_file(split, files):

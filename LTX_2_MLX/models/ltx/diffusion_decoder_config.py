@@ -119,7 +119,7 @@ class DiffusionDecoderConfig:
     @property
     def compression(self) -> Compression:
         """Pixels per latent step."""
-        time, height, width = self._strides_before(_NUM_STAGES - 1)
+        time, height, width = self.strides_before(_NUM_STAGES - 1)
         return Compression(time, height * self.patch_size, width * self.patch_size)
 
     @property
@@ -131,7 +131,7 @@ class DiffusionDecoderConfig:
     def smallest_latent(self) -> Axes:
         """Frames, height and width of a latent in which no axis of any stage is shorter than its window."""
         kernels = (*self.stage_kernels, self.stage5_kernel)
-        strides = [self._strides_before(stage) for stage in range(_NUM_STAGES)]
+        strides = [self.strides_before(stage) for stage in range(_NUM_STAGES)]
         sizes = [max(-(-kernels[i][axis] // strides[i][axis]) for i in range(_NUM_STAGES)) for axis in range(3)]
         return (sizes[0], sizes[1], sizes[2])
 
@@ -148,14 +148,24 @@ class DiffusionDecoderConfig:
         """Latent frames on each side that stages 1 to 3 see."""
         halo = 0
         for stage, kernel in enumerate(self.stage_kernels[:3]):
-            halo += -(-self.stage_depths[stage] * (kernel[0] // 2) // self._strides_before(stage)[0])
+            halo += -(-self.stage_depths[stage] * (kernel[0] // 2) // self.strides_before(stage)[0])
         return halo
 
     def cells_before(self, frame: int) -> int:
         """Frames of stage 4's input that the latent frames before this one make."""
-        return self.features_shape(frame, 1, 1)[0] if frame else 0
+        return self.frames_before(frame, _NUM_STAGES - 2, starts_clip=True)
 
-    def _strides_before(self, stage: int) -> Axes:
+    def frames_before(self, frame: int, stage: int, *, starts_clip: bool) -> int:
+        """Frames that the latent frames before this one make in a stage, of a part that starts the clip or does not."""
+        if not starts_clip:
+            return frame * self.strides_before(stage)[0]
+        frames = frame
+        for upsample in self.upsamples[:stage] if frame else ():
+            frames = frames * upsample.stride[0] - (upsample.stride[0] == 2)
+        return frames
+
+    def strides_before(self, stage: int) -> Axes:
+        """Factors in time, height and width by which a stage's input is finer than the latent."""
         strides = [upsample.stride for upsample in self.upsamples[:stage]]
         time, height, width = (math.prod(stride[axis] for stride in strides) for axis in range(3))
         return time, height, width

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from LTX_2_MLX.errors import MemoryBudgetError, RequestError
-from LTX_2_MLX.models.ltx.diffusion_decoder import AttentionMode, DiffusionVideoDecoder
+from LTX_2_MLX.models.ltx.diffusion_decoder import DiffusionVideoDecoder
+from LTX_2_MLX.models.ltx.diffusion_decoder_blocks import AttentionMode
 from LTX_2_MLX.models.ltx.diffusion_decoder_config import Axes, DiffusionDecoderConfig
-from LTX_2_MLX.ops.tiling import Interval, Tile, TilePlan, blend_tiles, split_axis, tiled_axis
+from LTX_2_MLX.ops.tiling import Interval, Tile, TiledAxis, TilePlan, blend_tiles, split_axis, tiled_axis
 from LTX_2_MLX.shapes import LatentShape, VideoShape
 
-Noise = Callable[[tuple[int, ...]], mx.array]
+# Shape of the noise, and the frame, row and column of the video at which it begins.
+Noise = Callable[[tuple[int, ...], Axes], mx.array]
 
 # Copies of stage 5's tokens that live at once, as the reference counts them.
 _COPIES = {"chunked": 5, "combined": 11}
@@ -101,17 +103,18 @@ def decode_plan(config: DiffusionDecoderConfig, latent: LatentShape, tiling: Dif
         RequestError: If tiles are too small, or overlap by less than the stages see.
     """
     tiling = tiling or DiffusionTiling()
+    axes = (tiling.time, tiling.height, tiling.width)
+    return TilePlan(*(axis_plan(config, latent, axis, axes[axis]) for axis in range(3)))
+
+
+def axis_plan(config: DiffusionDecoderConfig, latent: LatentShape, axis: int, tiling: AxisTiling | None) -> TiledAxis:
+    """Tiles along one axis: 0 for time, 1 for height, 2 for width. Errors are those of ``decode_plan``."""
     limits = DiffusionTilingLimits.of(config)
     grid = config.features_shape(latent.num_frames, latent.height, latent.width)
-    axes = []
-    for axis, name in enumerate(("time", "height", "width")):
-        tiles = _split(limits, axis, grid[axis], getattr(tiling, name))
-        if axis == 0:
-            targets = [_frames(tile, limits.cell[0]) for tile in tiles]
-        else:
-            targets = [tile.scaled(limits.cell[axis]) for tile in tiles]
-        axes.append(tiled_axis(tiles, targets))
-    return TilePlan(*axes)
+    tiles = _split(limits, axis, grid[axis], tiling)
+    if axis == 0:
+        return tiled_axis(tiles, [_frames(tile, limits.cell[0]) for tile in tiles])
+    return tiled_axis(tiles, [tile.scaled(limits.cell[axis]) for tile in tiles])
 
 
 def _frames(tile: Interval, stride: int) -> Interval:
@@ -217,11 +220,22 @@ def _features_bytes(config: DiffusionDecoderConfig, video: VideoShape) -> int:
 
 def _candidates(limits: DiffusionTilingLimits, axis: int, length: int, overlap: int) -> list[tuple[int, int]]:
     """Sizes of tiles along one axis and how many of them the axis takes."""
+    return [(size, len(split_axis(length, size, overlap))) for size in tile_sizes(limits, axis, length)]
+
+
+def tile_sizes(limits: DiffusionTilingLimits, axis: int, length: int) -> list[int]:
+    """Sizes that tiles of an axis may have, the smallest first, the last one no shorter than the axis."""
     step = _STEPS[axis]
-    least = max(2 * overlap, limits.smallest[axis] * limits.cell[axis], _LEAST_SIZES[axis])
-    smallest = _round_up(least, step)
+    overlap = limits.overlap_pixels if axis else limits.overlap_frames
+    smallest = _round_up(max(2 * overlap, limits.smallest[axis] * limits.cell[axis], _LEAST_SIZES[axis]), step)
     largest = max(_round_up(length, step), smallest)
-    return [(size, len(split_axis(length, size, overlap))) for size in range(smallest, largest + step, step)]
+    return list(range(smallest, largest + step, step))
+
+
+def padded_shape(config: DiffusionDecoderConfig, latent: LatentShape) -> LatentShape:
+    """Size of a latent once it is no smaller than the windows."""
+    sizes = (latent.num_frames, latent.height, latent.width)
+    return LatentShape(*(max(size, least) for size, least in zip(sizes, config.smallest_latent, strict=True)))
 
 
 def decode(
@@ -238,8 +252,8 @@ def decode(
     Args:
         decoder: The network.
         latent: Normalised ``(B, T, H, W, C)``; one smaller than the windows is padded and the video cut back.
-        noise: Standard normal numbers of a shape. A decoder of one step draws for each tile by itself, one of several
-            once for the whole video.
+        noise: Standard normal numbers for a part of the video. A decoder of one step draws for each tile by itself,
+            one of several once for the whole video.
         tiling: Tiles of stages 4 and 5; None: one for the whole video.
         mode: See ``AttentionMode``.
         frames_at_once: Latent frames that stages 1 to 3 run on at a time, beside the ones on both sides that they
@@ -256,7 +270,7 @@ def decode(
     batch = latent.shape[0]
     whole = None
     if config.num_steps > 1 or config.prediction != "x0":
-        whole = noise((batch, video.num_frames, video.height, video.width, config.out_channels))
+        whole = noise((batch, video.num_frames, video.height, video.width, config.out_channels), (0, 0, 0))
     work = _TileWork(decoder, features, plan, noise, whole, mode)
     position = 0
     for chunk in blend_tiles(plan, work):
@@ -300,10 +314,10 @@ class _FeatureWindow:
         last = min(first + self.frames_at_once, self.latent.shape[1])
         begin = max(first - config.features_halo, 0)
         end = min(last + config.features_halo, self.latent.shape[1])
-        features = self.decoder.features(self.latent[:, begin:end], starts_clip=begin == 0)
-        offset = config.cells_before(begin)
         self.next_frame = last
-        return features[:, config.cells_before(first) - offset : config.cells_before(last) - offset]
+        return self.decoder.features(
+            self.latent[:, begin:end], starts_clip=begin == 0, wanted=(first - begin, last - begin)
+        )
 
 
 class _TileWork:
@@ -347,7 +361,8 @@ class _TileWork:
         width = self.targets["width"][tile.width.start]
         if self.whole is None:
             channels = self.decoder.config.out_channels
-            return self.noise((self.features.batch, frames, len(height), len(width), channels))
+            shape = (self.features.batch, frames, len(height), len(width), channels)
+            return self.noise(shape, (target.start, height.start, width.start))
         part = self.whole[:, target.start : target.stop, height.start : height.stop, width.start : width.stop]
         return mx.concatenate([part, mx.repeat(part[:, -1:], frames - len(target), axis=1)], axis=1)
 

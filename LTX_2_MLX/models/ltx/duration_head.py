@@ -185,3 +185,16 @@ def frames_of_duration(
             f"{float(frame_rate):g} fps. Widen --min-duration and --max-duration, or pass --frames."
         )
     return frames
+
+
+def longest_answer(min_seconds: float, max_seconds: float, frame_rate: Fraction) -> int:
+    """The most frames that a head within these limits can ask for.
+
+    Raises:
+        RequestError: If the limits contradict each other, or no number of the form 8k + 1 lies between them.
+    """
+    if min_seconds > max_seconds:
+        raise RequestError(
+            f"--min-duration is {min_seconds:g}, more than --max-duration, which is {max_seconds:g}. Swap them."
+        )
+    return frames_of_duration(max_seconds, frame_rate, min_seconds, max_seconds)

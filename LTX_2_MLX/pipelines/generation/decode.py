@@ -4,7 +4,7 @@ Decoding runs over consecutive frames with the exact result, whatever the video'
 are used where a frame is too large for that, or where the user gives their size.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from functools import partial
@@ -92,7 +92,7 @@ class DecodeVideo:
             MemoryBudgetError: If no tile is small enough.
         """
         config = config_of(VideoDecoder, self.weights)
-        size = self._size()
+        size = self.size()
         cell = config.decoder_compression
         height, width = config.fewest_cells * cell.height, config.fewest_cells * cell.width
         if size.height < height or size.width < width:
@@ -116,7 +116,7 @@ class DecodeVideo:
 
     def stream(self, chunks: Iterator[np.ndarray], sound: Arrays) -> FrameStream:
         """A stream of the video's size from chunks ``(T, H, W, 3)`` uint8, with the sound of the generation's state."""
-        size = self._size()
+        size = self.size()
         audio = None
         if sound:
             audio = Waveform(np.asarray(sound["waveform"]), int(np.asarray(sound["sample_rate"])))
@@ -133,14 +133,15 @@ class DecodeVideo:
             "budget": self.budget,
         }
 
-    def _size(self) -> VideoShape:
-        size = self.shape.pixels(config_of(VideoDecoder, self.weights).decoder_compression)
-        return size if self.num_frames is None else replace(size, num_frames=self.num_frames)
+    @property
+    def compression(self) -> Compression:
+        """Pixels per latent step."""
+        return config_of(VideoDecoder, self.weights).decoder_compression
 
-    def _chunks(self, runner: StageRunner, latent: mx.array) -> Iterator[np.ndarray]:
-        num_frames = self._size().num_frames
+    def decoded(self, runner: StageRunner, latent: mx.array) -> Generator[np.ndarray, None, None]:
+        """Chunks ``(T, H, W, 3)`` uint8 of all the frames that the latent holds."""
         key = key_for(self.seed, self.name)
-        chunks = runner.stream(
+        return runner.stream(
             self.name,
             partial(load, VideoDecoder, self.weights, dtype=self.dtype),
             partial(
@@ -152,6 +153,15 @@ class DecodeVideo:
                 bit_depth=self.bit_depth,
             ),
         )
+
+    def size(self) -> VideoShape:
+        """Size of the video."""
+        size = self.shape.pixels(self.compression)
+        return size if self.num_frames is None else replace(size, num_frames=self.num_frames)
+
+    def _chunks(self, runner: StageRunner, latent: mx.array) -> Iterator[np.ndarray]:
+        num_frames = self.size().num_frames
+        chunks = self.decoded(runner, latent)
         done = 0
         try:
             for chunk in chunks:
@@ -185,16 +195,27 @@ def frame_stages(request: Request) -> list[UpscaleLatent | DecodeVideo]:
             )
         )
         shape = config.output_shape(shape)
-    decode = DecodeVideo(
-        weights=models.video_vae,
-        dtype=models.dtype,
-        shape=shape,
-        frame_rate=request.output_rate,
-        seed=request.seed,
-        tile_size=request.tile_size,
-        budget=activation_budget(request.memory_limit_gb),
-    )
-    return [*stages, decode]
+    return [*stages, decode_stage(request, shape)]
+
+
+def decode_stage(request: Request, shape: LatentShape) -> DecodeVideo:
+    """The stage that decodes a latent of this size, by the decoder that the video autoencoder's file holds."""
+    models = request.models
+    settings: dict[str, Any] = {
+        "weights": models.video_vae,
+        "dtype": models.dtype,
+        "shape": shape,
+        "frame_rate": request.output_rate,
+        "seed": request.seed,
+        "tile_size": request.tile_size,
+        "budget": activation_budget(request.memory_limit_gb),
+    }
+    if not models.decodes_by_diffusion:
+        return DecodeVideo(**settings)
+    # Few runs decode by diffusion.
+    from LTX_2_MLX.pipelines.generation.decode_diffusion import DecodeByDiffusion
+
+    return DecodeByDiffusion(**settings, attention=request.decoder_attention)
 
 
 def decode_frames(

@@ -28,7 +28,13 @@ from LTX_2_MLX.models.ltx.video_vae import VideoDecoder, VideoEncoder
 from LTX_2_MLX.models.ltx.vocoder import VOCODERS
 from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.pipelines.generation.automatic import automatic_model
-from LTX_2_MLX.pipelines.generation.model_defaults import ModelDefaults
+from LTX_2_MLX.pipelines.generation.companion_files import (
+    checked_autoencoder,
+    open_audio_vae,
+    open_autoencoder,
+    open_duration_head,
+)
+from LTX_2_MLX.pipelines.generation.model_defaults import ModelDefaults, version_of
 from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.shapes import Compression
 
@@ -60,6 +66,8 @@ class Models:
         low_ram: Leave the blocks of both on disk and read each ahead of its use.
         embeddings_encoder: Folder of the text encoder that saved embeddings are compared with, where there is one.
         own_video_vae: The video autoencoder where it is not that of ``weights``.
+        own_audio_vae: Audio autoencoder and vocoder where they are not in ``weights``.
+        duration_head: Decides the length of a video that the user gave none; None: not asked for, or not there.
         own_text_features: Connectors and their projections where they are not all in ``weights``.
         detailing_lora: Adapter of detail-fidelity rendering, which reads a smaller version of the video.
     """
@@ -76,6 +84,8 @@ class Models:
     low_ram: bool = False
     embeddings_encoder: Path | None = None
     own_video_vae: Checkpoint | None = None
+    own_audio_vae: Checkpoint | None = None
+    duration_head: Checkpoint | None = None
     own_text_features: Checkpoint | None = None
     detailing_lora: Lora | None = None
 
@@ -85,6 +95,16 @@ class Models:
         return self.own_video_vae or self.weights
 
     @property
+    def audio_vae(self) -> Checkpoint:
+        """The files with the audio autoencoder and the vocoder."""
+        return self.own_audio_vae or self.weights
+
+    @cached_property
+    def decodes_by_diffusion(self) -> bool:
+        """Whether the video autoencoder's decoder is LTX-2.5's diffusion decoder."""
+        return VideoDecoder.Config.from_header(self.video_vae.header) is None
+
+    @property
     def text_features(self) -> Checkpoint:
         """The files with the connectors and their projections."""
         return self.own_text_features or self.weights
@@ -92,12 +112,16 @@ class Models:
     @cached_property
     def compression(self) -> Compression:
         """Pixels per latent step of the decoder."""
+        if self.decodes_by_diffusion:
+            from LTX_2_MLX.models.ltx.diffusion_decoder import DiffusionVideoDecoder
+
+            return config_of(DiffusionVideoDecoder, self.video_vae).compression
         return config_of(VideoDecoder, self.video_vae).decoder_compression
 
     @cached_property
     def has_sound(self) -> bool:
         """Whether the checkpoint makes sound: it has an audio stream, an audio VAE's decoder and a vocoder."""
-        header = self.weights.header
+        header = self.audio_vae.header
         if AudioDecoder.Config.from_header(header) is None or config_of(Transformer, self.weights).audio is None:
             return False
         return any(network.Config.from_header(header) is not None for network in VOCODERS)
@@ -186,12 +210,19 @@ def _with_companions(models: Models, options: Options, model: ResolvedFile, note
     """Add the networks of other files: autoencoder and text projections of split models, upscalers."""
     weights = models.weights
     if options.video_vae != AUTO or VideoEncoder.Config.from_header(weights.header) is None:
-        models = replace(models, own_video_vae=_open_autoencoder(options.video_vae, weights, model))
+        autoencoder = open_autoencoder(options.video_vae, options.video_decoder, weights, model)
+        models = replace(models, own_video_vae=autoencoder)
+    elif options.video_decoder != AUTO:
+        checked_autoencoder(weights, options.video_decoder)
+    models = replace(models, own_audio_vae=open_audio_vae(options.audio_vae, weights, model))
     encoder = models.text_encoder
     if encoder is not None and (encoder.is_file() or "gemma_source_checkpoint" in weights.header.metadata):
         from LTX_2_MLX.pipelines.generation.split_files import checked_text_features
 
         models = replace(models, own_text_features=checked_text_features(weights, encoder, note))
+    if asks_duration_head(options, weights):
+        head = open_duration_head(options.duration_head, models.text_features, model)
+        models = replace(models, duration_head=head)
     if options.renders:
         from LTX_2_MLX.pipelines.generation.rendering_files import with_detailing
 
@@ -201,6 +232,16 @@ def _with_companions(models: Models, options: Options, model: ResolvedFile, note
     if options.two_stages:
         models = replace(models, spatial_upscaler=_spatial_upscaler(options.spatial_upscaler_weights, model, note))
     return models
+
+
+def asks_duration_head(options: Options, weights: Checkpoint) -> bool:
+    """Whether a duration head decides how long a video without a given length is, if there is one.
+
+    It does from LTX-2.5 on, or where the user named one.
+    """
+    if options.frames is not None or options.duration is not None:
+        return False
+    return options.duration_head != AUTO or version_of(weights.header) >= (2, 5)
 
 
 def upscaler_config(checkpoint: Checkpoint, *, temporal: bool, flag: str) -> LatentUpscalerConfig:
@@ -291,23 +332,6 @@ def _is_gemma(folder: Path) -> bool:
         return GemmaConfig.from_header(Checkpoint(folder).header) is not None
     except CheckpointError:
         return False
-
-
-def _open_autoencoder(spec: str, weights: Checkpoint, model: ResolvedFile) -> Checkpoint:
-    try:
-        autoencoder = Checkpoint(resolve(spec, "video-vae", model=model).path)
-    except CheckpointError as error:
-        if spec != AUTO:
-            raise
-        raise CheckpointError(
-            f"{weights.path} holds no video autoencoder. Give its file with --video-vae. {error}"
-        ) from error
-    if VideoDecoder.Config.from_header(autoencoder.header) is None:
-        raise CheckpointError(
-            f"{autoencoder.path} holds no convolutional video decoder, the only kind that generate uses. For LTX-2.5 "
-            f"give --video-vae ltx-2.5-video-vae-conv-bf16.safetensors."
-        )
-    return autoencoder
 
 
 def _spatial_upscaler(spec: str, model: ResolvedFile, note: Callable[[str], None]) -> Checkpoint:

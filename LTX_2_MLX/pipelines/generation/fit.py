@@ -4,7 +4,9 @@ Nearest is what changes the video least: fewer bits for the weights or blocks on
 and only then fewer frames.
 """
 
+import math
 from collections.abc import Callable
+from fractions import Fraction
 
 from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.planning.fit import Change, Fitted, longest, nearest
@@ -19,7 +21,11 @@ _FRAMES_STEP = 8
 
 
 def nearest_options(
-    options: Options, num_frames: int, plan_of: Callable[[Options], Plan], budget: int
+    options: Options,
+    num_frames: int,
+    plan_of: Callable[[Options], Plan],
+    budget: int,
+    open_at: Fraction | None = None,
 ) -> Fitted[Options] | None:
     """The nearest options whose plan fits; None where only a smaller size would help.
 
@@ -28,6 +34,7 @@ def nearest_options(
         num_frames: Their frames, also where ``options`` leave them to the model.
         plan_of: The plan of options.
         budget: Bytes that a stage may take.
+        open_at: The frame rate where a duration head decides the length: then its limit is lowered.
     """
     ladders = _ladders(options)
     fitted = nearest(options, ladders, plan_of, budget)
@@ -36,6 +43,9 @@ def nearest_options(
 
     def fitted_at(frames: int) -> Fitted[Options] | None:
         length: Change = {"frames": frames, "duration": None}
+        if open_at is not None:
+            # Rounded up in text that users type; the frames between are no 8k + 1.
+            length = {"max_duration": math.ceil(100 * frames / open_at) / 100}
         shorter = [[{**change, **length} for change in ladder] for ladder in ladders]
         return nearest(options, shorter, plan_of, budget)
 

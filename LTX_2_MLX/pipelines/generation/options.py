@@ -36,6 +36,8 @@ class Options:
         output_height, output_width: Pixels of the output instead.
         frames: Pixel frames, 8k + 1.
         duration: Seconds instead of frames; rounded up to 8k + 1 frames.
+        min_duration, max_duration: Seconds between which LTX-2.5's duration head decides where neither is given; 1
+            and 20.
         fps: Frames per second.
         motion_speed: Speed of motion, 1 for the trained one; the frame rate of playback and the audio stay.
         keyframes: Keyframes that LTX-2.5 generates beside the video in its first stage; 0 for none.
@@ -61,14 +63,18 @@ class Options:
         save_audio: Where to write the sound as a .wav file, too.
         lora: Adapters of the transformer, ``path`` or ``path:strength``.
         model_variant: ``dev`` or ``distilled``: picks the file, or says what the given one is.
-        weights, video_vae, spatial_upscaler_weights, temporal_weights, distilled_lora, gemma: A path, a catalogue
-            name, a repository or ``repository:file``; ``auto`` finds what is on this machine. ``weights`` may be
-            several of these, or a folder with the files of a model, each recognised by what it holds.
+        weights, video_vae, audio_vae, duration_head, spatial_upscaler_weights, temporal_weights, distilled_lora, gemma:
+            A path, a catalogue name, a repository or ``repository:file``; ``auto`` finds what is on this machine.
+            ``weights`` may be several of these, or a folder with the files of a model, each recognised by what it
+            holds.
         precision: ``fp16``, ``bf16`` or ``fp32``; the file's own 16-bit type on a GPU, float32 for small
             models and on a CPU unless given.
         quantize: 8 or 4: bits of the transformer's and the text encoder's large layers; None keeps the precision.
         low_ram: Read the blocks of both from disk while they run, instead of holding them.
         temporal_upscale: Double the frame rate in latent space before decoding.
+        video_decoder: ``conv`` or ``diffusion``; ``auto`` takes the one in the video autoencoder's file, and ``conv``
+            where files with both are given.
+        decoder_attention: ``chunked`` or ``combined``, of the diffusion decoder.
         tile_size: Side of the decoder's tiles in pixels; whole frames wherever memory allows unless given.
         memory_limit_gb: GiB that the run may use, instead of the memory detected.
         fit: Change a plan that exceeds it to the nearest that fits, and say so.
@@ -90,6 +96,8 @@ class Options:
     output_width: video.OutputWidth = None
     frames: video.Frames = None
     duration: video.Duration = None
+    min_duration: video.MinDuration = None
+    max_duration: video.MaxDuration = None
     fps: video.Fps = None
     motion_speed: video.MotionSpeed = 1.0
     keyframes: video.Keyframes = 0
@@ -119,6 +127,8 @@ class Options:
     model_variant: model_files.ModelVariant = None
     weights: model_files.Weights = AUTO
     video_vae: model_files.VideoVae = AUTO
+    audio_vae: model_files.AudioVae = AUTO
+    duration_head: model_files.DurationHead = AUTO
     spatial_upscaler_weights: model_files.SpatialUpscalerWeights = AUTO
     temporal_weights: model_files.TemporalWeights = AUTO
     distilled_lora: model_files.DistilledLora = AUTO
@@ -127,6 +137,8 @@ class Options:
     quantize: memory.Quantize = None
     low_ram: memory.LowRam = False
     temporal_upscale: video.TemporalUpscale = False
+    video_decoder: video.VideoDecoder = "auto"
+    decoder_attention: video.DecoderAttention = None
     tile_size: TileSize = None
     memory_limit_gb: MemoryLimit = None
     fit: memory.Fit = False
@@ -158,7 +170,10 @@ class Options:
                 f"lower start, or --cfg 1 for no guidance."
             )
         self._refuse_both("save_latents", "resume")
-        self._refuse_both("frames", "duration")
+        for name in ("duration", "min_duration", "max_duration", "duration_head"):
+            self._refuse_both("frames", name)
+        for name in ("min_duration", "max_duration", "duration_head"):
+            self._refuse_both("duration", name)
         self._refuse_both("height", "output_height")
         self._refuse_both("width", "output_width")
         self._refuse_both("embeddings", "save_embeddings")
@@ -197,6 +212,6 @@ class Options:
                 )
 
     def _refuse_both(self, first: str, second: str) -> None:
-        if getattr(self, first) is not None and getattr(self, second) is not None:
+        if all(getattr(self, name) not in (None, AUTO) for name in (first, second)):
             flags = [declared_options(Options)[name].flag for name in (first, second)]
             raise RequestError(f"{flags[0]} and {flags[1]} are mutually exclusive. Leave one out.")

@@ -23,8 +23,8 @@ EMBEDDINGS_FORMAT = "LTX-2-MLX contexts"
 _NUMBER_LETTERS = 20
 # Automatic choices that are made anew when one of these options is typed over a record.
 _FOLLOW_MODEL = (
-    "weights", "video_vae", "gemma", "audio", "spatial_upscaler_weights", "temporal_weights", "distilled_lora",
-    "detailing_lora",
+    "weights", "video_vae", "audio_vae", "gemma", "audio", "spatial_upscaler_weights", "temporal_weights",
+    "distilled_lora", "detailing_lora",
 )  # fmt: skip
 _FOLLOW_PIPELINE = (
     "cfg", "audio_cfg", "guidance_rescale", "stg_scale", "stg_blocks", "audio_stg_blocks", "modality_scale",
@@ -128,6 +128,10 @@ def files_of(options: Options, request: Request) -> dict[str, list[tuple[str, Pa
     files: dict[str, list[tuple[str, Path]]] = {"weights": [_named(path) for path in models.weights.paths]}
     if models.own_video_vae is not None:
         files["video_vae"] = [_named(models.own_video_vae.path)]
+    if models.own_audio_vae is not None:
+        files["audio_vae"] = [_named(models.own_audio_vae.path)]
+    if models.duration_head is not None:
+        files["duration_head"] = [_named(models.duration_head.path)]
     if models.text_encoder is not None:
         files["gemma"] = [_named(models.text_encoder)]
     if models.spatial_upscaler is not None:

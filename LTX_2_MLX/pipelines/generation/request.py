@@ -15,12 +15,23 @@ from LTX_2_MLX.diffusion.guidance import Guidance, both_streams
 from LTX_2_MLX.diffusion.patchify import VideoGrid
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.models.ltx.transformer import Transformer
-from LTX_2_MLX.pipelines.generation.files import Models, open_models, upscaler_config
+from LTX_2_MLX.pipelines.generation.files import Models, asks_duration_head, open_models, upscaler_config
 from LTX_2_MLX.pipelines.generation.guidance import settled_guidance
+from LTX_2_MLX.pipelines.generation.model_defaults import version_of
 from LTX_2_MLX.pipelines.generation.options import Options
+from LTX_2_MLX.pipelines.options import flag_of
 from LTX_2_MLX.shapes import StreamName, VideoShape, check_multiple
 
+AttentionMode = Literal["chunked", "combined"]
 SPATIAL_FLAG = "--spatial-upscaler-weights"
+
+
+@dataclass(frozen=True)
+class DurationLimits:
+    """Seconds between which a duration head decides."""
+
+    min_seconds: float = 1.0
+    max_seconds: float = 20.0
 
 
 @dataclass(frozen=True)
@@ -32,8 +43,9 @@ class Request:
         models: The files.
         prompt: Text prompt.
         negative_prompt: Negative prompt for classifier-free guidance.
-        num_frames: Pixel frames before the frame rate is doubled.
+        num_frames: Pixel frames before the frame rate is doubled; the most that there may be, with ``duration``.
         frame_rate: Frames per second, likewise.
+        duration: Limits of the length that the duration head has yet to decide; None: ``num_frames`` is settled.
         motion_speed: Times of the video's positions are multiplied by it; audio and playback keep theirs.
         slots: Pixel frames of the keyframes generated in the first stage.
         height, width: Pixels of the first stage; of the output in detail-fidelity rendering.
@@ -46,6 +58,7 @@ class Request:
         image_strength: Its conditioning strength, 0 to 1.
         audio: Decode the sound, too.
         temporal_upscale: Double the frame rate in latent space before decoding.
+        decoder_attention: ``chunked`` or ``combined``, of the diffusion decoder.
         tile_size: Side of the decoder's tiles in pixels; None: whole frames wherever memory allows.
         memory_limit_gb: Memory limit in GiB; None: detected.
         embeddings: File with the prompt's contexts, instead of the text encoder.
@@ -73,6 +86,8 @@ class Request:
     image_strength: float = 1.0
     audio: bool = False
     temporal_upscale: bool = False
+    duration: DurationLimits | None = None
+    decoder_attention: AttentionMode = "chunked"
     tile_size: int | None = None
     memory_limit_gb: float | None = None
     embeddings: Path | None = None
@@ -162,10 +177,7 @@ def request_for(options: Options, note: Callable[[str], None] = lambda text: Non
     if options.two_stages and models.spatial_upscaler is not None:
         scale = upscaler_config(models.spatial_upscaler, temporal=False, flag=SPATIAL_FLAG).scale
     frame_rate = defaults.frame_rate if options.fps is None else Fraction(options.fps)
-    num_frames = defaults.num_frames if options.frames is None else options.frames
-    if options.duration is not None:
-        step = models.compression.time
-        num_frames = math.ceil((Fraction(str(options.duration)) * frame_rate - 1) / step) * step + 1
+    num_frames, duration = _length(options, models, frame_rate, note)
     rendering = _rendering(options, models, num_frames, frame_rate)
     return Request(
         two_stages=options.two_stages,
@@ -174,6 +186,7 @@ def request_for(options: Options, note: Callable[[str], None] = lambda text: Non
         negative_prompt=defaults.negative_prompt if options.negative_prompt is None else options.negative_prompt,
         num_frames=num_frames,
         frame_rate=frame_rate,
+        duration=duration,
         height=_side(options, models, "height", scale),
         width=_side(options, models, "width", scale),
         motion_speed=options.motion_speed,
@@ -185,8 +198,9 @@ def request_for(options: Options, note: Callable[[str], None] = lambda text: Non
         seed=options.seed,
         image=Path(options.image) if options.image else None,
         image_strength=options.image_strength,
-        audio=_has_audio(options, models, num_frames),
+        audio=_has_audio(options, models, num_frames, note),
         temporal_upscale=options.temporal_upscale,
+        decoder_attention=_decoder_attention(options, models),
         tile_size=options.tile_size,
         memory_limit_gb=options.memory_limit_gb,
         embeddings=Path(options.embeddings) if options.embeddings else None,
@@ -199,9 +213,61 @@ def request_for(options: Options, note: Callable[[str], None] = lambda text: Non
 def _rendering(options: Options, models: Models, num_frames: int, frame_rate: Fraction) -> Rendering | None:
     if not options.renders:
         return None
+    if options.spatial_doubling and models.decodes_by_diffusion:
+        raise RequestError(
+            f"--spatial-doubling needs the convolutional decoder, but {models.video_vae.path.name} holds the diffusion "
+            f"decoder. Give --video-vae the other file."
+        )
     from LTX_2_MLX.pipelines.generation.rendering_request import rendering_for
 
     return rendering_for(options, models, num_frames, frame_rate)
+
+
+def _length(
+    options: Options, models: Models, frame_rate: Fraction, note: Callable[[str], None]
+) -> tuple[int, DurationLimits | None]:
+    """Number of frames, and the limits of the duration head where it has yet to decide: then it is the longest."""
+    if options.frames is not None:
+        return options.frames, None
+    if options.duration is not None:
+        step = models.compression.time
+        return math.ceil((Fraction(str(options.duration)) * frame_rate - 1) / step) * step + 1, None
+    if models.duration_head is None:
+        return _usual_length(options, models, note), None
+    from LTX_2_MLX.models.ltx.duration_head import longest_answer
+
+    limits = DurationLimits(
+        min_seconds=DurationLimits.min_seconds if options.min_duration is None else options.min_duration,
+        max_seconds=DurationLimits.max_seconds if options.max_duration is None else options.max_duration,
+    )
+    return longest_answer(limits.min_seconds, limits.max_seconds, frame_rate), limits
+
+
+def _usual_length(options: Options, models: Models, note: Callable[[str], None]) -> int:
+    """The model's usual number of frames; a line where a duration head would decide.
+
+    Raises:
+        RequestError: If the user gave limits that nothing keeps.
+    """
+    num_frames = models.defaults.num_frames
+    for name in ("min_duration", "max_duration"):
+        if getattr(options, name) is not None:
+            raise RequestError(
+                f"{flag_of(name)} needs a duration head, but there is none. Give its file with --duration-head, or the "
+                f"length with --frames or --duration."
+            )
+    if asks_duration_head(options, models.weights):
+        note(f"Without a duration head the video has {num_frames} frames. Give --duration-head FILE, or --frames.")
+    return num_frames
+
+
+def _decoder_attention(options: Options, models: Models) -> AttentionMode:
+    if options.decoder_attention is not None and not models.decodes_by_diffusion:
+        raise RequestError(
+            f"--decoder-attention belongs to the diffusion decoder, but {models.video_vae.path.name} holds the "
+            f"convolutional one. Leave it out."
+        )
+    return options.decoder_attention or "chunked"
 
 
 def _slots(options: Options, models: Models, num_frames: int) -> tuple[int, ...]:
@@ -216,7 +282,7 @@ def _slots(options: Options, models: Models, num_frames: int) -> tuple[int, ...]
     return tuple(even_slots(options.keyframes, num_frames))
 
 
-def _has_audio(options: Options, models: Models, num_frames: int) -> bool:
+def _has_audio(options: Options, models: Models, num_frames: int, note: Callable[[str], None]) -> bool:
     """Whether the video gets sound; a single frame is a still image and has none."""
     if options.audio is False:
         return False
@@ -224,10 +290,14 @@ def _has_audio(options: Options, models: Models, num_frames: int) -> bool:
         return True
     if options.save_audio is not None or (options.audio and num_frames > 1):
         flag = "--save-audio" if options.save_audio is not None else "--audio"
-        reason = "a single frame has no sound"
+        reason = f"a single frame has no sound. Leave {flag} out"
         if not models.has_sound:
-            reason = f"{models.weights.path.name} has no audio VAE and vocoder"
-        raise RequestError(f"{flag} is given, but {reason}. Leave {flag} out.")
+            reason = (
+                f"{models.weights.path.name} has no audio VAE and vocoder. Give --audio-vae FILE, or leave {flag} out"
+            )
+        raise RequestError(f"{flag} is given, but {reason}.")
+    if num_frames > 1 and version_of(models.weights.header) >= (2, 5):
+        note("The video has no sound: its networks are in a file of their own. Give it with --audio-vae.")
     return False
 
 

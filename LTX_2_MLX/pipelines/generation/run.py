@@ -52,6 +52,7 @@ def run_saved(
     needed: Collection[Result],
 ) -> GenerationState:
     """The state with the results in ``needed``. Only those stages run whose results are used and were not saved."""
+    stages = remaining(stages, state)
     saved = saved_results(stages, runner, job, facts, needed)
     for stage in stages:
         if stage.name not in saved:
@@ -65,6 +66,11 @@ def run_saved(
         if stage.saved_as is not None:
             job.save(stage.saved_as, getattr(state, stage.gives), **facts[stage.name])
     return state
+
+
+def remaining(stages: Sequence[GenerationStage], state: GenerationState) -> list[GenerationStage]:
+    """The stages without those of the prompt, where the state has its contexts."""
+    return [stage for stage in stages if not (state.contexts and stage.gives in ("text", "contexts"))]
 
 
 def saved_results(

@@ -50,6 +50,7 @@ class DecodeSound:
         num_frames, frame_rate: Of the video, which is as long as the waveform.
         num_latents: Audio latents that are decoded; None: as many as the video lasts.
         piece_frames: Latent frames that are decoded at once.
+        transformer: The checkpoint with the transformer, whose latents they decode; None: ``weights``.
     """
 
     weights: Checkpoint
@@ -57,6 +58,7 @@ class DecodeSound:
     frame_rate: Fraction
     num_latents: int | None = None
     piece_frames: int = PIECE_FRAMES
+    transformer: Checkpoint | None = None
     name = "decode_audio"
     needs: ClassVar[tuple[Result, ...]] = ("latents",)
     gives: ClassVar[Result] = "sound"
@@ -69,11 +71,12 @@ class DecodeSound:
             CheckpointError: If the transformer's audio stream and the audio VAE do not fit.
         """
         config = config_of(AudioDecoder, self.weights)
-        stream = config_of(Transformer, self.weights).audio
+        transformer = self.transformer or self.weights
+        stream = config_of(Transformer, transformer).audio
         if stream is None or stream.in_channels != config.channels:
             raise CheckpointError(
-                f"{self.weights.path} has an audio VAE of {config.channels} values in a latent frame, which its "
-                f"transformer does not have. Its parts are of different models."
+                f"{self.weights.path} has an audio VAE of {config.channels} values in a latent frame, which the "
+                f"transformer of {transformer.path.name} does not have. They are of different models."
             )
         vocoder = build(VOCODERS, self.weights)
         waveform = self._num_samples(vocoder.sample_rate) * _CHANNELS * mx.float32.size
@@ -127,8 +130,14 @@ class DecodeSound:
 
 def sound_stage(request: Request) -> DecodeSound:
     """The stage for the sound of the request's whole video."""
-    num_latents = None if request.rendering is None else request.rendering.audio_tokens
-    return DecodeSound(request.models.weights, request.output_shape.num_frames, request.output_rate, num_latents)
+    models = request.models
+    return DecodeSound(
+        weights=models.audio_vae,
+        num_frames=request.output_shape.num_frames,
+        frame_rate=request.output_rate,
+        num_latents=None if request.rendering is None else request.rendering.audio_tokens,
+        transformer=models.weights,
+    )
 
 
 def fit_length(waveform: mx.array, num_samples: int) -> mx.array:

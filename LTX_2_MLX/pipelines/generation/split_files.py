@@ -14,13 +14,17 @@ from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.interfaces import Header
 from LTX_2_MLX.models.ltx.text_features import lacks_projection
 from LTX_2_MLX.models.ltx.video_vae import VideoDecoder
+from LTX_2_MLX.pipelines.generation.companion_files import decoder_in
 from LTX_2_MLX.pipelines.generation.options import Options
 
-Kind = Literal["model", "text encoder", "video autoencoder", "upscaler", "LoRA", "duration head"]
+Kind = Literal[
+    "model", "text encoder", "video autoencoder", "audio autoencoder", "upscaler", "LoRA", "duration head"
+]  # fmt: skip
 _UPSCALER_PROBE = "initial_conv.weight"
 _VIDEO_VAE = ("vae.", "encoder.", "decoder.", "per_channel_statistics.")
+_AUDIO_VAE = ("audio_vae.", "vocoder.")
 # Whatever a text encoder has in its file beside the language model belongs to it.
-_MODEL = ("model.diffusion_model.", "text_embedding_projection.", "audio_vae.", "vocoder.")
+_MODEL = ("model.diffusion_model.", "text_embedding_projection.")
 
 
 @dataclass(frozen=True)
@@ -28,15 +32,19 @@ class SplitFiles:
     """Files of one model.
 
     Attributes:
-        weights: Those with transformer, connectors and audio networks, the transformer's first. Combined files, which
-            have the video autoencoder as well, are among them.
+        weights: Those with transformer and connectors, the transformer's first. Combined files, which have the
+            autoencoders as well, are among them.
         video_vae: The video autoencoder's file.
+        audio_vae: The file with audio autoencoder and vocoder.
+        duration_head: The duration head's file.
         text_encoder: The text encoder's file, with the text projections.
         others: Files that are named by flags of their own.
     """
 
     weights: tuple[Path, ...]
     video_vae: Path | None
+    audio_vae: Path | None
+    duration_head: Path | None
     text_encoder: Path | None
     others: tuple[Path, ...]
 
@@ -48,14 +56,17 @@ def split_options(options: Options, note: Callable[[str], None]) -> Options:
         CheckpointError: If a file is missing, no transformer is among them, or two files hold the same network.
     """
     specs = (options.weights,) if isinstance(options.weights, str) else options.weights
-    files = sort_files([resolve(spec, "model").path for spec in specs], video_vae=options.video_vae)
+    files = sort_files([resolve(spec, "model").path for spec in specs], options, note)
     if files.others:
         names = ", ".join(path.name for path in files.others)
         note(f"Not used, since upscalers and LoRAs have flags of their own: {names}")
+    if options.frames is None and options.duration is None:
+        options = replace(options, duration_head=_chosen(options.duration_head, files.duration_head))
     return replace(
         options,
         weights=tuple(str(path) for path in files.weights),
         video_vae=_chosen(options.video_vae, files.video_vae),
+        audio_vae=_chosen(options.audio_vae, files.audio_vae),
         gemma=_chosen(options.gemma, files.text_encoder),
     )
 
@@ -64,12 +75,13 @@ def _chosen(spec: str, found: Path | None) -> str:
     return spec if spec != AUTO or found is None else str(found)
 
 
-def sort_files(paths: Sequence[Path], *, video_vae: str = AUTO) -> SplitFiles:
+def sort_files(paths: Sequence[Path], options: Options, note: Callable[[str], None]) -> SplitFiles:
     """Sort files, and those in folders, by what they hold.
 
     Args:
         paths: Files and folders.
-        video_vae: The file that the user chose instead of those found; ``auto`` where none was chosen.
+        options: With the files that the user chose instead of those found, and the video decoder.
+        note: Callback for the line on a decoder that was taken.
 
     Raises:
         CheckpointError: If no transformer is among them, or two files hold the same network.
@@ -83,13 +95,32 @@ def sort_files(paths: Sequence[Path], *, video_vae: str = AUTO) -> SplitFiles:
         raise CheckpointError(
             f"No LTX-2 transformer is in {', '.join(str(path) for path in paths)}. Give its file with --weights."
         )
-    autoencoders = by_kind.get("video autoencoder", []) if video_vae == AUTO else []
+
+    def found(kind: Kind, flag: str, chosen: str) -> Path | None:
+        return _only(kind, by_kind.get(kind, []), flag) if chosen == AUTO else None
+
+    if options.video_vae == AUTO:
+        by_kind["video autoencoder"] = _with_decoder(by_kind.get("video autoencoder", []), options.video_decoder, note)
     return SplitFiles(
         weights=tuple(sorted(weights, key=_has_no_transformer)),
-        video_vae=_only("video autoencoder", autoencoders, "--video-vae"),
-        text_encoder=_only("text encoder", by_kind.get("text encoder", []), "--gemma"),
-        others=tuple(file for kind in ("upscaler", "LoRA", "duration head") for file in by_kind.get(kind, [])),
+        video_vae=found("video autoencoder", "--video-vae", options.video_vae),
+        audio_vae=found("audio autoencoder", "--audio-vae", options.audio_vae),
+        duration_head=found("duration head", "--duration-head", options.duration_head),
+        text_encoder=found("text encoder", "--gemma", options.gemma),
+        others=tuple(file for kind in ("upscaler", "LoRA") for file in by_kind.get(kind, [])),
     )
+
+
+def _with_decoder(files: Sequence[Path], decoder: str, note: Callable[[str], None]) -> list[Path]:
+    """The video autoencoders with the decoder asked for; ``auto`` takes the convolutional one where there are both.
+
+    Where none has it, all: opening the file then says what it holds.
+    """
+    decoders = {file: decoder_in(Checkpoint(file)) for file in files}
+    if decoder == AUTO and {"conv", "diffusion"} <= set(decoders.values()):
+        note("Decoded by the convolutional decoder, the faster one. For the other: --video-decoder diffusion")
+        decoder = "conv"
+    return [file for file in files if decoders[file] == decoder] or list(files)
 
 
 def autoencoder_in(folder: Path) -> Path:
@@ -118,6 +149,8 @@ def kind_of(file: Path) -> Kind:
         return "LoRA"
     if any(name.startswith(_MODEL) for name in names):
         return "model"
+    if any(name.startswith(_AUDIO_VAE) for name in names):
+        return "audio autoencoder"
     if _UPSCALER_PROBE in names:
         return "upscaler"
     if any(name.startswith("duration_head.") for name in names):

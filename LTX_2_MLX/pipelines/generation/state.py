@@ -11,7 +11,7 @@ from LTX_2_MLX.runtime.digest import content_digest
 
 Arrays = dict[str, mx.array]
 SamplerName = Literal["euler", "gradient-estimation", "ancestral", "res-2s"]
-Result = Literal["text", "contexts", "images", "latents", "sound", "frames"]
+Result = Literal["text", "contexts", "duration", "images", "latents", "sound", "frames"]
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class GenerationState:
         text: Every layer's states of the text encoder, each ``(B, L, D)``, and the mask ``(B, L)`` of valid tokens.
         contexts: ``positive.video``, ``positive.audio`` and, with guidance, ``negative.video`` and ``negative.audio``,
             each ``(1, L, D)``; a stream without a negative context uses its positive one.
+        duration: ``seconds`` ``(1,)`` by the duration head; empty where the length was given.
         images: Latents ``(1, 1, H, W, C)`` of conditioning images, as ``STAGE.NUMBER``.
         latents: ``video`` ``(B, T, H, W, C)`` and ``audio`` tokens ``(B, N, D)``, float32.
         sound: ``waveform`` ``(S, 2)`` float32 in [-1, 1] and ``sample_rate``; empty for a silent video.
@@ -29,6 +30,7 @@ class GenerationState:
 
     text: tuple[list[mx.array], mx.array] | None = None
     contexts: Arrays = field(default_factory=dict)
+    duration: Arrays = field(default_factory=dict)
     images: Arrays = field(default_factory=dict)
     latents: Arrays = field(default_factory=dict)
     sound: Arrays = field(default_factory=dict)

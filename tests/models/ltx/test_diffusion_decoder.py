@@ -15,7 +15,8 @@ from LTX_2_MLX.checkpoints.contents import inspect
 from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.errors import CheckpointError, MemoryBudgetError, RequestError
 from LTX_2_MLX.models.interfaces import Header, TensorInfo
-from LTX_2_MLX.models.ltx.diffusion_decoder import DiffusionVideoDecoder, rotary_split
+from LTX_2_MLX.models.ltx.diffusion_decoder import PIECE_TOKENS, DiffusionVideoDecoder
+from LTX_2_MLX.models.ltx.diffusion_decoder_blocks import rotary_split
 from LTX_2_MLX.models.ltx.diffusion_decoder_config import DiffusionDecoderConfig
 from LTX_2_MLX.models.ltx.diffusion_decoder_tiling import (
     AxisTiling,
@@ -119,7 +120,7 @@ def test_convolutional_autoencoder_is_not_taken_for_this_one(tmp_path):
 
 def noise_of(seed: int):
     rng = np.random.default_rng(seed)
-    return lambda shape: mx.array(rng.normal(size=shape).astype(np.float32))
+    return lambda shape, first: mx.array(rng.normal(size=shape).astype(np.float32))
 
 
 @pytest.mark.parametrize("frames_at_once", [1, 3])
@@ -132,6 +133,17 @@ def test_features_made_piece_by_piece_give_the_same_video(decoder, frames_at_onc
     assert sum(chunk.shape[1] for chunk in pieces) == 65
     for piece, chunk in zip(pieces, whole, strict=True):
         assert float(mx.abs(piece - chunk).max() / mx.abs(chunk).max()) < 1e-5
+
+
+@pytest.mark.parametrize("mode", ["combined", "chunked"])
+def test_blocks_give_the_same_video_a_few_frames_at_a_time(decoder, mode):
+    latent = mx.random.normal((1, 5, 2, 9, 8), key=mx.random.key(4))
+    video = []
+    for tokens in (PIECE_TOKENS, 1):
+        decoder.piece_tokens = tokens
+        video.append(mx.concatenate(list(decode(decoder, latent, noise_of(1), mode=mode)), axis=1))
+    assert video[0].shape == (1, 33, 64, 288, 1)
+    assert float(mx.abs(video[0] - video[1]).max() / mx.abs(video[0]).max()) < 1e-5
 
 
 def test_memory_does_not_grow_with_the_length_of_the_clip(decoder):

@@ -44,6 +44,25 @@ VideoVae = Annotated[
         is_file=True,
     ),
 ]
+AudioVae = Annotated[
+    str,
+    Opt(
+        f"Audio autoencoder and vocoder, if they are not in --weights: {FILE_HELP}.",
+        group=GROUP,
+        flags=("--audio-vae",),
+        is_file=True,
+    ),
+]
+DurationHead = Annotated[
+    str,
+    Opt(
+        f"Duration head of LTX-2.5, which decides how long the video is: {FILE_HELP}.",
+        group=GROUP,
+        flags=("--duration-head",),
+        is_file=True,
+        replaces=("frames", "duration"),
+    ),
+]
 SpatialUpscalerWeights = Annotated[
     str,
     Opt(

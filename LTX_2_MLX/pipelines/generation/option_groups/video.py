@@ -48,7 +48,7 @@ Frames = Annotated[
         flags=("--frames", "--num-frames"),
         default="the model's, usually 97",
         max=_MAX_FRAMES,
-        replaces=("duration",),
+        replaces=("duration", "min_duration", "max_duration", "duration_head"),
     ),
 ]
 Duration = Annotated[
@@ -59,7 +59,31 @@ Duration = Annotated[
         metavar="SECONDS",
         above=0,
         max=3600,
-        replaces=("frames",),
+        replaces=("frames", "min_duration", "max_duration", "duration_head"),
+    ),
+]
+MinDuration = Annotated[
+    float | None,
+    Opt(
+        "Least length in seconds where LTX-2.5's duration head decides.",
+        group=GROUP,
+        metavar="SECONDS",
+        default="1",
+        above=0,
+        max=3600,
+        replaces=("frames", "duration"),
+    ),
+]
+MaxDuration = Annotated[
+    float | None,
+    Opt(
+        "Greatest length in seconds where LTX-2.5's duration head decides.",
+        group=GROUP,
+        metavar="SECONDS",
+        default="20",
+        above=0,
+        max=3600,
+        replaces=("frames", "duration"),
     ),
 ]
 Fps = Annotated[
@@ -108,4 +132,19 @@ SaveAudio = Annotated[
 TemporalUpscale = Annotated[
     bool,
     Opt("Double the frame rate in latent space before decoding.", group=GROUP),
+]
+VideoDecoder = Annotated[
+    Literal["auto", "conv", "diffusion"],
+    Opt(
+        "Decoder of the video autoencoder; auto takes the one that its file holds, conv where both are at hand.",
+        group=GROUP,
+    ),
+]
+DecoderAttention = Annotated[
+    Literal["chunked", "combined"] | None,
+    Opt(
+        "Attention of the diffusion decoder: in four slabs of the width, as published, or over all of it.",
+        group=GROUP,
+        default="chunked",
+    ),
 ]

@@ -1,0 +1,109 @@
+"""Decoding stage of LTX-2.5's diffusion decoder: video latents to frames, in tiles that fit into memory.
+
+Noise is drawn for each frame of the video by itself, so that tiles see the same noise where they overlap and a seed
+means the same video whatever the tiles. The reference draws for each tile.
+"""
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from LTX_2_MLX.checkpoints.load import load
+from LTX_2_MLX.checkpoints.recognise import config_of
+from LTX_2_MLX.diffusion.noise import key_for
+from LTX_2_MLX.media.frames import signed_to_uint8
+from LTX_2_MLX.models.ltx.diffusion_decoder import DiffusionVideoDecoder
+from LTX_2_MLX.models.ltx.diffusion_decoder_blocks import AttentionMode
+from LTX_2_MLX.models.ltx.diffusion_decoder_config import Axes
+from LTX_2_MLX.models.ltx.diffusion_decoder_memory import DecodingPlan, decoding_plan
+from LTX_2_MLX.models.ltx.diffusion_decoder_tiling import Noise, decode, padded_shape
+from LTX_2_MLX.pipelines.generation.decode import DecodeVideo, activation_budget
+from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes
+from LTX_2_MLX.runtime.runner import StageRunner
+from LTX_2_MLX.shapes import Compression
+
+
+@dataclass(frozen=True)
+class DecodeByDiffusion(DecodeVideo):
+    """Diffusion decoder: a latent to a stream of frames, made as they are read.
+
+    Attributes:
+        attention: See ``AttentionMode``.
+    """
+
+    attention: AttentionMode = "chunked"
+
+    @property
+    def compression(self) -> Compression:
+        """Pixels per latent step."""
+        return config_of(DiffusionVideoDecoder, self.weights).compression
+
+    def estimate(self) -> Estimate:
+        """One tile, what it is made from and the frames that tiles are blended into.
+
+        Raises:
+            RequestError: If the tiles do not suit the decoder.
+            MemoryBudgetError: If no tile is small enough.
+        """
+        size = self.size()
+        return Estimate(
+            name=self.name,
+            work=f"{size.height}×{size.width}, {size.num_frames} frames, by diffusion",
+            file=self.weights.path,
+            weights_bytes=network_weights_bytes([DiffusionVideoDecoder], self.weights, dtype=self.dtype),
+            activation_bytes=self.plan().num_bytes,
+            streams=True,
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """The checkpoint, its precision, its attention and what tiles follow from."""
+        return super().facts() | {"attention": self.attention}
+
+    def plan(self) -> DecodingPlan:
+        """The tiles, by the budget alone: planning and running share them."""
+        return decoding_plan(
+            config_of(DiffusionVideoDecoder, self.weights),
+            self.shape,
+            budget=activation_budget() if self.budget is None else self.budget,
+            dtype=self.dtype,
+            mode=self.attention,
+            side=self.tile_size,
+        )
+
+    def decoded(self, runner: StageRunner, latent: mx.array) -> Generator[np.ndarray, None, None]:
+        """Chunks ``(T, H, W, 3)`` uint8 of all the frames that the latent holds."""
+        return runner.stream(
+            self.name,
+            partial(load, DiffusionVideoDecoder, self.weights, dtype=self.dtype),
+            partial(self._decode, latent),
+        )
+
+    def _decode(self, latent: mx.array, decoder: DiffusionVideoDecoder) -> Iterator[np.ndarray]:
+        plan = self.plan()
+        video = padded_shape(decoder.config, self.shape).pixels(self.compression)
+        noise = frame_noise(self.seed, (video.height, video.width, decoder.config.out_channels))
+        chunks = decode(
+            decoder, latent, noise, tiling=plan.tiling, mode=self.attention, frames_at_once=plan.frames_at_once
+        )
+        for chunk in chunks:
+            yield signed_to_uint8(chunk[0])
+
+
+def frame_noise(seed: int, frame: Axes) -> Noise:
+    """Noise of a video, drawn frame by frame; ``frame`` is a frame's height, width and channels."""
+
+    def draw(shape: tuple[int, ...], first: Axes) -> mx.array:
+        _, num_frames, height, width, _ = shape
+        start, top, left = first
+        frames = []
+        for number in range(start, start + num_frames):
+            whole = mx.random.normal(frame, key=key_for(seed, f"decode.frame_{number}"))
+            frames.append(mx.contiguous(whole[top : top + height, left : left + width]))
+            mx.eval(frames[-1])
+        return mx.stack(frames)[None]
+
+    return draw
