@@ -166,6 +166,8 @@ _APPLE = {"h264": "h264_videotoolbox", "h265": "hevc_videotoolbox"}
 _SOFTWARE = {"h264": "libx264", "h265": "libx265", "vp9": "libvpx-vp9", "ffv1": "ffv1"}
 # Codecs that are written with 10 bits: H.264 with 10 bits is played by few devices, and PyAV's VP9 has 8 only.
 _DEEP_CODECS = ("h265", "ffv1")
+# Encoders whose output has no pixel aspect of its own, in containers that take it from there.
+SQUARE_ENCODERS = ("ffv1", "libvpx-vp9")
 # FFmpeg's unit of quality (FF_QP2LAMBDA).
 _QUALITY_UNIT = 118
 
@@ -294,6 +296,16 @@ def check_bit_depth(bit_depth: int) -> None:
     """Raise ``MediaError`` unless ``bit_depth`` is 8 or 10."""
     if bit_depth not in (8, 10):
         raise MediaError(f"bit_depth is {bit_depth}, expected 8 or 10.")
+
+
+def can_hold_deep_color(container: Container) -> bool:
+    """Whether a container is written with ten bits unless another codec is asked for."""
+    return _usual_codec(container, 10) in _DEEP_CODECS
+
+
+def keeps_pixel_aspect(container: Container) -> bool:
+    """Whether its usual codec, or the container itself, holds the shape of pixels."""
+    return _SOFTWARE[container.video_codecs[0]] not in SQUARE_ENCODERS
 
 
 def _usual_codec(container: Container, bit_depth: int) -> str:

@@ -19,7 +19,7 @@ from av.container import OutputContainer
 from LTX_2_MLX.errors import MediaError
 from LTX_2_MLX.media.audio import Audio
 from LTX_2_MLX.media.display import Display, YuvWriter
-from LTX_2_MLX.media.encoder import CRF, Codec, Encoding, choose_encoding, least_bytes
+from LTX_2_MLX.media.encoder import CRF, SQUARE_ENCODERS, Codec, Encoding, choose_encoding, least_bytes
 from LTX_2_MLX.media.extras import Extras, lost_extras, write_extras
 from LTX_2_MLX.media.output import NullFile, check_free, check_writable, replaced_when_complete
 from LTX_2_MLX.media.probe import count_packets
@@ -47,8 +47,6 @@ _MP4_TAGS = frozenset(
 # The length of such a text has 16 bits in mov, and a longer one would be cut in silence: the record of a long prompt.
 # QuickTime metadata keys have 32.
 _MOV_TEXT_BYTES = 65_000
-# Encoders whose output has no pixel aspect of its own, in containers that take it from there.
-_SQUARE_ENCODERS = ("ffv1", "libvpx-vp9")
 STAGE = "write"
 
 
@@ -179,7 +177,7 @@ class _Layout:
         """Report to ``note`` what the container cannot hold, and what is changed for it."""
         stream = self._stream
         lost_extras(stream.extras, stream.metadata, self.encoding.container, stream.frame_rate, note)
-        if self.encoding.encoder in _SQUARE_ENCODERS and stream.display.pixel_aspect != 1:
+        if self.encoding.encoder in SQUARE_ENCODERS and stream.display.pixel_aspect != 1:
             note(
                 f"Not kept by {self.encoding.encoder}: the pixel aspect {stream.display.pixel_aspect}; players will "
                 f"show square pixels. Write .mp4 or .mkv in H.264 to keep it."
@@ -225,7 +223,7 @@ class _Layout:
         options = self.muxer_options()
         if "movflags" in options:
             # Moving the index to the front reads the file again.
-            options["movflags"] = options["movflags"].replace("+faststart", "") or "+empty_moov"
+            options["movflags"] = options["movflags"].replace("+faststart", "") or "-faststart"
         name = self.encoding.container.name
         messages: list[str] = []
         try:

@@ -64,7 +64,7 @@ def test_files_that_a_document_names_are_there(document):
     assert not missing
 
 
-@pytest.mark.parametrize("script", ["write_tree.py", "write_options.py"])
+@pytest.mark.parametrize("script", ["write_tree.py", "write_options.py", "write_formats.py"])
 def test_printed_pages_are_up_to_date(script):
     done = subprocess.run([sys.executable, ROOT / "scripts" / script, "--check"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
