@@ -1,4 +1,4 @@
-"""What each container keeps of a video, its sound and its subtitles, as Markdown tables."""
+"""Tables of the contents that each container keeps: video, sound and subtitles, in Markdown."""
 
 from collections.abc import Sequence
 
