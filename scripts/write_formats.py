@@ -19,7 +19,8 @@ The end of an output's name chooses its format. What a format cannot hold is rep
 printed by `python scripts/write_formats.py` from the declarations that the writers follow; a test compares.
 """
 SOUND = """Sound is copied packet by packet where the container and its players know the codec, else encoded again,
-which a message says. In AVI all tracks begin together: a track that begins late or has gaps is encoded there, with silence.
+which a message says. In AVI all tracks begin together: a track that begins late or has gaps is encoded there, with
+silence.
 """
 SUBTITLES = "Text is converted without its styles; images of text are copied or left out."
 IMAGES = "Where 16 bits, grey or a colour profile are not held, levels are rounded and colours converted to sRGB."
