@@ -268,6 +268,9 @@ def test_wrong_files_are_refused_before_loading(split, files, tmp_path):
         prepare(options(split, **older))
     with pytest.raises(CheckpointError, match=r"upscales in space\. Give --temporal-weights an upscaler in time"):
         prepare(options(split, rounds=1, temporal_weights=split.spatial))
+    other = tiny_checkpoints.write_upscaler(tmp_path / "other.safetensors", spatial_scale=1.5)
+    with pytest.raises(CheckpointError, match=r"enlarges 1.5 times, but --pipeline dfr doubles the size"):
+        prepare(options(split, spatial_upscaler_weights=str(other)))
     with pytest.raises(CheckpointError, match=r"missing.safetensors does not exist"):
         prepare(options(split, detailing_lora="missing.safetensors"))
     damaged = tmp_path / "damaged.safetensors"

@@ -19,6 +19,7 @@ from LTX_2_MLX.pipelines.options import NONE, flag_of
 DETAILING_LORA = "ltx-2.5-22b-ic-lora-pixel-spatial-upscaler-x2-1.0"
 # Its strength in the reference's recipe, half of that which it was trained at.
 _DETAILING_STRENGTH = 0.5
+_SCALE = 2
 
 
 def check_generates_keyframes(weights: Checkpoint) -> None:
@@ -90,5 +91,10 @@ def _upscaler(options: Options, name: str, role: Role, open_upscaler: Callable[[
             raise
         need = f"--rounds {options.rounds}" if role == "temporal-upscaler" else "--pipeline dfr"
         raise RequestError(f"{need} requires {flag_of(name)}. {error}") from error
-    upscaler_config(upscaler, temporal=role == "temporal-upscaler", flag=flag_of(name))
+    config = upscaler_config(upscaler, temporal=role == "temporal-upscaler", flag=flag_of(name))
+    if role == "spatial-upscaler" and config.scale != _SCALE:
+        raise CheckpointError(
+            f"{upscaler.path} enlarges {float(config.scale):g} times, but --pipeline dfr doubles the size. Give "
+            f"{flag_of(name)} LTX-2.5's upscaler."
+        )
     return upscaler
