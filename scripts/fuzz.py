@@ -1,16 +1,19 @@
-"""Read thousands of damaged files: each has to be refused in words or accepted for what it is."""
+"""Read thousands of damaged files: each has to be refused in words or accepted for what it is.
 
-import tempfile
+They are read in a process of its own, with limits of time and memory.
+"""
+
 import time
-import traceback
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from LTX_2_MLX import cli
-from LTX_2_MLX.development.fuzz import KINDS, Good, run_fuzz
+from LTX_2_MLX.development.fuzz import KINDS
+from LTX_2_MLX.development.fuzz_process import FAULT, FuzzProcess
 from LTX_2_MLX.pipelines.generation.options import Options
 
 ROOT = Path(__file__).parents[1]
@@ -22,22 +25,23 @@ def main(
     kind: Annotated[str | None, typer.Option("--kind", help="One kind alone; all in turn unless given.")] = None,
 ) -> None:
     """Read CASES damaged files and print what became of them; exit code 1 if one was a fault."""
-    kinds, found, faults, start = [kind] if kind else [*KINDS], Counter(), 0, time.perf_counter()
-    with cli.exit_codes(), tempfile.TemporaryDirectory() as folder:
-        tests = ROOT / "tests"
-        good = Good.make(
-            tests / "goldens", tests / "media" / "pebbles_160x112.mp4", ROOT / "weights/demo/gemma", Path(folder)
-        )
+    kinds, found, start = [kind] if kind else [*KINDS], Counter(), time.perf_counter()
+    largest: Counter[str] = Counter()
+    tests = ROOT / "tests"
+    process = FuzzProcess(tests / "goldens", tests / "media" / "pebbles_160x112.mp4", ROOT / "weights/demo/gemma")
+    with cli.exit_codes(), closing(process):
         for number in range(cases):
             each = kinds[number % len(kinds)]
-            try:
-                found[each, run_fuzz(each, seed + number, good, Path(folder))] += 1
-            except Exception:
-                faults += 1
-                typer.echo(f"FAULT: --kind '{each}' --seed {seed + number} --cases 1\n{traceback.format_exc(limit=-4)}")
-    typer.echo("| kind | refused | accepted |\n|---|---|---|")
+            outcome = process.read(each, seed + number)
+            found[each, outcome.result] += 1
+            largest[each] = max(largest[each], outcome.memory)
+            if outcome.result == FAULT:
+                typer.echo(f"FAULT: --kind '{each}' --seed {seed + number} --cases 1\n{outcome.text}")
+    faults = sum(found[each, FAULT] for each in kinds)
+    typer.echo("| kind | refused | accepted | largest memory |\n|---|---|---|---|")
     for each in kinds:
-        typer.echo(f"| {each} | {found[each, 'refused']} | {found[each, 'accepted']} |")
+        memory = f"{largest[each] / 1e6:.0f} MB"
+        typer.echo(f"| {each} | {found[each, 'refused']} | {found[each, 'accepted']} | {memory} |")
     typer.echo(f"{cases} files in {time.perf_counter() - start:.0f} s, {faults} faults.")
     raise typer.Exit(1 if faults else 0)
 

@@ -13,13 +13,14 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 
 # Which rooms a room may import from, besides itself. Errors and sizes are open to all.
-BASE = {"errors", "shapes", "invocation", "printable", "atomic_file", "_version"}
+BASE = {"errors", "outside", "shapes", "invocation", "printable", "atomic_file", "_version"}
 MATHEMATICS = {"ops", *BASE}
 NETWORKS = {"models", "layers", *MATHEMATICS}
 SERVICES = {"runtime", "media", "checkpoints", "diffusion"}
 LIBRARY = {"planning", *SERVICES, *NETWORKS}
 ALLOWED = {
     "errors": set(),
+    "outside": set(),
     "_version": set(),
     "invocation": set(),
     "printable": set(),

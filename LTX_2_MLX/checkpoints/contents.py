@@ -206,9 +206,11 @@ def _purpose(names: list[str]) -> str:
     """What tensors that no network here reads are; empty if that is not known of all of them."""
     if all(map(is_lora_tensor, names)):
         return f"adapter with {len(names)} tensors; give it with --lora, or --distilled-lora where it is that"
+    if not all(name.startswith(tuple(UNUSED_TENSORS)) for name in names):
+        return ""
     purposes = set()
     for name in names:
-        purposes.add(next((text for start, text in UNUSED_TENSORS.items() if name.startswith(start)), ""))
+        purposes.add(next(text for start, text in UNUSED_TENSORS.items() if name.startswith(start)))
     return purposes.pop() if len(purposes) == 1 else ""
 
 

@@ -12,7 +12,7 @@ from LTX_2_MLX.atomic_file import write_file
 from LTX_2_MLX.checkpoints.float8 import decode_e4m3, float8_scales, is_float8_setting
 from LTX_2_MLX.checkpoints.gemma3 import Gemma
 from LTX_2_MLX.checkpoints.quantize import Quantization, is_quantized, layers_to_quantize
-from LTX_2_MLX.checkpoints.reader import Checkpoint, parse_json, read_header
+from LTX_2_MLX.checkpoints.reader import Checkpoint, read_header
 from LTX_2_MLX.checkpoints.torch_file import TORCH_SUFFIXES, read_torch_file
 from LTX_2_MLX.checkpoints.unsupported import refuse_unsupported
 from LTX_2_MLX.checkpoints.writer import write_safetensors
@@ -20,6 +20,7 @@ from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.invocation import command_line
 from LTX_2_MLX.models.interfaces import PublishedNetwork
 from LTX_2_MLX.models.ltx.transformer import Transformer
+from LTX_2_MLX.outside import parse_json
 
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 _MLX_DTYPES = {

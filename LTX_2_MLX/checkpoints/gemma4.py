@@ -17,9 +17,10 @@ from LTX_2_MLX.checkpoints.gemma3 import TextEncoder
 from LTX_2_MLX.checkpoints.gemma_tokenizer import GemmaTokenizer
 from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.quantize import Quantization
-from LTX_2_MLX.checkpoints.reader import Checkpoint, parse_json
+from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.interfaces import Header
+from LTX_2_MLX.outside import parse_json
 
 # Keys of the published file's metadata and names of its tensors that hold bytes of files.
 _CONFIG_KEY = "gemma_config"

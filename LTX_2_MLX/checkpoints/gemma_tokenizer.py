@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from LTX_2_MLX.checkpoints.reader import parse_json
 from LTX_2_MLX.checkpoints.tokenizer_kinds import check_kinds
 from LTX_2_MLX.errors import CheckpointError
+from LTX_2_MLX.outside import parse_json
 
 # Length of prompts in the training of the networks after it (Lightricks/LTX-2,
 # text_encoders/gemma/gemma_assets.py at 400fd31).

@@ -37,7 +37,7 @@ _CONNECTORS = {
 
 def is_lora_tensor(name: str) -> bool:
     """Whether a tensor belongs to an adapter, by its name."""
-    return bool(re.search(_DOWN, name) or re.search(_UP, name))
+    return ".lora" in name and bool(re.search(_DOWN, name) or re.search(_UP, name))
 
 
 def sort_tensors(names: Iterable[str]) -> tuple[dict[str, str], dict[str, str], dict[str, str], list[str]]:

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from LTX_2_MLX.checkpoints.reader import Checkpoint, parse_json
+from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.errors import CheckpointError
+from LTX_2_MLX.outside import parse_json
 
 _DIFFUSERS_KEY = "lora_adapter_metadata"
 _PEFT_FILE = "adapter_config.json"

@@ -4,19 +4,21 @@ A header is checked in full (JSON, names, dtypes, shapes, offsets, file size) be
 that a truncated or damaged file gives one clear error.
 """
 
-import json
 import math
 import os
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 
+from LTX_2_MLX.checkpoints.header_entries import METADATA, header_entries
 from LTX_2_MLX.checkpoints.layouts import published_names
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.interfaces import Header, TensorInfo
+from LTX_2_MLX.outside import parse_json, parse_object
 
 # Bytes per element of the format's dtypes (huggingface/safetensors, safetensors/src/tensor.rs).
 _ITEM_BYTES = {
@@ -27,35 +29,12 @@ _ITEM_BYTES = {
 _NOT_IN_MLX = ("F64", "F8_E5M2")
 # The format's own limit on the size of a header.
 _MAX_HEADER_BYTES = 100_000_000
+# Larger headers are read one entry at a time: hostile JSON takes twenty times its size in memory.
+_MAX_WHOLE_BYTES = 4_000_000
 # First bytes of llama.cpp's format.
 _GGUF = b"GGUF"
 # No published tensor has more than five axes; a limit keeps a hostile header from endless arithmetic.
 _MAX_AXES = 16
-
-
-def parse_json(text: str | bytes) -> Any:
-    """Parse JSON; NaN, infinities, repeated names and very deep nesting are refused.
-
-    Raises:
-        ValueError: If ``text`` is not such JSON.
-    """
-    if isinstance(text, bytes):
-        text = text.decode("utf-8")
-    try:
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    items = dict(pairs)
-    if len(items) != len(pairs):
-        raise ValueError("it holds a name twice")
-    return items
-
-
-def _no_constant(text: str) -> None:
-    raise ValueError(f"it holds {text}")
 
 
 def read_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
@@ -83,17 +62,42 @@ def read_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
             text = file.read(header_bytes)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
+    data_bytes = file_bytes - 8 - header_bytes
+    if header_bytes > _MAX_WHOLE_BYTES:
+        return _read_in_turn(path, text, data_bytes)
     try:
-        entries = parse_json(text)
+        entries = parse_object(text)
     except ValueError as error:
         raise CheckpointError(_not_safetensors(path, file_bytes)) from error
-    if not isinstance(entries, dict):
-        raise CheckpointError(_not_safetensors(path, file_bytes))
+    metadata = _checked_metadata(path, entries.pop(METADATA, None))
+    return _tensors(path, entries.items(), data_bytes), metadata
+
+
+def _read_in_turn(path: Path, text: bytes, data_bytes: int) -> tuple[dict[str, TensorInfo], dict[str, str]]:
+    """A large header, with one of its entries in memory at a time."""
+    metadata: dict[str, str] = {}
+
+    def tensors(entries: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+        for name, entry in entries:
+            if name == METADATA:
+                metadata.update(_checked_metadata(path, entry))
+            else:
+                yield name, entry
+
+    try:
+        letters = text.decode("utf-8")
+        del text
+        return _tensors(path, tensors(header_entries(letters)), data_bytes), metadata
+    except ValueError as error:
+        raise CheckpointError(_not_safetensors(path, path.stat().st_size)) from error
+
+
+def _checked_metadata(path: Path, metadata: Any) -> dict[str, str]:
     # MLX writes null where there is none.
-    metadata = entries.pop("__metadata__", None) or {}
+    metadata = metadata or {}
     if not isinstance(metadata, dict) or not set(map(type, metadata.values())) <= {str}:
         raise CheckpointError(f"{path} is damaged: its metadata is not a map of strings. Download it again.")
-    return _tensors(path, entries, file_bytes - 8 - header_bytes), metadata
+    return metadata
 
 
 def _not_safetensors(path: Path, file_bytes: int) -> str:
@@ -103,28 +107,38 @@ def _not_safetensors(path: Path, file_bytes: int) -> str:
     )
 
 
-def _tensors(path: Path, entries: dict[str, Any], data_bytes: int) -> dict[str, TensorInfo]:
+def _tensors(path: Path, entries: Iterable[tuple[str, Any]], data_bytes: int) -> dict[str, TensorInfo]:
     """The header's entries, checked to fill the file's data without gaps or overlaps."""
-    tensors = {}
-    end = 0
+    infos: dict[str, TensorInfo] = {}
+    spans = []
     try:
-        spans = []
-        for name, entry in entries.items():
-            spans.append((*entry["data_offsets"], name))
-        for start, stop, name in sorted(spans):
-            info = _tensor_info(path, name, entries[name])
-            if not _are_sizes((start, stop)) or start != end or stop - start != info.num_bytes:
+        for name, entry in entries:
+            start, stop = entry["data_offsets"]
+            infos[name] = _tensor_info(path, name, entry)
+            if not _are_sizes((start, stop)) or stop - start != infos[name].num_bytes:
                 raise CheckpointError(_wrong_tensor(path, name))
-            tensors[name] = info
-            end = stop
+            spans.append((start, stop, name))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged: its header does not describe tensors. Download it again.") from error
+    spans.sort()
+    _check_filled(path, spans, data_bytes)
+    if len(infos) != len(spans):
+        raise CheckpointError(f"{path} is damaged: its header holds a name twice. Download it again.")
+    return {name: infos[name] for _, _, name in spans}
+
+
+def _check_filled(path: Path, spans: Sequence[tuple[int, int, str]], data_bytes: int) -> None:
+    """Refuse spans, in order, that leave gaps, overlap or do not end with the file."""
+    end = 0
+    for start, stop, name in spans:
+        if start != end:
+            raise CheckpointError(_wrong_tensor(path, name))
+        end = stop
     if end != data_bytes:
         raise CheckpointError(
             f"{path} is truncated or damaged: its header describes {end} bytes of tensors, the file has {data_bytes}. "
             f"Download it again."
         )
-    return tensors
 
 
 def _tensor_info(path: Path, name: str, entry: dict[str, Any]) -> TensorInfo:
@@ -138,6 +152,12 @@ def _tensor_info(path: Path, name: str, entry: dict[str, Any]) -> TensorInfo:
         )
     if len(shape) > _MAX_AXES or not _are_sizes(shape):
         raise CheckpointError(_wrong_tensor(path, name))
+    return _shared_info(shape, dtype)
+
+
+@lru_cache(maxsize=10_000)
+def _shared_info(shape: tuple[int, ...], dtype: str) -> TensorInfo:
+    """One object for all tensors of a shape and dtype."""
     return TensorInfo(shape=shape, dtype=dtype, num_bytes=math.prod(shape) * _ITEM_BYTES[dtype])
 
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from LTX_2_MLX.checkpoints.reader import parse_json
 from LTX_2_MLX.errors import CheckpointError
+from LTX_2_MLX.outside import parse_json
 
 # Steps of the published Gemma 3 tokenizer, and of the demo model's.
 _KINDS = {
@@ -14,6 +14,8 @@ _KINDS = {
     "decoder": ("Replace", "ByteFallback", "Fuse", "Strip"),
 }
 _PARTS_OF_SEQUENCES = {"normalizer": "normalizers", "pre_tokenizer": "pretokenizers", "decoder": "decoders"}
+# With them a merge may reach beyond its tokens.
+_UNUSED_SETTINGS = ("continuing_subword_prefix", "end_of_word_suffix", "dropout")
 _MAX_STEPS = 8
 
 
@@ -32,6 +34,8 @@ def check_kinds(tokenizer: bytes, source: Path) -> None:
         raise CheckpointError(f"{source} is damaged (it holds no model). Download it again.")
     if model.get("type", "BPE") != "BPE":
         raise CheckpointError(f"{source} is of another model: its tokenizer is not BPE, which Gemma's are.")
+    if any(model.get(name) for name in _UNUSED_SETTINGS):
+        raise CheckpointError(f"{source} is of another model: its tokens have a prefix or suffix, which Gemma's lack.")
     for part, kinds in _KINDS.items():
         steps = _steps(spec.get(part), part)
         if len(steps) > _MAX_STEPS or not all(_is_known(step, kinds) for step in steps):

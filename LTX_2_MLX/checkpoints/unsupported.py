@@ -7,11 +7,12 @@ huggingface/diffusers, transformer_ltx2.py; Lightricks/LTX-Video for 0.9.
 from collections.abc import Mapping
 from pathlib import Path
 
-from LTX_2_MLX.checkpoints.reader import Checkpoint, parse_json
+from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.scalars import read_bytes
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.invocation import command_line
 from LTX_2_MLX.models.interfaces import TensorInfo
+from LTX_2_MLX.outside import parse_json
 
 _COMFY = ".comfy_quant"
 _READABLE = "float8_e4m3fn"

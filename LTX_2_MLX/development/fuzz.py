@@ -5,7 +5,6 @@ ends in one of two ways: the file is refused by an error of this library, or it 
 else (another exception, a result that the file does not hold, a case without end) is a fault.
 """
 
-import copy
 import json
 import random
 import shutil
@@ -24,6 +23,9 @@ from LTX_2_MLX.checkpoints.gemma3 import GemmaConfig
 from LTX_2_MLX.checkpoints.gemma_tokenizer import GemmaTokenizer
 from LTX_2_MLX.checkpoints.load import load, weights_bytes
 from LTX_2_MLX.checkpoints.reader import Checkpoint
+from LTX_2_MLX.development import fuzz_kinds
+from LTX_2_MLX.development.fuzz_damage import damaged, disturb, split_header, strange, with_header
+from LTX_2_MLX.development.fuzz_kinds import Samples
 from LTX_2_MLX.diffusion.patchify import VideoGrid
 from LTX_2_MLX.errors import LTXError
 from LTX_2_MLX.media.video import read_video
@@ -55,10 +57,6 @@ _CASES = {
     "upscaler": "ltx2/temporal_upscaler_x2/v2_0",
 }
 _FACTS = {"prompt": "a ball"}
-_STRANGE: tuple[Any, ...] = (
-    None, True, False, 0, 1, -1, 2, 3, 7, 2**31, -(2**63), 10**30, 0.5, -0.0, 1e308, "", "x", "1", "🎈", [], [0], [[]],
-    {}, {"a": 1}, [1, "2", None], ["compress_all", {"multiplier": 0}],
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -70,6 +68,7 @@ class Good:
     request: bytes
     video: bytes
     gemma: Path
+    samples: Samples
 
     @classmethod
     def make(cls, goldens: Path, video: Path, gemma: Path, folder: Path) -> "Good":
@@ -83,7 +82,8 @@ class Good:
         options = {"prompt": "a ball", "height": 64, "cfg": 3.0, "lora": ["a:0.5"], "fit": True, "weights": "auto"}
         job.remember(options)
         state = (folder / "job" / "stage_1.safetensors").read_bytes()
-        return cls(checkpoints, state, json.dumps(options).encode(), video.read_bytes(), gemma)
+        samples = Samples.make(checkpoints["upscaler"], gemma, folder)
+        return cls(checkpoints, state, json.dumps(options).encode(), video.read_bytes(), gemma, samples)
 
 
 def _arrays() -> dict[str, mx.array]:
@@ -125,37 +125,13 @@ def run_fuzz(kind: str, seed: int, good: Good, folder: Path) -> str:
     return ACCEPTED
 
 
-def _damaged(dice: random.Random, content: bytes, within: int | None = None) -> bytes:
-    """Bytes with some flipped, cut, doubled, or put in place of others."""
-    data, end = bytearray(content), within or len(content)
-    for _ in range(dice.choice((1, 1, 2, 5, 20))):
-        place = dice.randrange(max(min(end, len(data)), 1))
-        match dice.randrange(5):
-            case 0 | 1:
-                data[place : place + 1] = bytes([(data[place] if data else 0) ^ (1 << dice.randrange(8))])
-            case 2:
-                data[place : place + dice.randrange(1, 9)] = dice.randbytes(dice.randrange(9))
-            case 3:
-                data[place : place + 1] = bytes([dice.choice(b'{}[]",:0-9e\x00\xff')])
-            case 4:
-                piece = bytes(data[place : place + dice.randrange(1, 64)])
-                data[place:place] = piece
-    return bytes(data)
-
-
-def _strange(dice: random.Random, *more: Any) -> Any:
-    """An unexpected value, not shared with others."""
-    return copy.deepcopy(dice.choice((*_STRANGE, *more)))
-
-
 def _split(content: bytes) -> tuple[dict[str, Any], bytes]:
-    (length,) = struct.unpack("<Q", content[:8])
-    return json.loads(content[8 : 8 + length]), content[8 + length :]
+    header, data = split_header(content)
+    return json.loads(header), data
 
 
 def _joined(header: dict[str, Any], data: bytes) -> bytes:
-    text = json.dumps(header).encode()
-    return struct.pack("<Q", len(text)) + text + data
+    return with_header(json.dumps(header).encode(), data)
 
 
 def _read(place: Path, name: str, content: bytes) -> None:
@@ -198,14 +174,14 @@ _RUNS: dict[str, Callable[[Any, Checkpoint], None]] = {
 
 def _flipped(dice: random.Random, good: Good, place: Path) -> None:
     name = dice.choice([*_CASES])
-    _read(place, name, _damaged(dice, good.checkpoints[name]))
+    _read(place, name, damaged(dice, good.checkpoints[name]))
 
 
 def _header_bytes(dice: random.Random, good: Good, place: Path) -> None:
     name = dice.choice([*_CASES])
     content = good.checkpoints[name]
     (length,) = struct.unpack("<Q", content[:8])
-    _read(place, name, _damaged(dice, content, within=8 + length))
+    _read(place, name, damaged(dice, content, within=8 + length))
 
 
 def _cut(dice: random.Random, good: Good, place: Path) -> None:
@@ -225,13 +201,13 @@ def _header_values(dice: random.Random, good: Good, place: Path) -> None:
             case 0:
                 header[tensor]["dtype"] = dice.choice(("F16", "BF16", "F64", "I8", "F8_E4M3", "F4", "", 3, None))
             case 1:
-                header[tensor]["shape"] = _strange(dice, [dice.randrange(2**40)], [1] * 40, [-1, 3])
+                header[tensor]["shape"] = strange(dice, [dice.randrange(2**40)], [1] * 40, [-1, 3])
             case 2:
-                header[tensor]["data_offsets"] = _strange(dice, [0, 4], [2**62, 2**63], [8, 4])
+                header[tensor]["data_offsets"] = strange(dice, [0, 4], [2**62, 2**63], [8, 4])
             case 3:
                 header[dice.choice((f"{tensor}.x", "", "x" * 5000, "../../x"))] = header.pop(tensor)
             case 4:
-                header[tensor] = _strange(dice)
+                header[tensor] = strange(dice)
             case 5:
                 del header[tensor]
     _read(place, name, _joined(header, data))
@@ -242,33 +218,15 @@ def _config(dice: random.Random, good: Good, place: Path) -> None:
     header, data = _split(good.checkpoints[name])
     config = json.loads(header["__metadata__"]["config"]) if "__metadata__" in header else {}
     for _ in range(dice.choice((1, 1, 2, 4))):
-        _disturb(dice, config)
-    text = json.dumps(config) if dice.randrange(8) else _damaged(dice, json.dumps(config).encode()).decode("latin-1")
+        disturb(dice, config)
+    text = json.dumps(config) if dice.randrange(8) else damaged(dice, json.dumps(config).encode()).decode("latin-1")
     header["__metadata__"] = {"config": text}
     _read(place, name, _joined(header, data))
 
 
-def _disturb(dice: random.Random, value: Any) -> None:
-    """Change something somewhere inside."""
-    while True:
-        places = [*value] if isinstance(value, dict) else list(range(len(value)))
-        if not places:
-            return
-        key = dice.choice(places)
-        inner = value[key]
-        if isinstance(inner, dict | list) and inner and dice.randrange(6):
-            value = inner
-            continue
-        if dice.randrange(8) or not isinstance(value, dict):
-            value[key] = _strange(dice)
-        else:
-            value[dice.choice(("unknown", f"{key}_2"))] = value.pop(key)
-        return
-
-
 def _state(dice: random.Random, good: Good, place: Path) -> None:
     job = Job(place / "job", _FACTS)
-    content = good.state[: dice.randrange(len(good.state))] if dice.randrange(4) == 0 else _damaged(dice, good.state)
+    content = good.state[: dice.randrange(len(good.state))] if dice.randrange(4) == 0 else damaged(dice, good.state)
     (place / "job" / "stage_1.safetensors").write_bytes(content)
     found = Job(place / "job", _FACTS, resume=True).load("stage_1")
     wanted = _arrays()
@@ -280,11 +238,11 @@ def _state(dice: random.Random, good: Good, place: Path) -> None:
 
 def _request(dice: random.Random, good: Good, place: Path) -> None:
     if dice.randrange(3):
-        request = json.loads(good.request) | {dice.choice([*Options.__dataclass_fields__]): _strange(dice)}
-        _disturb(dice, request)
+        request = json.loads(good.request) | {dice.choice([*Options.__dataclass_fields__]): strange(dice)}
+        disturb(dice, request)
         content = json.dumps(request).encode()
     else:
-        content = _damaged(dice, good.request)
+        content = damaged(dice, good.request)
     (place / REQUEST_FILE).write_bytes(content)
     options_from(saved_record(place), {"resume": place})
 
@@ -292,10 +250,10 @@ def _request(dice: random.Random, good: Good, place: Path) -> None:
 def _video(dice: random.Random, good: Good, place: Path) -> None:
     path = place / f"video{dice.choice(('.mp4', '.mov', '.mkv', '.avi', '.webm', '.gif', '.png', ''))}"
     cut = dice.randrange(4) == 0
-    content = good.video[: dice.randrange(len(good.video))] if cut else _damaged(dice, good.video)
+    content = good.video[: dice.randrange(len(good.video))] if cut else damaged(dice, good.video)
     # Most of a container's sense stands at its ends.
     if dice.randrange(2):
-        content = _damaged(dice, content, within=64) + dice.randbytes(dice.randrange(16))
+        content = damaged(dice, content, within=64) + dice.randbytes(dice.randrange(16))
     path.write_bytes(content)
     stream, count = read_video(path), 0
     for chunk in stream:
@@ -310,13 +268,17 @@ def _text_encoder(dice: random.Random, good: Good, place: Path) -> None:
     path = folder / dice.choice(("config.json", "tokenizer.json", "tokenizer_config.json"))
     if dice.randrange(2) and path.name == "config.json":
         config = json.loads(path.read_text())
-        _disturb(dice, config)
+        disturb(dice, config)
         path.write_text(json.dumps(config))
     else:
-        path.write_bytes(_damaged(dice, path.read_bytes()))
+        path.write_bytes(damaged(dice, path.read_bytes()))
     GemmaConfig.from_header(Checkpoint(folder).header)
     ids, mask = GemmaTokenizer.from_folder(folder)(["A blue ball bouncing on green grass"])
     assert ids.shape == mask.shape and mask.sum() > 0
+
+
+def _of_samples(read: fuzz_kinds.Read) -> Callable[[random.Random, Good, Path], None]:
+    return lambda dice, good, place: read(dice, good.samples, place)
 
 
 KINDS: dict[str, Callable[[random.Random, Good, Path], None]] = {
@@ -329,4 +291,5 @@ KINDS: dict[str, Callable[[random.Random, Good, Path], None]] = {
     "request": _request,
     "video": _video,
     "text encoder": _text_encoder,
+    **{name: _of_samples(read) for name, read in fuzz_kinds.kinds.items()},
 }

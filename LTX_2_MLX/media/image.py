@@ -2,25 +2,30 @@
 
 import io
 import os
-import struct
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
-from LTX_2_MLX.errors import MediaError
+from LTX_2_MLX.errors import LTXError, MediaError
 from LTX_2_MLX.media import png16
 from LTX_2_MLX.media.display import Orientation
 from LTX_2_MLX.media.heif import HeifImage, heif_size, is_heif, read_heif
-from LTX_2_MLX.media.image_formats import IMAGE_SUFFIXES, ImageFormat, check_image_output, format_of, open_image
+from LTX_2_MLX.media.image_formats import (
+    IMAGE_SUFFIXES,
+    ImageFormat,
+    check_image_output,
+    format_of,
+    open_image,
+    silent_pillow,
+)
 from LTX_2_MLX.media.output import replaced_when_complete
 from LTX_2_MLX.media.source import is_motion_jpeg
+from LTX_2_MLX.outside import failure
 
 # EXIF tags that describe the photo. Others describe how its file stores it, or belong to the thumbnail.
 _EXIF_TAGS = frozenset(
@@ -32,10 +37,6 @@ _EXIF_TAGS = frozenset(
     )
 ) | {ExifTags.IFD.Exif.value, ExifTags.IFD.GPSInfo.value}  # fmt: skip
 _SIZE_TAGS = (ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight)
-_DAMAGE = (
-    OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, OverflowError, MemoryError, zlib.error,
-    struct.error, av.FFmpegError, Image.DecompressionBombError, ImageCms.PyCMSError,
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,8 @@ def read_image(path: str | Path) -> StillImage:
     """
     path = _existing(path)
     if is_heif(path):
-        return _from_heif(read_heif(path))
+        with _refused(path):
+            return _from_heif(read_heif(path))
     with _opened(path) as opened:
         layers = png16.decode(path.read_bytes()) if opened.format == "PNG" else None
         profile = opened.info.get("icc_profile")
@@ -141,14 +143,24 @@ def _existing(path: str | Path) -> Path:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
+    with _refused(path), open_image(path) as opened:
+        _refuse_animated(opened, path)
+        yield opened
+
+
+@contextmanager
+def _refused(path: Path) -> Iterator[None]:
+    """Turn whatever reading the image raises into one MediaError."""
     try:
-        with open_image(path) as opened:
-            _refuse_animated(opened, path)
-            yield opened
+        with silent_pillow():
+            yield
     except UnidentifiedImageError as error:
         raise MediaError(f"{path} is not a readable image. Convert it to PNG or JPEG.") from error
-    except _DAMAGE as error:
-        raise MediaError(f"{path} cannot be read: {error}.") from error
+    except LTXError:
+        raise
+    # Pillow and its codecs raise whatever a damaged file makes them run into.
+    except Exception as error:
+        raise MediaError(f"{path} cannot be read: {failure(error)}.") from error
 
 
 def _refuse_animated(opened: Image.Image, path: Path) -> None:

@@ -1,5 +1,6 @@
 """Image formats: which ones are read and written, and what each of them holds."""
 
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from LTX_2_MLX.errors import MediaError
 # (EPS) or belong to no photo. Their plugins are imported by name: Pillow loads AVIF, TIFF, WebP and JPEG 2000 by itself
 # only where every format may be opened.
 READ_FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "JPEG2000")
+_NO_LOG = logging.NullHandler()
 _PLUGINS = ("Png", "Jpeg", "WebP", "Avif", "Tiff", "Bmp", "Gif", "Jpeg2K")
 
 
@@ -108,8 +110,15 @@ def open_image(path: Path) -> Iterator[Image.Image]:
     """Open an image file of one of the formats that are read; raises Pillow's own errors."""
     for name in _PLUGINS:
         import_module(f"PIL.{name}ImagePlugin")
+    with silent_pillow(), Image.open(path, formats=READ_FORMATS) as opened:
+        yield opened
+
+
+@contextmanager
+def silent_pillow() -> Iterator[None]:
+    """Let Pillow neither warn of large images and damaged tags, nor log: its errors say what matters."""
+    # With a handler, Python does not print what is logged.
+    logging.getLogger("PIL").addHandler(_NO_LOG)
     with warnings.catch_warnings():
-        # Memory is planned from the size; Pillow's warning of large images would only disturb the output.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        with Image.open(path, formats=READ_FORMATS) as opened:
-            yield opened
+        warnings.filterwarnings("ignore", module="PIL")
+        yield

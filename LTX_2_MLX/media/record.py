@@ -10,6 +10,7 @@ from LTX_2_MLX._version import __version__
 from LTX_2_MLX.errors import MediaError
 from LTX_2_MLX.media.source import open_media
 from LTX_2_MLX.media.suffixes import IMAGE_OUTPUTS
+from LTX_2_MLX.outside import parse_json
 
 _PROGRAM = "LTX-2-MLX"
 _TAG = "comment"
@@ -36,7 +37,7 @@ class RunRecord:
     def as_json(self) -> dict[str, Any]:
         """The record as values that JSON has a form for."""
         facts = {"request": dict(self.request), "files": dict(self.files or {}), "automatic": list(self.automatic)}
-        as_text: dict[str, Any] = json.loads(json.dumps(facts, default=str))
+        as_text: dict[str, Any] = parse_json(json.dumps(facts, default=str))
         return as_text
 
 
@@ -70,8 +71,8 @@ def with_run_record(
 def _parsed(text: str) -> dict[str, Any] | None:
     """A record of this program; None for other text."""
     try:
-        record = json.loads(text)
-    except (ValueError, RecursionError):
+        record = parse_json(text)
+    except ValueError:
         return None
     return record if isinstance(record, dict) and record.get("program") == _PROGRAM else None
 

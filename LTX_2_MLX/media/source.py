@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import av
-from PIL import Image, UnidentifiedImageError
 
 from LTX_2_MLX.errors import MediaError
 from LTX_2_MLX.media.heif import is_heif
@@ -106,7 +105,8 @@ def refuse_images(path: Path) -> None:
         with open_image(path) as image:
             animated = getattr(image, "is_animated", False)
             kind = image.format
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    # Whatever Pillow runs into: what it cannot read is no image.
+    except Exception:
         return
     # The first frame of raw MJPEG is a JPEG.
     if kind in ("JPEG", "MPO") and is_motion_jpeg(path):

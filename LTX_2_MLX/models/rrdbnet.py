@@ -19,6 +19,8 @@ from LTX_2_MLX.ops.resample import pixel_unshuffle
 
 TensorT = TypeVar("TensorT", TensorInfo, mx.array)
 
+# More than any published file has; looking through the names of a large model for old forms takes long.
+_MOST_TENSORS = 4000
 _WRAPPERS = re.compile(r"^(module|netG)\.")
 # Names of 2018's training code: RRDB_trunk.0.RDB1.conv1, trunk_conv, upconv1, HRconv.
 _TRUNK_NAMES = [
@@ -58,6 +60,8 @@ class RRDBNetConfig:
         Raises:
             CheckpointError: If it is a relative of the network with other layers or channels.
         """
+        if len(header.tensors) > _MOST_TENSORS:
+            return None
         tensors = modern_names({_WRAPPERS.sub("", name): info for name, info in header.tensors.items()})
         first, dense = tensors.get("conv_first.weight"), tensors.get("body.0.rdb1.conv1.weight")
         if first is None or dense is None or len(first.shape) != 4 or len(dense.shape) != 4:

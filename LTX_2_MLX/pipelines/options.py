@@ -7,6 +7,7 @@ Flags, ranges, records, keys of saved stages and the tables of the documentation
 import math
 import types
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from fractions import Fraction
 from functools import lru_cache
@@ -14,14 +15,13 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from LTX_2_MLX.errors import RequestError
+from LTX_2_MLX.outside import number
 
 # Finds a file on this machine, or leaves a choice to the model.
 AUTO = "auto"
 # On the command line: an optional value that is left out after all, such as ``--lora none``.
 NONE = "none"
 PRECISION_FLAGS = ("fp16", "bf16", "fp32")
-# Longest text of a number: 10 to the power of a billion takes seven letters and all memory.
-_NUMBER_LETTERS = 20
 _SHOWN_LETTERS = 60
 _KINDS = {
     int: "a whole number",
@@ -304,14 +304,11 @@ def frame_rate(value: Any, flag: str) -> Fraction:
     text = str(value) if isinstance(value, int | float | Fraction | str) and not isinstance(value, bool) else ""
     if isinstance(value, Fraction) and 0 < value <= 1000:
         return value
-    if len(text) <= _NUMBER_LETTERS:
-        try:
-            # Judged as a float first: the fraction of 1e99999999 is never done.
-            top, _, bottom = text.partition("/")
-            if 0 < float(top) / float(bottom or 1) <= 1000:
-                return Fraction(text)
-        except (ValueError, ArithmeticError):
-            pass
+    with suppress(ValueError, ArithmeticError):
+        # Judged as a float first: the fraction of 1e99999999 is never done.
+        top, _, bottom = text.partition("/")
+        if 0 < number(top, float) / number(bottom or "1", float) <= 1000:
+            return number(text, Fraction)
     raise RequestError(
         f"{flag} is {shown(value, plain=True)}, expected a rate above 0 up to 1000 such as 24 or 24000/1001."
     )

@@ -20,6 +20,7 @@ from LTX_2_MLX._version import __version__
 from LTX_2_MLX.atomic_file import replaced_file, write_file
 from LTX_2_MLX.errors import OutputError, RequestError
 from LTX_2_MLX.ops.device import device_key
+from LTX_2_MLX.outside import parse_json
 from LTX_2_MLX.runtime.folder_lock import lock_folder
 
 REQUEST_FILE = "request.json"
@@ -147,7 +148,7 @@ def remembered_request(folder: Path) -> dict[str, Any]:
     """
     path = folder / REQUEST_FILE
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         why = getattr(error, "strerror", None) or error
         raise RequestError(
@@ -185,7 +186,7 @@ def _refuse_foreign(folder: Path) -> None:
 def _is_own(path: Path) -> bool:
     try:
         if path.suffix == ".json":
-            request = json.loads(path.read_text(encoding="utf-8"))
+            request = parse_json(path.read_bytes())
             return isinstance(request, dict) and ("request" in request or "prompt" in request)
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
@@ -197,10 +198,10 @@ def _is_own(path: Path) -> bool:
 def _differing(saved: str, current: Mapping[str, Any]) -> list[str]:
     """Names of the facts that differ from saved ones."""
     try:
-        before = _flat(json.loads(saved))
+        before = _flat(parse_json(saved))
     except (ValueError, RecursionError):
         return []
-    now = _flat(json.loads(json.dumps(current, default=str)))
+    now = _flat(parse_json(json.dumps(current, default=str)))
     return sorted({name[-1] for name in before.keys() | now.keys() if before.get(name) != now.get(name)})
 
 

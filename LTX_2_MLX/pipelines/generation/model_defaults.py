@@ -1,6 +1,5 @@
 """Default settings of a checkpoint, by its generation and by what its own file says."""
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any
 from LTX_2_MLX.diffusion import schedule
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.interfaces import Header
+from LTX_2_MLX.outside import fraction, parse_object
 from LTX_2_MLX.pipelines.generation.state import SamplerName
 
 NEGATIVE_PROMPT = (
@@ -112,7 +112,7 @@ def version_of(header: Header) -> tuple[int, ...]:
 def _own_defaults(text: str) -> dict[str, Any]:
     own: dict[str, Any] = {}
     try:
-        settings = dict(json.loads(text).items())
+        settings = parse_object(text)
         for name in settings.keys() & _READERS.keys():
             own[name] = _READERS[name](settings[name])
     except (AttributeError, ValueError, TypeError, ZeroDivisionError, RecursionError) as error:
@@ -124,7 +124,7 @@ def _own_defaults(text: str) -> dict[str, Any]:
 
 
 def _read_rate(rate: float | str) -> Fraction:
-    return Fraction(str(rate))
+    return fraction(str(rate))
 
 
 def _read_sigmas(values: list[float]) -> tuple[float, ...]:

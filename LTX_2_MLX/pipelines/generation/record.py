@@ -13,6 +13,7 @@ from LTX_2_MLX.errors import CheckpointError, MediaError, RequestError
 from LTX_2_MLX.media.record import RunRecord, record_from
 from LTX_2_MLX.media.sound import check_wav
 from LTX_2_MLX.media.source import open_media
+from LTX_2_MLX.outside import exists, number
 from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.pipelines.generation.request import Request
 from LTX_2_MLX.pipelines.options import AUTO, NONE, Declared, declared_options, flag_of, frame_rate
@@ -20,7 +21,6 @@ from LTX_2_MLX.runtime.digest import content_digest
 from LTX_2_MLX.runtime.job import remembered_request
 
 EMBEDDINGS_FORMAT = "LTX-2-MLX contexts"
-_NUMBER_LETTERS = 20
 # Automatic choices that are made anew when one of these options is typed over a record.
 _FOLLOW_MODEL = (
     "weights", "video_vae", "audio_vae", "gemma", "audio", "spatial_upscaler_weights", "temporal_weights",
@@ -226,10 +226,9 @@ def options_from(
 
 def _value(declared: Declared, value: Any) -> Any:
     """A value of a record: numbers that NumPy left as text are numbers again."""
-    is_number = declared.kind in (int, float) and isinstance(value, str) and len(value) <= _NUMBER_LETTERS
-    if is_number:
+    if declared.kind in (int, float) and isinstance(value, str):
         try:
-            return declared.kind(value)
+            return number(value, declared.kind)
         except ValueError:
             return value
     if declared.kind is Fraction and value is not None:
@@ -287,9 +286,9 @@ def _absolute_beside(folder: Path, text: str, flag: str) -> str:
     if text == AUTO or Path(path).expanduser().is_absolute():
         return text
     beside = (folder / path).absolute()
-    if beside.exists():
+    if exists(beside):
         return str(beside) if strength == 1 else f"{beside}:{strength!r}"
-    if Path(path).exists():
+    if exists(path):
         raise RequestError(
             f"The record names the relative path {path}, which is not beside it. A file of that name in the current "
             f"folder may be another one: name the file with {flag}."
@@ -313,7 +312,7 @@ def _check_files(options: Options, record: RunRecord, typed: Mapping[str, Any], 
             if path not in record.files:
                 continue
             used.append(path)
-            if not Path(path).exists():
+            if not exists(path):
                 differing.append(f"{path} ({declared.flag}) is missing")
             elif content_digest(path) != record.files[path]:
                 differing.append(f"{path} ({declared.flag}) has changed")

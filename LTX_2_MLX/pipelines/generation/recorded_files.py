@@ -8,6 +8,7 @@ from typing import Any
 from LTX_2_MLX.checkpoints.lora import split_strength
 from LTX_2_MLX.checkpoints.resolve import weights_folders
 from LTX_2_MLX.media.record import RunRecord
+from LTX_2_MLX.outside import exists
 from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.pipelines.options import declared_options
 
@@ -36,7 +37,7 @@ def _caches() -> list[Path]:
 
 
 def _is_outside(path: Path, folders: list[Path]) -> bool:
-    if not path.is_absolute() or not os.path.exists(path):
+    if not path.is_absolute() or not exists(path):
         return False
     # A link in an allowed folder leads where it leads.
     target = path.resolve()

@@ -8,12 +8,13 @@ from typing import Literal
 from LTX_2_MLX.checkpoints.gemma4 import Gemma4Config
 from LTX_2_MLX.checkpoints.layouts import published_names
 from LTX_2_MLX.checkpoints.lora_names import is_lora_tensor
-from LTX_2_MLX.checkpoints.reader import Checkpoint, parse_json, read_header, shards
+from LTX_2_MLX.checkpoints.reader import Checkpoint, read_header, shards
 from LTX_2_MLX.checkpoints.resolve import AUTO, resolve
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.interfaces import Header
 from LTX_2_MLX.models.ltx.text_features import lacks_projection
 from LTX_2_MLX.models.ltx.video_vae import VideoDecoder
+from LTX_2_MLX.outside import parse_json
 from LTX_2_MLX.pipelines.generation.companion_files import decoder_in
 from LTX_2_MLX.pipelines.generation.options import Options
 

@@ -1,0 +1,98 @@
+"""JSON, numbers and paths from files of others: each is read within limits, or refused by a ValueError."""
+
+import json
+import os
+from fractions import Fraction
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+NumberT = TypeVar("NumberT")
+# Longest text of a number: 10 to the power of a billion takes seven letters and all memory.
+MAX_NUMBER_LETTERS = 20
+_SMALLEST = 1e-12
+_MAX_FAILURE_LETTERS = 200
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON; NaN, infinities, repeated names and very deep nesting are refused.
+
+    Raises:
+        ValueError: If ``text`` is not such JSON.
+    """
+    if isinstance(text, bytes):
+        text = text.decode("utf-8")
+    try:
+        return _DECODER.decode(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def parse_object(text: str | bytes) -> dict[str, Any]:
+    """Parse a JSON object, as ``parse_json`` does.
+
+    Raises:
+        ValueError: If ``text`` is no such object.
+    """
+    value = parse_json(text)
+    if not isinstance(value, dict):
+        raise ValueError("it is not a JSON object")
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    items = dict(pairs)
+    if len(items) != len(pairs):
+        raise ValueError("it holds a name twice")
+    return items
+
+
+def _no_constant(text: str) -> None:
+    raise ValueError(f"it holds {text}")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
+
+
+def number(text: str, kind: Callable[[str], NumberT]) -> NumberT:
+    """The number that a text of bounded length stands for.
+
+    Raises:
+        ValueError: If it is none, or longer.
+    """
+    if len(text) > MAX_NUMBER_LETTERS:
+        raise ValueError(f"a number of {len(text)} letters")
+    return kind(text)
+
+
+def fraction(text: str) -> Fraction:
+    """The fraction that a text such as ``24000/1001`` stands for.
+
+    Raises:
+        ValueError: If it is none, or 0, or out of the range of any rate.
+        ZeroDivisionError: If its denominator is 0.
+    """
+    top, _, bottom = text.partition("/")
+    # Judged as floats first: the fraction of 1e99999999 is never done.
+    size = number(top, float) / (number(bottom, float) if bottom else 1)
+    if not _SMALLEST < abs(size) < 1 / _SMALLEST:
+        raise ValueError("a fraction that is 0 or out of range")
+    return number(text, Fraction)
+
+
+def exists(path: str | Path) -> bool:
+    """Whether a recorded path leads to something; one that no file can have does not."""
+    try:
+        return os.path.exists(path)
+    except (OSError, ValueError):
+        return False
+
+
+def failure(error: BaseException) -> str:
+    """What a reader of somebody else's ran into, in one line: exhausted memory, endless nesting, or its own words."""
+    if isinstance(error, MemoryError):
+        return "it takes more memory than there is"
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    text = " ".join(str(error).split())[:_MAX_FAILURE_LETTERS].rstrip(".")
+    return text or type(error).__name__
