@@ -58,8 +58,7 @@ def _is_known(step: Any, kinds: tuple[str, ...]) -> bool:
     pattern = step.get("pattern")
     text = pattern.get("String") if isinstance(pattern, dict) else None
     if step["type"] == "TemplateProcessing":
-        single = step.get("single")
-        return isinstance(single, list) and len(single) <= _MAX_STEPS
+        return _is_whole_template(step)
     if step["type"] == "Prepend":
         prepended = step.get("prepend")
         return isinstance(prepended, str) and len(prepended) == 1
@@ -67,3 +66,16 @@ def _is_known(step: Any, kinds: tuple[str, ...]) -> bool:
         content = step.get("content")
         return isinstance(text, str) and isinstance(content, str) and len(content) <= len(text)
     return step["type"] != "Split" or (isinstance(text, str) and text != "")
+
+
+def _is_whole_template(step: dict[str, Any]) -> bool:
+    """Whether a template names no token that it does not have."""
+    pieces, tokens = step.get("single"), step.get("special_tokens")
+    if not isinstance(pieces, list) or not isinstance(tokens, dict) or len(pieces) > _MAX_STEPS:
+        return False
+    for piece in pieces:
+        special = piece.get("SpecialToken") if isinstance(piece, dict) else None
+        name = special.get("id") if isinstance(special, dict) else special
+        if name is not None and not (isinstance(name, str) and name in tokens):
+            return False
+    return True

@@ -68,7 +68,7 @@ class Samples:
         weights = fuzz_files.weights()
         tokenizer = json.loads((gemma / "tokenizer.json").read_text(encoding="utf-8"))
         request = {"prompt": "a ball", "height": 64, "width": 64, "frames": 9, "fps": "24", "cfg": 3.0, "seed": 4}
-        request |= {"weights": "auto", "lora": ["a:0.5"], "image": "b.png", "crf": 20, "negative_prompt": "dull"}
+        request |= {"weights": "auto", "lora": ["a:0.5"], "image": "b.png", "negative_prompt": "dull"}
         state_dict = fuzz_files.state_dict(weights)
         return cls(fuzz_files.images(), fuzz_files.videos(folder), weights, state_dict, checkpoint, tokenizer, request)
 

@@ -115,7 +115,7 @@ def _own_defaults(text: str) -> dict[str, Any]:
         settings = parse_object(text)
         for name in settings.keys() & _READERS.keys():
             own[name] = _READERS[name](settings[name])
-    except (AttributeError, ValueError, TypeError, ZeroDivisionError, RecursionError) as error:
+    except (ValueError, TypeError, ArithmeticError) as error:
         raise CheckpointError(f"The checkpoint's own defaults cannot be read: {text:.60} ({error}).") from error
     for value in own.values():
         if not isinstance(value, str | tuple) and value <= 0:

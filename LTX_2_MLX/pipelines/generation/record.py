@@ -1,6 +1,6 @@
 """Records of generations: the settled request with its files, and options from such a record."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,12 @@ from LTX_2_MLX.media.source import open_media
 from LTX_2_MLX.outside import exists, number
 from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.pipelines.generation.request import Request
-from LTX_2_MLX.pipelines.options import AUTO, NONE, Declared, declared_options, flag_of, frame_rate
+from LTX_2_MLX.pipelines.options import AUTO, NONE, Declared, declared_options, flag_of, frame_rate, shown
 from LTX_2_MLX.runtime.digest import content_digest
 from LTX_2_MLX.runtime.job import remembered_request
 
+_MISSING, _CHANGED = "is missing", "has changed"
+_WITH_STRENGTH = ("--lora", "--distilled-lora")
 EMBEDDINGS_FORMAT = "LTX-2-MLX contexts"
 # Automatic choices that are made anew when one of these options is typed over a record.
 _FOLLOW_MODEL = (
@@ -206,10 +208,12 @@ def options_from(
             is missing or has changed.
     """
     declared = declared_options(Options)
-    unknown = sorted(record.request.keys() - declared.keys())
-    if unknown:
-        raise RequestError(f"The run to be repeated was made with {unknown[0]!r}, which this version does not have.")
-    recorded = {name: _value(declared[name], value) for name, value in record.request.items()}
+    recorded = {}
+    for name, value in record.request.items():
+        if name in declared:
+            recorded[name] = _value(declared[name], value)
+        else:
+            note(f"The record has {shown(name)}, which this version does not know: it is not used.")
     for name in list(recorded):
         if not declared[name].opt.recorded:
             recorded.pop(name)
@@ -302,27 +306,40 @@ def _check_files(options: Options, record: RunRecord, typed: Mapping[str, Any], 
         note(f"{record.source} was made by a version that did not record its files. They are looked for anew.")
         return
     differing = []
-    used = []
-    for name, declared in declared_options(Options).items():
-        if not declared.opt.is_file or name in typed or not has_effect(declared, options):
-            continue
-        value = getattr(options, name)
-        for text in value if isinstance(value, tuple) else [value]:
-            path = split_strength(str(text))[0] if declared.flag in _WITH_STRENGTH else str(text)
-            if path not in record.files:
-                continue
-            used.append(path)
-            if not exists(path):
-                differing.append(f"{path} ({declared.flag}) is missing")
-            elif content_digest(path) != record.files[path]:
-                differing.append(f"{path} ({declared.flag}) has changed")
+    used = {}
+    for path, flag in _recorded_paths(options, typed):
+        verdict = _verdict(path, record.files)
+        if verdict in (_MISSING, _CHANGED):
+            differing.append(f"{path} ({flag}) {verdict}")
+        used[path] = verdict
     if differing:
         raise RequestError(
             f"{record.source} cannot be repeated with the same files: {'; '.join(differing)}. To use other files, name "
             f"them with their flags."
         )
     if used:
-        note(f"Files of the record: {', '.join(dict.fromkeys(used))}")
+        note(f"Files of the record: {', '.join(f'{path} ({verdict})' for path, verdict in used.items())}")
+
+
+def _recorded_paths(options: Options, typed: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Path and flag of every file that the record names, and no typed option replaces."""
+    for name, declared in declared_options(Options).items():
+        if not declared.opt.is_file or name in typed or not has_effect(declared, options):
+            continue
+        value = getattr(options, name)
+        for text in value if isinstance(value, tuple) else [value]:
+            path = split_strength(str(text))[0] if declared.flag in _WITH_STRENGTH else str(text)
+            if value is not None and path not in (AUTO, NONE):
+                yield path, declared.flag
+
+
+def _verdict(path: str, digests: Mapping[str, str]) -> str:
+    """What becomes of a recorded file's digest."""
+    if path not in digests:
+        return "without a recorded digest"
+    if not exists(path):
+        return _MISSING
+    return "unchanged" if content_digest(path) == digests[path] else _CHANGED
 
 
 def notes_without_effect(options: Options, request: Request, typed: Mapping[str, Any]) -> list[str]:
