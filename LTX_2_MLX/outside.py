@@ -24,8 +24,8 @@ def parse_json(text: str | bytes) -> Any:
         text = text.decode("utf-8")
     try:
         return _DECODER.decode(text)
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
+    except (RecursionError, MemoryError) as error:
+        raise ValueError(failure(error)) from error
 
 
 def parse_object(text: str | bytes) -> dict[str, Any]:

@@ -49,7 +49,7 @@ class GemmaTokenizer:
         self._bos: int = bos
         self._pad: int = pad
         limit = _settings(settings, source).get("model_max_length")
-        self.max_length = min(MAX_LENGTH, limit) if isinstance(limit, int) and limit > 0 else MAX_LENGTH
+        self.max_length = min(MAX_LENGTH, limit) if type(limit) is int and limit > 0 else MAX_LENGTH
 
     @classmethod
     def from_folder(cls, folder: Path) -> "GemmaTokenizer":

@@ -121,14 +121,6 @@ def _tensors(path: Path, entries: Iterable[tuple[str, Any]], data_bytes: int) ->
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged: its header does not describe tensors. Download it again.") from error
     spans.sort()
-    _check_filled(path, spans, data_bytes)
-    if len(infos) != len(spans):
-        raise CheckpointError(f"{path} is damaged: its header holds a name twice. Download it again.")
-    return {name: infos[name] for _, _, name in spans}
-
-
-def _check_filled(path: Path, spans: Sequence[tuple[int, int, str]], data_bytes: int) -> None:
-    """Refuse spans, in order, that leave gaps, overlap or do not end with the file."""
     end = 0
     for start, stop, name in spans:
         if start != end:
@@ -139,6 +131,9 @@ def _check_filled(path: Path, spans: Sequence[tuple[int, int, str]], data_bytes:
             f"{path} is truncated or damaged: its header describes {end} bytes of tensors, the file has {data_bytes}. "
             f"Download it again."
         )
+    if len(infos) != len(spans):
+        raise CheckpointError(f"{path} is damaged: its header holds a name twice. Download it again.")
+    return {name: infos[name] for _, _, name in spans}
 
 
 def _tensor_info(path: Path, name: str, entry: dict[str, Any]) -> TensorInfo:

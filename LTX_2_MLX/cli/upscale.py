@@ -56,7 +56,8 @@ def upscale(typed: dict[str, Any], own: UpscaleOptions) -> None:
             upscale_images(request, own, runner)
             return
         stream = read_video(own.source, repair=own.repair, deinterlace=own.deinterlace, bit_depth=own.bit_depth)
-        preflight(pipeline.plan_for(stream.height, stream.width, request), own, _ADVICE, runner)
+        plan = pipeline.plan_for(stream.height, stream.width, request, stream.decoding_bytes)
+        preflight(plan, own, _ADVICE, runner)
         write_result(pipeline.upscale(stream, request, runner), request, "upscale", own, runner)
 
 

@@ -113,8 +113,8 @@ def _write_video(path: Path) -> None:
         video.height, video.width, video.pix_fmt = _HEIGHT, _WIDTH, layout
         audio: Any = container.add_stream(sound, 48_000)
         for number in range(_FRAMES):
-            picture = np.roll(pixels(_HEIGHT, _WIDTH), 4 * number, 1)
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            image = np.roll(pixels(_HEIGHT, _WIDTH), 4 * number, 1)
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             frame.pts, frame.time_base = number, Fraction(1, 24)
             container.mux(video.encode(frame))
         container.mux(video.encode(None))

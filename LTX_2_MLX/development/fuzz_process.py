@@ -56,8 +56,9 @@ class FuzzProcess:
         """Let the process make and read a file."""
         child = self._child or self._start()
         assert child.stdin is not None and child.stdout is not None
-        child.stdin.write(f"{json.dumps([kind, seed])}\n")
-        child.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):
+            child.stdin.write(f"{json.dumps([kind, seed])}\n")
+            child.stdin.flush()
         if not select.select([child.stdout], [], [], PATIENCE)[0]:
             return self._ended(f"no end in {PATIENCE} s")
         line = child.stdout.readline()

@@ -42,6 +42,7 @@ class FrameStream:
         bit_depth: 8 or 10: of the written file.
         extras: Chapters, cover image, fonts and time code for the writer.
         notes: What the user should know of the source; reported by the writer before the first frame.
+        decoding_bytes: Memory that decoding the source takes at most; 0 for frames that are computed.
         source_check: What the frames of the source have in common, once they are read; None: not observed.
     """
 
@@ -58,6 +59,7 @@ class FrameStream:
     extras: Extras = field(default_factory=Extras)
     notes: tuple[str, ...] = ()
     source_check: "FrameCheck | None" = None
+    decoding_bytes: int = 0
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """Chunks ``(T, H, W, 3)``, uint8 or uint16."""

@@ -13,6 +13,7 @@ from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
 from LTX_2_MLX.errors import LTXError, MediaError
 from LTX_2_MLX.media import png16
+from LTX_2_MLX.media.decoding import check_image
 from LTX_2_MLX.media.display import Orientation
 from LTX_2_MLX.media.heif import HeifImage, heif_size, is_heif, read_heif
 from LTX_2_MLX.media.image_formats import (
@@ -83,9 +84,11 @@ def read_image(path: str | Path) -> StillImage:
     """
     path = _existing(path)
     if is_heif(path):
+        check_image(path, *heif_size(path))
         with _refused(path):
             return _from_heif(read_heif(path))
     with _opened(path) as opened:
+        check_image(path, opened.height, opened.width)
         layers = png16.decode(path.read_bytes()) if opened.format == "PNG" else None
         profile = opened.info.get("icc_profile")
         if layers is None:

@@ -47,6 +47,7 @@ class VideoInfo:
         interlaced: Whether most frames are interlaced.
         bit_depth: Of the stored frames.
         notes: What the user should know of the file.
+        decoding_bytes: Memory that decoding takes at most.
         damage: What is wrong with it; with ``repair`` it has been worked around.
     """
 
@@ -70,6 +71,7 @@ class VideoInfo:
     bit_depth: int = 8
     notes: tuple[str, ...] = ()
     damage: tuple[str, ...] = ()
+    decoding_bytes: int = 0
 
 
 def probe_video(path: str | Path, unknown_rate: Fraction | None = None, *, repair: bool = False) -> VideoInfo:
@@ -167,6 +169,7 @@ class _Probe:
             bit_depth=max(component.bits for component in first.format.components),
             notes=tuple([*self._notes, *self._notes_on_tracks()]),
             damage=tuple(damage),
+            decoding_bytes=self._frames.decoding_bytes,
         )
 
     def _damage(self) -> list[str]:

@@ -18,10 +18,14 @@ from typing import Any
 import av
 
 from LTX_2_MLX.errors import MediaError
+from LTX_2_MLX.media.decoding import open_options, prepare_decoder
 from LTX_2_MLX.media.heif import is_heif
 from LTX_2_MLX.media.image_formats import open_image
 from LTX_2_MLX.media.timeline import Restart, Shifts, Stamps, find_restarts, shifts_for
+from LTX_2_MLX.outside import failure
 
+# What PyAV raises for files beside FFmpeg's own errors.
+_FAILURES = (MemoryError, RecursionError, UnicodeError)
 # Demuxers of containers that hold their own frames. Playlists (concat, hls, dash, ...) would open other files.
 _FORMATS = frozenset(
     (
@@ -49,15 +53,17 @@ def open_media(path: Path, action: str = "read as video") -> Iterator[av.contain
     try:
         with ffmpeg_messages() as messages:
             # Absolute, since FFmpeg takes a relative "a:b.mp4" for a protocol.
-            container = av.open(str(path.absolute()), metadata_errors="replace", container_options=options)
-    except (av.FFmpegError, OSError) as error:
+            container = av.open(
+                str(path.absolute()), metadata_errors="replace", options=open_options(), container_options=options
+            )
+    except (av.FFmpegError, OSError, *_FAILURES) as error:
         if any("whitelist" in line for line in messages):
             raise MediaError(f"{path} is not a video: it is a playlist, or of a kind that is not supported.") from error
         raise MediaError(f"{path} cannot be {action}: {reason(error, messages)}.") from error
     with container:
         try:
             yield container
-        except (av.FFmpegError, OSError) as error:
+        except (av.FFmpegError, OSError, *_FAILURES) as error:
             raise MediaError(f"{path} cannot be {action}: {reason(error)}.") from error
 
 
@@ -85,7 +91,7 @@ def reason(error: Exception, messages: list[str] | None = None) -> str:
     """Return the message of a system or FFmpeg error, with FFmpeg's own last line where it logged one."""
     if getattr(error, "errno", None) == errno.ENOSPC:
         return "the disk is full"
-    text = getattr(error, "strerror", None) or str(error)
+    text = getattr(error, "strerror", None) or failure(error)
     text = text[:1].lower() + text[1:].rstrip(".")
     lines = [line for line in messages or () if line]
     return f"{text} ({lines[-1].rstrip('.')})" if lines else text
@@ -246,6 +252,7 @@ class Frames:
         num_interlaced: How many are marked as interlaced.
         num_errors: Packets that could not be decoded.
         changed_size: Number of the first frame of another size; None if all are equal.
+        decoding_bytes: Memory that decoding takes at most.
     """
 
     first: av.VideoFrame | None = None
@@ -255,6 +262,7 @@ class Frames:
     num_interlaced: int = 0
     num_errors: int = 0
     changed_size: int | None = None
+    decoding_bytes: int = 0
 
     def add(self, frame: av.VideoFrame) -> None:
         """Add one decoded frame."""
@@ -277,6 +285,7 @@ def scan_frames(path: Path, video_index: int, shifts: Shifts) -> Frames:
     """Decode a video and note the time and faults of each frame; the pixels are not kept."""
     frames = Frames()
     with open_media(path) as container:
+        frames.decoding_bytes = prepare_decoder(container.streams[video_index], path)
         for frame in decode(container, video_index, shifts, frames):
             frames.add(frame)
     return frames
@@ -296,7 +305,7 @@ def decode(
         counts: Its ``num_errors`` counts the packets that were passed over after the first frame.
     """
     stream: Any = container.streams[video_index]
-    stream.thread_type = "AUTO"
+    prepare_decoder(stream, Path(container.name))
     ordinal = 0
     has_begun = False
     try:

@@ -70,6 +70,7 @@ def read_video(
         display=info.display,
         bit_depth=bit_depth,
         extras=info.extras,
+        decoding_bytes=info.decoding_bytes,
         notes=(*info.notes, *_reading_notes(info, deinterlace, bit_depth)),
     )
     return observed(stream)

@@ -61,7 +61,9 @@ def plan_for(stream: FrameStream, request: Request) -> Plan:
     """
     to_run = stages(stream, request)
     sizes = () if to_run else ("Interpolate: nothing to do, the video stays as it is",)
-    return plan(to_run, sizes=sizes, budget_bytes=budget_bytes(request.memory_limit_gb))
+    return plan(
+        to_run, sizes=sizes, budget_bytes=budget_bytes(request.memory_limit_gb), source_bytes=stream.decoding_bytes
+    )
 
 
 def stages(stream: FrameStream, request: Request) -> list["Interpolate"]:

@@ -27,7 +27,9 @@ def plan_for(stream: FrameStream, request: Request) -> Plan:
     Raises:
         CheckpointError: If a file is missing, of another network, or does not fit it.
     """
-    return plan(stages(stream, request), budget_bytes=budget_bytes(request.memory_limit_gb))
+    return plan(
+        stages(stream, request), budget_bytes=budget_bytes(request.memory_limit_gb), source_bytes=stream.decoding_bytes
+    )
 
 
 def stages(stream: FrameStream, request: Request) -> list[Stage]:

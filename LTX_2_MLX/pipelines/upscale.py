@@ -103,13 +103,14 @@ def upscale_images(
     return runner.stream(STAGE, _loader(request), work)
 
 
-def plan_for(height: int, width: int, request: Request) -> Plan:
-    """Memory of the run for frames or images of this size.
+def plan_for(height: int, width: int, request: Request, source_bytes: int = 0) -> Plan:
+    """Memory of the run for frames or images of this size, where decoding the source takes so much beside it.
 
     Raises:
         CheckpointError: If a file is missing, of another network, or does not fit it.
     """
-    return plan(stages(height, width, request), budget_bytes=budget_bytes(request.memory_limit_gb))
+    budget = budget_bytes(request.memory_limit_gb)
+    return plan(stages(height, width, request), budget_bytes=budget, source_bytes=source_bytes)
 
 
 def stages(height: int, width: int, request: Request) -> list["Upscale"]:

@@ -258,7 +258,12 @@ def plan_for(stream: FrameStream, request: Request | None = None) -> Plan:
     """
     request = request or Request()
     sizes = [f"Output: {stream.height}×{stream.width}, {_lengths(stream)}"]
-    return plan(stages(stream, request), sizes=sizes, budget_bytes=budget_bytes(request.memory_limit_gb))
+    return plan(
+        stages(stream, request),
+        sizes=sizes,
+        budget_bytes=budget_bytes(request.memory_limit_gb),
+        source_bytes=stream.decoding_bytes,
+    )
 
 
 def upscale_temporal(

@@ -23,6 +23,9 @@ from LTX_2_MLX.ops.device import device_name, largest_array_bytes
 # xocialize/ltx-2-mlx-swift, SPEED-PLAN, the median of a machine that is warm.
 RATES = {"Apple M1 Max": 6.4e12, "Apple M5 Max": 18.2e12}
 
+# Memory of decoding that a plan mentions.
+_LARGE_SOURCE = 2**27
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -213,10 +216,12 @@ def plan(
     output_bytes: int = 0,
     states_bytes: int = 0,
     temporary_bytes: int | None = 0,
+    source_bytes: int = 0,
 ) -> Plan:
     """The plan of stages that run in this order; nothing is loaded.
 
-    ``sizes`` come before the lines that the stages give. The other arguments are those of ``Plan``.
+    ``sizes`` come before the lines that the stages give, ``source_bytes`` is the memory of decoding the input, beside
+    stages that stream. The other arguments are those of ``Plan``.
 
     Raises:
         CheckpointError: If a file is missing, of another network, or does not fit the others.
@@ -225,8 +230,12 @@ def plan(
     """
     estimates: list[Estimate] = []
     lines = list(sizes)
+    if source_bytes >= _LARGE_SOURCE:
+        lines.append(f"Decoding the input takes up to {format_bytes(source_bytes)}")
     for stage in stages:
         estimate = stage.estimate()
+        if estimate.streams:
+            estimate = replace(estimate, activation_bytes=estimate.activation_bytes + source_bytes)
         estimates.append(estimate)
         if estimate.size:
             lines.append(estimate.size)

@@ -6,25 +6,34 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 import zipfile
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
-from LTX_2_MLX import FrameStream, cli, read_video, write_video
+from LTX_2_MLX import FrameStream, cli, outside, read_video, write_video
+from LTX_2_MLX.checkpoints.contents import inspect
 from LTX_2_MLX.checkpoints.convert import as_safetensors, convert
 from LTX_2_MLX.checkpoints.gemma_tokenizer import GemmaTokenizer
 from LTX_2_MLX.checkpoints.quantize import Quantization
+from LTX_2_MLX.checkpoints.reader import read_header
 from LTX_2_MLX.checkpoints.torch_file import read_torch_file
 from LTX_2_MLX.cli import convert_weights, generate, inspect_checkpoint, interpolate, upscale
-from LTX_2_MLX.errors import CheckpointError, MediaError, RequestError
-from LTX_2_MLX.media.image import StillImage, read_image, write_image
+from LTX_2_MLX.errors import CheckpointError, MediaError, MemoryBudgetError, RequestError
+from LTX_2_MLX.media.decoding import decoding_budget
+from LTX_2_MLX.media.image import StillImage, image_size, read_image, write_image
 from LTX_2_MLX.media.record import RunRecord
+from LTX_2_MLX.pipelines.generation.record import options_from
 from LTX_2_MLX.pipelines.generation.recorded_files import files_outside
 from LTX_2_MLX.printable import printable
+from LTX_2_MLX.runtime.digest import content_digest
 from LTX_2_MLX.runtime.job import Job
 
 INPUTS = Path(__file__).parent / "inputs"
@@ -283,6 +292,194 @@ def test_a_replay_opens_its_output_alone_for_writing(tmp_path, monkeypatch, writ
     assert result.exit_code == 0, result.stderr
     # FFmpeg opens files by itself: the folders show those.
     assert {path for path in tmp_path.rglob("*") if path.is_file()} == {video, output}
-    assert all(path.parent == home and path.name.startswith(".o.") for path in writes if str(path) != os.devnull), (
-        writes
+    written = [path for path in writes if str(path) != os.devnull]
+    # Were the watch blind, there would be none.
+    assert written and all(path.parent == home and path.name.startswith(".o.") for path in written), written
+
+
+@pytest.mark.parametrize("path", sorted(INPUTS.glob("fuzz-images/*")), ids=lambda path: path.name)
+def test_damaged_images_are_read_or_refused_without_a_word_of_pillows(path, capfd, recwarn):
+    # These raised errors of codecs, warned, or were logged.
+    with suppress(MediaError):
+        assert read_image(path).pixels.size
+    assert capfd.readouterr().err == "" and not recwarn.list
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": {"continuing_subword_prefix": "aaaa"}},
+        {"model": {"end_of_word_suffix": "aaaa"}},
+        {"post_processor": {"special_tokens": {}}},
+        {"post_processor": {"special_tokens": []}},
+        {"post_processor": {"single": [{"SpecialToken": {"id": ["<bos>"], "type_id": 0}}]}},
+    ],
+)
+def test_tokenizers_whose_parts_do_not_fit_are_refused_before_rust_panics(changes, tmp_path, capfd):
+    facts = json.loads((GEMMA / "tokenizer.json").read_text(encoding="utf-8"))
+    for part, fields in changes.items():
+        facts[part] |= fields
+    (tmp_path / "tokenizer.json").write_text(json.dumps(facts))
+    with pytest.raises(CheckpointError):
+        GemmaTokenizer.from_folder(tmp_path)(["a ball"])
+    assert "panicked" not in capfd.readouterr().err
+
+
+def test_a_length_that_is_no_number_is_not_used(tmp_path):
+    shutil.copy(GEMMA / "tokenizer.json", tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text('{"model_max_length": true}')
+    assert GemmaTokenizer.from_folder(tmp_path).max_length == 1024
+
+
+class PanicException(BaseException):
+    """As Rust's panics arrive in Python: no Exception."""
+
+
+@pytest.mark.parametrize(
+    "failure", [MemoryError(), RecursionError("too deep"), PanicException("index 3"), ValueError()]
+)
+def test_failures_inside_the_tokenizer_are_the_files(failure, monkeypatch):
+    tokenizer = GemmaTokenizer.from_folder(GEMMA)
+
+    class Failing:
+        def encode(self, text):
+            raise failure
+
+    monkeypatch.setattr(tokenizer, "_tokenizer", Failing())
+    with pytest.raises(CheckpointError, match=r"tokenizer.json is damaged"):
+        tokenizer(["a ball"])
+
+
+@pytest.mark.parametrize("failure", [MemoryError(), RecursionError("too deep"), RuntimeError("codec"), OSError(5, "x")])
+def test_failures_inside_pillow_are_the_images(failure, monkeypatch, tmp_path):
+    def fail(*_, **__):
+        raise failure
+
+    write_image(StillImage(np.zeros((8, 8, 3), np.uint8)), tmp_path / "o.png")
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(MediaError, match=r"o\.png cannot be read") as raised:
+        read_image(tmp_path / "o.png")
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("failure", [MemoryError(), RecursionError("too deep"), av.InvalidDataError(1, "x")])
+def test_failures_inside_ffmpeg_are_the_videos(failure, monkeypatch):
+    def fail(*_, **__):
+        raise failure
+
+    monkeypatch.setattr(av, "open", fail)
+    with pytest.raises(MediaError, match=r"cannot be read as video"):
+        read_video(INPUTS / "number-without-end" / "in.mp4")
+
+
+@pytest.mark.parametrize("failure", [MemoryError(), RecursionError("too deep")])
+def test_failures_inside_json_are_the_files(failure, monkeypatch, tmp_path):
+    def fail(text):
+        raise failure
+
+    path = tmp_path / "a.safetensors"
+    path.write_bytes((2).to_bytes(8, "little") + b"{}")
+    monkeypatch.setattr(outside._DECODER, "decode", fail)
+    with pytest.raises(CheckpointError, match="not a readable safetensors file"):
+        read_header(path)
+
+
+def test_a_short_video_that_unfolds_is_decoded_in_little_memory_or_refused(tmp_path):
+    path = tmp_path / "unfolds.mp4"
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", 24, options={"preset": "ultrafast", "crf": "51"})
+        video.height, video.width, video.pix_fmt = 2160, 4096, "yuv420p"
+        for _ in range(24):
+            frame = av.VideoFrame(4096, 2160, "yuv420p")
+            for plane in frame.planes:
+                plane.update(bytes([128]) * plane.buffer_size)
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+    assert path.stat().st_size < 60_000
+    with decoding_budget(200_000_000), pytest.raises(MemoryBudgetError, match=r"4096×2160 pixels.*GiB may be used"):
+        read_video(path)
+    code = (
+        "import resource, sys; from LTX_2_MLX.media.probe import probe_video\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "before = peak(); info = probe_video(sys.argv[1]); print(peak() - before, info.decoding_bytes)"
     )
+    words = [sys.executable, "-c", code, path]
+    done = subprocess.run(words, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    taken, planned = map(int, done.stdout.split())
+    # Linux counts in KiB, macOS in bytes.
+    taken *= 1 if sys.platform == "darwin" else 1024
+    assert taken < 300_000_000 and taken < planned + 64 * 2**20
+
+
+def test_an_image_that_unfolds_is_refused_before_its_pixels_are_decoded(tmp_path):
+    path = tmp_path / "large.png"
+    Image.new("1", (12_000, 12_000)).save(path)
+    assert path.stat().st_size < 40_000 and image_size(path) == (12_000, 12_000)
+    with decoding_budget(10**9), pytest.raises(MemoryBudgetError, match="12000×12000 pixels"):
+        read_image(path)
+
+
+def test_unknown_keys_of_a_record_are_noted_and_its_files_listed_with_their_verdicts(tmp_path):
+    image, other = tmp_path / "a.png", tmp_path / "b.safetensors"
+    write_image(StillImage(np.zeros((64, 64, 3), np.uint8)), image)
+    other.write_bytes(b"x")
+    request = {"prompt": "a", "image": str(image), "lora": [str(other)], "shoe_size": 43}
+    files = {str(image): content_digest(image)}
+    notes = []
+    options_from(RunRecord(request, files, source=tmp_path / "v.mp4"), {}, notes.append)
+    assert notes == [
+        "The record has 'shoe_size', which this version does not know: it is not used.",
+        f"Files of the record: {image} (unchanged), {other} (without a recorded digest)",
+    ]
+    image.write_bytes(b"y")
+    with pytest.raises(RequestError, match=r"a\.png \(--image\) has changed"):
+        options_from(RunRecord(request, files, source=tmp_path / "v.mp4"), {})
+
+
+def test_recorded_paths_that_no_file_can_have_are_files_that_are_missing(tmp_path):
+    for path in ("9" * 5000, "/tmp/\0", "\ud800"):
+        record = RunRecord({"prompt": "a", "image": path}, {}, source=tmp_path / "v.mp4")
+        assert files_outside(record, {}) == []
+        options_from(record, {})
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "missing"])
+def test_digests_are_of_files(path):
+    with pytest.raises(RequestError, match=r"is not a file|cannot be read"):
+        content_digest(path)
+
+
+def test_a_header_of_very_many_tensors_is_inspected_in_seconds_and_little_memory(tmp_path):
+    path, count = tmp_path / "many.safetensors", 40_000
+    entries = {
+        f"model.diffusion_model.transformer_blocks.{index}.attn1.to_q.weight": {
+            "dtype": "F32",
+            "shape": [1],
+            "data_offsets": [4 * index, 4 * index + 4],
+        }
+        for index in range(count)
+    }
+    header = json.dumps(entries | {"__metadata__": {"format": "pt"}}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4 * count))
+    start = time.process_time()
+    contents = inspect(path)
+    assert sum(part.num_tensors for part in contents.others) == count and contents.metadata == {"format": "pt"}
+    assert time.process_time() - start < 10
+    tensors, _ = read_header(path)
+    assert list(tensors) == list(entries)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"a": ' + b"[" * 5_000_000,
+        b'{"a":[' + b"[]," * 1_500_000 + b"[]]}",
+        b'{"__metadata__":{' + b",".join(b'"%d":"x"' % index for index in range(500_000)),
+        b'{"__metadata__":{},"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},' + b" " * 4_000_000 + b"}",
+    ],
+)
+def test_large_headers_that_describe_no_tensors_are_refused(text, tmp_path):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(4))
+    with pytest.raises(CheckpointError, match="Download it again"):
+        read_header(path)

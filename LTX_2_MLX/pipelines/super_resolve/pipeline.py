@@ -86,6 +86,7 @@ def plan_of(stream: FrameStream, request: Request, budget: int | None = None) ->
         sizes=[*notes, size],
         budget_bytes=budget,
         temporary_bytes=temporary_bytes(stream, setup),
+        source_bytes=stream.decoding_bytes,
     )
 
 
