@@ -2,8 +2,8 @@
 
 import json
 import os
-from fractions import Fraction
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,6 +11,8 @@ NumberT = TypeVar("NumberT")
 # Longest text of a number: 10 to the power of a billion takes seven letters and all memory.
 MAX_NUMBER_LETTERS = 20
 _SMALLEST = 1e-12
+# Of Linux; macOS has less for whole paths, and as much for names.
+_MAX_PATH_BYTES, _MAX_NAME_BYTES = 4096, 255
 _MAX_FAILURE_LETTERS = 200
 
 
@@ -78,6 +80,16 @@ def fraction(text: str) -> Fraction:
     if not _SMALLEST < abs(size) < 1 / _SMALLEST:
         raise ValueError("a fraction that is 0 or out of range")
     return number(text, Fraction)
+
+
+def is_path(text: str) -> bool:
+    """Whether a text can be the path of a file at all: no null byte, nothing that is too long for any disk."""
+    try:
+        name = os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    longest = max(map(len, name.split(b"/")))
+    return b"\0" not in name and len(name) < _MAX_PATH_BYTES and longest <= _MAX_NAME_BYTES
 
 
 def exists(path: str | Path) -> bool:

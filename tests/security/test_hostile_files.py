@@ -30,6 +30,8 @@ from LTX_2_MLX.errors import CheckpointError, MediaError, MemoryBudgetError, Req
 from LTX_2_MLX.media.decoding import decoding_budget
 from LTX_2_MLX.media.image import StillImage, image_size, read_image, write_image
 from LTX_2_MLX.media.record import RunRecord
+from LTX_2_MLX.models.interfaces import Header
+from LTX_2_MLX.pipelines.generation.model_defaults import ModelDefaults
 from LTX_2_MLX.pipelines.generation.record import options_from
 from LTX_2_MLX.pipelines.generation.recorded_files import files_outside
 from LTX_2_MLX.printable import printable
@@ -436,11 +438,20 @@ def test_unknown_keys_of_a_record_are_noted_and_its_files_listed_with_their_verd
         options_from(RunRecord(request, files, source=tmp_path / "v.mp4"), {})
 
 
-def test_recorded_paths_that_no_file_can_have_are_files_that_are_missing(tmp_path):
+def test_recorded_paths_that_no_file_can_have_are_refused(tmp_path):
     for path in ("9" * 5000, "/tmp/\0", "\ud800"):
         record = RunRecord({"prompt": "a", "image": path}, {}, source=tmp_path / "v.mp4")
         assert files_outside(record, {}) == []
-        options_from(record, {})
+        with pytest.raises(RequestError, match="is no path of a file"):
+            options_from(record, {})
+
+
+@pytest.mark.parametrize("text", ["1e99999999", "9" * 5000, "1/0", "nan", "x", '"1e999"'])
+def test_rates_in_a_checkpoints_metadata_are_bounded(text):
+    with pytest.raises(CheckpointError, match="own defaults"):
+        ModelDefaults.from_header(Header({}, {"defaults": json.dumps({"frame_rate": text})}))
+    with pytest.raises(CheckpointError, match="own defaults"):
+        ModelDefaults.from_header(Header({}, {"defaults": '{"height": 1e999}'}))
 
 
 @pytest.mark.parametrize("path", ["/dev/zero", "missing"])

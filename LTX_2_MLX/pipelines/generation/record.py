@@ -21,7 +21,6 @@ from LTX_2_MLX.runtime.digest import content_digest
 from LTX_2_MLX.runtime.job import remembered_request
 
 _MISSING, _CHANGED = "is missing", "has changed"
-_WITH_STRENGTH = ("--lora", "--distilled-lora")
 EMBEDDINGS_FORMAT = "LTX-2-MLX contexts"
 # Automatic choices that are made anew when one of these options is typed over a record.
 _FOLLOW_MODEL = (
