@@ -1,5 +1,7 @@
 """Measure what plans say of memory, quantised weights' errors, and a full-size transformer with its blocks on disk."""
 
+import gzip
+import json
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +11,14 @@ import numpy as np
 import typer
 
 from LTX_2_MLX import cli
+from LTX_2_MLX.development.decoder_memory import decoder_peak, shallow
 from LTX_2_MLX.development.full_size import predicted_and_measured, streamed_step, write_hollow, write_hollow_model
 from LTX_2_MLX.development.memory_table import MACS, table_lines
 from LTX_2_MLX.development.quantized import ERROR_BAND, MID_SIZE_BAND, golden_errors, mid_size_error
 from LTX_2_MLX.media.image import StillImage, write_image
+from LTX_2_MLX.models.interfaces import Header
+from LTX_2_MLX.models.ltx.diffusion_decoder import DiffusionVideoDecoder
+from LTX_2_MLX.models.ltx.diffusion_decoder_config import DiffusionDecoderConfig
 from LTX_2_MLX.pipelines.generate import Options
 from LTX_2_MLX.shapes import VideoShape
 from LTX_2_MLX.verify import find_cases
@@ -20,6 +26,7 @@ from LTX_2_MLX.verify import find_cases
 TESTS = Path(__file__).parents[1] / "tests"
 # Half heights, half widths and lengths of the five videos, in those of the smallest.
 SIZES = ((2, 2, 1), (3, 2, 3), (3, 4, 2), (4, 3, 4), (5, 4, 3))
+DECODER_MANIFEST = "ltx-2.5-video-vae-bf16.safetensors.json.gz"
 DEMO = Path(__file__).parents[1] / "weights" / "demo"
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -80,6 +87,32 @@ def prediction(
                     f"| {'×'.join(map(str, size.values()))} | {name} | {expected / 2**20:.1f} | "
                     f"{measured / 2**20:.1f} | {expected / measured:.3f} |"
                 )
+
+
+@app.command()
+def decoder(
+    height: Annotated[int, typer.Option("--height", help="Pixels of the smallest video.")] = 224,
+    width: Annotated[int, typer.Option("--width", help="Pixels.")] = 224,
+    frames: Annotated[int, typer.Option("--frames", help="8k + 1.")] = 17,
+    sizes: Annotated[int, typer.Option("--sizes", help="How many sizes, up to five.")] = 5,
+    limit: Annotated[float, typer.Option("--limit", help="GiB beside the weights.")] = 8.0,
+) -> None:
+    """Print the planned and the measured peak of LTX-2.5's diffusion decoder in its true widths, a block per stage."""
+    manifest = json.loads(gzip.decompress((TESTS / "manifests" / DECODER_MANIFEST).read_bytes()))
+    header = Header(tensors={}, config=manifest["metadata"]["config"])
+    with cli.exit_codes():
+        config = DiffusionDecoderConfig.from_header(header)
+        assert config is not None
+        network = DiffusionVideoDecoder(shallow(config))
+        print("| video | planned, MiB | measured, MiB | ratio |\n|---|---|---|---|")
+        for tall, wide, longer in SIZES[:sizes]:
+            video = VideoShape((frames - 1) * longer + 1, height * tall // 2, width * wide // 2)
+            peak = decoder_peak(network, video, "chunked", budget=int(limit * 2**30))
+            print(
+                f"| {video.height}×{video.width}×{video.num_frames} | {peak.planned / 2**20:.1f} | "
+                f"{peak.measured / 2**20:.1f} | {peak.planned / peak.measured:.3f} |",
+                flush=True,
+            )
 
 
 @app.command()

@@ -16,6 +16,8 @@ from LTX_2_MLX.ops.attention import is_fused
 # Keys and values of one batch of blocks.
 _GROUP_BYTES = 64 * 2**20
 _WIDE_KERNEL = 9
+# Arrays of scores that live at once without a fused kernel, measured on the CPU.
+_SCORES_ARRAYS = 1.6
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def default_block(kernel: Sequence[int]) -> tuple[int, int, int]:
 def attention_bytes(kernel: Sequence[int], lengths: Sequence[int], width: int, head_dim: int, dtype: mx.Dtype) -> int:
     """Memory of attention over queries of these lengths beside queries, keys, values and the result.
 
-    Those are the queries, keys and values of the largest group, and their scores twice where MLX has no fused kernel.
+    Those are the queries, keys and values of the largest group, and their scores where MLX has no fused kernel.
     """
     axes = []
     for length, size, step in zip(lengths, kernel, default_block(kernel), strict=True):
@@ -115,7 +117,11 @@ def attention_bytes(kernel: Sequence[int], lengths: Sequence[int], width: int, h
         box = int(np.prod([kind.num_keys for kind in kinds]))
         keys_bytes = 2 * box * width * dtype.size
         group = min(max(1, _GROUP_BYTES // keys_bytes), int(np.prod([len(kind.starts) for kind in kinds])))
-        scores = 0 if is_fused(head_dim, dtype) else 2 * num_queries * box * (width // head_dim) * mx.float32.size
+        scores = (
+            0
+            if is_fused(head_dim, dtype)
+            else int(_SCORES_ARRAYS * num_queries * box * (width // head_dim) * mx.float32.size)
+        )
         most = max(most, group * (keys_bytes + 2 * num_queries * width * dtype.size + scores))
     return most
 

@@ -39,13 +39,13 @@ _LONGEST_TILE = 136
 # Latent frames that stages 1 to 3 run on at a time, beside those that they see, from the fastest to the smallest.
 _PIECES = (24, 12, 6, 3, 1)
 # Arrays of a piece of frames, of its own width: in the network's precision, and in float32 where positions are rotated.
-_PIECE_ARRAYS = 6
+_PIECE_ARRAYS = 7
 _ROTATED_ARRAYS = 4
 # Keys, values, and one of the two while frames are appended to it.
 _WINDOW_ARRAYS = 3
 _HIDDEN_ARRAYS = 3
 # Frames of a tile in float32 while they are weighted and added to others.
-_BLEND_COPIES = 5
+_BLEND_COPIES = 4.3
 _FLOAT = 4
 _GIB = 2**30
 
@@ -171,7 +171,7 @@ def decoding_bytes(
     waiting = frames * frame_bytes * (1 if len(plan.time.targets) > 1 else 0)
     spatial = frames * frame_bytes * (1 if len(plan.height.targets) * len(plan.width.targets) > 1 else 0)
     tile = tile_bytes(config, (cells[0], cells[1], cells[2]), frames, dtype, mode)
-    blending = _BLEND_COPIES * frames * frame_bytes
+    blending = int(_BLEND_COPIES * frames * frame_bytes)
     return max(making + waiting, held + waiting + spatial + tile, held + blending)
 
 
