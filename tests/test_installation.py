@@ -85,3 +85,9 @@ def test_demo_model_is_found_inside_an_installed_package(monkeypatch, tmp_path):
     monkeypatch.setattr(resolve, "__file__", str(package / "checkpoints" / "resolve.py"))
     monkeypatch.chdir(tmp_path)
     assert resolve.weights_folders() == [(package / "weights").resolve()]
+
+
+def test_readme_says_which_macs_and_how_to_tell_a_native_python():
+    readme = (ROOT / "README.md").read_text()
+    for words in ("macOS 14 or newer", "Apple silicon", "native Python", "platform.machine()", "arm64"):
+        assert words in readme

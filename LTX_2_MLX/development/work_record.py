@@ -26,21 +26,35 @@ _MOVES = ("concatenate", "pad", "repeat", "take", "contiguous", "stack")
 _CONVOLUTIONS = ("conv1d", "conv2d", "conv3d", "conv_general", "conv_transpose1d", "conv_transpose2d")
 
 
+@dataclass(frozen=True)
+class ConvolutionCall:
+    """One convolution: MLX's function, the shapes of input, weight and result, and the function's other arguments."""
+
+    function: str
+    input: tuple[int, ...]
+    weight: tuple[int, ...]
+    result: tuple[int, ...]
+    options: tuple[Any, ...]
+    item_bytes: int
+
+
 @dataclass
 class WorkRecord:
     """What a call asked for.
 
     Attributes:
         pieces: The work between two evaluations, one after another; the last one is what the caller would evaluate.
-        largest_launch: Floating-point operations of the largest single product, attention or convolution.
+        largest_launches: Floating-point operations of the largest single product, attention and convolution.
         largest_array: Bytes of the largest array that a product, a move or an evaluation reads or makes.
         largest_shape: Its shape.
+        convolutions: All of them, in order.
     """
 
     pieces: list[Piece] = field(default_factory=lambda: [Counter()])
-    largest_launch: int = 0
+    largest_launches: Piece = field(default_factory=Counter)
     largest_array: int = 0
     largest_shape: tuple[int, ...] = ()
+    convolutions: list[ConvolutionCall] = field(default_factory=list)
 
     @property
     def longest(self) -> Piece:
@@ -55,7 +69,7 @@ class WorkRecord:
     def count(self, kind: str, operations: int) -> None:
         """Add to the piece at work."""
         self.pieces[-1][kind] += operations
-        self.largest_launch = max(self.largest_launch, operations)
+        self.largest_launches[kind] = max(self.largest_launches[kind], operations)
 
     def see(self, value: Any) -> None:
         """Remember an array if it is the largest so far."""
@@ -94,7 +108,7 @@ def recorded_work() -> Iterator[WorkRecord]:
     replace(mx.array, "__matmul__", lambda record, own: lambda a, b: mx.matmul(a, b))
     replace(mx.fast, "scaled_dot_product_attention", partial(_counted, "attention", _attention))
     for name in _CONVOLUTIONS:
-        replace(mx, name, partial(_counted, "convolution", partial(_convolution, "transpose" in name)))
+        replace(mx, name, partial(_counted, "convolution", partial(_convolution, record, name)))
     for name in _MOVES:
         replace(mx, name, partial(_counted, "", None))
     replace(mx.array, "astype", partial(_counted, "", None))
@@ -134,6 +148,11 @@ def _attention(result: mx.array, queries: mx.array, keys: mx.array, *rest: Any, 
     return int(4 * queries.size * keys.shape[2])
 
 
-def _convolution(transposed: bool, result: mx.array, x: mx.array, weight: mx.array, *rest: Any, **options: Any) -> int:
-    values = x.size * weight.shape[0] if transposed else result.size * weight.shape[-1]
-    return int(2 * values * math.prod(weight.shape[1:-1]))
+def _convolution(
+    record: WorkRecord, name: str, result: mx.array, x: mx.array, weight: mx.array, *rest: Any, **options: Any
+) -> int:
+    given = (*rest, *sorted(options.items()))
+    call = ConvolutionCall(name, tuple(x.shape), tuple(weight.shape), tuple(result.shape), given, x.itemsize)
+    record.convolutions.append(call)
+    values = x.size * weight.shape[0] if "transpose" in name else result.size * weight.shape[-1]
+    return int(values * 2 * math.prod(weight.shape[1:-1]))

@@ -29,6 +29,11 @@ def test_the_longest_piece_of_work_is_short(name, tmp_path):
     assert 0 < seconds_on_m1_max(record.longest) < LONGEST_SECONDS
 
 
+def test_no_attention_of_the_transformer_is_one_long_launch(tmp_path):
+    record = record_call(CALLS["transformer 2.0"], MANIFESTS, tmp_path)
+    assert record.largest_launches["attention"] <= 1e12
+
+
 def test_the_operations_of_the_decoder_are_those_that_are_published(tmp_path):
     record = record_call(CALLS["video decoder 2.0"], MANIFESTS, tmp_path)
     assert record.total == pytest.approx(166.4e12, rel=1e-3)

@@ -1,5 +1,6 @@
 import numpy as np
 
+from LTX_2_MLX.ops import similarity
 from LTX_2_MLX.ops.similarity import structural_similarity
 
 RANDOM = np.random.default_rng(0)
@@ -36,3 +37,7 @@ def test_bright_and_nearly_equal_images_are_alike():
     bright = np.full((32, 32, 3), 0.98, np.float32)
     noisy = bright + 0.002 * RANDOM.standard_normal(bright.shape, dtype=np.float32)
     assert 0.98 < structural_similarity(bright, noisy) <= 1
+
+
+def test_similarity_does_not_depend_on_the_precision_of_a_gpu():
+    assert not [name for name in vars(similarity) if name in ("mx", "mlx")]
