@@ -99,6 +99,7 @@ def generate(
     low_ram: bool = False,
     temporal_upscale: bool = False,
     tile_size: OptionalInt = None,
+    decode_dtype: Literal["float32"] | None = None,
     memory_limit_gb: OptionalFloat = None,
     fit: bool = False,
     seed: int = 0,

@@ -11,6 +11,7 @@ from LTX_2_MLX import OPENBLAS_LOADED, cli  # The package first: it loads the fa
 
 import mlx.core as mx  # isort: skip
 
+from LTX_2_MLX.bench.decoding import decoding_ways
 from LTX_2_MLX.bench.measure import rates_of, time_network
 from LTX_2_MLX.bench.report import Report
 from LTX_2_MLX.bench.workloads import NAMES, PUBLISHED, Widths, Workload, workloads
@@ -86,6 +87,34 @@ def measured(chosen: list[Workload], precision: str, repeats: int, clock: str) -
     rates = rates_of(operations, DTYPES[precision], CLOCKS[clock])
     timings = [time_network(workload, repeats, CLOCKS[clock]) for workload in chosen]
     return Report(machine, chosen, rates, timings)
+
+
+@app.command()
+def decoding(
+    height: Height = 192,
+    width: Width = 288,
+    frames: Frames = 25,
+    full_width: FullWidth = False,
+    dtype: Annotated[Literal["bf16", "fp16"], typer.Option("--dtype", help="The 16-bit type.")] = "bf16",
+    repeats: Repeats = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Time the video decoder's three ways: 16 bit without and with Winograd's convolutions, float32 with them.
+
+    Beside each stands how far its frames are from float32 without. Only Metal has these convolutions: elsewhere the
+    first two ways are one.
+    """
+    with cli.exit_codes():
+        shape = VideoShape(frames, height, width)
+        rows = decoding_ways(shape, PUBLISHED if full_width else Widths(), DTYPES[dtype], repeats)
+        if as_json:
+            typer.echo(json.dumps(rows, indent=2))
+            return
+        typer.echo(f"{mx.default_device()}, {frames} frames of {height}×{width}")
+        typer.echo("| decoder | first, s | best, s | peak, MiB | error |\n|---|---|---|---|---|")
+        for row in rows:
+            cells = (f"{row['first_seconds']:.2f}", f"{row['best_seconds']:.3f}", f"{row['peak_bytes'] / 2**20:.0f}")
+            typer.echo(f"| {row['way']} | {' | '.join(cells)} | {row['error']:.1e} |")
 
 
 @app.command()

@@ -5,6 +5,7 @@ the switch MLX_CONV_WINOGRAD as in 0.32.4.
 """
 
 import math
+import os
 from dataclasses import dataclass
 
 from LTX_2_MLX.development.work_record import ConvolutionCall
@@ -56,8 +57,9 @@ def _images(call, images, result, *, unit: bool, winograd: bool, transposed: boo
     pixels_out = math.prod(result[:-1])
     wide = inputs % 32 == outputs % 32 == 0 and inputs + outputs >= FEWEST_WINOGRAD_CHANNELS
     if winograd and unit and kernel == [3, 3] and wide and pixels_in >= FEWEST_WINOGRAD_PIXELS:
-        tiles = images[0] * math.prod(-(-side // 6) for side in result[1:3])
-        padded = images[0] * math.prod(6 * -(-side // 6) + 2 for side in result[1:3]) * inputs
+        step = min(images[0], int(os.environ.get("MLX_CONV_WINOGRAD_TILE_BATCH", images[0])))
+        tiles = step * math.prod(-(-side // 6) for side in result[1:3])
+        padded = step * math.prod(6 * -(-side // 6) + 2 for side in result[1:3]) * inputs
         values = 64 * inputs * outputs + 64 * tiles * (inputs + outputs) + padded
         return Path("winograd", values * call.item_bytes)
     if not transposed and _fits(inputs, outputs):

@@ -11,9 +11,14 @@ import pytest
 from metal_convolutions import path
 
 from LTX_2_MLX.bench.workloads import PUBLISHED, vae_config
+from LTX_2_MLX.checkpoints.recognise import config_of
+from LTX_2_MLX.development.full_size import write_hollow
 from LTX_2_MLX.development.network_calls import VIDEO, calls, record_call
+from LTX_2_MLX.development.work_record import recorded_work
+from LTX_2_MLX.models.ltx.video_vae import VideoDecoder
 from LTX_2_MLX.models.ltx.video_vae_memory import decoder_bytes
 from LTX_2_MLX.ops.device import as_backend
+from LTX_2_MLX.runtime.mlx_settings import winograd_convolutions
 from LTX_2_MLX.shapes import Compression, VideoShape
 
 MANIFESTS = Path(__file__).parents[1] / "manifests"
@@ -65,3 +70,21 @@ def test_what_a_convolution_holds_beside_its_arrays_is_planned(folder):
         # Of a convolution over frames, the results of two slices of the kernel.
         assert scratch <= 2 * result
         assert scratch + read + weight + result <= planned
+
+
+@pytest.mark.parametrize("name", ["2.0", "2.3"])
+def test_what_winograd_holds_in_float32_is_planned(name, folder):
+    file = {"2.0": "ltx-2-19b-dev", "2.3": "ltx-2.3-22b-dev"}[name]
+    checkpoint = write_hollow(folder / f"{name}.hollow", MANIFESTS / f"{file}.safetensors.vae.json.gz")
+    latent = VIDEO.latent(Compression(8, 32, 32))
+    config = config_of(VideoDecoder, checkpoint)
+    with as_backend("gpu"), recorded_work() as record:
+        decoder = VideoDecoder(config)
+        for chunk in decoder.stream([mx.zeros((1, latent.num_frames, latent.height, latent.width, 128))]):
+            mx.eval(chunk)
+    with as_backend("gpu"):
+        plain, planned = (decoder_bytes(config, latent, item_bytes=4, winograd=by) for by in (False, True))
+    with winograd_convolutions(True):
+        held = max(path(call, winograd=is_on("MLX_CONV_WINOGRAD")).scratch for call in record.convolutions)
+    assert held <= planned - plain <= 2 * held
+    print(held, planned - plain)

@@ -159,6 +159,20 @@ def test_replayed_film_has_the_same_bytes_and_options_can_be_changed(generate, f
     assert other.read_bytes() != first.read_bytes()
 
 
+def test_the_decoder_can_run_in_float32_alone_and_the_record_keeps_it(generate, folder):
+    first, again, half = (folder / "gens" / f"{name}.mp4" for name in ("decoded", "decoded_again", "decoded_half"))
+    size = ("--height", 64, "--width", 64, "--frames", 9, "--steps-stage1", 1, "--fp16", "--crf", 10)
+    plans = []
+    for more in ((), ("--decode-dtype", "float32")):
+        plans.append(json.loads(generate(PROMPT, *size, *more, "--dry-run", "--json").stdout)["stages"])
+    weights = [{stage["stage"]: stage["weights_bytes"] for stage in stages} for stages in plans]
+    assert weights[1]["decode"] == 2 * weights[0]["decode"] and weights[1]["stage_2"] == weights[0]["stage_2"]
+    assert generate(PROMPT, *size, "--decode-dtype", "float32", "-o", first).exit_code == 0
+    assert generate("--replay", first, "-o", again).exit_code == 0
+    assert generate(PROMPT, *size, "-o", half).exit_code == 0
+    assert again.read_bytes() == first.read_bytes() != half.read_bytes()
+
+
 def test_saved_embeddings_give_the_same_film_without_the_text_encoder(generate, folder):
     first, again, saved = folder / "gens" / "text.mp4", folder / "gens" / "saved.mp4", folder / "text.safetensors"
     size = ("--height", 64, "--width", 64, "--frames", 9, "--steps-stage1", 1, "--cfg", 3)

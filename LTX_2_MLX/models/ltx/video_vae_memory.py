@@ -32,6 +32,12 @@ _RESIDUAL_ARRAYS = 4
 _SHUFFLED_ARRAYS = 2
 
 
+# Values that Metal's Winograd makes of a tile of so many pixels, and for tiles that reach over the border.
+_WINOGRAD_VALUES = 64
+_WINOGRAD_PIXELS = 36
+_WINOGRAD_MARGIN = 1.25
+
+
 @dataclass(frozen=True)
 class LayerMemory:
     """Sizes of one layer, in values per row and column of the network's input.
@@ -142,13 +148,17 @@ def _widest_piece(layers: list[LayerMemory], shape: tuple[int, ...], item_bytes:
     return largest
 
 
-def decoder_bytes(config: VideoVAEConfig, latent: LatentShape, *, item_bytes: int) -> int:
-    """What decoding a latent piece by piece takes beside the weights, for whole frames or for one tile."""
+def decoder_bytes(config: VideoVAEConfig, latent: LatentShape, *, item_bytes: int, winograd: bool = False) -> int:
+    """What decoding a latent piece by piece takes beside the weights, for whole frames or for one tile.
+
+    With ``winograd`` a GPU holds the transformed arrays of one convolution as well.
+    """
     layers = decoder_layers(config)
     value_bytes = latent.height * latent.width * item_bytes
     kept = int(sum(map(attrgetter("kept"), layers)) * value_bytes)
     if not on_cpu():
-        return kept + int(_COPIES * max(_largest_piece(layer, value_bytes) for layer in layers))
+        transformed = max(map(_winograd_bytes, _widest_convolutions(config, latent, item_bytes))) if winograd else 0
+        return kept + transformed + int(_COPIES * max(_largest_piece(layer, value_bytes) for layer in layers))
     return kept + max(map(_convolution_bytes, _widest_convolutions(config, latent, item_bytes)))
 
 
@@ -166,6 +176,7 @@ class _Convolution:
         frame_bytes: Of one channel of a frame.
         channels_in, channels_out: Of the convolution.
         beside: Channels of the arrays that live beside it.
+        item_bytes: Of one value.
     """
 
     frames: int
@@ -173,6 +184,7 @@ class _Convolution:
     channels_in: int
     channels_out: int
     beside: int
+    item_bytes: int
 
 
 def _convolution_bytes(convolution: _Convolution) -> int:
@@ -186,6 +198,19 @@ def _convolution_bytes(convolution: _Convolution) -> int:
     return int(frames * convolution.frame_bytes * channels)
 
 
+def _winograd_bytes(convolution: _Convolution) -> int:
+    """What Metal's Winograd form of a convolution holds: transformed kernel, input and products, of every slice.
+
+    Source: ml-explore/mlx, mlx/backend/metal/conv.cpp at 846d176 (winograd_conv_2D_gpu, small_kd_conv_3D_gpu).
+    """
+    # One frame at a time. Tiles of 6×6 pixels become 64 values, and so does the kernel of each pair of channels.
+    channels = convolution.channels_in + convolution.channels_out
+    image = _WINOGRAD_VALUES / _WINOGRAD_PIXELS * channels + convolution.channels_in
+    kernel = _WINOGRAD_VALUES * convolution.channels_in * convolution.channels_out * convolution.item_bytes
+    results = _KEPT_FRAMES * default_piece_bytes()
+    return int(_SLICES * (_WINOGRAD_MARGIN * convolution.frame_bytes * image + kernel)) + results
+
+
 def _widest_convolutions(config: VideoVAEConfig, latent: LatentShape, item_bytes: int) -> list[_Convolution]:
     """That of every decoder layer after ``conv_in``, which is smaller than the others."""
     width = config.bottleneck_channels
@@ -194,13 +219,13 @@ def _widest_convolutions(config: VideoVAEConfig, latent: LatentShape, item_bytes
     convolutions = []
     for block in reversed(config.decoder_blocks):
         if block.stride is None:
-            convolutions.append(_Convolution(frames, frame_bytes, width, width, _RESIDUAL_ARRAYS * width))
+            convolutions.append(_Convolution(frames, frame_bytes, width, width, _RESIDUAL_ARRAYS * width, item_bytes))
             continue
         wide = _upsampled_channels(block, width)
-        convolutions.append(_Convolution(frames, frame_bytes, width, wide, _SHUFFLED_ARRAYS * wide))
+        convolutions.append(_Convolution(frames, frame_bytes, width, wide, _SHUFFLED_ARRAYS * wide, item_bytes))
         frames = (frames - 1) * block.stride[0] + 1
         frame_bytes *= math.prod(block.stride[1:])
         width //= block.multiplier
     written = config.out_channels * config.patch_size**2
-    convolutions.append(_Convolution(frames, frame_bytes, width, written, width + written))
+    convolutions.append(_Convolution(frames, frame_bytes, width, written, width + written, item_bytes))
     return convolutions

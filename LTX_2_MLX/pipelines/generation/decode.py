@@ -39,6 +39,7 @@ from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result
 from LTX_2_MLX.pipelines.generation.upscale import UpscaleLatent
 from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes
 from LTX_2_MLX.runtime.memory import GIB, budget_bytes
+from LTX_2_MLX.runtime.mlx_settings import winograd_convolutions
 from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.shapes import Compression, LatentShape, VideoShape
 
@@ -68,6 +69,7 @@ class DecodeVideo:
         budget: Bytes for activations, by which tiles are chosen.
         num_frames: Frames of the video; None: all that the latent holds.
         bit_depth: Of the frames.
+        winograd: Whether Metal may take Winograd's convolutions, which are exact enough in float32.
     """
 
     weights: Checkpoint
@@ -79,6 +81,7 @@ class DecodeVideo:
     budget: int | None = None
     num_frames: int | None = None
     bit_depth: int = 8
+    winograd: bool = False
     name = "decode"
     needs: ClassVar[tuple[Result, ...]] = ("latents",)
     gives: ClassVar[Result] = "frames"
@@ -105,7 +108,9 @@ class DecodeVideo:
             work=f"{size.height}×{size.width}, {size.num_frames} frames",
             file=self.weights.path,
             weights_bytes=network_weights_bytes([VideoDecoder], self.weights, dtype=self.dtype),
-            activation_bytes=decode_bytes(config, self.shape, self.dtype, self.tile_size, self.budget),
+            activation_bytes=decode_bytes(
+                config, self.shape, self.dtype, self.tile_size, self.budget, winograd=self.winograd
+            ),
             streams=True,
             array_bytes=decode_array_bytes(config, self.shape, self.dtype, self.tile_size, self.budget),
         )
@@ -131,6 +136,7 @@ class DecodeVideo:
             "dtype": str(self.dtype),
             "tile_size": self.tile_size,
             "budget": self.budget,
+            "winograd": self.winograd,
         }
 
     @property
@@ -164,7 +170,7 @@ class DecodeVideo:
         chunks = self.decoded(runner, latent)
         done = 0
         try:
-            for chunk in chunks:
+            for chunk in _by_winograd(chunks, self.winograd):
                 chunk = chunk[: num_frames - done]
                 done += len(chunk)
                 runner.progress.advance(self.name, done, num_frames)
@@ -173,6 +179,16 @@ class DecodeVideo:
                     return
         finally:
             chunks.close()
+
+
+def _by_winograd(chunks: Iterator[np.ndarray], wanted: bool) -> Iterator[np.ndarray]:
+    """The chunks, each made with Winograd's convolutions if wanted; what happens between two of them has none."""
+    while True:
+        with winograd_convolutions(wanted):
+            chunk = next(chunks, None)
+        if chunk is None:
+            return
+        yield chunk
 
 
 def frame_stages(request: Request) -> list[UpscaleLatent | DecodeVideo]:
@@ -203,7 +219,7 @@ def decode_stage(request: Request, shape: LatentShape) -> DecodeVideo:
     models = request.models
     settings: dict[str, Any] = {
         "weights": models.video_vae,
-        "dtype": models.dtype,
+        "dtype": mx.float32 if request.decode_dtype else models.dtype,
         "shape": shape,
         "frame_rate": request.output_rate,
         "seed": request.seed,
@@ -211,7 +227,7 @@ def decode_stage(request: Request, shape: LatentShape) -> DecodeVideo:
         "budget": activation_budget(request.memory_limit_gb),
     }
     if not models.decodes_by_diffusion:
-        return DecodeVideo(**settings)
+        return DecodeVideo(**settings, winograd=bool(request.decode_dtype))
     # Few runs decode by diffusion.
     from LTX_2_MLX.pipelines.generation.decode_diffusion import DecodeByDiffusion
 
@@ -253,11 +269,18 @@ def decode_frames(
 
 
 def decode_bytes(
-    config: VideoVAEConfig, latent: LatentShape, dtype: mx.Dtype, tile_size: int | None, budget: int | None = None
+    config: VideoVAEConfig,
+    latent: LatentShape,
+    dtype: mx.Dtype,
+    tile_size: int | None,
+    budget: int | None = None,
+    *,
+    winograd: bool = False,
 ) -> int:
     """Memory of decoding a latent beside the weights, in chunks of whole frames or in tiles.
 
     Tiles are used where chunks do not fit, or where ``tile_size`` is given; ``budget`` is that of ``choose_tiling``.
+    With ``winograd`` a GPU also holds what these convolutions transform.
 
     Raises:
         MemoryBudgetError: If no tile is small enough.
@@ -266,7 +289,7 @@ def decode_bytes(
     decoder.set_dtype(dtype)
     tiling = choose_tiling(decoder, latent, tile_size, budget)
     if tiling is None:
-        return decoder_bytes(config, latent, item_bytes=dtype.size)
+        return decoder_bytes(config, latent, item_bytes=dtype.size, winograd=winograd)
     tile = LatentShape(
         num_frames=_tiled_size(latent.num_frames, tiling.time),
         height=_tiled_size(latent.height, tiling.height),
@@ -275,7 +298,7 @@ def decode_bytes(
     span = replace(latent, num_frames=tile.num_frames).pixels(config.decoder_compression)
     frame_bytes = _CHANNELS * mx.float32.size * span.height * span.width
     blended = _BLEND_COPIES * span.num_frames * frame_bytes
-    return decoder_bytes(config, tile, item_bytes=dtype.size) + blended
+    return decoder_bytes(config, tile, item_bytes=dtype.size, winograd=winograd) + blended
 
 
 def _tiled_size(size: int, tile: TileSize | None) -> int:

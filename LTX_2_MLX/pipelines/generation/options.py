@@ -76,6 +76,8 @@ class Options:
             where files with both are given.
         decoder_attention: ``chunked`` or ``combined``, of the diffusion decoder.
         tile_size: Side of the decoder's tiles in pixels; whole frames wherever memory allows unless given.
+        decode_dtype: ``float32`` decodes in float32, on a GPU by Winograd's convolutions; as the other networks unless
+            given.
         memory_limit_gb: GiB that the run may use, instead of the memory detected.
         fit: Change a plan that exceeds it to the nearest that fits, and say so.
         seed: The same seed gives the same video.
@@ -140,6 +142,7 @@ class Options:
     video_decoder: video.VideoDecoder = "auto"
     decoder_attention: video.DecoderAttention = None
     tile_size: TileSize = None
+    decode_dtype: memory.DecodeDtype = None
     memory_limit_gb: MemoryLimit = None
     fit: memory.Fit = False
     seed: Seed = 0

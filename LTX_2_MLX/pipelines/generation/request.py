@@ -60,6 +60,7 @@ class Request:
         temporal_upscale: Double the frame rate in latent space before decoding.
         decoder_attention: ``chunked`` or ``combined``, of the diffusion decoder.
         tile_size: Side of the decoder's tiles in pixels; None: whole frames wherever memory allows.
+        decode_dtype: ``float32``, or None: that of the networks.
         memory_limit_gb: Memory limit in GiB; None: detected.
         embeddings: File with the prompt's contexts, instead of the text encoder.
         save_embeddings: Where to write the contexts.
@@ -89,6 +90,7 @@ class Request:
     duration: DurationLimits | None = None
     decoder_attention: AttentionMode = "chunked"
     tile_size: int | None = None
+    decode_dtype: Literal["float32"] | None = None
     memory_limit_gb: float | None = None
     embeddings: Path | None = None
     save_embeddings: Path | None = None
@@ -202,6 +204,7 @@ def request_for(options: Options, note: Callable[[str], None] = lambda text: Non
         temporal_upscale=options.temporal_upscale,
         decoder_attention=_decoder_attention(options, models),
         tile_size=options.tile_size,
+        decode_dtype=options.decode_dtype,
         memory_limit_gb=options.memory_limit_gb,
         embeddings=Path(options.embeddings) if options.embeddings else None,
         save_embeddings=Path(options.save_embeddings) if options.save_embeddings else None,

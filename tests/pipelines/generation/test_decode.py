@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import mlx.core as mx
@@ -10,7 +11,7 @@ from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.errors import MemoryBudgetError, RequestError
 from LTX_2_MLX.models.ltx.video_vae import VideoDecoder, VideoEncoder
 from LTX_2_MLX.pipelines.generation import decode
-from LTX_2_MLX.pipelines.generation.decode import choose_tiling, decode_frames, square_tiles
+from LTX_2_MLX.pipelines.generation.decode import _by_winograd, choose_tiling, decode_frames, square_tiles
 from LTX_2_MLX.pipelines.upscale_temporal import encode_frames
 from LTX_2_MLX.shapes import Compression, LatentShape
 
@@ -83,3 +84,17 @@ def test_tiles_need_the_number_of_frames_whole_frames_do_not(networks, frames):
     assert mx.array_equal(known, unknown)
     with pytest.raises(RequestError, match="how many frames"):
         encode_frames(encoder, [frames], size=(128, 192), num_frames=None, tile_size=128)
+
+
+def test_only_decoding_in_float32_goes_by_winograd():
+    seen = []
+
+    def chunks():
+        for _ in range(2):
+            seen.append(os.environ["MLX_CONV_WINOGRAD"])
+            yield np.zeros((1, 8, 8, 3), np.uint8)
+
+    for wanted in (True, False):
+        for _ in _by_winograd(chunks(), wanted):
+            seen.append(os.environ["MLX_CONV_WINOGRAD"])
+    assert seen == ["1", "0", "1", "0", "0", "0", "0", "0"]

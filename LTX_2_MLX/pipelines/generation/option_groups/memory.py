@@ -1,6 +1,6 @@
 """Options of memory and precision."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from LTX_2_MLX.pipelines.options import Opt
 from LTX_2_MLX.pipelines.requests import MEMORY_GROUP
@@ -21,5 +21,14 @@ Fit = Annotated[
         "Adjust quantization, tiling and length until the run fits in memory.",
         group=MEMORY_GROUP,
         recorded=False,
+    ),
+]
+
+DecodeDtype = Annotated[
+    Literal["float32"] | None,
+    Opt(
+        "Decode the video in float32: nearer to the reference, twice the decoder's memory or more.",
+        group=MEMORY_GROUP,
+        default="the network's",
     ),
 ]
