@@ -18,6 +18,7 @@ from LTX_2_MLX.bench.workloads import NAMES, PUBLISHED, Widths, Workload, worklo
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.pipelines.generate import Options, generate_video, request_for
+from LTX_2_MLX.planning.precision import lines as precision_lines
 from LTX_2_MLX.shapes import VideoShape
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -87,6 +88,13 @@ def measured(chosen: list[Workload], precision: str, repeats: int, clock: str) -
     rates = rates_of(operations, DTYPES[precision], CLOCKS[clock])
     timings = [time_network(workload, repeats, CLOCKS[clock]) for workload in chosen]
     return Report(machine, chosen, rates, timings)
+
+
+@app.command()
+def precisions() -> None:
+    """Print the precision that every network runs in, by backend."""
+    for line in precision_lines():
+        typer.echo(line)
 
 
 @app.command()

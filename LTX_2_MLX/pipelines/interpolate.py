@@ -24,6 +24,7 @@ from LTX_2_MLX.ops.similarity import structural_similarity
 from LTX_2_MLX.pipelines.requests import InterpolateRequest as Request
 from LTX_2_MLX.pipelines.stage import run_stages
 from LTX_2_MLX.planning.plan import Estimate, Plan, network_weights_bytes, plan
+from LTX_2_MLX.planning.precision import dtype_name
 from LTX_2_MLX.runtime.memory import budget_bytes
 from LTX_2_MLX.runtime.parallel import map_on_cores, num_workers
 from LTX_2_MLX.runtime.progress import Progress
@@ -160,6 +161,7 @@ class Interpolate:
         return Estimate(
             name=self.name,
             work=f"{self.clip.height}×{self.clip.width}",
+            dtype=dtype_name(self.request.dtype),
             file=checkpoint.path,
             weights_bytes=network_weights_bytes([IFNet], checkpoint, dtype=self.request.dtype),
             activation_bytes=activation_bytes(self.clip.height, self.clip.width, self.request),

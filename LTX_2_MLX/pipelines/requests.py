@@ -12,6 +12,8 @@ from LTX_2_MLX.pipelines.options import AUTO, Opt, check_options, refuse_without
 if TYPE_CHECKING:
     import mlx.core as mx
 
+    from LTX_2_MLX.planning.precision import NetworkName
+
 FILE_HELP = "path, catalogue name, repository id or repository:file"
 MEMORY_GROUP = "Memory and precision"
 HalfOrFull = Literal["fp16", "fp32"]
@@ -143,7 +145,7 @@ class InterpolateRequest:
     @property
     def dtype(self) -> mx.Dtype:
         """What the network computes in."""
-        return _dtype(self.precision or "fp32")
+        return _dtype("RIFE", self.precision)
 
 
 ColorFix = Literal["wavelet", "adain", "none"]
@@ -204,7 +206,7 @@ class UpscaleRequest:
     @property
     def dtype(self) -> mx.Dtype:
         """What the network computes in."""
-        return _dtype(self.precision, on_gpu="fp16")
+        return _dtype("Real-ESRGAN", self.precision)
 
 
 @dataclass(frozen=True)
@@ -235,7 +237,7 @@ class UpscaleTemporalRequest:
     @property
     def dtype(self) -> mx.Dtype:
         """What the networks compute in."""
-        return _dtype(self.precision, on_gpu="bf16")
+        return _dtype("video VAE", self.precision)
 
 
 @dataclass(frozen=True)
@@ -419,7 +421,7 @@ class SuperResolveRequest:
     @property
     def mlx_dtype(self) -> mx.Dtype:
         """What the networks compute in."""
-        return _dtype(self.dtype, on_gpu="bf16")
+        return _dtype("FlashVSR", self.dtype)
 
     @property
     def causal(self) -> bool:
@@ -439,14 +441,8 @@ def upscaled_size(height: int, width: int, scale: float) -> tuple[int, int]:
     return size
 
 
-def _dtype(precision: str | None, *, on_gpu: str = "fp32") -> mx.Dtype:
+def _dtype(network: NetworkName, precision: str | None) -> mx.Dtype:
     # Imported here: `--help` and errors in the arguments need no MLX.
-    import mlx.core as mx
+    from LTX_2_MLX.planning.precision import dtype_for
 
-    from LTX_2_MLX.ops.device import on_cpu
-
-    dtypes = {"fp16": mx.float16, "bf16": mx.bfloat16, "fp32": mx.float32}
-    if precision is None:
-        # 16-bit matrix products are slow on MLX's CPU backend.
-        precision = "fp32" if on_cpu() else on_gpu
-    return dtypes[precision]
+    return dtype_for(network, asked=precision)

@@ -34,6 +34,7 @@ from LTX_2_MLX.pipelines.generation.upscale import UpscaleLatent
 from LTX_2_MLX.pipelines.requests import UpscaleTemporalRequest as Request
 from LTX_2_MLX.pipelines.stage import run_stages
 from LTX_2_MLX.planning.plan import Estimate, Plan, network_weights_bytes, plan
+from LTX_2_MLX.planning.precision import dtype_name
 from LTX_2_MLX.runtime.memory import budget_bytes
 from LTX_2_MLX.runtime.progress import Progress
 from LTX_2_MLX.runtime.runner import StageRunner
@@ -83,6 +84,7 @@ class EncodeClip:
         return Estimate(
             name=self.name,
             work=f"{shape.height}×{shape.width}",
+            dtype=dtype_name(self.dtype),
             file=self.weights.path,
             weights_bytes=network_weights_bytes([VideoEncoder], self.weights, dtype=self.dtype),
             activation_bytes=run_bytes(

@@ -39,6 +39,7 @@ class Estimate:
         activation_bytes: Memory of its work beside the weights, results that wait for later stages included.
         seconds: Duration, where this machine's rate is known.
         streams: Frames pass through chunk by chunk, so neighbouring stages that stream are loaded at the same time.
+        dtype: Precision of its networks.
         array_bytes: The largest single array, where it is large.
         size: A line on the size of the result, for the head of the plan; may be empty.
     """
@@ -50,6 +51,7 @@ class Estimate:
     activation_bytes: int = 0
     seconds: float | None = None
     streams: bool = False
+    dtype: str = ""
     array_bytes: int = 0
     size: str = ""
 
@@ -64,6 +66,7 @@ class Estimate:
             "stage": self.name,
             "work": self.work,
             "file": str(self.file),
+            "dtype": self.dtype,
             "weights_bytes": self.weights_bytes,
             "activation_bytes": self.activation_bytes,
             "peak_bytes": self.peak_bytes,
@@ -180,8 +183,9 @@ class Plan:
     def _rows(self) -> list[str]:
         name_width = max(len(stage.name) for stage in self.stages)
         work_width = max(len(stage.work) for stage in self.stages)
+        dtype_width = max(len(stage.dtype) for stage in self.stages)
         return [
-            f"{stage.name:<{name_width}}  {stage.work:<{work_width}}  "
+            f"{stage.name:<{name_width}}  {stage.work:<{work_width}}  {stage.dtype:<{dtype_width}}  "
             f"weights {format_bytes(stage.weights_bytes):>10}  peak {format_bytes(stage.peak_bytes):>10}  "
             f"{stage.file.name}"
             for stage in self.stages

@@ -38,6 +38,7 @@ from LTX_2_MLX.pipelines.generation.request import Request
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, contents
 from LTX_2_MLX.pipelines.generation.upscale import UpscaleLatent
 from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes
+from LTX_2_MLX.planning.precision import dtype_name
 from LTX_2_MLX.runtime.memory import GIB, budget_bytes
 from LTX_2_MLX.runtime.mlx_settings import winograd_convolutions
 from LTX_2_MLX.runtime.runner import StageRunner
@@ -106,6 +107,7 @@ class DecodeVideo:
         return Estimate(
             name=self.name,
             work=f"{size.height}×{size.width}, {size.num_frames} frames",
+            dtype=dtype_name(self.dtype),
             file=self.weights.path,
             weights_bytes=network_weights_bytes([VideoDecoder], self.weights, dtype=self.dtype),
             activation_bytes=decode_bytes(

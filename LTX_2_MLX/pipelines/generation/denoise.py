@@ -30,6 +30,7 @@ from LTX_2_MLX.pipelines.generation.prompt import context_size
 from LTX_2_MLX.pipelines.generation.request import Request
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, SamplerName, contents
 from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes, seconds_of
+from LTX_2_MLX.planning.precision import dtype_name
 from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.runtime.validate import check_moving, check_result
 from LTX_2_MLX.shapes import StreamName
@@ -114,6 +115,7 @@ class Denoise:
         return Estimate(
             name=self.name,
             work=work if num_passes == 1 else f"{work} of {num_passes} passes",
+            dtype=dtype_name(models.dtype),
             file=models.weights.path,
             weights_bytes=network_weights_bytes(
                 [Transformer], models.weights, loras=self.loras, **load_options(models)

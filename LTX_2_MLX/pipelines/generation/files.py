@@ -26,7 +26,6 @@ from LTX_2_MLX.models.ltx.text_features import TextFeatures
 from LTX_2_MLX.models.ltx.transformer import Transformer
 from LTX_2_MLX.models.ltx.video_vae import VideoDecoder, VideoEncoder
 from LTX_2_MLX.models.ltx.vocoder import VOCODERS
-from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.pipelines.generation.automatic import automatic_model
 from LTX_2_MLX.pipelines.generation.companion_files import (
     checked_autoencoder,
@@ -36,6 +35,7 @@ from LTX_2_MLX.pipelines.generation.companion_files import (
 )
 from LTX_2_MLX.pipelines.generation.model_defaults import ModelDefaults, version_of
 from LTX_2_MLX.pipelines.generation.options import Options
+from LTX_2_MLX.planning.precision import PRECISIONS, dtype_for
 from LTX_2_MLX.shapes import Compression
 
 # Users search for the first sentence.
@@ -46,7 +46,6 @@ _NO_UPSCALER = (
 )
 # Below this a model in float32 is a few hundred megabytes at most, and 16 bit would save nothing worth its errors.
 _SMALL_MODEL_BYTES = 100 * 2**20
-_DTYPES = {"fp16": mx.float16, "bf16": mx.bfloat16, "fp32": mx.float32}
 
 
 @dataclass(frozen=True)
@@ -143,7 +142,7 @@ class Models:
     @property
     def text_dtype(self) -> mx.Dtype:
         """Precision of the text encoder and the connectors. Gemma's states exceed float16's range."""
-        return mx.bfloat16 if self.dtype == mx.float16 else self.dtype
+        return dtype_for("text encoder", asked=PRECISIONS[self.dtype])
 
 
 def open_models(options: Options, note: Callable[[str], None]) -> Models:
@@ -171,7 +170,7 @@ def open_models(options: Options, note: Callable[[str], None]) -> Models:
 
         check_generates_keyframes(weights)
     distilled = _variant_of(model, variant, note) == "distilled"
-    dtype = usual_dtype(weights) if options.precision is None else _DTYPES[options.precision]
+    dtype = dtype_for("transformer", asked=options.precision or PRECISIONS[usual_dtype(weights)])
     models = Models(
         weights=weights,
         text_encoder=None if options.embeddings else _text_encoder(options.gemma, model, weights, note),
@@ -201,9 +200,8 @@ def usual_dtype(checkpoint: Checkpoint) -> mx.Dtype:
     stored = Counter[str]()
     for tensor in checkpoint.header.tensors.values():
         stored[tensor.dtype] += tensor.num_bytes
-    if on_cpu() or stored.total() < _SMALL_MODEL_BYTES:
-        return mx.float32
-    return mx.float16 if stored["F16"] > stored["BF16"] else mx.bfloat16
+    largest = mx.float16 if stored["F16"] > stored["BF16"] else mx.bfloat16
+    return dtype_for("transformer", stored=mx.float32 if stored.total() < _SMALL_MODEL_BYTES else largest)
 
 
 def _with_companions(models: Models, options: Options, model: ResolvedFile, note: Callable[[str], None]) -> Models:

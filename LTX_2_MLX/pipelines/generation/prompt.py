@@ -24,6 +24,7 @@ from LTX_2_MLX.pipelines.generation.files import language_model, text_encoder_fi
 from LTX_2_MLX.pipelines.generation.request import Request
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, contents
 from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes
+from LTX_2_MLX.planning.precision import dtype_name
 from LTX_2_MLX.runtime.digest import content_digest
 from LTX_2_MLX.runtime.runner import StageRunner
 
@@ -81,6 +82,7 @@ class EncodeText:
         return Estimate(
             name=self.name,
             work=_WORK[prompts],
+            dtype=dtype_name(models.text_dtype),
             file=encoder.path,
             weights_bytes=network_weights_bytes([network], encoder, **self._load_options(encoder)),
             activation_bytes=states_bytes(self.request) + layer_bytes,
@@ -135,6 +137,7 @@ class EncodeContexts:
         return Estimate(
             name=self.name,
             work=_WORK[len(self.request.prompts)],
+            dtype=dtype_name(models.text_dtype),
             file=models.weights.path,
             weights_bytes=network_weights_bytes([TextFeatures], models.text_features, dtype=models.text_dtype),
             activation_bytes=states_bytes(self.request) + contexts_bytes(self.request) + self._connector_bytes(config),

@@ -42,6 +42,7 @@ from LTX_2_MLX.pipelines.generation.denoise import ImageConditioning, load_optio
 from LTX_2_MLX.pipelines.generation.files import Models
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, contents
 from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes, seconds_of
+from LTX_2_MLX.planning.precision import dtype_name
 from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.runtime.validate import check_moving, check_result
 from LTX_2_MLX.shapes import LatentShape
@@ -123,6 +124,7 @@ class RenderingStage(ABC):
         return Estimate(
             name=self.name,
             work=self._work(len(calls)),
+            dtype=dtype_name(models.dtype),
             file=models.weights.path,
             weights_bytes=network_weights_bytes([Transformer], models.weights, loras=self.loras, **options),
             activation_bytes=transformer_bytes(config, **self._size(max(calls)), prompts=1, dtype=models.dtype),

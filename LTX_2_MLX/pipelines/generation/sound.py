@@ -21,12 +21,13 @@ from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.pipelines.generation.request import Request
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, contents
 from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes
+from LTX_2_MLX.planning.precision import dtype_for, dtype_name
 from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.runtime.validate import check_result
 
 _CHANNELS = 2
 # The reference runs the vocoder with bandwidth extension in float32; the other networks are small.
-_DTYPE = mx.float32
+_DTYPE = dtype_for("sound")
 # Arrays that live at once, as measured on the CPU, which lays the values under a kernel side by side; those of a GPU
 # are counted from the layers, not measured. Of the decoder: convolutions of its last level, and arrays of that level.
 _KERNEL_TAPS = 9
@@ -83,6 +84,7 @@ class DecodeSound:
         return Estimate(
             name=self.name,
             work=f"{float(self.num_frames / self.frame_rate):.2f} s at {vocoder.sample_rate} Hz",
+            dtype=dtype_name(_DTYPE),
             file=self.weights.path,
             weights_bytes=network_weights_bytes([AudioDecoder, type(vocoder)], self.weights, dtype=_DTYPE),
             activation_bytes=piece_bytes(config, vocoder, self._num_latents(), self.piece_frames) + waveform,

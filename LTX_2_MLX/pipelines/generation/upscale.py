@@ -14,6 +14,7 @@ from LTX_2_MLX.models.ltx.video_vae import LatentStatistics
 from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, contents
 from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes
+from LTX_2_MLX.planning.precision import dtype_for, dtype_name
 from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.runtime.validate import check_result
 from LTX_2_MLX.shapes import LatentShape
@@ -80,6 +81,7 @@ class UpscaleLatent:
         return Estimate(
             name=self.name,
             work=self.work,
+            dtype=dtype_name(self.dtype),
             file=self.upscaler.path,
             weights_bytes=network_weights_bytes([LatentUpscaler], self.upscaler, dtype=self.dtype),
             activation_bytes=upscaler_bytes(config, self.shape, self.dtype.size) + self.waiting_bytes,
@@ -114,7 +116,7 @@ class UpscaleLatent:
 
     def _load(self) -> tuple[LatentUpscaler, LatentStatistics]:
         upscaler = load(LatentUpscaler, self.upscaler, dtype=self.dtype)
-        return upscaler, load(LatentStatistics, self.weights, dtype=mx.float32)
+        return upscaler, load(LatentStatistics, self.weights, dtype=dtype_for("latent statistics"))
 
 
 def upscaler_bytes(config: LatentUpscalerConfig, shape: LatentShape, item_bytes: int) -> int:

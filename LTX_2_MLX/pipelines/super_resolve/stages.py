@@ -36,6 +36,7 @@ from LTX_2_MLX.pipelines.super_resolve.files import Files
 from LTX_2_MLX.pipelines.super_resolve.lq_frames import Fit, LQChunk, in_groups, lq_chunks
 from LTX_2_MLX.pipelines.super_resolve.tiles import Layout, Tile, feather, join_tiles
 from LTX_2_MLX.planning.plan import Estimate, format_bytes, network_weights_bytes
+from LTX_2_MLX.planning.precision import dtype_name
 from LTX_2_MLX.runtime.progress import Progress
 from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.runtime.spool import Spool
@@ -205,6 +206,7 @@ class SuperResolve:
         return Estimate(
             name=self.name,
             work=f"keys and values {format_bytes(cache)}",
+            dtype=dtype_name(setup.request.mlx_dtype),
             file=setup.files.transformer.path,
             weights_bytes=setup.generator_bytes() + setup.decoder_bytes(),
             activation_bytes=cache + max(setup.latent_bytes(), setup.frame_bytes()),
@@ -249,6 +251,7 @@ class MakeLatents:
         return Estimate(
             name=self.name,
             work=f"keys and values {format_bytes(cache)}",
+            dtype=dtype_name(setup.request.mlx_dtype),
             file=setup.files.transformer.path,
             weights_bytes=setup.generator_bytes(),
             activation_bytes=cache + setup.latent_bytes(),
@@ -287,6 +290,7 @@ class DecodeLatents:
         return Estimate(
             name=self.name,
             work=f"decoder {setup.files.decoder_name}",
+            dtype=dtype_name(setup.request.mlx_dtype),
             file=setup.files.decoder.path,
             weights_bytes=setup.decoder_bytes(),
             activation_bytes=setup.frame_bytes(),
