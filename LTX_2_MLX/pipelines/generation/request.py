@@ -198,7 +198,7 @@ def request_for(options: Options, note: Callable[[str], None] = lambda text: Non
         guidance=settled_guidance(options, models, note),
         guided_share=(options.guidance_start, options.guidance_end),
         seed=options.seed,
-        image=Path(options.image) if options.image else None,
+        image=_path(options.image),
         image_strength=options.image_strength,
         audio=_has_audio(options, models, num_frames, note),
         temporal_upscale=options.temporal_upscale,
@@ -206,8 +206,8 @@ def request_for(options: Options, note: Callable[[str], None] = lambda text: Non
         tile_size=options.tile_size,
         decode_dtype=options.decode_dtype,
         memory_limit_gb=options.memory_limit_gb,
-        embeddings=Path(options.embeddings) if options.embeddings else None,
-        save_embeddings=Path(options.save_embeddings) if options.save_embeddings else None,
+        embeddings=_path(options.embeddings),
+        save_embeddings=_path(options.save_embeddings),
         rendering=rendering,
         spatial_doubling=options.spatial_doubling,
     )
@@ -271,6 +271,10 @@ def _decoder_attention(options: Options, models: Models) -> AttentionMode:
             f"convolutional one. Leave it out."
         )
     return options.decoder_attention or "chunked"
+
+
+def _path(given: str | Path | None) -> Path | None:
+    return Path(given) if given else None
 
 
 def _slots(options: Options, models: Models, num_frames: int) -> tuple[int, ...]:
