@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -32,6 +32,7 @@ def main(
     heads: Annotated[int, typer.Option("--heads", help="Heads of the block, 128 features each.")] = 6,
     channels: Annotated[int, typer.Option("--channels", help="Channels of the decoder next to the pixels.")] = 16,
     repeats: Annotated[int, typer.Option("--repeats", help="Turns of each.", min=1)] = 5,
+    device: Annotated[str, typer.Option("--device", help="Where torch computes: cpu or cuda.")] = "cpu",
 ) -> None:
     """Print seconds of each network, ours and torch's, taken in turns."""
     with cli.exit_codes():
@@ -39,20 +40,22 @@ def main(
 
         threads = torch.get_num_threads()
         print(f"OpenBLAS loaded: {OPENBLAS_LOADED}; torch {torch.__version__}, {threads} threads; ", end="")
-        print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; float32, {frames}×{height}×{width}\n")
+        print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; float32, {frames}×{height}×{width}; ", end="")
+        print(f"torch on {device}\n")
         print("| network | wall, s: ours, torch | torch / ours | CPU, s: ours, torch | torch / ours | difference |")
         print("|---|---|---|---|---|---|")
         shape = VideoShape(frames, height, width)
         with torch.inference_mode():
             if names is None or Network.block in names:
-                compare(f"transformer block, {128 * heads} wide", *blocks(shape, heads), repeats)
+                compare(f"transformer block, {128 * heads} wide", *blocks(shape, heads, device), repeats)
             if names is None or Network.decoder in names:
-                compare(f"video decoder, {channels} to {8 * channels} channels", *decoders(shape, channels), repeats)
+                compare(
+                    f"video decoder, {channels} to {8 * channels} channels", *decoders(shape, channels, device), repeats
+                )
 
 
-def blocks(shape: VideoShape, heads: int) -> tuple[Callable, Callable]:
+def blocks(shape: VideoShape, heads: int, device: str) -> tuple[Callable, Callable]:
     """The video stream's block of 2.0, ours and torch's, on the same tokens."""
-    import torch
     from comparison.torch_ltx import TorchBlock
 
     config = transformer_config(Widths(heads=heads), audio=False)
@@ -68,17 +71,17 @@ def blocks(shape: VideoShape, heads: int) -> tuple[Callable, Callable]:
     video = mx.array(tokens)
     args = StreamArgs(mx.array(context), rotary, modulation, timestep_embedding=modulation)
     mx.eval(rotary.cos, rotary.sin, block.parameters())
-    weights = {name: torch.from_numpy(np.array(value)) for name, value in tree_flatten(block.parameters())}
-    inputs = [torch.from_numpy(array) for array in (tokens, context, rows[0])]
-    tables = [torch.from_numpy(np.array(table)[0]) for table in (rotary.cos, rotary.sin)]
+    weights = {name: _moved(value, device) for name, value in tree_flatten(block.parameters())}
+    inputs = [_moved(array, device) for array in (tokens, context, rows[0])]
+    tables = [_moved(table[0], device) for table in (rotary.cos, rotary.sin)]
     torch_block = TorchBlock(weights, heads, *tables)
     return (
         lambda: np.array(block({"video": video}, {"video": args}, {})["video"]),
-        lambda: torch_block(*inputs).numpy(),
+        lambda: torch_block(*inputs).cpu().numpy(),
     )
 
 
-def decoders(shape: VideoShape, channels: int) -> tuple[Callable, Callable]:
+def decoders(shape: VideoShape, channels: int, device: str) -> tuple[Callable, Callable]:
     """The video decoder with the published blocks of 2.0, ours chunk by chunk and torch's all at once."""
     import torch
     from comparison.torch_ltx import TorchDecoder
@@ -90,15 +93,21 @@ def decoders(shape: VideoShape, channels: int) -> tuple[Callable, Callable]:
         (1, size.num_frames, size.height, size.width, 32), dtype=np.float32
     )
     mx.eval(decoder.parameters())
-    weights = {name: torch.from_numpy(_published(value)) for name, value in tree_flatten(decoder.parameters())}
+    weights = {name: _moved(_published(value), device) for name, value in tree_flatten(decoder.parameters())}
     strides = [block.stride for block in reversed(config.decoder_blocks)]
     ours = mx.array(latent)
-    theirs = torch.from_numpy(np.ascontiguousarray(latent.transpose(0, 4, 1, 2, 3)))
+    theirs = torch.from_numpy(np.ascontiguousarray(latent.transpose(0, 4, 1, 2, 3))).to(device)
     torch_decoder = TorchDecoder(weights, strides, config.patch_size)
     return (
         lambda: np.concatenate([np.array(chunk) for chunk in decoder.stream([ours])], axis=1),
-        lambda: torch_decoder(theirs).numpy().transpose(0, 2, 3, 4, 1),
+        lambda: torch_decoder(theirs).cpu().numpy().transpose(0, 2, 3, 4, 1),
     )
+
+
+def _moved(value: mx.array | np.ndarray, device: str) -> Any:
+    import torch
+
+    return torch.from_numpy(np.array(value)).to(device)
 
 
 def _published(value: mx.array) -> np.ndarray:

@@ -1,0 +1,48 @@
+"""The check of an NVIDIA machine: its dry run, its limit of time, and what it says of a step that fails."""
+
+import json
+import runpy
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+
+@pytest.fixture(scope="module")
+def check():
+    return runpy.run_path(str(SCRIPTS / "gpu_check.py"), run_name="gpu_check")
+
+
+def run(check, *arguments):
+    import typer
+
+    app = typer.Typer()
+    app.command()(check["main"])
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_a_dry_run_lists_every_command_and_no_folder_of_this_machine(check, tmp_path):
+    result = run(check, "--dry-run", "-o", tmp_path / "check.json")
+    assert result.exit_code == 0, result.output
+    steps = json.loads((tmp_path / "check.json").read_text())["steps"]
+    assert len(steps) == len(check["steps"](tmp_path)) and result.output.count("| planned |") > 5
+    for step in steps:
+        script = step["command"].split()[1]
+        assert (SCRIPTS.parent / script).is_file() and str(tmp_path) not in step["command"]
+
+
+def test_steps_that_find_no_time_are_out_of_time(check, tmp_path):
+    result = run(check, "--limit", 0, "-o", tmp_path / "check.json")
+    assert result.exit_code == 0, result.output
+    results = {step["result"] for step in json.loads((tmp_path / "check.json").read_text())["steps"]}
+    assert results <= {"out of time", "left out"}
+
+
+def test_a_step_that_fails_says_so_with_its_last_lines(check):
+    step = check["Step"]("broken", "bench.py", ("networks", "no_such_network"))
+    outcome = check["run"](step, 120)
+    assert outcome.result == "failed" and any("no_such_network" in line for line in outcome.output)
+    passed = check["run"](check["Step"]("table", "bench.py", ("precisions",)), 120)
+    assert passed.result == "passed" and any("transformer" in line for line in passed.output)
