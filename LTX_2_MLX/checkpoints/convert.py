@@ -11,6 +11,7 @@ import mlx.nn as nn
 from LTX_2_MLX.atomic_file import write_file
 from LTX_2_MLX.checkpoints.float8 import decode_e4m3, float8_scales, is_float8_setting
 from LTX_2_MLX.checkpoints.gemma3 import Gemma
+from LTX_2_MLX.checkpoints.ncnn_file import NCNN_SUFFIX, ncnn_layers_of, read_ncnn_files
 from LTX_2_MLX.checkpoints.quantize import Quantization, is_quantized, layers_to_quantize
 from LTX_2_MLX.checkpoints.reader import Checkpoint, read_header
 from LTX_2_MLX.checkpoints.torch_file import TORCH_SUFFIXES, read_torch_file
@@ -41,7 +42,8 @@ def convert(
     """Write a checkpoint as one .safetensors file, with one tensor in memory at a time.
 
     Args:
-        source: A file of torch.save, a .safetensors file or a folder with the shards of one.
+        source: A file of torch.save, one of ncnn's pair of files, a .safetensors file or a folder with the shards of
+            one.
         target: Ends in ``.safetensors``; an existing file is replaced. For a quantised Gemma folder, a folder.
         dtype: Floating-point tensors are cast to this, and 8-bit floats decoded; None keeps each tensor's.
         quantize: Quantise the layers that the network allows.
@@ -58,20 +60,23 @@ def convert(
         raise CheckpointError(f"{target} does not end in .safetensors, the format this writes.")
     if target.exists() and source.exists() and target.samefile(source):
         raise CheckpointError(f"{target} is the source itself. Give another --output.")
-    if source.suffix in TORCH_SUFFIXES:
+    layers = ncnn_layers_of(source)
+    if layers is not None or source.suffix in TORCH_SUFFIXES:
         if quantize:
             raise RequestError(f"{source} holds no network that can be quantised. Leave out --quantize.")
-        return _write_torch(source, target, dtype)
+        arrays = read_torch_file(source) if layers is None else read_ncnn_files(layers)
+        return _write_arrays(source, arrays, target, dtype)
     return _write_safetensors(Checkpoint(source), target, dtype, quantize)
 
 
 def as_safetensors(path: Path) -> Path:
-    """The file itself, or, for a file of torch.save, its conversion beside it, made on first use.
+    """The file itself, or, for a file of torch.save or of ncnn, its conversion beside it, made on first use.
 
     Raises:
         CheckpointError: If the file cannot be read, or its folder cannot be written to.
     """
-    if path.suffix not in TORCH_SUFFIXES:
+    path = ncnn_layers_of(path) or path
+    if path.suffix not in (*TORCH_SUFFIXES, NCNN_SUFFIX):
         return path
     converted = path.with_name(f"{path.name}.safetensors")
     if converted.is_file() and path.is_file():
@@ -106,11 +111,12 @@ def check_replaceable(path: Path) -> None:
 
 def _origin(path: Path) -> str:
     status = path.stat()
-    return f"{path.name} {status.st_size} {status.st_mtime_ns}"
+    origin = f"{path.name} {status.st_size} {status.st_mtime_ns}"
+    weights = path.with_suffix(".bin")
+    return f"{origin} {_origin(weights)}" if path.suffix == NCNN_SUFFIX and weights.is_file() else origin
 
 
-def _write_torch(source: Path, target: Path, dtype: mx.Dtype | None) -> Path:
-    arrays = read_torch_file(source)
+def _write_arrays(source: Path, arrays: dict[str, mx.array], target: Path, dtype: mx.Dtype | None) -> Path:
     dtypes = {name: _target_dtype(array.dtype, dtype) for name, array in arrays.items()}
     tensors = {name: (dtypes[name], array.shape) for name, array in arrays.items()}
 

@@ -18,7 +18,12 @@ class ConvertOptions:
     """Options of the command."""
 
     file: Annotated[
-        Path, Opt("File of torch.save, .safetensors, or a folder of shards.", positional=True, is_file=True)
+        Path,
+        Opt(
+            "File of torch.save or of ncnn (.param), .safetensors, or a folder of shards.",
+            positional=True,
+            is_file=True,
+        ),
     ]
     output: Annotated[
         Path | None,
@@ -66,12 +71,13 @@ def convert_weights(own: ConvertOptions) -> None:
 
 def path_beside(file: Path, dtype: str | None, quantize: int | None) -> Path:
     """A name that says what was changed: flownet.pkl.safetensors, model-bfloat16.safetensors, model-8bit."""
+    from LTX_2_MLX.checkpoints.ncnn_file import NCNN_SUFFIX
     from LTX_2_MLX.checkpoints.torch_file import TORCH_SUFFIXES
 
     changes = "".join(f"-{change}" for change in (dtype, quantize and f"{quantize}bit") if change)
     if file.is_dir():
         return file.with_name(f"{file.name}{changes or '-joined'}{'' if quantize else '.safetensors'}")
-    stem = file.name if file.suffix in TORCH_SUFFIXES else file.stem
+    stem = file.name if file.suffix in (*TORCH_SUFFIXES, NCNN_SUFFIX) else file.stem
     return file.with_name(f"{stem}{changes}.safetensors")
 
 
