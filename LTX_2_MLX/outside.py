@@ -1,5 +1,6 @@
 """JSON, numbers and paths from files of others: each is read within limits, or refused by a ValueError."""
 
+import errno
 import json
 import os
 from collections.abc import Callable
@@ -11,6 +12,8 @@ NumberT = TypeVar("NumberT")
 # Longest text of a number: 10 to the power of a billion takes seven letters and all memory.
 MAX_NUMBER_LETTERS = 20
 _SMALLEST = 1e-12
+# Gemma's tokenizer.json has 33 MB.
+_MAX_SMALL_BYTES = 200_000_000
 # Of Linux; macOS has less for whole paths, and as much for names.
 _MAX_PATH_BYTES, _MAX_NAME_BYTES = 4096, 255
 _MAX_FAILURE_LETTERS = 200
@@ -54,6 +57,19 @@ def _no_constant(text: str) -> None:
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
+
+
+def read_small_file(path: Path) -> bytes:
+    """The content of a file of settings; a device or pipe, which has no end, is none.
+
+    Raises:
+        OSError: If it cannot be read, or is no file, or is larger than any such file.
+    """
+    if not path.is_file():
+        raise OSError(errno.EINVAL if exists(path) else errno.ENOENT, "not a file" if exists(path) else "no such file")
+    if path.stat().st_size > _MAX_SMALL_BYTES:
+        raise OSError(errno.EFBIG, "too large for a file of settings")
+    return path.read_bytes()
 
 
 def number(text: str, kind: Callable[[str], NumberT]) -> NumberT:

@@ -18,7 +18,7 @@ from LTX_2_MLX.checkpoints.header_entries import METADATA, header_entries
 from LTX_2_MLX.checkpoints.layouts import published_names
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.interfaces import Header, TensorInfo
-from LTX_2_MLX.outside import parse_json, parse_object
+from LTX_2_MLX.outside import parse_json, parse_object, read_small_file
 
 # Bytes per element of the format's dtypes (huggingface/safetensors, safetensors/src/tensor.rs).
 _ITEM_BYTES = {
@@ -214,7 +214,7 @@ class Checkpoint:
         for folder in paths:
             config_file = folder / "config.json"
             if folder not in self.files and config_file.is_file():
-                config = _json_object(config_file, "it", config_file.read_bytes()) | config
+                config = _json_object(config_file, "it", _settings(config_file)) | config
         return config
 
     def file_of(self, name: str) -> Path:
@@ -294,7 +294,7 @@ def shards(folder: Path) -> list[Path]:
     indexes = sorted(folder.glob("[!.]*.safetensors.index.json"))
     if len(indexes) != 1:
         return present
-    weight_map = _json_object(indexes[0], "it", indexes[0].read_bytes()).get("weight_map")
+    weight_map = _json_object(indexes[0], "it", _settings(indexes[0])).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
         raise CheckpointError(f"{indexes[0]} does not say which file holds which tensor. Download it again.")
     files = [folder / name for name in sorted(set(weight_map.values()))]
@@ -303,6 +303,13 @@ def shards(folder: Path) -> list[Path]:
             f"{folder} lacks {len(missing)} of {len(files)} files ({', '.join(missing[:5])}). Finish the download."
         )
     return files
+
+
+def _settings(path: Path) -> bytes:
+    try:
+        return read_small_file(path)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
 
 
 def _json_object(path: Path, subject: str, text: str | bytes) -> dict[str, Any]:

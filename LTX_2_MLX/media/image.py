@@ -37,6 +37,7 @@ _EXIF_TAGS = frozenset(
         "XPKeywords", "XPSubject",
     )
 ) | {ExifTags.IFD.Exif.value, ExifTags.IFD.GPSInfo.value}  # fmt: skip
+_MAX_DPI = 1e6
 _SIZE_TAGS = (ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight)
 
 
@@ -193,7 +194,8 @@ def _described(exif: Image.Exif) -> bytes | None:
 
 def _dpi(opened: Image.Image) -> tuple[float, float] | None:
     dpi = opened.info.get("dpi")
-    if not dpi or min(dpi) <= 0:
+    # A stored resolution may be anything, NaN too.
+    if not dpi or not all(0 < value < _MAX_DPI for value in dpi):
         return None
     return float(dpi[0]), float(dpi[1])
 

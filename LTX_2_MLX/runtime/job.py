@@ -20,7 +20,7 @@ from LTX_2_MLX._version import __version__
 from LTX_2_MLX.atomic_file import replaced_file, write_file
 from LTX_2_MLX.errors import OutputError, RequestError
 from LTX_2_MLX.ops.device import device_key
-from LTX_2_MLX.outside import parse_json
+from LTX_2_MLX.outside import parse_json, read_small_file
 from LTX_2_MLX.runtime.folder_lock import lock_folder
 
 REQUEST_FILE = "request.json"
@@ -148,7 +148,7 @@ def remembered_request(folder: Path) -> dict[str, Any]:
     """
     path = folder / REQUEST_FILE
     try:
-        found = parse_json(path.read_bytes())
+        found = parse_json(read_small_file(path))
     except (OSError, ValueError, RecursionError) as error:
         why = getattr(error, "strerror", None) or error
         raise RequestError(
@@ -186,7 +186,7 @@ def _refuse_foreign(folder: Path) -> None:
 def _is_own(path: Path) -> bool:
     try:
         if path.suffix == ".json":
-            request = parse_json(path.read_bytes())
+            request = parse_json(read_small_file(path))
             return isinstance(request, dict) and ("request" in request or "prompt" in request)
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")

@@ -23,7 +23,7 @@ from LTX_2_MLX.checkpoints.contents import inspect
 from LTX_2_MLX.checkpoints.convert import as_safetensors, convert
 from LTX_2_MLX.checkpoints.gemma_tokenizer import GemmaTokenizer
 from LTX_2_MLX.checkpoints.quantize import Quantization
-from LTX_2_MLX.checkpoints.reader import read_header
+from LTX_2_MLX.checkpoints.reader import Checkpoint, read_header
 from LTX_2_MLX.checkpoints.torch_file import read_torch_file
 from LTX_2_MLX.cli import convert_weights, generate, inspect_checkpoint, interpolate, upscale
 from LTX_2_MLX.errors import CheckpointError, MediaError, MemoryBudgetError, RequestError
@@ -32,7 +32,7 @@ from LTX_2_MLX.media.image import StillImage, image_size, read_image, write_imag
 from LTX_2_MLX.media.record import RunRecord
 from LTX_2_MLX.models.interfaces import Header
 from LTX_2_MLX.pipelines.generation.model_defaults import ModelDefaults
-from LTX_2_MLX.pipelines.generation.record import options_from
+from LTX_2_MLX.pipelines.generation.record import options_from, saved_record
 from LTX_2_MLX.pipelines.generation.recorded_files import files_outside
 from LTX_2_MLX.printable import printable
 from LTX_2_MLX.runtime.digest import content_digest
@@ -494,3 +494,22 @@ def test_large_headers_that_describe_no_tensors_are_refused(text, tmp_path):
     path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(4))
     with pytest.raises(CheckpointError, match="Download it again"):
         read_header(path)
+
+
+def test_a_folder_of_settings_that_never_end_is_refused(tmp_path):
+    (tmp_path / "request.json").symlink_to("/dev/zero")
+    with pytest.raises(RequestError, match=r"cannot be read \(not a file\)"):
+        saved_record(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    (tmp_path / "model.safetensors.index.json").symlink_to("/dev/zero")
+    with pytest.raises(CheckpointError, match="not a file"):
+        Checkpoint(tmp_path)
+
+
+def test_a_resolution_that_is_no_number_is_not_kept(tmp_path):
+    path = tmp_path / "a.tiff"
+    Image.new("RGB", (8, 8)).save(path, dpi=(72, 72))
+    content = path.read_bytes()
+    # The denominators of both resolutions.
+    path.write_bytes(content.replace((72).to_bytes(4, "little") + (1).to_bytes(4, "little"), bytes(8)))
+    assert path.read_bytes() != content and read_image(path).dpi is None

@@ -212,7 +212,12 @@ def _files_of(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
     files = []
-    for folder in sorted({file.parent for file in path.rglob("[!.]*.safetensors")}):
+    try:
+        # Of the folder and those in it: a repository has no deeper ones, and a whole disk is no model.
+        found = [file for pattern in ("", "*/", "*/*/") for file in path.glob(f"{pattern}[!.]*.safetensors")]
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}. Give the model's own folder.") from error
+    for folder in sorted({file.parent for file in found}):
         files += shards(folder)
     if not files:
         raise CheckpointError(f"{path} holds no .safetensors file. Give the folder with the model's files.")
