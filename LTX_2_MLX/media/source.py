@@ -34,6 +34,8 @@ _FORMATS = frozenset(
         "nut", "obu", "ogg", "rm", "tta", "vc1", "vvc", "w64", "wav", "webm", "wtv", "wv", "yuv4mpegpipe",
     )
 )  # fmt: skip
+# A disc has some dozens. Each is opened by itself, which takes the longer the more there are.
+_MOST_TRACKS = 100
 # Demuxers whose files may be joined byte by byte with a gap in time (FFmpeg's AVFMT_TS_DISCONT).
 _JOINED_FORMATS = ("mpegts", "mpeg")
 # A joint breaks the counters of a transport stream: packets near it look damaged.
@@ -142,6 +144,8 @@ def is_motion_jpeg(path: Path) -> bool:
 
 def video_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:
     """Return the first video stream that is not a cover image or thumbnail."""
+    if len(container.streams) > _MOST_TRACKS:
+        raise MediaError(f"{path} has {len(container.streams)} tracks, at most {_MOST_TRACKS} are read.")
     for stream in container.streams.video:
         if not stream.disposition & COVER:
             if stream.codec_context is None:

@@ -413,6 +413,19 @@ def test_a_short_video_that_unfolds_is_decoded_in_little_memory_or_refused(tmp_p
     assert taken < 300_000_000 and taken < planned + 64 * 2**20
 
 
+def test_a_video_of_hundreds_of_tracks_is_refused(tmp_path):
+    path = tmp_path / "tracks.mkv"
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("ffv1", 24)
+        video.height, video.width, video.pix_fmt = 16, 16, "yuv420p"
+        for _ in range(100):
+            container.add_stream("pcm_s16le", 48_000)
+        container.mux(video.encode(av.VideoFrame(16, 16, "yuv420p")))
+        container.mux(video.encode(None))
+    with pytest.raises(MediaError, match="has 101 tracks, at most 100 are read"):
+        read_video(path)
+
+
 def test_an_image_that_unfolds_is_refused_before_its_pixels_are_decoded(tmp_path):
     path = tmp_path / "large.png"
     Image.new("1", (12_000, 12_000)).save(path)
