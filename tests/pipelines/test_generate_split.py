@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 import LTX_2_MLX
-from LTX_2_MLX.errors import CheckpointError
+from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.media.record import read_run_record
 from LTX_2_MLX.pipelines.generate import generate_video, prepare, stages_for
 from LTX_2_MLX.pipelines.generation.denoise import Denoise
@@ -128,6 +128,45 @@ def test_saved_embeddings_replace_the_text_encoder(split, plain, tmp_path):
     frames_of(options(split, save_embeddings=saved))
     asked = options(split, embeddings=saved, gemma="auto")
     np.testing.assert_array_equal(frames_of(asked), plain)
+
+
+def changed(path: Path, target: Path, part: str = "", **metadata: str) -> Path:
+    """A copy of a file with other metadata, and with doubled tensors where their names hold ``part``."""
+    with safe_open(path, "np") as file:
+        own = file.metadata()
+    arrays = load_file(path)
+    for name in [name for name in arrays if part and part in name]:
+        arrays[name] = arrays[name] * 2
+    save_file(arrays, target, metadata=own | metadata)
+    return target
+
+
+def test_embeddings_belong_to_connectors_projections_and_text_encoder(split, tmp_path):
+    saved = tmp_path / "prompt.safetensors"
+    frames_of(options(split, save_embeddings=saved))
+    # Connectors in the transformer's file.
+    other = changed(split.transformer, tmp_path / "distilled-connectors.safetensors", "video_embeddings_connector")
+    with pytest.raises(RequestError, match="made with the connectors of another checkpoint"):
+        prepare(options(split, weights=str(other), embeddings=saved, gemma="auto"))
+    # Projections, and layers, in the text encoder's file.
+    for part in ("text_embedding_projection", "model.layers.1."):
+        encoder = changed(split.gemma, tmp_path / f"{part}safetensors", part)
+        with pytest.raises(RequestError, match="made with another text encoder"):
+            prepare(options(split, embeddings=saved, gemma=str(encoder)))
+    source = json.dumps({"gemma_version": "another"})
+    other = changed(split.transformer, tmp_path / "distilled-other.safetensors", gemma_source_checkpoint=source)
+    with pytest.raises(RequestError, match=r"text encoder gemma4-12b-ltx-v1, but .* was made for another"):
+        prepare(options(split, weights=str(other), embeddings=saved, gemma="auto"))
+    prepare(options(split, embeddings=saved))
+
+
+def test_two_files_of_one_network_are_refused_before_loading(split, tmp_path):
+    second = tmp_path / "second.safetensors"
+    for path, said in ((split.transformer, "both hold the tensor"), (split.gemma, "each hold a text encoder.*--gemma")):
+        shutil.copy(path, second)
+        files = (str(split.transformer), str(split.gemma), str(second))
+        with pytest.raises(CheckpointError, match=said):
+            prepare(options(split, weights=files, gemma="auto"))
 
 
 def test_text_encoder_of_another_version_is_refused_before_loading(split, files, tmp_path):

@@ -245,14 +245,27 @@ def save_contexts(request: Request, contexts: Arrays) -> None:
         "negative_prompt": request.negative_prompt,
         "text_encoder": content_digest(request.models.text_encoder_files),
         "connectors": connectors_digest(request.models.weights),
+        "gemma_version": _gemma_version(request.models.weights),
     }
     check_writable(path)
     with replaced_when_complete(path) as temporary, temporary.open("wb") as file:
         mx.save_safetensors(file, contexts, metadata=metadata)
 
 
+def _gemma_version(weights: Checkpoint) -> str:
+    """Version of the text encoder that the transformer was made for; empty for Gemma 3, which has none."""
+    if "gemma_source_checkpoint" not in weights.header.metadata:
+        return ""
+    from LTX_2_MLX.pipelines.generation.split_files import source_gemma_version
+
+    return source_gemma_version(weights) or ""
+
+
 def connectors_digest(weights: Checkpoint) -> str:
-    """Digest of the tensors that turn the text encoder's states into contexts, whatever their file is called."""
+    """Digest of the tensors that turn the text encoder's states into contexts, whatever their file is called.
+
+    LTX-2.5's projections are in the text encoder's file, whose own digest covers them.
+    """
     return tensors_digest(weights, [name for name in weights.header.tensors if TextFeatures.parameter_name(name)])
 
 
@@ -306,6 +319,12 @@ def load_contexts(request: Request) -> Arrays:
         raise RequestError(
             f"{path} was made with the connectors of another checkpoint than {request.models.weights.path}. Give that "
             f"one, or write other embeddings with --save-embeddings."
+        )
+    version = _gemma_version(request.models.weights)
+    if metadata.get("gemma_version", version) != version:
+        raise RequestError(
+            f"{path} was made with the text encoder {metadata['gemma_version'] or 'Gemma 3'}, but "
+            f"{request.models.weights.path} was made for {version or 'Gemma 3'}. Write it again with --save-embeddings."
         )
     expected = {"prompt": request.prompt}
     if request.uses_negative:

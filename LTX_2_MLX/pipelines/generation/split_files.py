@@ -170,7 +170,7 @@ def check_gemma_version(weights: Checkpoint, encoder: Checkpoint, note: Callable
     """
     config = Gemma4Config.from_header(encoder.header)
     own = None if config is None else config.gemma_version
-    wanted = _source_version(weights)
+    wanted = source_gemma_version(weights)
     if wanted != own:
         raise CheckpointError(
             f"{weights.path} was made for {_text_encoder_name(wanted)}, but {encoder.path} is "
@@ -180,7 +180,12 @@ def check_gemma_version(weights: Checkpoint, encoder: Checkpoint, note: Callable
         note(f"Neither {weights.path.name} nor {encoder.path.name} says which text encoder the model was made for.")
 
 
-def _source_version(weights: Checkpoint) -> str | None:
+def source_gemma_version(weights: Checkpoint) -> str | None:
+    """Version of the text encoder that a transformer was made for; None where its file does not say.
+
+    Raises:
+        CheckpointError: If the metadata cannot be read.
+    """
     try:
         source = parse_json(weights.header.metadata.get("gemma_source_checkpoint", "{}"))
     except ValueError as error:
