@@ -55,6 +55,7 @@ def generate(
     prompt: str,
     *,
     progress: Progress | None = None,
+    enhance_prompt: bool = False,
     pipeline: PipelineName = "two-stage",
     height: OptionalInt = None,
     width: OptionalInt = None,

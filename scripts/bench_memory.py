@@ -12,7 +12,13 @@ import typer
 
 from LTX_2_MLX import cli
 from LTX_2_MLX.development.decoder_memory import decoder_peak, shallow
-from LTX_2_MLX.development.full_size import predicted_and_measured, streamed_step, write_hollow, write_hollow_model
+from LTX_2_MLX.development.full_size import (
+    predicted_and_measured,
+    streamed_step,
+    write_hollow,
+    write_hollow_model,
+    write_hollow_split_model,
+)
 from LTX_2_MLX.development.memory_table import MACS, table_lines
 from LTX_2_MLX.development.quantized import ERROR_BAND, MID_SIZE_BAND, golden_errors, mid_size_error
 from LTX_2_MLX.media.image import StillImage, write_image
@@ -53,11 +59,13 @@ def quantization(
 def table(
     macs: Annotated[list[int] | None, typer.Option("--mac", help="GiB of a Mac; repeatable.")] = None,
 ) -> None:
-    """Print what runs of LTX-2 19B take on Macs of several sizes, by the plan that every run makes."""
-    with cli.exit_codes(), tempfile.TemporaryDirectory() as folder:
-        files = write_hollow_model(TESTS / "manifests", DEMO / "gemma" / "tokenizer.json", Path(folder))
-        for line in table_lines(files, macs or MACS):
-            print(line, flush=True)
+    """Print what runs of LTX-2 19B and of LTX-2.5 take on Macs of several sizes, by the plan that every run makes."""
+    tokenizer = DEMO / "gemma" / "tokenizer.json"
+    for name, write in {"LTX-2 19B": write_hollow_model, "LTX-2.5": write_hollow_split_model}.items():
+        print(f"\n{name} distilled in bfloat16:\n", flush=True)
+        with cli.exit_codes(), tempfile.TemporaryDirectory() as folder:
+            for line in table_lines(write(TESTS / "manifests", tokenizer, Path(folder)), macs or MACS):
+                print(line, flush=True)
 
 
 @app.command()

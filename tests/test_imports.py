@@ -49,7 +49,7 @@ ALLOWED = {
 }
 # Library -> the modules or folders that may import it.
 DOORS = {
-    "mlx_lm": ("checkpoints/gemma3.py", "checkpoints/gemma4.py"),
+    "mlx_lm": ("checkpoints/gemma3.py", "checkpoints/gemma4.py", "checkpoints/chat.py", "checkpoints/chat_gemma4.py"),
     "torch": ("checkpoints/convert.py",),
     "typer": ("cli",),
 }

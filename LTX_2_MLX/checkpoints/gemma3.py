@@ -5,7 +5,7 @@ of all layers (``models.ltx.text_features``).
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,7 @@ class GemmaConfig:
         text = header.config.get("text_config", {}) if model_type == "gemma3" else header.config
         try:
             fields = _published_fields(text)
-            quantized = _quantized(header)
+            quantized = quantized_modules(header, Gemma.parameter_name)
         except (AttributeError, TypeError, ValueError) as error:
             raise CheckpointError(f"Gemma's config.json is not in the published form ({error}).") from error
         for name, value in fields.items():
@@ -142,12 +142,16 @@ def _pattern_field(text: Mapping[str, Any]) -> dict[str, int]:
     return {"sliding_window_pattern": pattern}
 
 
-def _quantized(header: Header) -> dict[str, dict[str, Any]]:
-    """Settings of the modules with scales beside their weight, as mlx-lm writes them into config.json."""
+def quantized_modules(header: Header, parameter_name: Callable[[str], str | None]) -> dict[str, dict[str, Any]]:
+    """Settings of the modules with scales beside their weight, as mlx-lm writes them into config.json, by path.
+
+    Raises:
+        CheckpointError: If config.json does not say how a module is quantised.
+    """
     defaults = header.config.get("quantization") or {}
     quantized = {}
     for name in header.tensors:
-        path = Gemma.parameter_name(name)
+        path = parameter_name(name)
         if path is None or not path.endswith(".scales"):
             continue
         settings = defaults.get(name.removesuffix(".scales"))

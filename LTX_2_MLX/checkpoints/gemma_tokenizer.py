@@ -94,6 +94,25 @@ class GemmaTokenizer:
             mask[row, -len(tokens) :] = 1
         return ids, mask
 
+    def ids(self, text: str) -> list[int]:
+        """Token ids of a text, special tokens in it included, with ``<bos>`` in front."""
+        ids: list[int] = self._encoded(text).ids
+        return ids if ids[:1] == [self._bos] else [self._bos, *ids]
+
+    def id_of(self, token: str) -> int | None:
+        """Id of a token; None where there is no such token."""
+        found: int | None = self._tokenizer.token_to_id(token)
+        return found
+
+    def has(self, token: str) -> bool:
+        """Whether there is a token of that name."""
+        return self.id_of(token) is not None
+
+    def text(self, ids: Sequence[int]) -> str:
+        """The text of token ids, without special tokens."""
+        decoded: str = self._guarded(lambda: self._tokenizer.decode(list(ids), skip_special_tokens=True))
+        return decoded
+
     def cut_off(self, prompt: str) -> tuple[int, str]:
         """Number of tokens of a prompt, and the end of it that is cut off; empty where it fits."""
         text = prompt.strip()

@@ -52,6 +52,9 @@ def generate(typed: dict[str, Any], own: GenerateOptions) -> None:
     record, own = _record(typed, own)
     if record is not None:
         check_recorded_files(files_outside(record, typed), yes=own.yes, note=progress.note)
+        if typed.get("enhance_prompt") and "prompt" not in typed:
+            typed = typed | {"enhance_prompt": False}
+            progress.note("The recorded prompt is taken as it is; --enhance-prompt rewrites a prompt that is typed.")
     options = Options(**typed) if record is None else options_from(record, typed, progress.note)
     ready = _prepared(options, own, progress)
     is_named = own.output != NAME_TEMPLATE

@@ -5,6 +5,7 @@ import json
 import math
 import struct
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,14 +33,18 @@ _COMPRESSION = Compression(8, 32, 32)
 _TEXT_TOKENS = 8
 
 
-def write_hollow(path: Path, *manifests: Path, with_config: bool = True) -> Checkpoint:
+def write_hollow(
+    path: Path, *manifests: Path, with_config: bool = True, contents: Mapping[str, bytes] | None = None
+) -> Checkpoint:
     """A file with every tensor that manifests list. Its values are holes: they read as 0 and take no disk.
 
     Args:
         path: Where to; the disk's file system must know sparse files.
         *manifests: ``.json.gz`` with ``tensors`` (name: shape and dtype) and ``metadata``.
         with_config: Whether the published file has the manifest's config in it.
+        contents: Bytes of the tensors that have some, such as a tokenizer's, instead of those listed.
     """
+    filled = contents or {}
     header: dict[str, Any] = {}
     config: dict[str, Any] = {}
     metadata: dict[str, str] = {}
@@ -52,12 +57,16 @@ def write_hollow(path: Path, *manifests: Path, with_config: bool = True) -> Chec
         config |= json.loads(given) if isinstance(given, str) else given
         for name, (shape, given_dtype) in spec["tensors"].items():
             dtype = _SAFETENSORS_NAMES.get(given_dtype, given_dtype)
+            shape = [len(filled[name])] if name in filled else shape
             start, end = end, end + math.prod(shape) * _ITEM_BYTES[dtype]
             header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
     config = config if with_config else {}
     text = json.dumps({"__metadata__": metadata | {"config": json.dumps(config)}, **header}).encode()
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
+        for name, data in filled.items():
+            file.seek(8 + len(text) + header[name]["data_offsets"][0])
+            file.write(data)
         file.truncate(8 + len(text) + end)
     return Checkpoint(path)
 
@@ -84,6 +93,28 @@ def write_hollow_model(manifests: Path, tokenizer: Path, folder: Path) -> dict[s
         name = f"ltx-2-{kind}-upscaler-x2-1.0.safetensors"
         files[option] = write_hollow(folder / name, manifests / f"{name}.json.gz").path
     return {option: str(path) for option, path in files.items()}
+
+
+# The options of LTX-2.5 distilled and the published files that they name.
+_SPLIT_FILES = {
+    "weights": "ltx-2.5-22b-distilled-transformer-bf16",
+    "gemma": "gemma4-12b-with-proj-ltx-2.5-bf16",
+    "video_vae": "ltx-2.5-video-vae-conv-bf16",
+    "spatial_upscaler_weights": "ltx-2.5-latent-spatial-upscaler-x2-bf16-1.0",
+    "temporal_weights": "ltx-2.5-latent-temporal-upscaler-x2-bf16-1.0",
+}
+
+
+def write_hollow_split_model(manifests: Path, tokenizer: Path, folder: Path) -> dict[str, str]:
+    """The files of LTX-2.5 distilled at full size, hollow; arguments and result as of ``write_hollow_model``."""
+    files = {}
+    for option, name in _SPLIT_FILES.items():
+        contents = {"tokenizer_json": tokenizer.read_bytes()} if option == "gemma" else None
+        if contents is not None:
+            contents["hf_asset__tokenizer_config.json"] = b"{}"
+        path = folder / f"{name}.safetensors"
+        files[option] = str(write_hollow(path, manifests / f"{path.name}.json.gz", contents=contents).path)
+    return files
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Tables of what runs of LTX-2 19B take on Macs of several sizes, by the plan that every run makes."""
+"""Tables of what runs of a model take on Macs of several sizes, by the plan that every run makes."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace

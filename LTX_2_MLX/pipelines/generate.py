@@ -132,6 +132,10 @@ def plan_for(request: Request, options: Options) -> Plan:
     shape = request.output_shape
     finished = finished_shape(request, options)
     stages: list[Stage] = [*stages_for(request)]
+    if request.enhancer is not None:
+        from LTX_2_MLX.pipelines.generation.enhance import EnhancePrompt
+
+        stages.insert(0, EnhancePrompt(request))
     if options.post_processes:
         decoded = FrameStream((), shape.height, shape.width, request.output_rate, num_frames=shape.num_frames)
         stages += postprocess.stages(decoded, options.finishing)
@@ -179,6 +183,12 @@ def generate_video(
         automatic: Options that the run which is repeated had settled by itself.
         **written: Settings of the video's file, which go into the record too.
     """
+    if request.enhancer is not None:
+        # Most runs take the prompt as it is.
+        from LTX_2_MLX.pipelines.generation.enhance import enhanced
+
+        request = enhanced(request, runner)
+        options = replace(options, prompt=request.prompt, enhance_prompt=False)
     state = GenerationState(contexts=load_contexts(request) if request.embeddings else {})
     job = _job(options, runner.progress.note)
     if request.duration is not None:

@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 from LTX_2_MLX.checkpoints.contents import UNUSED_TENSORS
 from LTX_2_MLX.checkpoints.gemma3 import GemmaConfig, encode_prompts
 from LTX_2_MLX.checkpoints.gemma4 import Gemma4, Gemma4Config, load_gemma4
+from LTX_2_MLX.checkpoints.load import weights_bytes
 from LTX_2_MLX.checkpoints.quantize import Quantization
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.errors import CheckpointError
@@ -95,8 +96,9 @@ def test_prompts_of_one_batch_do_not_see_each_other(file):
         np.testing.assert_allclose(np.array(one[:1]), np.array(other), atol=1e-5)
 
 
-def test_eight_bits_are_close_to_sixteen(tmp_path):
-    # Groups of 32 need wider layers than the golden case has, so its tensors are stretched.
+@pytest.fixture
+def wide_file(tmp_path):
+    """Groups of 32 need wider layers than the golden case has, so its tensors are stretched."""
     case = Case.open(GOLDEN, tmp_path)
     config = case.spec["metadata"]["gemma_config"]["text_config"]
     config |= {"hidden_size": 96, "intermediate_size": 160, "head_dim": 32, "global_head_dim": 64}
@@ -104,11 +106,27 @@ def test_eight_bits_are_close_to_sixteen(tmp_path):
     for name, shape in case.spec["tensors"].items():
         if name.startswith(("model.layers.", "model.embed", "model.norm")) and "layer_scalar" not in name:
             case.spec["tensors"][name] = [widths.get(n, n) for n in shape]
-    file = case.write_checkpoint()
-    plain, _ = encode_prompts(load_gemma4(file, dtype=mx.float32), PROMPTS, max_length=64)
-    coarse, _ = encode_prompts(
-        load_gemma4(file, dtype=mx.float32, quantize=Quantization(8, 32)), PROMPTS, max_length=64
-    )
+    return case.write_checkpoint()
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_plan_of_quantised_layers_is_what_they_take_and_streaming_changes_no_bit(wide_file, bits):
+    quantization = Quantization(bits, 32)
+    resident = load_gemma4(wide_file, dtype=mx.float32, quantize=quantization)
+    taken = sum(value.nbytes for _, value in tree_flatten(resident.network.parameters()))
+    planned = weights_bytes(Gemma4, Checkpoint(wide_file), dtype=mx.float32, quantize=quantization)
+    assert abs(planned - taken) <= 0.15 * taken
+    assert planned < 0.6 * weights_bytes(Gemma4, Checkpoint(wide_file), dtype=mx.float32)
+    streamed = load_gemma4(wide_file, dtype=mx.float32, quantize=quantization, stream_blocks=True)
+    states = [encode_prompts(encoder, PROMPTS, max_length=64)[0] for encoder in (resident, streamed)]
+    for one, other in zip(*states, strict=True):
+        np.testing.assert_array_equal(np.array(one), np.array(other))
+
+
+def test_eight_bits_are_close_to_sixteen(wide_file):
+    plain, _ = encode_prompts(load_gemma4(wide_file, dtype=mx.float32), PROMPTS, max_length=64)
+    quantized = load_gemma4(wide_file, dtype=mx.float32, quantize=Quantization(8, 32))
+    coarse, _ = encode_prompts(quantized, PROMPTS, max_length=64)
     # Of the first layer: with random weights, later ones multiply what comes in.
     error = float(mx.sqrt(mx.mean((plain[1] - coarse[1]) ** 2)) / mx.sqrt(mx.mean(plain[1] ** 2)))
     assert 0 < error < 0.02

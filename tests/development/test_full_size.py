@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from LTX_2_MLX.development.full_size import write_hollow_model
+from LTX_2_MLX.development.full_size import write_hollow_model, write_hollow_split_model
 from LTX_2_MLX.ops.device import as_backend
 from LTX_2_MLX.pipelines.generate import Options, plan_for, request_for
 from LTX_2_MLX.runtime.memory import GIB, mac_budget_bytes
@@ -61,3 +61,18 @@ def test_film_of_the_guide_fits_a_mac_of_64_gb_as_it_is_and_one_of_16_with_block
     assert max(stage.peak_bytes for stage in whole.values()) < mac_budget_bytes(64)
     streamed = stages(replace(options, low_ram=True))
     assert max(stage.peak_bytes for stage in streamed.values()) < mac_budget_bytes(16) == pytest.approx(32 / 3 * GIB)
+
+
+def test_files_of_2_5_are_planned_at_their_published_sizes(tmp_path):
+    tokenizer = ROOT / "weights" / "demo" / "gemma" / "tokenizer.json"
+    files = write_hollow_split_model(ROOT / "tests" / "manifests", tokenizer, tmp_path)
+    asked = Options("a red ball", height=480, width=704, frames=97, precision="bf16", **files)
+    whole, few_bits, on_disk = stages(asked), stages(replace(asked, quantize=8)), stages(replace(asked, low_ram=True))
+    # Transformer, connectors with projections, and Gemma 4: 37.98, 4.03 + 2.31 and 23.82 GB (public headers).
+    sizes = {"stage_1": 37.98, "stage_2": 37.98, "text_features": 6.34, "text_encoder": 23.82}
+    for name, size in sizes.items():
+        assert whole[name].weights_bytes == pytest.approx(size * GB, rel=0.005)
+    assert few_bits["stage_1"].weights_bytes == pytest.approx(20.2 * GB, rel=0.07)
+    assert few_bits["text_encoder"].weights_bytes == pytest.approx(13 * GB, rel=0.07)
+    for name in ("stage_1", "text_encoder"):
+        assert on_disk[name].weights_bytes < whole[name].weights_bytes / 6

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,24 @@ from safetensors.numpy import load_file, save_file
 
 import LTX_2_MLX
 from LTX_2_MLX.errors import CheckpointError, RequestError
+from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.media.record import read_run_record
 from LTX_2_MLX.pipelines.generate import generate_video, prepare, stages_for
 from LTX_2_MLX.pipelines.generation.denoise import Denoise
 from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.pipelines.generation.record import options_from
+from LTX_2_MLX.pipelines.requests import UpscaleTemporalRequest
+from LTX_2_MLX.pipelines.upscale_temporal import upscale_temporal
+from LTX_2_MLX.runtime.progress import SilentProgress
 from LTX_2_MLX.runtime.runner import StageRunner
+
+
+class Notes(SilentProgress):
+    """Keeps the notes of a run."""
+
+    def __init__(self, notes: list[str]):
+        self.note = notes.append
+
 
 SIZE = {"height": 64, "width": 96, "frames": 9}
 
@@ -92,6 +105,39 @@ def test_folder_with_missing_shards_says_so(split, tmp_path):
 
 def test_streamed_and_resident_networks_give_the_same_video(split, plain):
     np.testing.assert_array_equal(frames_of(options(split, low_ram=True)), plain)
+
+
+@pytest.fixture(scope="module")
+def temporal(tmp_path_factory):
+    return tiny_checkpoints.write_upscaler(tmp_path_factory.mktemp("temporal") / "mine.safetensors", temporal=True)
+
+
+def test_frame_rate_doubles_before_decoding(split, temporal):
+    notes: list[str] = []
+    asked = options(split, temporal_upscale=True, temporal_weights=str(temporal))
+    prepared = prepare(asked, notes.append)
+    # The upscaler does not say for which generation it was made.
+    assert [line for line in notes if "mine.safetensors does not say for which model it was made" in line]
+    video = generate_video(prepared.request, StageRunner(), prepared.options)
+    assert (video.num_frames, video.frame_rate, len(video.array())) == (17, 48, 17)
+
+
+def test_second_pass_takes_the_autoencoder_of_a_file_or_a_folder(split, temporal):
+    clip = np.random.default_rng(3).integers(0, 256, (10, 50, 70, 3), dtype=np.uint8)
+    results = []
+    for weights in (split.conv_vae, split.transformer.parents[1]):
+        notes = []
+        runner = StageRunner(Notes(notes))
+        request = UpscaleTemporalRequest(str(weights), str(temporal))
+        stream = FrameStream([clip[:4], clip[4:]], 50, 70, Fraction(24), num_frames=10)
+        results.append(upscale_temporal(stream, request, runner).array())
+        assert len(notes) == 1 and "mine.safetensors does not say for which model" in notes[0]
+    assert results[0].shape == (19, 50, 70, 3)
+    np.testing.assert_array_equal(*results)
+    for weights, said in ((split.transformer, "ltx-2.5-video-vae-conv-bf16"), (split.gemma.parent, "holds no conv")):
+        request = UpscaleTemporalRequest(str(weights), str(temporal))
+        with pytest.raises(CheckpointError, match=said):
+            upscale_temporal(FrameStream([clip], 50, 70, Fraction(24), num_frames=10), request)
 
 
 def test_two_stages_take_an_image_and_an_ancestral_first_stage(split, upscaler, files):

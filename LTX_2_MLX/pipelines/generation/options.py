@@ -31,6 +31,7 @@ class Options:
 
     Attributes:
         prompt: Text prompt.
+        enhance_prompt: Rewrite it with the text encoder's chat model first; a record holds the rewritten one.
         pipeline: ``one-stage`` (also called ``text-to-video``), ``distilled``, ``two-stage`` or ``dfr``.
         height, width: Pixels of stage 1 in ``two-stage``, whose output is larger; of the output otherwise.
         output_height, output_width: Pixels of the output instead.
@@ -91,6 +92,7 @@ class Options:
     """
 
     prompt: video.Prompt
+    enhance_prompt: video.EnhancePrompt = False
     pipeline: video.Pipeline = "two-stage"
     height: video.Height = None
     width: video.Width = None
@@ -171,6 +173,13 @@ class Options:
             raise RequestError(
                 f"--guidance-start is {self.guidance_start:g}, but --guidance-end is {self.guidance_end:g}. Give a "
                 f"lower start, or --cfg 1 for no guidance."
+            )
+        if self.enhance_prompt and self.embeddings is not None:
+            raise RequestError("--enhance-prompt and --embeddings are mutually exclusive. Leave one out.")
+        if self.enhance_prompt and self.low_ram:
+            raise RequestError(
+                "--enhance-prompt reads all layers for each word, which --low-ram would do from disk. Use --quantize 4 "
+                "instead of --low-ram, or enhance the prompt in a run of its own."
             )
         self._refuse_both("save_latents", "resume")
         for name in ("duration", "min_duration", "max_duration", "duration_head"):

@@ -76,6 +76,10 @@ class EncodeText:
         _, mask = tokenize(self.request)
         prompts = len(mask)
         tokens = int(mask.sum(axis=1).max())
+        if self.request.enhancer is not None:
+            from LTX_2_MLX.pipelines.generation.enhance import most_tokens
+
+            tokens = min(max(tokens, most_tokens(self.request.enhancer)), mask.shape[1])
         scores = prompts * config.num_attention_heads * tokens**2 * mx.float32.size
         widths = _HIDDEN_ARRAYS * config.hidden_size + _INTERMEDIATE_ARRAYS * config.intermediate_size
         layer_bytes = scores + prompts * tokens * widths * models.text_dtype.size

@@ -66,6 +66,7 @@ class Request:
         save_embeddings: Where to write the contexts.
         rendering: Detail-fidelity rendering instead of one stage or two.
         spatial_doubling: Its last stage, which doubles the size.
+        enhancer: Folder of the chat model that rewrites the prompt first; None: the prompt is as it stays.
     """
 
     two_stages: bool
@@ -96,6 +97,7 @@ class Request:
     save_embeddings: Path | None = None
     rendering: Rendering | None = None
     spatial_doubling: bool = False
+    enhancer: Path | None = None
 
     def __post_init__(self) -> None:
         """Validate the fields; raises RequestError."""
@@ -210,6 +212,7 @@ def request_for(options: Options, note: Callable[[str], None] = lambda text: Non
         save_embeddings=_path(options.save_embeddings),
         rendering=rendering,
         spatial_doubling=options.spatial_doubling,
+        enhancer=_enhancer(options, models),
     )
 
 
@@ -275,6 +278,14 @@ def _decoder_attention(options: Options, models: Models) -> AttentionMode:
 
 def _path(given: str | Path | None) -> Path | None:
     return Path(given) if given else None
+
+
+def _enhancer(options: Options, models: Models) -> Path | None:
+    if not options.enhance_prompt:
+        return None
+    from LTX_2_MLX.pipelines.generation.enhance import chat_model
+
+    return chat_model(models)
 
 
 def _slots(options: Options, models: Models, num_frames: int) -> tuple[int, ...]:

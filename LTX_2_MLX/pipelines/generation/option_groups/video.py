@@ -11,6 +11,14 @@ GROUP = "Video"
 _MAX_SIDE, _MAX_FRAMES = 16384, 100_001
 
 Prompt = Annotated[str, Opt("Text prompt.", positional=True, metavar="[PROMPT]", replaces=("embeddings",))]
+EnhancePrompt = Annotated[
+    bool,
+    Opt(
+        "Rewrite the prompt with the text encoder's chat model first, and print it (LTX-2.5: gemma-4-E2B-it).",
+        group=GROUP,
+        recorded=False,
+    ),
+]
 Pipeline = Annotated[PipelineName, Opt("Generation pipeline; text-to-video is another name of one-stage.", group=GROUP)]
 Height = Annotated[
     int | None,
