@@ -113,7 +113,7 @@ def answer(network: Any, form: ChatForm, tokenizer: GemmaTokenizer, ids: list[in
     return tokenizer.text(written)
 
 
-def _with_cache(network: Any) -> tuple[Callable[..., mx.array], list[Any]]:
+def _with_cache(network: Any) -> tuple[Any, list[Any]]:
     """A function from new tokens to logits, and the empty keys and values of all layers."""
     from mlx_lm.models.cache import KVCache, RotatingKVCache
 
@@ -122,7 +122,8 @@ def _with_cache(network: Any) -> tuple[Callable[..., mx.array], list[Any]]:
     body = network.model
 
     def logits(tokens: mx.array, cache: list[Any]) -> mx.array:
-        return body.embed_tokens.as_linear(body(tokens, cache))
+        scores: mx.array = body.embed_tokens.as_linear(body(tokens, cache))
+        return scores
 
     sliding = [layer.self_attn.is_sliding for layer in body.layers]
     window = network.config.sliding_window
