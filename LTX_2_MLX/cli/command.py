@@ -22,7 +22,7 @@ from typer.core import TyperCommand
 from LTX_2_MLX.atomic_file import without_writing
 from LTX_2_MLX.cli.fields import parameters, typed_options
 from LTX_2_MLX.cli.options import RunOptions, WriteOptions
-from LTX_2_MLX.cli.shorthands import with_random_seed
+from LTX_2_MLX.cli.shorthands import with_each_seed, with_random_seed
 from LTX_2_MLX.errors import LTXError, OutputError, RequestError
 from LTX_2_MLX.pipelines.options import declared_options
 from LTX_2_MLX.printable import printable
@@ -48,8 +48,9 @@ class OneLineCommand(TyperCommand):
         """Parse the arguments; an error in them ends the program."""
         # Typer takes the words out of the list.
         words = list(args)
-        if any(parameter.name == "seed" for parameter in self.params):
-            args = with_random_seed(words)
+        seed = next((parameter for parameter in self.params if parameter.name == "seed"), None)
+        if seed is not None:
+            args = with_random_seed(with_each_seed(words) if getattr(seed, "multiple", False) else words)
         try:
             return super().make_context(info_name, args, *rest, **options)
         except UsageError as error:

@@ -24,6 +24,23 @@ class GenerateOptions(PlanOptions):
     """Options of the command beside those of the library call."""
 
     output: Output = NAME_TEMPLATE
+    prompt_file: Annotated[
+        Path | None,
+        Opt(
+            "Text file with a prompt a line; each gets a video, and names get -001, -002.",
+            group="Video",
+            metavar="FILE",
+            is_file=True,
+        ),
+    ] = None
+    seed: Annotated[
+        int | tuple[int, ...],
+        Opt(
+            "Seed of all random numbers, or several (--seed 1 2 3), whose names get -seed1; random draws one.",
+            metavar="N ...",
+            one_or_more=True,
+        ),
+    ] = 0
     crf: Crf = None
     replay: Annotated[
         Path | None,
@@ -38,6 +55,13 @@ class GenerateOptions(PlanOptions):
 
 def generate(typed: dict[str, Any], own: GenerateOptions) -> None:
     """Generate a video of PROMPT and write it to OUTPUT."""
+    typed, seeds = _with_one_seed(typed)
+    if own.prompt_file is not None or len(seeds) > 1 or _is_batch(typed):
+        # Most runs make one video.
+        from LTX_2_MLX.cli.batch import generate_several
+
+        generate_several(typed, own, seeds)
+        return
     if own.replay is None and "resume" not in typed and "prompt" not in typed:
         raise RequestError("There is no prompt. Give one, or --replay a video.")
     from LTX_2_MLX.cli.reporting import plan_text
@@ -49,14 +73,14 @@ def generate(typed: dict[str, Any], own: GenerateOptions) -> None:
     if typed.get("prompt") == STDIN:
         typed = typed | {"prompt": prompt_from_stdin()}
     progress = progress_from(vars(own))
-    record, own = _record(typed, own)
+    record, own = recorded(typed, own)
     if record is not None:
         check_recorded_files(files_outside(record, typed), yes=own.yes, note=progress.note)
         if typed.get("enhance_prompt") and "prompt" not in typed:
             typed = typed | {"enhance_prompt": False}
             progress.note("The recorded prompt is taken as it is; --enhance-prompt rewrites a prompt that is typed.")
     options = Options(**typed) if record is None else options_from(record, typed, progress.note)
-    ready = _prepared(options, own, progress)
+    ready = prepared(options, own, progress)
     is_named = own.output != NAME_TEMPLATE
     output = own.output if is_named else default_output(ready.options.prompt or "", ready.options.seed)
     for line in notes_without_effect(ready.options, ready.request, typed):
@@ -72,7 +96,25 @@ def generate(typed: dict[str, Any], own: GenerateOptions) -> None:
         _write(ready, own, output, automatic)
 
 
-def _prepared(options: Options, own: GenerateOptions, progress: "Progress") -> "Prepared":
+def _with_one_seed(typed: dict[str, Any]) -> tuple[dict[str, Any], tuple[int, ...]]:
+    """The typed options with the seed as a number where there is one, and all seeds."""
+    if "seed" not in typed:
+        return typed, ()
+    given = typed["seed"]
+    seeds = tuple(given) if isinstance(given, list | tuple) else (given,)
+    others = {name: value for name, value in typed.items() if name != "seed"}
+    return others | ({"seed": seeds[0]} if len(seeds) == 1 else {}), seeds
+
+
+def _is_batch(typed: dict[str, Any]) -> bool:
+    """Whether a folder to resume is that of several videos."""
+    if "resume" not in typed:
+        return False
+    folder = Path(typed["resume"]).expanduser()
+    return not (folder / "request.json").is_file() and any(folder.glob("*/request.json"))
+
+
+def prepared(options: Options, own: GenerateOptions, progress: "Progress") -> "Prepared":
     """The settled run; the notes on what was chosen come after an error, not before it."""
     from LTX_2_MLX.pipelines.generate import prepare
 
@@ -88,7 +130,7 @@ def _prepared(options: Options, own: GenerateOptions, progress: "Progress") -> "
     return ready
 
 
-def _record(typed: dict[str, Any], own: GenerateOptions) -> "tuple[RunRecord | None, GenerateOptions]":
+def recorded(typed: dict[str, Any], own: GenerateOptions) -> "tuple[RunRecord | None, GenerateOptions]":
     """The record to repeat or to resume, and the command's own options with the recorded quality."""
     from LTX_2_MLX.media.record import read_run_record
     from LTX_2_MLX.pipelines.generation.record import saved_record

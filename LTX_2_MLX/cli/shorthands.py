@@ -18,6 +18,21 @@ _SEED_FLAG = "--seed"
 _LONGEST_NAME = 60
 
 
+def with_each_seed(words: list[str]) -> list[str]:
+    """Command-line words with ``--seed 1 2 3`` as ``--seed 1 --seed 2 --seed 3``."""
+    settled: list[str] = []
+    follows = False
+    for index, word in enumerate(words):
+        if word == "--":
+            return settled + words[index:]
+        is_seed = (word.isascii() and word.isdigit()) or word == RANDOM
+        if follows and is_seed and words[index - 1] != _SEED_FLAG:
+            settled.append(_SEED_FLAG)
+        follows = word == _SEED_FLAG or word.startswith(f"{_SEED_FLAG}=") or (follows and is_seed)
+        settled.append(word)
+    return settled
+
+
 def with_random_seed(words: list[str]) -> list[str]:
     """Command-line words with ``--seed random`` replaced by a number, which records and names then hold."""
     settled = list(words)

@@ -1,6 +1,6 @@
 """Generate a video from a prompt. Entry point for the CLI, notebooks and library users."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -189,8 +189,8 @@ def generate_video(
 
         request = enhanced(request, runner)
         options = replace(options, prompt=request.prompt, enhance_prompt=False)
-    state = GenerationState(contexts=load_contexts(request) if request.embeddings else {})
-    job = _job(options, runner.progress.note)
+    state = start_state(request)
+    job = job_of(options, runner.progress.note)
     if request.duration is not None:
         # Few runs ask a duration head.
         from LTX_2_MLX.pipelines.generation.duration import with_settled_length
@@ -199,18 +199,36 @@ def generate_video(
         automatic = {*automatic, "frames"}
         options, request, state = with_settled_length(options, request, runner, job, state, unsettled.as_json())
     stages = stages_for(request)
-    steps = {}
-    for stage in stages:
-        if isinstance(stage, Denoise):
-            steps[_STEPS[stage.name]] = len(stage.sigmas) - 1
-    record = record_of(options, request, steps, automatic)
-    facts = record.as_json()
+    facts = settled_facts(request, options, stages, automatic)
     runner.facts["settings"] = facts["request"]
     if job is None:
         video = run_stages(remaining(stages, state), runner, state)
     else:
         job.remember(facts)
         video = run_generation(stages, runner, job, state)
+    return finished_video(video, facts, options, runner, written)
+
+
+def start_state(request: Request) -> GenerationState:
+    """Results that no stage makes: the contexts of saved embeddings."""
+    return GenerationState(contexts=load_contexts(request) if request.embeddings else {})
+
+
+def settled_facts(
+    request: Request, options: Options, stages: Sequence[GenerationStage], automatic: Collection[str]
+) -> dict[str, Any]:
+    """The record of a run, as its metadata and the folder of its states hold it."""
+    steps = {}
+    for stage in stages:
+        if isinstance(stage, Denoise):
+            steps[_STEPS[stage.name]] = len(stage.sigmas) - 1
+    return record_of(options, request, steps, automatic).as_json()
+
+
+def finished_video(
+    video: FrameStream, facts: dict[str, Any], options: Options, runner: StageRunner, written: Mapping[str, Any]
+) -> FrameStream:
+    """The decoded video post-processed, with its record; its sound is written to a file of its own if so requested."""
     if options.save_audio is not None and isinstance(video.audio, Waveform):
         write_wav(video.audio, options.save_audio)
     if options.post_processes:
@@ -237,13 +255,13 @@ def decode_saved(folder: Path, runner: StageRunner, *, tile_size: int | None = N
     stages = stages_for(request)
     # What the temporal upscaler makes of a latent is quickly made again.
     last = [stage.name for stage in stages if stage.gives == "latents" and not isinstance(stage, UpscaleLatent)][-1]
-    job = _job(options, runner.progress.note)
+    job = job_of(options, runner.progress.note)
     if job is None or job.load(last, **chained_facts(stages)[last]) is None:
         raise RequestError(f"{folder} has no latent to decode. Finish it: {command_line('generate')} --resume {folder}")
     return generate_video(request, runner, options)
 
 
-def _job(options: Options, note: Callable[[str], None]) -> Job | None:
+def job_of(options: Options, note: Callable[[str], None]) -> Job | None:
     """The folder in which the stages' results are saved; None where they are not."""
     folder = options.resume or options.save_latents
     if folder is None:

@@ -22,7 +22,9 @@ def automatic_model(options: Options, variant: Variant | None, note: Callable[[s
     """
 
     def serves(entry: Entry) -> bool:
-        return entry.role == "model" and variant in (None, entry.variant)
+        # Detail-fidelity rendering generates keyframes, which LTX-2.5 alone does.
+        fits = not options.renders or entry.family == "LTX-2.5"
+        return entry.role == "model" and variant in (None, entry.variant) and fits
 
     model = newest_set(serves, partial(companion_roles, options), note)
     if model is not None:
@@ -38,10 +40,12 @@ def companion_roles(options: Options, model: Entry) -> list[Role]:
         roles.append("text-encoder")
     if "video VAE" not in model.networks and options.video_vae == AUTO:
         roles.append("video-vae")
-    if options.two_stages and options.spatial_upscaler_weights == AUTO:
+    if (options.two_stages or options.renders) and options.spatial_upscaler_weights == AUTO:
         roles.append("spatial-upscaler")
-    if model.variant == "dev" and options.pipeline in ("two-stage", "distilled") and options.distilled_lora == AUTO:
+    has_lora = options.pipeline in ("two-stage", "distilled", "dfr")
+    if model.variant == "dev" and has_lora and options.distilled_lora == AUTO:
         roles.append("distilled-lora")
-    if options.temporal_upscale and options.temporal_weights == AUTO:
+    doubles = options.temporal_upscale or (options.renders and options.rounds)
+    if doubles and options.temporal_weights == AUTO:
         roles.append("temporal-upscaler")
     return roles

@@ -1,0 +1,228 @@
+"""Several videos in one run of ``generate``: seeds, prompts of a file, and batches that are resumed."""
+
+import re
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from LTX_2_MLX.cli.echo import echo
+from LTX_2_MLX.cli.shorthands import NAME_TEMPLATE, default_output, with_one_frame
+from LTX_2_MLX.errors import RequestError
+from LTX_2_MLX.pipelines.generation.options import Options
+
+if TYPE_CHECKING:
+    from LTX_2_MLX.cli.generate import GenerateOptions
+    from LTX_2_MLX.pipelines.batch import Item
+    from LTX_2_MLX.pipelines.generate import Prepared
+
+# Options with a place to write, of which each video gets its own.
+_FOLDERS = ("save_latents", "resume")
+_LARGEST_FILE = 1 << 20
+_EXPECTED = "Give a text file with a prompt a line."
+
+
+@dataclass(frozen=True)
+class Named:
+    """One video of a batch.
+
+    Attributes:
+        prompt: Its prompt.
+        seed: Its seed.
+        suffix: What its files' names get, such as ``-001-seed3``.
+    """
+
+    prompt: str
+    seed: int
+    suffix: str
+
+
+def prompts_in(path: Path) -> list[str]:
+    """Prompts of a text file, one a line; empty lines and those that begin with # are left out.
+
+    Raises:
+        RequestError: If it cannot be read, or holds none.
+    """
+    try:
+        with path.expanduser().open("rb") as file:
+            data = file.read(_LARGEST_FILE + 1)
+        lines = data.decode("utf-8-sig").splitlines()
+    except OSError as error:
+        raise RequestError(
+            f"{path} cannot be read: {error.strerror}. Give a text file with a prompt a line."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise RequestError(f"{path} is not UTF-8 text. {_EXPECTED}") from error
+    if len(data) > _LARGEST_FILE:
+        raise RequestError(f"{path} has more than 1 MB. {_EXPECTED}")
+    prompts = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    if not prompts:
+        raise RequestError(f"{path} holds no prompt. Write one a line.")
+    return prompts
+
+
+def videos_of(prompts: Sequence[str], seeds: Sequence[int]) -> list[Named]:
+    """Every prompt with every seed, and what its files' names get.
+
+    Raises:
+        RequestError: If a seed was given twice.
+    """
+    if len(set(seeds)) != len(seeds):
+        raise RequestError(f"A seed was given twice: {' '.join(map(str, seeds))}. Give each once.")
+    videos = []
+    for number, prompt in enumerate(prompts, 1):
+        for seed in seeds:
+            suffix = f"-{number:03d}" if len(prompts) > 1 else ""
+            suffix += f"-seed{seed}" if len(seeds) > 1 else ""
+            videos.append(Named(prompt, seed, suffix))
+    return videos
+
+
+def run_folders(folder: Path) -> list[Path]:
+    """Folders of the videos of a batch whose results are saved in ``folder``; none where it is no batch's."""
+    if not folder.is_dir() or (folder / "request.json").is_file():
+        return []
+    found = [path.parent for path in folder.glob("*/request.json")]
+    return sorted(
+        found, key=lambda path: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]
+    )
+
+
+def generate_several(typed: dict[str, Any], own: "GenerateOptions", seeds: Sequence[int]) -> None:
+    """Generate a video of each prompt with each seed, every network loaded once for all of them."""
+    from LTX_2_MLX.cli.command import check_recorded_files, progress_from
+    from LTX_2_MLX.cli.generate import prepared, recorded
+    from LTX_2_MLX.cli.reporting import plan_text
+    from LTX_2_MLX.pipelines.generation.record import check_outputs, notes_without_effect, options_from
+    from LTX_2_MLX.pipelines.generation.recorded_files import files_outside
+
+    if own.report is not None:
+        raise RequestError("--report tells of one video. Leave it out, or make the videos in runs of their own.")
+    progress = progress_from(vars(own))
+    videos = _videos(typed, own, seeds)
+    longest = max(videos, key=lambda video: len(video.prompt))
+    base = with_one_frame(typed, own.output) | _places(typed, videos[0])
+    record, own = recorded(base, own)
+    base |= {"prompt": longest.prompt, "seed": videos[0].seed}
+    if record is not None:
+        check_recorded_files(files_outside(record, base), yes=own.yes, note=progress.note)
+    options = Options(**base) if record is None else options_from(record, base, progress.note)
+    ready = prepared(options, own, progress)
+    if ready.request.duration is not None:
+        raise RequestError(
+            "The duration head would give each prompt a length of its own, which several videos in one run cannot have. "
+            "Give --frames or --duration."
+        )
+    for line in notes_without_effect(ready.options, ready.request, base):
+        progress.note(line)
+    items = [_item(ready, typed, video) for video in videos]
+    outputs = _outputs(videos, own.output)
+    for item, output in zip(items, outputs, strict=True):
+        check_outputs(item.options, item.request, output)
+    if own.dry_run:
+        echo(plan_text(ready.plan, as_json=own.json))
+        return
+    automatic = set() if record is None else set(record.automatic) - set(base)
+    _write_all(ready, own, items, outputs, automatic)
+
+
+def _videos(typed: dict[str, Any], own: "GenerateOptions", seeds: Sequence[int]) -> list[Named]:
+    """The videos that are asked for by a file, a prompt, a record, or the folder of a batch."""
+    if own.prompt_file is not None and "prompt" in typed:
+        raise RequestError("A prompt and --prompt-file are mutually exclusive. Leave one out.")
+    if own.prompt_file is not None:
+        return videos_of(prompts_in(own.prompt_file), seeds or (Options.seed,))
+    if "prompt" in typed:
+        return videos_of([typed["prompt"]], seeds or (Options.seed,))
+    if own.replay is not None:
+        from LTX_2_MLX.media.record import read_run_record
+
+        request = read_run_record(own.replay, "generate").request
+        return videos_of([request.get("prompt", "")], seeds or (request.get("seed", Options.seed),))
+    if "resume" in typed:
+        return _saved_videos(Path(typed["resume"]).expanduser(), seeds)
+    raise RequestError("There is no prompt. Give one, --prompt-file, or --replay a video.")
+
+
+def _saved_videos(folder: Path, seeds: Sequence[int]) -> list[Named]:
+    from LTX_2_MLX.pipelines.generation.record import saved_record
+
+    videos = []
+    for path in run_folders(folder):
+        request = saved_record(path).request
+        if not seeds or request.get("seed") in seeds:
+            suffix = f"-{path.name.replace('seed-', 'seed')}"
+            videos.append(Named(request.get("prompt", ""), request.get("seed", Options.seed), suffix))
+    if not videos:
+        raise RequestError(f"{folder} holds no saved run of these seeds. Start with --save-latents.")
+    return videos
+
+
+def _places(typed: dict[str, Any], video: Named) -> dict[str, Any]:
+    """Places to write of one video, by option: folders inside those that were typed, and the name of its sound."""
+    places: dict[str, Any] = {}
+    folder = video.suffix.removeprefix("-").replace("seed", "seed-")
+    for name in _FOLDERS:
+        if typed.get(name) is not None and folder:
+            places[name] = Path(typed[name]).expanduser() / folder
+    if typed.get("save_audio") is not None:
+        places["save_audio"] = _with_suffix(Path(typed["save_audio"]), video.suffix)
+    return places
+
+
+def _item(ready: "Prepared", typed: dict[str, Any], video: Named) -> "Item":
+    from LTX_2_MLX.pipelines.batch import Item
+
+    options = replace(ready.options, prompt=video.prompt, seed=video.seed, **_places(typed, video))
+    return Item(options, replace(ready.request, prompt=video.prompt, seed=video.seed))
+
+
+def _outputs(videos: Sequence[Named], named: Path) -> list[Path]:
+    outputs: list[Path] = []
+    for video in videos:
+        if named != NAME_TEMPLATE:
+            output = _with_suffix(named, video.suffix)
+        else:
+            output = default_output(video.prompt, video.seed)
+            # A prompt that stands in the file twice.
+            output = _with_suffix(output, video.suffix) if output in outputs else output
+        outputs.append(output)
+    return outputs
+
+
+def _with_suffix(path: Path, suffix: str) -> Path:
+    return path.with_name(f"{path.stem}{suffix}{path.suffix}")
+
+
+def _write_all(
+    ready: "Prepared", own: "GenerateOptions", items: "Sequence[Item]", outputs: Sequence[Path], automatic: set[str]
+) -> None:
+    from LTX_2_MLX.cli.command import check_existing
+    from LTX_2_MLX.cli.reporting import check_output, report
+    from LTX_2_MLX.media.encoder import CRF
+    from LTX_2_MLX.media.frames import validated
+    from LTX_2_MLX.media.output import check_free, made_folder
+    from LTX_2_MLX.media.video import write_video
+    from LTX_2_MLX.media.writer import check_format
+    from LTX_2_MLX.pipelines.batch import generate_batch
+    from LTX_2_MLX.pipelines.generate import finished_shape
+
+    crf = CRF if own.crf is None else own.crf
+    folder = nullcontext() if own.output != NAME_TEMPLATE else made_folder(NAME_TEMPLATE.parent)
+    settings: dict[str, Any] = {"quiet": own.quiet, "progress": own.progress, "yes": own.yes}
+    with folder, report(None, wired_bytes=ready.plan.largest_bytes, **settings) as runner:
+        shape = finished_shape(ready.request, ready.options)
+        for output in outputs:
+            check_output(output, own.replay)
+            check_existing(output, yes=own.yes)
+            check_format(output, (shape.height, shape.width), shape.num_frames, crf)
+        check_free(outputs[0], len(items) * ready.plan.output_bytes)
+        if not own.quiet:
+            for line in (*ready.plan.sizes, f"{len(items)} videos, each network loaded once for all of them"):
+                runner.progress.note(line)
+        streams = generate_batch(items, runner, automatic=automatic, crf=crf)
+        for output, (_, stream) in zip(outputs, streams, strict=True):
+            stream = stream if own.allow_blank else validated(stream, moving=True)
+            write_video(stream, output, crf=crf, progress=runner.progress)
+            runner.progress.note(f"Wrote {output}")

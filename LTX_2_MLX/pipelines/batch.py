@@ -1,0 +1,170 @@
+"""Several videos in one run, stage by stage, so that each network is loaded once for all of them.
+
+Each video is that of a run of its own, bit by bit, and so is its record.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import mlx.core as mx
+
+from LTX_2_MLX.media.frames import FrameStream
+from LTX_2_MLX.pipelines.generate import finished_video, job_of, settled_facts, stages_for, start_state
+from LTX_2_MLX.pipelines.generation.decode import DecodeVideo
+from LTX_2_MLX.pipelines.generation.options import Options
+from LTX_2_MLX.pipelines.generation.request import Request
+from LTX_2_MLX.pipelines.generation.run import chained_facts, save_frames, saved_frames, saved_results
+from LTX_2_MLX.pipelines.generation.state import GenerationStage, GenerationState, Result
+from LTX_2_MLX.runtime.holding import HoldingRunner
+from LTX_2_MLX.runtime.job import Job, digest_of
+from LTX_2_MLX.runtime.runner import StageRunner
+
+# Results that videos of one prompt or one image have in common.
+_SHARED: tuple[Result, ...] = ("text", "contexts", "images")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One video of a batch, as a run of its own would get it."""
+
+    options: Options
+    request: Request
+
+
+@dataclass
+class _Run:
+    """One video on its way.
+
+    Attributes:
+        item: What is asked for.
+        stages: Of its pipeline.
+        record: The settled request, for its metadata.
+        facts: What each stage's result follows from.
+        job: The folder of its saved results.
+        state: Results so far; those of the text encoder are packed.
+        saved: By stage: the result that was saved, or None where the stage has to run; other stages are not needed.
+        frames: Frames that were saved.
+    """
+
+    item: Item
+    stages: Sequence[GenerationStage]
+    record: dict[str, Any]
+    facts: dict[str, Any]
+    job: Job | None
+    state: GenerationState
+    saved: dict[str, Any] = field(default_factory=dict)
+    frames: Any = None
+
+
+def generate_batch(
+    items: Sequence[Item], runner: StageRunner, *, automatic: Collection[str] = (), **written: Any
+) -> Iterator[tuple[Item, FrameStream]]:
+    """The videos in order, each with its item; one is read to its end before the next is asked for.
+
+    Args:
+        items: Requests that differ in prompt, seed and folders alone.
+        runner: Its progress and reports are used.
+        automatic: Options that a repeated run had settled by itself.
+        **written: Settings of the videos' files, which go into the records too.
+    """
+    holder = HoldingRunner(runner)
+    try:
+        runs = [_opened(item, automatic, holder) for item in _enhanced(items, holder)]
+        for position in range(len(runs[0].stages) - 1):
+            shared: dict[str, Any] = {}
+            for run in runs:
+                _advance(run, run.stages[position], holder, shared)
+        holder.release()
+        while runs:
+            run = runs.pop(0)
+            yield run.item, _video(run, holder, written)
+    finally:
+        holder.release()
+
+
+def _enhanced(items: Sequence[Item], holder: HoldingRunner) -> list[Item]:
+    """The items with their prompts rewritten where that is asked for, each prompt once."""
+    if items[0].request.enhancer is None:
+        return list(items)
+    from LTX_2_MLX.pipelines.generation.enhance import enhanced
+
+    texts: dict[str, str] = {}
+    rewritten = []
+    for item in items:
+        prompt = item.request.prompt
+        if prompt not in texts:
+            texts[prompt] = enhanced(item.request, holder).prompt
+        options = replace(item.options, prompt=texts[prompt], enhance_prompt=False)
+        rewritten.append(Item(options, replace(item.request, prompt=texts[prompt], enhancer=None)))
+    return rewritten
+
+
+def _opened(item: Item, automatic: Collection[str], holder: HoldingRunner) -> _Run:
+    """A video before its first stage, with what an earlier run has saved of it."""
+    stages = stages_for(item.request)
+    record = settled_facts(item.request, item.options, stages, automatic)
+    job = job_of(item.options, holder.progress.note)
+    run = _Run(item, stages, record, chained_facts(stages), job, start_state(item.request))
+    latent_stages, decode = stages[:-1], stages[-1]
+    if job is None:
+        run.saved = dict.fromkeys(stage.name for stage in latent_stages)
+        return run
+    job.remember(record)
+    run.frames = saved_frames(job, run.facts[decode.name])
+    needed: set[Result] = {"sound"} if run.frames is not None else {"latents", "sound"}
+    run.saved = saved_results(latent_stages, holder, job, run.facts, needed)
+    return run
+
+
+def _advance(run: _Run, stage: GenerationStage, holder: HoldingRunner, shared: dict[str, Any]) -> None:
+    """Bring one video over one stage, by a result that was saved or that another video has in common with it."""
+    if stage.name not in run.saved:
+        return
+    result = run.saved.pop(stage.name)
+    is_new = result is None
+    key = digest_of(run.facts[stage.name])
+    if is_new:
+        result = shared.get(key)
+    if result is None:
+        state = stage.run(holder, replace(run.state, text=_unpacked(run.state.text)))
+        run.state = replace(state, text=_packed(state.text))
+        result = getattr(run.state, stage.gives)
+    else:
+        text = run.state.text if stage.gives != "contexts" else None
+        changes: dict[str, Any] = {"text": text, stage.gives: result}
+        run.state = replace(run.state, **changes)
+    if stage.gives in _SHARED:
+        shared[key] = result
+    if is_new and run.job is not None and stage.saved_as is not None:
+        run.job.save(stage.saved_as, result, **run.facts[stage.name])
+
+
+def _packed(text: Any) -> Any:
+    """States of the text encoder without common padding, which is zeros in front: a tenth of the memory."""
+    if text is None:
+        return None
+    states, mask = text
+    length = int(mask.sum(axis=1).max())
+    kept = [mx.contiguous(state[:, state.shape[1] - length :]) for state in states]
+    mx.eval(kept)
+    return kept, mask
+
+
+def _unpacked(text: Any) -> Any:
+    if text is None:
+        return None
+    kept, mask = text
+    return [mx.pad(state, [(0, 0), (mask.shape[1] - state.shape[1], 0), (0, 0)]) for state in kept], mask
+
+
+def _video(run: _Run, holder: HoldingRunner, written: dict[str, Any]) -> FrameStream:
+    decode = run.stages[-1]
+    assert isinstance(decode, DecodeVideo), decode
+    if run.frames is not None:
+        video = decode.stream(run.frames, run.state.sound)
+    else:
+        video = decode.run(holder, run.state)
+        if run.job is not None:
+            video = video.replace(chunks=save_frames(run.job, video.chunks, run.facts[decode.name]))
+    return finished_video(video, run.record, run.item.options, holder, written)
