@@ -111,7 +111,7 @@ def generate_several(typed: dict[str, Any], own: "GenerateOptions", seeds: Seque
     ready = prepared(options, own, progress)
     if ready.request.duration is not None:
         raise RequestError(
-            "The duration head would give each prompt a length of its own, which several videos in one run cannot have. "
+            "The duration head would give each prompt a length of its own, but the videos of one run share theirs. "
             "Give --frames or --duration."
         )
     for line in notes_without_effect(ready.options, ready.request, base):
