@@ -61,7 +61,11 @@ def generate(typed: dict[str, Any], own: GenerateOptions) -> None:
         from LTX_2_MLX.cli.batch import generate_several
 
         generate_several(typed, own, seeds)
-        return
+    else:
+        _generate_one(typed, own)
+
+
+def _generate_one(typed: dict[str, Any], own: GenerateOptions) -> None:
     if own.replay is None and "resume" not in typed and "prompt" not in typed:
         raise RequestError("There is no prompt. Give one, or --replay a video.")
     from LTX_2_MLX.cli.reporting import plan_text
