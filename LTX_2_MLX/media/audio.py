@@ -23,6 +23,8 @@ _BITS_PER_CHANNEL = 96_000
 _TOLERANCE_SECONDS = Fraction(3, 2000)
 # Where tracks cannot begin late, audio is copied only if it begins with the video.
 _IN_STEP_SECONDS = Fraction(1, 500)
+# Wrong times may leave a gap of hours, whose silence would fill the disk.
+_LONGEST_SILENCE_SECONDS = 3600
 # Less sound than this before the first frame is not worth a note.
 _LEAST_LEAD_SECONDS = Fraction(1, 500)
 _MOST_PLANES = 8
@@ -255,6 +257,9 @@ class _Samples:
             yield self._frame(samples)
 
     def _silence(self, count: int, channels: int) -> Iterator[av.AudioFrame]:
+        """Frames of silence; raises ValueError for a longer one than any video needs."""
+        if count > _LONGEST_SILENCE_SECONDS * self._rate:
+            raise ValueError(f"its times leave {count / self._rate:.0f} s without sound")
         while count > 0:
             block = min(count, self._rate)
             yield self._frame(np.zeros((channels, block), np.float32))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from LTX_2_MLX.errors import MediaError, OutputError
-from LTX_2_MLX.media.audio import Waveform, _planar, read_waveform
+from LTX_2_MLX.media.audio import Waveform, planar, read_waveform
 from LTX_2_MLX.media.frames import FrameStream, validated
 from LTX_2_MLX.media.sound import check_sound, write_wav
 
@@ -35,7 +35,7 @@ def decoded(path) -> tuple[np.ndarray, int, float, float, str]:
         track = container.streams.audio[0]
         blocks = list(container.decode(track))
         lead = float(blocks[0].pts * blocks[0].time_base - frames[0])
-        samples = np.concatenate([_planar(block)[0] for block in blocks])
+        samples = np.concatenate([planar(block)[0] for block in blocks])
         seconds = float(frames[-1] - frames[0]) + step
         return samples, track.rate, lead, seconds, track.codec_context.codec.canonical_name
 

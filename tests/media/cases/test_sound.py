@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from LTX_2_MLX.errors import MediaError
-from LTX_2_MLX.media.audio import _planar, audio_frame, read_waveform
+from LTX_2_MLX.media.audio import audio_frame, planar, read_waveform
 from LTX_2_MLX.media.video import read_video, write_video
 
 SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm")
@@ -29,7 +29,7 @@ def onset(path: Path) -> float:
     video = min(stamp * tick for stamp, tick in stamps if stamp is not None)
     with av.open(str(path)) as source:
         for frame in source.decode(audio=0):
-            loud = np.flatnonzero(np.abs(_planar(frame)[0]) > 0.1)
+            loud = np.flatnonzero(np.abs(planar(frame)[0]) > 0.1)
             if len(loud):
                 return float(frame.pts * frame.time_base) + loud[0] / frame.sample_rate - float(video)
     raise AssertionError("silence")
@@ -165,6 +165,13 @@ def test_track_that_cannot_be_written_is_found_before_the_first_frame(tmp_path, 
     with pytest.raises(MediaError, match="cannot be written"):
         write_video(stream, tmp_path / "a.mp4")
     assert asked == []
+
+
+def test_sound_that_begins_hours_late_fills_no_disk_with_silence(tmp_path, clip, copied, notes):
+    source = clip(tmp_path / "a.mkv", num_frames=12, sounds=1, sound_start=Fraction(95_000))
+    path = copied(source, ".avi")
+    assert path.stat().st_size < 1_000_000
+    assert any("is left out: its times leave" in note for note in notes.notes)
 
 
 def test_sound_before_the_first_frame_that_avi_cannot_hold_is_said(tmp_path, clip, copied, notes):
