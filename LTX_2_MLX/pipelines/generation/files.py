@@ -354,4 +354,6 @@ def _distilled_lora(spec: str, model: ResolvedFile) -> Lora:
 
 def _open_lora(spec: str) -> Lora:
     path, strength = split_strength(spec)
+    if path == AUTO:
+        raise CheckpointError("--lora takes no auto: an adapter is a choice of yours. Give a path.")
     return Lora.open(resolve(path, "lora").path, strength)
