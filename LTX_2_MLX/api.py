@@ -18,6 +18,7 @@ from LTX_2_MLX.pipelines import super_resolve as super_resolution
 from LTX_2_MLX.pipelines import upscale as upscaling
 from LTX_2_MLX.pipelines import upscale_temporal as temporal_upscaling
 from LTX_2_MLX.pipelines.generate import generate_video, prepare
+from LTX_2_MLX.pipelines.generation.option_groups.guidance import SamplerName
 from LTX_2_MLX.pipelines.generation.options import Options, PipelineName
 from LTX_2_MLX.pipelines.options import options_of
 from LTX_2_MLX.pipelines.requests import (
@@ -69,6 +70,7 @@ def generate(
     steps: OptionalInt = None,
     steps_stage1: OptionalInt = None,
     steps_stage2: OptionalInt = None,
+    sampler: SamplerName | None = None,
     cfg: OptionalFloat = None,
     cfg_stage1: OptionalFloat = None,
     audio_cfg: OptionalFloat = None,
@@ -80,7 +82,7 @@ def generate(
     guidance_start: float = 0.0,
     guidance_end: float = 1.0,
     negative_prompt: str | None = None,
-    image: OptionalPath = None,
+    image: AnyPaths | None = None,
     image_strength: float = 1.0,
     audio: bool | None = None,
     save_audio: OptionalPath = None,

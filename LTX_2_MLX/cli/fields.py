@@ -58,7 +58,7 @@ def _parameter(declared: Declared, positional_optional: bool) -> inspect.Paramet
     if declared.repeated:
         default = None
         kind = kind | None
-    elif opt.one_or_more:
+    elif opt.one_or_more and default is not None:
         default = [default]
     settings: dict[str, Any] = {"help": help_text(declared), "metavar": _metavar(declared), "show_default": False}
     if opt.positional:
@@ -177,7 +177,7 @@ def typed_options(options: type, values: Mapping[str, Any], typed: Iterable[str]
 
 def _typed(declared: Declared, value: Any) -> Any:
     opt = declared.opt
-    if value is UNSET or (opt.is_file and declared.optional and value == NONE):
+    if value is UNSET or (opt.is_file and declared.optional and value in (NONE, [NONE])):
         return None
     several = declared.repeated or opt.one_or_more
     if several:

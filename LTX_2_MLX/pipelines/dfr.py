@@ -47,7 +47,7 @@ def dfr(request: Request) -> list[GenerationStage]:
         waiting_bytes=contexts_bytes(request),
     ).in_order()
     stages: list[GenerationStage] = [*prompt_stages(request)]
-    if request.image is not None:
+    if request.images:
         stages.append(image_stage(request, _sized(latent_stages)))
     stages += latent_stages
     if request.audio:

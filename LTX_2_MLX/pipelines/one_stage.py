@@ -13,7 +13,7 @@ def one_stage(request: Request) -> list[GenerationStage]:
     """The stages of a one-stage video, in order."""
     denoise = first_stage(request, "denoise")
     stages: list[GenerationStage] = [*prompt_stages(request)]
-    if request.image is not None:
+    if request.images:
         stages.append(image_stage(request, [denoise]))
     stages.append(denoise)
     if request.audio:

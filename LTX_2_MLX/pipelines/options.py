@@ -57,6 +57,7 @@ class Opt:
         only_in: Pipelines in which it has an effect; all unless given.
         reported: Without an effect it is reported, not refused: sets of files are passed as a whole.
         one_or_more: It may be given several times; a list of one value is that value.
+        is_text: A path with more text after it, which is kept as text.
     """
 
     help: str
@@ -79,6 +80,7 @@ class Opt:
     only_in: tuple[str, ...] = ()
     reported: bool = False
     one_or_more: bool = False
+    is_text: bool = False
 
     @property
     def needed(self) -> tuple[str, ...]:
@@ -152,7 +154,7 @@ def declared_options(request: type) -> Mapping[str, Declared]:
 def _kind(members: list[Any], opt: Opt) -> type:
     if opt.is_rate:
         return Fraction
-    if Path in members:
+    if Path in members and not opt.is_text:
         return Path
     first = members[0]
     if get_origin(first) is tuple:

@@ -26,7 +26,7 @@ def two_stage(request: Request) -> list[GenerationStage]:
         waiting_bytes=contexts_bytes(request),
     )
     stages: list[GenerationStage] = [*prompt_stages(request)]
-    if request.image is not None:
+    if request.images:
         stages.append(image_stage(request, [stage_1, stage_2]))
     stages += [stage_1, upscale, stage_2]
     if request.audio:

@@ -15,7 +15,7 @@ from LTX_2_MLX.diffusion.dfr_layout import even_slots
 from LTX_2_MLX.diffusion.guidance import Guidance, both_streams
 from LTX_2_MLX.diffusion.patchify import VideoGrid, patchify_audio, unpatchify_audio
 from LTX_2_MLX.diffusion.state import State
-from LTX_2_MLX.pipelines.generation.denoise import Denoise, ImageConditioning
+from LTX_2_MLX.pipelines.generation.denoise import HIGH_QUALITY_SAMPLER, Denoise, ImageConditioning, high_quality_sigmas
 from LTX_2_MLX.pipelines.generation.files import Models
 from LTX_2_MLX.pipelines.generation.model_defaults import ModelDefaults
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, SamplerName
@@ -99,8 +99,8 @@ class Run:
         steps = self.case.parameter("steps")
         if self.kind != "hq":
             return [float(sigma) for sigma in schedule.ltx2_schedule(steps)]
-        num_tokens = self.shape(2).latent(self.compression).num_tokens
-        return [float(sigma) for sigma in schedule.ltx2_schedule(steps, num_tokens=num_tokens)]
+        grid = VideoGrid(self.shape(2).latent(self.compression), self.compression, self.case.parameter("fps"))
+        return high_quality_sigmas(grid, steps)
 
     def guidance(self) -> dict[StreamName, Guidance]:
         parameters = self.case.parameters
@@ -143,7 +143,7 @@ class Run:
     def sampler(self, stage: int) -> SamplerName:
         """The pipeline's sampler; that of a distilled checkpoint's first stage follows from its version."""
         if self.kind == "hq":
-            return "res-2s"
+            return HIGH_QUALITY_SAMPLER
         if self.kind == "distilled" and stage == 1:
             return ModelDefaults.from_header(self.file("transformer").header).distilled_sampler
         return "euler"

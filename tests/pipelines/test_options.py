@@ -52,7 +52,7 @@ def test_values_of_another_type_are_refused_by_name(given):
     [
         ({"height": np.int64(64)}, 64), ({"cfg": 3}, 3.0), ({"cfg": np.float32(3)}, 3.0), ({"fps": 24}, Fraction(24)),
         ({"fps": "24000/1001"}, Fraction(24000, 1001)), ({"fps": np.float64(12.5)}, Fraction(25, 2)),
-        ({"image": "a.png"}, Path("a.png")), ({"image": "~/a.png"}, Path.home() / "a.png"),
+        ({"embeddings": "a"}, Path("a")), ({"embeddings": "~/a"}, Path.home() / "a"),
         ({"lora": ["a", Path("b")]}, ("a", "b")), ({"height": None}, None), ({"low_ram": np.bool_(True)}, True),
         ({"weights": Path("a/b.safetensors")}, "a/b.safetensors"), ({"seed": np.uint32(3)}, 3),
     ],

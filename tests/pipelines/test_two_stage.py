@@ -14,6 +14,7 @@ from LTX_2_MLX.diffusion.guidance import Guidance, both_streams
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.models.ltx.transformer import Transformer
 from LTX_2_MLX.pipelines.generate import stages_for
+from LTX_2_MLX.pipelines.generation.image_places import ImagePlace
 from LTX_2_MLX.pipelines.generation.prompt import load_contexts
 from LTX_2_MLX.pipelines.generation.state import GenerationState
 from LTX_2_MLX.pipelines.stage import run_stages
@@ -61,7 +62,9 @@ def frames_of(request, runner=None) -> np.ndarray:
 
 def test_no_stages_network_outlives_its_stage(request_of, files):
     runner = WatchingRunner()
-    request = request_of(two_stages=True, image=files.picture, temporal_upscale=True, embeddings=None, steps=2)
+    request = request_of(
+        two_stages=True, images=(ImagePlace(files.picture),), temporal_upscale=True, embeddings=None, steps=2
+    )
     frames_of(request, runner)
     assert runner.names == [
         "text_encoder", "text_features", "image_encoder", "stage_1", "latent_upscaler", "stage_2", "temporal_upscaler",
@@ -120,9 +123,9 @@ def test_same_seed_gives_the_same_video_and_another_seed_another(request_of):
 def test_image_without_strength_changes_nothing(request_of, files):
     plain = frames_of(request_of(steps=2)).astype(int)
     # Blending with a weight of one rounds once more than not blending at all.
-    without = frames_of(request_of(steps=2, image=files.picture, image_strength=0.0))
+    without = frames_of(request_of(steps=2, images=(ImagePlace(files.picture, strength=0.0),)))
     assert np.abs(without - plain).max() <= 2
-    half = frames_of(request_of(steps=2, image=files.picture, image_strength=0.6))
+    half = frames_of(request_of(steps=2, images=(ImagePlace(files.picture, strength=0.6),)))
     assert np.abs(half - plain).max() > 20
 
 

@@ -6,6 +6,7 @@ from functools import partial
 from LTX_2_MLX.checkpoints.entries import Entry, Role, Variant
 from LTX_2_MLX.checkpoints.model_sets import newest_set
 from LTX_2_MLX.checkpoints.resolve import AUTO, DEMO_NOTE, ResolvedFile, resolve
+from LTX_2_MLX.pipelines.generation.option_groups.guidance import TWO_STAGES
 from LTX_2_MLX.pipelines.generation.options import Options
 
 
@@ -42,7 +43,7 @@ def companion_roles(options: Options, model: Entry) -> list[Role]:
         roles.append("video-vae")
     if (options.two_stages or options.renders) and options.spatial_upscaler_weights == AUTO:
         roles.append("spatial-upscaler")
-    has_lora = options.pipeline in ("two-stage", "distilled", "dfr")
+    has_lora = options.pipeline in (*TWO_STAGES, "distilled", "dfr")
     if model.variant == "dev" and has_lora and options.distilled_lora == AUTO:
         roles.append("distilled-lora")
     doubles = options.temporal_upscale or (options.renders and options.rounds)

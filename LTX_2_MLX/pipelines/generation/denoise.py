@@ -35,6 +35,11 @@ from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.runtime.validate import check_moving, check_result
 from LTX_2_MLX.shapes import StreamName
 
+# The high-quality pipeline's sampler, and the strengths of the distillation adapter in its stages (Lightricks/LTX-2,
+# packages/ltx-pipelines/src/ltx_pipelines/ti2vid_two_stages_hq.py at 400fd31).
+HIGH_QUALITY_SAMPLER: SamplerName = "res-2s"
+HIGH_QUALITY_STRENGTHS = (0.25, 0.5)
+
 
 @dataclass(frozen=True)
 class ImageConditioning:
@@ -103,8 +108,9 @@ class Denoise:
         models = self.models
         config = config_of(Transformer, models.weights)
         cells = self.grid.shape.height * self.grid.shape.width
+        appended = sum(image.frame != 0 for image in self.images)
         size = {
-            "tokens": self.grid.shape.num_tokens + len(self.slots) * cells,
+            "tokens": self.grid.shape.num_tokens + (len(self.slots) + appended) * cells,
             "audio_tokens": self._audio_tokens(),
             "text_tokens": self.context_size[1],
         }
@@ -130,9 +136,12 @@ class Denoise:
     @property
     def num_calls(self) -> int:
         """Passes through the network in all steps."""
-        steps = range(len(self.sigmas) - 1)
-        guided_steps = sum(step in self._guided_steps() for step in steps)
-        return len(steps) + guided_steps * (len(passes(self.guidance)) - 1)
+        evaluated = [*range(len(self.sigmas) - 1)]
+        if self.sampler == "res-2s":
+            # Twice in a step, and once more after the last.
+            evaluated += [*evaluated, len(evaluated)]
+        guided_times = sum(step in self._guided_steps() for step in evaluated)
+        return len(evaluated) + guided_times * (len(passes(self.guidance)) - 1)
 
     def run(self, runner: StageRunner, state: GenerationState) -> GenerationState:
         """Denoise noise, or the latents of the stage before.
@@ -284,21 +293,34 @@ def first_stage(request: Request, name: str) -> Denoise:
     defaults = models.defaults
     unguided_distilled = models.distilled and all(rule == Guidance() for rule in request.guidance.values())
     default_steps = defaults.steps_stage1 if request.two_stages else defaults.steps
+    if models.high_quality:
+        sigmas = high_quality_sigmas(request.grid, request.steps or default_steps)
+    else:
+        sigmas = stage_sigmas(request.steps, distilled=unguided_distilled, default_steps=default_steps)
+    loras = models.loras
+    if models.high_quality:
+        loras = (*loras, *_distillation(models, HIGH_QUALITY_STRENGTHS[0]))
     return Denoise(
         name=name,
         models=models,
         grid=request.grid,
-        sigmas=stage_sigmas(request.steps, distilled=unguided_distilled, default_steps=default_steps),
+        sigmas=sigmas,
         context_size=context_size(request),
-        loras=models.loras,
+        loras=loras,
         guidance=request.guidance,
         guided_share=request.guided_share,
-        sampler=defaults.distilled_sampler if unguided_distilled else "euler",
+        sampler=request.sampler or _first_sampler(models, unguided_distilled=unguided_distilled),
         images=conditioning_images(request),
         slots=request.slots,
         motion_speed=request.motion_speed,
         seed=request.seed,
     )
+
+
+def _first_sampler(models: Models, *, unguided_distilled: bool) -> SamplerName:
+    if models.high_quality:
+        return HIGH_QUALITY_SAMPLER
+    return models.defaults.distilled_sampler if unguided_distilled else "euler"
 
 
 def refinement_stage(request: Request, name: str) -> Denoise:
@@ -307,8 +329,8 @@ def refinement_stage(request: Request, name: str) -> Denoise:
     defaults = models.defaults
     sigmas = schedule.stretched(defaults.refinement, request.steps_stage2 or defaults.steps_stage2)
     loras = models.loras
-    if models.distilled_lora is not None and not models.distilled:
-        loras = (*loras, models.distilled_lora)
+    if not models.distilled:
+        loras = (*loras, *_distillation(models, HIGH_QUALITY_STRENGTHS[1] if models.high_quality else 1.0))
     return Denoise(
         name=name,
         models=models,
@@ -316,6 +338,7 @@ def refinement_stage(request: Request, name: str) -> Denoise:
         sigmas=sigmas,
         context_size=context_size(request),
         loras=loras,
+        sampler=(request.sampler or HIGH_QUALITY_SAMPLER) if models.high_quality else "euler",
         images=conditioning_images(request),
         motion_speed=request.motion_speed,
         noise_scale=float(sigmas[0]),
@@ -323,9 +346,20 @@ def refinement_stage(request: Request, name: str) -> Denoise:
     )
 
 
+def _distillation(models: Models, share: float) -> tuple[Lora, ...]:
+    """The distillation adapter at a share of its strength."""
+    lora = models.distilled_lora
+    return () if lora is None else (replace(lora, strength=share * lora.strength),)
+
+
+def high_quality_sigmas(grid: VideoGrid, steps: int) -> tuple[float, ...]:
+    """The schedule of the high-quality pipeline's first stage, which follows from the size of its latent."""
+    return tuple(schedule.ltx2_schedule(steps, num_tokens=grid.shape.num_tokens).tolist())
+
+
 def conditioning_images(request: Request) -> tuple[ImageConditioning, ...]:
     """Images at their pixel frames; the stage for images encodes them in this order."""
-    return (ImageConditioning(strength=request.image_strength),) if request.image else ()
+    return tuple(ImageConditioning(image.frame, image.strength) for image in request.images)
 
 
 def stage_sigmas(steps: int | None, *, distilled: bool, default_steps: int) -> tuple[float, ...]:

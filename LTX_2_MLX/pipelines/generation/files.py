@@ -33,7 +33,8 @@ from LTX_2_MLX.pipelines.generation.companion_files import (
     open_autoencoder,
     open_duration_head,
 )
-from LTX_2_MLX.pipelines.generation.model_defaults import ModelDefaults, version_of
+from LTX_2_MLX.pipelines.generation.model_defaults import HIGH_QUALITY, ModelDefaults, version_of
+from LTX_2_MLX.pipelines.generation.option_groups.guidance import TWO_STAGES
 from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.planning.precision import PRECISIONS, dtype_for
 from LTX_2_MLX.shapes import Compression
@@ -46,6 +47,8 @@ _NO_UPSCALER = (
 )
 # Below this a model in float32 is a few hundred megabytes at most, and 16 bit would save nothing worth its errors.
 _SMALL_MODEL_BYTES = 100 * 2**20
+# Variants that pipelines look for.
+_VARIANTS: dict[str, Variant] = {"distilled": "distilled", "hq": "dev"}
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ class Models:
         quantize: Bits that the large layers of transformer and text encoder are quantized to while they load.
         low_ram: Leave the blocks of both on disk and read each ahead of its use.
         embeddings_encoder: Folder of the text encoder that saved embeddings are compared with, where there is one.
+        high_quality: Whether the high-quality pipeline sets steps, guidance, sampler and strengths of the adapter.
         own_video_vae: The video autoencoder where it is not that of ``weights``.
         own_audio_vae: Audio autoencoder and vocoder where they are not in ``weights``.
         duration_head: Decides the length of a video that the user gave none; None: not asked for, or not there.
@@ -82,6 +86,7 @@ class Models:
     quantize: int | None = None
     low_ram: bool = False
     embeddings_encoder: Path | None = None
+    high_quality: bool = False
     own_video_vae: Checkpoint | None = None
     own_audio_vae: Checkpoint | None = None
     duration_head: Checkpoint | None = None
@@ -129,6 +134,8 @@ class Models:
     def defaults(self) -> ModelDefaults:
         """Default settings of the checkpoint."""
         defaults = ModelDefaults.from_header(self.weights.header)
+        if self.high_quality:
+            defaults = replace(defaults, **HIGH_QUALITY)
         if self.own_video_vae is None:
             return defaults
         return replace(defaults, image_crf=ModelDefaults.from_header(self.own_video_vae.header).image_crf)
@@ -153,8 +160,8 @@ def open_models(options: Options, note: Callable[[str], None]) -> Models:
         RequestError: If two stages lack an upscaler, or the checkpoint is of the other variant.
     """
     variant = options.model_variant
-    if variant is None and options.weights == AUTO and options.pipeline == "distilled":
-        variant = "distilled"
+    if variant is None and options.weights == AUTO:
+        variant = _VARIANTS.get(options.pipeline)
     if isinstance(options.weights, tuple) or Path(options.weights).is_dir():
         # Most runs have one file.
         from LTX_2_MLX.pipelines.generation.split_files import split_options
@@ -170,6 +177,7 @@ def open_models(options: Options, note: Callable[[str], None]) -> Models:
 
         check_generates_keyframes(weights)
     distilled = _variant_of(model, variant, note) == "distilled"
+    _refuse_distilled(options, model, distilled)
     dtype = dtype_for("transformer", asked=options.precision or PRECISIONS[usual_dtype(weights)])
     models = Models(
         weights=weights,
@@ -179,16 +187,24 @@ def open_models(options: Options, note: Callable[[str], None]) -> Models:
         loras=tuple(map(_open_lora, options.lora)),
         quantize=options.quantize,
         low_ram=options.low_ram,
+        high_quality=options.pipeline == "hq",
     )
     if options.embeddings:
         models = replace(models, embeddings_encoder=_embeddings_encoder(options.gemma, model, weights))
     models = _with_companions(models, options, model, note)
-    if distilled or options.pipeline not in ("two-stage", "distilled", "dfr"):
+    if distilled or options.pipeline not in (*TWO_STAGES, "distilled", "dfr"):
         return models
     lora = _distilled_lora(options.distilled_lora, model)
     if options.two_stages:
         return replace(models, distilled_lora=lora)
     return replace(models, loras=(*models.loras, lora), distilled=True)
+
+
+def _refuse_distilled(options: Options, model: ResolvedFile, distilled: bool) -> None:
+    if distilled and options.pipeline == "hq":
+        raise RequestError(
+            f"--pipeline hq needs a dev checkpoint, but {model.path.name} is a distilled one. Use --pipeline two-stage."
+        )
 
 
 def usual_dtype(checkpoint: Checkpoint) -> mx.Dtype:

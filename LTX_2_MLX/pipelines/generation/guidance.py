@@ -48,7 +48,7 @@ def settled_guidance(
     if has_audio:
         guidance["audio"] = Guidance(
             guidance_scale=_audio_scale(options, models, scale),
-            guidance_rescale=video.guidance_rescale,
+            guidance_rescale=_audio_rescale(options, models, video),
             stg_scale=stg_scale,
             stg_blocks=audio_blocks if stg_scale else (),
             modality_scale=modality_scale,
@@ -95,6 +95,11 @@ def _audio_scale(options: Options, models: Models, video_scale: float) -> float:
         return options.audio_cfg
     own = models.defaults.audio_cfg
     return video_scale if own is None or models.distilled or video_scale == 1 else own
+
+
+def _audio_rescale(options: Options, models: Models, video: Guidance) -> float:
+    own = models.defaults.audio_rescale
+    return video.guidance_rescale if own is None or options.guidance_rescale is not None else own
 
 
 def _described(guidance: dict[StreamName, Guidance]) -> str:

@@ -1,4 +1,4 @@
-"""Stage from a conditioning image to its latents, one for each resolution."""
+"""Stage from conditioning images to their latents, one for each resolution."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -45,15 +45,15 @@ class Sized(Protocol):
 
 @dataclass(frozen=True)
 class EncodeImage:
-    """Video encoder: an image to a latent frame at each denoising stage's resolution.
+    """Video encoder: each image to a latent frame at each denoising stage's resolution.
 
     Attributes:
-        image: The file.
+        images: The files.
         models: The files with the encoder.
         shapes: By denoising stage: the size of its video in pixels.
     """
 
-    image: Path
+    images: tuple[Path, ...]
     models: Models
     shapes: Mapping[str, VideoShape]
     name = "image_encoder"
@@ -62,14 +62,15 @@ class EncodeImage:
     saved_as = "image"
 
     def estimate(self) -> Estimate:
-        """The image at its largest resolution. An image that cannot be read is refused here."""
-        read_image(self.image)
+        """One image at its largest resolution. An image that cannot be read is refused here."""
+        for image in self.images:
+            read_image(image)
         weights = self.models.video_vae
         config = config_of(VideoEncoder, weights)
         largest = max(self.shapes.values(), key=lambda shape: shape.height * shape.width)
         return Estimate(
             name=self.name,
-            work="first frame",
+            work="an image" if len(self.images) == 1 else f"{len(self.images)} images",
             dtype=dtype_name(self.models.dtype),
             file=weights.path,
             weights_bytes=network_weights_bytes([VideoEncoder], weights, dtype=self.models.dtype),
@@ -77,13 +78,16 @@ class EncodeImage:
         )
 
     def run(self, runner: StageRunner, state: GenerationState) -> GenerationState:
-        """Encode the image at every resolution."""
-        pixels = read_first_frame(self.image, self.models.defaults.image_crf)
+        """Encode the images at every resolution."""
 
         def work(encoder: VideoEncoder) -> Arrays:
             latents = {}
-            for stage, shape in self.shapes.items():
-                latents[f"{stage}.0"] = encoder.encode(resize_and_crop(pixels, shape.height, shape.width))
+            for number, image in enumerate(self.images):
+                pixels = read_first_frame(image, self.models.defaults.image_crf)
+                for stage, shape in self.shapes.items():
+                    latent = encoder.encode(resize_and_crop(pixels, shape.height, shape.width))
+                    mx.eval(latent)
+                    latents[f"{stage}.{number}"] = latent
             return latents
 
         weights = self.models.video_vae
@@ -91,9 +95,9 @@ class EncodeImage:
         return replace(state, images=images)
 
     def facts(self) -> dict[str, Any]:
-        """The image, its sizes, the checkpoint and its precision."""
+        """The images, their sizes, the checkpoint and its precision."""
         return {
-            "image": contents(self.image),
+            "images": contents(*self.images),
             "crf": self.models.defaults.image_crf,
             "shapes": {stage: (shape.height, shape.width) for stage, shape in self.shapes.items()},
             "weights": contents(*self.models.video_vae.paths),
@@ -102,10 +106,9 @@ class EncodeImage:
 
 
 def image_stage(request: Request, stages: Sequence[Sized]) -> EncodeImage:
-    """The stage that encodes the request's image for each denoising stage."""
-    assert request.image is not None
+    """The stage that encodes the request's images for each denoising stage."""
     shapes = {stage.name: stage.grid.shape.pixels(stage.grid.compression) for stage in stages}
-    return EncodeImage(request.image, request.models, shapes)
+    return EncodeImage(tuple(image.path for image in request.images), request.models, shapes)
 
 
 def image_encoder_bytes(config: VideoEncoderConfig, shape: VideoShape, item_bytes: int, *, starts: bool = True) -> int:

@@ -37,6 +37,16 @@ _GENERATIONS: tuple[tuple[tuple[int, ...], dict[str, Any]], ...] = (
     ((2, 3), _SINCE_2_3),
     ((), {}),
 )
+# The high-quality pipeline, for every generation (utils/constants.py, ti2vid_two_stages_hq.py).
+HIGH_QUALITY: dict[str, Any] = {
+    "steps_stage1": 15,
+    "cfg": 3.0,
+    "audio_cfg": 7.0,
+    "stg_scale": 0.0,
+    "modality_scale": 3.0,
+    "guidance_rescale": 0.45,
+    "audio_rescale": 1.0,
+}
 _PUBLISHED_BLOCKS = 48
 
 
@@ -58,6 +68,7 @@ class ModelDefaults:
         stg_scale: Spatio-temporal guidance of both streams.
         modality_scale: Guidance between the streams.
         guidance_rescale: Rescale after guidance.
+        audio_rescale: That of the audio stream; None: as the video's.
         negative_prompt: Negative prompt for classifier-free guidance.
         notice: A line for users of this model.
     """
@@ -78,6 +89,7 @@ class ModelDefaults:
     stg_scale: float = 0.0
     modality_scale: float = 1.0
     guidance_rescale: float = 0.0
+    audio_rescale: float | None = None
     negative_prompt: str = NEGATIVE_PROMPT
     notice: str = ""
 

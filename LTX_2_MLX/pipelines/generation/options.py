@@ -32,7 +32,7 @@ class Options:
     Attributes:
         prompt: Text prompt.
         enhance_prompt: Rewrite it with the text encoder's chat model first; a record holds the rewritten one.
-        pipeline: ``one-stage`` (also called ``text-to-video``), ``distilled``, ``two-stage`` or ``dfr``.
+        pipeline: ``one-stage`` (also called ``text-to-video``), ``distilled``, ``two-stage``, ``hq`` or ``dfr``.
         height, width: Pixels of stage 1 in ``two-stage``, whose output is larger; of the output otherwise.
         output_height, output_width: Pixels of the output instead.
         frames: Pixel frames, 8k + 1.
@@ -49,6 +49,7 @@ class Options:
         steps: Of ``one-stage`` (30) and ``distilled`` (8).
         steps_stage1, steps_stage2: Of ``two-stage`` (15, 30 since LTX-2.3, or 8 with a distilled checkpoint
             and no guidance; 3).
+        sampler: Of the first stage, in ``hq`` of both.
         cfg: Guidance scale, 1 for none; dev checkpoints 5, 3 since LTX-2.3, distilled ones 1.
         cfg_stage1: The same for stage 1 of ``two-stage``, instead of ``cfg``. Stage 2 is never guided.
         audio_cfg: Guidance scale of the audio stream.
@@ -58,8 +59,8 @@ class Options:
         modality_scale: Guidance of each stream away from itself without the other; 1 for none.
         guidance_start, guidance_end: Shares of the first stage's steps between which it is guided.
         negative_prompt: Negative prompt for classifier-free guidance.
-        image: Image for the first frame.
-        image_strength: Conditioning strength of ``image``.
+        image: Conditioning images, ``path[:frame[:strength]]``, one or several; the first frame unless given.
+        image_strength: Conditioning strength of images without their own.
         audio: Whether the video gets sound; by default where the checkpoint makes it.
         save_audio: Where to write the sound as a .wav file, too.
         lora: Adapters of the transformer, ``path`` or ``path:strength``.
@@ -112,6 +113,7 @@ class Options:
     steps: guidance.Steps = None
     steps_stage1: guidance.StepsStage1 = None
     steps_stage2: guidance.StepsStage2 = None
+    sampler: guidance.Sampler = None
     cfg: guidance.Cfg = None
     cfg_stage1: guidance.CfgStage1 = None
     audio_cfg: guidance.AudioCfg = None
@@ -204,7 +206,7 @@ class Options:
     @property
     def two_stages(self) -> bool:
         """Whether the pipeline has two stages."""
-        return self.pipeline == "two-stage"
+        return self.pipeline in guidance.TWO_STAGES
 
     @property
     def renders(self) -> bool:

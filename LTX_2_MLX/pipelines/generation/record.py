@@ -5,7 +5,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from LTX_2_MLX.checkpoints.lora import Lora, split_strength
+from LTX_2_MLX.checkpoints.lora import Lora
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.resolve import resolve
 from LTX_2_MLX.diffusion.guidance import passes
@@ -14,7 +14,9 @@ from LTX_2_MLX.media.record import RunRecord, record_from
 from LTX_2_MLX.media.sound import check_wav
 from LTX_2_MLX.media.source import open_media
 from LTX_2_MLX.outside import exists, number
+from LTX_2_MLX.pipelines.generation.image_places import ImagePlace
 from LTX_2_MLX.pipelines.generation.options import Options
+from LTX_2_MLX.pipelines.generation.recorded_files import path_in
 from LTX_2_MLX.pipelines.generation.request import Request
 from LTX_2_MLX.pipelines.options import AUTO, NONE, Declared, declared_options, flag_of, frame_rate, shown
 from LTX_2_MLX.runtime.digest import content_digest
@@ -29,7 +31,7 @@ _FOLLOW_MODEL = (
 )  # fmt: skip
 _FOLLOW_PIPELINE = (
     "cfg", "audio_cfg", "guidance_rescale", "stg_scale", "stg_blocks", "audio_stg_blocks", "modality_scale",
-    "negative_prompt", "steps", "steps_stage1", "steps_stage2",
+    "sampler", "negative_prompt", "steps", "steps_stage1", "steps_stage2",
 )  # fmt: skip
 _MADE_ANEW = {
     "weights": _FOLLOW_MODEL + _FOLLOW_PIPELINE,
@@ -39,8 +41,6 @@ _MADE_ANEW = {
     "cfg_stage1": ("audio_cfg",),
 }
 
-# Flags of files after which a strength may follow.
-_WITH_STRENGTH = ("--lora", "--distilled-lora", "--detailing-lora")
 
 # Options that change the size of a video.
 _SIZE_OPTIONS = {"height", "width", "output_height", "output_width", "pipeline", "weights", "model_variant"}
@@ -60,6 +60,8 @@ def record_of(
     """
     models = request.models
     settled: dict[str, Any] = {
+        # Images have their own.
+        "image_strength": None,
         "height": request.height,
         "width": request.width,
         "output_height": None,
@@ -107,6 +109,9 @@ def _settled_guidance(request: Request) -> dict[str, Any]:
     }
     if "audio" in request.guidance:
         audio = request.guidance["audio"]
+        if audio.guidance_rescale != video.guidance_rescale:
+            # One option cannot say both.
+            settled["guidance_rescale"] = None
         settled |= {
             "audio_cfg": audio.guidance_scale,
             "audio_stg_blocks": list(audio.stg_blocks) or None,
@@ -149,9 +154,10 @@ def files_of(options: Options, request: Request) -> dict[str, list[tuple[str, Pa
         files["distilled_lora"] = distillation
     if models.detailing_lora is not None:
         files["detailing_lora"] = [_named_detailing(models.detailing_lora)]
-    for name in ("image", "embeddings"):
-        if getattr(options, name) is not None:
-            files[name] = [_named(Path(getattr(options, name)))]
+    if request.images:
+        files["image"] = list(map(_named_image, request.images))
+    if options.embeddings is not None:
+        files["embeddings"] = [_named(Path(options.embeddings))]
     if options.enable_frame_interpolation:
         model = resolve(options.frame_interpolation_model_path, "interpolator")
         files["frame_interpolation_model_path"] = [_named(model.path)]
@@ -163,6 +169,13 @@ def files_of(options: Options, request: Request) -> dict[str, list[tuple[str, Pa
 def _named(path: Path) -> tuple[str, Path]:
     absolute = path.expanduser().absolute()
     return str(absolute), absolute
+
+
+def _named_image(image: ImagePlace) -> tuple[str, Path]:
+    text, path = _named(image.path)
+    if (image.frame, image.strength) == (0, 1):
+        return text, path
+    return f"{text}:{image.frame}" + ("" if image.strength == 1 else f":{image.strength:g}"), path
 
 
 def _named_lora(lora: Lora) -> tuple[str, Path]:
@@ -285,12 +298,12 @@ def _beside_record(recorded: dict[str, Any], typed: Mapping[str, Any], source: P
 
 
 def _absolute_beside(folder: Path, text: str, flag: str) -> str:
-    path, strength = split_strength(text) if flag in _WITH_STRENGTH else (text, 1.0)
+    path = path_in(flag, text)
     if text == AUTO or Path(path).expanduser().is_absolute():
         return text
     beside = (folder / path).absolute()
     if exists(beside):
-        return str(beside) if strength == 1 else f"{beside}:{strength!r}"
+        return f"{beside}{text.removeprefix(path)}"
     if exists(path):
         raise RequestError(
             f"The record names the relative path {path}, which is not beside it. A file of that name in the current "
@@ -327,7 +340,7 @@ def _recorded_paths(options: Options, typed: Mapping[str, Any]) -> Iterator[tupl
             continue
         value = getattr(options, name)
         for text in value if isinstance(value, tuple) else [value]:
-            path = split_strength(str(text))[0] if declared.flag in _WITH_STRENGTH else str(text)
+            path = path_in(declared.flag, str(text))
             if value is not None and path not in (AUTO, NONE):
                 yield path, declared.flag
 

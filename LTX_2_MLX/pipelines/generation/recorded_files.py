@@ -9,6 +9,7 @@ from LTX_2_MLX.checkpoints.lora import split_strength
 from LTX_2_MLX.checkpoints.resolve import weights_folders
 from LTX_2_MLX.media.record import RunRecord
 from LTX_2_MLX.outside import exists
+from LTX_2_MLX.pipelines.generation.image_places import image_file
 from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.pipelines.options import declared_options
 
@@ -26,9 +27,16 @@ def files_outside(record: RunRecord, typed: Mapping[str, Any]) -> list[Path]:
             continue
         value = record.request.get(name)
         for text in value if isinstance(value, list) else [value]:
-            if isinstance(text, str) and _is_outside(Path(split_strength(text)[0]).expanduser(), folders):
-                found.append(Path(split_strength(text)[0]))
+            if isinstance(text, str) and _is_outside(Path(path_in(declared.flag, text)).expanduser(), folders):
+                found.append(Path(path_in(declared.flag, text)))
     return list(dict.fromkeys(found))
+
+
+def path_in(flag: str, text: str) -> str:
+    """The path in the value of an option that names a file, without the strength or frame after it."""
+    if flag in ("--lora", "--distilled-lora", "--detailing-lora"):
+        return split_strength(text)[0]
+    return image_file(text) if flag == "--image" else text
 
 
 def _caches() -> list[Path]:

@@ -17,8 +17,10 @@ from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.models.ltx.transformer import Transformer
 from LTX_2_MLX.pipelines.generation.files import Models, asks_duration_head, open_models, upscaler_config
 from LTX_2_MLX.pipelines.generation.guidance import settled_guidance
+from LTX_2_MLX.pipelines.generation.image_places import ImagePlace, image_places
 from LTX_2_MLX.pipelines.generation.model_defaults import version_of
 from LTX_2_MLX.pipelines.generation.options import Options
+from LTX_2_MLX.pipelines.generation.state import SamplerName
 from LTX_2_MLX.pipelines.options import flag_of
 from LTX_2_MLX.shapes import StreamName, VideoShape, check_multiple
 
@@ -51,11 +53,11 @@ class Request:
         height, width: Pixels of the first stage; of the output in detail-fidelity rendering.
         steps: Of the first stage; None: the checkpoint's default.
         steps_stage2: Of the second stage, likewise.
+        sampler: Of the first stage, with the high-quality pipeline of both; None: the pipeline's.
         guidance: Of each stream in the first stage. The second one is not guided.
         guided_share: From where to where in the first stage's steps it is guided, in [0, 1].
         seed: Of all noise.
-        image: Image for the first frame.
-        image_strength: Its conditioning strength, 0 to 1.
+        images: Conditioning images.
         audio: Decode the sound, too.
         temporal_upscale: Double the frame rate in latent space before decoding.
         decoder_attention: ``chunked`` or ``combined``, of the diffusion decoder.
@@ -81,11 +83,11 @@ class Request:
     slots: tuple[int, ...] = ()
     steps: int | None = None
     steps_stage2: int | None = None
+    sampler: SamplerName | None = None
     guidance: Mapping[StreamName, Guidance] = field(default_factory=partial(both_streams, Guidance()))
     guided_share: tuple[float, float] = (0.0, 1.0)
     seed: int = 0
-    image: Path | None = None
-    image_strength: float = 1.0
+    images: tuple[ImagePlace, ...] = ()
     audio: bool = False
     temporal_upscale: bool = False
     duration: DurationLimits | None = None
@@ -103,8 +105,6 @@ class Request:
         """Validate the fields; raises RequestError."""
         if not self.prompt.strip():
             raise RequestError("The prompt is empty. Describe the video.")
-        if not 0 <= self.image_strength <= 1:
-            raise RequestError(f"image_strength is {self.image_strength:g}, expected 0 to 1.")
         if not 0 < self.frame_rate <= 1000:
             raise RequestError(f"The frame rate is {float(self.frame_rate):g}, expected above 0 up to 1000.")
         if not self.two_stages:
@@ -182,7 +182,6 @@ def request_for(options: Options, note: Callable[[str], None] = lambda text: Non
         scale = upscaler_config(models.spatial_upscaler, temporal=False, flag=SPATIAL_FLAG).scale
     frame_rate = defaults.frame_rate if options.fps is None else Fraction(options.fps)
     num_frames, duration = _length(options, models, frame_rate, note)
-    rendering = _rendering(options, models, num_frames, frame_rate)
     return Request(
         two_stages=options.two_stages,
         models=models,
@@ -197,11 +196,11 @@ def request_for(options: Options, note: Callable[[str], None] = lambda text: Non
         slots=_slots(options, models, num_frames),
         steps=options.steps_stage1 if options.two_stages else options.steps,
         steps_stage2=options.steps_stage2,
+        sampler=options.sampler,
         guidance=settled_guidance(options, models, note),
         guided_share=(options.guidance_start, options.guidance_end),
         seed=options.seed,
-        image=_path(options.image),
-        image_strength=options.image_strength,
+        images=_images(options, num_frames, duration),
         audio=_has_audio(options, models, num_frames, note),
         temporal_upscale=options.temporal_upscale,
         decoder_attention=_decoder_attention(options, models),
@@ -210,7 +209,7 @@ def request_for(options: Options, note: Callable[[str], None] = lambda text: Non
         memory_limit_gb=options.memory_limit_gb,
         embeddings=_path(options.embeddings),
         save_embeddings=_path(options.save_embeddings),
-        rendering=rendering,
+        rendering=_rendering(options, models, num_frames, frame_rate),
         spatial_doubling=options.spatial_doubling,
         enhancer=_enhancer(options, models),
     )
@@ -286,6 +285,25 @@ def _enhancer(options: Options, models: Models) -> Path | None:
     from LTX_2_MLX.pipelines.generation.enhance import chat_model
 
     return chat_model(models)
+
+
+def _images(options: Options, num_frames: int, duration: DurationLimits | None) -> tuple[ImagePlace, ...]:
+    """Conditioning images at their frames.
+
+    Raises:
+        RequestError: If a frame other than the first is asked for before the length is known.
+    """
+    images = image_places(_texts(options.image), num_frames, options.image_strength)
+    if duration is not None and any(image.frame for image in images):
+        raise RequestError("--image after the first frame needs the video's length. Give --frames or --duration.")
+    return images
+
+
+def _texts(value: str | Path | tuple[str | Path, ...] | None) -> list[str]:
+    """The values of an option that may be given several times."""
+    if value is None:
+        return []
+    return [str(each) for each in (value if isinstance(value, tuple) else (value,))]
 
 
 def _slots(options: Options, models: Models, num_frames: int) -> tuple[int, ...]:

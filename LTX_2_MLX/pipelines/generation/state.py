@@ -6,11 +6,13 @@ from typing import Any, Literal, Protocol
 
 import mlx.core as mx
 
+from LTX_2_MLX.pipelines.generation.option_groups.guidance import SamplerName
 from LTX_2_MLX.pipelines.stage import Stage
 from LTX_2_MLX.runtime.digest import content_digest
 
+__all__ = ["Arrays", "GenerationStage", "GenerationState", "Result", "SamplerName", "contents"]
+
 Arrays = dict[str, mx.array]
-SamplerName = Literal["euler", "gradient-estimation", "ancestral", "res-2s"]
 Result = Literal["text", "contexts", "duration", "images", "latents", "sound", "frames"]
 
 

@@ -23,6 +23,7 @@ from LTX_2_MLX.pipelines.generation.denoise import (
     stage_sigmas,
 )
 from LTX_2_MLX.pipelines.generation.image import image_stage
+from LTX_2_MLX.pipelines.generation.image_places import ImagePlace
 from LTX_2_MLX.pipelines.generation.prompt import load_contexts, prompt_stages
 from LTX_2_MLX.pipelines.generation.state import GenerationState
 from LTX_2_MLX.pipelines.stage import run_stages
@@ -57,7 +58,7 @@ def test_guidance_of_one_encodes_one_prompt_and_calls_the_network_once_a_step(re
 
 @pytest.mark.parametrize("steps", [1, 3])
 def test_image_at_full_strength_is_the_first_latent_frame(request_of, files, steps):
-    request = request_of(image=files.picture, steps=steps)
+    request = request_of(images=(ImagePlace(files.picture),), steps=steps)
     stage = first_stage(request, "denoise")
     images = run_stages([image_stage(request, [stage])], StageRunner(), GenerationState()).images
     video = run(stage, request, images)["video"]
@@ -66,7 +67,7 @@ def test_image_at_full_strength_is_the_first_latent_frame(request_of, files, ste
 
 
 def test_image_is_encoded_at_the_size_of_each_stage(request_of, files):
-    request = request_of(two_stages=True, image=files.picture)
+    request = request_of(two_stages=True, images=(ImagePlace(files.picture),))
     stages = [first_stage(request, "stage_1"), refinement_stage(request, "stage_2")]
     images = run_stages([image_stage(request, stages)], StageRunner(), GenerationState()).images
     assert images["stage_1.0"].shape == (1, 1, 2, 3, 8)

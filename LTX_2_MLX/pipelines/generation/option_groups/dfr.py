@@ -44,6 +44,7 @@ _FOREIGN = {
     "motion_speed": "it sets the times of the video itself",
     "keyframes": "it places its keyframes itself",
     "temporal_upscale": "it doubles the frame rate in --rounds",
+    "sampler": "its stages have their own",
     "cfg": "it runs without guidance",
     "audio_cfg": "it runs without guidance",
     "guidance_rescale": "it runs without guidance",

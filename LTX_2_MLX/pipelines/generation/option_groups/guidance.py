@@ -1,10 +1,12 @@
 """Options of steps and guidance."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from LTX_2_MLX.pipelines.options import Opt
 
+SamplerName = Literal["euler", "ancestral", "gradient-estimation", "res-2s"]
 GROUP = "Steps and guidance"
+TWO_STAGES = ("two-stage", "hq")
 ONE_STAGE = ("one-stage", "text-to-video", "distilled")
 
 Steps = Annotated[
@@ -23,10 +25,10 @@ StepsStage1 = Annotated[
     Opt(
         "Denoising steps of stage 1.",
         group=GROUP,
-        default="15, LTX-2.3 and 2.5 30, distilled 8",
+        default="15, LTX-2.3 and 2.5 30 (hq 15), distilled 8",
         min=1,
         max=1000,
-        only_in=("two-stage",),
+        only_in=TWO_STAGES,
     ),
 ]
 StepsStage2 = Annotated[
@@ -37,7 +39,15 @@ StepsStage2 = Annotated[
         default="3",
         min=1,
         max=1000,
-        only_in=("two-stage",),
+        only_in=TWO_STAGES,
+    ),
+]
+Sampler = Annotated[
+    SamplerName | None,
+    Opt(
+        "Sampler of the first stage; of both stages in hq.",
+        group=GROUP,
+        default="euler, hq res-2s, distilled LTX-2.5 ancestral",
     ),
 ]
 Cfg = Annotated[
@@ -45,7 +55,7 @@ Cfg = Annotated[
     Opt(
         "Scale of classifier-free guidance; 1 disables it.",
         group=GROUP,
-        default="5, LTX-2.3 and 2.5 3, distilled 1",
+        default="5, LTX-2.3, 2.5 and hq 3, distilled 1",
         min=0,
         max=100,
         replaces=("cfg_stage1",),
@@ -59,7 +69,7 @@ CfgStage1 = Annotated[
         default="the value of --cfg",
         min=0,
         max=100,
-        only_in=("two-stage",),
+        only_in=TWO_STAGES,
         replaces=("cfg",),
     ),
 ]
@@ -68,7 +78,7 @@ AudioCfg = Annotated[
     Opt(
         "Scale of classifier-free guidance of the audio stream.",
         group=GROUP,
-        default="LTX-2.3 and 2.5 7, else the video's",
+        default="LTX-2.3, 2.5 and hq 7, else the video's",
         min=0,
         max=100,
     ),
@@ -78,7 +88,7 @@ GuidanceRescale = Annotated[
     Opt(
         "Rescale after guidance; 0.7 against oversaturation.",
         group=GROUP,
-        default="0, LTX-2.3 and 2.5 0.7",
+        default="0, LTX-2.3 and 2.5 0.7, hq 0.45 and 1 of the audio",
         min=0,
         max=1,
     ),
@@ -88,7 +98,7 @@ StgScale = Annotated[
     Opt(
         "Scale of spatio-temporal guidance; 0 disables it.",
         group=GROUP,
-        default="0, LTX-2.3 and 2.5 1, distilled 0",
+        default="0, LTX-2.3 and 2.5 1, hq and distilled 0",
         min=0,
         max=100,
     ),
@@ -116,7 +126,7 @@ ModalityScale = Annotated[
     Opt(
         "Scale of guidance between video and audio; 1 disables it.",
         group=GROUP,
-        default="1, LTX-2.3 and 2.5 3, distilled 1",
+        default="1, LTX-2.3, 2.5 and hq 3, distilled 1",
         min=0,
         max=100,
     ),

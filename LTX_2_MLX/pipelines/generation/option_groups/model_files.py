@@ -2,6 +2,7 @@
 
 from typing import Annotated, Literal
 
+from LTX_2_MLX.pipelines.generation.option_groups.guidance import TWO_STAGES
 from LTX_2_MLX.pipelines.options import Opt
 from LTX_2_MLX.pipelines.requests import FILE_HELP
 
@@ -69,7 +70,7 @@ SpatialUpscalerWeights = Annotated[
         f"Spatial latent upscaler for two-stage and dfr: {FILE_HELP}.",
         group=GROUP,
         is_file=True,
-        only_in=("two-stage", "dfr"),
+        only_in=(*TWO_STAGES, "dfr"),
         reported=True,
     ),
 ]
@@ -89,7 +90,7 @@ DistilledLora = Annotated[
         f"Distillation LoRA for dev checkpoints: {FILE_HELP}; a strength may follow a colon.",
         group=GROUP,
         is_file=True,
-        only_in=("two-stage", "distilled", "dfr"),
+        only_in=(*TWO_STAGES, "distilled", "dfr"),
         reported=True,
     ),
 ]

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from LTX_2_MLX.pipelines.options import Opt
 
-PipelineName = Literal["one-stage", "text-to-video", "distilled", "two-stage", "dfr"]
+PipelineName = Literal["one-stage", "text-to-video", "distilled", "two-stage", "hq", "dfr"]
 GROUP = "Video"
 _MAX_SIDE, _MAX_FRAMES = 16384, 100_001
 
@@ -113,10 +113,20 @@ Keyframes = Annotated[
     int,
     Opt("Keyframes that LTX-2.5 generates beside the video, evenly spread.", group=GROUP, min=0, max=1000),
 ]
-Image = Annotated[str | Path | None, Opt("Image for the first frame.", group=GROUP, metavar="FILE", is_file=True)]
+Image = Annotated[
+    str | Path | tuple[str | Path, ...] | None,
+    Opt(
+        "Image for the first frame, or a frame such as 48, -1 or 50%; repeatable.",
+        group=GROUP,
+        metavar="FILE[:FRAME[:STRENGTH]]",
+        is_file=True,
+        one_or_more=True,
+        is_text=True,
+    ),
+]
 ImageStrength = Annotated[
     float,
-    Opt("Conditioning strength of --image.", group=GROUP, min=0, max=1, needs="image"),
+    Opt("Conditioning strength of every --image without its own.", group=GROUP, min=0, max=1, needs="image"),
 ]
 Audio = Annotated[
     bool | None,
