@@ -91,7 +91,7 @@ def test_decoder_is_freed_when_the_video_is_closed_early(request_of):
 def test_planned_stages_are_those_that_run(request_of, files, two_stages):
     for changes in (
         {"embeddings": None},
-        {"image": files.picture, "temporal_upscale": True},
+        {"images": (ImagePlace(files.picture),), "temporal_upscale": True},
         {"guidance": both_streams(UNGUIDED)},
     ):
         request = request_of(two_stages=two_stages, steps_stage2=1, **changes)
