@@ -54,17 +54,19 @@ def another_value(declared: Declared) -> tuple[str, Any]:
     opt = declared.opt
     if declared.choices:
         value = next(choice for choice in declared.choices if choice != declared.default)
-        return str(value), value
+        return str(value), (value,) if declared.repeated else value
     if declared.kind is Fraction:
         return "25", Fraction(25)
     if declared.name == "local_range":
         return "13", 13
+    if declared.name in ("guidance_start", "guidance_end"):
+        return "0.5", 0.5
     if declared.kind in (int, float):
         low = opt.min if opt.min is not None else opt.above or 0
         high = low + 8 if opt.max is None or low + 8 <= opt.max else opt.max
         value = next(declared.kind(number) for number in (high, low) if number != declared.default)
         assert value != declared.default
-        return str(value), value
+        return str(value), (value,) if declared.repeated else value
     if declared.kind is Path:
         return "other", Path("other")
     return "other", ("other",) if declared.repeated else "other"
