@@ -129,7 +129,7 @@ class EnhancePrompt:
 
     def _question(self) -> list[int]:
         form = chat_form(self._folder)
-        instruction = TEXT_INSTRUCTION if self.request.image is None else IMAGE_INSTRUCTION
+        instruction = IMAGE_INSTRUCTION if self.request.images else TEXT_INSTRUCTION
         tokenizer = GemmaTokenizer.from_folder(self._folder)
         return question(form, tokenizer, instruction, f"The request: {self.request.prompt.strip()}")
 
@@ -145,7 +145,7 @@ def enhanced(request: Request, runner: StageRunner) -> Request:
     """The request with its prompt rewritten and noted; as it is where that is not asked for."""
     if request.enhancer is None:
         return request
-    if request.image is not None:
+    if request.images:
         runner.progress.note(IMAGE_NOTE)
     text = EnhancePrompt(request).run(runner)
     runner.progress.note(f"Prompt: {text}")
