@@ -34,7 +34,7 @@ _FORMATS = frozenset(
         "nut", "obu", "ogg", "rm", "tta", "vc1", "vvc", "w64", "wav", "webm", "wtv", "wv", "yuv4mpegpipe",
     )
 )  # fmt: skip
-# A disc has some dozens. Each is opened by itself, which takes the longer the more there are.
+# A disc has some dozens. FFmpeg opens a decoder for each, and each is looked through by itself.
 _MOST_TRACKS = 100
 # Demuxers whose files may be joined byte by byte with a gap in time (FFmpeg's AVFMT_TS_DISCONT).
 _JOINED_FORMATS = ("mpegts", "mpeg")
@@ -51,7 +51,7 @@ def open_media(path: Path, action: str = "read as video") -> Iterator[av.contain
     Raises:
         MediaError: If FFmpeg cannot open or read it, or if it is a playlist, which would open other files.
     """
-    options = {"format_whitelist": ",".join(sorted(_FORMATS))}
+    options = {"format_whitelist": ",".join(sorted(_FORMATS)), "max_streams": str(_MOST_TRACKS + 1)}
     try:
         with ffmpeg_messages() as messages:
             # Absolute, since FFmpeg takes a relative "a:b.mp4" for a protocol.
@@ -61,6 +61,8 @@ def open_media(path: Path, action: str = "read as video") -> Iterator[av.contain
     except (av.FFmpegError, OSError, *_FAILURES) as error:
         if any("whitelist" in line for line in messages):
             raise MediaError(f"{path} is not a video: it is a playlist, or of a kind that is not supported.") from error
+        if any("max_streams" in line for line in messages):
+            raise MediaError(_many_tracks(path)) from error
         raise MediaError(f"{path} cannot be {action}: {reason(error, messages)}.") from error
     with container:
         try:
@@ -142,10 +144,15 @@ def is_motion_jpeg(path: Path) -> bool:
     return False
 
 
+def _many_tracks(path: Path) -> str:
+    return f"{path} has more than {_MOST_TRACKS} tracks. Leave some out with another program first."
+
+
 def video_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:
     """Return the first video stream that is not a cover image or thumbnail."""
+    # Matroska's reader leaves out those beyond the limit, others end there.
     if len(container.streams) > _MOST_TRACKS:
-        raise MediaError(f"{path} has {len(container.streams)} tracks, at most {_MOST_TRACKS} are read.")
+        raise MediaError(_many_tracks(path))
     for stream in container.streams.video:
         if not stream.disposition & COVER:
             if stream.codec_context is None:
