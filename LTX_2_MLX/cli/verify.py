@@ -37,6 +37,13 @@ class VerifyOptions:
     device: Annotated[Literal["cpu", "gpu"] | None, Opt("Device to compute on.", default="the GPU, else the CPU")] = (
         None
     )
+    dtype: Annotated[
+        Literal["bf16", "fp16", "fp32"],
+        Opt(
+            "Precision of the networks. In 16 bit an output passes within a band around the published network's own "
+            "error in that precision (tests/goldens/bands.json), and every output's figures are printed."
+        ),
+    ] = "fp32"
     backend_forms: Annotated[
         bool, Opt("Compute with the forms that operations take on the other backend.", only_on=True)
     ] = False
@@ -59,12 +66,13 @@ def verify(own: VerifyOptions) -> None:
     if own.skip_unknown:
         paths = known_cases(paths)
     with forms(own.backend_forms):
-        results = run_cases(paths, quiet=own.as_json)
+        results = run_cases(paths, own.dtype, quiet=own.as_json)
     failed = sum(not result.ok for result in results)
     if own.as_json:
         echo(json.dumps([asdict(result) for result in results], indent=2))
     else:
-        echo(f"{len(results) - failed} of {len(results)} cases pass on {device()}.")
+        precision = "" if own.dtype == "fp32" else f" in {own.dtype}"
+        echo(f"{len(results) - failed} of {len(results)} cases pass on {device()}{precision}.")
     if failed:
         raise typer.Exit(FAILED)
 
@@ -106,17 +114,32 @@ def forms(of_other_backend: bool) -> AbstractContextManager[None]:
     return as_backend("gpu" if on_cpu() else "cpu")
 
 
-def run_cases(paths: list[Path], quiet: bool) -> list["Result"]:
-    """Run the cases in order, and print a line for each unless ``quiet``."""
-    from LTX_2_MLX.verify import run_case
+def run_cases(paths: list[Path], precision: str, quiet: bool) -> list["Result"]:
+    """Run the cases in order, and print a line for each unless ``quiet``; in 16 bit one for each output as well."""
+    from LTX_2_MLX.planning.precision import DTYPES, RULES
+    from LTX_2_MLX.verify import Bands, run_case
 
+    bands = None if precision == "fp32" else Bands.read(precision)
+    if precision == "fp16":
+        echo(f"Text encoders and connectors run in bfloat16: {RULES['text encoder'].reason}.", err=True)
     results = []
     for path in paths:
-        result = run_case(path)
+        result = run_case(path, dtype=DTYPES[precision], bands=bands)
         results.append(result)
         if not quiet:
-            echo(line(result))
+            echo("\n".join([line(result), *figure_lines(result)] if bands else [line(result)]))
     return results
+
+
+def figure_lines(result: "Result") -> list[str]:
+    """Every output's figures as lines of text, with what is allowed where that is a band."""
+    lines = []
+    for name, figures in result.figures.items():
+        text = f"largest {figures.largest:.1e}  rms {figures.rms:.1e}  cosine {figures.cosine:.6f}"
+        limit = result.limits.get(name)
+        allowed = f"  (at most {limit.largest:.1e}, {limit.rms:.1e})" if limit else "  (as in float32)"
+        lines.append(f"      {name}: {text}{allowed}")
+    return lines
 
 
 def line(result: "Result") -> str:

@@ -57,14 +57,14 @@ class CausalConv3d(nn.Module):
 def convolve_frames(conv: nn.Conv3d, window: mx.array, spatial_padding: int = 1) -> mx.array:
     """Convolve ``(B, T + 2, H, W, C)``, padded in time beforehand, to ``(B, T, H', W', O)`` by a kernel of three.
 
-    On the CPU the three slices in time run as 2-D convolutions: a third of the unfolded copy, and measured (float32,
-    OpenBLAS, two cores) 1.3 to 1.8 times as fast at 32 channels, within 10 % of each other from 64 to 1024. Metal
-    does this split itself.
+    On the CPU, in float32, the three slices in time run as 2-D convolutions: a third of the unfolded copy, and measured
+    (OpenBLAS, two cores) 1.3 to 1.8 times as fast at 32 channels, within 10 % of each other from 64 to 1024. Metal
+    does this split itself. In 16 bit it would round every slice.
     """
     num_frames = max(0, window.shape[1] - (_KERNEL - 1))
     if num_frames == 0:
         return _no_frames(conv, window, spatial_padding)
-    if not on_cpu():
+    if not on_cpu() or window.dtype != mx.float32:
         return mx.conv3d(window, conv.weight, padding=(0, spatial_padding, spatial_padding)) + conv.bias
     batch = window.shape[0]
     taps = []

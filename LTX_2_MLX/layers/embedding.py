@@ -7,6 +7,8 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from LTX_2_MLX.layers.activation import silu
+
 SINUSOID_WIDTH = 256
 _MAX_PERIOD = 10000
 
@@ -61,8 +63,8 @@ class TimestepModulation(nn.Module):
 
     def __call__(self, timesteps: mx.array) -> tuple[mx.array, mx.array]:
         dtype = self.linear_1.weight.dtype
-        embedded = self.linear_2(nn.silu(self.linear_1(sinusoid(timesteps).astype(dtype))))
-        rows = self.linear(nn.silu(embedded))
+        embedded = self.linear_2(silu(self.linear_1(sinusoid(timesteps).astype(dtype))))
+        rows = self.linear(silu(embedded))
         return rows.reshape(len(timesteps), -1, embedded.shape[-1]), embedded
 
 

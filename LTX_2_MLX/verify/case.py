@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.errors import LTXError
+from LTX_2_MLX.planning.precision import PRECISIONS, dtype_for
 
 # Arrays of NumPy or MLX, or sequences of numbers, by the names of the reference's outputs.
 Outputs = dict[str, Any]
@@ -73,18 +75,25 @@ class Case:
         spec: ``case.json``.
         io: The tensors of ``io.safetensors`` in the reference's own layout.
         scratch: A folder for checkpoints written on the way.
+        dtype: Precision of the networks.
     """
 
     path: Path
     spec: dict[str, Any]
     io: dict[str, np.ndarray]
     scratch: Path
+    dtype: mx.Dtype = mx.float32
 
     @classmethod
-    def open(cls, path: Path, scratch: Path) -> "Case":
+    def open(cls, path: Path, scratch: Path, dtype: mx.Dtype = mx.float32) -> "Case":
         """Read a case folder."""
         spec = json.loads((path / "case.json").read_text())
-        return cls(path=path, spec=spec, io=load_file(path / "io.safetensors"), scratch=scratch)
+        return cls(path=path, spec=spec, io=load_file(path / "io.safetensors"), scratch=scratch, dtype=dtype)
+
+    @property
+    def text_dtype(self) -> mx.Dtype:
+        """Precision of the text encoder and the connectors."""
+        return dtype_for("text encoder", asked=PRECISIONS[self.dtype])
 
     @property
     def component(self) -> str:

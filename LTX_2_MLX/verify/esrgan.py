@@ -27,8 +27,8 @@ WEAK_SEED_STEP = 1000
 
 def network(case: Case) -> Outputs:
     """The bare network, recognised from the file."""
-    upscaler = load(NETWORKS, case.checkpoint())
-    return {"y": channels_first(upscaler(channels_last(case.io["input.x"])))}
+    upscaler = load(NETWORKS, case.checkpoint(), dtype=case.dtype)
+    return {"y": channels_first(upscaler(channels_last(case.io["input.x"]).astype(upscaler.dtype)))}
 
 
 def denoise_strength(case: Case) -> Outputs:
@@ -41,14 +41,14 @@ def denoise_strength(case: Case) -> Outputs:
     outputs = {}
     for name in case.outputs():
         strength = int(name.removeprefix("strength_")) / 100
-        mixed = load_mixed(general, weak, strength, mx.float32)
-        outputs[name] = channels_first(mixed(channels_last(case.io["input.x"])))
+        mixed = load_mixed(general, weak, strength, case.dtype)
+        outputs[name] = channels_first(mixed(channels_last(case.io["input.x"]).astype(case.dtype)))
     return outputs
 
 
 def procedure(case: Case) -> Outputs:
     """Frames at several scales, whole and in tiles."""
-    return _upscaled(load(NETWORKS, case.checkpoint()), case.io["input.frames"], case)
+    return _upscaled(load(NETWORKS, case.checkpoint(), dtype=case.dtype), case.io["input.frames"], case)
 
 
 def animevideov3_real(case: Case) -> Outputs:
@@ -56,7 +56,7 @@ def animevideov3_real(case: Case) -> Outputs:
     file = case.path / case.spec["weights_file"]
     if not file.is_file():
         raise CheckpointError(f"{file} does not exist. This case needs those trained weights (realesr-animevideov3).")
-    return _upscaled(load(NETWORKS, Checkpoint(file), dtype=mx.float32), case.io["input.frame"][None], case)
+    return _upscaled(load(NETWORKS, Checkpoint(file), dtype=case.dtype), case.io["input.frame"][None], case)
 
 
 def _upscaled(upscaler: Network, frames: np.ndarray, case: Case) -> Outputs:
@@ -82,7 +82,7 @@ def _tiles(case: Case, tiled: str | None) -> Tiles:
 
 def procedure_author(case: Case) -> Outputs:
     """The author's wrapper: odd sizes, alpha, grey, 16 bit, Lanczos."""
-    wrapper = _AuthorsWrapper(load(NETWORKS, case.checkpoint()))
+    wrapper = _AuthorsWrapper(load(NETWORKS, case.checkpoint(), dtype=case.dtype))
     scale = wrapper.network.scale
     io = case.inputs()
     whole = wrapper.upscale(io["rgb"])
@@ -122,7 +122,8 @@ class _AuthorsWrapper:
         height = pixels.shape[0] * self.network.scale
         width = pixels.shape[1] * self.network.scale
         padded = pad_reflected(mx.array(pixels[None].astype(np.float32)), pre_pad, pre_pad)
-        return enlarge(self.network, padded, tiles)[0, :height, :width]
+        larger = enlarge(self.network, padded.astype(self.network.dtype), tiles)[0, :height, :width]
+        return larger.astype(mx.float32)
 
 
 def _resized(levels: np.ndarray, factor: float, kernel: Kernel) -> np.ndarray:
@@ -141,13 +142,13 @@ def _rounded(pixels: mx.array, largest: int) -> np.ndarray:
 def checkpoint_files(case: Case) -> Outputs:
     """Pickled files in every form met. Each must hold the case's tensors, no more and no others."""
     weights = case.weights()
-    x = channels_last(case.io["input.x"])
+    x = channels_last(case.io["input.x"]).astype(case.dtype)
     outputs = {}
     for name in case.spec["files"]:
         converted = Checkpoint(convert(case.path / name, case.scratch / f"{name}.safetensors"))
         _check_tensors(name, network_weights(SRVGG, converted), weights)
         stem = name.split(".")[0]
-        outputs[stem] = channels_first(load(SRVGG, converted, dtype=mx.float32)(x))
+        outputs[stem] = channels_first(load(SRVGG, converted, dtype=case.dtype)(x))
     # With equal tensors every file in float32 gives the same result.
     return outputs | {"y": outputs["params"]}
 

@@ -24,15 +24,15 @@ def wan_vae(case: Case) -> Outputs:
     """Encode and decode with a Wan autoencoder."""
     checkpoint = case.checkpoint()
     io = case.inputs()
-    encoded = load(WanEncoder, checkpoint).encode(signed_frames(io["video_u8"]))
-    decoded = load(WanDecoder, checkpoint).decode(channels_last(io["latents"]))
+    encoded = load(WanEncoder, checkpoint, dtype=case.dtype).encode(signed_frames(io["video_u8"]))
+    decoded = load(WanDecoder, checkpoint, dtype=case.dtype).decode(channels_last(io["latents"]))
     return {"encoded": channels_first(encoded), "decoded": channels_first(decoded)}
 
 
 def taehv(case: Case) -> Outputs:
     """Encode and decode with a tiny autoencoder."""
     light = case.config["kw"].get("model_type") == "hy15"
-    network = load(LightTinyAutoencoder if light else TinyAutoencoder, case.checkpoint())
+    network = load(LightTinyAutoencoder if light else TinyAutoencoder, case.checkpoint(), dtype=case.dtype)
     io = case.inputs()
     encoded = network.encode(signed_frames(io["video_u8"]))
     decoded = network.decode(channels_last(io["latents"]))
@@ -44,7 +44,7 @@ def taehv(case: Case) -> Outputs:
 
 def tcdecoder(case: Case) -> Outputs:
     """Decode a stream with the conditional decoder."""
-    decoder = load(ConditionalDecoder, case.checkpoint())
+    decoder = load(ConditionalDecoder, case.checkpoint(), dtype=case.dtype)
     io = case.inputs()
     state = StreamState()
     outputs = {}
@@ -61,7 +61,7 @@ def _num_chunks(io: dict[str, np.ndarray]) -> int:
 
 def lq_projection(case: Case) -> Outputs:
     """Project a stream of low-quality frames."""
-    projection = load(LQProjection, case.checkpoint())
+    projection = load(LQProjection, case.checkpoint(), dtype=case.dtype)
     frames = signed_frames(case.inputs()["video_u8"])
     causal = case.parameter("version") != "1"
     state = StreamState()
@@ -83,7 +83,7 @@ def dit(case: Case) -> Outputs:
         case.parameter("attention"), case.parameter("topk_ratio"), case.parameter("local_range"), drop_least=True
     )
     masks: list[np.ndarray] = []
-    transformer = load(WanTransformer, case.checkpoint())
+    transformer = load(WanTransformer, case.checkpoint(), dtype=case.dtype)
     context = mx.array(io["context"][0])
     stream = TransformerStream(transformer, context, sparsity, case.parameter("kv_ratio"), masks.append)
     outputs: Outputs = {"t": stream.time, "t_mod": stream.modulation[None]}
@@ -150,7 +150,7 @@ def color_fix(case: Case) -> Outputs:
 def tiled_vae(case: Case) -> Outputs:
     """Decode with a Wan decoder in tiles, and whole."""
     latents = channels_last(case.inputs()["latents"])
-    decoder = load(WanDecoder, case.checkpoint())
+    decoder = load(WanDecoder, case.checkpoint(), dtype=case.dtype)
     tiled = TiledDecoder(decoder, tuple(case.parameter("tile_size")), tuple(case.parameter("tile_stride")))
     rows, columns = latents.shape[2:4]
     height, width = tiled.size

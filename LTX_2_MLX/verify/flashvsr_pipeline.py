@@ -25,7 +25,7 @@ from LTX_2_MLX.pipelines.super_resolve.lq_frames import Fit, in_groups, lq_chunk
 from LTX_2_MLX.pipelines.super_resolve.tiles import Tile, frame_tiles, join_tiles, published_feather
 from LTX_2_MLX.verify.case import Case, Outputs
 from LTX_2_MLX.verify.flashvsr import COLOR_TRANSFERS
-from LTX_2_MLX.verify.layout import channels_first, channels_last
+from LTX_2_MLX.verify.layout import channels_first, channels_last, readable
 
 
 def pipeline(case: Case) -> Outputs:
@@ -90,7 +90,7 @@ def _network(case: Case, folder: str, kind: type) -> Any:
     metadata = {"config": json.dumps(case.config["dit"])} if folder == "dit" else None
     path = case.scratch / f"{folder}.safetensors"
     save_file(weights, str(path), metadata=metadata)
-    return load(kind, Checkpoint(path))
+    return load(kind, Checkpoint(path), dtype=case.dtype)
 
 
 def _tiled_decoder(case: Case) -> TiledDecoder:
@@ -194,7 +194,7 @@ def _enlarged_tile(case: Case, networks: _Networks, tile: Tile, source: np.ndarr
     fit = _fit(case, tile.bottom - tile.top, tile.right - tile.left)
     run = _run(case, networks, fit, tile.cut(source), fit.target)
     fixed = mx.clip(adain_transfer(run["raw"], run["shown"]), -1, 1)
-    return (np.array(fixed[0, : len(source)]) + 1) / 2
+    return (readable(fixed[0, : len(source)]) + 1) / 2
 
 
 def _tiled_output(case: Case) -> Outputs:
@@ -207,7 +207,7 @@ def _tiled_output(case: Case) -> Outputs:
     enlarged = []
     for tile in tiles:
         run = _run(case, networks, _TileFit(whole, tile), source, whole.target)
-        enlarged.append(np.array(run["raw"][0]))
+        enlarged.append(readable(run["raw"][0]))
     weights = [published_feather(tile, overlap) for tile in tiles]
     joined = join_tiles(enlarged, tiles, weights, *whole.target)
     return {"frames_sampled": np.moveaxis(joined, -1, 0)[..., ::9, 3::11], "mask": weights[0]}

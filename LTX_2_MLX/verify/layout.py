@@ -1,5 +1,7 @@
 """Axis order of golden cases: the references keep channels on axis 1, this library at the end."""
 
+from typing import Any
+
 import mlx.core as mx
 import numpy as np
 
@@ -12,6 +14,13 @@ def channels_last(array: np.ndarray) -> mx.array:
 def channels_first(array: mx.array) -> np.ndarray:
     """``(B, ..., C)`` to the references' ``(B, C, ...)``, float32."""
     return np.moveaxis(np.array(array.astype(mx.float32)), -1, 1)
+
+
+def readable(value: Any) -> np.ndarray:
+    """An output as NumPy reads it: arrays of MLX in bfloat16 become float32, which NumPy has."""
+    if isinstance(value, mx.array) and value.dtype == mx.bfloat16:
+        value = value.astype(mx.float32)
+    return np.array(value)
 
 
 def signed_frames(levels: np.ndarray) -> mx.array:

@@ -8,6 +8,7 @@ from LTX_2_MLX.models.ltx.audio_decoding import decode_audio
 from LTX_2_MLX.models.ltx.audio_vae import AudioDecoder, AudioEncoder
 from LTX_2_MLX.models.ltx.vocoder import BandwidthExtensionVocoder, Vocoder
 from LTX_2_MLX.ops.mel import MelSettings, log_mel, mel_filters, resample
+from LTX_2_MLX.planning.precision import dtype_for
 from LTX_2_MLX.verify.case import Case, Outputs
 from LTX_2_MLX.verify.layout import channels_first, channels_last
 
@@ -28,24 +29,24 @@ def audio_vae(case: Case) -> Outputs:
     """Spectrogram to latent, or latent to spectrogram."""
     io = case.inputs()
     if "mel" in io:
-        latent = load(AudioEncoder, case.checkpoint())(channels_last(io["mel"]))
+        latent = load(AudioEncoder, case.checkpoint(), dtype=dtype_for("sound"))(channels_last(io["mel"]))
         return {"latent": channels_first(latent)}
-    mel = load(AudioDecoder, case.checkpoint())(channels_last(io["latent"]))
+    mel = load(AudioDecoder, case.checkpoint(), dtype=dtype_for("sound"))(channels_last(io["latent"]))
     return {"mel": channels_first(mel)}
 
 
 def audio_encode(case: Case) -> Outputs:
     """Waveform to latent."""
     waveform, sample_rate = _waveform(case)
-    latent = load(AudioEncoder, case.checkpoint()).encode(waveform, sample_rate)
+    latent = load(AudioEncoder, case.checkpoint(), dtype=dtype_for("sound")).encode(waveform, sample_rate)
     return {"latent": channels_first(latent)}
 
 
 def audio_decode(case: Case) -> Outputs:
     """Latent to waveform."""
     checkpoint = case.checkpoint()
-    decoder = load(AudioDecoder, checkpoint)
-    vocoder = load(Vocoder, checkpoint)
+    decoder = load(AudioDecoder, checkpoint, dtype=dtype_for("sound"))
+    vocoder = load(Vocoder, checkpoint, dtype=dtype_for("sound"))
     [waveform] = decode_audio(decoder, vocoder, channels_last(case.inputs()["latent"]))
     return {
         "waveform": channels_first(waveform)[0],
@@ -58,8 +59,8 @@ def vocoder(case: Case) -> Outputs:
     checkpoint = case.checkpoint()
     mel = channels_last(case.inputs()["mel"])
     if BandwidthExtensionVocoder.Config.from_header(checkpoint.header) is None:
-        return {"waveform": channels_first(load(Vocoder, checkpoint)(mel))}
-    network = load(BandwidthExtensionVocoder, checkpoint)
+        return {"waveform": channels_first(load(Vocoder, checkpoint, dtype=dtype_for("sound"))(mel))}
+    network = load(BandwidthExtensionVocoder, checkpoint, dtype=dtype_for("sound"))
     low = network.low_rate_waveform(mel)
     bins = network.mel(low)
     return {

@@ -47,7 +47,7 @@ class Files:
             weights=self.checkpoint("transformer"),
             text_encoder=None,
             distilled=True,
-            dtype=mx.float32,
+            dtype=self.case.dtype,
             loras=(Lora(self.checkpoint("lora"), distilled),) if distilled else (),
             spatial_upscaler=self.checkpoint("upscaler"),
             temporal_upscaler=self.checkpoint("temporal_upscaler") if has_rounds else None,

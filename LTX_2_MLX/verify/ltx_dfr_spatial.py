@@ -20,7 +20,7 @@ from LTX_2_MLX.pipelines.generation.rendering_stages import SpatialStage
 from LTX_2_MLX.pipelines.generation.state import GenerationState
 from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.verify.case import Case, Outputs
-from LTX_2_MLX.verify.layout import channels_first, channels_last
+from LTX_2_MLX.verify.layout import channels_first, channels_last, readable
 from LTX_2_MLX.verify.ltx_dfr import Files
 from LTX_2_MLX.verify.ltx_positions import compression_of
 
@@ -130,8 +130,8 @@ def dfr_keyframe_pixels(case: Case) -> Outputs:
     io = case.inputs()
     scale = case.parameter("scale")
     checkpoint = case.checkpoint()
-    decoder = load(VideoDecoder, checkpoint, dtype=mx.float32)
-    encoder = load(VideoEncoder, checkpoint, dtype=mx.float32)
+    decoder = load(VideoDecoder, checkpoint, dtype=case.dtype)
+    encoder = load(VideoEncoder, checkpoint, dtype=case.dtype)
     statistics = load(LatentStatistics, checkpoint, dtype=mx.float32)
     keyframes = channels_last(io["keyframes"])
     planes = [keyframes[:, number : number + 1] for number in range(keyframes.shape[1])]
@@ -139,7 +139,7 @@ def dfr_keyframe_pixels(case: Case) -> Outputs:
     levels = [signed_to_uint8(frame) for frame in decoded]
     latents = mx.concatenate([enlarged_keyframe(plane, decoder, encoder, scale) for plane in planes], axis=1)
     outputs: Outputs = {
-        "decoded": np.stack([np.moveaxis(np.array(frame), -1, 0) for frame in decoded]),
+        "decoded": np.stack([np.moveaxis(readable(frame), -1, 0) for frame in decoded]),
         "rgb": np.stack(levels),
         "stretched": np.stack([enlarge(frame, scale) for frame in levels]),
         "latents": channels_first(latents),

@@ -38,7 +38,7 @@ class GivenNoise:
 def diffusion_decoder(case: Case) -> Outputs:
     """Decode a latent, whole or in tiles; with tiles the plan as well."""
     call = case.spec["call"]
-    decoder = load(DiffusionVideoDecoder, case.checkpoint(), dtype=mx.float32)
+    decoder = load(DiffusionVideoDecoder, case.checkpoint(), dtype=case.dtype)
     latent = channels_last(case.inputs()["latent"])
     tiling = tiling_of(call["tiling"])
     chunks = list(decode(decoder, latent, GivenNoise(case), tiling=tiling, mode=call["mode"]))

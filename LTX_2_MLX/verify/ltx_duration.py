@@ -11,7 +11,7 @@ from LTX_2_MLX.verify.case import Case, Outputs
 
 def duration_head(case: Case) -> Outputs:
     """Seconds of both streams and of each alone, and the frames chosen at the case's rates."""
-    head = load(DurationHead, case.checkpoint(), dtype=mx.float32)
+    head = load(DurationHead, case.checkpoint(), dtype=case.text_dtype)
     inputs = case.inputs()
     contexts: dict[StreamName, mx.array] = {
         "video": mx.array(inputs["video_tokens"]),

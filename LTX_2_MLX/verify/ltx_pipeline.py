@@ -75,7 +75,7 @@ class Run:
             upscaler=self.file("upscaler"),
             weights=self.file("vae"),
             shape=first.grid.shape,
-            dtype=mx.float32,
+            dtype=self.case.dtype,
         )
         runner = StageRunner()
         small = first.run(runner, self.start())
@@ -125,7 +125,7 @@ class Run:
 
         return Denoise(
             name=f"stage_{number}",
-            models=Models(self.file("transformer"), text_encoder=None, distilled=False, dtype=mx.float32),
+            models=Models(self.file("transformer"), text_encoder=None, distilled=False, dtype=self.case.dtype),
             grid=VideoGrid(shape.latent(self.compression), self.compression, p["fps"]),
             sigmas=sigmas,
             context_size=(2, self.case.inputs()["positive.video_context"].shape[1]),

@@ -21,13 +21,13 @@ def gemma(case: Case) -> Outputs:
         if file.name != "case.json":
             shutil.copy(file, folder)
     checkpoint = Checkpoint(case.write_checkpoint("gemma/model.safetensors"))
-    return _outputs(case, load_gemma(folder, dtype=mx.float32), checkpoint)
+    return _outputs(case, load_gemma(folder, dtype=case.text_dtype), checkpoint)
 
 
 def gemma4(case: Case) -> Outputs:
     """The same with the text encoder of 2.5, whose tokenizer is in its file."""
     checkpoint = case.checkpoint()
-    return _outputs(case, load_gemma4(checkpoint.path, dtype=mx.float32), checkpoint)
+    return _outputs(case, load_gemma4(checkpoint.path, dtype=case.text_dtype), checkpoint)
 
 
 def _outputs(case: Case, encoder: TextEncoder, checkpoint: Checkpoint) -> Outputs:
@@ -35,7 +35,7 @@ def _outputs(case: Case, encoder: TextEncoder, checkpoint: Checkpoint) -> Output
     length = case.parameter("max_length")
     ids, _ = encoder.tokenizer(prompts, length)
     states, mask = encode_prompts(encoder, prompts, max_length=length)
-    video, audio = load(TextFeatures, checkpoint)(states, mask)
+    video, audio = load(TextFeatures, checkpoint, dtype=case.text_dtype)(states, mask)
     return {
         "input_ids": ids,
         "attention_mask": np.array(mask),

@@ -44,7 +44,7 @@ def video_vae_tiled(case: Case) -> Outputs:
 
 
 def _tiled_decode(case: Case) -> Outputs:
-    decoder = load(VideoDecoder, case.checkpoint())
+    decoder = load(VideoDecoder, case.checkpoint(), dtype=case.dtype)
     latent = channels_last(case.inputs()["latent"])
     plan = _decode_plan(LatentShape(*latent.shape[1:4]), case.parameter("tiling"), decoder.compression)
     chunks = list(decode_tiled(decoder, latent, plan))
@@ -60,7 +60,7 @@ def _tiled_decode(case: Case) -> Outputs:
 
 
 def _tiled_encode(case: Case) -> Outputs:
-    encoder = load(VideoEncoder, case.checkpoint())
+    encoder = load(VideoEncoder, case.checkpoint(), dtype=case.dtype)
     frames = signed_frames(case.inputs()["video_u8"])
     shape = VideoShape(*frames.shape[1:4]).latent(encoder.compression)
     tiling = _tiling(case.parameter("tiling"), shape, encoder.compression)

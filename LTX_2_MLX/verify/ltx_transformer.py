@@ -14,7 +14,7 @@ _STREAMS = ("video", "audio")
 
 def transformer(case: Case) -> Outputs:
     """The golden cases of the network as users load it."""
-    return velocities(case, load(Transformer, case.checkpoint(), dtype=mx.float32))
+    return velocities(case, load(Transformer, case.checkpoint(), dtype=case.dtype))
 
 
 def velocities(case: Case, network: Transformer) -> Outputs:
@@ -72,7 +72,7 @@ def _perturbations(case: Case, run: str, network: Transformer) -> list[Perturbat
 
 def text_connector(case: Case) -> Outputs:
     """Hidden states to features and contexts."""
-    network = load(TextFeatures, case.checkpoint(), dtype=mx.float32)
+    network = load(TextFeatures, case.checkpoint(), dtype=case.text_dtype)
     states = mx.array(case.inputs()["hidden_states"])
     mask = mx.array(case.inputs()["attention_mask"])
     features = network.features(states, mask)

@@ -17,7 +17,7 @@ def video_vae(case: Case) -> Outputs:
 
 
 def _encoded(case: Case) -> dict[str, mx.array]:
-    encoder = load(VideoEncoder, case.checkpoint())
+    encoder = load(VideoEncoder, case.checkpoint(), dtype=case.dtype)
     frames = signed_frames(case.inputs()["video_u8"])
     latent = encoder.encode(frames)
     unnormalized = encoder.per_channel_statistics.denormalise(latent)
@@ -26,7 +26,7 @@ def _encoded(case: Case) -> dict[str, mx.array]:
 
 
 def _decoded(case: Case) -> dict[str, mx.array]:
-    decoder = load(VideoDecoder, case.checkpoint())
+    decoder = load(VideoDecoder, case.checkpoint(), dtype=case.dtype)
     io = case.inputs()
     latent = channels_last(io["latent"])
     noise = channels_last(io["noise"]) if "noise" in io else None
@@ -59,7 +59,7 @@ def _decoder_stages(decoder: VideoDecoder, latent: mx.array) -> dict[str, mx.arr
 def latent_upscaler(case: Case) -> Outputs:
     """Upscale a latent in space or time."""
     io = case.inputs()
-    upscaler = load(LatentUpscaler, case.checkpoint())
+    upscaler = load(LatentUpscaler, case.checkpoint(), dtype=case.dtype)
     latent = channels_last(io["latent"])
     statistics = _statistics(io)
     outputs = {
@@ -78,10 +78,10 @@ def _statistics(io: dict[str, np.ndarray]) -> LatentStatistics:
 def temporal_second_pass(case: Case) -> Outputs:
     """Frames through encoder, temporal upscaler and decoder: twice the rate."""
     checkpoint = case.checkpoint()
-    statistics = load(LatentStatistics, checkpoint)
-    latent = load(VideoEncoder, checkpoint).encode(signed_frames(case.inputs()["video_u8"]))
-    upscaled = load(LatentUpscaler, checkpoint).upscale(latent, statistics)
-    video = load(VideoDecoder, checkpoint).decode(upscaled)
+    statistics = load(LatentStatistics, checkpoint, dtype=mx.float32)
+    latent = load(VideoEncoder, checkpoint, dtype=case.dtype).encode(signed_frames(case.inputs()["video_u8"]))
+    upscaled = load(LatentUpscaler, checkpoint, dtype=case.dtype).upscale(latent, statistics)
+    video = load(VideoDecoder, checkpoint, dtype=case.dtype).decode(upscaled)
     return {
         "latent": channels_first(latent),
         "latent_upsampled": channels_first(upscaled),

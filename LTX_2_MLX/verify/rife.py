@@ -12,7 +12,7 @@ from LTX_2_MLX.ops.resize import resize
 from LTX_2_MLX.ops.similarity import structural_similarity
 from LTX_2_MLX.pipelines.interpolate import halve_gap
 from LTX_2_MLX.verify.case import Case, Outputs
-from LTX_2_MLX.verify.layout import channels_first, channels_last
+from LTX_2_MLX.verify.layout import channels_first, channels_last, readable
 
 # Runs of the network: t30_s05 is fraction 0.3 at scale 0.5. Runs of the procedure: exp2, exp1_scale05.
 NETWORK_RUN = re.compile(r"t(?P<fraction>\d+)_s(?P<scale>\d+)$")
@@ -31,7 +31,7 @@ def _runs(case: Case) -> list[str]:
 
 def ifnet(case: Case) -> Outputs:
     """The network at the fractions and scales of ``parameters.runs``, or of the output names."""
-    network = load(IFNet, case.checkpoint())
+    network = load(IFNet, case.checkpoint(), dtype=case.dtype)
     frames = [channels_last(case.io[f"input.frame{i}"]) for i in (0, 1)]
     outputs: Outputs = {}
     for run in _runs(case):
@@ -64,7 +64,7 @@ def _network_run(network: IFNet, frames: list[mx.array], fraction: float, scale:
 
 def procedure(case: Case) -> Outputs:
     """A clip interpolated as the reference does: by halving, then truncating to integers."""
-    network = load(IFNet, case.checkpoint())
+    network = load(IFNet, case.checkpoint(), dtype=case.dtype)
     frames = case.io["input.frames"]
     outputs = {}
     for run in _runs(case):
@@ -93,7 +93,7 @@ def _between(network: IFNet, first: np.ndarray, second: np.ndarray, exp: int, sc
     encoded_second = network.encode_frame(pad_for(to_unit(second[None]), scale))
     height, width = first.shape[:2]
     frames = halve_gap(network, encoded_first, encoded_second, exp, scale, (height, width))
-    return np.concatenate([np.array(frame) for frame in frames])
+    return np.concatenate([readable(frame) for frame in frames])
 
 
 def _truncated(pixels: np.ndarray) -> np.ndarray:
@@ -103,7 +103,7 @@ def _truncated(pixels: np.ndarray) -> np.ndarray:
 
 def procedure_scene(case: Case) -> Outputs:
     """The author's loop: a repeated frame is computed anew, across a cut the last frame is repeated."""
-    network = load(IFNet, case.checkpoint())
+    network = load(IFNet, case.checkpoint(), dtype=case.dtype)
     loop = _AuthorsLoop(network, multi=case.parameter("multi"), scale=case.parameter("scale"))
     clip = np.stack(loop.run(list(case.io["input.frames"])))
     similarities = np.array(loop.similarities, np.float32)
@@ -147,7 +147,7 @@ class _AuthorsLoop:
         return [*clip, last]
 
     def _similarity(self, first: mx.array, second: mx.array) -> float:
-        thumbnails = [np.array(resize(frame, 32, 32)[0]) for frame in (first, second)]
+        thumbnails = [readable(resize(frame, 32, 32)[0]) for frame in (first, second)]
         similarity = structural_similarity(thumbnails[0], thumbnails[1])
         self.similarities.append(similarity)
         return similarity
@@ -160,4 +160,4 @@ class _AuthorsLoop:
     def _levels(self, pixels: mx.array) -> np.ndarray:
         """Truncated without a clamp, padding cut off."""
         height, width = self.size
-        return np.array(pixels[0, :height, :width] * 255).astype(np.int64).astype(np.uint8)
+        return np.array(pixels[0, :height, :width].astype(mx.float32) * 255).astype(np.int64).astype(np.uint8)

@@ -6,11 +6,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import mlx.core as mx
 import numpy as np
 
 from LTX_2_MLX.errors import LTXError
+from LTX_2_MLX.verify.bands import Bands
 from LTX_2_MLX.verify.case import Case
 from LTX_2_MLX.verify.components import COMPONENTS
+from LTX_2_MLX.verify.figures import Figures
+from LTX_2_MLX.verify.layout import readable
 
 # Without a tolerance of its own, a case allows this error over the largest reference value.
 DEFAULT_RELATIVE = 1e-4
@@ -25,6 +29,8 @@ class Result:
         tolerance: That output's tolerance, in the same unit.
         outputs: Error of every output, each in the unit of its tolerance.
         reason: Why the case failed; empty if it passed.
+        figures: Error of every output in figures that are the same for all outputs.
+        limits: The largest figures allowed, of the outputs that are held to a band.
     """
 
     case: str
@@ -34,6 +40,8 @@ class Result:
     tolerance: float | None = None
     outputs: dict[str, float] = field(default_factory=dict)
     reason: str = ""
+    figures: dict[str, Figures] = field(default_factory=dict)
+    limits: dict[str, Figures] = field(default_factory=dict)
 
 
 def find_cases(folders: Iterable[str | Path]) -> list[Path]:
@@ -59,32 +67,39 @@ def component_of(path: Path) -> str | None:
         return None
 
 
-def run_case(path: Path, name: str | None = None) -> Result:
-    """Run one case through its component and compare every output."""
+def run_case(path: Path, name: str | None = None, dtype: mx.Dtype = mx.float32, bands: Bands | None = None) -> Result:
+    """Run one case through its component and compare every output.
+
+    Args:
+        path: Its folder.
+        name: What the result calls it; the folder if not given.
+        dtype: Precision of the networks.
+        bands: What outputs in this precision are held to; None means the tolerances of float32.
+    """
     result = Result(case=name or str(path), component="", ok=False)
     with tempfile.TemporaryDirectory() as scratch:
         # One case that cannot be run must not keep the others from running, whatever is wrong with it.
         try:
-            case = Case.open(path, Path(scratch))
+            case = Case.open(path, Path(scratch), dtype)
             result.component = case.component
             run = COMPONENTS.get(case.component)
             if run is None:
                 result.reason = f"unknown component {case.component!r}"
                 return result
-            computed = {output: np.array(value) for output, value in run(case).items()}
-            compare(case, computed, result)
+            computed = {output: readable(value) for output, value in run(case).items()}
+            compare(case, computed, result, bands)
         except Exception as error:
             result.ok = False
             result.reason = f"{type(error).__name__}: {error}"
     return result
 
 
-def compare(case: Case, computed: dict[str, np.ndarray], result: Result) -> None:
+def compare(case: Case, computed: dict[str, np.ndarray], result: Result, bands: Bands | None = None) -> None:
     """Write the error of every reference output into ``result``."""
     reasons = []
     for name, reference in case.outputs().items():
         if name in computed:
-            reasons += compare_output(case, name, computed[name], reference, result)
+            reasons += compare_output(case, name, computed[name], reference, result, bands)
         elif not name.startswith(("trace.", "stage.")):
             reasons.append(f"{name} was not computed")
     if not result.outputs:
@@ -93,11 +108,19 @@ def compare(case: Case, computed: dict[str, np.ndarray], result: Result) -> None
     result.reason = "; ".join(reasons)
 
 
-def compare_output(case: Case, name: str, value: np.ndarray, reference: np.ndarray, result: Result) -> list[str]:
+def compare_output(
+    case: Case, name: str, value: np.ndarray, reference: np.ndarray, result: Result, bands: Bands | None
+) -> list[str]:
     """Write one output's error into ``result``; returns what is wrong with it."""
     if value.shape != reference.shape:
         return [f"{name} has shape {value.shape}, expected {reference.shape}"]
-    error, tolerance = error_and_tolerance(case, name, value, reference)
+    figures = result.figures[name] = Figures.of(value, reference)
+    limit = bands.limit(case, name) if bands is not None else None
+    if limit is None:
+        error, tolerance = error_and_tolerance(case, name, value, reference)
+    else:
+        result.limits[name] = limit
+        error, tolerance = figures.nearest(limit)
     result.outputs[name] = error
     worst = None
     if result.worst is not None and result.tolerance is not None:

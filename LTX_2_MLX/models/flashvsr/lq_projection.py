@@ -6,6 +6,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from LTX_2_MLX.errors import CheckpointError
+from LTX_2_MLX.layers.activation import silu
 from LTX_2_MLX.layers.channel_norm import ChannelNorm
 from LTX_2_MLX.layers.streaming import WHOLE_CLIP, StreamState, join_frames
 from LTX_2_MLX.models.interfaces import Header
@@ -98,9 +99,9 @@ class LQProjection(nn.Module):
 
     def _features(self, frames: mx.array, causal: bool, state: StreamState) -> mx.array:
         x = pixel_unshuffle(frames, (1, _CELL, _CELL)).astype(self.conv1.weight.dtype)
-        x = nn.silu(self.norm1(self.conv1(_window(x, causal, state["conv1"]))))
+        x = silu(self.norm1(self.conv1(_window(x, causal, state["conv1"]))))
         x = state.checkpoint(x)
-        x = nn.silu(self.norm2(self.conv2(_window(x, causal, state["conv2"]))))
+        x = silu(self.norm2(self.conv2(_window(x, causal, state["conv2"]))))
         return state.checkpoint(x)
 
 

@@ -12,6 +12,7 @@ import mlx.nn as nn
 import numpy as np
 
 from LTX_2_MLX.errors import CheckpointError
+from LTX_2_MLX.layers.activation import silu
 from LTX_2_MLX.models.interfaces import Header
 from LTX_2_MLX.models.ltx.config_section import ConfigSection
 from LTX_2_MLX.ops.mel import MelSettings, log_mel
@@ -390,7 +391,7 @@ class AudioDecoder(nn.Module):
 
 def activate(x: mx.array) -> mx.array:
     """SiLU of each pixel's channels over their root mean square."""
-    activated: mx.array = nn.silu(mx.fast.rms_norm(x, None, _NORM_EPS))
+    activated: mx.array = silu(mx.fast.rms_norm(x, None, _NORM_EPS))
     return activated
 
 

@@ -13,6 +13,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from LTX_2_MLX.layers.activation import silu
 from LTX_2_MLX.layers.embedding import SINUSOID_WIDTH, sinusoid
 from LTX_2_MLX.models.ltx.diffusion_decoder_blocks import (
     MODULATION_ROWS,
@@ -47,7 +48,7 @@ class TimestepEmbedder(nn.Module):
         self.linear_2 = nn.Linear(width, width)
 
     def __call__(self, timesteps: mx.array) -> mx.array:
-        return self.linear_2(nn.silu(self.linear_1(sinusoid(timesteps).astype(self.linear_1.weight.dtype))))
+        return self.linear_2(silu(self.linear_1(sinusoid(timesteps).astype(self.linear_1.weight.dtype))))
 
 
 class SharedModulation(nn.Module):
@@ -58,7 +59,7 @@ class SharedModulation(nn.Module):
         self.proj = nn.Linear(timestep_width, MODULATION_ROWS * width)
 
     def __call__(self, embedding: mx.array) -> mx.array:
-        return self.proj(nn.silu(embedding)).reshape(embedding.shape[0], MODULATION_ROWS, -1)
+        return self.proj(silu(embedding)).reshape(embedding.shape[0], MODULATION_ROWS, -1)
 
 
 class DiffusionVideoDecoder(nn.Module):

@@ -15,6 +15,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from LTX_2_MLX.layers.activation import silu
 from LTX_2_MLX.models.ltx.diffusion_decoder_config import Axes, UpsampleSpec
 from LTX_2_MLX.ops.neighborhood_attention import FrameSpan, neighborhood_attention
 from LTX_2_MLX.ops.resample import pixel_shuffle
@@ -157,7 +158,7 @@ class SwiGLU(nn.Module):
         outputs = []
         for start in range(0, tokens.shape[0], MLP_TOKENS):
             chunk = tokens[start : start + MLP_TOKENS]
-            outputs.append(self.w_down(nn.silu(self.w_gate(chunk)) * self.w_up(chunk)))
+            outputs.append(self.w_down(silu(self.w_gate(chunk)) * self.w_up(chunk)))
             mx.eval(outputs[-1])
         return mx.concatenate(outputs).reshape(x.shape)
 

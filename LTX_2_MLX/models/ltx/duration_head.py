@@ -12,6 +12,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from LTX_2_MLX.errors import CheckpointError, RequestError
+from LTX_2_MLX.layers.activation import gelu_tanh
 from LTX_2_MLX.models.interfaces import Header
 from LTX_2_MLX.models.ltx.config_section import ConfigSection
 from LTX_2_MLX.shapes import StreamName
@@ -152,7 +153,7 @@ class DurationHead(nn.Module):
         if "audio" in contexts:
             tokens.append(self.audio_input_proj(contexts["audio"]) + self.audio_modality_emb)
         pooled = self.attention_pooler(mx.concatenate(tokens, axis=1))
-        hidden = nn.gelu_approx(self.mlp_hidden(pooled))
+        hidden = gelu_tanh(self.mlp_hidden(pooled))
         return mx.exp(self.mlp_out(hidden).astype(mx.float32)).squeeze(-1)
 
 

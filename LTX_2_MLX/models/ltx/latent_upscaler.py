@@ -12,6 +12,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from LTX_2_MLX.errors import CheckpointError, RequestError
+from LTX_2_MLX.layers.activation import silu
 from LTX_2_MLX.layers.conv import convolve_zero_padded
 from LTX_2_MLX.models.interfaces import Header
 from LTX_2_MLX.models.ltx.config_section import ConfigSection
@@ -149,7 +150,7 @@ class LatentUpscaler(nn.Module):
     def __call__(self, latent: mx.array) -> mx.array:
         """Upscale a latent that is not normalised."""
         x = latent.astype(self.initial_conv.weight.dtype)
-        x = nn.silu(self.initial_norm(convolve_zero_padded(self.initial_conv, x)))
+        x = silu(self.initial_norm(convolve_zero_padded(self.initial_conv, x)))
         for block in self.res_blocks:
             x = queued_if_large(block(x))
         x = queued_if_large(self.upsampler(x))
@@ -186,8 +187,8 @@ class UpscalerBlock(nn.Module):
         self.norm2 = ClipGroupNorm(channels)
 
     def __call__(self, x: mx.array) -> mx.array:
-        update = nn.silu(self.norm1(convolve_zero_padded(self.conv1, x)))
-        output: mx.array = nn.silu(x + self.norm2(convolve_zero_padded(self.conv2, update)))
+        update = silu(self.norm1(convolve_zero_padded(self.conv1, x)))
+        output: mx.array = silu(x + self.norm2(convolve_zero_padded(self.conv2, update)))
         return output
 
 
@@ -206,7 +207,8 @@ class ClipGroupNorm(nn.Module):
         grouped = x.reshape(*x.shape[:-1], _NUM_GROUPS, x.shape[-1] // _NUM_GROUPS).astype(mx.float32)
         grouped = grouped - _group_mean(grouped)
         grouped = grouped * mx.rsqrt(_group_mean(mx.square(grouped)) + _NORM_EPS)
-        return grouped.reshape(x.shape).astype(x.dtype) * self.weight + self.bias
+        scaled = grouped.reshape(x.shape) * self.weight.astype(mx.float32) + self.bias.astype(mx.float32)
+        return scaled.astype(x.dtype)
 
 
 def _group_mean(grouped: mx.array) -> mx.array:

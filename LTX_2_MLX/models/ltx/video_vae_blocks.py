@@ -9,6 +9,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from LTX_2_MLX.errors import CheckpointError
+from LTX_2_MLX.layers.activation import silu
 from LTX_2_MLX.layers.conv import CausalConv3d, Padding
 from LTX_2_MLX.layers.embedding import SINUSOID_WIDTH, sinusoid
 from LTX_2_MLX.layers.norm import rms_norm
@@ -26,7 +27,7 @@ def activate(x: mx.array, shift: mx.array | None = None, scale: mx.array | None 
     x = rms_norm(x, NORM_EPS)
     if shift is not None and scale is not None:
         x = x * (1 + scale[:, None, None, None]) + shift[:, None, None, None]
-    return nn.silu(x)
+    return silu(x)
 
 
 class TimeEmbedder(nn.Module):
@@ -47,7 +48,7 @@ class _TwoLinears(nn.Module):
         self.linear_2 = nn.Linear(width, width)
 
     def __call__(self, x: mx.array) -> mx.array:
-        return self.linear_2(nn.silu(self.linear_1(x.astype(self.linear_1.weight.dtype))))
+        return self.linear_2(silu(self.linear_1(x.astype(self.linear_1.weight.dtype))))
 
 
 class ResBlock(nn.Module):

@@ -6,9 +6,9 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from LTX_2_MLX.layers.norm import fused
 from LTX_2_MLX.models.ltx.vocoder_config import PREFIX, BandwidthExtensionConfig, GeneratorConfig, VocoderConfig
 from LTX_2_MLX.ops.antialias import downsample_2x, upsample_2x
+from LTX_2_MLX.ops.fused import fused
 from LTX_2_MLX.ops.pad import pad_edge
 
 _SLOPE = 0.1

@@ -15,6 +15,7 @@ import mlx.nn as nn
 import numpy as np
 
 from LTX_2_MLX.errors import CheckpointError
+from LTX_2_MLX.layers.activation import gelu_tanh, silu
 from LTX_2_MLX.models.interfaces import Header
 
 # Width of an attention head in every published model of the family; the tensors do not tell it.
@@ -140,7 +141,7 @@ class WanBlock(nn.Module):
         self.self_attn = Attention(config.dim, config.eps)
         self.norm3 = nn.LayerNorm(config.dim, config.eps)
         self.cross_attn = Attention(config.dim, config.eps)
-        self.ffn = Mlp(config.dim, config.ffn_dim, config.dim, nn.gelu_approx)
+        self.ffn = Mlp(config.dim, config.ffn_dim, config.dim, gelu_tanh)
 
     def __call__(self, x: mx.array, timestep_modulation: mx.array, context: KeysValues, attend: Attend) -> mx.array:
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = self.modulation[0] + timestep_modulation
@@ -199,8 +200,8 @@ class WanTransformer(nn.Module):
         super().__init__()
         self.config = config
         self.patch_embedding = nn.Conv3d(config.in_dim, config.dim, config.patch_size, stride=config.patch_size)
-        self.text_embedding = Mlp(config.text_dim, config.dim, config.dim, nn.gelu_approx)
-        self.time_embedding = Mlp(config.freq_dim, config.dim, config.dim, nn.silu)
+        self.text_embedding = Mlp(config.text_dim, config.dim, config.dim, gelu_tanh)
+        self.time_embedding = Mlp(config.freq_dim, config.dim, config.dim, silu)
         self.time_projection = nn.Linear(config.dim, 6 * config.dim)
         self.blocks = [WanBlock(config) for _ in range(config.num_layers)]
         self.head = Head(config)
@@ -223,7 +224,7 @@ class WanTransformer(nn.Module):
         angles = timestep * np.power(_ROTARY_BASE, -np.arange(half) / half)
         waves = mx.array(np.concatenate([np.cos(angles), np.sin(angles)])[None].astype(np.float32))
         time = self.time_embedding(waves.astype(self.dtype))
-        return time, self.time_projection(nn.silu(time)).reshape(6, self.config.dim)
+        return time, self.time_projection(silu(time)).reshape(6, self.config.dim)
 
     def embed_context(self, prompt: mx.array) -> list[KeysValues]:
         """Every block's keys and values of a prompt ``(L, text_dim)``; all its tokens count, padding too."""

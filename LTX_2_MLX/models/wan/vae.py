@@ -12,6 +12,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from LTX_2_MLX.errors import CheckpointError
+from LTX_2_MLX.layers.activation import silu
 from LTX_2_MLX.layers.channel_norm import ChannelNorm
 from LTX_2_MLX.layers.conv import convolve_each, is_one_launch
 from LTX_2_MLX.layers.streaming import WHOLE_CLIP, StreamState, join_frames, stream_layer
@@ -164,8 +165,8 @@ class ResidualBlock(nn.Module):
             self.shortcut = nn.Conv3d(channels, out_channels, 1)
 
     def __call__(self, x: mx.array, state: StreamState = WHOLE_CLIP) -> mx.array:
-        y = causal_conv(self.conv1, nn.silu(self.norm1(x)), state["conv1"])
-        y = causal_conv(self.conv2, nn.silu(self.norm2(y)), state["conv2"])
+        y = causal_conv(self.conv1, silu(self.norm1(x)), state["conv1"])
+        y = causal_conv(self.conv2, silu(self.norm2(y)), state["conv2"])
         shortcut = _convolve(self.shortcut, x) if "shortcut" in self else x
         return state.checkpoint(y + shortcut)
 
@@ -329,7 +330,7 @@ class Encoder3d(nn.Module):
         x = causal_conv(self.conv1, x, state["conv1"])
         x = run_layers(self.layers, x, state["layers"])
         x = run_layers(self.middle, x, state["middle"])
-        return causal_conv(self.head_conv, nn.silu(self.head_norm(x)), state["head_conv"])
+        return causal_conv(self.head_conv, silu(self.head_norm(x)), state["head_conv"])
 
 
 class Decoder3d(nn.Module):
@@ -349,7 +350,7 @@ class Decoder3d(nn.Module):
         x = causal_conv(self.conv1, x, state["conv1"])
         x = run_layers(self.middle, x, state["middle"])
         x = run_layers(self.layers, x, state["layers"])
-        return causal_conv(self.head_conv, nn.silu(self.head_norm(x)), state["head_conv"])
+        return causal_conv(self.head_conv, silu(self.head_norm(x)), state["head_conv"])
 
 
 def _encoder_layers(config: WanVAEConfig) -> list[nn.Module]:
