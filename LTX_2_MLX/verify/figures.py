@@ -1,6 +1,7 @@
 """How far an output is from its reference, in figures that mean the same for every output."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -39,6 +40,6 @@ class Figures:
         return max(pairs, key=lambda pair: float("inf") if pair[0] != pair[0] else pair[0] / pair[1])
 
 
-def _ratio(error: float, size: float) -> float:
+def _ratio(error: Any, size: Any) -> float:
     """Error over size; the error itself where the reference is zero throughout."""
     return float(error / size if size else error)
