@@ -35,6 +35,11 @@ def attention(
     Returns:
         ``(B, heads, N, D)``. The rows are those of one call, up to rounding.
     """
+    dtype = queries.dtype
+    if on_cpu() and dtype != mx.float32:
+        # MLX would round scores and probabilities to 16 bit here, as its fused kernels on a GPU do not.
+        queries, keys, values = (array.astype(mx.float32) for array in (queries, keys, values))
+        return attention(queries, keys, values, scale=scale, mask=mask).astype(dtype)
     num_queries = queries.shape[2]
     size = _group_size(queries, keys)
     if size >= num_queries:
@@ -56,16 +61,21 @@ def scores_bytes(heads: int, queries: int, keys: int, *, head_dim: int, dtype: m
     """Memory of the scores while ``attention`` runs for one sample; 0 where a fused kernel does not store them."""
     if is_fused(head_dim, dtype):
         return 0
-    everything = heads * queries * keys * dtype.size
-    return min(everything, _GROUPS_AHEAD * max(_SCORES_BYTES[backend()], _QUERY_BLOCK * heads * keys * dtype.size))
+    row = heads * keys * _score_bytes(dtype)
+    return min(queries * row, _GROUPS_AHEAD * max(_SCORES_BYTES[backend()], _QUERY_BLOCK * row))
 
 
 def group_scores_bytes(heads: int, queries: int, keys: int, *, head_dim: int, dtype: mx.Dtype) -> int:
     """Bytes of the scores of one group of queries; 0 where a fused kernel does not store them."""
     if is_fused(head_dim, dtype):
         return 0
-    row = heads * keys * dtype.size
+    row = heads * keys * _score_bytes(dtype)
     return min(queries * row, max(_SCORES_BYTES[backend()], _QUERY_BLOCK * row))
+
+
+def _score_bytes(dtype: mx.Dtype) -> int:
+    """Bytes of one stored score; the CPU's are float32 whatever the dtype."""
+    return mx.float32.size if on_cpu() else dtype.size
 
 
 def is_fused(head_dim: int, dtype: mx.Dtype) -> bool:

@@ -9,6 +9,7 @@ import mlx.nn as nn
 import pytest
 
 import LTX_2_MLX
+import LTX_2_MLX.layers.attention as attention_layer
 from LTX_2_MLX.layers.embedding import TimestepModulation
 from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler
 from LTX_2_MLX.models.ltx.transformer import PatchEmbed
@@ -59,7 +60,7 @@ def watched(monkeypatch):
     for kind in layer_classes():
         if "__call__" in vars(kind):
             watch(kind, "__call__", kind.__name__, slice(0) if kind in BORDERS else slice(1, None))
-    for owner, name in ((mx, "conv2d"), (mx, "conv3d"), (mx.fast, "scaled_dot_product_attention")):
+    for owner, name in ((mx, "conv2d"), (mx, "conv3d"), (attention_layer, "attention")):
         watch(owner, name, name, slice(None))
 
     class Progress:
