@@ -1,4 +1,4 @@
-"""How far an output is from its reference, in figures that mean the same for every output."""
+"""Figures of an output's distance from its reference, the same for all outputs."""
 
 from dataclasses import dataclass
 from typing import Any
