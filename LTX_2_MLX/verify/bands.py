@@ -47,6 +47,8 @@ class Bands:
     def limit(self, case: Case, output: str) -> Figures | None:
         """The largest figures with which an output passes; None if it is held to the tolerance of float32."""
         component = self.table["components"].get(case.component, {})
+        if "bfloat16" in component and self.precision != "bf16":
+            return Bands(self.table, "bf16").limit(case, output)
         if "float32" in component or _pattern(output) in component.get("exact", ()):
             return None
         if "unmeasured" in component:
