@@ -5,7 +5,7 @@ from collections.abc import Callable
 import mlx.core as mx
 import mlx.nn as nn
 
-from LTX_2_MLX.ops.fused import fused
+from LTX_2_MLX.ops.device import fused
 
 Activation = Callable[[mx.array], mx.array]
 

@@ -5,7 +5,7 @@ import math
 import mlx.core as mx
 import mlx.nn as nn
 
-from LTX_2_MLX.ops.fused import fused
+from LTX_2_MLX.ops.device import fused
 
 _SLOPE = math.sqrt(2 / math.pi)
 

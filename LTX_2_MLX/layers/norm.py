@@ -2,7 +2,7 @@
 
 import mlx.core as mx
 
-from LTX_2_MLX.ops.fused import fused
+from LTX_2_MLX.ops.device import fused
 
 
 def rms_norm(x: mx.array, eps: float = 1e-6) -> mx.array:

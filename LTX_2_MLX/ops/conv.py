@@ -6,8 +6,7 @@ import mlx.core as mx
 
 from LTX_2_MLX.ops.cpu import conv as cpu
 from LTX_2_MLX.ops.cpu import winograd
-from LTX_2_MLX.ops.device import eval_if_large, on_cpu
-from LTX_2_MLX.ops.fused import fused
+from LTX_2_MLX.ops.device import eval_if_large, fused, on_cpu
 
 # MLX unfolds the whole input, nine values for each pixel and channel. From so many bytes on, which caches do not hold,
 # other forms are faster on the CPU (measured with OpenBLAS on two cores), for stride 1 and for stride 2.

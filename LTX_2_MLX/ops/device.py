@@ -3,11 +3,12 @@
 import ctypes
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
-from typing import Literal
+from functools import lru_cache, wraps
+from typing import Literal, ParamSpec
 
 import mlx.core as mx
 
+Parameters = ParamSpec("Parameters")
 Backend = Literal["cpu", "gpu"]
 # From here on the cost of an evaluation, a fraction of a millisecond on a GPU and 25 microseconds on a CPU, is small
 # beside the work.
@@ -107,6 +108,21 @@ def evaluated(x: mx.array) -> mx.array:
     """``x``, evaluated now: between two pieces of work, so that what it was made from can be freed."""
     mx.eval(x)
     return x
+
+
+def fused(function: Callable[Parameters, mx.array]) -> Callable[Parameters, mx.array]:
+    """Compute ``function`` in one GPU kernel instead of two or three.
+
+    On the CPU it is not compiled, because MLX would start a C++ compiler first.
+    """
+    compiled = mx.compile(function)
+
+    @wraps(function)
+    def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> mx.array:
+        chosen = function if on_cpu() else compiled
+        return chosen(*args, **kwargs)
+
+    return call
 
 
 @contextmanager
