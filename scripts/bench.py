@@ -93,8 +93,7 @@ def measured(chosen: list[Workload], precision: str, repeats: int, clock: str) -
 @app.command()
 def precisions() -> None:
     """Print the precision that every network runs in, by backend."""
-    for line in precision_lines():
-        typer.echo(line)
+    typer.echo("\n".join(precision_lines()))
 
 
 @app.command()

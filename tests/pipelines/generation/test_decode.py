@@ -13,6 +13,7 @@ from LTX_2_MLX.models.ltx.video_vae import VideoDecoder, VideoEncoder
 from LTX_2_MLX.pipelines.generation import decode
 from LTX_2_MLX.pipelines.generation.decode import _by_winograd, choose_tiling, decode_frames, square_tiles
 from LTX_2_MLX.pipelines.upscale_temporal import encode_frames
+from LTX_2_MLX.runtime import mlx_settings
 from LTX_2_MLX.shapes import Compression, LatentShape
 
 
@@ -86,7 +87,9 @@ def test_tiles_need_the_number_of_frames_whole_frames_do_not(networks, frames):
         encode_frames(encoder, [frames], size=(128, 192), num_frames=None, tile_size=128)
 
 
-def test_only_decoding_in_float32_goes_by_winograd():
+def test_only_decoding_in_float32_goes_by_winograd(monkeypatch):
+    # A process started by this library inherits the variables as if the user had set them.
+    monkeypatch.setattr(mlx_settings, "_ours", {"MLX_CONV_WINOGRAD"})
     seen = []
 
     def chunks():
