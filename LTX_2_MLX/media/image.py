@@ -81,17 +81,21 @@ def read_image(path: str | Path) -> StillImage:
     Palette and CMYK images become RGB, the latter by their own profile.
 
     Raises:
-        MediaError: If the file is missing, animated, damaged, or not an image of 8 or 16 bits.
+        MediaError: If the file is missing, animated, damaged, or not an image of 8 or 16 bits, or if its colour
+            profile cannot be read.
     """
     path = _existing(path)
     if is_heif(path):
         check_image(path, *heif_size(path))
         with _refused(path):
-            return _from_heif(read_heif(path))
+            heif = read_heif(path)
+            _check_profile(heif.icc_profile, path)
+            return _from_heif(heif)
     with _opened(path) as opened:
         check_image(path, opened.height, opened.width)
         layers = png16.decode(path.read_bytes()) if opened.format == "PNG" else None
-        profile = opened.info.get("icc_profile")
+        profile = opened.info.get("icc_profile") or None
+        _check_profile(profile, path)
         if layers is None:
             layers, profile = _layers(opened, profile, path)
         # Read after the pixels: Pillow applies the orientation of a TIFF while it loads it, and drops the tag.
@@ -174,6 +178,18 @@ def _refuse_animated(opened: Image.Image, path: Path) -> None:
         raise MediaError(
             f"{path} contains {count} images ({opened.format}). Use a still image, or convert it to a video."
         )
+
+
+def _check_profile(profile: bytes | None, path: Path) -> None:
+    """Raise ``MediaError`` for a colour profile that is none: it would be handed on to the files that are written."""
+    if profile is None:
+        return
+    try:
+        ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    except (ImageCms.PyCMSError, OSError) as error:
+        raise MediaError(
+            f"{path} has a colour profile that cannot be read. Save the image without it, or as PNG in sRGB."
+        ) from error
 
 
 def _orientation(opened: Image.Image) -> Orientation:

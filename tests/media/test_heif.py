@@ -6,7 +6,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from LTX_2_MLX.errors import MediaError
 from LTX_2_MLX.media.heif import heif_size, is_heif, read_heif
@@ -134,7 +134,7 @@ def test_profile_and_exif_come_with_the_image(tmp_path):
     exif[271] = "Some Maker"
     exif[274] = 6
     tiff = exif.tobytes().removeprefix(b"Exif\0\0")
-    profile = bytes(16) + b"RGB " + bytes(100)
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     path = heic(tmp_path / "a.heic", [scene(64, 64)], 1, 1, (64, 64), extra=[box(b"colr", b"prof", profile)], exif=tiff)
     got = read_image(path)
     assert got.icc_profile == profile and got.pixels.shape == (64, 64, 3)

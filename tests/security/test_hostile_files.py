@@ -35,6 +35,7 @@ from LTX_2_MLX.pipelines.generation.model_defaults import ModelDefaults
 from LTX_2_MLX.pipelines.generation.record import options_from, saved_record
 from LTX_2_MLX.pipelines.generation.recorded_files import files_outside
 from LTX_2_MLX.printable import printable
+from LTX_2_MLX.runtime import digest
 from LTX_2_MLX.runtime.digest import content_digest
 from LTX_2_MLX.runtime.job import Job
 
@@ -526,3 +527,32 @@ def test_a_resolution_that_is_no_number_is_not_kept(tmp_path):
     # The denominators of both resolutions.
     path.write_bytes(content.replace((72).to_bytes(4, "little") + (1).to_bytes(4, "little"), bytes(8)))
     assert path.read_bytes() != content and read_image(path).dpi is None
+
+
+def test_a_whole_disk_is_no_model(tmp_path):
+    # As weights of a record, it ended in "a bug in this program".
+    outcome = run(generate, "a ball", "--weights", "/", "-o", tmp_path / "o.mp4", "--dry-run")
+    assert outcome.exit_code == 2 and "bug" not in outcome.output, outcome.output
+
+
+def test_a_folder_of_very_many_files_gets_no_digest(tmp_path, monkeypatch):
+    monkeypatch.setattr(digest, "_MAX_FILES", 10)
+    for index in range(11):
+        (tmp_path / f"{index}.bin").write_bytes(b"x")
+    with pytest.raises(RequestError, match="more than 10 files, so it is no model"):
+        content_digest(tmp_path)
+
+
+def test_a_recorded_image_that_is_missing_is_named(tmp_path):
+    image = tmp_path / "gone.png"
+    record = RunRecord({"prompt": "a", "image": str(image)}, {str(image): "0" * 64}, source=tmp_path)
+    with pytest.raises((RequestError, CheckpointError, MediaError), match=r"gone\.png"):
+        options_from(record, {})
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif"])
+def test_an_image_whose_colour_profile_is_none_is_refused(tmp_path, suffix):
+    path = tmp_path / f"image{suffix}"
+    Image.new("RGB", (33, 21), "red").save(path, icc_profile=b"no profile" * 20)
+    with pytest.raises(MediaError, match="colour profile that cannot be read"):
+        read_image(path)
