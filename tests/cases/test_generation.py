@@ -170,7 +170,7 @@ def test_embeddings_replace_no_file_in_use_nor_of_the_user(tmp_path, name):
 def test_output_replaces_no_file_in_use(tmp_path):
     image = tmp_path / "a.png"
     shutil.copy(HERE / "relative" / "A" / "pic.png", image)
-    result = run(PROMPT, *SHORT, "--image", image, "-o", image)
+    result = run(PROMPT, "--image", image, "-o", image)
     assert result.exit_code == cli.REFUSED and "is a file that this run reads" in result.stderr
 
 
