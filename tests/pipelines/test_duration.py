@@ -87,6 +87,16 @@ def test_head_decides_the_length_and_the_record_holds_it(split, head, tmp_path):
     assert (asked_again.frames, request_for(asked_again).duration.min_seconds) == (None, 1.0)
 
 
+def test_head_reads_saved_embeddings(split, head, tmp_path):
+    saved = tmp_path / "embeddings.safetensors"
+    _, frames = run(options(split, head, save_embeddings=saved))
+    runner = StageRunner()
+    video, again = run(replace(options(split, head), embeddings=saved, gemma="auto"), runner)
+    assert video.num_frames == 17
+    np.testing.assert_array_equal(again, frames)
+    assert "text_encoder" not in [report.name for report in runner.reports]
+
+
 @pytest.mark.parametrize(("limits", "frames"), [((0.1, 0.5), 9), ((0.9, 2.0), 25), ((0.3, 1.5), 17)])
 def test_answer_is_held_between_the_limits(split, head, limits, frames):
     asked = options(split, head, min_duration=limits[0], max_duration=limits[1])

@@ -114,12 +114,12 @@ def open_audio_vae(spec: str, weights: Checkpoint, model: ResolvedFile) -> Check
     return audio
 
 
-def open_duration_head(spec: str, features: Checkpoint, model: ResolvedFile) -> Checkpoint | None:
+def open_duration_head(spec: str, features: Checkpoint | None, model: ResolvedFile) -> Checkpoint | None:
     """The duration head; None where ``auto`` finds none.
 
     Args:
         spec: As for ``resolve``.
-        features: The checkpoint with the text features, whose contexts the head reads.
+        features: The checkpoint with the text features, whose contexts the head reads; None where it reads saved ones.
         model: The model's file.
 
     Raises:
@@ -138,6 +138,8 @@ def open_duration_head(spec: str, features: Checkpoint, model: ResolvedFile) -> 
         path = resolve(spec, "duration-head", model=model).path
     head = Checkpoint(path)
     config = config_of(DurationHead, head)
+    if features is None:
+        return head
     text = config_of(TextFeatures, features)
     widths = (text.video.width, None if text.audio is None else text.audio.width)
     if widths != (config.video_width, config.audio_width):

@@ -14,6 +14,7 @@ import mlx.core as mx
 from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.recognise import config_of
+from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.models.ltx.duration_head import DurationHead, frames_of_duration
 from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.pipelines.generation.prompt import context_size, contexts_bytes, prompt_stages
@@ -65,7 +66,8 @@ class PredictDuration:
         )
 
     def run(self, runner: StageRunner, state: GenerationState) -> GenerationState:
-        """Ask the head. Raises OutputError where its answer is no number."""
+        """Ask the head. Raises OutputError where its answer is no number, RequestError for another model's contexts."""
+        self._check_contexts(state)
 
         def work(head: DurationHead) -> Arrays:
             contexts: dict[Any, mx.array] = {}
@@ -77,6 +79,17 @@ class PredictDuration:
         duration = runner.run(self.name, partial(load, DurationHead, self.head, dtype=_DTYPE), work)
         check_result(self.name, duration)
         return replace(state, duration=duration)
+
+    def _check_contexts(self, state: GenerationState) -> None:
+        """Saved embeddings may be of another model."""
+        config = config_of(DurationHead, self.head)
+        for stream, width in (("video", config.video_width), ("audio", config.audio_width)):
+            context = state.contexts.get(f"positive.{stream}")
+            if context is not None and context.shape[-1] != width:
+                raise RequestError(
+                    f"{self.head.path} reads contexts of width {width}, the {stream} embeddings have "
+                    f"{context.shape[-1]}. Give --duration-head the file of the same model, or pass --frames."
+                )
 
     def facts(self) -> dict[str, Any]:
         """The head's file; limits are applied to its answer."""

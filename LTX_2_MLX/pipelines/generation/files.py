@@ -235,7 +235,9 @@ def _with_companions(models: Models, options: Options, model: ResolvedFile, note
 
         models = replace(models, own_text_features=checked_text_features(weights, encoder, note))
     if asks_duration_head(options, weights):
-        head = open_duration_head(options.duration_head, models.text_features, model)
+        # Saved embeddings are contexts already; the text encoder's file, with the projections, may be elsewhere.
+        features = None if options.embeddings is not None else models.text_features
+        head = open_duration_head(options.duration_head, features, model)
         models = replace(models, duration_head=head)
     if options.renders:
         from LTX_2_MLX.pipelines.generation.rendering_files import with_detailing
