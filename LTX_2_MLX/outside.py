@@ -98,14 +98,20 @@ def fraction(text: str) -> Fraction:
     return number(text, Fraction)
 
 
-def is_path(text: str) -> bool:
-    """Whether a text can be the path of a file at all: no null byte, nothing that is too long for any disk."""
+def path_fault(text: str) -> str:
+    """Why a text cannot be the path of a file at all, and what to do; empty where it can."""
     try:
         name = os.fsencode(text)
     except UnicodeEncodeError:
-        return False
+        return "it is not UTF-8. Give the name anew"
+    if b"\0" in name:
+        return "it has a null byte. Give the name anew"
     longest = max(map(len, name.split(b"/")))
-    return b"\0" not in name and len(name) < _MAX_PATH_BYTES and longest <= _MAX_NAME_BYTES
+    if longest > _MAX_NAME_BYTES:
+        return f"a name in it has {longest} bytes, disks allow {_MAX_NAME_BYTES}. Choose a shorter one"
+    if len(name) >= _MAX_PATH_BYTES:
+        return f"it has {len(name)} bytes, systems allow {_MAX_PATH_BYTES}. Choose a shorter one"
+    return ""
 
 
 def exists(path: str | Path) -> bool:

@@ -156,19 +156,22 @@ def ltx_2_5(
     )
 
 
+# Of a folder with a language model and its tokenizer.
+_GEMMA_FILES = (
+    PublishedFile("config.json"),
+    PublishedFile("tokenizer.json"),
+    PublishedFile("tokenizer_config.json"),
+    PublishedFile("*.safetensors"),
+    PublishedFile("*.safetensors.index.json", optional=True),
+)
+
+
 def chat_gemma4(name: str, repository: str, about_bytes: int, notes: str = "") -> Entry:
     """A folder of Gemma 4's chat model, which rewrites prompts for LTX-2.5."""
-    files = (
-        PublishedFile("config.json"),
-        PublishedFile("tokenizer.json"),
-        PublishedFile("tokenizer_config.json"),
-        PublishedFile("*.safetensors"),
-        PublishedFile("*.safetensors.index.json", optional=True),
-    )
     return Entry(
         name=name,
         role="prompt-enhancer",
-        files=files,
+        files=_GEMMA_FILES,
         folder=f"gemma-4/{name}",
         licence="Apache-2.0",
         networks=("Gemma 4",),
@@ -180,17 +183,10 @@ def chat_gemma4(name: str, repository: str, about_bytes: int, notes: str = "") -
 
 def gemma(name: str, repository: str, about_bytes: int, *, gated: bool = False, notes: str = "") -> Entry:
     """A folder of Gemma 3, the text encoder of LTX-2 and LTX-2.3."""
-    files = (
-        PublishedFile("config.json"),
-        PublishedFile("tokenizer.json"),
-        PublishedFile("tokenizer_config.json"),
-        PublishedFile("*.safetensors"),
-        PublishedFile("*.safetensors.index.json", optional=True),
-    )
     return Entry(
         name=name,
         role="text-encoder",
-        files=files,
+        files=_GEMMA_FILES,
         folder=f"gemma/{name}",
         licence=GEMMA_LICENCE,
         networks=("Gemma 3",),

@@ -6,7 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 from LTX_2_MLX.errors import MediaError
 from LTX_2_MLX.media.audio import Audio
@@ -22,7 +22,7 @@ _MAX_SIDES = {".webp": 16_383, ".gif": 65_535}
 _WEBP_QUALITY = 90
 # Units of time of the formats in seconds.
 _TICKS = {".webp": Fraction(1, 1000), ".gif": Fraction(1, 100)}
-_DESCRIPTION = 0x010E
+_DESCRIPTION = ExifTags.Base.ImageDescription
 STAGE = "write"
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from LTX_2_MLX.errors import RequestError
-from LTX_2_MLX.outside import is_path, number
+from LTX_2_MLX.outside import number, path_fault
 
 # Finds a file on this machine, or leaves a choice to the model.
 AUTO = "auto"
@@ -213,8 +213,8 @@ def converted(declared: Declared, value: Any) -> Any:
 
 def _scalar(declared: Declared, value: Any) -> Any:
     kind = declared.kind
-    if isinstance(value, str) and (kind is Path or declared.opt.is_file) and not is_path(value):
-        raise RequestError(f"{declared.flag} is {shown(value)}, which is no path of a file.")
+    if isinstance(value, str) and (kind is Path or declared.opt.is_file) and (fault := path_fault(value)):
+        raise RequestError(f"{declared.flag} is {shown(value)}, which is no path of a file: {fault}.")
     if hasattr(value, "item") and hasattr(value, "dtype"):
         # A number of NumPy or MLX.
         value = value.item()
