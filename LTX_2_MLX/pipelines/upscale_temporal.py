@@ -4,7 +4,7 @@ N frames become 2 N - 1 at twice the rate, so the clip's duration stays. Frames 
 as they are asked for: only the latent is in memory as a whole. Each network is freed before the next one is loaded.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import mlx.core as mx
@@ -19,14 +19,13 @@ from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.checkpoints.resolve import AUTO, DEMO_NOTE, ResolvedFile, resolve
 from LTX_2_MLX.checkpoints.unsupported import refuse_unsupported
 from LTX_2_MLX.checkpoints.upscaler_generation import check_generation
-from LTX_2_MLX.errors import CheckpointError, MediaError, RequestError
-from LTX_2_MLX.layers.streaming import join_frames
-from LTX_2_MLX.media.frames import FrameStream, subdivide_times, to_signed
+from LTX_2_MLX.errors import CheckpointError, MediaError
+from LTX_2_MLX.media.frames import FrameStream, subdivide_times
 from LTX_2_MLX.models.ltx.video_vae import VideoDecoder, VideoEncoder
 from LTX_2_MLX.models.ltx.video_vae_config import VideoVAEConfig
 from LTX_2_MLX.models.ltx.video_vae_memory import encoder_layers, largest_array, run_bytes
-from LTX_2_MLX.models.ltx.video_vae_tiling import encode_plan, encode_tiled
-from LTX_2_MLX.pipelines.generation.decode import DecodeVideo, activation_budget, choose_tiling, square_tiles
+from LTX_2_MLX.pipelines.generation.decode import DecodeVideo, activation_budget, square_tiles
+from LTX_2_MLX.pipelines.generation.encode import encode_frames
 from LTX_2_MLX.pipelines.generation.files import upscaler_config, usual_dtype
 from LTX_2_MLX.pipelines.generation.split_files import autoencoder_in
 from LTX_2_MLX.pipelines.generation.state import GenerationState
@@ -147,42 +146,6 @@ def padded_chunks(stream: FrameStream, shape: VideoShape, step: int, progress: P
 def padded_length(num_frames: int, step: int) -> int:
     """The next multiple of ``step``, plus one."""
     return -(-(num_frames - 1) // step) * step + 1
-
-
-def encode_frames(
-    encoder: VideoEncoder,
-    chunks: Iterable[np.ndarray],
-    *,
-    size: tuple[int, int],
-    num_frames: int | None,
-    tile_size: int | None = None,
-    budget: int | None = None,
-) -> mx.array:
-    """The normalised latent ``(1, T', H', W', C)`` of a clip that comes in chunks ``(T, H, W, 3)`` uint8.
-
-    Args:
-        encoder: Its weights' dtype is the precision.
-        chunks: 8k + 1 frames in all (of the encoder's own compression).
-        size: Height and width of the frames.
-        num_frames: Number of frames; None where only reading them tells, which is enough without tiles.
-        tile_size: Side of a tile in pixels; None: whole frames wherever memory allows.
-        budget: Bytes for activations; see ``choose_tiling``.
-
-    Raises:
-        RequestError: If a size is not legal, or tiles are needed and the number of frames is unknown.
-        MemoryBudgetError: If no tile is small enough.
-    """
-    latent = VideoShape(num_frames or 1, *size).latent(encoder.compression)
-    frames = (to_signed(chunk)[None] for chunk in chunks)
-    tiling = choose_tiling(encoder, latent, tile_size, budget)
-    if tiling is None:
-        return join_frames(*encoder.stream(frames))
-    if num_frames is None:
-        raise RequestError(
-            "The clip does not say how many frames it has, which tiles have to know. "
-            "Convert it to .mp4, or leave out --tile-size."
-        )
-    return join_frames(*encode_tiled(encoder, frames, encode_plan(latent, tiling, encoder.compression)))
 
 
 def stages(

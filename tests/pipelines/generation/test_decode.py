@@ -12,7 +12,7 @@ from LTX_2_MLX.errors import MemoryBudgetError, RequestError
 from LTX_2_MLX.models.ltx.video_vae import VideoDecoder, VideoEncoder
 from LTX_2_MLX.pipelines.generation import decode
 from LTX_2_MLX.pipelines.generation.decode import _by_winograd, choose_tiling, decode_frames, square_tiles
-from LTX_2_MLX.pipelines.upscale_temporal import encode_frames
+from LTX_2_MLX.pipelines.generation.encode import encode_frames
 from LTX_2_MLX.runtime import mlx_settings
 from LTX_2_MLX.shapes import Compression, LatentShape
 
