@@ -313,16 +313,18 @@ class _Probe:
     def _last_duration(self, index: int) -> Fraction:
         """Duration of the last frame in ticks; Matroska and AVI tell it by the track's end alone.
 
-        Where the file does not tell, it is the usual one: the step before may be a gap.
+        Where the file does not tell, it is the usual one: the step before may be a gap. MP4 and MOV store the step
+        to the frame that is decoded next, which is longer where frames are reordered across a gap.
         """
         is_stored = self._container.format.name not in ("matroska,webm", "avi")
-        declared = None if is_stored else self._track_end()
-        stamp = self._frames.stamps[index]
-        if declared is not None and stamp is not None:
-            duration = declared / self._tick - stamp
-            if 0 < duration <= 10 * self._step:
-                return duration
-        return Fraction(self._frames.durations[index] or self._step)
+        stored = Fraction(self._frames.durations[index] or self._step)
+        declared, stamp = self._track_end(), self._frames.stamps[index]
+        if declared is None or stamp is None:
+            return stored
+        duration = declared / self._tick - stamp
+        if 0 < duration <= (stored if is_stored else 10 * self._step):
+            return duration
+        return stored
 
     def _track_end(self) -> Fraction | None:
         """End of the video in seconds as its own header says."""

@@ -80,6 +80,16 @@ def test_variable_rate_comes_back(tmp_path, suffix):
     assert np.abs(got.array().astype(int) - frames).max() <= 3
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mov"])
+def test_last_frame_of_a_video_with_a_gap_keeps_its_length_where_frames_are_reordered(tmp_path, suffix):
+    times = tuple(Fraction(ms, 1000) for ms in (0, 33, 531, 564, 597, 631, 664))
+    path = write_video(clip_of(grey_steps(6), 6 / times[-1], times=times), tmp_path / f"a{suffix}")
+    with av.open(str(path)) as container:
+        last = [frame for frame in container.decode(video=0)][-1]
+    assert last.duration * last.time_base > Fraction(1, 10), "the file says no longer what this test is about"
+    assert read_video(path).times == times
+
+
 def test_avi_refuses_a_variable_rate_before_a_frame_is_asked_for(tmp_path):
     def never():
         raise AssertionError("a frame was made")
