@@ -204,7 +204,7 @@ def measure(path: Path) -> Measured:
     with av.open(str(path)) as container:
         video = _decoded(container, "video")
         is_avi = container.format.name == "avi"
-        limit = _end_of_edits(container)
+        track_end = _track_end(container)
     starts = [float(frame.pts * frame.time_base) for frame in video if frame.pts is not None]
     if not starts:
         return Measured()
@@ -215,17 +215,26 @@ def measure(path: Path) -> Measured:
     step = float(np.median(steps)) if len(steps) else float((video[0].duration or 0) * video[0].time_base)
     last: Any = video[-1]
     end = float(last.duration * last.time_base) if last.duration and not is_avi else step
-    result = Measured(starts[0], min(starts[-1] + end, limit) - starts[0], step)
+    if track_end is not None and track_end - starts[-1] >= step / 2:
+        end = track_end - starts[-1]
+    result = Measured(starts[0], starts[-1] - starts[0] + end, step)
     with av.open(str(path)) as container:
         _place_sound(result, _decoded(container, "audio"))
     return result
 
 
-def _end_of_edits(container: Any) -> float:
-    """When the video ends by MP4's and MOV's edit list: what they store as a frame's duration is a step of decoding."""
+def _track_end(container: Any) -> float | None:
+    """When the video of an MP4 or MOV ends where its last frame is not decoded last; None for anything else.
+
+    These store the step to the frame that is decoded next as a frame's duration.
+    """
     stream = next(iter(container.streams.video), None)
     if stream is None or not container.format.name.startswith("mov,") or not stream.duration:
-        return float("inf")
+        return None
+    container.seek(0)
+    starts = [packet.pts for packet in container.demux(stream) if packet.pts is not None]
+    if not starts or starts[-1] == max(starts):
+        return None
     return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
 
 

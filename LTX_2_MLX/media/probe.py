@@ -314,17 +314,16 @@ class _Probe:
         """Duration of the last frame in ticks; Matroska and AVI tell it by the track's end alone.
 
         Where the file does not tell, it is the usual one: the step before may be a gap. MP4 and MOV store the step
-        to the frame that is decoded next, which is longer where frames are reordered across a gap.
+        to the frame that is decoded next, which is another one where the last frame is not decoded last.
         """
         is_stored = self._container.format.name not in ("matroska,webm", "avi")
         stored = Fraction(self._frames.durations[index] or self._step)
         declared, stamp = self._track_end(), self._frames.stamps[index]
-        if declared is None or stamp is None:
+        if declared is None or stamp is None or (is_stored and self._stamps.starts[-1] == stamp):
             return stored
         duration = declared / self._tick - stamp
-        if 0 < duration <= (stored if is_stored else 10 * self._step):
-            return duration
-        return stored
+        fits = self._step / 2 <= duration if is_stored else 0 < duration <= 10 * self._step
+        return duration if fits else stored
 
     def _track_end(self) -> Fraction | None:
         """End of the video in seconds as its own header says."""
