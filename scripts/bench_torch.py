@@ -11,7 +11,6 @@ from LTX_2_MLX import OPENBLAS_LOADED, cli  # The package first: it loads the fa
 
 import mlx.core as mx  # isort: skip
 import numpy as np
-from mlx.utils import tree_flatten
 
 from LTX_2_MLX.bench.workloads import Widths, stand_in, transformer_config, vae_config
 from LTX_2_MLX.diffusion.patchify import VideoGrid
@@ -56,7 +55,7 @@ def main(
 
 def blocks(shape: VideoShape, heads: int, device: str) -> tuple[Callable, Callable]:
     """The video stream's block of 2.0, ours and torch's, on the same tokens."""
-    from comparison.torch_ltx import TorchBlock
+    from comparison.torch_ltx import TorchBlock, torch_weights
 
     config = transformer_config(Widths(heads=heads), audio=False)
     block = stand_in(TransformerBlock(config), mx.float32)
@@ -71,7 +70,7 @@ def blocks(shape: VideoShape, heads: int, device: str) -> tuple[Callable, Callab
     video = mx.array(tokens)
     args = StreamArgs(mx.array(context), rotary, modulation, timestep_embedding=modulation)
     mx.eval(rotary.cos, rotary.sin, block.parameters())
-    weights = {name: _moved(value, device) for name, value in tree_flatten(block.parameters())}
+    weights = torch_weights(block, device)
     inputs = [_moved(array, device) for array in (tokens, context, rows[0])]
     tables = [_moved(table[0], device) for table in (rotary.cos, rotary.sin)]
     torch_block = TorchBlock(weights, heads, *tables)
@@ -84,7 +83,7 @@ def blocks(shape: VideoShape, heads: int, device: str) -> tuple[Callable, Callab
 def decoders(shape: VideoShape, channels: int, device: str) -> tuple[Callable, Callable]:
     """The video decoder with the published blocks of 2.0, ours chunk by chunk and torch's all at once."""
     import torch
-    from comparison.torch_ltx import TorchDecoder
+    from comparison.torch_ltx import TorchDecoder, torch_weights
 
     config = vae_config(Widths(latent=32, vae=channels))
     decoder = stand_in(VideoDecoder(config), mx.float32)
@@ -93,11 +92,10 @@ def decoders(shape: VideoShape, channels: int, device: str) -> tuple[Callable, C
         (1, size.num_frames, size.height, size.width, 32), dtype=np.float32
     )
     mx.eval(decoder.parameters())
-    weights = {name: _moved(_published(value), device) for name, value in tree_flatten(decoder.parameters())}
-    strides = [block.stride for block in reversed(config.decoder_blocks)]
+    weights = torch_weights(decoder, device)
     ours = mx.array(latent)
     theirs = torch.from_numpy(np.ascontiguousarray(latent.transpose(0, 4, 1, 2, 3))).to(device)
-    torch_decoder = TorchDecoder(weights, strides, config.patch_size)
+    torch_decoder = TorchDecoder(weights, config.decoder_blocks[::-1], config.patch_size)
     return (
         lambda: np.concatenate([np.array(chunk) for chunk in decoder.stream([ours])], axis=1),
         lambda: torch_decoder(theirs).cpu().numpy().transpose(0, 2, 3, 4, 1),
@@ -108,11 +106,6 @@ def _moved(value: mx.array | np.ndarray, device: str) -> Any:
     import torch
 
     return torch.from_numpy(np.array(value)).to(device)
-
-
-def _published(value: mx.array) -> np.ndarray:
-    array = np.array(value)
-    return np.ascontiguousarray(array.transpose(0, 4, 1, 2, 3)) if array.ndim == 5 else array
 
 
 def compare(name: str, ours: Callable, theirs: Callable, repeats: int) -> None:

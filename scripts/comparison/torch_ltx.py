@@ -1,11 +1,30 @@
 """LTX-2's transformer block and video decoder in torch, to compare ours with: the plain form.
 
-Weights come under our parameters' names, convolutions in torch's axis order; video alone, with the flags of 2.0.
+Weights come under our parameters' names, convolutions in torch's axis order; the video stream alone, of 2.0 and 2.3.
 """
 
 from typing import Any
 
+import mlx.nn as nn
+import numpy as np
+from mlx.utils import tree_flatten
+
+from LTX_2_MLX.models.ltx.video_vae_config import Block
+
 Weights = dict[str, Any]
+
+
+def torch_weights(network: nn.Module, device: str = "cpu") -> Weights:
+    """The network's weights as torch's, by our parameters' names."""
+    import torch
+
+    def moved(value) -> Any:
+        array = np.array(value)
+        if array.ndim == 5:
+            array = np.ascontiguousarray(array.transpose(0, 4, 1, 2, 3))
+        return torch.from_numpy(array).to(device)
+
+    return {name: moved(value) for name, value in tree_flatten(network.parameters())}
 
 
 class TorchBlock:
@@ -18,14 +37,24 @@ class TorchBlock:
         self.cos = cos
         self.sin = sin
 
-    def __call__(self, tokens, context, modulation):
-        """Tokens ``(B, N, D)`` to tokens; ``modulation`` ``(6, D)``."""
+    def __call__(self, tokens, context, modulation, prompt_modulation=None):
+        """Tokens ``(B, N, D)`` to tokens.
+
+        ``modulation`` is ``(6, D)``, with text modulation ``(9, D)``, and ``prompt_modulation`` then ``(2, D)``.
+        """
         import torch.nn.functional as functional
 
         rows = modulation + self.weights["video.scale_shift_table"]
         x = self.norm(tokens) * (1 + rows[1]) + rows[0]
         tokens = tokens + self.attention(x, x, "video.self_attention", rotary=True) * rows[2]
-        tokens = tokens + self.attention(self.norm(tokens), context, "video.text_attention", rotary=False)
+        x = self.norm(tokens)
+        if prompt_modulation is None:
+            tokens = tokens + self.attention(x, context, "video.text_attention", rotary=False)
+        else:
+            shift, scale = prompt_modulation + self.weights["video.prompt_scale_shift_table"]
+            x = x * (1 + rows[7]) + rows[6]
+            update = self.attention(x, context * (1 + scale) + shift, "video.text_attention", rotary=False)
+            tokens = tokens + update * rows[8]
         x = self.norm(tokens) * (1 + rows[4]) + rows[3]
         hidden = functional.gelu(self.linear(x, "video.feed_forward.project_in"), approximate="tanh")
         return tokens + self.linear(hidden, "video.feed_forward.project_out") * rows[5]
@@ -41,7 +70,10 @@ class TorchBlock:
             keys = self.rotate(keys)
         values = self.split(self.linear(context, f"{name}.to_v"))
         result = functional.scaled_dot_product_attention(self.split(queries), self.split(keys), values)
-        return self.linear(result.transpose(1, 2).flatten(-2), f"{name}.to_out")
+        result = result.transpose(1, 2)
+        if f"{name}.to_gate_logits.weight" in self.weights:
+            result = result * (2 * self.linear(x, f"{name}.to_gate_logits").sigmoid())[..., None]
+        return self.linear(result.flatten(-2), f"{name}.to_out")
 
     def linear(self, x, name: str):
         import torch.nn.functional as functional
@@ -65,19 +97,19 @@ class TorchBlock:
 
 
 class TorchDecoder:
-    """The video decoder; ``strides`` of its blocks, None for residual groups."""
+    """The video decoder; ``blocks`` from the latent outwards."""
 
-    def __init__(self, weights: Weights, strides: list, patch: int):
+    def __init__(self, weights: Weights, blocks: list[Block], patch: int):
         self.weights = weights
-        self.strides = strides
+        self.blocks = blocks
         self.patch = patch
 
     def __call__(self, latent):
         """Latent ``(B, C, T, H, W)`` to frames ``(B, 3, T, H, W)``."""
         x = self.conv(latent * self.statistic("std") + self.statistic("mean"), "conv_in")
-        for number, stride in enumerate(self.strides):
+        for number, block in enumerate(self.blocks):
             name = f"up_blocks.{number}"
-            x = self.residual_group(x, name) if stride is None else self.upsample(x, name, stride)
+            x = self.residual_group(x, name) if block.stride is None else self.upsample(x, name, block)
         x = self.conv(activate(x), "conv_out")
         return pixel_shuffle(x, (1, self.patch, self.patch), width_first=True)
 
@@ -90,11 +122,12 @@ class TorchDecoder:
             block += 1
         return x
 
-    def upsample(self, x, name: str, stride: tuple[int, int, int]):
-        larger = pixel_shuffle(self.conv(x, f"{name}.conv"), stride)
-        shortcut = pixel_shuffle(x, stride)
-        larger = larger + shortcut.repeat(1, larger.shape[1] // shortcut.shape[1], 1, 1, 1)
-        return larger[:, :, stride[0] - 1 :]
+    def upsample(self, x, name: str, block: Block):
+        larger = pixel_shuffle(self.conv(x, f"{name}.conv"), block.stride)
+        if block.residual:
+            shortcut = pixel_shuffle(x, block.stride)
+            larger = larger + shortcut.repeat(1, larger.shape[1] // shortcut.shape[1], 1, 1, 1)
+        return larger[:, :, block.stride[0] - 1 :]
 
     def conv(self, x, name: str):
         import torch.nn.functional as functional
