@@ -120,6 +120,8 @@ def generate(
     save_embeddings: OptionalPath = None,
     save_latents: OptionalPath = None,
     resume: OptionalPath = None,
+    preview: OptionalPath = None,
+    preview_every: int = 1,
     enable_frame_interpolation: bool = False,
     frame_interpolation_exp: int = 1,
     frame_interpolation_scale: float = 1.0,

@@ -40,7 +40,7 @@ def look_up(entry: Entry, *, endpoint: str | None = None) -> list[RemoteFile]:
         DownloadError: If the server cannot be reached, refuses, or lacks a file.
     """
     if entry.repository is None:
-        return [RemoteFile(file.path, file.num_bytes, file.sha256) for file in entry.files]
+        return [RemoteFile(file.path, file.num_bytes, file.sha256, file.git_blob) for file in entry.files]
     published = _list_repository(entry, entry.repository, endpoint)
     remote_files: dict[str, RemoteFile] = {}
     for file in entry.files:

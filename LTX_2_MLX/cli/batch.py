@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from LTX_2_MLX.pipelines.generate import Prepared
 
 # Options with a place to write, of which each video gets its own.
-_FOLDERS = ("save_latents", "resume")
+_FOLDERS = ("save_latents", "resume", "preview")
 _LARGEST_FILE = 1 << 20
 _EXPECTED = "Give a text file with a prompt a line."
 
@@ -175,7 +175,10 @@ def _item(ready: "Prepared", typed: dict[str, Any], video: Named) -> "Item":
     from LTX_2_MLX.pipelines.batch import Item
 
     options = replace(ready.options, prompt=video.prompt, seed=video.seed, **_places(typed, video))
-    return Item(options, replace(ready.request, prompt=video.prompt, seed=video.seed))
+    previews = ready.request.previews
+    if previews is not None and options.preview is not None:
+        previews = replace(previews, folder=Path(options.preview))
+    return Item(options, replace(ready.request, prompt=video.prompt, seed=video.seed, previews=previews))
 
 
 def _outputs(videos: Sequence[Named], named: Path) -> list[Path]:
@@ -211,6 +214,7 @@ def _write_all(
     crf = CRF if own.crf is None else own.crf
     folder = nullcontext() if own.output != NAME_TEMPLATE else made_folder(NAME_TEMPLATE.parent)
     settings: dict[str, Any] = {"quiet": own.quiet, "progress": own.progress, "yes": own.yes}
+    settings["preview_inline"] = own.preview_inline
     with folder, report(None, wired_bytes=ready.plan.largest_bytes, **settings) as runner:
         shape = finished_shape(ready.request, ready.options)
         for output in outputs:

@@ -209,6 +209,10 @@ def progress_from(values: Mapping[str, Any]) -> Progress:
     """The reporter that ``--quiet`` and ``--progress`` ask for."""
     if values.get("progress") == "json":
         return JsonProgress()
+    if values.get("preview_inline"):
+        from LTX_2_MLX.cli.inline_images import terminal_images
+
+        return TerminalProgress(show_image=terminal_images())
     return NotesOnly() if values.get("quiet") else TerminalProgress()
 
 

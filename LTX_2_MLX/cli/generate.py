@@ -42,6 +42,12 @@ class GenerateOptions(PlanOptions):
         ),
     ] = 0
     crf: Crf = None
+    preview_inline: Annotated[
+        bool,
+        Opt(
+            "Show previews in the terminal, too: iTerm2, kitty, WezTerm, Ghostty.", group="Saved results", only_on=True
+        ),
+    ] = False
     replay: Annotated[
         Path | None,
         Opt(
@@ -55,6 +61,7 @@ class GenerateOptions(PlanOptions):
 
 def generate(typed: dict[str, Any], own: GenerateOptions) -> None:
     """Generate a video of PROMPT and write it to OUTPUT."""
+    _check_inline(typed, own)
     typed, seeds = _with_one_seed(typed)
     if own.prompt_file is not None or len(seeds) > 1 or _is_batch(typed):
         # Most runs make one video.
@@ -98,6 +105,15 @@ def _generate_one(typed: dict[str, Any], own: GenerateOptions) -> None:
     automatic = set() if record is None else set(record.automatic) - set(typed)
     with nullcontext() if is_named else made_folder(output.parent):
         _write(ready, own, output, automatic)
+
+
+def _check_inline(typed: dict[str, Any], own: GenerateOptions) -> None:
+    if not own.preview_inline:
+        return
+    if "preview" not in typed:
+        raise RequestError("--preview-inline does nothing without --preview. Give it a folder.")
+    if own.quiet or own.progress == "json":
+        raise RequestError("--preview-inline shows images among the progress bars. Leave out --quiet and --progress.")
 
 
 def _with_one_seed(typed: dict[str, Any]) -> tuple[dict[str, Any], tuple[int, ...]]:
@@ -172,6 +188,7 @@ def _write(ready: "Prepared", own: GenerateOptions, output: Path, automatic: set
         yes=own.yes,
         wired_bytes=ready.plan.largest_bytes,
         page=own.report,
+        preview_inline=own.preview_inline,
     ) as runner:
         runner.facts |= {"command": "generate", "settings": asdict(options), "plan": ready.plan}
         # A name that no container fits, or a full disk, is refused now and not after the work.

@@ -37,6 +37,7 @@ def report(
     yes: bool = False,
     wired_bytes: int | None = None,
     page: Path | None = None,
+    preview_inline: bool = False,
 ) -> Iterator[StageRunner]:
     """A runner for one command's work; at the end, seconds and peak memory by stage.
 
@@ -48,8 +49,9 @@ def report(
         yes: Replace an existing output without a question.
         wired_bytes: Memory of the largest stage, where a plan says so.
         page: Where to write a page on the run, one that fails included.
+        preview_inline: Show previews in the terminal.
     """
-    reporter = progress_from({"quiet": quiet, "progress": progress})
+    reporter = progress_from({"quiet": quiet, "progress": progress, "preview_inline": preview_inline})
     with exit_codes(reporter), memory_limits(wired_bytes):
         if output is not None:
             check_output(output, source)

@@ -18,7 +18,7 @@ from LTX_2_MLX.media.panels import scaled
 from LTX_2_MLX.media.video import read_video
 from LTX_2_MLX.pages.run_report import RunFacts, StageFigures, run_page
 from LTX_2_MLX.planning.plan import Plan
-from LTX_2_MLX.runtime.progress import Progress
+from LTX_2_MLX.runtime.progress import Progress, show_preview
 from LTX_2_MLX.runtime.runner import StageReport, StageRunner
 
 _SHEET = Layout(columns=4, rows=2, width=300)
@@ -29,17 +29,23 @@ _FOLDERS = re.compile(r"(?<![\w./])/(?:[^\s/:'\"]+/)*")
 
 
 class NotesKept:
-    """A reporter that hands everything on and keeps the notes."""
+    """A reporter that hands everything on and keeps the notes, and the last preview of each stage."""
 
     def __init__(self, progress: Progress):
         self._progress = progress
         self.notes: list[str] = []
+        self.previews: dict[str, Path] = {}
         self.begin, self.advance, self.end = progress.begin, progress.advance, progress.end
 
     def note(self, text: str) -> None:
         """Keep the line, and show it."""
         self.notes.append(text)
         self._progress.note(text)
+
+    def preview(self, stage: str, path: Path) -> None:
+        """Keep where it is, and show it."""
+        self.previews[stage] = path
+        show_preview(self._progress, stage, path)
 
 
 @dataclass
@@ -72,6 +78,7 @@ class RunPage:
             seconds=seconds,
             notes=tuple(map(without_folders, self.progress.notes)),
             sheet=b"" if error is not None or output is None else sheet_of(output),
+            previews={stage: sheet_of(path) for stage, path in self.progress.previews.items()},
         )
         write_file(self.path, run_page(facts))
 

@@ -1,6 +1,6 @@
 """Contact sheets: frames of a video in one image, evenly spread over its length, with the waveform of its sound."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -16,6 +16,8 @@ from LTX_2_MLX.media.source import open_media
 # Height of the strip: that of a frame divided by this.
 _STRIP_SHARE = 3
 _PEAK_SAMPLES = 480
+# Widths of a preview's frames: small enough for three in a window, large enough for their labels.
+_PREVIEW_WIDTHS = (200, 480)
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,27 @@ def contact_sheet(stream: FrameStream, layout: Layout = Layout(), peaks: np.ndar
     return np.concatenate([sheet, waveform_strip(peaks, height // _STRIP_SHARE, sheet.shape[1])])
 
 
+def preview_sheet(
+    title: str, frames: Sequence[np.ndarray], labels: Sequence[str], peaks: np.ndarray | None = None
+) -> np.ndarray:
+    """A few frames ``(H, W, 3)`` uint8 of one size in a row below a title; with ``peaks`` a waveform below them.
+
+    Returns:
+        ``(H, W, 3)`` uint8.
+    """
+    narrowest, widest = _PREVIEW_WIDTHS
+    width = min(max(frames[0].shape[1], narrowest), widest)
+    height = max(1, round(width * frames[0].shape[0] / frames[0].shape[1]))
+    panels = []
+    for frame, label in zip(frames, labels, strict=True):
+        panels.append(np.concatenate([scaled(frame, height, width), label_band(label, label_height(height), width)]))
+    row = grid(panels, len(panels))
+    parts = [label_band(title, label_height(height), row.shape[1]), row]
+    if peaks is not None:
+        parts.append(waveform_strip(peaks, height // _STRIP_SHARE, row.shape[1]))
+    return np.concatenate(parts)
+
+
 def spread(num_frames: int, count: int) -> list[int]:
     """Indices of ``count`` frames, or of all if there are fewer: the first, the last, and evenly those between."""
     if count < 1:
@@ -89,8 +112,13 @@ def chosen_frames(stream: FrameStream, wanted: list[int]) -> Iterator[tuple[int,
 
 def _position(stream: FrameStream, index: int) -> str:
     seconds = stream.times[index] if stream.times is not None else Fraction(index) / stream.frame_rate
+    return f"{clock(seconds)}   frame {index}"
+
+
+def clock(seconds: float | Fraction) -> str:
+    """A time in a video as ``1:02.50``."""
     minutes, rest = divmod(float(seconds), 60)
-    return f"{int(minutes)}:{rest:05.2f}   frame {index}"
+    return f"{int(minutes)}:{rest:05.2f}"
 
 
 def read_peaks(path: str | Path) -> np.ndarray | None:

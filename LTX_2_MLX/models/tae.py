@@ -23,8 +23,10 @@ from LTX_2_MLX.ops.resample import pixel_shuffle, pixel_unshuffle
 from LTX_2_MLX.ops.row_bands import in_row_bands
 from LTX_2_MLX.shapes import Compression
 
-# Latent frames hold four frames each, except a clip's first, which holds one.
+# Latent frames hold four frames each, those of LTX-2 eight, except a clip's first, which holds one.
 _TIME = 4
+# The encoder's last layer that joins frames: its kernel tells whether it joins two, as in LTX-2.
+_LAST_POOL = "encoder.12.conv.weight"
 # What the conditional decoder sees of its input: blocks of 4 frames, 8 rows and 8 columns of RGB.
 _CONDITION_BLOCK = (_TIME, 8, 8)
 _CONDITION_CHANNELS = 3 * _TIME * 8 * 8
@@ -34,15 +36,16 @@ _HALO = 2
 
 @dataclass(frozen=True)
 class TinyConfig:
-    """One tiny autoencoder; all its facts but the last two are in the tensors' shapes.
+    """One tiny autoencoder; all its facts but the two after the widths are in the tensors' shapes.
 
     Attributes:
-        latent_channels: Channels of the latent: 16 (Wan 2.1), 48 (Wan 2.2) or 32 (Hunyuan 1.5).
+        latent_channels: Channels of the latent: 16 (Wan 2.1), 48 (Wan 2.2), 32 (Hunyuan 1.5) or 128 (LTX-2).
         patch_size: Pixels folded into channels along each side.
         encoder_width: Channels of every encoder layer.
         decoder_widths: Channels of the decoder's four levels, from the latent on.
         negative_slope: Of the activation below zero; 0 is ReLU.
         signed_output: The decoder gives [-1, 1] instead of [0, 1].
+        time: Frames in a latent frame: 4, or 8 (LTX-2).
     """
 
     latent_channels: int
@@ -51,11 +54,12 @@ class TinyConfig:
     decoder_widths: tuple[int, int, int, int]
     negative_slope: float = 0.0
     signed_output: bool = False
+    time: int = _TIME
 
     @property
     def compression(self) -> Compression:
         """Pixels per latent step."""
-        return Compression(time=_TIME, height=8 * self.patch_size, width=8 * self.patch_size)
+        return Compression(time=self.time, height=8 * self.patch_size, width=8 * self.patch_size)
 
     @classmethod
     def from_header(cls, header: Header) -> Self | None:
@@ -71,7 +75,13 @@ class TinyConfig:
             patch_size=round((last[0] / 3) ** 0.5),
             encoder_width=encoder[0],
             decoder_widths=(first[0], levels[0][0], levels[1][0], levels[2][0]),
+            time=_TIME * _last_stride(encoder[0], shapes.get(_LAST_POOL, ())),
         )
+
+
+def _last_stride(width: int, pool: tuple[int, ...]) -> int:
+    """Frames that the encoder's last level joins, by the shape of its kernel: 1 or 2."""
+    return 2 if len(pool) == 4 and pool[1] == 2 * width else 1
 
 
 PRESETS = {
@@ -79,6 +89,7 @@ PRESETS = {
     "tae-w2.2": TinyConfig(48, 2, 64, (256, 128, 64, 64)),
     "taehv1.5": TinyConfig(32, 2, 64, (256, 128, 64, 64)),
     "tae-hv": TinyConfig(32, 2, 64, (256, 128, 64, 64), negative_slope=0.2, signed_output=True),
+    "taeltx2.3": TinyConfig(128, 4, 64, (256, 128, 64, 64), time=8),
 }
 
 
@@ -200,7 +211,9 @@ def _rows_at_once(tail: list[nn.Module], frame: mx.array) -> int:
 
 def _last_rows(weights: dict[str, mx.array]) -> dict[str, mx.array]:
     """Kernels of ``TimeGrow`` cut to the rows for the frames that are made: the last ones."""
-    for place, stride in ((7, 1), (13, 2), (19, 2)):
+    pool = weights.get(_LAST_POOL)
+    first = 1 if pool is None else _last_stride(pool.shape[0], pool.shape)
+    for place, stride in ((7, first), (13, 2), (19, 2)):
         name = f"decoder.{place}.conv.weight"
         if name in weights and weights[name].ndim == 4:
             weights[name] = weights[name][-stride * weights[name].shape[1] :]
@@ -212,7 +225,7 @@ class TinyAutoencoder(nn.Module):
 
     Shape:
         frames ``(B, T, H, W, 3)`` in [-1, 1] <-> latent ``(B, ceil(T / 4), H / 8p, W / 8p, C)``;
-        decoding f latent frames gives 4f - 3 frames, clipped to [-1, 1].
+        decoding f latent frames gives 4f - 3 frames, clipped to [-1, 1]. For LTX-2, 8 takes the place of 4.
 
     It takes the latent as the diffusion model gives it, without any statistics.
 
@@ -239,18 +252,18 @@ class TinyAutoencoder(nn.Module):
         return _last_rows(weights)
 
     def encode(self, frames: mx.array) -> mx.array:
-        """Frames in [-1, 1] to a latent; a count that is no multiple of 4 is filled with copies of the last frame."""
-        if lacking := -frames.shape[1] % _TIME:
+        """Frames in [-1, 1] to a latent; the last frame is repeated until the last latent frame is whole."""
+        if lacking := -frames.shape[1] % self.config.time:
             frames = mx.concatenate([frames, mx.repeat(frames[:, -1:], lacking, axis=1)], axis=1)
         patch = self.config.patch_size
         pixels = ((frames.astype(mx.float32) + 1) / 2).astype(self.encoder[0].weight.dtype)
         x = pixel_unshuffle(pixels, (1, patch, patch))
-        return join_frames(*stream_layer(partial(run_layers, self.encoder), [x], _TIME))
+        return join_frames(*stream_layer(partial(run_layers, self.encoder), [x], self.config.time))
 
     def __call__(self, latent: mx.array, state: StreamState = WHOLE_CLIP) -> mx.array:
         """Frames of a latent, or of the next latent frames of one."""
         x = _decode(self.decoder, latent.astype(self.decoder[1].weight.dtype), state["decoder"])
-        _, x = state.split_start(x, _TIME - 1)
+        _, x = state.split_start(x, self.config.time - 1)
         x = pixel_shuffle(x, (1, self.config.patch_size, self.config.patch_size))
         return mx.clip(x, -1, 1) if self.config.signed_output else mx.clip(x, 0, 1) * 2 - 1
 
@@ -259,7 +272,7 @@ class TinyAutoencoder(nn.Module):
         return join_frames(*self.stream([latent]))
 
     def stream(self, latents: Iterable[mx.array]) -> Iterator[mx.array]:
-        """One chunk of frames per latent frame: the first has one frame, every later one four."""
+        """One chunk of frames per latent frame: the first has one frame, every later one four, or eight."""
         return stream_layer(self, latents, 1)
 
 
@@ -291,7 +304,7 @@ class LightTinyAutoencoder(TinyAutoencoder):
 def _encoder_layers(config: TinyConfig) -> list[nn.Module]:
     width, slope = config.encoder_width, config.negative_slope
     layers: list[nn.Module] = [nn.Conv2d(3 * config.patch_size**2, width, 3, padding=1), Activation(slope)]
-    for stride in (2, 2, 1):
+    for stride in (2, 2, config.time // _TIME):
         layers += [TimePool(width, stride), nn.Conv2d(width, width, 3, stride=2, padding=1, bias=False)]
         layers += [MemoryBlock(width, slope) for _ in range(3)]
     return [*layers, nn.Conv2d(width, config.latent_channels, 3, padding=1)]
@@ -304,7 +317,7 @@ def _decoder_layers(config: TinyConfig) -> list[nn.Module]:
         nn.Conv2d(config.latent_channels, widths[0], 3, padding=1),
         Activation(slope),
     ]
-    for width, next_width, stride in zip(widths[:-1], widths[1:], (1, 2, 2), strict=True):
+    for width, next_width, stride in zip(widths[:-1], widths[1:], (config.time // _TIME, 2, 2), strict=True):
         layers += [MemoryBlock(width, slope) for _ in range(3)]
         layers += [Double(), TimeGrow(width, stride), nn.Conv2d(width, next_width, 3, padding=1, bias=False)]
     return [*layers, Activation(slope), nn.Conv2d(widths[-1], 3 * config.patch_size**2, 3, padding=1)]

@@ -1,7 +1,7 @@
 """The page on a run: settings, machine, plan beside measured by stage, notes, and frames of the result."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from LTX_2_MLX.pages.document import base64_text, document, text
 
@@ -39,6 +39,7 @@ class RunFacts:
         seconds: Of the whole run.
         notes: What was printed.
         sheet: JPEG with frames of the result; empty without.
+        previews: JPEG with the last preview of a stage, by the stage's name.
     """
 
     command: str
@@ -50,6 +51,7 @@ class RunFacts:
     seconds: float
     notes: Sequence[str] = ()
     sheet: bytes = b""
+    previews: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def run_page(facts: RunFacts) -> str:
@@ -57,14 +59,21 @@ def run_page(facts: RunFacts) -> str:
     kind = "warning" if facts.failed else "quiet"
     parts = [f'<p class="{kind}">{text(facts.outcome)}</p>', f"<p>{facts.seconds:.1f} seconds in all.</p>"]
     if facts.sheet:
-        source = f"data:image/jpeg;base64,{base64_text(facts.sheet)}"
-        parts.append(f'<h2>Result</h2><img class="sheet" src="{source}" alt="Frames of the result with their times">')
+        parts += ["<h2>Result</h2>", _sheet(facts.sheet, "Frames of the result with their times")]
+    shown = {stage: sheet for stage, sheet in facts.previews.items() if sheet}
+    if shown:
+        parts.append("<h2>Previews</h2>")
+        parts += [_sheet(sheet, f"Last preview of {stage}: frames with their times") for stage, sheet in shown.items()]
     parts += ["<h2>Stages</h2>", _stages(facts.stages), "<h2>Settings</h2>", _pairs(facts.settings)]
     parts += ["<h2>Machine</h2>", _pairs(facts.machine)]
     if facts.notes:
         lines = "".join(f"<li>{text(line)}</li>" for line in facts.notes)
         parts.append(f"<h2>Notes</h2><ul>{lines}</ul>")
     return document(f"Run of {facts.command}", "\n".join(parts))
+
+
+def _sheet(jpeg: bytes, words: str) -> str:
+    return f'<img class="sheet" src="data:image/jpeg;base64,{base64_text(jpeg)}" alt="{text(words)}">'
 
 
 def _pairs(pairs: Mapping[str, str]) -> str:

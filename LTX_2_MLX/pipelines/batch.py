@@ -102,6 +102,8 @@ def _enhanced(items: Sequence[Item], holder: HoldingRunner) -> list[Item]:
 
 def _opened(item: Item, automatic: Collection[str], holder: HoldingRunner) -> _Run:
     """A video before its first stage, with what an earlier run has saved of it."""
+    if item.request.previews is not None:
+        item.request.previews.make_folder()
     stages = stages_for(item.request)
     record = settled_facts(item.request, item.options, stages, automatic)
     job = job_of(item.options, holder.progress.note)

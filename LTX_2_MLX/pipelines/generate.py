@@ -124,7 +124,8 @@ def stages_for(request: Request) -> list[GenerationStage]:
         from LTX_2_MLX.pipelines.dfr import dfr
 
         return dfr(request)
-    return two_stage(request) if request.two_stages else one_stage(request)
+    stages = two_stage(request) if request.two_stages else one_stage(request)
+    return stages if request.previews is None else request.previews.added_to(stages)
 
 
 def plan_for(request: Request, options: Options) -> Plan:
@@ -189,6 +190,8 @@ def generate_video(
 
         request = enhanced(request, runner)
         options = replace(options, prompt=request.prompt, enhance_prompt=False)
+    if request.previews is not None:
+        request.previews.make_folder()
     state = start_state(request)
     job = job_of(options, runner.progress.note)
     if request.duration is not None:

@@ -3,6 +3,8 @@
 import json
 import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import IO, Any, Protocol
 
 from rich.console import Console
@@ -33,6 +35,13 @@ class Progress(Protocol):
         """Show one line to the user, such as a warning or an automatic choice."""
 
 
+def show_preview(progress: Progress, stage: str, path: Path) -> None:
+    """Hand a preview that was written to a reporter that shows images; the others have no ``preview``."""
+    show = getattr(progress, "preview", None)
+    if show is not None:
+        show(stage, path)
+
+
 class SilentProgress:
     """Progress reporter that prints nothing."""
 
@@ -57,10 +66,14 @@ class NotesOnly(SilentProgress):
 
 
 class TerminalProgress(NotesOnly):
-    """A progress bar with the time left for each stage, on stderr. Without a terminal, one line when a stage ends."""
+    """A progress bar with the time left for each stage, on stderr. Without a terminal, one line when a stage ends.
 
-    def __init__(self, console: Console | None = None):
+    ``show_image`` shows a preview among the bars; None: previews are files alone.
+    """
+
+    def __init__(self, console: Console | None = None, show_image: Callable[[Path], None] | None = None):
         super().__init__(console)
+        self._show_image = show_image
         self._bars = RichBars(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -87,6 +100,13 @@ class TerminalProgress(NotesOnly):
         if stage in self._tasks:
             self._bars.update(self._tasks[stage], completed=done, total=total)
 
+    def preview(self, stage: str, path: Path) -> None:
+        """Show the image, if the terminal can; the bars go on below it."""
+        if self._show_image is not None:
+            self._bars.stop()
+            self._show_image(path)
+            self._bars.start()
+
     def end(self, stage: str) -> None:
         """Stop the stage's bar; without open stages, drawing stops."""
         task = self._tasks.pop(stage, None)
@@ -102,8 +122,8 @@ class TerminalProgress(NotesOnly):
 class JsonProgress:
     """Writes one JSON object per line to stderr, for programs.
 
-    ``{"event": "begin" | "advance" | "end" | "note" | "report" | "error", ...}``; ``seconds`` counts from the
-    beginning of the stage, ``left`` is extrapolated from the speed so far.
+    ``{"event": "begin" | "advance" | "end" | "note" | "preview" | "report" | "error", ...}``; ``seconds`` counts from
+    the beginning of the stage, ``left`` is extrapolated from the speed so far.
     """
 
     def __init__(self, file: IO[str] | None = None):
@@ -136,6 +156,10 @@ class JsonProgress:
         """Write that the stage ended."""
         now = time.perf_counter()
         self.write("end", stage=stage, seconds=_rounded(now - self._started.pop(stage, now)))
+
+    def preview(self, stage: str, path: Path) -> None:
+        """Write where a preview is."""
+        self.write("preview", stage=stage, path=str(path))
 
     def note(self, text: str) -> None:
         """Write a note."""

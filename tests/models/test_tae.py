@@ -1,6 +1,9 @@
+from dataclasses import replace
+
 import mlx.core as mx
 import numpy as np
 import pytest
+from mlx.utils import tree_flatten
 from safetensors.numpy import save_file
 
 from LTX_2_MLX.checkpoints.load import load
@@ -9,6 +12,7 @@ from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.layers.streaming import StreamState
 from LTX_2_MLX.models.interfaces import Header, TensorInfo
 from LTX_2_MLX.models.tae import ConditionalConfig, ConditionalDecoder, TinyAutoencoder, TinyConfig
+from LTX_2_MLX.shapes import Compression
 
 SMALL = TinyConfig(latent_channels=5, patch_size=2, encoder_width=4, decoder_widths=(8, 6, 4, 3))
 
@@ -35,6 +39,65 @@ def test_streamed_pieces_equal_the_whole():
     np.testing.assert_allclose(np.array(pieces), np.array(whole), atol=1e-6)
 
 
+def published(network) -> dict[str, np.ndarray]:
+    """The tensors of a network under their published names, in published axis order."""
+    weights = {}
+    for name, value in tree_flatten(network.parameters()):
+        array = np.array(value)
+        weights[name] = np.ascontiguousarray(array.transpose(0, 3, 1, 2)) if array.ndim == 4 else array
+    return weights
+
+
+def decoded_as_published(weights: dict, frames: np.ndarray, strides: tuple[int, ...], patch: int) -> np.ndarray:
+    """What taehv.py's ``decode_video`` gives for frames ``(T, C, H, W)``, in NumPy: ``(T, 3, H, W)`` in [0, 1]."""
+
+    def conv(x, name):
+        kernel = weights[f"{name}.weight"]
+        side = kernel.shape[-1] // 2
+        windows = np.lib.stride_tricks.sliding_window_view(
+            np.pad(x, [(0, 0), (0, 0), (side, side), (side, side)]), kernel.shape[2:], axis=(2, 3)
+        )
+        y = np.einsum("tihwkl,oikl->tohw", windows, kernel)
+        return y + weights[f"{name}.bias"][:, None, None] if f"{name}.bias" in weights else y
+
+    def memory(x, name):
+        y = np.concatenate([x, np.concatenate([0 * x[:1], x[:-1]])], axis=1)
+        for place in (0, 2, 4):
+            y = conv(np.maximum(y, 0) if place else y, f"{name}.conv.{place}")
+        return np.maximum(y + x, 0)
+
+    x = np.maximum(conv(np.tanh(frames / 3) * 3, "decoder.1"), 0)
+    for level, stride in enumerate(strides):
+        first = 3 + 6 * level
+        for place in range(first, first + 3):
+            x = memory(x, f"decoder.{place}")
+        x = x.repeat(2, axis=2).repeat(2, axis=3)
+        x = conv(x, f"decoder.{first + 4}.conv")
+        x = conv(x.reshape(-1, x.shape[1] // stride, *x.shape[2:]), f"decoder.{first + 5}")
+    x = conv(np.maximum(x, 0), "decoder.22")
+    count, _, height, width = x.shape
+    x = x.reshape(count, 3, patch, patch, height, width).transpose(0, 1, 4, 2, 5, 3)
+    return np.clip(x.reshape(count, 3, height * patch, width * patch), 0, 1)[np.prod(strides) - 1 :]
+
+
+def test_latents_of_ltx_2_hold_eight_frames_as_published(tmp_path):
+    mx.random.seed(4)
+    network = TinyAutoencoder(replace(SMALL, patch_size=4, time=8))
+    # Away from the values at which pixels are clipped.
+    network.decoder[22].bias = network.decoder[22].bias + 0.5
+    network.decoder[22].weight = 8 * network.decoder[22].weight
+    weights = published(network)
+    save_file(weights, str(tmp_path / "taeltx2_3.safetensors"))
+    loaded = load(TinyAutoencoder, Checkpoint(tmp_path / "taeltx2_3.safetensors"))
+    assert loaded.config == network.config and loaded.compression == Compression(8, 32, 32)
+    latent = mx.random.normal((1, 2, 2, 3, 5), key=mx.random.key(1))
+    wanted = decoded_as_published(weights, np.array(latent)[0].transpose(0, 3, 1, 2), (2, 2, 2), 4)
+    found = np.array(loaded.decode(latent))[0].transpose(0, 3, 1, 2)
+    assert found.shape == (9, 3, 64, 96) and found.std() > 0.01
+    np.testing.assert_allclose((found + 1) / 2, wanted, atol=1e-5)
+    assert loaded.encode(mx.zeros((1, 9, 64, 96, 3))).shape == (1, 2, 2, 3, 5)
+
+
 def test_lacking_frames_are_copies_of_the_last():
     network, frames = tiny(), mx.random.normal((1, 6, 32, 48, 3), key=mx.random.key(1))
     filled = mx.concatenate([frames, frames[:, -1:], frames[:, -1:]], axis=1)
@@ -43,12 +106,7 @@ def test_lacking_frames_are_copies_of_the_last():
 
 def test_larger_published_kernels_are_cut_to_their_last_rows(tmp_path):
     network = tiny()
-    weights = {}
-    for name, module in network.named_modules():
-        if "weight" in module:
-            weights[f"{name}.weight"] = np.ascontiguousarray(np.array(module.weight).transpose(0, 3, 1, 2))
-            if "bias" in module:
-                weights[f"{name}.bias"] = np.array(module.bias)
+    weights = published(network)
     latent = mx.random.normal((1, 2, 2, 2, 5), key=mx.random.key(1))
     wanted = np.array(network.decode(latent))
     grown = weights["decoder.7.conv.weight"]

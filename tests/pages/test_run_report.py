@@ -55,10 +55,12 @@ def run(tmp_path, *arguments) -> subprocess.CompletedProcess:
 
 
 def test_command_writes_its_report(tmp_path):
-    done = run(tmp_path, "generate", "A blue ball", "--frames", "1", "-o", tmp_path / "ball.png", "--steps-stage1", "1")
+    done = run(tmp_path, "generate", "A blue ball", "--frames", "1", "-o", tmp_path / "ball.png", "--steps-stage1", "1",
+               "--preview", tmp_path / "sheets", "--preview-every", "9")  # fmt: skip
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "run.html").read_text()
-    for words in ("Run of generate", "Wrote ball.png.", "A blue ball", "stage_1", "data:image/jpeg;base64"):
+    previews = ("Last preview of stage_1", "Last preview of stage_2")
+    for words in ("Run of generate", "Wrote ball.png.", "A blue ball", "data:image/jpeg;base64", *previews):
         assert words in page
     assert str(tmp_path) not in page and str(Path.home()) + "/" not in page
 

@@ -148,19 +148,16 @@ class DecodeVideo:
 
     def decoded(self, runner: StageRunner, latent: mx.array) -> Generator[np.ndarray, None, None]:
         """Chunks ``(T, H, W, 3)`` uint8 of all the frames that the latent holds."""
-        key = key_for(self.seed, self.name)
         return runner.stream(
             self.name,
             partial(load, VideoDecoder, self.weights, dtype=self.dtype),
-            partial(
-                decode_frames,
-                latent=latent,
-                tile_size=self.tile_size,
-                key=key,
-                budget=self.budget,
-                bit_depth=self.bit_depth,
-            ),
+            partial(self.chunks_of, latent=latent),
         )
+
+    def chunks_of(self, decoder: VideoDecoder, latent: mx.array) -> Iterator[np.ndarray]:
+        """The same chunks by a decoder that is loaded."""
+        key = key_for(self.seed, self.name)
+        return decode_frames(decoder, latent, self.tile_size, key, self.budget, self.bit_depth)
 
     def size(self) -> VideoShape:
         """Size of the video."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import mlx.core as mx
 
@@ -34,6 +34,9 @@ from LTX_2_MLX.planning.precision import dtype_name
 from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.runtime.validate import check_moving, check_result
 from LTX_2_MLX.shapes import StreamName
+
+if TYPE_CHECKING:
+    from LTX_2_MLX.pipelines.generation.preview import StagePreview, Watch
 
 # The high-quality pipeline's sampler, and the strengths of the distillation adapter in its stages (Lightricks/LTX-2,
 # packages/ltx-pipelines/src/ltx_pipelines/ti2vid_two_stages_hq.py at 400fd31).
@@ -75,6 +78,7 @@ class Denoise:
         seed: Of the noise.
         noise: Noise by purpose instead of the seed's.
         on_step: Callback after each step.
+        preview: Shows the clean estimate after steps; None: nothing does.
     """
 
     name: str
@@ -95,6 +99,7 @@ class Denoise:
     seed: int = 0
     noise: Noise | None = None
     on_step: samplers.OnStep = samplers.ignore
+    preview: "StagePreview | None" = None
     needs: ClassVar[tuple[Result, ...]] = ("contexts", "images", "latents")
     gives: ClassVar[Result] = "latents"
 
@@ -118,7 +123,7 @@ class Denoise:
         num_passes = len(passes(self.guidance))
         shape = self.grid.shape.pixels(self.grid.compression)
         work = f"{shape.height}×{shape.width}, {steps} steps"
-        return Estimate(
+        estimate = Estimate(
             name=self.name,
             work=work if num_passes == 1 else f"{work} of {num_passes} passes",
             dtype=dtype_name(models.dtype),
@@ -132,6 +137,7 @@ class Denoise:
             ),
             seconds=seconds_of(transformer_operations(config, **size) * self.num_calls),
         )
+        return estimate if self.preview is None else self.preview.added_to(estimate)
 
     @property
     def num_calls(self) -> int:
@@ -155,27 +161,36 @@ class Denoise:
             self.on_step(step, latents)
             runner.progress.advance(self.name, step + 1, total)
 
-        def work(transformer: Transformer) -> Arrays:
+        def work(transformer: Transformer, watch: "Watch | None" = None) -> Arrays:
             runner.progress.advance(self.name, 0, total)
-            return self.sample(transformer, state, report)
+            return self.sample(transformer, state, report, watch)
 
         models = self.models
         load_transformer = partial(
             load, Transformer, models.weights, loras=self.loras, note=runner.progress.note, **load_options(models)
         )
-        latents = runner.run(self.name, load_transformer, work)
+        if self.preview is None:
+            latents = runner.run(self.name, load_transformer, work)
+        else:
+            latents = self.preview.run_beside(runner, load_transformer, work, total)
         check_result(self.name, latents)
         check_moving(self.name, latents["video"])
         return replace(state, latents=latents)
 
     def sample(
-        self, transformer: Transformer, state: GenerationState, on_step: samplers.OnStep = samplers.ignore
+        self,
+        transformer: Transformer,
+        state: GenerationState,
+        on_step: samplers.OnStep = samplers.ignore,
+        watch: "Watch | None" = None,
     ) -> Arrays:
-        """The latents that a loaded transformer denoises to, without appended tokens."""
+        """The latents that a loaded transformer denoises to, without appended tokens; ``watch`` sees all estimates."""
         noise = self.noise or seeded_noise(self.seed)
         start = self.first_state(transformer.config, state, noise)
         predict = predictor(transformer, state.contexts, self.guidance)
         denoise = guided(predict, self.guidance, self._guided_steps())
+        if watch is not None:
+            denoise, on_step = watch(denoise, on_step)
         result = self._sampler(noise, start)(denoise, start, self.sigmas, on_step)
         latents = {"video": unpatchify_video(result["video"].latent, self.grid.shape)}
         if self.slots:

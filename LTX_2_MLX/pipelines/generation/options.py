@@ -87,6 +87,8 @@ class Options:
         save_embeddings: Where to write them.
         save_latents: Folder in which every stage's result is saved.
         resume: The same folder again, to go on from the last complete stage.
+        preview: Folder for contact sheets of the clean estimate, written while the video is denoised.
+        preview_every: Steps from one of them to the next.
         enable_frame_interpolation, frame_interpolation_exp, frame_interpolation_scale,
         frame_interpolation_model_path: Interpolate frames with RIFE; see ``pipelines.postprocess``.
         enable_upscaling, upscaling_scale, upscaling_model_path: Upscale frames with Real-ESRGAN after that.
@@ -154,6 +156,8 @@ class Options:
     save_embeddings: saved_results.SaveEmbeddings = None
     save_latents: saved_results.SaveLatents = None
     resume: saved_results.Resume = None
+    preview: saved_results.Preview = None
+    preview_every: saved_results.PreviewEvery = 1
     enable_frame_interpolation: EnableFrameInterpolation = PostprocessRequest.enable_frame_interpolation
     frame_interpolation_exp: FrameInterpolationExp = PostprocessRequest.frame_interpolation_exp
     frame_interpolation_scale: FrameInterpolationScale = PostprocessRequest.frame_interpolation_scale

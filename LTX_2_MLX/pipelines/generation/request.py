@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.diffusion.dfr_layout import even_slots
@@ -23,6 +23,9 @@ from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.pipelines.generation.state import SamplerName
 from LTX_2_MLX.pipelines.options import flag_of
 from LTX_2_MLX.shapes import StreamName, VideoShape, check_multiple
+
+if TYPE_CHECKING:
+    from LTX_2_MLX.pipelines.generation.preview import Previews
 
 AttentionMode = Literal["chunked", "combined"]
 SPATIAL_FLAG = "--spatial-upscaler-weights"
@@ -69,6 +72,7 @@ class Request:
         rendering: Detail-fidelity rendering instead of one stage or two.
         spatial_doubling: Its last stage, which doubles the size.
         enhancer: Folder of the chat model that rewrites the prompt first; None: the prompt is as it stays.
+        previews: Contact sheets of the clean estimate during denoising; None: none.
     """
 
     two_stages: bool
@@ -100,6 +104,7 @@ class Request:
     rendering: Rendering | None = None
     spatial_doubling: bool = False
     enhancer: Path | None = None
+    previews: "Previews | None" = None
 
     def __post_init__(self) -> None:
         """Validate the fields; raises RequestError."""
@@ -212,6 +217,7 @@ def request_for(options: Options, note: Callable[[str], None] = lambda text: Non
         rendering=_rendering(options, models, num_frames, frame_rate),
         spatial_doubling=options.spatial_doubling,
         enhancer=_enhancer(options, models),
+        previews=_previews(options, models, note),
     )
 
 
@@ -285,6 +291,14 @@ def _enhancer(options: Options, models: Models) -> Path | None:
     from LTX_2_MLX.pipelines.generation.enhance import chat_model
 
     return chat_model(models)
+
+
+def _previews(options: Options, models: Models, note: Callable[[str], None]) -> "Previews | None":
+    if options.preview is None:
+        return None
+    from LTX_2_MLX.pipelines.generation.preview import Previews
+
+    return Previews.of(Path(options.preview), options.preview_every, models, note)
 
 
 def _images(options: Options, num_frames: int, duration: DurationLimits | None) -> tuple[ImagePlace, ...]:

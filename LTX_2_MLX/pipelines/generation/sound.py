@@ -1,8 +1,10 @@
 """Sound stage: audio latents to a waveform as long as the video."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from typing import Any, ClassVar
 
 import mlx.core as mx
@@ -98,26 +100,32 @@ class DecodeSound:
         """
 
         def work(networks: Networks) -> Arrays:
-            decoder, vocoder = networks
-            latent = unpatchify_audio(state.latents["audio"], decoder.config.latent_channels)
-            pieces = []
-            runner.progress.advance(self.name, 0, latent.shape[1])
-            for piece in decode_audio(decoder, vocoder, latent, self.piece_frames):
-                pieces.append(piece[0])
-                done = min(len(pieces) * self.piece_frames, latent.shape[1])
-                runner.progress.advance(self.name, done, latent.shape[1])
-            waveform = fit_length(mx.concatenate(pieces), self._num_samples(vocoder.sample_rate))
-            return {"waveform": waveform, "sample_rate": mx.array(vocoder.sample_rate)}
+            return self.decode(networks, state.latents["audio"], partial(runner.progress.advance, self.name))
 
-        sound = runner.run(self.name, self._load, work)
+        sound = runner.run(self.name, self.load, work)
         check_result(self.name, {"waveform": sound["waveform"]})
         return replace(state, sound=sound)
+
+    def decode(
+        self, networks: Networks, tokens: mx.array, on_piece: Callable[[int, int], None] = lambda done, total: None
+    ) -> Arrays:
+        """``waveform`` ``(S, 2)`` and ``sample_rate`` of audio tokens ``(1, N, D)``; ``on_piece`` counts latents."""
+        decoder, vocoder = networks
+        latent = unpatchify_audio(tokens, decoder.config.latent_channels)
+        pieces = []
+        on_piece(0, latent.shape[1])
+        for piece in decode_audio(decoder, vocoder, latent, self.piece_frames):
+            pieces.append(piece[0])
+            on_piece(min(len(pieces) * self.piece_frames, latent.shape[1]), latent.shape[1])
+        waveform = fit_length(mx.concatenate(pieces), self._num_samples(vocoder.sample_rate))
+        return {"waveform": waveform, "sample_rate": mx.array(vocoder.sample_rate)}
 
     def facts(self) -> dict[str, Any]:
         """The checkpoint and the length."""
         return {"weights": contents(self.weights.path), "duration_seconds": str(self.num_frames / self.frame_rate)}
 
-    def _load(self) -> Networks:
+    def load(self) -> Networks:
+        """Both networks."""
         vocoder: Any = load(VOCODERS, self.weights, dtype=_DTYPE)
         return load(AudioDecoder, self.weights, dtype=_DTYPE), vocoder
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
+from LTX_2_MLX.pipelines.generation.option_groups.guidance import ONE_STAGE, TWO_STAGES
 from LTX_2_MLX.pipelines.options import Opt
 
 GROUP = "Saved results"
@@ -46,5 +47,26 @@ Resume = Annotated[
         metavar="FOLDER",
         is_output=True,
         recorded=False,
+    ),
+]
+Preview = Annotated[
+    str | Path | None,
+    Opt(
+        "Write a contact sheet of the clean estimate into this folder while the video is denoised.",
+        group=GROUP,
+        metavar="FOLDER",
+        is_output=True,
+        recorded=False,
+        only_in=(*ONE_STAGE, *TWO_STAGES),
+    ),
+]
+PreviewEvery = Annotated[
+    int,
+    Opt(
+        "Steps from one preview to the next; the last step has one, too.",
+        group=GROUP,
+        min=1,
+        recorded=False,
+        needs="preview",
     ),
 ]
