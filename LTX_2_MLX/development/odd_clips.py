@@ -41,7 +41,7 @@ KINDS = {
     "mov": Kind(".mov", "libx264", "pcm_s16le", (("preset", "ultrafast"),)),
     "mkv": Kind(".mkv", "libx264", "flac", (("preset", "ultrafast"), ("bf", "2"))),
     "mkv lossless": Kind(".mkv", "ffv1", "pcm_s16le"),
-    "webm": Kind(".webm", "libvpx", "libopus", (("deadline", "realtime"), ("cpu-used", "8"))),
+    "webm": Kind(".webm", "libvpx", "libopus", (("deadline", "good"), ("cpu-used", "5"))),
     "avi": Kind(".avi", "mpeg4", "libmp3lame", (("qmin", "2"), ("qmax", "4"))),
     "avi camera": Kind(".avi", "mjpeg", "pcm_s16le"),
     "ts": Kind(".ts", "libx264", "aac", (("preset", "ultrafast"), ("bf", "2"), ("g", "10")), 188),
@@ -155,7 +155,9 @@ def write_odd_clip(kind: Kind, plan: Plan, dice: random.Random, path: Path) -> P
     if kind.video.startswith("mpeg") and plan.rate < 24:
         # MPEG-1 and MPEG-2 have a few rates only.
         plan.rate = Fraction(24)
-    with suppress(av.FFmpegError), av.open(str(path), "w") as output:
+    # Without it Matroska gets random numbers, and a case could not be repeated.
+    settings = {"fflags": "+bitexact"}
+    with suppress(av.FFmpegError), av.open(str(path), "w", container_options=settings) as output:
         # A muxer that refuses the end leaves a file without it, as a recorder that stops does.
         video: Any = _video_stream(output, kind, plan)
         tracks = [(video, _disturbed(_video_packets(video, plan, dice), plan, 0))]

@@ -227,9 +227,11 @@ class _Probe:
         missing = declared - end
         # Only mp4 and mov count every frame's duration; in the others the last one may last longer than it says.
         tolerance = Fraction(1, 2) if self._container.format.name.startswith("mov,") else Fraction(3, 2)
-        if missing <= tolerance * frame:
-            return []
         text = f"it ends at {float(end):.2f} s, its header says {float(declared):.2f} s"
+        if missing <= tolerance * frame:
+            if missing > Fraction(3, 4) * frame:
+                self._notes.append(f"{self._path.name} may be a frame shorter than its header says: {text}.")
+            return []
         if self._container.format.name in _EXACT_LENGTH:
             return [text]
         if missing > 1:
