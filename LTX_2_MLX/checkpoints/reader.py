@@ -15,7 +15,7 @@ from typing import Any
 import mlx.core as mx
 
 from LTX_2_MLX.checkpoints.header_entries import METADATA, header_entries
-from LTX_2_MLX.checkpoints.layouts import published_names
+from LTX_2_MLX.checkpoints.layouts import StoredTensor, published_layout
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.interfaces import Header, TensorInfo
 from LTX_2_MLX.outside import parse_json, parse_object, read_small_file
@@ -191,16 +191,19 @@ class Checkpoint:
             self.files += shards(each) if os.path.isdir(each) else [each]
         tensors: dict[str, TensorInfo] = {}
         self.metadata_of: dict[Path, dict[str, str]] = {}
-        # Published name -> the file that holds the tensor and its name there.
-        self._source: dict[str, tuple[Path, str]] = {}
+        # Published name -> the file that holds the tensor, and where.
+        self._source: dict[str, tuple[Path, StoredTensor]] = {}
         for file in self.files:
-            file_tensors, self.metadata_of[file] = read_header(file)
-            for name, stored in published_names(file_tensors).items():
+            file_tensors, metadata = read_header(file)
+            layout, self.metadata_of[file] = published_layout(file, file_tensors, metadata)
+            for name, stored in layout.items():
                 if name in self._source:
+                    if stored.is_copy:
+                        continue
                     raise CheckpointError(_held_twice(name, self._source[name][0], file))
-                tensors[name] = file_tensors[stored]
+                tensors[name] = stored.published(file_tensors[stored.name])
                 self._source[name] = (file, stored)
-        metadata: dict[str, str] = {}
+        metadata = {}
         for file in reversed(self.files):
             metadata |= self.metadata_of[file]
         self.header = Header(tensors=tensors, metadata=metadata, config=self._config(paths))
@@ -236,7 +239,7 @@ class Checkpoint:
         for file, own_names in names_by_file.items():
             opened = self._open(file)
             for name in own_names:
-                arrays[name] = opened[self._source[name][1]]
+                arrays[name] = self._source[name][1].turned(opened)
         return arrays
 
     def _open(self, file: Path) -> dict[str, mx.array]:

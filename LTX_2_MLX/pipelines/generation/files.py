@@ -166,7 +166,7 @@ def open_models(options: Options, note: Callable[[str], None]) -> Models:
         # Most runs have one file.
         from LTX_2_MLX.pipelines.generation.split_files import split_options
 
-        options = split_options(options, note)
+        options = split_options(options, options.model_variant or _VARIANTS.get(options.pipeline), note)
     specs = (options.weights,) if isinstance(options.weights, str) else options.weights
     model = automatic_model(options, variant, note) if specs[0] == AUTO else resolve(specs[0], "model")
     weights = Checkpoint([model.path, *specs[1:]])

@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from LTX_2_MLX.checkpoints.entries import Variant
 from LTX_2_MLX.checkpoints.gemma4 import Gemma4Config
-from LTX_2_MLX.checkpoints.layouts import published_names
+from LTX_2_MLX.checkpoints.layouts import pack_part, published_layout
 from LTX_2_MLX.checkpoints.lora_names import is_lora_tensor
 from LTX_2_MLX.checkpoints.reader import Checkpoint, read_header, shards
 from LTX_2_MLX.checkpoints.resolve import AUTO, resolve
@@ -50,14 +51,19 @@ class SplitFiles:
     others: tuple[Path, ...]
 
 
-def split_options(options: Options, note: Callable[[str], None]) -> Options:
+def split_options(options: Options, variant: Variant | None, note: Callable[[str], None]) -> Options:
     """The options with each file of ``weights`` under the option that it belongs to.
+
+    Args:
+        options: As the user gave them.
+        variant: Selects among several transformers, by their names.
+        note: Callback for a line on each choice.
 
     Raises:
         CheckpointError: If a file is missing, no transformer is among them, or two files hold the same network.
     """
     specs = (options.weights,) if isinstance(options.weights, str) else options.weights
-    files = sort_files([resolve(spec, "model").path for spec in specs], options, note)
+    files = sort_files([resolve(spec, "model").path for spec in specs], options, note, variant)
     if files.others:
         names = ", ".join(path.name for path in files.others)
         note(f"Not used, since upscalers and LoRAs have flags of their own: {names}")
@@ -76,13 +82,16 @@ def _chosen(spec: str, found: Path | None) -> str:
     return spec if spec != AUTO or found is None else str(found)
 
 
-def sort_files(paths: Sequence[Path], options: Options, note: Callable[[str], None]) -> SplitFiles:
+def sort_files(
+    paths: Sequence[Path], options: Options, note: Callable[[str], None], variant: Variant | None = None
+) -> SplitFiles:
     """Sort files, and those in folders, by what they hold.
 
     Args:
         paths: Files and folders.
         options: With the files that the user chose instead of those found, and the video decoder.
         note: Callback for the line on a decoder that was taken.
+        variant: Selects among several transformers, by their names.
 
     Raises:
         CheckpointError: If no transformer is among them, or two files hold the same network.
@@ -91,7 +100,7 @@ def sort_files(paths: Sequence[Path], options: Options, note: Callable[[str], No
     for path in paths:
         for file in _files_of(path):
             by_kind.setdefault(kind_of(file), []).append(file)
-    weights = by_kind.get("model", [])
+    weights = _with_one_transformer(by_kind.get("model", []), variant)
     if not weights:
         raise CheckpointError(
             f"No LTX-2 transformer is in {', '.join(str(path) for path in paths)}. Give its file with --weights."
@@ -110,6 +119,22 @@ def sort_files(paths: Sequence[Path], options: Options, note: Callable[[str], No
         text_encoder=found("text encoder", "--gemma", options.gemma),
         others=tuple(file for kind in ("upscaler", "LoRA") for file in by_kind.get(kind, [])),
     )
+
+
+def _with_one_transformer(files: Sequence[Path], variant: Variant | None) -> list[Path]:
+    """The files without the transformers of the other variant: packs for MLX have both in a folder."""
+    transformers = [file for file in files if not _has_no_transformer(file)]
+    if len(transformers) < 2:
+        return list(files)
+    is_distilled = variant == "distilled"
+    chosen = [file for file in transformers if variant and ("distilled" in file.name.lower()) == is_distilled]
+    if len(chosen) != 1:
+        names = " and ".join(str(file) for file in transformers)
+        raise CheckpointError(
+            f"{names} each hold a transformer. Choose by --model-variant dev or distilled, or name the files to use "
+            f"with --weights, several times."
+        )
+    return [file for file in files if file in chosen or file not in transformers]
 
 
 def _with_decoder(files: Sequence[Path], decoder: str, note: Callable[[str], None]) -> list[Path]:
@@ -143,7 +168,11 @@ def kind_of(file: Path) -> Kind:
         CheckpointError: If it cannot be read, or holds nothing of LTX-2.
     """
     tensors, metadata = read_header(file)
-    names = list(published_names(tensors))
+    part = pack_part(tensors.keys())
+    if part is not None:
+        # The autoencoders of a pack lie in two files each, and are opened together with its transformer.
+        return "upscaler" if "upscaler" in part else "text encoder" if part == "text_encoder" else "model"
+    names = list(published_layout(file, tensors, metadata)[0])
     if Gemma4Config.from_header(Header(tensors=tensors, metadata=metadata)) is not None:
         return "text encoder"
     if any(is_lora_tensor(name) for name in names):
