@@ -10,7 +10,7 @@ import numpy as np
 
 from LTX_2_MLX.checkpoints.chat_gemma4 import ChatGemma4, ChatGemma4Config
 from LTX_2_MLX.checkpoints.gemma3 import Gemma, GemmaConfig
-from LTX_2_MLX.checkpoints.gemma_tokenizer import GemmaTokenizer
+from LTX_2_MLX.checkpoints.gemma_tokenizer import GemmaTokenizer, tokenizer_of
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.errors import CheckpointError
 
@@ -64,11 +64,12 @@ def chat_form(folder: Path) -> ChatForm:
     Raises:
         CheckpointError: If there is none, or its tokenizer has no token for the end of an answer.
     """
-    header = Checkpoint(folder).header
+    checkpoint = Checkpoint(folder)
+    header = checkpoint.header
     form = _GEMMA3 if GemmaConfig.from_header(header) is not None else None
     if form is None and ChatGemma4Config.from_header(header) is not None:
         form = _GEMMA4
-    if form is None or not folder.is_dir() or not GemmaTokenizer.from_folder(folder).has(form.end):
+    if form is None or not tokenizer_of(checkpoint).has(form.end):
         raise CheckpointError(f"{folder} is no chat model of the Gemma family, so it cannot rewrite a prompt.")
     return form
 

@@ -15,13 +15,16 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_unflatten
 
-from LTX_2_MLX.checkpoints.gemma_tokenizer import GemmaTokenizer
+from LTX_2_MLX.checkpoints.gemma_tokenizer import GemmaTokenizer, encoder_folder, tokenizer_of
 from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.quantize import Quantization
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.interfaces import Header
+from LTX_2_MLX.outside import parse_object
 
+# Key of the metadata that holds the config in files with everything inside.
+_CONFIG_KEY = "gemma_config"
 # Prefixes of the language model's tensors in the published files, and in those of newer library versions.
 _PREFIXES = ("language_model.model.", "model.language_model.")
 # Fields of ``text_config`` that change the mathematics, and their supported values.
@@ -61,15 +64,16 @@ class GemmaConfig:
 
     @classmethod
     def from_header(cls, header: Header) -> "GemmaConfig | None":
-        """The config in a Gemma folder's ``config.json``; None for anything else.
+        """The config in ``config.json`` or in a file's metadata; None for anything else.
 
         Raises:
             CheckpointError: If a field has a value that is not supported.
         """
-        model_type = header.config.get("model_type")
+        config = gemma_config(header)
+        model_type = config.get("model_type")
         if model_type not in ("gemma3", "gemma3_text"):
             return None
-        text = header.config.get("text_config", {}) if model_type == "gemma3" else header.config
+        text = config.get("text_config", {}) if model_type == "gemma3" else config
         try:
             fields = _published_fields(text)
             quantized = quantized_modules(header, Gemma.parameter_name)
@@ -78,6 +82,20 @@ class GemmaConfig:
         for name, value in fields.items():
             _check_number(name, value)
         return cls(**fields, quantized=quantized)
+
+
+def gemma_config(header: Header) -> Mapping[str, Any]:
+    """The config of a whole Gemma model: in the metadata of a file, else in ``config.json``.
+
+    Raises:
+        CheckpointError: If the metadata cannot be read.
+    """
+    if _CONFIG_KEY not in header.metadata:
+        return header.config
+    try:
+        return parse_object(header.metadata[_CONFIG_KEY])
+    except ValueError as error:
+        raise CheckpointError(f"The metadata's {_CONFIG_KEY} is not JSON ({error}). Download it again.") from error
 
 
 def _published_fields(text: Mapping[str, Any]) -> dict[str, Any]:
@@ -284,16 +302,17 @@ class TextEncoder:
 
 
 def load_gemma(
-    folder: str | Path,
+    path: str | Path,
     *,
     dtype: mx.Dtype | None = None,
     quantize: Quantization | None = None,
     stream_blocks: bool = False,
 ) -> TextEncoder:
-    """Load Gemma 3 and its tokenizer from a folder in the published form, or quantised by mlx-lm.
+    """Load Gemma 3 and its tokenizer as published, as in diffusers repositories, or quantised by mlx-lm.
 
     Args:
-        folder: Holds ``config.json``, ``tokenizer.json`` and the .safetensors files.
+        path: Folder with ``config.json``, ``tokenizer.json`` and the .safetensors files, or a file with the others
+            in it or beside it.
         dtype: Floating-point weights are cast to this; None keeps the file's.
         quantize: Quantise the layers while they load.
         stream_blocks: Leave the layers on disk and read each ahead of its use.
@@ -301,15 +320,13 @@ def load_gemma(
     Raises:
         CheckpointError: If something is missing or damaged, or the model is another one.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise CheckpointError(f"{folder} is not a folder. Give the folder of the Gemma repository, tokenizer included.")
-    tokenizer = GemmaTokenizer.from_folder(folder)
-    checkpoint = Checkpoint(folder)
+    path = encoder_folder(Path(path))
+    checkpoint = Checkpoint(path)
+    tokenizer = tokenizer_of(checkpoint)
     if GemmaConfig.from_header(checkpoint.header) is None:
         model_type = checkpoint.header.config.get("model_type", "none")
         raise CheckpointError(
-            f"{folder} is no Gemma 3: model_type in its config.json is {model_type!r}, expected 'gemma3'."
+            f"{path} is no Gemma 3: model_type in its config.json is {model_type!r}, expected 'gemma3'."
         )
     network = load(Gemma, checkpoint, dtype=dtype, quantize=quantize, stream_blocks=stream_blocks)
     return TextEncoder(network, tokenizer)

@@ -13,19 +13,14 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from LTX_2_MLX.checkpoints.gemma3 import TextEncoder
-from LTX_2_MLX.checkpoints.gemma_tokenizer import GemmaTokenizer
+from LTX_2_MLX.checkpoints.gemma3 import TextEncoder, gemma_config
+from LTX_2_MLX.checkpoints.gemma_tokenizer import tokenizer_of
 from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.quantize import Quantization
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.interfaces import Header
-from LTX_2_MLX.outside import parse_json
 
-# Keys of the published file's metadata and names of its tensors that hold bytes of files.
-_CONFIG_KEY = "gemma_config"
-_TOKENIZER = "tokenizer_json"
-_TOKENIZER_CONFIG = "hf_asset__tokenizer_config.json"
 _KINDS = ("gemma4_unified", "gemma4_unified_text", "gemma4_text", "gemma4")
 _PREFIXES = ("model.language_model.", "language_model.model.")
 # A tensor that no other published network has under this name.
@@ -110,17 +105,10 @@ class Gemma4Config:
         )
 
 
-def _whole_config(header: Header) -> dict[str, Any] | None:
+def _whole_config(header: Header) -> Mapping[str, Any] | None:
     """Config of the whole model where it is a Gemma 4."""
-    config: Any = header.config
-    if _CONFIG_KEY in header.metadata:
-        try:
-            config = parse_json(header.metadata[_CONFIG_KEY])
-        except ValueError as error:
-            raise CheckpointError(f"The metadata's {_CONFIG_KEY} is not JSON ({error}). Download it again.") from error
-    if not isinstance(config, dict) or config.get("model_type") not in _KINDS:
-        return None
-    return config
+    config = gemma_config(header)
+    return config if config.get("model_type") in _KINDS else None
 
 
 def _size(text: Mapping[str, Any], field: str) -> int:
@@ -243,33 +231,6 @@ def _padded(rows: list[mx.array], length: int) -> mx.array:
     return state
 
 
-def tokenizer_in(checkpoint: Checkpoint) -> GemmaTokenizer:
-    """The tokenizer whose files are stored as tensors of a text encoder's file.
-
-    Raises:
-        CheckpointError: If it is missing or damaged.
-    """
-    if _TOKENIZER not in checkpoint.header.tensors:
-        raise CheckpointError(
-            f"{checkpoint.path} has no tokenizer in it ({_TOKENIZER}). Use the text encoder file as published."
-        )
-    settings = b"{}"
-    if _TOKENIZER_CONFIG in checkpoint.header.tensors:
-        settings = _stored_bytes(checkpoint, _TOKENIZER_CONFIG)
-    elif _TOKENIZER_CONFIG in checkpoint.header.metadata:
-        settings = checkpoint.header.metadata[_TOKENIZER_CONFIG].encode()
-    return GemmaTokenizer(_stored_bytes(checkpoint, _TOKENIZER), settings, checkpoint.path)
-
-
-def _stored_bytes(checkpoint: Checkpoint, name: str) -> bytes:
-    """Bytes of a file that is stored as a tensor of 8-bit integers."""
-    info = checkpoint.header.tensors[name]
-    if info.dtype not in ("U8", "I8"):
-        raise CheckpointError(f"{checkpoint.path}: {name} is {info.dtype}, expected bytes (U8). Download it again.")
-    value = checkpoint.arrays([name])[name]
-    return np.array(value).astype(np.uint8).tobytes()
-
-
 def load_gemma4(
     path: str | Path,
     *,
@@ -289,6 +250,6 @@ def load_gemma4(
         CheckpointError: If something is missing or damaged, or the model is another one.
     """
     checkpoint = Checkpoint(path)
-    tokenizer = tokenizer_in(checkpoint)
+    tokenizer = tokenizer_of(checkpoint)
     network = load(Gemma4, checkpoint, dtype=dtype, quantize=quantize, stream_blocks=stream_blocks)
     return TextEncoder(network, tokenizer)

@@ -1,4 +1,4 @@
-"""Tokenizer of a Gemma folder, padding as LTX-2 needs it."""
+"""Tokenizer of Gemma, padding as LTX-2 needs it, and where a text encoder has its files."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.tokenizer_kinds import check_kinds
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.outside import parse_json
@@ -13,6 +14,35 @@ from LTX_2_MLX.outside import parse_json
 # Length of prompts in the training of the networks after it (Lightricks/LTX-2,
 # text_encoders/gemma/gemma_assets.py at 400fd31).
 MAX_LENGTH = 1024
+_TOKENIZER, _SETTINGS = "tokenizer.json", "tokenizer_config.json"
+# Names of tensors, or keys of the metadata, that hold the files' contents.
+_STORED_TOKENIZER, _STORED_SETTINGS = "tokenizer_json", "hf_asset__tokenizer_config.json"
+# Folders of a diffusers repository.
+_ENCODER_FOLDER, _TOKENIZER_FOLDER = "text_encoder", "tokenizer"
+
+
+def _no_tokenizer(encoder: Path) -> str:
+    if encoder.is_dir():
+        return f"{encoder} has no {_TOKENIZER}. Give the whole folder of the Gemma repository."
+    return (
+        f"{encoder} has no tokenizer in it, and no {_TOKENIZER} beside it. Put the {_TOKENIZER} and the config.json of "
+        f"its repository into the same folder, or use the text encoder as published."
+    )
+
+
+def encoder_folder(path: Path) -> Path:
+    """The text encoder's folder where ``path`` is a diffusers repository, else the path itself."""
+    inside = path / _ENCODER_FOLDER
+    is_repository = (inside / "config.json").is_file() and (path / _TOKENIZER_FOLDER / _TOKENIZER).is_file()
+    return inside if is_repository else path
+
+
+def tokenizer_folder(encoder: Path) -> Path:
+    """The folder with a text encoder's tokenizer, which may be missing there."""
+    folder = encoder if encoder.is_dir() else encoder.parent
+    beside = folder.parent / _TOKENIZER_FOLDER
+    is_diffusers = folder.name == _ENCODER_FOLDER and (beside / _TOKENIZER).is_file()
+    return beside if is_diffusers and not (folder / _TOKENIZER).is_file() else folder
 
 
 class GemmaTokenizer:
@@ -52,16 +82,19 @@ class GemmaTokenizer:
         self.max_length = min(MAX_LENGTH, limit) if type(limit) is int and limit > 0 else MAX_LENGTH
 
     @classmethod
-    def from_folder(cls, folder: Path) -> "GemmaTokenizer":
-        """Read ``tokenizer.json`` and the optional ``tokenizer_config.json``.
+    def from_folder(cls, encoder: Path) -> "GemmaTokenizer":
+        """Read ``tokenizer.json`` and the optional ``tokenizer_config.json`` of a text encoder.
+
+        They lie in its folder, beside its file, or in a diffusers repository's folder ``tokenizer``.
 
         Raises:
             CheckpointError: If the tokenizer is missing or damaged, or has no token to pad with.
         """
-        path = folder / "tokenizer.json"
+        folder = tokenizer_folder(encoder)
+        path = folder / _TOKENIZER
         if not path.is_file():
-            raise CheckpointError(f"{folder} has no tokenizer.json. Give the whole folder of the Gemma repository.")
-        settings = folder / "tokenizer_config.json"
+            raise CheckpointError(_no_tokenizer(encoder))
+        settings = folder / _SETTINGS
         return cls(path.read_bytes(), settings.read_bytes() if settings.is_file() else b"{}", path)
 
     def _guarded(self, call: Callable[[], Any]) -> Any:
@@ -133,3 +166,40 @@ def _settings(text: bytes, source: Path) -> dict[str, Any]:
             f"{source}: its tokenizer_config.json is not JSON ({error}). Download it again."
         ) from error
     return settings if isinstance(settings, dict) else {}
+
+
+def tokenizer_of(encoder: Checkpoint) -> GemmaTokenizer:
+    """The tokenizer of a text encoder: stored as tensors in its file, or as files beside its weights.
+
+    Raises:
+        CheckpointError: If it is missing or damaged.
+    """
+    if _STORED_TOKENIZER not in encoder.header.tensors:
+        return GemmaTokenizer.from_folder(encoder.path)
+    settings = b"{}"
+    if _STORED_SETTINGS in encoder.header.tensors:
+        settings = _stored_bytes(encoder, _STORED_SETTINGS)
+    elif _STORED_SETTINGS in encoder.header.metadata:
+        settings = encoder.header.metadata[_STORED_SETTINGS].encode()
+    return GemmaTokenizer(_stored_bytes(encoder, _STORED_TOKENIZER), settings, encoder.path)
+
+
+def files_outside(encoder: Path) -> list[Path]:
+    """Files that a text encoder is read from and that are neither its own file nor in its folder."""
+    if encoder.is_dir():
+        folder = tokenizer_folder(encoder)
+        return [] if folder == encoder else [folder]
+    stored = Checkpoint(encoder).header.tensors
+    if _STORED_TOKENIZER in stored:
+        return []
+    names = ("config.json", _TOKENIZER, _SETTINGS)
+    return [path for path in (tokenizer_folder(encoder) / name for name in names) if path.is_file()]
+
+
+def _stored_bytes(checkpoint: Checkpoint, name: str) -> bytes:
+    """Bytes of a file that is stored as a tensor of 8-bit integers."""
+    info = checkpoint.header.tensors[name]
+    if info.dtype not in ("U8", "I8"):
+        raise CheckpointError(f"{checkpoint.path}: {name} is {info.dtype}, expected bytes (U8). Download it again.")
+    value = checkpoint.arrays([name])[name]
+    return np.array(value).astype(np.uint8).tobytes()

@@ -26,6 +26,8 @@ _MLX_VIDEO_PROBES = {
     "transformer_blocks.0.attn1.to_out.weight", "bwe_generator.conv_pre.weight", "per_channel_statistics.mean",
     "video_embeddings_connector.transformer_1d_blocks.0.attn1.to_out.weight", "per_channel_statistics.mean_of_means",
 }  # fmt: skip
+# A layer of the language model of Gemma 3 and 4 that no other network here has.
+_LANGUAGE_MODEL_PROBE = ".layers.0.pre_feedforward_layernorm.weight"
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,11 @@ def published_layout(
         return layout, metadata | beside
     prefix = _TRANSFORMER_PREFIX if _TRANSFORMER_PROBE in tensors else ""
     return {f"{prefix}{name}": StoredTensor(name) for name in tensors}, metadata
+
+
+def holds_language_model(names: Collection[str]) -> bool:
+    """Whether tensors are those of a text encoder, whose config and tokenizer may lie beside its file."""
+    return any(name.endswith(_LANGUAGE_MODEL_PROBE) for name in names)
 
 
 def pack_part(names: Collection[str]) -> str | None:

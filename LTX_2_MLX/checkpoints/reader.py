@@ -15,7 +15,7 @@ from typing import Any
 import mlx.core as mx
 
 from LTX_2_MLX.checkpoints.header_entries import METADATA, header_entries
-from LTX_2_MLX.checkpoints.layouts import StoredTensor, published_layout
+from LTX_2_MLX.checkpoints.layouts import StoredTensor, holds_language_model, published_layout
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.interfaces import Header, TensorInfo
 from LTX_2_MLX.outside import parse_json, parse_object, read_small_file
@@ -214,9 +214,12 @@ class Checkpoint:
         for file in self.files:
             text = self.metadata_of[file].get("config", "{}")
             _join_sections(config, _json_object(file, "the config in its metadata", text), file)
-        for folder in paths:
-            config_file = folder / "config.json"
-            if folder not in self.files and config_file.is_file():
+        for path in paths:
+            config_file = path / "config.json"
+            if path in self.files:
+                has_own = config or not holds_language_model(self._source)
+                config_file = path if has_own else path.with_name("config.json")
+            if config_file != path and config_file.is_file():
                 config = _json_object(config_file, "it", _settings(config_file)) | config
         return config
 

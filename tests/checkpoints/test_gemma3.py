@@ -253,14 +253,14 @@ def test_newer_ways_of_writing_the_config_mean_the_same():
 
 def test_files_that_are_no_gemma_are_refused(folder, tmp_path):
     path = folder()
-    with pytest.raises(CheckpointError, match="not a folder"):
-        load_gemma(path / "model.safetensors")
+    config = (path / "config.json").read_text()
     (path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(CheckpointError, match=r"model_type in its config\.json is 'llama'"):
         load_gemma(path)
     (path / "config.json").write_text('{"model_type": "gemma3"')
     with pytest.raises(CheckpointError, match="is not JSON"):
         load_gemma(path)
+    (path / "config.json").write_text(config)
     (path / "tokenizer.json").write_text("{}")
     with pytest.raises(CheckpointError, match=r"tokenizer\.json is damaged"):
         load_gemma(path)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from LTX_2_MLX.checkpoints.catalog import companion_entries
-from LTX_2_MLX.checkpoints.entries import Entry
+from LTX_2_MLX.checkpoints.entries import Entry, Variant
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.checkpoints.resolve import AUTO, DOWNLOAD, ResolvedFile, installed_path, resolve
@@ -14,6 +14,8 @@ from LTX_2_MLX.models.ltx.audio_vae import AudioDecoder
 from LTX_2_MLX.models.ltx.text_features import TextFeatures
 from LTX_2_MLX.models.ltx.video_vae import VideoDecoder
 
+# Variants that pipelines look for.
+VARIANTS: dict[str, Variant] = {"distilled": "distilled", "hq": "dev"}
 DecoderName = Literal["conv", "diffusion"]
 _FILES = {
     "conv": "ltx-2.5-video-vae-conv-bf16.safetensors",

@@ -9,7 +9,8 @@ import mlx.core as mx
 
 from LTX_2_MLX.checkpoints.catalog import entries_for_role
 from LTX_2_MLX.checkpoints.chat import answer, chat_form, question
-from LTX_2_MLX.checkpoints.gemma_tokenizer import GemmaTokenizer
+from LTX_2_MLX.checkpoints.gemma3 import GemmaConfig
+from LTX_2_MLX.checkpoints.gemma_tokenizer import tokenizer_of
 from LTX_2_MLX.checkpoints.load import load, quantization_for
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.resolve import DOWNLOAD, installed_path
@@ -57,7 +58,7 @@ def chat_model(models: Models) -> Path:
         CheckpointError: If the text encoder is no chat model.
     """
     encoder = models.text_encoder_files
-    if encoder.is_dir():
+    if encoder.is_dir() or GemmaConfig.from_header(Checkpoint(encoder).header) is not None:
         chat_form(encoder)
         return encoder
     entries = entries_for_role("prompt-enhancer")
@@ -111,7 +112,7 @@ class EnhancePrompt:
         """
         form = chat_form(self._folder)
         checkpoint = Checkpoint(self._folder)
-        tokenizer = GemmaTokenizer.from_folder(self._folder)
+        tokenizer = tokenizer_of(Checkpoint(self._folder))
         text = runner.run(
             self.name,
             partial(load, form.network, checkpoint, **self._load_options(checkpoint)),
@@ -130,7 +131,7 @@ class EnhancePrompt:
     def _question(self) -> list[int]:
         form = chat_form(self._folder)
         instruction = IMAGE_INSTRUCTION if self.request.images else TEXT_INSTRUCTION
-        tokenizer = GemmaTokenizer.from_folder(self._folder)
+        tokenizer = tokenizer_of(Checkpoint(self._folder))
         return question(form, tokenizer, instruction, f"The request: {self.request.prompt.strip()}")
 
     def _load_options(self, checkpoint: Checkpoint) -> dict[str, Any]:

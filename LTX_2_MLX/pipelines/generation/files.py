@@ -12,6 +12,8 @@ import mlx.core as mx
 from LTX_2_MLX.checkpoints.catalog import entries_for_role
 from LTX_2_MLX.checkpoints.entries import Role, Variant
 from LTX_2_MLX.checkpoints.gemma3 import Gemma, GemmaConfig
+from LTX_2_MLX.checkpoints.gemma_tokenizer import encoder_folder
+from LTX_2_MLX.checkpoints.layouts import holds_language_model
 from LTX_2_MLX.checkpoints.lora import Lora, split_strength
 from LTX_2_MLX.checkpoints.lora_notes import generation_of
 from LTX_2_MLX.checkpoints.reader import Checkpoint
@@ -28,6 +30,7 @@ from LTX_2_MLX.models.ltx.video_vae import VideoDecoder, VideoEncoder
 from LTX_2_MLX.models.ltx.vocoder import VOCODERS
 from LTX_2_MLX.pipelines.generation.automatic import automatic_model
 from LTX_2_MLX.pipelines.generation.companion_files import (
+    VARIANTS,
     checked_autoencoder,
     open_audio_vae,
     open_autoencoder,
@@ -47,8 +50,6 @@ _NO_UPSCALER = (
 )
 # Below this a model in float32 is a few hundred megabytes at most, and 16 bit would save nothing worth its errors.
 _SMALL_MODEL_BYTES = 100 * 2**20
-# Variants that pipelines look for.
-_VARIANTS: dict[str, Variant] = {"distilled": "distilled", "hq": "dev"}
 
 
 @dataclass(frozen=True)
@@ -161,12 +162,12 @@ def open_models(options: Options, note: Callable[[str], None]) -> Models:
     """
     variant = options.model_variant
     if variant is None and options.weights == AUTO:
-        variant = _VARIANTS.get(options.pipeline)
+        variant = VARIANTS.get(options.pipeline)
     if isinstance(options.weights, tuple) or Path(options.weights).is_dir():
         # Most runs have one file.
         from LTX_2_MLX.pipelines.generation.split_files import split_options
 
-        options = split_options(options, options.model_variant or _VARIANTS.get(options.pipeline), note)
+        options = split_options(options, note)
     specs = (options.weights,) if isinstance(options.weights, str) else options.weights
     model = automatic_model(options, variant, note) if specs[0] == AUTO else resolve(specs[0], "model")
     weights = Checkpoint([model.path, *specs[1:]])
@@ -297,7 +298,8 @@ def language_model(encoder: Checkpoint) -> type[PublishedNetwork[Any]]:
 
     if Gemma4Config.from_header(encoder.header) is None:
         raise CheckpointError(
-            f"{encoder.path} is no Gemma 3, nor a Gemma 4. Give --gemma the folder or the file of the text encoder."
+            f"{encoder.path} is no Gemma 3, nor a Gemma 4. Give --gemma the folder or the file of the text encoder"
+            f"{', with its config.json beside it' * holds_language_model(encoder.header.tensors.keys())}."
         )
     return Gemma4
 
@@ -320,11 +322,12 @@ def _variant_of(model: ResolvedFile, asked: Variant | None, note: Callable[[str]
 
 def _text_encoder(spec: str, model: ResolvedFile, weights: Checkpoint, note: Callable[[str], None]) -> Path:
     if spec != AUTO:
-        return resolve(spec, "text-encoder", model=model).path
+        return encoder_folder(resolve(spec, "text-encoder", model=model).path)
     # A folder next to the checkpoint comes first.
-    for tokenizer in sorted(model.path.parent.glob("*/tokenizer.json")):
-        if _is_gemma(tokenizer.parent):
-            return tokenizer.parent
+    beside = [tokenizer.parent for tokenizer in sorted(model.path.parent.glob("*/tokenizer.json"))]
+    for folder in (encoder_folder(model.path.parent), *beside):
+        if folder != model.path.parent and _is_gemma(folder):
+            return folder
     try:
         return resolve(AUTO, "text-encoder", model=model).path
     except CheckpointError:

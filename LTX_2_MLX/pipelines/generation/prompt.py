@@ -11,7 +11,7 @@ import numpy as np
 
 from LTX_2_MLX.checkpoints.digest import tensors_digest
 from LTX_2_MLX.checkpoints.gemma3 import encode_tokens
-from LTX_2_MLX.checkpoints.gemma_tokenizer import GemmaTokenizer
+from LTX_2_MLX.checkpoints.gemma_tokenizer import GemmaTokenizer, tokenizer_of
 from LTX_2_MLX.checkpoints.load import load, quantization_for
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.recognise import config_of
@@ -22,10 +22,9 @@ from LTX_2_MLX.ops.attention import scores_bytes
 from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.pipelines.generation.files import language_model, text_encoder_fits
 from LTX_2_MLX.pipelines.generation.request import Request
-from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, contents
+from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, contents, text_encoder_digest
 from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes
 from LTX_2_MLX.planning.precision import dtype_name
-from LTX_2_MLX.runtime.digest import content_digest
 from LTX_2_MLX.runtime.runner import StageRunner
 
 _FORMAT = "LTX-2-MLX contexts 2"
@@ -45,11 +44,7 @@ _GPU_TOKEN_ARRAYS = 18.0
 @lru_cache(maxsize=2)
 def _tokenizer(text_encoder: Path) -> GemmaTokenizer:
     """The tokenizer of a folder or a file, kept for the estimates that ask for it."""
-    if text_encoder.is_dir():
-        return GemmaTokenizer.from_folder(text_encoder)
-    from LTX_2_MLX.checkpoints.gemma4 import tokenizer_in
-
-    return tokenizer_in(Checkpoint(text_encoder))
+    return tokenizer_of(Checkpoint(text_encoder))
 
 
 @dataclass(frozen=True)
@@ -108,7 +103,7 @@ class EncodeText:
         models = self.request.models
         return {
             "prompts": self.request.prompts,
-            "text_encoder": contents(models.text_encoder_files),
+            "text_encoder": [text_encoder_digest(models.text_encoder_files)],
             "dtype": str(models.text_dtype),
             "quantize": models.quantize,
         }
@@ -247,7 +242,7 @@ def save_contexts(request: Request, contexts: Arrays) -> None:
         "format": _FORMAT,
         "prompt": request.prompt,
         "negative_prompt": request.negative_prompt,
-        "text_encoder": content_digest(request.models.text_encoder_files),
+        "text_encoder": text_encoder_digest(request.models.text_encoder_files),
         "connectors": connectors_digest(request.models.weights),
         "gemma_version": _gemma_version(request.models.weights),
     }
@@ -291,7 +286,7 @@ def compare_text_encoder(request: Request, *, named: bool, note: Callable[[str],
     if path is None or encoder is None:
         return
     saved = Checkpoint(path).header.metadata.get("text_encoder")
-    if saved is None or saved == content_digest(encoder):
+    if saved is None or saved == text_encoder_digest(encoder):
         return
     if named:
         raise RequestError(

@@ -7,16 +7,15 @@ from typing import Literal
 
 from LTX_2_MLX.checkpoints.entries import Variant
 from LTX_2_MLX.checkpoints.gemma4 import Gemma4Config
-from LTX_2_MLX.checkpoints.layouts import pack_part, published_layout
+from LTX_2_MLX.checkpoints.layouts import holds_language_model, pack_part, published_layout
 from LTX_2_MLX.checkpoints.lora_names import is_lora_tensor
 from LTX_2_MLX.checkpoints.reader import Checkpoint, read_header, shards
 from LTX_2_MLX.checkpoints.resolve import AUTO, resolve
 from LTX_2_MLX.errors import CheckpointError
-from LTX_2_MLX.models.interfaces import Header
 from LTX_2_MLX.models.ltx.text_features import lacks_projection
 from LTX_2_MLX.models.ltx.video_vae import VideoDecoder
 from LTX_2_MLX.outside import parse_json
-from LTX_2_MLX.pipelines.generation.companion_files import decoder_in
+from LTX_2_MLX.pipelines.generation.companion_files import VARIANTS, decoder_in
 from LTX_2_MLX.pipelines.generation.options import Options
 
 Kind = Literal[
@@ -51,19 +50,14 @@ class SplitFiles:
     others: tuple[Path, ...]
 
 
-def split_options(options: Options, variant: Variant | None, note: Callable[[str], None]) -> Options:
+def split_options(options: Options, note: Callable[[str], None]) -> Options:
     """The options with each file of ``weights`` under the option that it belongs to.
-
-    Args:
-        options: As the user gave them.
-        variant: Selects among several transformers, by their names.
-        note: Callback for a line on each choice.
 
     Raises:
         CheckpointError: If a file is missing, no transformer is among them, or two files hold the same network.
     """
     specs = (options.weights,) if isinstance(options.weights, str) else options.weights
-    files = sort_files([resolve(spec, "model").path for spec in specs], options, note, variant)
+    files = sort_files([resolve(spec, "model").path for spec in specs], options, note)
     if files.others:
         names = ", ".join(path.name for path in files.others)
         note(f"Not used, since upscalers and LoRAs have flags of their own: {names}")
@@ -82,25 +76,24 @@ def _chosen(spec: str, found: Path | None) -> str:
     return spec if spec != AUTO or found is None else str(found)
 
 
-def sort_files(
-    paths: Sequence[Path], options: Options, note: Callable[[str], None], variant: Variant | None = None
-) -> SplitFiles:
+def sort_files(paths: Sequence[Path], options: Options, note: Callable[[str], None]) -> SplitFiles:
     """Sort files, and those in folders, by what they hold.
 
     Args:
         paths: Files and folders.
-        options: With the files that the user chose instead of those found, and the video decoder.
+        options: With the files that the user chose instead of those found, the video decoder and the variant.
         note: Callback for the line on a decoder that was taken.
-        variant: Selects among several transformers, by their names.
 
     Raises:
         CheckpointError: If no transformer is among them, or two files hold the same network.
     """
     by_kind: dict[Kind, list[Path]] = {}
+    variant = options.model_variant or VARIANTS.get(options.pipeline)
     for path in paths:
-        for file in _files_of(path):
+        files = _files_of(path)
+        for file in _with_one_transformer(files, variant) if path.is_dir() else files:
             by_kind.setdefault(kind_of(file), []).append(file)
-    weights = _with_one_transformer(by_kind.get("model", []), variant)
+    weights = by_kind.get("model", [])
     if not weights:
         raise CheckpointError(
             f"No LTX-2 transformer is in {', '.join(str(path) for path in paths)}. Give its file with --weights."
@@ -122,7 +115,7 @@ def sort_files(
 
 
 def _with_one_transformer(files: Sequence[Path], variant: Variant | None) -> list[Path]:
-    """The files without the transformers of the other variant: packs for MLX have both in a folder."""
+    """The files of a folder without the transformers of the other variant."""
     transformers = [file for file in files if not _has_no_transformer(file)]
     if len(transformers) < 2:
         return list(files)
@@ -173,7 +166,7 @@ def kind_of(file: Path) -> Kind:
         # The autoencoders of a pack lie in two files each, and are opened together with its transformer.
         return "upscaler" if "upscaler" in part else "text encoder" if part == "text_encoder" else "model"
     names = list(published_layout(file, tensors, metadata)[0])
-    if Gemma4Config.from_header(Header(tensors=tensors, metadata=metadata)) is not None:
+    if holds_language_model(names):
         return "text encoder"
     if any(is_lora_tensor(name) for name in names):
         return "LoRA"
