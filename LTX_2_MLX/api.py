@@ -92,6 +92,7 @@ def generate(
     image_strength: float = 1.0,
     audio: bool | None = None,
     save_audio: OptionalPath = None,
+    audio_input: OptionalPath = None,
     lora: Sequence[AnyPath] = (),
     model_variant: ModelVariant | None = None,
     weights: AnyPaths = "auto",

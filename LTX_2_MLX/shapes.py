@@ -1,6 +1,8 @@
 """Sizes of videos and latents, their constraints, and the nearest legal sizes."""
 
+import math
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Literal
 
 from LTX_2_MLX.errors import RequestError
@@ -101,3 +103,8 @@ def check_num_frames(num_frames: int, compression: Compression) -> None:
 
 def _use(near: int, far: int) -> str:
     return f"Use {near}." if near == far else f"Use {near} (or {far})."
+
+
+def frames_lasting(seconds: Fraction, frame_rate: Fraction, compression: Compression) -> int:
+    """Frames of a video that lasts at least ``seconds``, rounded up to a number that latents hold (8k + 1)."""
+    return math.ceil((seconds * frame_rate - 1) / compression.time) * compression.time + 1

@@ -12,22 +12,17 @@ from av.container import OutputContainer
 
 from LTX_2_MLX.errors import MediaError
 from LTX_2_MLX.media.encoder import Container
+from LTX_2_MLX.media.samples import Samples, audio_frame, decoded_frames, planar
 from LTX_2_MLX.media.source import open_media
 from LTX_2_MLX.media.subtitles import subtitle_tracks
 from LTX_2_MLX.media.timeline import Shifts
 from LTX_2_MLX.media.tracks import CopiedTrack, Note, OutputTrack, SourceTrack, TimedPackets, default_layout, describe
 
 _BITS_PER_CHANNEL = 96_000
-# Times of audio packets may be off by this much without a gap: some containers round them to milliseconds, so that two
-# may be a whole one apart.
-_TOLERANCE_SECONDS = Fraction(3, 2000)
 # Where tracks cannot begin late, audio is copied only if it begins with the video.
 _IN_STEP_SECONDS = Fraction(1, 500)
-# Wrong times may leave a gap of hours, whose silence would fill the disk.
-_LONGEST_SILENCE_SECONDS = 3600
 # Less sound than this before the first frame is not worth a note.
 _LEAST_LEAD_SECONDS = Fraction(1, 500)
-_MOST_PLANES = 8
 # Layouts to try where an encoder does not know the one of the source: those that keep all channels come first.
 _LAYOUTS = ("mono", "stereo", "3.0", "4.0", "quad", "5.0", "5.1", "6.1", "7.1")
 
@@ -79,13 +74,14 @@ class SourceTracks:
                     continue
                 codec = stream.codec_context.codec.canonical_name
                 track = SourceTrack(self.path, stream.index, codec, zero, self.shifts)
-                tracks.append(_ways(track, container))
+                tracks.append(ways_to_write(track, container))
             if source.streams.subtitles:
                 tracks += subtitle_tracks(source, self.path, zero, self.shifts, container, note)
         return tracks
 
 
-def _ways(track: SourceTrack, container: Container) -> list[OutputTrack]:
+def ways_to_write(track: SourceTrack, container: Container) -> list[OutputTrack]:
+    """Ways to write one audio track into a container, the best first: as it is where the container can hold it."""
     encoded = EncodedTrack(track, container)
     can_copy = container.audio_codecs is None or track.codec in container.audio_codecs
     if can_copy and (container.late_tracks or _is_in_step(track)):
@@ -148,18 +144,14 @@ class EncodedTrack:
             stream = settings.add_stream(output)
             describe(stream, template)
             layout = default_layout(template.layout.name, template.channels)
-            samples = _Samples(rate=template.rate, layout=layout, from_zero=not self.container.late_tracks)
+            samples = Samples(
+                rate=template.rate, layout=layout, from_zero=not self.container.late_tracks, end=self.source.end
+            )
         return self._packets(_Encoder(stream), samples)
 
-    def _packets(self, encoder: "_Encoder", samples: "_Samples") -> TimedPackets:
-        for _, packet in self.source.packets():
-            try:
-                frames: Any = packet.decode()
-            except av.FFmpegError:
-                # Damaged audio becomes a gap.
-                continue
-            for frame in frames:
-                yield from encoder.packets(samples.placed(frame))
+    def _packets(self, encoder: "_Encoder", samples: "Samples") -> TimedPackets:
+        for frame in decoded_frames(self.source):
+            yield from encoder.packets(samples.placed(frame))
         yield from encoder.finish()
 
 
@@ -224,78 +216,6 @@ def _opens(encoder: str, rate: int, layout: str) -> bool:
     except (av.FFmpegError, ValueError):
         return False
     return True
-
-
-class _Samples:
-    """Decoded frames, laid end to end: gaps are filled with silence, overlaps are cut."""
-
-    def __init__(self, rate: int, layout: str, from_zero: bool):
-        self._rate = rate
-        self._layout = layout
-        self._cursor: int | None = 0 if from_zero else None
-        self._tolerance = int(_TOLERANCE_SECONDS * rate)
-        self._has_begun = False
-
-    def placed(self, frame: av.AudioFrame) -> Iterator[av.AudioFrame]:
-        """Frames to encode for one decoded frame."""
-        samples = planar(frame)
-        start = self._cursor
-        if frame.pts is not None and frame.time_base is not None:
-            start = round(frame.pts * frame.time_base * self._rate)
-        if start is None:
-            start = 0
-        if self._cursor is None:
-            self._cursor = start
-        gap = start - self._cursor
-        tolerance = self._tolerance if self._has_begun else 0
-        self._has_begun = True
-        if gap > tolerance:
-            yield from self._silence(gap, samples.shape[0])
-        elif gap < -tolerance:
-            samples = samples[:, -gap:]
-        if samples.shape[1]:
-            yield self._frame(samples)
-
-    def _silence(self, count: int, channels: int) -> Iterator[av.AudioFrame]:
-        """Frames of silence; raises ValueError for a longer one than any video needs."""
-        if count > _LONGEST_SILENCE_SECONDS * self._rate:
-            raise ValueError(f"its times leave {count / self._rate:.0f} s without sound")
-        while count > 0:
-            block = min(count, self._rate)
-            yield self._frame(np.zeros((channels, block), np.float32))
-            count -= block
-
-    def _frame(self, samples: np.ndarray) -> av.AudioFrame:
-        assert self._cursor is not None
-        frame = audio_frame(samples, self._layout, self._rate, self._cursor)
-        self._cursor += samples.shape[1]
-        return frame
-
-
-def audio_frame(samples: np.ndarray, layout: str, rate: int, start: int) -> av.AudioFrame:
-    """Make a frame of samples ``(channels, S)`` float32 that begins at sample ``start``."""
-    # Packed: PyAV 18.1 reads past the planes of eight channels.
-    packed = np.ascontiguousarray(samples.T).reshape(1, -1)
-    frame = av.AudioFrame.from_ndarray(packed, format="flt", layout=layout)
-    frame.sample_rate = rate
-    frame.pts = start
-    frame.time_base = Fraction(1, rate)
-    return frame
-
-
-def planar(frame: av.AudioFrame) -> np.ndarray:
-    """Samples ``(channels, S)`` float32 in [-1, 1] of a frame in any format."""
-    if frame.format.is_planar and frame.layout.nb_channels >= _MOST_PLANES:
-        # PyAV 18.1 reads past that many planes.
-        (frame,) = av.AudioResampler(format="flt", layout=frame.layout, rate=frame.sample_rate).resample(frame)
-    samples: np.ndarray = frame.to_ndarray()
-    if not frame.format.is_planar:
-        samples = samples.reshape(-1, frame.layout.nb_channels).T
-    if samples.dtype == np.uint8:
-        return (samples.astype(np.float32) - 128) / 128
-    if samples.dtype.kind == "i":
-        return samples.astype(np.float32) / -float(np.iinfo(samples.dtype).min)
-    return samples.astype(np.float32)
 
 
 @dataclass(frozen=True)

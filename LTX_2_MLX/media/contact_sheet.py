@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from LTX_2_MLX.errors import MediaError, RequestError
-from LTX_2_MLX.media.audio import planar
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.media.panels import grid, label_band, label_height, peaks_of, scaled, waveform_strip
+from LTX_2_MLX.media.samples import planar
 from LTX_2_MLX.media.source import open_media
 
 # Height of the strip: that of a frame divided by this.

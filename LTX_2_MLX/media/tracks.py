@@ -57,6 +57,7 @@ class SourceTrack:
         codec: FFmpeg's name of it.
         zero: Time in the file's clock, in seconds, that is the output's zero.
         shifts: What to add to the times of the file's packets.
+        end: Seconds of the output at which packets that begin there or later are left out; None: all are kept.
     """
 
     path: Path
@@ -64,6 +65,7 @@ class SourceTrack:
     codec: str
     zero: Fraction
     shifts: Shifts
+    end: Fraction | None = None
 
     @property
     def label(self) -> str:
@@ -84,11 +86,18 @@ class SourceTrack:
                         packet.pts += ticks
                     if packet.dts is not None:
                         packet.dts += ticks
+                    if self.end is not None and _begins_at(packet, self.end):
+                        return
                     yield ordinal, packet
                     ordinal += 1
             except av.FFmpegError:
                 # The scan of the file has reported that reading ends early.
                 return
+
+
+def _begins_at(packet: av.Packet, end: Fraction) -> bool:
+    start = packet.pts if packet.pts is not None else packet.dts
+    return start is not None and start * packet.time_base >= end
 
 
 @dataclass(frozen=True)

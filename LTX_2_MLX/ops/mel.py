@@ -23,6 +23,9 @@ _LINEAR_HZ_PER_MEL = 200 / 3
 _LINEAR_END_HZ = 1000.0
 _LOG_STEP = math.log(6.4) / 27
 _FLOOR = 1e-5
+# Spectra, and windows of a resampler, that are computed at once: seconds of sound, whatever its length.
+_BLOCK_FRAMES = 500
+_BLOCK_WINDOWS = 2000
 
 
 @dataclass(frozen=True)
@@ -60,9 +63,11 @@ def log_mel(waveform: np.ndarray, sample_rate: int, settings: MelSettings) -> np
     padded = np.pad(samples, [(0, 0), (0, 0), (half, half)], mode="reflect")
     frames = sliding_window_view(padded, settings.fft_length, axis=-1)[:, :, :: settings.hop_length]
     window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(settings.fft_length) / settings.fft_length)
-    magnitude = np.abs(np.fft.rfft(frames * window))
-    mel = np.maximum(magnitude @ mel_filters(settings), _FLOOR)
-    return np.asarray(np.moveaxis(np.log(mel), 1, -1), dtype=np.float32)
+    blocks = []
+    for start in range(0, frames.shape[2], _BLOCK_FRAMES):
+        magnitude = np.abs(np.fft.rfft(frames[:, :, start : start + _BLOCK_FRAMES] * window))
+        blocks.append(np.log(np.maximum(magnitude @ mel_filters(settings), _FLOOR)).astype(np.float32))
+    return np.ascontiguousarray(np.moveaxis(np.concatenate(blocks, axis=2), 1, -1))
 
 
 def resample(waveform: np.ndarray, sample_rate: int, target_rate: int) -> np.ndarray:
@@ -77,10 +82,13 @@ def resample(waveform: np.ndarray, sample_rate: int, target_rate: int) -> np.nda
     padded = np.pad(waveform.astype(np.float64), [(0, 0), (width, width + stride), (0, 0)])
     # (B, frames, C, taps) by the kernel of each phase; phases are consecutive samples of the output.
     windows = sliding_window_view(padded, kernels.shape[1], axis=1)[:, ::stride]
-    interleaved = np.moveaxis(windows @ kernels.T, -1, 2)
     batch, _, channels = waveform.shape
+    blocks = []
+    for start in range(0, windows.shape[1], _BLOCK_WINDOWS):
+        interleaved = np.moveaxis(windows[:, start : start + _BLOCK_WINDOWS] @ kernels.T, -1, 2)
+        blocks.append(interleaved.reshape(batch, -1, channels).astype(np.float32))
     length = math.ceil(waveform.shape[1] * phases / stride)
-    return np.asarray(interleaved.reshape(batch, -1, channels)[:, :length], dtype=np.float32)
+    return np.concatenate(blocks, axis=1)[:, :length]
 
 
 @lru_cache(maxsize=8)

@@ -20,8 +20,8 @@ from LTX_2_MLX.runtime.holding import HoldingRunner
 from LTX_2_MLX.runtime.job import Job, digest_of
 from LTX_2_MLX.runtime.runner import StageRunner
 
-# Results that videos of one prompt or one image have in common.
-_SHARED: tuple[Result, ...] = ("text", "contexts", "images")
+# Results that videos of one prompt, one image or one given sound have in common.
+_SHARED: tuple[Result, ...] = ("text", "contexts", "images", "latents")
 
 
 @dataclass(frozen=True)
@@ -169,4 +169,4 @@ def _video(run: _Run, holder: HoldingRunner, written: dict[str, Any]) -> FrameSt
         video = decode.run(holder, run.state)
         if run.job is not None:
             video = video.replace(chunks=save_frames(run.job, video.chunks, run.facts[decode.name]))
-    return finished_video(video, run.record, run.item.options, holder, written)
+    return finished_video(video, run.record, run.item.options, holder, written, run.item.request.given)

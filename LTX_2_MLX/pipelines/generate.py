@@ -15,6 +15,7 @@ from LTX_2_MLX.media.sound import write_wav
 from LTX_2_MLX.pipelines import postprocess
 from LTX_2_MLX.pipelines.generation.denoise import Denoise
 from LTX_2_MLX.pipelines.generation.fit import nearest_options
+from LTX_2_MLX.pipelines.generation.given import Given
 from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.pipelines.generation.prompt import compare_text_encoder, load_contexts, notes_on_length
 from LTX_2_MLX.pipelines.generation.record import check_outputs, options_from, record_of, saved_record
@@ -209,7 +210,7 @@ def generate_video(
     else:
         job.remember(facts)
         video = run_generation(stages, runner, job, state)
-    return finished_video(video, facts, options, runner, written)
+    return finished_video(video, facts, options, runner, written, request.given)
 
 
 def start_state(request: Request) -> GenerationState:
@@ -229,9 +230,16 @@ def settled_facts(
 
 
 def finished_video(
-    video: FrameStream, facts: dict[str, Any], options: Options, runner: StageRunner, written: Mapping[str, Any]
+    video: FrameStream,
+    facts: dict[str, Any],
+    options: Options,
+    runner: StageRunner,
+    written: Mapping[str, Any],
+    given: Given | None = None,
 ) -> FrameStream:
     """The decoded video post-processed, with its record; its sound is written to a file of its own if so requested."""
+    if given is not None and given.written is not None:
+        video = video.replace(audio=given.written)
     if options.save_audio is not None and isinstance(video.audio, Waveform):
         write_wav(video.audio, options.save_audio)
     if options.post_processes:

@@ -2,6 +2,7 @@
 
 from LTX_2_MLX.pipelines.generation.decode import frame_stages
 from LTX_2_MLX.pipelines.generation.denoise import first_stage
+from LTX_2_MLX.pipelines.generation.given import given_stages
 from LTX_2_MLX.pipelines.generation.image import image_stage
 from LTX_2_MLX.pipelines.generation.prompt import prompt_stages
 from LTX_2_MLX.pipelines.generation.request import Request
@@ -13,6 +14,8 @@ def one_stage(request: Request) -> list[GenerationStage]:
     """The stages of a one-stage video, in order."""
     denoise = first_stage(request, "denoise")
     stages: list[GenerationStage] = [*prompt_stages(request)]
+    if request.given is not None:
+        stages += given_stages(request.given, request.models, request.num_frames, request.frame_rate)
     if request.images:
         stages.append(image_stage(request, [denoise]))
     stages.append(denoise)

@@ -2,6 +2,7 @@
 
 from LTX_2_MLX.pipelines.generation.decode import frame_stages
 from LTX_2_MLX.pipelines.generation.denoise import first_stage, refinement_stage
+from LTX_2_MLX.pipelines.generation.given import given_stages
 from LTX_2_MLX.pipelines.generation.image import image_stage
 from LTX_2_MLX.pipelines.generation.prompt import contexts_bytes, prompt_stages
 from LTX_2_MLX.pipelines.generation.request import Request
@@ -26,6 +27,8 @@ def two_stage(request: Request) -> list[GenerationStage]:
         waiting_bytes=contexts_bytes(request),
     )
     stages: list[GenerationStage] = [*prompt_stages(request)]
+    if request.given is not None:
+        stages += given_stages(request.given, request.models, request.num_frames, request.frame_rate)
     if request.images:
         stages.append(image_stage(request, [stage_1, stage_2]))
     stages += [stage_1, upscale, stage_2]

@@ -164,9 +164,6 @@ class Run:
         for name in io:
             if name.endswith("_context"):
                 contexts[name.removesuffix("_context")] = mx.array(io[name])
-        if self.kind == "a2v":
-            # Audio that is only attended to is not guided: it keeps its own context in the negative pass.
-            contexts.pop("negative.audio", None)
         images: Arrays = {}
         for number in (1, 2):
             shape = self.shape(3 - number)

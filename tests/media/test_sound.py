@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from LTX_2_MLX.errors import MediaError, OutputError
-from LTX_2_MLX.media.audio import Waveform, planar, read_waveform
+from LTX_2_MLX.media.audio import Waveform, read_waveform
 from LTX_2_MLX.media.frames import FrameStream, validated
+from LTX_2_MLX.media.samples import planar
 from LTX_2_MLX.media.sound import check_sound, write_wav
 
 FRAME_RATES = [Fraction(24000, 1001), Fraction(24), Fraction(25), Fraction(30), Fraction(50)]

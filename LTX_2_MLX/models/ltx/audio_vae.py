@@ -138,6 +138,20 @@ class AudioVAEConfig:
                 frames += 1 + math.ceil(_CAUSAL_ROWS / scale)
         return frames + math.ceil(_CAUSAL_ROWS / scale)
 
+    @property
+    def encoder_context(self) -> int:
+        """Latent frames before the current one that its values depend on; an upper bound."""
+        rows = _CAUSAL_ROWS
+        scale = 1
+        for level in range(len(self.channel_multipliers)):
+            rows += 2 * _CAUSAL_ROWS * self.num_res_blocks * scale
+            if level < len(self.channel_multipliers) - 1:
+                rows += _CAUSAL_ROWS * scale
+                scale *= 2
+        # The middle's two blocks and the last convolution.
+        rows += (4 + 1) * _CAUSAL_ROWS * scale
+        return math.ceil(rows / self.compression)
+
 
 class AudioEncoderConfig(AudioVAEConfig):
     """Config of a checkpoint that holds the encoder."""

@@ -187,7 +187,11 @@ class Denoise:
         """The latents that a loaded transformer denoises to, without appended tokens; ``watch`` sees all estimates."""
         noise = self.noise or seeded_noise(self.seed)
         start = self.first_state(transformer.config, state, noise)
-        predict = predictor(transformer, state.contexts, self.guidance)
+        contexts = state.contexts
+        if self.frozen_audio:
+            # Audio that is only attended to is not guided: it keeps its own context in the negative pass.
+            contexts = {name: context for name, context in contexts.items() if name != "negative.audio"}
+        predict = predictor(transformer, contexts, self.guidance)
         denoise = guided(predict, self.guidance, self._guided_steps())
         if watch is not None:
             denoise, on_step = watch(denoise, on_step)
@@ -328,6 +332,7 @@ def first_stage(request: Request, name: str) -> Denoise:
         images=conditioning_images(request),
         slots=request.slots,
         motion_speed=request.motion_speed,
+        frozen_audio=request.given is not None and request.given.frozen_audio,
         seed=request.seed,
     )
 
@@ -357,6 +362,7 @@ def refinement_stage(request: Request, name: str) -> Denoise:
         images=conditioning_images(request),
         motion_speed=request.motion_speed,
         noise_scale=float(sigmas[0]),
+        frozen_audio=request.given is not None and request.given.frozen_audio,
         seed=request.seed,
     )
 

@@ -254,9 +254,9 @@ def _with_companions(models: Models, options: Options, model: ResolvedFile, note
 def asks_duration_head(options: Options, weights: Checkpoint) -> bool:
     """Whether a duration head decides how long a video without a given length is, if there is one.
 
-    It does from LTX-2.5 on, or where the user named one.
+    It does from LTX-2.5 on, or where the user named one; a given sound says it itself.
     """
-    if options.frames is not None or options.duration is not None:
+    if any(value is not None for value in (options.frames, options.duration, options.audio_input)):
         return False
     return options.duration_head != AUTO or version_of(weights.header) >= (2, 5)
 

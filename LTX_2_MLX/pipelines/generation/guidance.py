@@ -15,7 +15,11 @@ _AUDIO_OPTIONS = ("audio_cfg", "audio_stg_blocks", "modality_scale")
 
 
 def settled_guidance(
-    options: Options, models: Models, note: Callable[[str], None] = lambda text: None
+    options: Options,
+    models: Models,
+    note: Callable[[str], None] = lambda text: None,
+    *,
+    frozen_audio: bool = False,
 ) -> dict[StreamName, Guidance]:
     """Guidance of each stream of the checkpoint. A distilled checkpoint has none unless it is asked for.
 
@@ -23,6 +27,7 @@ def settled_guidance(
         options: As given.
         models: The checkpoint.
         note: Callback for a line on what was taken.
+        frozen_audio: The audio stream is given and only attended to: it is not guided.
 
     Raises:
         RequestError: If the checkpoint has no such block, or no audio stream to guide.
@@ -45,7 +50,9 @@ def settled_guidance(
         modality_scale=modality_scale if has_audio else 1.0,
     )
     guidance: dict[StreamName, Guidance] = {"video": video}
-    if has_audio:
+    if frozen_audio:
+        guidance["audio"] = Guidance()
+    elif has_audio:
         guidance["audio"] = Guidance(
             guidance_scale=_audio_scale(options, models, scale),
             guidance_rescale=_audio_rescale(options, models, video),
@@ -106,6 +113,9 @@ def _described(guidance: dict[StreamName, Guidance]) -> str:
     """``Guidance: --cfg 3 --audio-cfg 7 …``, what is off left out."""
     video = guidance["video"]
     audio = guidance.get("audio", video)
+    if audio == Guidance():
+        # It is off, or has no part in it.
+        audio = video
     parts = [f"--cfg {video.guidance_scale:g}"]
     if audio.guidance_scale != video.guidance_scale:
         parts.append(f"--audio-cfg {audio.guidance_scale:g}")

@@ -3,7 +3,15 @@
 from dataclasses import dataclass
 
 from LTX_2_MLX.errors import RequestError
-from LTX_2_MLX.pipelines.generation.option_groups import dfr, guidance, memory, model_files, saved_results, video
+from LTX_2_MLX.pipelines.generation.option_groups import (
+    dfr,
+    given,
+    guidance,
+    memory,
+    model_files,
+    saved_results,
+    video,
+)
 from LTX_2_MLX.pipelines.generation.option_groups.video import PipelineName
 from LTX_2_MLX.pipelines.options import AUTO, check_options, declared_options, refuse_without_effect
 from LTX_2_MLX.pipelines.requests import (
@@ -63,6 +71,7 @@ class Options:
         image_strength: Conditioning strength of images without their own.
         audio: Whether the video gets sound; by default where the checkpoint makes it.
         save_audio: Where to write the sound as a .wav file, too.
+        audio_input: File whose sound the video follows and gets as it is; it gives the length, unless one is given.
         lora: Adapters of the transformer, ``path`` or ``path:strength``.
         model_variant: ``dev`` or ``distilled``: picks the file, or says what the given one is.
         weights, video_vae, audio_vae, duration_head, spatial_upscaler_weights, temporal_weights, distilled_lora, gemma:
@@ -131,6 +140,7 @@ class Options:
     image_strength: video.ImageStrength = 1.0
     audio: video.Audio = None
     save_audio: video.SaveAudio = None
+    audio_input: given.AudioInput = None
     lora: model_files.Lora = ()
     model_variant: model_files.ModelVariant = None
     weights: model_files.Weights = AUTO
@@ -173,6 +183,8 @@ class Options:
         self._refuse_other_pipelines()
         if self.renders:
             dfr.refuse_foreign(declared_options(Options), self)
+        if self.audio_input is not None:
+            given.refuse_beside_sound(declared_options(Options), self)
         if self.audio is False and self.save_audio is not None:
             raise RequestError("--save-audio and --no-audio are mutually exclusive. Leave one out.")
         if self.guidance_start >= self.guidance_end:

@@ -39,6 +39,7 @@ _MADE_ANEW = {
     "pipeline": ("spatial_upscaler_weights", "distilled_lora", "detailing_lora", *_FOLLOW_PIPELINE),
     "cfg": ("audio_cfg",),
     "cfg_stage1": ("audio_cfg",),
+    "audio_input": ("frames",),
 }
 
 
@@ -69,7 +70,8 @@ def record_of(
         "frames": request.num_frames,
         "duration": None,
         "fps": request.frame_rate,
-        "audio": request.audio,
+        # What is given has its own sound.
+        "audio": None if options.audio_input is not None else request.audio,
         **_settled_guidance(request),
         "cfg_stage1": None,
         "negative_prompt": request.negative_prompt if request.uses_negative else None,
@@ -108,6 +110,8 @@ def _settled_guidance(request: Request) -> dict[str, Any]:
         "stg_blocks": list(video.stg_blocks) or None,
     }
     if "audio" in request.guidance:
+        settled["modality_scale"] = video.modality_scale
+    if "audio" in request.guidance and not (request.given and request.given.frozen_audio):
         audio = request.guidance["audio"]
         if audio.guidance_rescale != video.guidance_rescale:
             # One option cannot say both.
@@ -115,7 +119,6 @@ def _settled_guidance(request: Request) -> dict[str, Any]:
         settled |= {
             "audio_cfg": audio.guidance_scale,
             "audio_stg_blocks": list(audio.stg_blocks) or None,
-            "modality_scale": video.modality_scale,
         }
     return settled
 
@@ -156,6 +159,8 @@ def files_of(options: Options, request: Request) -> dict[str, list[tuple[str, Pa
         files["detailing_lora"] = [_named_detailing(models.detailing_lora)]
     if request.images:
         files["image"] = list(map(_named_image, request.images))
+    if options.audio_input is not None:
+        files["audio_input"] = [_named(Path(options.audio_input))]
     if options.embeddings is not None:
         files["embeddings"] = [_named(Path(options.embeddings))]
     if options.enable_frame_interpolation:

@@ -1,6 +1,5 @@
 """Generation request: options with every size, rate and default settled, and every file opened."""
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -16,13 +15,14 @@ from LTX_2_MLX.diffusion.patchify import VideoGrid
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.models.ltx.transformer import Transformer
 from LTX_2_MLX.pipelines.generation.files import Models, asks_duration_head, open_models, upscaler_config
+from LTX_2_MLX.pipelines.generation.given import Given, given_by
 from LTX_2_MLX.pipelines.generation.guidance import settled_guidance
 from LTX_2_MLX.pipelines.generation.image_places import ImagePlace, image_places
 from LTX_2_MLX.pipelines.generation.model_defaults import version_of
 from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.pipelines.generation.state import SamplerName
 from LTX_2_MLX.pipelines.options import flag_of
-from LTX_2_MLX.shapes import StreamName, VideoShape, check_multiple
+from LTX_2_MLX.shapes import StreamName, VideoShape, check_multiple, frames_lasting
 
 if TYPE_CHECKING:
     from LTX_2_MLX.pipelines.generation.preview import Previews
@@ -73,6 +73,7 @@ class Request:
         spatial_doubling: Its last stage, which doubles the size.
         enhancer: Folder of the chat model that rewrites the prompt first; None: the prompt is as it stays.
         previews: Contact sheets of the clean estimate during denoising; None: none.
+        given: Sound that the video follows; None: only the prompt and images are given.
     """
 
     two_stages: bool
@@ -105,6 +106,7 @@ class Request:
     spatial_doubling: bool = False
     enhancer: Path | None = None
     previews: "Previews | None" = None
+    given: Given | None = None
 
     def __post_init__(self) -> None:
         """Validate the fields; raises RequestError."""
@@ -182,6 +184,9 @@ def request_for(options: Options, note: Callable[[str], None] = lambda text: Non
     defaults = models.defaults
     if defaults.notice:
         note(defaults.notice)
+    given = None
+    if options.audio_input is not None:
+        options, given = given_by(options, models, note)
     scale = Fraction(1)
     if options.two_stages and models.spatial_upscaler is not None:
         scale = upscaler_config(models.spatial_upscaler, temporal=False, flag=SPATIAL_FLAG).scale
@@ -202,11 +207,11 @@ def request_for(options: Options, note: Callable[[str], None] = lambda text: Non
         steps=options.steps_stage1 if options.two_stages else options.steps,
         steps_stage2=options.steps_stage2,
         sampler=options.sampler,
-        guidance=settled_guidance(options, models, note),
+        guidance=settled_guidance(options, models, note, frozen_audio=given is not None and given.frozen_audio),
         guided_share=(options.guidance_start, options.guidance_end),
         seed=options.seed,
         images=_images(options, num_frames, duration),
-        audio=_has_audio(options, models, num_frames, note),
+        audio=(given is None or given.written is None) and _has_audio(options, models, num_frames, note),
         temporal_upscale=options.temporal_upscale,
         decoder_attention=_decoder_attention(options, models),
         tile_size=options.tile_size,
@@ -218,6 +223,7 @@ def request_for(options: Options, note: Callable[[str], None] = lambda text: Non
         spatial_doubling=options.spatial_doubling,
         enhancer=_enhancer(options, models),
         previews=_previews(options, models, note),
+        given=given,
     )
 
 
@@ -241,8 +247,7 @@ def _length(
     if options.frames is not None:
         return options.frames, None
     if options.duration is not None:
-        step = models.compression.time
-        return math.ceil((Fraction(str(options.duration)) * frame_rate - 1) / step) * step + 1, None
+        return frames_lasting(Fraction(str(options.duration)), frame_rate, models.compression), None
     if models.duration_head is None:
         return _usual_length(options, models, note), None
     from LTX_2_MLX.models.ltx.duration_head import longest_answer

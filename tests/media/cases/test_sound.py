@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from LTX_2_MLX.errors import MediaError
-from LTX_2_MLX.media.audio import audio_frame, planar, read_waveform
+from LTX_2_MLX.media.audio import read_waveform
+from LTX_2_MLX.media.samples import audio_frame, planar
 from LTX_2_MLX.media.video import read_video, write_video
 
 SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm")

@@ -15,7 +15,8 @@ from LTX_2_MLX.checkpoints.load import AXIS_ORDERS
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.interfaces import Header, TensorInfo
 from LTX_2_MLX.models.ltx.audio_decoding import decode_audio
-from LTX_2_MLX.models.ltx.audio_vae import AudioDecoder, AudioDecoderConfig, AudioEncoder
+from LTX_2_MLX.models.ltx.audio_encoding import encode_audio
+from LTX_2_MLX.models.ltx.audio_vae import AudioDecoder, AudioDecoderConfig, AudioEncoder, AudioEncoderConfig
 from LTX_2_MLX.models.ltx.vocoder import BandwidthExtensionVocoder, Vocoder
 from LTX_2_MLX.models.ltx.vocoder_config import BandwidthExtensionConfig, GeneratorConfig, VocoderConfig
 from LTX_2_MLX.ops.mel import MelSettings
@@ -202,6 +203,26 @@ def test_decoding_in_pieces_equals_decoding_the_whole(decoder, vocoder):
     assert joined.shape == whole.shape == (1, (4 * 81 - 3) * vocoder.samples_per_frame, 2)
     assert mx.std(whole).item() > 1e-2
     assert mx.abs(joined - whole).max().item() < 1e-5
+
+
+@pytest.mark.parametrize("num_samples", [16_000, 16_641])
+def test_encoding_in_pieces_equals_encoding_the_whole(num_samples):
+    mx.random.seed(3)
+    config = AudioEncoderConfig(
+        channels=16,
+        channel_multipliers=(1, 1, 1),
+        num_res_blocks=1,
+        audio_channels=2,
+        latent_channels=1,
+        mel=MelSettings(),
+    )
+    encoder = AudioEncoder(config)
+    waveform = np.random.default_rng(8).normal(0, 0.2, (1, num_samples, 2)).astype(np.float32)
+    whole = encoder.encode(waveform, 16_000)
+    for piece_frames in (1, 7):
+        pieces = list(encode_audio(encoder, waveform, 16_000, piece_frames=piece_frames))
+        assert len(pieces) == -(-whole.shape[1] // piece_frames) and mx.std(whole).item() > 1e-2
+        assert mx.abs(mx.concatenate(pieces, axis=1) - whole).max().item() < 1e-5
 
 
 def test_a_decoded_frame_depends_on_nothing_before_its_context(decoder):

@@ -1,0 +1,143 @@
+"""Stage from the sound of a user's file to audio latents, and what a request takes from such a file."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import partial
+from typing import Any, ClassVar
+
+import mlx.core as mx
+
+from LTX_2_MLX.checkpoints.load import load
+from LTX_2_MLX.checkpoints.reader import Checkpoint
+from LTX_2_MLX.checkpoints.recognise import config_of
+from LTX_2_MLX.diffusion.patchify import patchify_audio
+from LTX_2_MLX.errors import RequestError
+from LTX_2_MLX.media.given_sound import GivenSound, open_sound
+from LTX_2_MLX.models.ltx.audio_encoding import PIECE_FRAMES, encode_audio
+from LTX_2_MLX.models.ltx.audio_vae import AudioEncoder, AudioEncoderConfig
+from LTX_2_MLX.models.ltx.transformer import Transformer
+from LTX_2_MLX.ops.device import on_cpu
+from LTX_2_MLX.pipelines.generation.files import Models
+from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, contents
+from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes
+from LTX_2_MLX.planning.precision import dtype_for, dtype_name
+from LTX_2_MLX.runtime.runner import StageRunner
+from LTX_2_MLX.runtime.validate import check_result
+
+_DTYPE = dtype_for("sound")
+# Arrays of the first level that live at once, as measured on the CPU, which lays the 9 values under a kernel side by
+# side; those of a GPU are counted from the layers, not measured.
+_CPU_ARRAYS = 9 * 6.73
+_GPU_ARRAYS = 6
+
+
+@dataclass(frozen=True)
+class EncodeSound:
+    """Audio VAE's encoder: the sound of a file to audio latents, in float32.
+
+    Attributes:
+        sound: The file's.
+        weights: The checkpoint with the encoder.
+        num_latents: Audio latents of the video.
+        seconds: Of the video; silence where the sound is shorter.
+        piece_frames: Latent frames that are encoded at once.
+    """
+
+    sound: GivenSound
+    weights: Checkpoint
+    num_latents: int
+    seconds: Fraction
+    piece_frames: int = PIECE_FRAMES
+    name = "encode_audio"
+    needs: ClassVar[tuple[Result, ...]] = ("latents",)
+    gives: ClassVar[Result] = "latents"
+    saved_as = "audio_latent"
+
+    def estimate(self) -> Estimate:
+        """One piece."""
+        config = config_of(AudioEncoder, self.weights)
+        return Estimate(
+            name=self.name,
+            work=f"{float(self.seconds):.2f} s of {self.sound.path.name}",
+            dtype=dtype_name(_DTYPE),
+            file=self.weights.path,
+            weights_bytes=network_weights_bytes([AudioEncoder], self.weights, dtype=_DTYPE),
+            activation_bytes=piece_bytes(config, self.num_latents, self.piece_frames),
+        )
+
+    def run(self, runner: StageRunner, state: GenerationState) -> GenerationState:
+        """Encode the sound; the audio latents join the latents of the state.
+
+        Raises:
+            MediaError: If the sound cannot be decoded.
+        """
+
+        def work(encoder: AudioEncoder) -> Arrays:
+            waveform = self.sound.samples(self.seconds)[None]
+            pieces = []
+            for piece in encode_audio(encoder, waveform, self.sound.rate, self.piece_frames):
+                pieces.append(piece)
+                runner.progress.advance(self.name, sum(each.shape[1] for each in pieces), self.num_latents)
+            return {"audio": patchify_audio(mx.concatenate(pieces, axis=1)[:, : self.num_latents])}
+
+        latents = runner.run(self.name, partial(load, AudioEncoder, self.weights, dtype=_DTYPE), work)
+        check_result(self.name, latents)
+        return replace(state, latents=state.latents | latents)
+
+    def facts(self) -> dict[str, Any]:
+        """The file, where its sound begins, the length and the checkpoint."""
+        return {
+            "sound": contents(self.sound.path),
+            "zero": str(self.sound.track.zero),
+            "seconds": str(self.seconds),
+            "num_latents": self.num_latents,
+            "weights": contents(self.weights.path),
+        }
+
+
+def piece_bytes(config: AudioEncoderConfig, num_latents: int, piece_frames: int) -> int:
+    """Memory of encoding one piece beside the weights."""
+    latents = min(num_latents, piece_frames + config.encoder_context)
+    level = config.compression * config.mel.num_bins * config.channels * mx.float32.size
+    return int(latents * level * (_CPU_ARRAYS if on_cpu() else _GPU_ARRAYS))
+
+
+def sound_to_follow(path: Any, models: Models) -> GivenSound:
+    """The sound of ``--audio-input``.
+
+    Raises:
+        MediaError: If the file cannot be read, or has no sound.
+        RequestError: If the checkpoint has no audio stream, or no encoder.
+    """
+    check_encodes_sound(models, "--audio-input")
+    return open_sound(path)
+
+
+def check_encodes_sound(models: Models, flag: str) -> None:
+    """Raise ``RequestError`` where the model's files cannot turn sound into latents that the transformer reads."""
+    stream = config_of(Transformer, models.weights).audio
+    if stream is None:
+        raise RequestError(f"{flag} needs a checkpoint with an audio stream, which {models.weights.path.name} lacks.")
+    config = AudioEncoder.Config.from_header(models.audio_vae.header)
+    if config is None:
+        raise RequestError(
+            f"{flag} needs an audio encoder, which {models.audio_vae.path.name} lacks. Give --audio-vae FILE."
+        )
+    if stream.in_channels != config.channels:
+        raise RequestError(
+            f"{models.audio_vae.path.name} has an audio VAE of {config.channels} values in a latent frame, the "
+            f"transformer of {models.weights.path.name} reads {stream.in_channels}. They are of different models."
+        )
+
+
+def note_lengths(sound: GivenSound, num_frames: int, frame_rate: Fraction, note: Callable[[str], None]) -> None:
+    """A line where the sound is cut, or silence follows it, by more than the rounding of the video's length."""
+    seconds = num_frames / frame_rate
+    if abs(sound.seconds - seconds) < 8 / frame_rate:
+        return
+    ends = "it is cut" if sound.seconds > seconds else "silence follows"
+    note(
+        f"The sound of {sound.path.name} lasts {float(sound.seconds):.2f} s, the video {float(seconds):.2f} s: {ends}. "
+        f"Give --duration for another length."
+    )
