@@ -1,4 +1,4 @@
-"""What the user gives beside the prompt and images: sound that the video follows."""
+"""Sound that a video follows: opened with the request, encoded by a stage, written as it is."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ _LONGEST_SECONDS = Fraction(20)
 
 @dataclass(frozen=True)
 class Given:
-    """What the user gives.
+    """Sound that the user gives beside the prompt.
 
     Attributes:
         sound: Sound that is encoded and attended to.
