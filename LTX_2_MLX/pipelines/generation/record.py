@@ -135,18 +135,18 @@ def files_of(options: Options, request: Request) -> dict[str, list[tuple[str, Pa
     """Files that a run reads: by the option's name, what to type for each file, and its absolute path."""
     models = request.models
     files: dict[str, list[tuple[str, Path]]] = {"weights": [_named(path) for path in models.weights.paths]}
-    if models.own_video_vae is not None:
-        files["video_vae"] = [_named(models.own_video_vae.path)]
-    if models.own_audio_vae is not None:
-        files["audio_vae"] = [_named(models.own_audio_vae.path)]
-    if models.duration_head is not None:
-        files["duration_head"] = [_named(models.duration_head.path)]
+    checkpoints = {
+        "video_vae": models.own_video_vae,
+        "audio_vae": models.own_audio_vae,
+        "duration_head": models.duration_head,
+        "spatial_upscaler_weights": models.spatial_upscaler,
+        "temporal_weights": models.temporal_upscaler,
+    }
+    for name, checkpoint in checkpoints.items():
+        if checkpoint is not None:
+            files[name] = [_named(checkpoint.path)]
     if models.text_encoder is not None:
         files["gemma"] = [_named(models.text_encoder)]
-    if models.spatial_upscaler is not None:
-        files["spatial_upscaler_weights"] = [_named(models.spatial_upscaler.path)]
-    if models.temporal_upscaler is not None:
-        files["temporal_weights"] = [_named(models.temporal_upscaler.path)]
     adapters = list(map(_named_lora, models.loras))
     files["lora"] = adapters[: len(options.lora)]
     # The pipelines `distilled` and `dfr` append the distillation LoRA to the others.
@@ -159,10 +159,9 @@ def files_of(options: Options, request: Request) -> dict[str, list[tuple[str, Pa
         files["detailing_lora"] = [_named_detailing(models.detailing_lora)]
     if request.images:
         files["image"] = list(map(_named_image, request.images))
-    if options.audio_input is not None:
-        files["audio_input"] = [_named(Path(options.audio_input))]
-    if options.embeddings is not None:
-        files["embeddings"] = [_named(Path(options.embeddings))]
+    for name in ("audio_input", "embeddings"):
+        if getattr(options, name) is not None:
+            files[name] = [_named(Path(getattr(options, name)))]
     if options.enable_frame_interpolation:
         model = resolve(options.frame_interpolation_model_path, "interpolator")
         files["frame_interpolation_model_path"] = [_named(model.path)]

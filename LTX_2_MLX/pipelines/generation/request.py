@@ -187,9 +187,6 @@ def request_for(options: Options, note: Callable[[str], None] = lambda text: Non
     given = None
     if options.audio_input is not None:
         options, given = given_by(options, models, note)
-    scale = Fraction(1)
-    if options.two_stages and models.spatial_upscaler is not None:
-        scale = upscaler_config(models.spatial_upscaler, temporal=False, flag=SPATIAL_FLAG).scale
     frame_rate = defaults.frame_rate if options.fps is None else Fraction(options.fps)
     num_frames, duration = _length(options, models, frame_rate, note)
     return Request(
@@ -200,8 +197,8 @@ def request_for(options: Options, note: Callable[[str], None] = lambda text: Non
         num_frames=num_frames,
         frame_rate=frame_rate,
         duration=duration,
-        height=_side(options, models, "height", scale),
-        width=_side(options, models, "width", scale),
+        height=_side(options, models, "height"),
+        width=_side(options, models, "width"),
         motion_speed=options.motion_speed,
         slots=_slots(options, models, num_frames),
         steps=options.steps_stage1 if options.two_stages else options.steps,
@@ -356,7 +353,7 @@ def _has_audio(options: Options, models: Models, num_frames: int, note: Callable
     return False
 
 
-def _side(options: Options, models: Models, name: Literal["height", "width"], scale: Fraction) -> int:
+def _side(options: Options, models: Models, name: Literal["height", "width"]) -> int:
     """Pixels of the first stage along one axis; of the output in detail-fidelity rendering."""
     if options.renders:
         from LTX_2_MLX.pipelines.generation.rendering_request import output_side
@@ -365,6 +362,9 @@ def _side(options: Options, models: Models, name: Literal["height", "width"], sc
     cell = getattr(models.compression, name)
     output = getattr(options, f"output_{name}")
     if output is not None:
+        scale = Fraction(1)
+        if options.two_stages and models.spatial_upscaler is not None:
+            scale = upscaler_config(models.spatial_upscaler, temporal=False, flag=SPATIAL_FLAG).scale
         # Output sizes that a whole number of stage-1 cells leads to.
         check_multiple(f"--output-{name}", output, scale.numerator * cell)
         return int(output / scale)
