@@ -78,6 +78,20 @@ TRANSFORMER_CONFIG: dict[str, Any] = {
     "cross_attention_dim": WIDTH,
 }
 
+# What the section has in a file with an audio stream. Its heads are as many as the video's.
+SOUND_WIDTH, SOUND_CHANNELS = 64, 16
+SOUND_CONFIG: dict[str, Any] = TRANSFORMER_CONFIG | {
+    "audio_num_attention_heads": HEADS,
+    "audio_attention_head_dim": SOUND_WIDTH // HEADS,
+    "audio_cross_attention_dim": SOUND_WIDTH,
+    "audio_in_channels": SOUND_CHANNELS,
+    "audio_out_channels": SOUND_CHANNELS,
+    "audio_positional_embedding_max_pos": [4],
+    "av_ca_timestep_scale_multiplier": 1000,
+    "av_cross_ada_norm": True,
+    "use_audio_video_cross_attention": True,
+}
+
 
 def upscaler_config(*, temporal: bool) -> dict[str, Any]:
     """The flat config of a latent upscaler file."""
@@ -226,12 +240,14 @@ def new_features(seed: int = 0) -> TextFeatures:
     return network
 
 
-def new_transformer() -> Transformer:
-    """A transformer of this model's size; its weights are yet to be set."""
+def new_transformer(*, sound: bool = False) -> Transformer:
+    """A transformer of this model's size, with an audio stream or without; its weights are yet to be set."""
     shapes: Shapes = {f"{PREFIX}patchify_proj.weight": (WIDTH, CHANNELS)}
+    if sound:
+        shapes[f"{PREFIX}audio_patchify_proj.weight"] = (SOUND_WIDTH, SOUND_CHANNELS)
     for number in range(LAYERS):
         shapes[f"{PREFIX}transformer_blocks.{number}."] = ()
-    return Transformer(_config(Transformer, {"transformer": TRANSFORMER_CONFIG}, shapes))
+    return Transformer(_config(Transformer, {"transformer": SOUND_CONFIG if sound else TRANSFORMER_CONFIG}, shapes))
 
 
 def new_upscaler(*, temporal: bool) -> LatentUpscaler:

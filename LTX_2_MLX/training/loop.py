@@ -7,7 +7,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -228,7 +228,7 @@ def averaged_weights(folder: Path) -> dict[str, mx.array]:
 
 # Parts that Adam trains although they are matrices: first and last layers, tables, and what follows a sinusoid.
 _NOT_INNER = re.compile(
-    r"(^|\.)(conv_in|conv_out|up_blocks\.\d+\.conv|initial_conv|final_conv|video\.patch_embed|video\.output_head|video\.adaln|probes|"
+    r"(^|\.)(conv_in|conv_out|up_blocks\.\d+\.conv|initial_conv|final_conv|(video|audio)\.(patch_embed|output_head|adaln)|probes|"
     r"aggregate_embed|learnable_registers)\b|table"
 )
 
@@ -287,3 +287,20 @@ def finished_steps(folder: Path) -> int:
         return 0
     _, metadata = _load_checkpoint(folder)
     return int(metadata["step"])
+
+
+def copy_logs(folder: Path, runs: Sequence[str], target: Path) -> None:
+    """Copy the logs of the runs in ``folder``, shortened, to ``target``."""
+    target.mkdir(parents=True, exist_ok=True)
+    for name in runs:
+        if (log := folder / name / "log.jsonl").exists():
+            (target / f"{name}.jsonl").write_text(_thinned(log.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def _thinned(log: str, most: int = 200) -> str:
+    """Some two hundred lines of a log, evenly spaced; lines with held-out figures all stay."""
+    lines = log.splitlines()
+    step = max(1, len(lines) // most)
+    kept = [line for n, line in enumerate(lines) if n % step == 0 or n == len(lines) - 1 or "held_out" in line]
+    assert all(isinstance(json.loads(line), dict) for line in kept)
+    return "\n".join(kept) + "\n"

@@ -45,6 +45,23 @@ def look_at(clip: np.ndarray) -> Findings:
     return Findings(name, _colour(clip, masks), _motion(masks), _thing(clip, masks, plain))
 
 
+def ground_time(clip: np.ndarray, frame_rate: float) -> float | None:
+    """Seconds at which the thing of a clip ``(T, H, W, 3)`` is lowest; None where no thing was found."""
+    _, plain = _background(clip)
+    masks = [_mask(frame, plain) for frame in clip]
+    heights = np.array([np.nonzero(mask)[0].mean() if mask.any() else -np.inf for mask in masks])
+    lowest = int(heights.argmax())
+    if not np.isfinite(heights[lowest]):
+        return None
+    around = heights[max(lowest - 1, 0) : lowest + 2]
+    if len(around) < 3 or not np.isfinite(around).all():
+        return lowest / frame_rate
+    # Two straight paths that meet: the lower of the neighbours tells on which side of the frame.
+    before, here, after = around
+    share = (after - before) / (2 * max(here - min(before, after), 1e-6))
+    return (lowest + float(share)) / frame_rate
+
+
 def _background(clip: np.ndarray) -> tuple[str, np.ndarray]:
     """The background's name, and its image at the clip's brightness."""
     height, width = clip.shape[1:3]

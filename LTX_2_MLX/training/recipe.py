@@ -1,6 +1,5 @@
 """From nothing to the model in the box: every run in order, each resumed where it stopped."""
 
-import json
 import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from LTX_2_MLX.shapes import LatentShape
 from LTX_2_MLX.training import autoencoder, bundle, clips, denoiser, distill, language, upscaler
 from LTX_2_MLX.training.captions import caption
 from LTX_2_MLX.training.linear_start import VAE_CONFIG, linear_start
-from LTX_2_MLX.training.loop import NetworkT, Settings, averaged_weights, finished_steps, train
+from LTX_2_MLX.training.loop import NetworkT, Settings, averaged_weights, copy_logs, finished_steps, train
 
 RUNS = ("text", "dev", "decoder", "spatial", "temporal", "distilled")
 NOTICE = (
@@ -222,18 +221,6 @@ class Workshop:
             training={"steps": {name: self.finished(name) for name in RUNS}},
         )
         shutil.copytree(self.folder / "gemma", target / "gemma", dirs_exist_ok=True)
-        (target / "logs").mkdir(parents=True, exist_ok=True)
-        for name in RUNS:
-            if (log := self.folder / name / "log.jsonl").exists():
-                (target / "logs" / f"{name}.jsonl").write_text(_thinned(log.read_text(encoding="utf-8")))
+        copy_logs(self.folder, RUNS, target / "logs")
         done = all(self.finished(name) >= settings.steps for name, settings in self.recipe.runs.items())
         bundle.write_bundle(target, parts, NOTICE if done else f"{NOTICE} {UNFINISHED}")
-
-
-def _thinned(log: str, most: int = 200) -> str:
-    """Some two hundred lines of a log, evenly spaced; lines with held-out figures all stay."""
-    lines = log.splitlines()
-    step = max(1, len(lines) // most)
-    kept = [line for n, line in enumerate(lines) if n % step == 0 or n == len(lines) - 1 or "held_out" in line]
-    assert all(isinstance(json.loads(line), dict) for line in kept)
-    return "\n".join(kept) + "\n"

@@ -97,8 +97,8 @@ class ModelDefaults:
     def from_header(cls, header: Header) -> "ModelDefaults":
         """By ``model_version`` in the file's metadata, and by ``defaults`` there, a JSON object of our own.
 
-        ``defaults`` may hold sizes, steps, ``refinement``, ``cfg`` and texts; ``frame_rate`` may be text such as
-        "24000/1001".
+        ``defaults`` may hold sizes, steps, ``refinement``, ``cfg``, ``audio_cfg`` and texts; ``frame_rate`` may be text
+        such as "24000/1001".
 
         Raises:
             CheckpointError: If ``defaults`` is not such an object.
@@ -158,6 +158,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "steps_stage2": int,
     "refinement": _read_sigmas,
     "cfg": float,
+    "audio_cfg": float,
     "negative_prompt": str,
     "notice": str,
 }
