@@ -15,6 +15,8 @@ _BASE_FIELDS = (
     "model_version", "base_model", "base_model_name_or_path", "ss_base_model_version", "ss_sd_model_name",
     "modelspec.architecture", "modelspec.implementation",
 )  # fmt: skip
+# Parts of the names of layers, with dots for the underscores that some trainers write.
+_BLOCKS, _GATE, _FEED_FORWARD = "transformer.blocks.", ".to.gate.logits", ".ff.net."
 # LTX-2 has 19 and LTX-2.3 has 22 billion parameters.
 _NAMES: tuple[tuple[Family, re.Pattern[str]], ...] = (
     ("LTX-2.5", re.compile(r"ltx[-_ ]?v?(?:ideo[-_ ]?)?2[._]5", re.IGNORECASE)),
@@ -49,7 +51,26 @@ def adapter_warnings(adapter: Checkpoint, model: Checkpoint, *, has_reference: b
     other = generation_of(model)
     if own is not None and other is not None and own != other:
         warnings.append(f"It was trained for {own}, this checkpoint is {other}: expect poor results.")
+    if own is None and other is not None:
+        warnings += _warning_of_blocks(adapter, model, other)
     return warnings
+
+
+def _warning_of_blocks(adapter: Checkpoint, model: Checkpoint, generation: Family) -> list[str]:
+    """A sentence on an adapter that fits every generation: of the blocks' layers, only the gates differ."""
+    names = [name.replace("_", ".") for name in adapter.header.tensors]
+    if not all(_BLOCKS in name for name in names) or any(_GATE in name for name in names):
+        return []
+    has_gates = any(_GATE in name.replace("_", ".") for name in model.header.tensors)
+    if has_gates and any(_FEED_FORWARD in name for name in names):
+        return [
+            f"It changes attention and feed-forward layers, but none of the gates that {generation} has and LTX-2 has "
+            f"not. If it was trained for LTX-2, expect poor results."
+        ]
+    return [
+        f"It does not say for which generation it was trained, and its layers are in all of them. If it is not "
+        f"{generation}, expect poor results."
+    ]
 
 
 def generation_of(checkpoint: Checkpoint) -> Family | None:

@@ -87,7 +87,26 @@ def write_raw(tmp_path):
 
 
 @pytest.fixture
-def full_size(tmp_path):
+def write_holes(tmp_path):
+    """``write_holes(name, {tensor: (dtype, shape)}, metadata)`` writes a file with holes for values."""
+
+    def write_file(name, tensors, metadata=None):
+        header, end = {}, 0
+        for tensor, (dtype, shape) in tensors.items():
+            start, end = end, end + math.prod(shape) * ITEM_BYTES[dtype]
+            header[tensor] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
+        text = json.dumps(header | {"__metadata__": metadata or {}}).encode()
+        path = tmp_path / name
+        with path.open("wb") as file:
+            file.write(struct.pack("<Q", len(text)) + text)
+            file.truncate(8 + len(text) + end)
+        return path
+
+    return write_file
+
+
+@pytest.fixture
+def full_size(write_holes):
     """``full_size(manifest)`` gives a checkpoint with every published name and shape, and holes for values."""
 
     def build(manifest, float8=lambda name: True):
@@ -98,17 +117,8 @@ def full_size(tmp_path):
             tensors[name] = ("F8_E4M3" if float8(name) else "BF16", tensors[name][1])
             if float8(name):
                 tensors |= {f"{name}_scale": ("F32", []), f"{name.removesuffix('weight')}input_scale": ("F32", [])}
-        header, end = {}, 0
-        for name, (dtype, shape) in tensors.items():
-            start, end = end, end + math.prod(shape) * ITEM_BYTES[dtype]
-            header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
         metadata = spec["metadata"].items()
-        header["__metadata__"] = {key: text if isinstance(text, str) else json.dumps(text) for key, text in metadata}
-        text = json.dumps(header).encode()
-        path = tmp_path / f"{manifest}.safetensors"
-        with path.open("wb") as file:
-            file.write(struct.pack("<Q", len(text)) + text)
-            file.truncate(8 + len(text) + end)
-        return Checkpoint(path)
+        texts = {key: text if isinstance(text, str) else json.dumps(text) for key, text in metadata}
+        return Checkpoint(write_holes(f"{manifest}.safetensors", tensors, texts))
 
     return build

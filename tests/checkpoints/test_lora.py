@@ -180,6 +180,27 @@ def test_the_adapter_of_another_generation_is_refused(full_size, lora, model):
         LoraMerge(Transformer, full_size(f"{model}.safetensors.transformer"), [adapter])
 
 
+@pytest.mark.parametrize(
+    ("kinds", "model", "line"),
+    [
+        (("attn", "ff"), "ltx-2.3-22b-dev", "none of the gates that LTX-2.3 has and LTX-2 has not"),
+        (("attn",), "ltx-2.3-22b-dev", "does not say for which generation it was trained"),
+        (("attn", "ff"), "ltx-2-19b-dev", "does not say for which generation it was trained"),
+        (("attn", "ff", "adaln"), "ltx-2-19b-dev", None),
+    ],
+)
+def test_adapter_of_blocks_that_fits_every_generation_is_warned_about(full_size, write_holes, kinds, model, line):
+    published = full_size("ltx-2-19b-distilled-lora-384.safetensors").header.tensors
+    own = {
+        name: ("BF16", list(info.shape)) for name, info in published.items()
+        if any(kind in name for kind in kinds) and ("blocks" in name or "adaln" in kinds)
+    }  # fmt: skip
+    adapter = Lora.open(write_holes("style.safetensors", own))
+    (note,) = LoraMerge(Transformer, full_size(f"{model}.safetensors.transformer"), [adapter]).notes
+    assert f"changes {len(own) // 2} tensors" in note
+    assert ("expect poor results" in note) == (line is not None) and (line or "") in note
+
+
 def test_names_of_diffusers_find_the_published_modules(full_size, write):
     def pair(module, shape, rank=2):
         return {f"transformer.{module}.lora_A.weight": np.ones((rank, shape[1]), np.float32),
