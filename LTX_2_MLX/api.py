@@ -117,6 +117,7 @@ def generate(
     memory_limit_gb: OptionalFloat = None,
     fit: bool = False,
     seed: int = 0,
+    cache: bool = True,
     embeddings: OptionalPath = None,
     save_embeddings: OptionalPath = None,
     save_latents: OptionalPath = None,

@@ -138,7 +138,7 @@ def stages(
 ) -> None:
     """Generate a video without writing it, and print seconds and peak memory of every stage."""
     files = {"weights": weights, "spatial_upscaler_weights": spatial_upscaler_weights, "gemma": gemma}
-    options = Options(prompt, pipeline=pipeline, height=height, width=width, frames=frames, **files)
+    options = Options(prompt, pipeline=pipeline, height=height, width=width, frames=frames, cache=False, **files)
     with cli.report(quiet=as_json) as runner:
         for _ in generate_video(request_for(options, runner.progress.note), runner, options):
             pass

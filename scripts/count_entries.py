@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import os
 import pkgutil
 import runpy
 import sys
@@ -41,6 +42,8 @@ def main(
 ) -> None:
     """Run COMMAND with small inputs and print how many modules and functions of LTX_2_MLX it enters."""
     with tempfile.TemporaryDirectory() as folder:
+        # As on a machine that never had this prompt.
+        os.environ["LTX_2_MLX_CACHE"] = folder
         entries = count(command, arguments(command, Path(folder)))
     if show:
         typer.echo("\n".join(entries.functions))

@@ -4,6 +4,8 @@ import os
 
 # Named files that are missing are downloaded on first use; no test leaves this machine.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# A test that is about the cache of prompts names a folder of its own.
+os.environ["LTX_2_MLX_CACHE"] = ""
 
 import pytest
 

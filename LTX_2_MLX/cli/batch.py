@@ -108,7 +108,8 @@ def generate_several(typed: dict[str, Any], own: "GenerateOptions", seeds: Seque
     if record is not None:
         check_recorded_files(files_outside(record, base), yes=own.yes, note=progress.note)
     options = Options(**base) if record is None else options_from(record, base, progress.note)
-    ready = prepared(options, own, progress)
+    # The plan is that of prompts that no earlier run had.
+    ready = prepared(replace(options, cache=False), own, progress)
     if ready.request.duration is not None:
         raise RequestError(
             "The duration head would give each prompt a length of its own, but the videos of one run share theirs. "
@@ -174,11 +175,13 @@ def _places(typed: dict[str, Any], video: Named) -> dict[str, Any]:
 def _item(ready: "Prepared", typed: dict[str, Any], video: Named) -> "Item":
     from LTX_2_MLX.pipelines.batch import Item
 
-    options = replace(ready.options, prompt=video.prompt, seed=video.seed, **_places(typed, video))
+    cache = typed.get("cache", Options.cache)
+    options = replace(ready.options, prompt=video.prompt, seed=video.seed, cache=cache, **_places(typed, video))
     previews = ready.request.previews
     if previews is not None and options.preview is not None:
         previews = replace(previews, folder=Path(options.preview))
-    return Item(options, replace(ready.request, prompt=video.prompt, seed=video.seed, previews=previews))
+    own = {"prompt": video.prompt, "seed": video.seed, "cache": cache, "previews": previews}
+    return Item(options, replace(ready.request, **own))
 
 
 def _outputs(videos: Sequence[Named], named: Path) -> list[Path]:

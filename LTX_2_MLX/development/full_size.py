@@ -6,7 +6,7 @@ import math
 import struct
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +155,7 @@ def streamed_step(checkpoint: Checkpoint, shape: VideoShape, dtype: mx.Dtype = m
 
 def predicted_and_measured(options: Options) -> list[tuple[str, int, int]]:
     """Each stage's name, planned peak and measured peak in bytes."""
-    prepared, runner = prepare(options), StageRunner()
+    prepared, runner = prepare(replace(options, cache=False)), StageRunner()
     with memory_limits():
         for _ in generate_video(prepared.request, runner, prepared.options):
             pass

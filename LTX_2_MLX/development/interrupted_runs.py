@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from LTX_2_MLX.errors import OutputError
@@ -54,6 +55,8 @@ def begin(work: Path, states: Path, output: Path) -> int:
     code = 1
     try:
         options, automatic = asked_for(work / "demo", states)
+        # Every run is interrupted in the stages of the prompt, too.
+        options = replace(options, cache=False)
         video = generate_video(request_for(options), StageRunner(), options, automatic=automatic)
         write_video(video, output)
         code = 0

@@ -14,7 +14,7 @@ from LTX_2_MLX.pipelines.generate import finished_video, job_of, settled_facts, 
 from LTX_2_MLX.pipelines.generation.decode import DecodeVideo
 from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.pipelines.generation.request import Request
-from LTX_2_MLX.pipelines.generation.run import chained_facts, save_frames, saved_frames, saved_results
+from LTX_2_MLX.pipelines.generation.run import chained_facts, remaining, save_frames, saved_frames, saved_results
 from LTX_2_MLX.pipelines.generation.state import GenerationStage, GenerationState, Result
 from LTX_2_MLX.runtime.holding import HoldingRunner
 from LTX_2_MLX.runtime.job import Job, digest_of
@@ -107,8 +107,8 @@ def _opened(item: Item, automatic: Collection[str], holder: HoldingRunner) -> _R
     stages = stages_for(item.request)
     record = settled_facts(item.request, item.options, stages, automatic)
     job = job_of(item.options, holder.progress.note)
-    run = _Run(item, stages, record, chained_facts(stages), job, start_state(item.request))
-    latent_stages, decode = stages[:-1], stages[-1]
+    run = _Run(item, stages, record, chained_facts(stages), job, start_state(item.request, holder))
+    latent_stages, decode = remaining(stages[:-1], run.state), stages[-1]
     if job is None:
         run.saved = dict.fromkeys(stage.name for stage in latent_stages)
         return run

@@ -17,7 +17,14 @@ from LTX_2_MLX.pipelines.generation.denoise import Denoise
 from LTX_2_MLX.pipelines.generation.fit import nearest_options
 from LTX_2_MLX.pipelines.generation.given import Given
 from LTX_2_MLX.pipelines.generation.options import Options
-from LTX_2_MLX.pipelines.generation.prompt import compare_text_encoder, load_contexts, notes_on_length
+from LTX_2_MLX.pipelines.generation.prompt import (
+    cache_entry,
+    compare_text_encoder,
+    load_contexts,
+    notes_on_length,
+    save_contexts,
+)
+from LTX_2_MLX.pipelines.generation.prompt_cache import load_entry
 from LTX_2_MLX.pipelines.generation.record import check_outputs, options_from, record_of, saved_record
 from LTX_2_MLX.pipelines.generation.request import Request, request_for
 from LTX_2_MLX.pipelines.generation.run import chained_facts, remaining, run_generation
@@ -134,6 +141,11 @@ def plan_for(request: Request, options: Options) -> Plan:
     shape = request.output_shape
     finished = finished_shape(request, options)
     stages: list[Stage] = [*stages_for(request)]
+    sizes = _sizes(request)
+    entry = None if request.enhancer is not None else cache_entry(request)
+    if entry is not None and (contexts := load_entry(entry)) is not None:
+        stages = [*remaining(stages_for(request), GenerationState(contexts=contexts))]
+        sizes.append("Prompt: embeddings of an earlier run")
     if request.enhancer is not None:
         from LTX_2_MLX.pipelines.generation.enhance import EnhancePrompt
 
@@ -144,7 +156,7 @@ def plan_for(request: Request, options: Options) -> Plan:
     saves = options.save_latents is not None or options.resume is not None
     return plan(
         stages,
-        sizes=_sizes(request),
+        sizes=sizes,
         budget_bytes=budget_bytes(options.memory_limit_gb),
         output_bytes=least_bytes((finished.height, finished.width), finished.num_frames),
         # Frames are nearly all of the saved results.
@@ -193,7 +205,7 @@ def generate_video(
         options = replace(options, prompt=request.prompt, enhance_prompt=False)
     if request.previews is not None:
         request.previews.make_folder()
-    state = start_state(request)
+    state = start_state(request, runner)
     job = job_of(options, runner.progress.note)
     if request.duration is not None:
         # Few runs ask a duration head.
@@ -213,9 +225,18 @@ def generate_video(
     return finished_video(video, facts, options, runner, written, request.given)
 
 
-def start_state(request: Request) -> GenerationState:
-    """Results that no stage makes: the contexts of saved embeddings."""
-    return GenerationState(contexts=load_contexts(request) if request.embeddings else {})
+def start_state(request: Request, runner: StageRunner) -> GenerationState:
+    """Results that no stage makes: the contexts of saved embeddings, or of an earlier run with the same prompts."""
+    if request.embeddings is not None:
+        return GenerationState(contexts=load_contexts(request))
+    entry = cache_entry(request)
+    contexts = None if entry is None else load_entry(entry, use=True)
+    if contexts is None:
+        return GenerationState()
+    runner.progress.note("The prompt's embeddings are those of an earlier run (--no-cache computes them anew).")
+    if request.save_embeddings is not None:
+        save_contexts(request, contexts)
+    return GenerationState(contexts=contexts)
 
 
 def settled_facts(
@@ -259,7 +280,7 @@ def decode_saved(folder: Path, runner: StageRunner, *, tile_size: int | None = N
     Raises:
         RequestError: If the run has not come to its latent yet, or was made from other files.
     """
-    options = options_from(saved_record(folder), {"resume": folder}, runner.progress.note)
+    options = options_from(saved_record(folder), {"resume": folder, "cache": False}, runner.progress.note)
     if tile_size is not None:
         options = replace(options, tile_size=tile_size)
     request = request_for(options, runner.progress.note)

@@ -1,17 +1,33 @@
-"""Digests of files, which distinguish files of the same name."""
+"""Digests of files, of arrays, and of the facts that a result follows from."""
 
 import hashlib
+import json
 import os
+import time
+from collections.abc import Mapping
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
+import mlx.core as mx
+import numpy as np
+
+from LTX_2_MLX._version import __version__
 from LTX_2_MLX.errors import RequestError
+from LTX_2_MLX.ops.device import device_key
 
 # Files up to this size are read whole, larger ones in samples spread over their length.
 _WHOLE_BYTES = 64 * 2**20
 _SAMPLE_BYTES = 2**20
 _SAMPLES = 32
 _MAX_FILES = 10_000
+# A file that was just written may change again without another time: disks count in milliseconds.
+_SETTLED_NANOSECONDS = 2 * 10**9
+# A file's path below its folder, its size, and the nanosecond of its last change.
+Stamp = tuple[str, int, int]
+# Digests that this process has taken.
+_taken: dict[tuple[Path, tuple[Stamp, ...]], str] = {}
 
 
 def content_digest(path: str | Path) -> str:
@@ -24,28 +40,48 @@ def content_digest(path: str | Path) -> str:
         RequestError: If it cannot be read, or is no file and no folder of a few files.
     """
     path = Path(path)
+    stamps = file_stamps(path)
+    key = (path.absolute(), stamps)
+    if key in _taken:
+        return _taken[key]
     digest = hashlib.sha256()
+    is_folder = path.is_dir()
+    try:
+        for name, _, _ in stamps:
+            if is_folder:
+                digest.update(name.encode())
+            _add_file(digest, path / name)
+    except OSError as error:
+        raise RequestError(f"{path} cannot be read: {error.strerror}. Name another file.") from error
+    if stamps and time.time_ns() - max(stamps, key=itemgetter(2))[2] > _SETTLED_NANOSECONDS:
+        _taken[key] = digest.hexdigest()
+    return digest.hexdigest()
+
+
+def file_stamps(path: Path) -> tuple[Stamp, ...]:
+    """Size and time of a file, or of each of a folder's files, in order. Raises as ``content_digest`` does."""
     try:
         if not path.is_dir():
-            _add_file(digest, path)
-            return digest.hexdigest()
+            # Devices and pipes have no end.
+            if path.exists() and not path.is_file():
+                raise RequestError(f"{path} is not a file. Name another one.")
+            status = path.stat()
+            return (("", status.st_size, status.st_mtime_ns),)
         # Not a whole disk.
         found = list(islice(path.rglob("*"), _MAX_FILES + 1))
         if len(found) > _MAX_FILES:
             raise RequestError(f"{path} holds more than {_MAX_FILES} files, so it is no model. Name another folder.")
+        stamps = []
         for file in sorted(found):
             if file.is_file() and not file.name.startswith("._"):
-                digest.update(file.relative_to(path).as_posix().encode())
-                _add_file(digest, file)
+                status = file.stat()
+                stamps.append((file.relative_to(path).as_posix(), status.st_size, status.st_mtime_ns))
+        return tuple(stamps)
     except OSError as error:
         raise RequestError(f"{path} cannot be read: {error.strerror}. Name another file.") from error
-    return digest.hexdigest()
 
 
 def _add_file(digest: "hashlib._Hash", path: Path) -> None:
-    # Devices and pipes have no end.
-    if path.exists() and not path.is_file():
-        raise RequestError(f"{path} is not a file. Name another one.")
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         digest.update(str(size).encode())
@@ -56,3 +92,20 @@ def _add_file(digest: "hashlib._Hash", path: Path) -> None:
         for sample in range(_SAMPLES):
             file.seek((size - _SAMPLE_BYTES) * sample // (_SAMPLES - 1))
             digest.update(file.read(_SAMPLE_BYTES))
+
+
+def digest_of(facts: Mapping[str, Any]) -> str:
+    """A digest of facts, and of what computes: this library, MLX and its device."""
+    mlx_version = mx.__version__  # type: ignore[attr-defined]
+    machine = {"library": __version__, "mlx": mlx_version, "device": device_key()}
+    return hashlib.sha256(json.dumps([machine, dict(facts)], sort_keys=True, default=str).encode()).hexdigest()
+
+
+def sum_of(arrays: Mapping[str, mx.array]) -> str:
+    """A digest of arrays with their names, types and shapes."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(np.array(mx.contiguous(array).reshape(-1).view(mx.uint8)).tobytes())
+    return digest.hexdigest()

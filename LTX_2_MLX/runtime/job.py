@@ -5,7 +5,6 @@ their bytes. It appears whole or not at all. One that is damaged, or was made fr
 again, never trusted.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -14,13 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-import numpy as np
 
-from LTX_2_MLX._version import __version__
 from LTX_2_MLX.atomic_file import replaced_file, write_file
 from LTX_2_MLX.errors import OutputError, RequestError
-from LTX_2_MLX.ops.device import device_key
 from LTX_2_MLX.outside import parse_json, read_small_file
+from LTX_2_MLX.runtime.digest import digest_of, sum_of
 from LTX_2_MLX.runtime.folder_lock import lock_folder
 
 REQUEST_FILE = "request.json"
@@ -87,7 +84,7 @@ class Job:
             OutputError: If the disk is full or the folder cannot be written.
         """
         path = self._path(stage)
-        facts = {"format": _FORMAT, "stage": stage, "digest": self._digest_of(stage, more), "sum": _sum(arrays)}
+        facts = {"format": _FORMAT, "stage": stage, "digest": self._digest_of(stage, more), "sum": sum_of(arrays)}
         facts["facts"] = json.dumps(more, sort_keys=True, default=str)
         try:
             with replaced_file(path) as temporary, temporary.open("wb") as file:
@@ -110,7 +107,7 @@ class Job:
             facts: dict[str, str]
             arrays, facts = loaded
             mx.eval(arrays)
-            damaged = facts.get("sum") != _sum(arrays)
+            damaged = facts.get("sum") != sum_of(arrays)
         except Exception:
             # Whatever a damaged file makes the reader raise, the answer is the same.
             damaged, facts = True, {}
@@ -159,13 +156,6 @@ def remembered_request(folder: Path) -> dict[str, Any]:
     return found
 
 
-def digest_of(facts: Mapping[str, Any]) -> str:
-    """A digest of facts, and of what computes: this library, MLX and its device."""
-    mlx_version = mx.__version__  # type: ignore[attr-defined]
-    machine = {"library": __version__, "mlx": mlx_version, "device": device_key()}
-    return hashlib.sha256(json.dumps([machine, dict(facts)], sort_keys=True, default=str).encode()).hexdigest()
-
-
 def _remove_stale(folder: Path) -> None:
     """Remove partial files that ended runs of this program have left; the folder is locked by this run."""
     for path in folder.glob(".*.partial*"):
@@ -212,12 +202,3 @@ def _flat(facts: Any, name: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
     for key, value in facts.items():
         flat |= _flat(value, (*name, str(key)))
     return flat
-
-
-def _sum(arrays: Mapping[str, mx.array]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        array = arrays[name]
-        digest.update(f"{name} {array.dtype} {array.shape}".encode())
-        digest.update(np.array(mx.contiguous(array).reshape(-1).view(mx.uint8)).tobytes())
-    return digest.hexdigest()

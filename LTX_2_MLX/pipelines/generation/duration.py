@@ -19,7 +19,7 @@ from LTX_2_MLX.models.ltx.duration_head import DurationHead, frames_of_duration
 from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.pipelines.generation.prompt import context_size, contexts_bytes, prompt_stages
 from LTX_2_MLX.pipelines.generation.request import DurationLimits, Request, request_for
-from LTX_2_MLX.pipelines.generation.run import chained_facts, run_saved
+from LTX_2_MLX.pipelines.generation.run import chained_facts, remaining, run_saved
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationStage, GenerationState, Result, contents
 from LTX_2_MLX.pipelines.options import AUTO
 from LTX_2_MLX.pipelines.stage import run_stages
@@ -123,7 +123,7 @@ def with_settled_length(
     """
     stages = with_duration_stage(request, prompt_stages(request))
     if job is None:
-        state = run_stages(stages, runner, state)
+        state = run_stages(remaining(stages, state), runner, state)
     else:
         job.remember(record)
         state = run_saved(stages, runner, job, chained_facts(stages), state, {"contexts", "duration"})

@@ -92,6 +92,7 @@ class Options:
         memory_limit_gb: GiB that the run may use, instead of the memory detected.
         fit: Change a plan that exceeds it to the nearest that fits, and say so.
         seed: The same seed gives the same video.
+        cache: Take the prompt's embeddings from an earlier run where it had the same prompts and models.
         embeddings: A file with the prompt's embeddings, instead of the text encoder.
         save_embeddings: Where to write them.
         save_latents: Folder in which every stage's result is saved.
@@ -162,6 +163,7 @@ class Options:
     memory_limit_gb: MemoryLimit = None
     fit: memory.Fit = False
     seed: Seed = 0
+    cache: saved_results.Cache = True
     embeddings: saved_results.Embeddings = None
     save_embeddings: saved_results.SaveEmbeddings = None
     save_latents: saved_results.SaveLatents = None

@@ -67,6 +67,7 @@ class Request:
         tile_size: Side of the decoder's tiles in pixels; None: whole frames wherever memory allows.
         decode_dtype: ``float32``, or None: that of the networks.
         memory_limit_gb: Memory limit in GiB; None: detected.
+        cache: Take the prompt's contexts from the cache, and keep new ones there.
         embeddings: File with the prompt's contexts, instead of the text encoder.
         save_embeddings: Where to write the contexts.
         rendering: Detail-fidelity rendering instead of one stage or two.
@@ -100,6 +101,7 @@ class Request:
     tile_size: int | None = None
     decode_dtype: Literal["float32"] | None = None
     memory_limit_gb: float | None = None
+    cache: bool = False
     embeddings: Path | None = None
     save_embeddings: Path | None = None
     rendering: Rendering | None = None
@@ -214,6 +216,7 @@ def request_for(options: Options, note: Callable[[str], None] = lambda text: Non
         tile_size=options.tile_size,
         decode_dtype=options.decode_dtype,
         memory_limit_gb=options.memory_limit_gb,
+        cache=options.cache,
         embeddings=_path(options.embeddings),
         save_embeddings=_path(options.save_embeddings),
         rendering=_rendering(options, models, num_frames, frame_rate),

@@ -8,6 +8,15 @@ from LTX_2_MLX.pipelines.options import Opt
 
 GROUP = "Saved results"
 
+Cache = Annotated[
+    bool,
+    Opt(
+        "Keep prompt embeddings for later runs, and take those of earlier ones.",
+        group=GROUP,
+        flags=("--cache",),
+        recorded=False,
+    ),
+]
 Embeddings = Annotated[
     str | Path | None,
     Opt(
