@@ -63,7 +63,7 @@ def generate(typed: dict[str, Any], own: GenerateOptions) -> None:
     """Generate a video of PROMPT and write it to OUTPUT."""
     _check_inline(typed, own)
     typed, seeds = _with_one_seed(typed)
-    if own.prompt_file is not None or len(seeds) > 1 or _is_batch(typed):
+    if own.prompt_file is not None or len(seeds) > 1 or ("resume" in typed and _is_batch(typed)):
         # Most runs make one video.
         from LTX_2_MLX.cli.batch import generate_several
 
@@ -128,8 +128,6 @@ def _with_one_seed(typed: dict[str, Any]) -> tuple[dict[str, Any], tuple[int, ..
 
 def _is_batch(typed: dict[str, Any]) -> bool:
     """Whether a folder to resume is that of several videos."""
-    if "resume" not in typed:
-        return False
     folder = Path(typed["resume"]).expanduser()
     return not (folder / "request.json").is_file() and any(folder.glob("*/request.json"))
 

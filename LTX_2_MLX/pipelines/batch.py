@@ -16,8 +16,9 @@ from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.pipelines.generation.request import Request
 from LTX_2_MLX.pipelines.generation.run import chained_facts, remaining, save_frames, saved_frames, saved_results
 from LTX_2_MLX.pipelines.generation.state import GenerationStage, GenerationState, Result
+from LTX_2_MLX.runtime.digest import digest_of
 from LTX_2_MLX.runtime.holding import HoldingRunner
-from LTX_2_MLX.runtime.job import Job, digest_of
+from LTX_2_MLX.runtime.job import Job
 from LTX_2_MLX.runtime.runner import StageRunner
 
 # Results that videos of one prompt, one image or one given sound have in common.

@@ -21,7 +21,7 @@ from LTX_2_MLX.models.ltx.text_features import TextFeatures, TextFeaturesConfig
 from LTX_2_MLX.ops.attention import scores_bytes
 from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.pipelines.generation.files import language_model, text_encoder_fits
-from LTX_2_MLX.pipelines.generation.prompt_cache import entry_path, keep_entry
+from LTX_2_MLX.pipelines.generation.prompt_cache import cache_entry, keep_entry
 from LTX_2_MLX.pipelines.generation.request import Request
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, contents, text_encoder_digest
 from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes
@@ -183,15 +183,6 @@ class EncodeContexts:
             scores = scores_bytes(heads, length, length, head_dim=connector.head_dim, dtype=dtype)
             largest = max(largest, arrays + scores)
         return largest
-
-
-def cache_entry(request: Request) -> Path | None:
-    """File of the request's contexts in the cache; None where there is none to use."""
-    if not request.cache or request.embeddings is not None:
-        return None
-    models = request.models
-    facts = {"text": EncodeText(request).facts(), "contexts": EncodeContexts(request).facts()}
-    return entry_path(facts, [models.text_encoder_files, *models.text_features.paths])
 
 
 def prompt_stages(request: Request) -> list[EncodeText | EncodeContexts]:

@@ -6,7 +6,7 @@ again. The entries longest unused go once all of them take more than 1 GiB.
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
@@ -14,28 +14,26 @@ from typing import Any, cast
 import mlx.core as mx
 
 from LTX_2_MLX.atomic_file import replaced_file
-from LTX_2_MLX.runtime.digest import digest_of, file_stamps, sum_of
+from LTX_2_MLX.pipelines.generation.request import Request
+from LTX_2_MLX.pipelines.generation.state import Arrays, text_encoder_digest
+from LTX_2_MLX.runtime.digest import content_digest, digest_of, file_stamps, sum_of
 
 # Names another folder; empty: nothing is kept.
 FOLDER_VARIABLE = "LTX_2_MLX_CACHE"
 _MOST_BYTES = 2**30
 _PACKAGE = Path(__file__).parents[2]
 
-Arrays = dict[str, mx.array]
 # The entry that a plan was made with, for the run that follows.
 _read: dict[str, Arrays] = {}
 
 
-def entry_path(facts: Mapping[str, Any], files: Sequence[Path]) -> Path | None:
-    """Where contexts lie; None where the environment turns the cache off.
+def cache_entry(request: Request) -> Path | None:
+    """File of the request's contexts; None where it takes them from elsewhere, or the environment turns the cache off.
 
-    Args:
-        facts: What they follow from: prompts, precision, digests of files. Library, MLX and device are added.
-        files: The files of text encoder and connectors. Digests of large files are those of samples, so their times
-            count, too.
+    Digests of large files are those of samples, so the times of all files count, too.
     """
     named = os.environ.get(FOLDER_VARIABLE)
-    if named == "":
+    if not request.cache or request.embeddings is not None or named == "":
         return None
     if named is not None:
         folder = Path(named).expanduser()
@@ -43,12 +41,22 @@ def entry_path(facts: Mapping[str, Any], files: Sequence[Path]) -> Path | None:
         folder = Path.home() / "Library" / "Caches" / "ltx-2-mlx"
     else:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ltx-2-mlx"
+    models = request.models
     # A checkout of this package changes without another version.
     program = []
     for stamp in file_stamps(_PACKAGE):
         if stamp[0].endswith(".py"):
             program.append(stamp)
-    name = digest_of({"contexts": facts, "files": list(map(file_stamps, files)), "program": program})
+    encoder, connectors = models.text_encoder_files, models.text_features.paths
+    facts = {
+        "prompts": request.prompts,
+        "text_encoder": [text_encoder_digest(encoder), file_stamps(encoder)],
+        "connectors": [*map(content_digest, connectors), *map(file_stamps, connectors)],
+        "dtype": str(models.text_dtype),
+        "quantize": models.quantize,
+        "program": program,
+    }
+    name = digest_of(facts)
     return folder / "prompts" / f"{name}.safetensors"
 
 

@@ -429,12 +429,11 @@ def check_outputs(options: Options, request: Request, *outputs: Path) -> None:
             target = output.resolve()
             if target == path.resolve() or (path.is_dir() and path.resolve() in target.parents):
                 raise RequestError(f"{output} is a file that this run reads ({path}). Give another name.")
-    _check_embeddings(options.save_embeddings)
+    if options.save_embeddings is not None and Path(options.save_embeddings).exists():
+        _check_embeddings(options.save_embeddings)
 
 
-def _check_embeddings(path: str | Path | None) -> None:
-    if path is None or not Path(path).exists():
-        return
+def _check_embeddings(path: str | Path) -> None:
     try:
         found = Checkpoint(Path(path)).header.metadata.get("format", "")
     except CheckpointError:

@@ -202,34 +202,32 @@ def request_for(options: Options, note: Callable[[str], None] = lambda text: Non
         height=_side(options, models, "height"),
         width=_side(options, models, "width"),
         motion_speed=options.motion_speed,
-        slots=_slots(options, models, num_frames),
+        slots=_slots(options, models, num_frames) if options.keyframes else (),
         steps=options.steps_stage1 if options.two_stages else options.steps,
         steps_stage2=options.steps_stage2,
         sampler=options.sampler,
         guidance=settled_guidance(options, models, note, frozen_audio=given is not None and given.frozen_audio),
         guided_share=(options.guidance_start, options.guidance_end),
         seed=options.seed,
-        images=_images(options, num_frames, duration),
+        images=() if options.image is None else _images(options, num_frames, duration),
         audio=(given is None or given.written is None) and _has_audio(options, models, num_frames, note),
         temporal_upscale=options.temporal_upscale,
-        decoder_attention=_decoder_attention(options, models),
+        decoder_attention=_decoder_attention(options, models) if options.decoder_attention else "chunked",
         tile_size=options.tile_size,
         decode_dtype=options.decode_dtype,
         memory_limit_gb=options.memory_limit_gb,
         cache=options.cache,
-        embeddings=_path(options.embeddings),
-        save_embeddings=_path(options.save_embeddings),
-        rendering=_rendering(options, models, num_frames, frame_rate),
+        embeddings=Path(options.embeddings) if options.embeddings else None,
+        save_embeddings=Path(options.save_embeddings) if options.save_embeddings else None,
+        rendering=_rendering(options, models, num_frames, frame_rate) if options.renders else None,
         spatial_doubling=options.spatial_doubling,
-        enhancer=_enhancer(options, models),
-        previews=_previews(options, models, note),
+        enhancer=_enhancer(models) if options.enhance_prompt else None,
+        previews=None if options.preview is None else _previews(options.preview, options, models, note),
         given=given,
     )
 
 
-def _rendering(options: Options, models: Models, num_frames: int, frame_rate: Fraction) -> Rendering | None:
-    if not options.renders:
-        return None
+def _rendering(options: Options, models: Models, num_frames: int, frame_rate: Fraction) -> Rendering:
     if options.spatial_doubling and models.decodes_by_diffusion:
         raise RequestError(
             f"--spatial-doubling needs the convolutional decoder, but {models.video_vae.path.name} holds the diffusion "
@@ -278,7 +276,7 @@ def _usual_length(options: Options, models: Models, note: Callable[[str], None])
 
 
 def _decoder_attention(options: Options, models: Models) -> AttentionMode:
-    if options.decoder_attention is not None and not models.decodes_by_diffusion:
+    if not models.decodes_by_diffusion:
         raise RequestError(
             f"--decoder-attention belongs to the diffusion decoder, but {models.video_vae.path.name} holds the "
             f"convolutional one. Leave it out."
@@ -286,24 +284,16 @@ def _decoder_attention(options: Options, models: Models) -> AttentionMode:
     return options.decoder_attention or "chunked"
 
 
-def _path(given: str | Path | None) -> Path | None:
-    return Path(given) if given else None
-
-
-def _enhancer(options: Options, models: Models) -> Path | None:
-    if not options.enhance_prompt:
-        return None
+def _enhancer(models: Models) -> Path:
     from LTX_2_MLX.pipelines.generation.enhance import chat_model
 
     return chat_model(models)
 
 
-def _previews(options: Options, models: Models, note: Callable[[str], None]) -> "Previews | None":
-    if options.preview is None:
-        return None
+def _previews(folder: str | Path, options: Options, models: Models, note: Callable[[str], None]) -> "Previews":
     from LTX_2_MLX.pipelines.generation.preview import Previews
 
-    return Previews.of(Path(options.preview), options.preview_every, models, note)
+    return Previews.of(Path(folder), options.preview_every, models, note)
 
 
 def _images(options: Options, num_frames: int, duration: DurationLimits | None) -> tuple[ImagePlace, ...]:
@@ -312,22 +302,14 @@ def _images(options: Options, num_frames: int, duration: DurationLimits | None) 
     Raises:
         RequestError: If a frame other than the first is asked for before the length is known.
     """
-    images = image_places(_texts(options.image), num_frames, options.image_strength)
+    given = options.image if isinstance(options.image, tuple) else (options.image,)
+    images = image_places([str(each) for each in given], num_frames, options.image_strength)
     if duration is not None and any(image.frame for image in images):
         raise RequestError("--image after the first frame needs the video's length. Give --frames or --duration.")
     return images
 
 
-def _texts(value: str | Path | tuple[str | Path, ...] | None) -> list[str]:
-    """The values of an option that may be given several times."""
-    if value is None:
-        return []
-    return [str(each) for each in (value if isinstance(value, tuple) else (value,))]
-
-
 def _slots(options: Options, models: Models, num_frames: int) -> tuple[int, ...]:
-    if not options.keyframes:
-        return ()
     if not config_of(Transformer, models.weights).keyframe_embedding:
         raise RequestError(f"{models.weights.path.name} generates no keyframes. Leave out --keyframes, or use LTX-2.5.")
     if options.keyframes > num_frames - 2:

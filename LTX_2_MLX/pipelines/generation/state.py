@@ -68,7 +68,7 @@ class GenerationStage(Stage, Protocol):
 def text_encoder_digest(encoder: Path) -> str:
     """The digest of a text encoder's file or folder, with the tokenizer and config that lie outside of it."""
     own = content_digest(encoder)
-    outside = [content_digest(path) for path in files_outside(encoder)]
+    outside = list(map(content_digest, files_outside(encoder)))
     return hashlib.sha256(" ".join([own, *outside]).encode()).hexdigest() if outside else own
 
 
