@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.diffusion.dfr_layout import even_slots
@@ -202,29 +202,49 @@ def request_for(options: Options, note: Callable[[str], None] = lambda text: Non
         height=_side(options, models, "height"),
         width=_side(options, models, "width"),
         motion_speed=options.motion_speed,
-        slots=_slots(options, models, num_frames) if options.keyframes else (),
         steps=options.steps_stage1 if options.two_stages else options.steps,
         steps_stage2=options.steps_stage2,
         sampler=options.sampler,
         guidance=settled_guidance(options, models, note, frozen_audio=given is not None and given.frozen_audio),
         guided_share=(options.guidance_start, options.guidance_end),
         seed=options.seed,
-        images=() if options.image is None else _images(options, num_frames, duration),
         audio=(given is None or given.written is None) and _has_audio(options, models, num_frames, note),
         temporal_upscale=options.temporal_upscale,
-        decoder_attention=_decoder_attention(options, models) if options.decoder_attention else "chunked",
         tile_size=options.tile_size,
         decode_dtype=options.decode_dtype,
         memory_limit_gb=options.memory_limit_gb,
         cache=options.cache,
         embeddings=Path(options.embeddings) if options.embeddings else None,
         save_embeddings=Path(options.save_embeddings) if options.save_embeddings else None,
-        rendering=_rendering(options, models, num_frames, frame_rate) if options.renders else None,
         spatial_doubling=options.spatial_doubling,
-        enhancer=_enhancer(models) if options.enhance_prompt else None,
-        previews=None if options.preview is None else _previews(options.preview, options, models, note),
         given=given,
+        **_asked_for(options, models, num_frames, frame_rate, duration, note),
     )
+
+
+def _asked_for(
+    options: Options,
+    models: Models,
+    num_frames: int,
+    frame_rate: Fraction,
+    duration: DurationLimits | None,
+    note: Callable[[str], None],
+) -> dict[str, Any]:
+    """Parts of a request that a plain run lacks."""
+    parts: dict[str, Any] = {}
+    if options.keyframes:
+        parts["slots"] = _slots(options, models, num_frames)
+    if options.image is not None:
+        parts["images"] = _images(options, num_frames, duration)
+    if options.decoder_attention is not None:
+        parts["decoder_attention"] = _decoder_attention(options, models)
+    if options.renders:
+        parts["rendering"] = _rendering(options, models, num_frames, frame_rate)
+    if options.enhance_prompt:
+        parts["enhancer"] = _enhancer(models)
+    if options.preview is not None:
+        parts["previews"] = _previews(Path(options.preview), options, models, note)
+    return parts
 
 
 def _rendering(options: Options, models: Models, num_frames: int, frame_rate: Fraction) -> Rendering:
@@ -281,7 +301,8 @@ def _decoder_attention(options: Options, models: Models) -> AttentionMode:
             f"--decoder-attention belongs to the diffusion decoder, but {models.video_vae.path.name} holds the "
             f"convolutional one. Leave it out."
         )
-    return options.decoder_attention or "chunked"
+    assert options.decoder_attention is not None
+    return options.decoder_attention
 
 
 def _enhancer(models: Models) -> Path:
@@ -290,10 +311,10 @@ def _enhancer(models: Models) -> Path:
     return chat_model(models)
 
 
-def _previews(folder: str | Path, options: Options, models: Models, note: Callable[[str], None]) -> "Previews":
+def _previews(folder: Path, options: Options, models: Models, note: Callable[[str], None]) -> "Previews":
     from LTX_2_MLX.pipelines.generation.preview import Previews
 
-    return Previews.of(Path(folder), options.preview_every, models, note)
+    return Previews.of(folder, options.preview_every, models, note)
 
 
 def _images(options: Options, num_frames: int, duration: DurationLimits | None) -> tuple[ImagePlace, ...]:
