@@ -11,6 +11,7 @@ import numpy as np
 
 from LTX_2_MLX.checkpoints.gemma3 import Gemma
 from LTX_2_MLX.checkpoints.gemma4 import Gemma4
+from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.recognise import build
 from LTX_2_MLX.development.full_size import write_hollow
 from LTX_2_MLX.development.work_record import WorkRecord, recorded_work
@@ -92,15 +93,20 @@ def record_call(call: NetworkCall, manifests: Path, folder: Path) -> WorkRecord:
         manifests: Folder with the manifests of the published files.
         folder: For files of holes.
     """
-    sources = [manifests / f"{name}.json.gz" for name in call.files]
-    has_config = call.files[0].startswith(_WITH_CONFIG)
-    checkpoint = write_hollow(folder / f"{call.files[0]}.hollow", *sources, with_config=has_config)
+    checkpoint = hollow(call, manifests, folder)
     networks = [build(network, checkpoint) for network in call.networks]
     for network in networks:
         network.set_dtype(_DTYPE)
     with as_backend("gpu"), recorded_work() as record:
         record.end_piece(call.call(*networks))
     return record
+
+
+def hollow(call: NetworkCall, manifests: Path, folder: Path) -> Checkpoint:
+    """A file of holes with the names and shapes of a call's networks."""
+    sources = [manifests / f"{name}.json.gz" for name in call.files]
+    has_config = call.files[0].startswith(_WITH_CONFIG)
+    return write_hollow(folder / f"{call.files[0]}.hollow", *sources, with_config=has_config)
 
 
 def _zeros(*shape: int) -> mx.array:

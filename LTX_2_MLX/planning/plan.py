@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from math import prod
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Protocol
@@ -300,6 +301,16 @@ def network_weights_bytes(
             _weights_bytes_cache[network_key] = weights_bytes(network, checkpoint, loras=loras, **options)
         total += _weights_bytes_cache[network_key]
     return total
+
+
+def largest_tensor_bytes(network: type[PublishedNetwork[Any]], checkpoint: Checkpoint, dtype: mx.Dtype) -> int:
+    """Bytes of the largest tensor of a network, as stored or in ``dtype``: it is read whole before it is quantised."""
+    sizes = (
+        max(info.num_bytes, prod(info.shape) * dtype.size)
+        for name, info in checkpoint.header.tensors.items()
+        if network.parameter_name(name) is not None
+    )
+    return max(sizes, default=0)
 
 
 def seconds_of(operations: float, chip: str | None = None) -> float | None:

@@ -6,15 +6,23 @@ import mlx.core as mx
 import pytest
 
 from LTX_2_MLX.bench.workloads import PUBLISHED, vae_config
-from LTX_2_MLX.development.network_calls import FULL_HD, VIDEO, calls, record_call
+from LTX_2_MLX.checkpoints.recognise import build, config_of
+from LTX_2_MLX.development.network_calls import FULL_HD, VIDEO, calls, hollow, record_call
 from LTX_2_MLX.development.work_record import M1_MAX_RATES, seconds_on_m1_max
+from LTX_2_MLX.models.ltx.diffusion_decoder_memory import array_bytes as diffusion_array_bytes
+from LTX_2_MLX.models.ltx.diffusion_decoder_memory import decoding_plan
+from LTX_2_MLX.models.ltx.duration_head import DurationHead
+from LTX_2_MLX.models.ltx.text_features import TextFeatures
 from LTX_2_MLX.models.tae import ConditionalConfig
 from LTX_2_MLX.models.wan.vae import PRESETS
 from LTX_2_MLX.ops.device import as_backend
+from LTX_2_MLX.pipelines.generation import duration, sound
 from LTX_2_MLX.pipelines.generation.decode import decode_array_bytes
+from LTX_2_MLX.pipelines.generation.prompt import connector_array_bytes
 from LTX_2_MLX.pipelines.interpolate import array_bytes
 from LTX_2_MLX.pipelines.requests import InterpolateRequest
 from LTX_2_MLX.pipelines.super_resolve.stages import _tile_pixels, _tiny_array_bytes, _wan_array_bytes
+from LTX_2_MLX.planning.plan import largest_tensor_bytes
 from LTX_2_MLX.shapes import Compression, VideoShape
 
 MANIFESTS = Path(__file__).parents[1] / "manifests"
@@ -59,6 +67,35 @@ def test_plans_know_the_largest_array_of_the_transformer_the_upscaler_and_the_fr
     assert upscaler.largest_array == pytest.approx(1024 * tokens * 4, rel=0.25)
     frames = record_call(CALLS["RIFE"], MANIFESTS, tmp_path)
     assert frames.largest_array == pytest.approx(array_bytes(1080, 1920, InterpolateRequest(precision="fp16")), rel=0.1)
+
+
+@pytest.mark.parametrize("name", ["sound 2.0", "sound 2.3", "diffusion decoder 2.5"])
+def test_plans_know_the_largest_array_of_sound_and_of_the_diffusion_decoder(name, tmp_path):
+    call = CALLS[name]
+    record = record_call(call, MANIFESTS, tmp_path)
+    network, *others = (build(network, hollow(call, MANIFESTS, tmp_path)) for network in call.networks)
+    with as_backend("gpu"):
+        if others:
+            latents = round(VIDEO.num_frames / 24 * 25)
+            planned = sound.array_bytes(network.config, others[0], latents, sound.PIECE_FRAMES)
+        else:
+            latent = VideoShape(25, 256, 384).latent(network.config.compression)
+            plan = decoding_plan(network.config, latent, budget=8 * 2**30, dtype=mx.bfloat16)
+            planned = diffusion_array_bytes(network.config, latent, plan, mx.bfloat16, "chunked")
+    assert record.largest_array <= planned <= 1.6 * record.largest_array
+
+
+@pytest.mark.parametrize("name", ["text features 2.0", "text features 2.3", "Gemma 3", "duration head"])
+def test_plans_know_that_the_largest_array_of_text_networks_is_one_of_their_weights(name, tmp_path):
+    call = CALLS[name]
+    (network,) = call.networks
+    checkpoint = hollow(call, MANIFESTS, tmp_path)
+    planned = largest_tensor_bytes(network, checkpoint, mx.bfloat16)
+    if network is DurationHead:
+        planned = duration.array_bytes(config_of(network, checkpoint), 1024) // 2  # float32; recorded in 16 bit
+    elif network is TextFeatures:
+        assert connector_array_bytes(config_of(network, checkpoint), 1, 1024, mx.bfloat16) < planned
+    assert record_call(call, MANIFESTS, tmp_path).largest_array <= planned
 
 
 def test_the_decoders_pieces_are_as_large_as_planned(tmp_path):

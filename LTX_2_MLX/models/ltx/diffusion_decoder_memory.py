@@ -26,6 +26,7 @@ from LTX_2_MLX.models.ltx.diffusion_decoder_tiling import (
     DiffusionTiling,
     DiffusionTilingLimits,
     axis_plan,
+    decode_plan,
     padded_shape,
     tile_sizes,
 )
@@ -175,6 +176,45 @@ def decoding_bytes(
     return max(making + waiting, held + waiting + spatial + tile, held + blending)
 
 
+def array_bytes(
+    config: DiffusionDecoderConfig, latent: LatentShape, plan: DecodingPlan, dtype: mx.Dtype, mode: AttentionMode
+) -> int:
+    """Bytes of the largest array of decoding a latent by a plan.
+
+    The frames that tiles are blended into, a tile between stages 4 and 5, its pixels, the features that are held, or an
+    array inside a block.
+    """
+    shape = padded_shape(config, latent)
+    tiles = decode_plan(config, shape, plan.tiling)
+    video = shape.pixels(config.compression)
+    times, rows, columns = (max(map(len, axis.sources)) for axis in (tiles.time, tiles.height, tiles.width))
+    frames = max(max(map(len, tiles.time.targets)), config.stage5_kernel[0])
+    stride = config.upsamples[3].stride
+    times += config.ghost_frames * config.compression.time // stride[0]
+    width4, width5 = config.stage_channels[3:]
+    tile = (frames, rows * stride[1], columns * stride[2])
+    return max(
+        frames * video.height * video.width * config.out_channels * _FLOAT,
+        times * rows * columns * prod(stride) * width5 * dtype.size,
+        prod(tile) * config.patch_size**2 * config.out_channels * _FLOAT,
+        _held_bytes(config, shape, times, plan.frames_at_once, dtype),
+        _block_array_bytes(width5, config.stage5_kernel, tile, dtype, mode),
+        _block_array_bytes(width4, config.stage_kernels[3], (times, rows, columns), dtype),
+        *(_stage_array_bytes(config, shape, stage, plan.frames_at_once, dtype) for stage in range(3)),
+    )
+
+
+def _stage_array_bytes(
+    config: DiffusionDecoderConfig, latent: LatentShape, stage: int, frames_at_once: int, dtype: mx.Dtype
+) -> int:
+    """Bytes of the largest array of one of the stages before the tiles."""
+    frames = min(frames_at_once + 2 * config.features_halo, latent.num_frames + config.ghost_frames)
+    _, rows, columns = config.strides_before(stage)
+    sizes = (config.frames_before(frames, stage, starts_clip=True), latent.height * rows, latent.width * columns)
+    width = config.stage_channels[stage]
+    return max(prod(sizes) * width * dtype.size, _block_array_bytes(width, config.stage_kernels[stage], sizes, dtype))
+
+
 def _held_bytes(
     config: DiffusionDecoderConfig, latent: LatentShape, cells: int, frames_at_once: int, dtype: mx.Dtype
 ) -> int:
@@ -232,3 +272,15 @@ def block_bytes(
     tokens = rows * columns
     hidden = _HIDDEN_ARRAYS * min(tokens, MLP_TOKENS) * MLP_RATIO * width * dtype.size
     return max(attention, hidden + 3 * tokens * width * dtype.size)
+
+
+def _block_array_bytes(width: int, kernel: Axes, sizes: Axes, dtype: mx.Dtype, mode: AttentionMode = "combined") -> int:
+    """Bytes of the largest array of a block: of the frames that a piece sees, rotated, or of the feed-forward."""
+    frames, height, columns = sizes
+    piece = min(piece_frames(height, columns, PIECE_TOKENS), frames)
+    slabs = NUM_SLABS if mode == "chunked" else 1
+    seen = columns if slabs == 1 else -(-columns // slabs) + 2 * (kernel[2] // 2)
+    window = min(kernel[0] + 2 * piece, frames) * height * seen * width * dtype.size
+    rotated = piece * height * seen * width * _FLOAT
+    hidden = min(piece * height * columns, MLP_TOKENS) * MLP_RATIO * width * dtype.size
+    return max(window, rotated, hidden)

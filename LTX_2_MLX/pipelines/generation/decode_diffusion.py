@@ -19,7 +19,7 @@ from LTX_2_MLX.media.frames import signed_to_uint8
 from LTX_2_MLX.models.ltx.diffusion_decoder import DiffusionVideoDecoder
 from LTX_2_MLX.models.ltx.diffusion_decoder_blocks import AttentionMode
 from LTX_2_MLX.models.ltx.diffusion_decoder_config import Axes
-from LTX_2_MLX.models.ltx.diffusion_decoder_memory import DecodingPlan, decoding_plan
+from LTX_2_MLX.models.ltx.diffusion_decoder_memory import DecodingPlan, array_bytes, decoding_plan
 from LTX_2_MLX.models.ltx.diffusion_decoder_tiling import Noise, decode, padded_shape
 from LTX_2_MLX.pipelines.generation.decode import DecodeVideo, activation_budget
 from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes
@@ -51,14 +51,17 @@ class DecodeByDiffusion(DecodeVideo):
             MemoryBudgetError: If no tile is small enough.
         """
         size = self.size()
+        plan = self.plan()
+        config = config_of(DiffusionVideoDecoder, self.weights)
         return Estimate(
             name=self.name,
             work=f"{size.height}×{size.width}, {size.num_frames} frames, by diffusion",
             dtype=dtype_name(self.dtype),
             file=self.weights.path,
             weights_bytes=network_weights_bytes([DiffusionVideoDecoder], self.weights, dtype=self.dtype),
-            activation_bytes=self.plan().num_bytes,
+            activation_bytes=plan.num_bytes,
             streams=True,
+            array_bytes=array_bytes(config, self.shape, plan, self.dtype, self.attention),
         )
 
     def facts(self) -> dict[str, Any]:

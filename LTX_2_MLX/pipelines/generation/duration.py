@@ -15,7 +15,7 @@ from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.errors import RequestError
-from LTX_2_MLX.models.ltx.duration_head import DurationHead, frames_of_duration
+from LTX_2_MLX.models.ltx.duration_head import DurationHead, DurationHeadConfig, frames_of_duration
 from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.pipelines.generation.prompt import context_size, contexts_bytes, prompt_stages
 from LTX_2_MLX.pipelines.generation.request import DurationLimits, Request, request_for
@@ -63,6 +63,7 @@ class PredictDuration:
             file=self.head.path,
             weights_bytes=network_weights_bytes([DurationHead], self.head, dtype=_DTYPE),
             activation_bytes=contexts_bytes(self.request) + _TOKEN_ARRAYS * tokens,
+            array_bytes=array_bytes(config, length),
         )
 
     def run(self, runner: StageRunner, state: GenerationState) -> GenerationState:
@@ -147,3 +148,8 @@ def settled_frames(request: Request, seconds: float) -> int:
 def settled_options(options: Options, num_frames: int) -> Options:
     """The options with a length in the place of the head and its limits."""
     return replace(options, frames=num_frames, min_duration=None, max_duration=None, duration_head=AUTO)
+
+
+def array_bytes(config: DurationHeadConfig, length: int) -> int:
+    """Bytes of the largest array: a context of so many tokens, or both in the head's width."""
+    return length * max(config.video_width, config.audio_width, 2 * config.width) * _DTYPE.size

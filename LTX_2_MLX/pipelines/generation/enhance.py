@@ -17,7 +17,7 @@ from LTX_2_MLX.checkpoints.resolve import DOWNLOAD, installed_path
 from LTX_2_MLX.errors import OutputError, RequestError
 from LTX_2_MLX.pipelines.generation.files import Models
 from LTX_2_MLX.pipelines.generation.request import Request
-from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes
+from LTX_2_MLX.planning.plan import Estimate, largest_tensor_bytes, network_weights_bytes
 from LTX_2_MLX.runtime.runner import StageRunner
 
 # The same prompt is rewritten to the same text, whatever the seed of the video.
@@ -102,6 +102,7 @@ class EnhancePrompt:
             file=self._folder,
             weights_bytes=network_weights_bytes([form.network], checkpoint, **self._load_options(checkpoint)),
             activation_bytes=tokens * each + logits,
+            array_bytes=max(largest_tensor_bytes(form.network, checkpoint, dtype), logits),
         )
 
     def run(self, runner: StageRunner, value: None = None) -> str:

@@ -14,7 +14,7 @@ from LTX_2_MLX.media.first_frame import read_first_frame, resize_and_crop
 from LTX_2_MLX.media.image import read_image
 from LTX_2_MLX.models.ltx.video_vae import VideoEncoder
 from LTX_2_MLX.models.ltx.video_vae_config import VideoEncoderConfig
-from LTX_2_MLX.models.ltx.video_vae_memory import encoder_layers, run_bytes
+from LTX_2_MLX.models.ltx.video_vae_memory import encoder_layers, largest_array, run_bytes
 from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.pipelines.generation.files import Models
 from LTX_2_MLX.pipelines.generation.request import Request
@@ -75,6 +75,7 @@ class EncodeImage:
             file=weights.path,
             weights_bytes=network_weights_bytes([VideoEncoder], weights, dtype=self.models.dtype),
             activation_bytes=image_encoder_bytes(config, largest, self.models.dtype.size),
+            array_bytes=image_array_bytes(config, largest, self.models.dtype.size),
         )
 
     def run(self, runner: StageRunner, state: GenerationState) -> GenerationState:
@@ -117,3 +118,9 @@ def image_encoder_bytes(config: VideoEncoderConfig, shape: VideoShape, item_byte
         unfolded = _TAPS * config.in_channels * mx.float32.size
         return shape.height * shape.width * (unfolded + _PIXEL_BYTES) + starts * _START_BYTES
     return run_bytes(encoder_layers(config), (1, 1, shape.height, shape.width, 3), item_bytes)
+
+
+def image_array_bytes(config: VideoEncoderConfig, shape: VideoShape, item_bytes: int) -> int:
+    """Bytes of the largest array of encoding one image: a layer's, or its pixels in float32."""
+    pixels = shape.height * shape.width * 3 * mx.float32.size
+    return max(pixels, largest_array(encoder_layers(config), (1, 1, shape.height, shape.width, 3), item_bytes))

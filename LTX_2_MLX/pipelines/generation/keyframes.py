@@ -14,9 +14,9 @@ from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.media.frames import signed_to_uint8, to_signed
 from LTX_2_MLX.models.ltx.video_vae import VideoDecoder, VideoEncoder
-from LTX_2_MLX.models.ltx.video_vae_memory import decoder_bytes
+from LTX_2_MLX.models.ltx.video_vae_memory import decoder_bytes, decoder_layers, largest_array
 from LTX_2_MLX.pipelines.generation.files import Models
-from LTX_2_MLX.pipelines.generation.image import image_encoder_bytes
+from LTX_2_MLX.pipelines.generation.image import image_array_bytes, image_encoder_bytes
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, contents
 from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes
 from LTX_2_MLX.planning.precision import dtype_name
@@ -70,8 +70,11 @@ class EnlargeKeyframes:
         latent = replace(self.shape, num_frames=1)
         small = latent.pixels(models.compression)
         large = replace(small, height=_SCALE * small.height, width=_SCALE * small.width)
-        encoding = image_encoder_bytes(config_of(VideoEncoder, weights), large, models.dtype.size, starts=False)
-        decoding = decoder_bytes(config, latent, item_bytes=models.dtype.size)
+        item_bytes = models.dtype.size
+        encoder = config_of(VideoEncoder, weights)
+        encoding = image_encoder_bytes(encoder, large, item_bytes, starts=False)
+        decoding = decoder_bytes(config, latent, item_bytes=item_bytes)
+        decoded = largest_array(decoder_layers(config), (1, 1, latent.height, latent.width), item_bytes)
         return Estimate(
             name=self.name,
             work=f"{self.shape.num_frames} keyframes to {large.height}×{large.width}",
@@ -79,6 +82,7 @@ class EnlargeKeyframes:
             file=weights.path,
             weights_bytes=network_weights_bytes([VideoDecoder, VideoEncoder], weights, dtype=models.dtype),
             activation_bytes=max(encoding, decoding) + self.waiting_bytes,
+            array_bytes=max(decoded, image_array_bytes(encoder, large, item_bytes)),
         )
 
     def run(self, runner: StageRunner, state: GenerationState) -> GenerationState:

@@ -18,13 +18,13 @@ from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.media.output import check_writable, replaced_when_complete
 from LTX_2_MLX.models.ltx.text_features import TextFeatures, TextFeaturesConfig
-from LTX_2_MLX.ops.attention import scores_bytes
+from LTX_2_MLX.ops.attention import group_scores_bytes, scores_bytes
 from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.pipelines.generation.files import language_model, text_encoder_fits
 from LTX_2_MLX.pipelines.generation.prompt_cache import cache_entry, keep_entry
 from LTX_2_MLX.pipelines.generation.request import Request
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, contents, text_encoder_digest
-from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes
+from LTX_2_MLX.planning.plan import Estimate, largest_tensor_bytes, network_weights_bytes
 from LTX_2_MLX.planning.precision import dtype_name
 from LTX_2_MLX.runtime.runner import StageRunner
 
@@ -79,6 +79,7 @@ class EncodeText:
         scores = prompts * config.num_attention_heads * tokens**2 * mx.float32.size
         widths = _HIDDEN_ARRAYS * config.hidden_size + _INTERMEDIATE_ARRAYS * config.intermediate_size
         layer_bytes = scores + prompts * tokens * widths * models.text_dtype.size
+        hidden = prompts * tokens * config.intermediate_size * models.text_dtype.size
         return Estimate(
             name=self.name,
             work=_WORK[prompts],
@@ -86,6 +87,7 @@ class EncodeText:
             file=encoder.path,
             weights_bytes=network_weights_bytes([network], encoder, **self._load_options(encoder)),
             activation_bytes=states_bytes(self.request) + layer_bytes,
+            array_bytes=max(largest_tensor_bytes(network, encoder, models.text_dtype), hidden, scores),
         )
 
     def run(self, runner: StageRunner, state: GenerationState) -> GenerationState:
@@ -141,6 +143,10 @@ class EncodeContexts:
             file=models.weights.path,
             weights_bytes=network_weights_bytes([TextFeatures], models.text_features, dtype=models.text_dtype),
             activation_bytes=states_bytes(self.request) + contexts_bytes(self.request) + self._connector_bytes(config),
+            array_bytes=max(
+                largest_tensor_bytes(TextFeatures, models.text_features, models.text_dtype),
+                connector_array_bytes(config, *context_size(self.request), models.text_dtype),
+            ),
         )
 
     def run(self, runner: StageRunner, state: GenerationState) -> GenerationState:
@@ -183,6 +189,18 @@ class EncodeContexts:
             scores = scores_bytes(heads, length, length, head_dim=connector.head_dim, dtype=dtype)
             largest = max(largest, arrays + scores)
         return largest
+
+
+def connector_array_bytes(config: TextFeaturesConfig, prompts: int, length: int, dtype: mx.Dtype) -> int:
+    """Bytes of the largest array of the connectors: inside a feed-forward, or a group's scores."""
+    largest = 0
+    for connector in (config.video, config.audio):
+        if connector is not None:
+            hidden = 4 * connector.width * prompts * length * dtype.size
+            heads = prompts * connector.heads
+            scores = group_scores_bytes(heads, length, length, head_dim=connector.head_dim, dtype=dtype)
+            largest = max(largest, hidden, scores)
+    return largest
 
 
 def prompt_stages(request: Request) -> list[EncodeText | EncodeContexts]:

@@ -83,13 +83,15 @@ class DecodeSound:
             )
         vocoder = build(VOCODERS, self.weights)
         waveform = self._num_samples(vocoder.sample_rate) * _CHANNELS * mx.float32.size
+        latents = self._num_latents()
         return Estimate(
             name=self.name,
             work=f"{float(self.num_frames / self.frame_rate):.2f} s at {vocoder.sample_rate} Hz",
             dtype=dtype_name(_DTYPE),
             file=self.weights.path,
             weights_bytes=network_weights_bytes([AudioDecoder, type(vocoder)], self.weights, dtype=_DTYPE),
-            activation_bytes=piece_bytes(config, vocoder, self._num_latents(), self.piece_frames) + waveform,
+            activation_bytes=piece_bytes(config, vocoder, latents, self.piece_frames) + waveform,
+            array_bytes=max(waveform, array_bytes(config, vocoder, latents, self.piece_frames)),
         )
 
     def run(self, runner: StageRunner, state: GenerationState) -> GenerationState:
@@ -160,10 +162,7 @@ def piece_bytes(
     config: AudioDecoderConfig, vocoder: BandwidthExtensionVocoder | Vocoder, num_latents: int, piece_frames: int
 ) -> int:
     """Memory of decoding one piece of ``num_latents`` beside the weights and the waveform."""
-    compression = config.compression
-    around = config.decoder_context + 2 * math.ceil(vocoder.context / compression)
-    latents = min(num_latents, piece_frames + around)
-    mel_frames = min(compression * num_latents, compression * piece_frames + 2 * vocoder.context)
+    latents, mel_frames = _piece(config, vocoder, num_latents, piece_frames)
     frame_bytes = generator_bytes(vocoder.config.generator)
     if isinstance(vocoder, BandwidthExtensionVocoder):
         spectra = vocoder.config.generator.samples_per_frame // vocoder.config.hop_length
@@ -171,12 +170,50 @@ def piece_bytes(
     return max(latents * decoder_bytes(config), mel_frames * frame_bytes)
 
 
+def _piece(
+    config: AudioDecoderConfig, vocoder: BandwidthExtensionVocoder | Vocoder, num_latents: int, piece_frames: int
+) -> tuple[int, int]:
+    """Frames of a piece and those around it: latent ones, and ones of the spectrogram."""
+    compression = config.compression
+    around = config.decoder_context + 2 * math.ceil(vocoder.context / compression)
+    mel_frames = min(compression * num_latents, compression * piece_frames + 2 * vocoder.context)
+    return min(num_latents, piece_frames + around), mel_frames
+
+
+def array_bytes(
+    config: AudioDecoderConfig, vocoder: BandwidthExtensionVocoder | Vocoder, num_latents: int, piece_frames: int
+) -> int:
+    """Bytes of the largest array of one piece: at the decoder's last level, or at the vocoder's widest one."""
+    latents, mel_frames = _piece(config, vocoder, num_latents, piece_frames)
+    generator = vocoder.config.generator
+    level = generator_values(generator)
+    if isinstance(vocoder, BandwidthExtensionVocoder):
+        spectra = generator.samples_per_frame // vocoder.config.hop_length
+        level = max(level, spectra * generator_values(vocoder.config.extension))
+    return max(latents * _level_bytes(config), mel_frames * level * mx.float32.size)
+
+
+def generator_values(config: GeneratorConfig) -> int:
+    """Values of a generator's widest level for each frame; anti-aliased activations run at twice the rate."""
+    values = channels = config.initial_channels
+    samples = 1
+    for rate in config.upsample_rates:
+        samples *= rate
+        channels //= 2
+        values = max(values, (2 if config.antialiased else 1) * samples * channels)
+    return values
+
+
 def decoder_bytes(config: AudioDecoderConfig) -> int:
     """Memory of the audio VAE's decoder for each latent frame."""
+    return int(_level_bytes(config) * (_CPU_DECODER_CONVOLUTIONS * _KERNEL_TAPS if on_cpu() else _GPU_DECODER_ARRAYS))
+
+
+def _level_bytes(config: AudioDecoderConfig) -> int:
+    """Bytes of an array of the decoder's last level for each latent frame."""
     # The last level has the most pixels, and its first convolution the channels of the level before.
     channels = config.channels * config.channel_multipliers[min(1, len(config.channel_multipliers) - 1)]
-    level = config.compression * config.mel.num_bins * channels * mx.float32.size
-    return int(level * (_CPU_DECODER_CONVOLUTIONS * _KERNEL_TAPS if on_cpu() else _GPU_DECODER_ARRAYS))
+    return int(config.compression * config.mel.num_bins * channels * mx.float32.size)
 
 
 def generator_bytes(config: GeneratorConfig) -> int:
