@@ -305,12 +305,11 @@ def network_weights_bytes(
 
 def largest_tensor_bytes(network: type[PublishedNetwork[Any]], checkpoint: Checkpoint, dtype: mx.Dtype) -> int:
     """Bytes of the largest tensor of a network, as stored or in ``dtype``: it is read whole before it is quantised."""
-    sizes = (
-        max(info.num_bytes, prod(info.shape) * dtype.size)
-        for name, info in checkpoint.header.tensors.items()
-        if network.parameter_name(name) is not None
-    )
-    return max(sizes, default=0)
+    largest = 0
+    for name, info in checkpoint.header.tensors.items():
+        if network.parameter_name(name) is not None:
+            largest = max(largest, info.num_bytes, prod(info.shape) * dtype.size)
+    return largest
 
 
 def seconds_of(operations: float, chip: str | None = None) -> float | None:

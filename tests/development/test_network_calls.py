@@ -18,7 +18,7 @@ from LTX_2_MLX.models.wan.vae import PRESETS
 from LTX_2_MLX.ops.device import as_backend
 from LTX_2_MLX.pipelines.generation import duration, sound
 from LTX_2_MLX.pipelines.generation.decode import decode_array_bytes
-from LTX_2_MLX.pipelines.generation.prompt import connector_array_bytes
+from LTX_2_MLX.pipelines.generation.prompt import connector_bytes
 from LTX_2_MLX.pipelines.interpolate import array_bytes
 from LTX_2_MLX.pipelines.requests import InterpolateRequest
 from LTX_2_MLX.pipelines.super_resolve.stages import _tile_pixels, _tiny_array_bytes, _wan_array_bytes
@@ -77,7 +77,7 @@ def test_plans_know_the_largest_array_of_sound_and_of_the_diffusion_decoder(name
     with as_backend("gpu"):
         if others:
             latents = round(VIDEO.num_frames / 24 * 25)
-            planned = sound.array_bytes(network.config, others[0], latents, sound.PIECE_FRAMES)
+            _, planned = sound.piece_bytes(network.config, others[0], latents, sound.PIECE_FRAMES)
         else:
             latent = VideoShape(25, 256, 384).latent(network.config.compression)
             plan = decoding_plan(network.config, latent, budget=8 * 2**30, dtype=mx.bfloat16)
@@ -94,7 +94,8 @@ def test_plans_know_that_the_largest_array_of_text_networks_is_one_of_their_weig
     if network is DurationHead:
         planned = duration.array_bytes(config_of(network, checkpoint), 1024) // 2  # float32; recorded in 16 bit
     elif network is TextFeatures:
-        assert connector_array_bytes(config_of(network, checkpoint), 1, 1024, mx.bfloat16) < planned
+        _, array = connector_bytes(config_of(network, checkpoint), (1, 1024), mx.bfloat16)
+        assert array < planned
     assert record_call(call, MANIFESTS, tmp_path).largest_array <= planned
 
 

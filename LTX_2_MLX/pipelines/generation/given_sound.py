@@ -57,13 +57,15 @@ class EncodeSound:
     def estimate(self) -> Estimate:
         """One piece."""
         config = config_of(AudioEncoder, self.weights)
+        piece, array = piece_bytes(config, self.num_latents, self.piece_frames)
         return Estimate(
             name=self.name,
             work=f"{float(self.seconds):.2f} s of {self.sound.path.name}",
             dtype=dtype_name(_DTYPE),
             file=self.weights.path,
             weights_bytes=network_weights_bytes([AudioEncoder], self.weights, dtype=_DTYPE),
-            activation_bytes=piece_bytes(config, self.num_latents, self.piece_frames),
+            activation_bytes=piece,
+            array_bytes=array,
         )
 
     def run(self, runner: StageRunner, state: GenerationState) -> GenerationState:
@@ -96,11 +98,11 @@ class EncodeSound:
         }
 
 
-def piece_bytes(config: AudioEncoderConfig, num_latents: int, piece_frames: int) -> int:
-    """Memory of encoding one piece beside the weights."""
+def piece_bytes(config: AudioEncoderConfig, num_latents: int, piece_frames: int) -> tuple[int, int]:
+    """Memory of encoding one piece beside the weights, and its largest array."""
     latents = min(num_latents, piece_frames + config.encoder_context)
-    level = config.compression * config.mel.num_bins * config.channels * mx.float32.size
-    return int(latents * level * (_CPU_ARRAYS if on_cpu() else _GPU_ARRAYS))
+    level = int(latents * config.compression * config.mel.num_bins * config.channels * mx.float32.size)
+    return int(level * (_CPU_ARRAYS if on_cpu() else _GPU_ARRAYS)), level
 
 
 def sound_to_follow(path: Any, models: Models) -> GivenSound:

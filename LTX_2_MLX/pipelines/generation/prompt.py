@@ -18,7 +18,7 @@ from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.media.output import check_writable, replaced_when_complete
 from LTX_2_MLX.models.ltx.text_features import TextFeatures, TextFeaturesConfig
-from LTX_2_MLX.ops.attention import group_scores_bytes, scores_bytes
+from LTX_2_MLX.ops.attention import scores_bytes
 from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.pipelines.generation.files import language_model, text_encoder_fits
 from LTX_2_MLX.pipelines.generation.prompt_cache import cache_entry, keep_entry
@@ -136,17 +136,15 @@ class EncodeContexts:
             check_writable(self.request.save_embeddings)
         models = self.request.models
         config = config_of(TextFeatures, models.text_features)
+        connector, array = connector_bytes(config, context_size(self.request), models.text_dtype)
         return Estimate(
             name=self.name,
             work=_WORK[len(self.request.prompts)],
             dtype=dtype_name(models.text_dtype),
             file=models.weights.path,
             weights_bytes=network_weights_bytes([TextFeatures], models.text_features, dtype=models.text_dtype),
-            activation_bytes=states_bytes(self.request) + contexts_bytes(self.request) + self._connector_bytes(config),
-            array_bytes=max(
-                largest_tensor_bytes(TextFeatures, models.text_features, models.text_dtype),
-                connector_array_bytes(config, *context_size(self.request), models.text_dtype),
-            ),
+            activation_bytes=states_bytes(self.request) + contexts_bytes(self.request) + connector,
+            array_bytes=max(array, largest_tensor_bytes(TextFeatures, models.text_features, models.text_dtype)),
         )
 
     def run(self, runner: StageRunner, state: GenerationState) -> GenerationState:
@@ -176,31 +174,22 @@ class EncodeContexts:
         models = self.request.models
         return {"weights": contents(*models.text_features.paths), "dtype": str(models.text_dtype)}
 
-    def _connector_bytes(self, config: TextFeaturesConfig) -> int:
-        prompts, length = context_size(self.request)
-        dtype = self.request.models.text_dtype
-        largest = 0
-        for connector in (config.video, config.audio):
-            if connector is None:
-                continue
-            token_arrays = _CPU_TOKEN_ARRAYS if on_cpu() else _GPU_TOKEN_ARRAYS
-            arrays = int(token_arrays * connector.width * prompts * length * dtype.size)
-            heads = prompts * connector.heads
-            scores = scores_bytes(heads, length, length, head_dim=connector.head_dim, dtype=dtype)
-            largest = max(largest, arrays + scores)
-        return largest
 
-
-def connector_array_bytes(config: TextFeaturesConfig, prompts: int, length: int, dtype: mx.Dtype) -> int:
-    """Bytes of the largest array of the connectors: inside a feed-forward, or a group's scores."""
-    largest = 0
+def connector_bytes(config: TextFeaturesConfig, size: tuple[int, int], dtype: mx.Dtype) -> tuple[int, int]:
+    """Memory of the larger connector over ``size`` prompts and tokens, and its largest array."""
+    prompts, length = size
+    token_arrays = _CPU_TOKEN_ARRAYS if on_cpu() else _GPU_TOKEN_ARRAYS
+    most = largest = 0
     for connector in (config.video, config.audio):
-        if connector is not None:
-            hidden = 4 * connector.width * prompts * length * dtype.size
-            heads = prompts * connector.heads
-            scores = group_scores_bytes(heads, length, length, head_dim=connector.head_dim, dtype=dtype)
-            largest = max(largest, hidden, scores)
-    return largest
+        if connector is None:
+            continue
+        tokens = connector.width * prompts * length * dtype.size
+        heads = prompts * connector.heads
+        scores = scores_bytes(heads, length, length, head_dim=connector.head_dim, dtype=dtype)
+        most = max(most, int(token_arrays * tokens) + scores)
+        # Inside the feed-forward, or the scores.
+        largest = max(largest, 4 * tokens, scores)
+    return most, largest
 
 
 def prompt_stages(request: Request) -> list[EncodeText | EncodeContexts]:

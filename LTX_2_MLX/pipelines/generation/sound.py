@@ -83,15 +83,15 @@ class DecodeSound:
             )
         vocoder = build(VOCODERS, self.weights)
         waveform = self._num_samples(vocoder.sample_rate) * _CHANNELS * mx.float32.size
-        latents = self._num_latents()
+        piece, array = piece_bytes(config, vocoder, self._num_latents(), self.piece_frames)
         return Estimate(
             name=self.name,
             work=f"{float(self.num_frames / self.frame_rate):.2f} s at {vocoder.sample_rate} Hz",
             dtype=dtype_name(_DTYPE),
             file=self.weights.path,
             weights_bytes=network_weights_bytes([AudioDecoder, type(vocoder)], self.weights, dtype=_DTYPE),
-            activation_bytes=piece_bytes(config, vocoder, latents, self.piece_frames) + waveform,
-            array_bytes=max(waveform, array_bytes(config, vocoder, latents, self.piece_frames)),
+            activation_bytes=piece + waveform,
+            array_bytes=max(waveform, array),
         )
 
     def run(self, runner: StageRunner, state: GenerationState) -> GenerationState:
@@ -160,71 +160,37 @@ def fit_length(waveform: mx.array, num_samples: int) -> mx.array:
 
 def piece_bytes(
     config: AudioDecoderConfig, vocoder: BandwidthExtensionVocoder | Vocoder, num_latents: int, piece_frames: int
-) -> int:
-    """Memory of decoding one piece of ``num_latents`` beside the weights and the waveform."""
-    latents, mel_frames = _piece(config, vocoder, num_latents, piece_frames)
-    frame_bytes = generator_bytes(vocoder.config.generator)
-    if isinstance(vocoder, BandwidthExtensionVocoder):
-        spectra = vocoder.config.generator.samples_per_frame // vocoder.config.hop_length
-        frame_bytes = max(frame_bytes, spectra * generator_bytes(vocoder.config.extension))
-    return max(latents * decoder_bytes(config), mel_frames * frame_bytes)
-
-
-def _piece(
-    config: AudioDecoderConfig, vocoder: BandwidthExtensionVocoder | Vocoder, num_latents: int, piece_frames: int
 ) -> tuple[int, int]:
-    """Frames of a piece and those around it: latent ones, and ones of the spectrogram."""
+    """Memory of decoding one piece of ``num_latents`` beside the weights and the waveform, and its largest array."""
     compression = config.compression
     around = config.decoder_context + 2 * math.ceil(vocoder.context / compression)
+    latents = min(num_latents, piece_frames + around)
     mel_frames = min(compression * num_latents, compression * piece_frames + 2 * vocoder.context)
-    return min(num_latents, piece_frames + around), mel_frames
-
-
-def array_bytes(
-    config: AudioDecoderConfig, vocoder: BandwidthExtensionVocoder | Vocoder, num_latents: int, piece_frames: int
-) -> int:
-    """Bytes of the largest array of one piece: at the decoder's last level, or at the vocoder's widest one."""
-    latents, mel_frames = _piece(config, vocoder, num_latents, piece_frames)
-    generator = vocoder.config.generator
-    level = generator_values(generator)
-    if isinstance(vocoder, BandwidthExtensionVocoder):
-        spectra = generator.samples_per_frame // vocoder.config.hop_length
-        level = max(level, spectra * generator_values(vocoder.config.extension))
-    return max(latents * _level_bytes(config), mel_frames * level * mx.float32.size)
-
-
-def generator_values(config: GeneratorConfig) -> int:
-    """Values of a generator's widest level for each frame; anti-aliased activations run at twice the rate."""
-    values = channels = config.initial_channels
-    samples = 1
-    for rate in config.upsample_rates:
-        samples *= rate
-        channels //= 2
-        values = max(values, (2 if config.antialiased else 1) * samples * channels)
-    return values
-
-
-def decoder_bytes(config: AudioDecoderConfig) -> int:
-    """Memory of the audio VAE's decoder for each latent frame."""
-    return int(_level_bytes(config) * (_CPU_DECODER_CONVOLUTIONS * _KERNEL_TAPS if on_cpu() else _GPU_DECODER_ARRAYS))
-
-
-def _level_bytes(config: AudioDecoderConfig) -> int:
-    """Bytes of an array of the decoder's last level for each latent frame."""
-    # The last level has the most pixels, and its first convolution the channels of the level before.
+    # The decoder's last level has the most pixels, and its first convolution the channels of the level before.
     channels = config.channels * config.channel_multipliers[min(1, len(config.channel_multipliers) - 1)]
-    return int(config.compression * config.mel.num_bins * channels * mx.float32.size)
+    level = compression * config.mel.num_bins * channels * mx.float32.size
+    frame_bytes, frame_array = generator_bytes(vocoder.config.generator)
+    if isinstance(vocoder, BandwidthExtensionVocoder):
+        spectra = vocoder.config.generator.samples_per_frame // vocoder.config.hop_length
+        extension_bytes, extension_array = generator_bytes(vocoder.config.extension)
+        frame_bytes = max(frame_bytes, spectra * extension_bytes)
+        frame_array = max(frame_array, spectra * extension_array)
+    arrays = _CPU_DECODER_CONVOLUTIONS * _KERNEL_TAPS if on_cpu() else _GPU_DECODER_ARRAYS
+    return int(max(latents * level * arrays, mel_frames * frame_bytes)), max(latents * level, mel_frames * frame_array)
 
 
-def generator_bytes(config: GeneratorConfig) -> int:
-    """Memory of a vocoder's generator for each frame of its spectrogram."""
+def generator_bytes(config: GeneratorConfig) -> tuple[int, int]:
+    """Memory of a vocoder's generator for each frame of its spectrogram, and its largest array."""
     arrays = (_CPU_LEVEL_ARRAYS if on_cpu() else _GPU_LEVEL_ARRAYS)[config.antialiased]
+    # Anti-aliased activations run at twice the rate.
+    rate_inside = 2 if config.antialiased else 1
     channels = config.initial_channels
     samples = 1
-    most = 0.0
+    most, largest = 0.0, channels
     for rate, kernel in zip(config.upsample_rates, config.upsample_kernels, strict=True):
         samples *= rate
         unfolded = kernel * samples * channels if on_cpu() else 0
         channels //= 2
         most = max(most, unfolded + arrays * samples * channels)
-    return int(most * mx.float32.size)
+        largest = max(largest, rate_inside * samples * channels)
+    return int(most * mx.float32.size), largest * mx.float32.size
