@@ -14,6 +14,8 @@ from typing import Literal
 import mlx.core as mx
 import numpy as np
 
+from LTX_2_MLX.layers.norm import gated_add
+
 Pairing = Literal["split", "interleaved"]
 Precision = Literal["float32", "float64"]
 # One table for each stage of a two-stage run. A table takes the memory of a few activations.
@@ -44,7 +46,11 @@ def rotate(x: mx.array, table: RotaryTable) -> mx.array:
         second = pairs[..., 1]
     else:
         first, second = mx.split(x, 2, axis=-1)
-    rotated = [first * table.cos - second * table.sin, second * table.cos + first * table.sin]
+    # In 16 bit the second product and the sum are rounded once, as the reference does.
+    rotated = [
+        gated_add(first * table.cos, second, -table.sin),
+        gated_add(second * table.cos, first, table.sin),
+    ]
     if table.pairing == "interleaved":
         return mx.stack(rotated, axis=-1).reshape(x.shape)
     return mx.concatenate(rotated, axis=-1)
