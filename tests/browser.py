@@ -18,6 +18,31 @@ MISSING = "chromium and chromedriver are not installed (Debian: apt-get install 
 _SWITCHES = ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--hide-scrollbars", "--disable-gpu"]
 _ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
 _SECONDS = 60
+# Of text on the ground it stands on, by the rules for accessible pages.
+LEAST_CONTRAST = 4.5
+CONTRAST = """
+const light = (text) => {
+  const parts = text.match(/[0-9.]+/g).slice(0, 3).map((part) => part / 255);
+  const [r, g, b] = parts.map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+};
+const ground = (node) => {
+  for (; node; node = node.parentElement) {
+    const colour = getComputedStyle(node).backgroundColor;
+    if (!colour.endsWith(", 0)")) return colour;
+  }
+};
+let least = 21;
+for (const node of document.querySelectorAll("h1, h2, p, th, td, button, select, label, summary, output")) {
+  const [a, b] = [light(getComputedStyle(node).color), light(ground(node))].sort((x, y) => y - x);
+  least = Math.min(least, (a + 0.05) / (b + 0.05));
+}
+return least;
+"""
+UNNAMED = """
+return [...document.querySelectorAll("button, input, select, [role=img]")].filter((node) =>
+  !(node.getAttribute("aria-label") || node.textContent.trim() || (node.labels && node.labels.length))).length;
+"""
 
 
 class Browser:
@@ -61,6 +86,10 @@ class Browser:
     def click(self, selector: str) -> None:
         """Click an element as a user does; fails where another one covers it."""
         self._send("POST", f"/element/{self._element(selector)}/click")
+
+    def allow(self, *permissions: str) -> None:
+        """Grant the page permissions, such as ``clipboardReadWrite``."""
+        self._command("Browser.grantPermissions", permissions=list(permissions))
 
     def keys(self, selector: str, keys: str) -> None:
         """Type into an element."""

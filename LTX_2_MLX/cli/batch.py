@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from LTX_2_MLX.cli.echo import echo
 from LTX_2_MLX.cli.shorthands import NAME_TEMPLATE, default_output, with_one_frame
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from LTX_2_MLX.cli.generate import GenerateOptions
     from LTX_2_MLX.pipelines.batch import Item
     from LTX_2_MLX.pipelines.generate import Prepared
+    from LTX_2_MLX.runtime.progress import Progress
 
 # Options with a place to write, of which each video gets its own.
 _FOLDERS = ("save_latents", "resume", "preview")
@@ -91,16 +92,49 @@ def run_folders(folder: Path) -> list[Path]:
 
 def generate_several(typed: dict[str, Any], own: "GenerateOptions", seeds: Sequence[int]) -> None:
     """Generate a video of each prompt with each seed, every network loaded once for all of them."""
-    from LTX_2_MLX.cli.command import check_recorded_files, progress_from
-    from LTX_2_MLX.cli.generate import prepared, recorded
+    from LTX_2_MLX.cli.command import progress_from
     from LTX_2_MLX.cli.reporting import plan_text
-    from LTX_2_MLX.pipelines.generation.record import check_outputs, notes_without_effect, options_from
+    from LTX_2_MLX.pipelines.generation.record import check_outputs
+
+    progress = progress_from(vars(own))
+    batch = planned_batch(typed, own, videos_asked_for(typed, own, seeds), progress)
+    items = [item_of(batch.ready, typed, video) for video in batch.videos]
+    outputs = _outputs(batch.videos, batch.own.output)
+    for item, output in zip(items, outputs, strict=True):
+        check_outputs(item.options, item.request, output)
+    if own.dry_run:
+        echo(plan_text(batch.ready.plan, as_json=own.json))
+        return
+    _write_all(batch.ready, batch.own, items, outputs, batch.automatic)
+
+
+class PlannedBatch(NamedTuple):
+    """Several videos that can be made: the plan of one of them, and what differs.
+
+    Attributes:
+        ready: The settled run of the video with the longest prompt.
+        own: The command's own options, with the recorded quality.
+        videos: Prompts, seeds and names.
+        automatic: Options that a repeated run had settled by itself.
+    """
+
+    ready: "Prepared"
+    own: "GenerateOptions"
+    videos: Sequence[Named]
+    automatic: set[str]
+
+
+def planned_batch(
+    typed: dict[str, Any], own: "GenerateOptions", videos: Sequence[Named], progress: "Progress"
+) -> PlannedBatch:
+    """Settle the options that the videos share."""
+    from LTX_2_MLX.cli.command import check_recorded_files
+    from LTX_2_MLX.cli.generate import prepared, recorded
+    from LTX_2_MLX.pipelines.generation.record import notes_without_effect, options_from
     from LTX_2_MLX.pipelines.generation.recorded_files import files_outside
 
     if own.report is not None:
         raise RequestError("--report tells of one video. Leave it out, or make the videos in runs of their own.")
-    progress = progress_from(vars(own))
-    videos = _videos(typed, own, seeds)
     longest = max(videos, key=lambda video: len(video.prompt))
     base = with_one_frame(typed, own.output) | _places(typed, videos[0])
     record, own = recorded(base, own)
@@ -117,18 +151,11 @@ def generate_several(typed: dict[str, Any], own: "GenerateOptions", seeds: Seque
         )
     for line in notes_without_effect(ready.options, ready.request, base):
         progress.note(line)
-    items = [_item(ready, typed, video) for video in videos]
-    outputs = _outputs(videos, own.output)
-    for item, output in zip(items, outputs, strict=True):
-        check_outputs(item.options, item.request, output)
-    if own.dry_run:
-        echo(plan_text(ready.plan, as_json=own.json))
-        return
     automatic = set() if record is None else set(record.automatic) - set(base)
-    _write_all(ready, own, items, outputs, automatic)
+    return PlannedBatch(ready, own, videos, automatic)
 
 
-def _videos(typed: dict[str, Any], own: "GenerateOptions", seeds: Sequence[int]) -> list[Named]:
+def videos_asked_for(typed: dict[str, Any], own: "GenerateOptions", seeds: Sequence[int]) -> list[Named]:
     """The videos that are asked for by a file, a prompt, a record, or the folder of a batch."""
     if own.prompt_file is not None and "prompt" in typed:
         raise RequestError("A prompt and --prompt-file are mutually exclusive. Leave one out.")
@@ -172,7 +199,8 @@ def _places(typed: dict[str, Any], video: Named) -> dict[str, Any]:
     return places
 
 
-def _item(ready: "Prepared", typed: dict[str, Any], video: Named) -> "Item":
+def item_of(ready: "Prepared", typed: dict[str, Any], video: Named) -> "Item":
+    """One video of the batch, as a run of its own would get it."""
     from LTX_2_MLX.pipelines.batch import Item
 
     cache = typed.get("cache", Options.cache)

@@ -42,6 +42,15 @@ class GenerateOptions(PlanOptions):
         ),
     ] = 0
     crf: Crf = None
+    drafts: Annotated[
+        Path | None,
+        Opt(
+            "Stop after stage 1 of each prompt and seed, and write a page of them into this folder.",
+            group="Saved results",
+            metavar="FOLDER",
+            is_output=True,
+        ),
+    ] = None
     preview_inline: Annotated[
         bool,
         Opt(
@@ -63,7 +72,11 @@ def generate(typed: dict[str, Any], own: GenerateOptions) -> None:
     """Generate a video of PROMPT and write it to OUTPUT."""
     _check_inline(typed, own)
     typed, seeds = _with_one_seed(typed)
-    if own.prompt_file is not None or len(seeds) > 1 or ("resume" in typed and _is_batch(typed)):
+    if own.drafts is not None:
+        from LTX_2_MLX.cli.drafts import generate_drafts
+
+        generate_drafts(typed, own, seeds)
+    elif own.prompt_file is not None or len(seeds) > 1 or ("resume" in typed and _is_batch(typed)):
         # Most runs make one video.
         from LTX_2_MLX.cli.batch import generate_several
 

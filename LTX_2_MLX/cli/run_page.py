@@ -16,6 +16,7 @@ from LTX_2_MLX.media.contact_sheet import Layout, contact_sheet
 from LTX_2_MLX.media.image import is_image, read_image, to_8_bit
 from LTX_2_MLX.media.panels import scaled
 from LTX_2_MLX.media.video import read_video
+from LTX_2_MLX.pages.document import setting_words
 from LTX_2_MLX.pages.run_report import RunFacts, StageFigures, run_page
 from LTX_2_MLX.planning.plan import Plan
 from LTX_2_MLX.runtime.progress import Progress, show_preview
@@ -23,8 +24,6 @@ from LTX_2_MLX.runtime.runner import StageReport, StageRunner
 
 _SHEET = Layout(columns=4, rows=2, width=300)
 _JPEG_QUALITY = 85
-# Options that were not used.
-_UNSET: tuple[Any, ...] = (None, False, (), [], "")
 _FOLDERS = re.compile(r"(?<![\w./])/(?:[^\s/:'\"]+/)*")
 
 
@@ -72,7 +71,7 @@ class RunPage:
             command=runner.facts.get("command", ""),
             outcome=without_folders(outcome),
             failed=error is not None,
-            settings={name: shown(value) for name, value in settings.items() if value not in _UNSET},
+            settings=setting_words(settings),
             machine={"LTX-2-MLX": __version__} | {finding.subject: finding.value for finding in findings()},
             stages=stage_figures(runner.facts.get("plan"), runner.reports),
             seconds=seconds,
@@ -87,15 +86,6 @@ def without_folders(line: str) -> str:
     """A line with the folders taken out of every absolute path: they tell of the user rather than of the run."""
     # The home folder first, whose name may have spaces.
     return _FOLDERS.sub("", line.replace(f"{Path.home()}/", "/"))
-
-
-def shown(value: Any) -> str:
-    """A setting in words; of a path only the last name, which tells nothing of the user's folders."""
-    if isinstance(value, list | tuple):
-        return ", ".join(map(shown, value))
-    text = str(value)
-    is_path = isinstance(value, Path) or (isinstance(value, str) and Path(value).is_absolute())
-    return Path(text).name if is_path else text
 
 
 def stage_figures(plan: Plan | None, reports: list[StageReport]) -> list[StageFigures]:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from LTX_2_MLX.printable import printable
@@ -16,6 +17,8 @@ _POLICY = (
     "img-src data: blob:; media-src blob: data:"
 )
 _MAX_LETTERS = 4000
+# Options that were not used.
+_UNSET: tuple[Any, ...] = (None, False, (), [], "")
 
 
 def document(title: str, body: str, *, scripts: tuple[str, ...] = (), data: Mapping[str, Any] | None = None) -> str:
@@ -69,3 +72,17 @@ def json_text(value: Any) -> str:
 def base64_text(content: bytes) -> str:
     """Bytes for a ``data:`` address or a script."""
     return base64.b64encode(content).decode("ascii")
+
+
+def setting_words(settings: Mapping[str, Any]) -> dict[str, str]:
+    """The settings that were used, in words."""
+    return {name: shown(value) for name, value in settings.items() if value not in _UNSET}
+
+
+def shown(value: Any) -> str:
+    """A setting in words; of a path only the last name, which tells nothing of the user's folders."""
+    if isinstance(value, list | tuple):
+        return ", ".join(map(shown, value))
+    words = str(value)
+    is_path = isinstance(value, Path) or (isinstance(value, str) and Path(value).is_absolute())
+    return Path(words).name if is_path else words

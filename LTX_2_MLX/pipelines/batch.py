@@ -12,9 +12,11 @@ import mlx.core as mx
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.pipelines.generate import finished_video, job_of, settled_facts, stages_for, start_state
 from LTX_2_MLX.pipelines.generation.decode import DecodeVideo
+from LTX_2_MLX.pipelines.generation.denoise import Denoise
 from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.pipelines.generation.request import Request
 from LTX_2_MLX.pipelines.generation.run import chained_facts, remaining, save_frames, saved_frames, saved_results
+from LTX_2_MLX.pipelines.generation.sound import DecodeSound
 from LTX_2_MLX.pipelines.generation.state import GenerationStage, GenerationState, Result
 from LTX_2_MLX.runtime.digest import digest_of
 from LTX_2_MLX.runtime.holding import HoldingRunner
@@ -23,6 +25,8 @@ from LTX_2_MLX.runtime.runner import StageRunner
 
 # Results that videos of one prompt, one image or one given sound have in common.
 _SHARED: tuple[Result, ...] = ("text", "contexts", "images", "latents")
+# The stage whose latents a draft shows.
+_DRAFT_STAGE = "stage_1"
 
 
 @dataclass(frozen=True)
@@ -72,16 +76,61 @@ def generate_batch(
     holder = HoldingRunner(runner)
     try:
         runs = [_opened(item, automatic, holder) for item in _enhanced(items, holder)]
-        for position in range(len(runs[0].stages) - 1):
-            shared: dict[str, Any] = {}
-            for run in runs:
-                _advance(run, run.stages[position], holder, shared)
+        _advance_all(runs, holder)
         holder.release()
         while runs:
             run = runs.pop(0)
             yield run.item, _video(run, holder, written)
     finally:
         holder.release()
+
+
+def draft_batch(items: Sequence[Item], runner: StageRunner) -> Iterator[tuple[Item, FrameStream]]:
+    """Videos of the first stage of two, in order; each network is loaded once for all of them.
+
+    The results of every stage are saved, so that a run that resumes from them finishes the video.
+
+    Args:
+        items: Requests of two stages that differ in prompt, seed and folders alone; each has a folder of its own.
+        runner: Its progress and reports are used.
+    """
+    holder = HoldingRunner(runner)
+    try:
+        runs = [_opened(item, (), holder, last=_DRAFT_STAGE) for item in _enhanced(items, holder)]
+        _advance_all(runs, holder)
+        for run in runs:
+            run.state = _draft_sound(run, holder)
+        holder.release()
+        for run in runs:
+            yield run.item, _draft_decoding(run).run(holder, run.state)
+    finally:
+        holder.release()
+
+
+def _draft_sound(run: _Run, holder: HoldingRunner) -> GenerationState:
+    """The state with the sound of the first stage, where the video gets sound."""
+    stage = next((stage for stage in run.stages if isinstance(stage, DecodeSound)), None)
+    if stage is None:
+        return run.state
+    request = run.item.request
+    return replace(stage, num_frames=request.num_frames, frame_rate=request.frame_rate).run(holder, run.state)
+
+
+def _draft_decoding(run: _Run) -> DecodeVideo:
+    """The run's last stage, for the latents of its first."""
+    decode = run.stages[-1]
+    assert isinstance(decode, DecodeVideo), decode
+    first = next(stage for stage in run.stages if stage.name == _DRAFT_STAGE)
+    assert isinstance(first, Denoise), first
+    return replace(decode, shape=first.grid.shape, frame_rate=run.item.request.frame_rate)
+
+
+def _advance_all(runs: Sequence[_Run], holder: HoldingRunner) -> None:
+    """Bring all videos over every stage before decoding."""
+    for position in range(len(runs[0].stages) - 1):
+        shared: dict[str, Any] = {}
+        for run in runs:
+            _advance(run, run.stages[position], holder, shared)
 
 
 def _enhanced(items: Sequence[Item], holder: HoldingRunner) -> list[Item]:
@@ -101,8 +150,8 @@ def _enhanced(items: Sequence[Item], holder: HoldingRunner) -> list[Item]:
     return rewritten
 
 
-def _opened(item: Item, automatic: Collection[str], holder: HoldingRunner) -> _Run:
-    """A video before its first stage, with what an earlier run has saved of it."""
+def _opened(item: Item, automatic: Collection[str], holder: HoldingRunner, *, last: str | None = None) -> _Run:
+    """A video before its first stage, with what an earlier run has saved of it; ``last`` is a stage to end after."""
     if item.request.previews is not None:
         item.request.previews.make_folder()
     stages = stages_for(item.request)
@@ -110,12 +159,17 @@ def _opened(item: Item, automatic: Collection[str], holder: HoldingRunner) -> _R
     job = job_of(item.options, holder.progress.note)
     run = _Run(item, stages, record, chained_facts(stages), job, start_state(item.request, holder))
     latent_stages, decode = remaining(stages[:-1], run.state), stages[-1]
+    if last is not None:
+        names = [stage.name for stage in latent_stages]
+        latent_stages = latent_stages[: names.index(last) + 1]
     if job is None:
         run.saved = dict.fromkeys(stage.name for stage in latent_stages)
         return run
     job.remember(record)
-    run.frames = saved_frames(job, run.facts[decode.name])
-    needed: set[Result] = {"sound"} if run.frames is not None else {"latents", "sound"}
+    needed: set[Result] = {"latents"}
+    if last is None:
+        run.frames = saved_frames(job, run.facts[decode.name])
+        needed = {"sound"} if run.frames is not None else {"latents", "sound"}
     run.saved = saved_results(latent_stages, holder, job, run.facts, needed)
     return run
 

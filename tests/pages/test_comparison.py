@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import Browser
+from browser import CONTRAST, LEAST_CONTRAST, UNNAMED, Browser
 
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.media.video import read_video
@@ -16,31 +16,6 @@ from LTX_2_MLX.pipelines.compare import write_comparison_page
 
 PEBBLES = Path(__file__).parents[1] / "media" / "pebbles_160x112.mp4"
 HOSTILE = "</script><img src=x onerror=alert(1)>\x1b[2J.mp4"
-# Of text on the ground it stands on, by the rules for accessible pages.
-LEAST_CONTRAST = 4.5
-CONTRAST = """
-const light = (text) => {
-  const parts = text.match(/[0-9.]+/g).slice(0, 3).map((part) => part / 255);
-  const [r, g, b] = parts.map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
-  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-};
-const ground = (node) => {
-  for (; node; node = node.parentElement) {
-    const colour = getComputedStyle(node).backgroundColor;
-    if (!colour.endsWith(", 0)")) return colour;
-  }
-};
-let least = 21;
-for (const node of document.querySelectorAll("h1, h2, p, th, td, button, select, label, summary, output")) {
-  const [a, b] = [light(getComputedStyle(node).color), light(ground(node))].sort((x, y) => y - x);
-  least = Math.min(least, (a + 0.05) / (b + 0.05));
-}
-return least;
-"""
-UNNAMED = """
-return [...document.querySelectorAll("button, input, select, [role=img]")].filter((node) =>
-  !(node.getAttribute("aria-label") || node.textContent.trim() || (node.labels && node.labels.length))).length;
-"""
 
 
 def clip(levels: int, num_frames: int = 5, size: tuple[int, int] = (48, 80)) -> FrameStream:

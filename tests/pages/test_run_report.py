@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from browser import Browser
 
-from LTX_2_MLX.cli.run_page import shown, stage_figures, without_folders
+from LTX_2_MLX.cli.run_page import stage_figures, without_folders
+from LTX_2_MLX.pages.document import shown
 from LTX_2_MLX.pages.run_report import RunFacts, StageFigures, run_page
 from LTX_2_MLX.planning.plan import Estimate, Plan
 from LTX_2_MLX.runtime.runner import StageReport
