@@ -15,6 +15,7 @@ from LTX_2_MLX.bench.decoding import decoding_ways
 from LTX_2_MLX.bench.measure import rates_of, time_network
 from LTX_2_MLX.bench.report import Report
 from LTX_2_MLX.bench.workloads import NAMES, PUBLISHED, Widths, Workload, workloads
+from LTX_2_MLX.bench.writing import writing_seconds
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.pipelines.generate import Options, generate_video, request_for
@@ -122,6 +123,23 @@ def decoding(
         for row in rows:
             cells = (f"{row['first_seconds']:.2f}", f"{row['best_seconds']:.3f}", f"{row['peak_bytes'] / 2**20:.0f}")
             typer.echo(f"| {row['way']} | {' | '.join(cells)} | {row['error']:.1e} |")
+
+
+@app.command()
+def writing(
+    height: Height = 192,
+    width: Width = 288,
+    frames: Frames = 25,
+    channels: Annotated[int, typer.Option("--channels", help="Channels of the decoder next to the pixels.")] = 8,
+    turns: Annotated[int, typer.Option("--turns", help="Turns of each way.", min=1)] = 5,
+) -> None:
+    """Time decoding, encoding, and both at once as every command writes a video."""
+    with cli.exit_codes():
+        seconds = writing_seconds(VideoShape(frames, height, width), Widths(vae=channels), turns)
+        for name, each in seconds.items():
+            typer.echo(f"{name}: {each:.2f} s")
+        decoding, encoding, both = seconds.values()
+        typer.echo(f"At once over one after the other: {both / (decoding + encoding):.2f}")
 
 
 @app.command()

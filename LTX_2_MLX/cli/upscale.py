@@ -45,7 +45,9 @@ def upscale(typed: dict[str, Any], own: UpscaleOptions) -> None:
     from LTX_2_MLX.cli.reporting import preflight, report, write_result
     from LTX_2_MLX.media.image import is_image
     from LTX_2_MLX.media.video import read_video
+    from LTX_2_MLX.media.writer import waiting_bytes
     from LTX_2_MLX.pipelines import upscale as pipeline
+    from LTX_2_MLX.pipelines.requests import upscaled_size
 
     is_folder = own.source.is_dir()
     target = None if is_folder else own.output
@@ -56,7 +58,9 @@ def upscale(typed: dict[str, Any], own: UpscaleOptions) -> None:
             upscale_images(request, own, runner)
             return
         stream = read_video(own.source, repair=own.repair, deinterlace=own.deinterlace, bit_depth=own.bit_depth)
-        plan = pipeline.plan_for(stream.height, stream.width, request, stream.decoding_bytes)
+        size = upscaled_size(stream.height, stream.width, request.scale)
+        waiting = waiting_bytes(*size, stream.bit_depth)
+        plan = pipeline.plan_for(stream.height, stream.width, request, stream.decoding_bytes, waiting)
         preflight(plan, own, _ADVICE, runner)
         write_result(pipeline.upscale(stream, request, runner), request, "upscale", own, runner)
 

@@ -6,10 +6,12 @@ A file gets its final name when it is complete and holds every frame.
 import heapq
 import math
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 from operator import itemgetter
 from pathlib import Path
+from queue import Empty, Full, Queue
 from typing import Any, Protocol
 
 import av
@@ -48,6 +50,9 @@ _MP4_TAGS = frozenset(
 # QuickTime metadata keys have 32.
 _MOV_TEXT_BYTES = 65_000
 STAGE = "write"
+# Frames that wait for the encoder: at most so many, and so many bytes.
+_MOST_WAITING = 16
+_MOST_WAITING_BYTES = 64 * 2**20
 
 
 class FrameSource(Protocol):
@@ -94,7 +99,7 @@ def write_video(
         codec: ``auto``, ``h264``, ``h265``, ``vp9``, or ``ffv1`` (lossless; .mkv and .avi).
         crf: Quality on x264's scale, 0 (best) to 51.
         exact_size: Keep an odd width or height in H.264 and H.265, in a pixel format that Apple's players lack.
-        progress: Receives the number of frames written, and notes.
+        progress: Receives the number of frames handed to the encoder, and notes.
 
     Raises:
         MediaError: If the container, codec or folder is unsuitable, the disk is full, or frames are missing.
@@ -231,7 +236,9 @@ class _Layout:
                 video, _ = self.add_to(output)
                 with ffmpeg_messages() as messages:
                     output.start_encoding()
-                for packet in [*video.encode(self._black_frame()), *video.encode(None)]:
+                black = self.yuv_writer()(np.zeros((*self.encoding.size, 3), np.uint8))
+                black.pts, black.time_base = self.clock.ticks(0), self.clock.tick
+                for packet in [*video.encode(black), *video.encode(None)]:
                     with ffmpeg_messages() as messages:
                         output.mux(packet)
         except (av.FFmpegError, ValueError, OverflowError) as error:
@@ -241,27 +248,49 @@ class _Layout:
         """Conversion to the encoder's pixel format."""
         return YuvWriter(self.encoding.pixel_format, self._stream.display.matrix(self.encoding.bit_depth))
 
-    def _black_frame(self) -> av.VideoFrame:
-        to_yuv = self.yuv_writer()
-        frame = to_yuv(np.zeros((*self.encoding.size, 3), np.uint8))
-        frame.pts = self.clock.ticks(0)
-        frame.time_base = self.clock.tick
-        return frame
+
+def waiting_bytes(height: int, width: int, bit_depth: int = 8) -> int:
+    """Memory of the frames that wait for the encoder at most, for plans."""
+    frame_bytes = 3 * height * width * (1 if bit_depth == 8 else 2)
+    return frame_bytes * max(1, min(_MOST_WAITING, _MOST_WAITING_BYTES // frame_bytes))
 
 
 def _write(stream: FrameSource, path: Path, layout: _Layout, progress: Progress) -> int:
+    """Encode in a thread of its own while this one computes the frames and reports progress."""
+    video = _VideoPackets(stream, layout)
     progress.begin(STAGE)
     try:
-        with _opened(path, layout) as output:
-            track, beside = layout.add_to(output)
-            video = _VideoPackets(stream, track, layout, progress)
-            # The header fixes the tracks, so all of them are added before the first packet.
-            output.start_encoding()
-            for _, packet in heapq.merge(video.packets(), *beside, key=itemgetter(0)):
-                output.mux(packet)
+        with ThreadPoolExecutor(1, thread_name_prefix="encoder") as pool:
+            encoding = pool.submit(_encode, video, path, layout)
+            try:
+                for done, image in enumerate(stream.frames(), start=1):
+                    if video.stopped:
+                        break
+                    video.waiting.put(image)
+                    progress.advance(STAGE, done, stream.num_frames)
+                if not video.stopped:
+                    video.waiting.put(None)
+            except BaseException:
+                video.stop()
+                raise
+            encoding.result()
         return video.num_encoded
     finally:
         progress.end(STAGE)
+
+
+def _encode(video: "_VideoPackets", path: Path, layout: _Layout) -> None:
+    """The encoder's thread."""
+    try:
+        with _opened(path, layout) as output:
+            track, beside = layout.add_to(output)
+            # The header fixes the tracks, so all of them are added before the first packet.
+            output.start_encoding()
+            for _, packet in heapq.merge(video.packets(track), *beside, key=itemgetter(0)):
+                output.mux(packet)
+    except BaseException:
+        video.stop()
+        raise
 
 
 @contextmanager
@@ -310,30 +339,55 @@ class _Clock:
 
 
 class _VideoPackets:
-    """Encodes the frames to packets of the video track, and counts them."""
+    """Encodes the frames to packets of the video track, and counts them.
 
-    def __init__(self, stream: FrameSource, track: av.VideoStream, layout: _Layout, progress: Progress):
+    Attributes:
+        num_encoded: Frames so far.
+        waiting: Frames that were computed; None after the last one.
+        stopped: Whether computing or encoding has failed: then neither side waits for the other.
+    """
+
+    def __init__(self, stream: FrameSource, layout: _Layout):
         self.num_encoded = 0
+        frame_bytes = 3 * stream.height * stream.width * (1 if stream.bit_depth == 8 else 2)
+        most = waiting_bytes(stream.height, stream.width, stream.bit_depth) // frame_bytes
+        # The last place is that of a frame which is put while encoding fails.
+        self.waiting: Queue[np.ndarray | None] = Queue(most + 1)
+        self.stopped = False
         self._stream = stream
-        self._track = track
         self._clock = layout.clock
         self._size = layout.encoding.size
-        self._progress = progress
         self._to_yuv = layout.yuv_writer()
         # Encoders return packets late and in another order than the frames.
         self._index_of: dict[int, int] = {}
 
-    def packets(self) -> TimedPackets:
-        """Encode all frames."""
-        for image in self._stream.frames():
-            yield from self._timed(self._track.encode(self._frame(image)))
+    def packets(self, track: av.VideoStream) -> TimedPackets:
+        """Encode all frames that arrive."""
+        while (image := self.waiting.get()) is not None:
+            yield from self._timed(track.encode(self._frame(image)))
             self.num_encoded += 1
-            self._progress.advance(STAGE, self.num_encoded, self._stream.num_frames)
+        if self.stopped:
+            raise MediaError("Writing was stopped.")
         if self.num_encoded:
-            yield from self._timed(self._track.encode(None))
+            yield from self._timed(track.encode(None))
+
+    def stop(self) -> None:
+        """Let neither side wait."""
+        self.stopped = True
+        with suppress(Empty):
+            while True:
+                self.waiting.get_nowait()
+        with suppress(Full):
+            self.waiting.put_nowait(None)
 
     def _frame(self, image: np.ndarray) -> av.VideoFrame:
-        self._check(image)
+        expected = (self._stream.height, self._stream.width, 3)
+        dtype = np.dtype(np.uint8 if self._stream.bit_depth == 8 else np.uint16)
+        if image.shape != expected or image.dtype != dtype:
+            raise MediaError(f"Frame {self.num_encoded} is {image.shape} {image.dtype}, expected {expected} {dtype}.")
+        times = self._stream.times
+        if times is not None and self.num_encoded + 1 >= len(times):
+            raise MediaError(f"There are more frames than the {len(times) - 1} that the stream has times for.")
         extra_rows = self._size[0] - image.shape[0]
         extra_columns = self._size[1] - image.shape[1]
         if extra_rows or extra_columns:
@@ -345,15 +399,6 @@ class _VideoPackets:
         frame.color_primaries = self._stream.display.primaries
         frame.color_trc = self._stream.display.transfer
         return frame
-
-    def _check(self, image: np.ndarray) -> None:
-        expected = (self._stream.height, self._stream.width, 3)
-        dtype = np.dtype(np.uint8 if self._stream.bit_depth == 8 else np.uint16)
-        if image.shape != expected or image.dtype != dtype:
-            raise MediaError(f"Frame {self.num_encoded} is {image.shape} {image.dtype}, expected {expected} {dtype}.")
-        times = self._stream.times
-        if times is not None and self.num_encoded + 1 >= len(times):
-            raise MediaError(f"There are more frames than the {len(times) - 1} that the stream has times for.")
 
     def _timed(self, packets: list[av.Packet]) -> TimedPackets:
         for packet in packets:

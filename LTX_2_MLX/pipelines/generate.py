@@ -12,6 +12,7 @@ from LTX_2_MLX.media.encoder import least_bytes
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.media.record import run_record
 from LTX_2_MLX.media.sound import write_wav
+from LTX_2_MLX.media.writer import waiting_bytes
 from LTX_2_MLX.pipelines import postprocess
 from LTX_2_MLX.pipelines.generation.denoise import Denoise
 from LTX_2_MLX.pipelines.generation.fit import nearest_options
@@ -152,6 +153,7 @@ def plan_for(request: Request, options: Options) -> Plan:
         stages,
         sizes=sizes,
         budget_bytes=budget_bytes(options.memory_limit_gb),
+        writer_bytes=waiting_bytes(finished.height, finished.width),
         output_bytes=least_bytes((finished.height, finished.width), finished.num_frames),
         # Frames are nearly all of the saved results.
         states_bytes=3 * shape.num_frames * shape.height * shape.width if saves else 0,

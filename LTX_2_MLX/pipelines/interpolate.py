@@ -18,6 +18,7 @@ from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.recognise import recognise
 from LTX_2_MLX.checkpoints.resolve import open_checkpoint
 from LTX_2_MLX.media.frames import FrameStream, subdivide_times, to_levels, to_unit
+from LTX_2_MLX.media.writer import waiting_bytes
 from LTX_2_MLX.models.rife import IFNet, pad_for, padding_multiple
 from LTX_2_MLX.ops.resize import resize
 from LTX_2_MLX.ops.similarity import structural_similarity
@@ -63,7 +64,11 @@ def plan_for(stream: FrameStream, request: Request) -> Plan:
     to_run = stages(stream, request)
     sizes = () if to_run else ("Interpolate: nothing to do, the video stays as it is",)
     return plan(
-        to_run, sizes=sizes, budget_bytes=budget_bytes(request.memory_limit_gb), source_bytes=stream.decoding_bytes
+        to_run,
+        sizes=sizes,
+        budget_bytes=budget_bytes(request.memory_limit_gb),
+        source_bytes=stream.decoding_bytes,
+        writer_bytes=waiting_bytes(stream.height, stream.width, stream.bit_depth),
     )
 
 

@@ -4,6 +4,7 @@ Both work frame by frame on the same stream, so neither holds the video, and the
 """
 
 from LTX_2_MLX.media.frames import FrameStream
+from LTX_2_MLX.media.writer import waiting_bytes
 from LTX_2_MLX.pipelines import interpolate, upscale
 from LTX_2_MLX.pipelines.requests import PostprocessRequest as Request
 from LTX_2_MLX.pipelines.stage import Stage, run_stages
@@ -28,7 +29,10 @@ def plan_for(stream: FrameStream, request: Request) -> Plan:
         CheckpointError: If a file is missing, of another network, or does not fit it.
     """
     return plan(
-        stages(stream, request), budget_bytes=budget_bytes(request.memory_limit_gb), source_bytes=stream.decoding_bytes
+        stages(stream, request),
+        budget_bytes=budget_bytes(request.memory_limit_gb),
+        source_bytes=stream.decoding_bytes,
+        writer_bytes=waiting_bytes(*request.size(stream.height, stream.width), stream.bit_depth),
     )
 
 

@@ -104,14 +104,15 @@ def upscale_images(
     return runner.stream(STAGE, _loader(request), work)
 
 
-def plan_for(height: int, width: int, request: Request, source_bytes: int = 0) -> Plan:
-    """Memory of the run for frames or images of this size, where decoding the source takes so much beside it.
+def plan_for(height: int, width: int, request: Request, source_bytes: int = 0, writer_bytes: int = 0) -> Plan:
+    """Memory of the run for frames or images of this size, where decoding and encoding take so much beside it.
 
     Raises:
         CheckpointError: If a file is missing, of another network, or does not fit it.
     """
     budget = budget_bytes(request.memory_limit_gb)
-    return plan(stages(height, width, request), budget_bytes=budget, source_bytes=source_bytes)
+    run = stages(height, width, request)
+    return plan(run, budget_bytes=budget, source_bytes=source_bytes, writer_bytes=writer_bytes)
 
 
 def stages(height: int, width: int, request: Request) -> list["Upscale"]:

@@ -21,6 +21,7 @@ from LTX_2_MLX.checkpoints.unsupported import refuse_unsupported
 from LTX_2_MLX.checkpoints.upscaler_generation import check_generation
 from LTX_2_MLX.errors import CheckpointError, MediaError
 from LTX_2_MLX.media.frames import FrameStream, subdivide_times
+from LTX_2_MLX.media.writer import waiting_bytes
 from LTX_2_MLX.models.ltx.video_vae import VideoDecoder, VideoEncoder
 from LTX_2_MLX.models.ltx.video_vae_config import VideoVAEConfig
 from LTX_2_MLX.models.ltx.video_vae_memory import encoder_layers, largest_array, run_bytes
@@ -228,6 +229,7 @@ def plan_for(stream: FrameStream, request: Request | None = None) -> Plan:
         sizes=sizes,
         budget_bytes=budget_bytes(request.memory_limit_gb),
         source_bytes=stream.decoding_bytes,
+        writer_bytes=waiting_bytes(stream.height, stream.width, stream.bit_depth),
     )
 
 

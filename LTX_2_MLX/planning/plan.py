@@ -222,11 +222,13 @@ def plan(
     states_bytes: int = 0,
     temporary_bytes: int | None = 0,
     source_bytes: int = 0,
+    writer_bytes: int = 0,
 ) -> Plan:
     """The plan of stages that run in this order; nothing is loaded.
 
     ``sizes`` come before the lines that the stages give, ``source_bytes`` is the memory of decoding the input, beside
-    stages that stream. The other arguments are those of ``Plan``.
+    stages that stream, ``writer_bytes`` that of frames that wait for the video's encoder. The other arguments are those
+    of ``Plan``.
 
     Raises:
         CheckpointError: If a file is missing, of another network, or does not fit the others.
@@ -240,7 +242,8 @@ def plan(
     for stage in stages:
         estimate = stage.estimate()
         if estimate.streams:
-            estimate = replace(estimate, activation_bytes=estimate.activation_bytes + source_bytes)
+            beside = source_bytes + writer_bytes
+            estimate = replace(estimate, activation_bytes=estimate.activation_bytes + beside)
         estimates.append(estimate)
         if estimate.size:
             lines.append(estimate.size)

@@ -4,6 +4,8 @@ import errno
 import random
 import subprocess
 import sys
+import threading
+import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -471,3 +473,58 @@ def test_progress_hears_every_frame(tmp_path, notes):
 def test_stream_saves_itself(tmp_path):
     assert clip_of(grey_steps(3)).save(tmp_path / "a.mkv", codec="ffv1") == tmp_path / "a.mkv"
     assert read_video(tmp_path / "a.mkv").num_frames == 3
+
+
+def test_frames_are_computed_while_others_are_encoded_and_few_wait(tmp_path, monkeypatch):
+    monkeypatch.setattr(writer, "_MOST_WAITING", 2)
+    threads, ahead = set(), []
+    encoded = writer._VideoPackets._frame
+
+    def frame(self, image):
+        threads.add(threading.get_ident())
+        ahead.append(computed[0] - self.num_encoded)
+        time.sleep(0.005)
+        return encoded(self, image)
+
+    computed = [0]
+
+    def frames():
+        for image in grey_steps(30):
+            computed[0] += 1
+            yield image[None]
+
+    monkeypatch.setattr(writer._VideoPackets, "_frame", frame)
+    stream = clip_of(grey_steps(30)).replace(chunks=frames())
+    assert read_video(write_video(stream, tmp_path / "a.mp4")).num_frames == 30
+    assert threading.get_ident() not in threads and len(threads) == 1
+    # One is encoded, three places of the queue, one that is put.
+    assert 1 < max(ahead) <= 5
+    assert writer.waiting_bytes(32, 48) == 2 * 32 * 48 * 3
+
+
+@pytest.mark.parametrize("error", [MediaError("no more frames"), KeyboardInterrupt()])
+def test_an_error_while_frames_are_computed_ends_the_encoders_thread(tmp_path, error):
+    def frames():
+        yield grey_steps(3)
+        raise error
+
+    before = threading.active_count()
+    with pytest.raises(type(error)) as raised:
+        write_video(clip_of(grey_steps(9)).replace(chunks=frames()), tmp_path / "a.mp4")
+    assert raised.value is error
+    assert not list(tmp_path.iterdir()) and threading.active_count() == before
+
+
+@pytest.mark.parametrize("most", [1, 16])
+def test_an_error_of_the_encoder_is_raised_here_and_stops_the_frames(tmp_path, monkeypatch, most):
+    monkeypatch.setattr(writer, "_MOST_WAITING", most)
+    computed = []
+
+    def frames():
+        for number in range(1000):
+            computed.append(number)
+            yield grey_steps(1) if number < 4 else grey_steps(1, size=(16, 16))
+
+    with pytest.raises(MediaError, match="Frame 4 is"):
+        write_video(clip_of(grey_steps(1)).replace(chunks=frames(), num_frames=1000), tmp_path / "a.mp4")
+    assert len(computed) < 60 and not list(tmp_path.iterdir())

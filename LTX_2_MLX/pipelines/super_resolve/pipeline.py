@@ -8,6 +8,7 @@ import numpy as np
 
 from LTX_2_MLX.errors import MediaError, RequestError
 from LTX_2_MLX.media.frames import FrameStream
+from LTX_2_MLX.media.writer import waiting_bytes
 from LTX_2_MLX.pipelines.requests import SuperResolveRequest as Request
 from LTX_2_MLX.pipelines.stage import Stage, run_stages
 from LTX_2_MLX.pipelines.super_resolve.files import open_files
@@ -87,6 +88,7 @@ def plan_of(stream: FrameStream, request: Request, budget: int | None = None) ->
         budget_bytes=budget,
         temporary_bytes=temporary_bytes(stream, setup),
         source_bytes=stream.decoding_bytes,
+        writer_bytes=waiting_bytes(height, width, stream.bit_depth),
     )
 
 
