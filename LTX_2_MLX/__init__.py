@@ -15,6 +15,8 @@ from LTX_2_MLX.runtime.mlx_library import require_mlx
 # Public call -> module that has it; imported when it is first asked for.
 _PUBLIC = {
     "FrameStream": "LTX_2_MLX.media.frames",
+    "NotebookProgress": "LTX_2_MLX.runtime.notebook_progress",
+    "drafts": "LTX_2_MLX.pipelines.drafts",
     "generate": "LTX_2_MLX.api",
     "interpolate": "LTX_2_MLX.api",
     "postprocess": "LTX_2_MLX.api",

@@ -92,8 +92,16 @@ class FrameStream:
             close()
 
     def save(self, path: str | Path, **options: Any) -> Path:
-        """Write a video file while the frames are computed; options as for ``write_video``."""
-        return write_video(self, path, **options)
+        """Write a video file while the frames are computed; options as for ``write_video``. A notebook plays it."""
+        from LTX_2_MLX.media.display_html import SavedVideo
+
+        return SavedVideo(write_video(self, path, **options))
+
+    def _repr_html_(self) -> str:
+        """The video, for notebooks: short streams are read, and keep their frames for further reading."""
+        from LTX_2_MLX.media.display_html import stream_html
+
+        return stream_html(self)
 
 
 def subdivide_times(times: tuple[Fraction, ...] | None, factor: int) -> tuple[Fraction, ...] | None:

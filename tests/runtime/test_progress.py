@@ -15,13 +15,15 @@ def lines(file: io.StringIO) -> list[dict]:
 
 
 def test_json_lines_tell_how_far_and_how_long(monkeypatch):
-    clock = iter([100.0, 110.0, 120.0, 140.0])
-    monkeypatch.setattr(module.time, "perf_counter", lambda: next(clock))
+    now = [100.0]
+    monkeypatch.setattr(module.time, "perf_counter", lambda: now[0])
     file = io.StringIO()
     progress = JsonProgress(file)
     progress.begin("denoise")
-    progress.advance("denoise", 1, 4)
-    progress.advance("denoise", 4, 4)
+    for seconds, done in ((110.0, 1), (120.0, 4)):
+        now[0] = seconds
+        progress.advance("denoise", done, 4)
+    now[0] = 140.0
     progress.end("denoise")
     assert lines(file) == [
         {"event": "begin", "stage": "denoise"},
@@ -47,6 +49,19 @@ def test_unknown_total_has_no_time_left():
     progress.begin("read")
     progress.advance("read", 5, None)
     assert lines(file)[-1]["left"] is None
+
+
+def test_terminal_tells_the_time_left_of_steps_longer_than_half_a_minute(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("LTX_2_MLX.runtime.time_left.time.perf_counter", lambda: now[0])
+    progress, file = terminal(True)
+    progress.begin("denoise")
+    for done, seconds in enumerate((300.0, 400.0, 465.0, 530.0)):
+        now[0] = seconds
+        progress.advance("denoise", done, 30)
+    progress._bars.refresh()
+    progress.end("denoise")
+    assert "0:29:15" in file.getvalue()
 
 
 def terminal(is_terminal: bool) -> tuple[TerminalProgress, io.StringIO]:
