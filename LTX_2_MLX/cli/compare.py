@@ -39,7 +39,7 @@ class CompareOptions(RunOptions):
 
 
 def compare(own: CompareOptions) -> None:
-    """Show videos A, B and C together: in a video (.mp4 and others), or on a page (.html) with PSNR and SSIM."""
+    """Show videos A, B and C together: in a video (.mp4 and others), a loop (.webp, .gif), or on a page (.html)."""
     if not 2 <= len(own.videos) <= 3:
         raise RequestError(f"{len(own.videos)} videos were given, expected 2 or 3.")
     if own.label and len(own.label) != len(own.videos):
@@ -51,10 +51,11 @@ def compare(own: CompareOptions) -> None:
         raise RequestError("--crf is for videos. Leave it out for a page.")
     from LTX_2_MLX.cli.reporting import check_output, report
     from LTX_2_MLX.media.encoder import CRF, container_of
+    from LTX_2_MLX.media.suffixes import LOOP_SUFFIXES
     from LTX_2_MLX.media.video import read_video, write_video
     from LTX_2_MLX.pipelines import compare as pipeline
 
-    if not is_page:
+    if not is_page and own.output.suffix.lower() not in LOOP_SUFFIXES:
         container_of(own.output)
     for video in own.videos:
         check_output(own.output, video)

@@ -46,7 +46,7 @@ class FrameStream:
         source_check: What the frames of the source have in common, once they are read; None: not observed.
     """
 
-    chunks: Iterable[np.ndarray]
+    chunks: Iterable[np.ndarray] = field(repr=False)
     height: int
     width: int
     frame_rate: Fraction

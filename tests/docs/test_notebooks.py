@@ -2,9 +2,12 @@
 
 import ast
 import contextlib
+import importlib.util
 import io
 import json
+import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -21,14 +24,27 @@ def only_the_demo_is_here(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
 
 
+@pytest.fixture(autouse=True)
+def display_of_notebooks(monkeypatch):
+    """A stand-in for IPython's display, where there is no IPython: Jupyter is not needed to run the notebooks."""
+    if importlib.util.find_spec("IPython") is None:
+        module = ModuleType("IPython.display")
+        module.HTML = str
+        module.display = lambda page, display_id: SimpleNamespace(update=lambda changed: None)
+        monkeypatch.setitem(sys.modules, "IPython", ModuleType("IPython"))
+        monkeypatch.setitem(sys.modules, "IPython.display", module)
+
+
 def run_cell(source: str, scope: dict) -> tuple[str, str | None]:
-    """What a code cell prints, and the text of its last expression."""
+    """What a code cell prints, and the text of its last expression, which is also drawn as a notebook draws it."""
     tree = ast.parse(source)
     last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(compile(tree, "cell", "exec"), scope)
         value = eval(compile(ast.Expression(last.value), "cell", "eval"), scope) if last else None
+        draw = getattr(value, "_repr_html_", None)
+        assert draw is None or draw().startswith(("<video", "<img", "<p>"))
     return printed.getvalue(), None if value is None else repr(value)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browser import CONTRAST, LEAST_CONTRAST, UNNAMED, Browser
+from PIL import Image
 
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.media.video import read_video
@@ -97,6 +98,9 @@ def test_command_writes_a_video_with_the_sound_of_the_first(tmp_path):
     assert (together.width, together.num_frames) == (320, 12)
     assert together.height == 112 + 18
     assert together.audio is not None
+    done = run(PEBBLES, PEBBLES, "-o", tmp_path / "loop.webp", "--wipe", "--height", "48", "--quiet")
+    assert done.returncode == 0, done.stderr
+    assert Image.open(tmp_path / "loop.webp").n_frames == 12
 
 
 @pytest.mark.parametrize(
