@@ -7,6 +7,8 @@ import numpy as np
 from LTX_2_MLX.layers.rope import RotaryTable, rotate
 from LTX_2_MLX.ops.attention import attention
 
+KeysValues = tuple[mx.array, mx.array]
+
 
 class Attention(nn.Module):
     """Tokens attend to a context, or to themselves.
@@ -52,6 +54,7 @@ class Attention(nn.Module):
         rotary: RotaryTable | None = None,
         context_rotary: RotaryTable | None = None,
         bypass: np.ndarray | None = None,
+        keys_values: KeysValues | None = None,
     ) -> mx.array:
         """Attend.
 
@@ -63,13 +66,13 @@ class Attention(nn.Module):
             context_rotary: Rotary table of the context; the tokens' own unless given.
             bypass: ``(B,)`` boolean; these samples get their values in place of the attention's result
                 (self-attention only). Gate and output projection still apply.
+            keys_values: Those of the context, where it was attended to before.
         """
-        context = tokens if context is None else context
-        values = self.to_v(context)
+        keys, values = keys_values or self.keys_values(tokens if context is None else context)
         if bypass is not None and bypass.all():
             attended = values
         else:
-            attended = self._attend(tokens, context, values, mask, rotary, context_rotary)
+            attended = self._attend(tokens, keys, values, mask, rotary, context_rotary)
             if bypass is not None and bypass.any():
                 attended = mx.where(mx.array(bypass)[:, None, None], values, attended)
         if "to_gate_logits" in self:
@@ -77,17 +80,21 @@ class Attention(nn.Module):
             attended = (self._split(attended) * gates[..., None]).flatten(-2)
         return self.to_out(attended)
 
+    def keys_values(self, context: mx.array) -> KeysValues:
+        """Keys, normed, and values of a context, ``(B, L, heads * head_dim)`` each."""
+        return self.k_norm(self.to_k(context)), self.to_v(context)
+
     def _attend(
         self,
         tokens: mx.array,
-        context: mx.array,
+        keys: mx.array,
         values: mx.array,
         mask: mx.array | None,
         rotary: RotaryTable | None,
         context_rotary: RotaryTable | None,
     ) -> mx.array:
         queries = self._split(self.q_norm(self.to_q(tokens)))
-        keys = self._split(self.k_norm(self.to_k(context)))
+        keys = self._split(keys)
         if rotary is not None:
             queries = rotate(queries, rotary)
             keys = rotate(keys, context_rotary or rotary)

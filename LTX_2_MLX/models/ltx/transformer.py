@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from LTX_2_MLX.layers.attention import KeysValues
 from LTX_2_MLX.layers.embedding import ModulationRows, TimestepModulation, distinct_timesteps
 from LTX_2_MLX.layers.feed_forward import gelu
 from LTX_2_MLX.layers.norm import layer_norm, modulate
@@ -43,6 +44,8 @@ class StreamInput:
             token's own.
         enabled: False leaves the tokens as they enter the blocks; the other stream still attends to them.
         context_projected: Whether ``context`` comes from ``Transformer.project_context``.
+        text_keys_values: Keys and values of each block's text attention, filled by the first call with this context;
+            not for networks that modulate their text. None: computed in every call.
     """
 
     latent: mx.array
@@ -56,6 +59,7 @@ class StreamInput:
     cross_modal_sigma: mx.array | None = None
     enabled: bool = True
     context_projected: bool = False
+    text_keys_values: list[KeysValues] | None = None
 
 
 @dataclass(frozen=True)
@@ -251,6 +255,11 @@ class Transformer(nn.Module):
             cross_modal["audio"] = self.audio.cross_modal_args(audio, video)
         for number, block in enumerate(self.blocks if blocks is None else blocks):
             skipped = _skipped(perturbations, number) if perturbations else NOTHING_SKIPPED
+            for name, stream in streams.items():
+                if (kept := stream.text_keys_values) is not None and stream.enabled:
+                    if len(kept) == number:
+                        kept.append(block[name].text_attention.keys_values(args[name].context))
+                    args[name] = replace(args[name], text_keys_values=kept[number])
             tokens = block(tokens, args, cross_modal, skipped)
             if on_block is not None:
                 on_block(number, tuple(tokens.values()))

@@ -6,7 +6,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from LTX_2_MLX.layers.attention import Attention
+from LTX_2_MLX.layers.attention import Attention, KeysValues
 from LTX_2_MLX.layers.embedding import ModulationRows
 from LTX_2_MLX.layers.feed_forward import FeedForward
 from LTX_2_MLX.layers.norm import gated_add, modulate, rms_norm
@@ -34,6 +34,7 @@ class StreamArgs:
         context_mask: ``(B, 1, 1, L)`` boolean, True attends.
         attention_mask: ``(B, 1, N or 1, N)``, added to the logits of the self-attention.
         prompt_modulation: Rows that modulate the context, where the config has prompt modulation.
+        text_keys_values: Keys and values of this block's text attention, where they were kept.
     """
 
     context: mx.array
@@ -44,6 +45,7 @@ class StreamArgs:
     context_mask: mx.array | None = None
     attention_mask: mx.array | None = None
     prompt_modulation: ModulationRows | None = None
+    text_keys_values: KeysValues | None = None
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,12 @@ class StreamLayers(nn.Module):
     def add_text_attention(self, tokens: mx.array, args: StreamArgs) -> mx.array:
         """``x + text_attention(norm(x), context)``; queries, context and result modulated where the config says so."""
         if "prompt_scale_shift_table" not in self:
-            return tokens + self.text_attention(rms_norm(tokens, self.norm_eps), args.context, mask=args.context_mask)
+            return tokens + self.text_attention(
+                rms_norm(tokens, self.norm_eps),
+                args.context,
+                mask=args.context_mask,
+                keys_values=args.text_keys_values,
+            )
         rows = args.modulation.plus(self.scale_shift_table)
         update = self.text_attention(
             modulate(rms_norm(tokens, self.norm_eps), rows.row(SCALE_TEXT), rows.row(SHIFT_TEXT)),

@@ -18,6 +18,7 @@ from LTX_2_MLX.diffusion.guidance import Guidance, Pass, Predict, both_streams, 
 from LTX_2_MLX.diffusion.noise import Noise, seeded_noise
 from LTX_2_MLX.diffusion.patchify import AudioClock, VideoGrid, patchify_video, unpatchify_video
 from LTX_2_MLX.diffusion.state import LatentState, State, StreamArrays, add_noise, start_state, to_denoised
+from LTX_2_MLX.layers.attention import KeysValues
 from LTX_2_MLX.models.ltx.transformer import Perturbation, StreamInput, Transformer, evaluate_each
 from LTX_2_MLX.models.ltx.transformer_config import (
     TransformerConfig,
@@ -31,6 +32,7 @@ from LTX_2_MLX.pipelines.generation.request import Request
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, SamplerName, contents
 from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes, seconds_of
 from LTX_2_MLX.planning.precision import dtype_name
+from LTX_2_MLX.runtime.memory import budget_bytes
 from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.runtime.validate import check_moving, check_result
 from LTX_2_MLX.shapes import StreamName
@@ -75,6 +77,7 @@ class Denoise:
         motion_speed: Times of the video's positions are multiplied by it; those of the audio stay.
         region_seconds: Denoise only this span of time, and hold the rest of the latents of the stage before.
         frozen_audio: The audio latents are given and only attended to.
+        budget: Bytes that the stage may take, by which it keeps keys and values of the text; None: it keeps none.
         seed: Of the noise.
         noise: Noise by purpose instead of the seed's.
         on_step: Callback after each step.
@@ -96,6 +99,7 @@ class Denoise:
     motion_speed: float = 1.0
     region_seconds: tuple[float, float] | None = None
     frozen_audio: bool = False
+    budget: int | None = None
     seed: int = 0
     noise: Noise | None = None
     on_step: samplers.OnStep = samplers.ignore
@@ -112,13 +116,8 @@ class Denoise:
         """One pass of the transformer with the contexts of all prompts."""
         models = self.models
         config = config_of(Transformer, models.weights)
-        cells = self.grid.shape.height * self.grid.shape.width
-        appended = sum(image.frame != 0 for image in self.images)
-        size = {
-            "tokens": self.grid.shape.num_tokens + (len(self.slots) + appended) * cells,
-            "audio_tokens": self._audio_tokens(),
-            "text_tokens": self.context_size[1],
-        }
+        size = self._size()
+        weights, activations, kept = self._memory()
         steps = len(self.sigmas) - 1
         num_passes = len(passes(self.guidance))
         shape = self.grid.shape.pixels(self.grid.compression)
@@ -128,16 +127,36 @@ class Denoise:
             work=work if num_passes == 1 else f"{work} of {num_passes} passes",
             dtype=dtype_name(models.dtype),
             file=models.weights.path,
-            weights_bytes=network_weights_bytes(
-                [Transformer], models.weights, loras=self.loras, **load_options(models)
-            ),
-            activation_bytes=transformer_bytes(config, **size, prompts=self.context_size[0], dtype=models.dtype),
+            weights_bytes=weights,
+            activation_bytes=activations + kept,
             array_bytes=transformer_array_bytes(
                 config, tokens=size["tokens"], text_tokens=size["text_tokens"], dtype=models.dtype
             ),
             seconds=seconds_of(transformer_operations(config, **size) * self.num_calls),
         )
         return estimate if self.preview is None else self.preview.added_to(estimate)
+
+    def _size(self) -> dict[str, int]:
+        """Tokens of one call."""
+        cells = self.grid.shape.height * self.grid.shape.width
+        tokens = self.grid.shape.num_tokens + len(self.slots) * cells
+        for image in self.images:
+            tokens += cells if image.frame else 0
+        return {"tokens": tokens, "audio_tokens": self._audio_tokens(), "text_tokens": self.context_size[1]}
+
+    def _memory(self) -> tuple[int, int, int]:
+        """Bytes of the weights, of one pass, and of kept keys and values of the text: none where they do not fit."""
+        models = self.models
+        config = config_of(Transformer, models.weights)
+        prompts, length = self.context_size
+        options = load_options(models)
+        weights = network_weights_bytes([Transformer], models.weights, loras=self.loras, **options)
+        activations = transformer_bytes(config, **self._size(), prompts=prompts, dtype=models.dtype)
+        if config.text_modulation or self.budget is None or self.num_calls <= prompts:
+            return weights, activations, 0
+        width = config.video.width + (0 if config.audio is None else config.audio.width)
+        kept = config.num_layers * 2 * prompts * length * width * models.dtype.size
+        return weights, activations, kept if weights + activations + kept <= self.budget else 0
 
     @property
     def num_calls(self) -> int:
@@ -146,7 +165,7 @@ class Denoise:
         if self.sampler == "res-2s":
             # Twice in a step, and once more after the last.
             evaluated += [*evaluated, len(evaluated)]
-        guided_times = sum(step in self._guided_steps() for step in evaluated)
+        guided_times = len(list(filter(self._guided_steps().__contains__, evaluated)))
         return len(evaluated) + guided_times * (len(passes(self.guidance)) - 1)
 
     def run(self, runner: StageRunner, state: GenerationState) -> GenerationState:
@@ -191,7 +210,7 @@ class Denoise:
         if self.frozen_audio:
             # Audio that is only attended to is not guided: it keeps its own context in the negative pass.
             contexts = {name: context for name, context in contexts.items() if name != "negative.audio"}
-        predict = predictor(transformer, contexts, self.guidance)
+        predict = predictor(transformer, contexts, self.guidance, keep_text=self._memory()[2] > 0)
         denoise = guided(predict, self.guidance, self._guided_steps())
         if watch is not None:
             denoise, on_step = watch(denoise, on_step)
@@ -333,6 +352,7 @@ def first_stage(request: Request, name: str) -> Denoise:
         slots=request.slots,
         motion_speed=request.motion_speed,
         frozen_audio=request.given is not None and request.given.frozen_audio,
+        budget=budget_bytes(request.memory_limit_gb),
         seed=request.seed,
     )
 
@@ -363,6 +383,7 @@ def refinement_stage(request: Request, name: str) -> Denoise:
         motion_speed=request.motion_speed,
         noise_scale=float(sigmas[0]),
         frozen_audio=request.given is not None and request.given.frozen_audio,
+        budget=budget_bytes(request.memory_limit_gb),
         seed=request.seed,
     )
 
@@ -400,6 +421,7 @@ def predictor(
     guidance: Mapping[StreamName, Guidance],
     *,
     shared_cross_modal_sigma: bool = False,
+    keep_text: bool = False,
 ) -> Predict:
     """The transformer as guidance calls it: a state and passes to clean estimates.
 
@@ -411,10 +433,12 @@ def predictor(
         guidance: Of each stream.
         shared_cross_modal_sigma: Whether the other stream's noise level modulates the cross-modal attention of all
             tokens, held ones included, as diffusers has it; otherwise each token's own level does, as in 400fd31.
+        keep_text: Keep keys and values of the text attention; not for networks that modulate their text.
     """
     positive = _projected(transformer, contexts, "positive")
     # A stream without a negative context keeps its positive one in the negative pass.
     negative = {**positive, **_projected(transformer, contexts, "negative")}
+    kept: dict[tuple[bool, StreamName], list[KeysValues]] = {}
 
     def predict(
         state: State, sigma: float, passes: Sequence[Pass], computed: Collection[StreamName]
@@ -424,7 +448,8 @@ def predictor(
             context = negative if kind == "negative" else positive
             inputs: dict[StreamName, StreamInput] = {}
             for name, stream in state.items():
-                inputs[name] = _stream_input(stream, context[name], enabled=name in computed, sigma=sigma)
+                text = kept.setdefault((kind == "negative", name), []) if keep_text else None
+                inputs[name] = _stream_input(stream, context[name], text, enabled=name in computed, sigma=sigma)
             if shared_cross_modal_sigma:
                 inputs = _with_shared_sigma(inputs)
             perturbations = None
@@ -471,7 +496,9 @@ def _projected(transformer: Transformer, contexts: Arrays, prompt: str) -> Strea
     return projected
 
 
-def _stream_input(state: LatentState, context: mx.array, *, enabled: bool, sigma: float) -> StreamInput:
+def _stream_input(
+    state: LatentState, context: mx.array, text: list[KeysValues] | None, *, enabled: bool, sigma: float
+) -> StreamInput:
     batch = state.latent.shape[0]
     return StreamInput(
         latent=state.latent,
@@ -483,4 +510,5 @@ def _stream_input(state: LatentState, context: mx.array, *, enabled: bool, sigma
         keyframe_mask=state.keyframe_mask,
         enabled=enabled,
         context_projected=True,
+        text_keys_values=text,
     )

@@ -9,10 +9,12 @@ import mlx.core as mx
 import pytest
 
 from LTX_2_MLX.checkpoints.reader import Checkpoint
+from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.diffusion import schedule
 from LTX_2_MLX.diffusion.guidance import Guidance, both_streams
 from LTX_2_MLX.diffusion.noise import seeded_noise
 from LTX_2_MLX.errors import OutputError
+from LTX_2_MLX.layers.attention import Attention
 from LTX_2_MLX.models.interfaces import Header, TensorInfo
 from LTX_2_MLX.models.ltx.transformer import Transformer, TransformerConfig
 from LTX_2_MLX.models.ltx.transformer_config import transformer_operations
@@ -54,6 +56,29 @@ def test_guidance_of_one_encodes_one_prompt_and_calls_the_network_once_a_step(re
     state = run_stages(stages, StageRunner(), GenerationState())
     assert state.contexts.keys() == {"positive.video", "positive.audio"} and state.text is None
     assert len(calls) == 3
+
+
+def test_keys_and_values_of_the_text_are_computed_once_where_they_fit(request_of, monkeypatch):
+    computed = []
+    plain = Attention.keys_values
+    monkeypatch.setattr(Attention, "keys_values", lambda self, context: computed.append(self) or plain(self, context))
+    kept = first_stage(request_of(steps=4), "denoise")
+    weights, activations, kept_bytes = kept._memory()
+    network = config_of(Transformer, kept.models.weights)
+    prompts, length = kept.context_size
+    blocks, width = network.num_layers, network.video.width + network.audio.width
+    assert prompts == 2 and kept_bytes == blocks * 2 * prompts * length * width * 4
+    assert kept.estimate().peak_bytes == weights + activations + kept_bytes
+    with_kept = run(kept, request_of())
+    once = len(computed)
+    computed.clear()
+    anew = replace(kept, budget=weights + activations + kept_bytes - 1)
+    assert anew.estimate().peak_bytes == weights + activations
+    without = run(anew, request_of())
+    # In each block of each of 8 passes: two attentions to the stream itself, two between streams, two to the text.
+    assert (once, len(computed)) == (8 * blocks * 4 + 2 * blocks * 2, 8 * blocks * 6)
+    for name, latent in without.items():
+        assert mx.array_equal(with_kept[name], latent)
 
 
 @pytest.mark.parametrize("steps", [1, 3])
