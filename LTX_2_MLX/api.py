@@ -87,6 +87,7 @@ def generate(
     modality_scale: OptionalFloat = None,
     guidance_start: float = 0.0,
     guidance_end: float = 1.0,
+    step_cache: OptionalFloat = None,
     negative_prompt: str | None = None,
     image: AnyPaths | None = None,
     image_strength: float = 1.0,

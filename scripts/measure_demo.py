@@ -8,8 +8,10 @@ import typer
 
 from LTX_2_MLX.training.report import (
     ASPECTS,
+    FEWER_PASSES,
     PRECISIONS,
     WAYS,
+    counted_passes,
     generated,
     held_out_scenes,
     passed_through,
@@ -26,9 +28,15 @@ def main(
     prompts: Annotated[int, typer.Option(help="Unseen prompts.")] = 64,
     clips: Annotated[int, typer.Option(help="Held-out clips for the VAE and the temporal upscaler.")] = 16,
     precisions: Annotated[bool, typer.Option("--precisions", help="Compare precisions of two-stage instead.")] = False,
+    fewer_passes: Annotated[
+        bool, typer.Option("--fewer-passes", help="Compare options that save passes of two-stage instead.")
+    ] = False,
 ) -> None:
     """Print the tables of docs/measurements/demo-model.md."""
     scenes, videos = held_out_scenes(prompts), {}
+    if fewer_passes:
+        compare_fewer_passes(folder, prompts)
+        return
     if precisions:
         compare_precisions(folder, prompts)
         return
@@ -63,6 +71,27 @@ def compare_precisions(folder: Path, prompts: int) -> None:
         found = shares(scenes, made)
         cells = [f"{decibel[name]:.1f}" if name in decibel else "", *[f"{found[aspect]:.0%}" for aspect in ASPECTS]]
         typer.echo(f"| {name} | {' | '.join(cells)} | {seconds[name]:.1f} |")
+
+
+def compare_fewer_passes(folder: Path, prompts: int) -> None:
+    """Print passes, CPU seconds, PSNR and content of two-stage videos by options that save passes."""
+    scenes, videos, cost = held_out_scenes(prompts), {}, {}
+    for name, options in FEWER_PASSES.items():
+        start = time.process_time()
+        with counted_passes() as counted:
+            made = [
+                generated(folder, scene, seed, pipeline="two-stage", **options) for seed, scene in enumerate(scenes)
+            ]
+        cost[name] = (counted["passes"] / prompts, (time.process_time() - start) / prompts)
+        videos[name] = made
+    decibel = psnr_to_first(videos)
+    typer.echo(f"| {prompts} unseen prompts | passes | CPU s | dB to all passes | {' | '.join(ASPECTS)} |")
+    typer.echo(f"|{'---|' * (len(ASPECTS) + 4)}")
+    for name, made in videos.items():
+        found = shares(scenes, made)
+        cells = [f"{cost[name][0]:.0f}", f"{cost[name][1]:.2f}"]
+        cells += [f"{decibel[name]:.1f}" if name in decibel else "", *[f"{found[aspect]:.0%}" for aspect in ASPECTS]]
+        typer.echo(f"| {name} | {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":

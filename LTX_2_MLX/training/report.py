@@ -1,8 +1,12 @@
 """Quality of the demo model: prompts that it was not trained on, judged from the generated frames."""
 
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import mlx.core as mx
 import numpy as np
@@ -10,9 +14,11 @@ import numpy as np
 from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler
+from LTX_2_MLX.models.ltx.transformer import evaluate_each
 from LTX_2_MLX.models.ltx.video_vae import LatentStatistics, VideoDecoder, VideoEncoder
 from LTX_2_MLX.ops.resize import resize
 from LTX_2_MLX.pipelines.generate import generate
+from LTX_2_MLX.pipelines.generation import denoise
 from LTX_2_MLX.training import autoencoder, world
 from LTX_2_MLX.training.bundle import FILES
 from LTX_2_MLX.training.captions import plain_prompt
@@ -33,6 +39,18 @@ PRECISIONS: dict[str, dict[str, Any]] = {
     "8 bit in float32": {"fp32": True, "quantize": 8},
     "4 bit in float32": {"fp32": True, "quantize": 4},
 }
+# Options that save passes, the full run first.
+FEWER_PASSES: dict[str, dict[str, Any]] = {
+    "all passes": {},
+    "--guidance-end 0.8": {"guidance_end": 0.8},
+    "--guidance-end 0.5": {"guidance_end": 0.5},
+    "--guidance-start 0.2": {"guidance_start": 0.2},
+    "--step-cache 0.05": {"step_cache": 0.05},
+    "--step-cache 0.1": {"step_cache": 0.1},
+    "--step-cache 0.2": {"step_cache": 0.2},
+    "--step-cache 0.4": {"step_cache": 0.4},
+    "--guidance-end 0.8 --step-cache 0.05": {"guidance_end": 0.8, "step_cache": 0.05},
+}
 ASPECTS = tuple(field.name for field in fields(Findings))
 
 
@@ -52,6 +70,24 @@ def generated(folder: Path, scene: world.Scene, seed: int, **options: Any) -> np
     if options["pipeline"] != "two-stage":
         files = {name: files[name] for name in ("weights", "gemma")}
     return generate(plain_prompt(scene), seed=seed, cache=False, **files, **options).array().astype(np.float32) / 255
+
+
+@contextmanager
+def counted_passes() -> Iterator[Counter[str]]:
+    """Counts the passes through a transformer's blocks inside the block, as ``passes``."""
+    counted: Counter[str] = Counter()
+
+    def counting(*arguments: Any) -> Any:
+        on_block = evaluate_each(*arguments)
+
+        def on_each(number: int, tokens: tuple[mx.array, ...]) -> None:
+            counted["passes"] += number == 0
+            on_block(number, tokens)
+
+        return on_each
+
+    with mock.patch.object(denoise, "evaluate_each", counting):
+        yield counted
 
 
 def psnr_to_first(videos: dict[str, list[np.ndarray]]) -> dict[str, float]:

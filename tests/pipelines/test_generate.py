@@ -195,3 +195,11 @@ def test_generated_keyframes_are_refused_where_the_checkpoint_or_the_length_allo
         request(own, keyframes=2)
     with pytest.raises(RequestError, match="9 frames have room for 7"):
         request(own | {"weights": str(with_keyframe_embedding)}, keyframes=8, frames=9)
+
+
+def test_step_cache_is_refused_for_distilled_schedules(own):
+    assert request(own, step_cache=0.1).step_cache == 0.1
+    with pytest.raises(RequestError, match="distilled"):
+        request(own, step_cache=0.1, model_variant="distilled")
+    with pytest.raises(RequestError, match="--step-cache belongs to"):
+        request(own, step_cache=0.1, pipeline="distilled")

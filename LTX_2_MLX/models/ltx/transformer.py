@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -22,6 +23,9 @@ from LTX_2_MLX.models.ltx.transformer_block import (
 )
 from LTX_2_MLX.models.ltx.transformer_config import PREFIX, StreamConfig, TransformerConfig, layer_name
 from LTX_2_MLX.shapes import StreamName
+
+if TYPE_CHECKING:
+    from LTX_2_MLX.models.ltx.step_cache import StepCache
 
 
 @dataclass(frozen=True)
@@ -224,6 +228,7 @@ class Transformer(nn.Module):
         *,
         blocks: Iterable[TransformerBlock] | None = None,
         on_block: Callable[[int, tuple[mx.array, ...]], None] | None = None,
+        step_cache: "StepCache | None" = None,
     ) -> tuple[mx.array | None, mx.array | None]:
         """Velocity (noise minus clean) of each stream, in the network's dtype.
 
@@ -235,6 +240,7 @@ class Transformer(nn.Module):
                 unless given.
             on_block: Called after each block with its number and the tokens of the streams. Evaluating them
                 there bounds memory and the length of a command buffer.
+            step_cache: Of this kind of pass: the blocks are skipped while their input changes little.
 
         Returns:
             ``(B, N, out_channels)`` for video and audio; None for a stream that is absent or not enabled.
@@ -253,6 +259,11 @@ class Transformer(nn.Module):
         if video is not None and audio is not None:
             cross_modal["video"] = self.video.cross_modal_args(video, audio)
             cross_modal["audio"] = self.audio.cross_modal_args(audio, video)
+        before = tokens
+        reused = None if step_cache is None else step_cache.reused(tokens, args["video"])
+        if reused is not None:
+            tokens = reused
+            blocks = ()
         for number, block in enumerate(self.blocks if blocks is None else blocks):
             skipped = _skipped(perturbations, number) if perturbations else NOTHING_SKIPPED
             for name, stream in streams.items():
@@ -263,6 +274,8 @@ class Transformer(nn.Module):
             tokens = block(tokens, args, cross_modal, skipped)
             if on_block is not None:
                 on_block(number, tuple(tokens.values()))
+        if step_cache is not None and reused is None:
+            step_cache.keep(before, tokens)
         velocity: dict[StreamName, mx.array] = {}
         for name in tokens:
             if args[name].enabled:

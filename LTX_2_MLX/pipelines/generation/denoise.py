@@ -38,6 +38,7 @@ from LTX_2_MLX.runtime.validate import check_moving, check_result
 from LTX_2_MLX.shapes import StreamName
 
 if TYPE_CHECKING:
+    from LTX_2_MLX.models.ltx.step_cache import StepCaches
     from LTX_2_MLX.pipelines.generation.preview import StagePreview, Watch
 
 # The high-quality pipeline's sampler, and the strengths of the distillation adapter in its stages (Lightricks/LTX-2,
@@ -69,6 +70,7 @@ class Denoise:
         loras: Adapters of this stage.
         guidance: Of each stream.
         guided_share: From where to where in the steps it is guided, in [0, 1]; the others have one pass.
+        step_cache: Summed change of the input below which steps reuse block outputs; None: none does.
         sampler: The loop over the schedule.
         images: Conditioning images; one at frame 0 is held in place, others are appended as keyframes.
         slots: Pixel frames of keyframes that are generated with the video; their latents are handed on as
@@ -92,6 +94,7 @@ class Denoise:
     loras: tuple[Lora, ...] = ()
     guidance: Mapping[StreamName, Guidance] = field(default_factory=partial(both_streams, Guidance()))
     guided_share: tuple[float, float] = (0.0, 1.0)
+    step_cache: float | None = None
     sampler: SamplerName = "euler"
     images: tuple[ImageConditioning, ...] = ()
     slots: tuple[int, ...] = ()
@@ -152,6 +155,11 @@ class Denoise:
         options = load_options(models)
         weights = network_weights_bytes([Transformer], models.weights, loras=self.loras, **options)
         activations = transformer_bytes(config, **self._size(), prompts=prompts, dtype=models.dtype)
+        if self.step_cache is not None:
+            # Of each kind of pass the video's input, and what the blocks have added to both streams.
+            tokens = 2 * self._size()["tokens"] * config.video.width
+            tokens += 0 if config.audio is None else self._audio_tokens() * config.audio.width
+            activations += len(passes(self.guidance)) * tokens * models.dtype.size
         if config.text_modulation or self.budget is None or self.num_calls <= prompts:
             return weights, activations, 0
         width = config.video.width + (0 if config.audio is None else config.audio.width)
@@ -182,9 +190,15 @@ class Denoise:
 
         def work(transformer: Transformer, watch: "Watch | None" = None) -> Arrays:
             runner.progress.advance(self.name, 0, total)
-            return self.sample(transformer, state, report, watch)
+            return self.sample(transformer, state, report, watch, caches)
 
         models = self.models
+        caches = None
+        if self.step_cache is not None:
+            # Most runs compute every step.
+            from LTX_2_MLX.models.ltx.step_cache import StepCaches
+
+            caches = StepCaches(self.step_cache, float(self.sigmas[-2]))
         load_transformer = partial(
             load, Transformer, models.weights, loras=self.loras, note=runner.progress.note, **load_options(models)
         )
@@ -192,6 +206,8 @@ class Denoise:
             latents = runner.run(self.name, load_transformer, work)
         else:
             latents = self.preview.run_beside(runner, load_transformer, work, total)
+        if caches is not None:
+            runner.progress.note(f"{self.name}: {caches.num_reused} of {caches.num_calls} passes reused block outputs")
         check_result(self.name, latents)
         check_moving(self.name, latents["video"])
         return replace(state, latents=latents)
@@ -202,6 +218,7 @@ class Denoise:
         state: GenerationState,
         on_step: samplers.OnStep = samplers.ignore,
         watch: "Watch | None" = None,
+        step_caches: "StepCaches | None" = None,
     ) -> Arrays:
         """The latents that a loaded transformer denoises to, without appended tokens; ``watch`` sees all estimates."""
         noise = self.noise or seeded_noise(self.seed)
@@ -210,7 +227,9 @@ class Denoise:
         if self.frozen_audio:
             # Audio that is only attended to is not guided: it keeps its own context in the negative pass.
             contexts = {name: context for name, context in contexts.items() if name != "negative.audio"}
-        predict = predictor(transformer, contexts, self.guidance, keep_text=self._memory()[2] > 0)
+        predict = predictor(
+            transformer, contexts, self.guidance, keep_text=self._memory()[2] > 0, step_caches=step_caches
+        )
         denoise = guided(predict, self.guidance, self._guided_steps())
         if watch is not None:
             denoise, on_step = watch(denoise, on_step)
@@ -233,6 +252,7 @@ class Denoise:
             "guidance": {name: asdict(guidance) for name, guidance in self.guidance.items()},
             "guided_share": list(self.guided_share),
             "sampler": self.sampler,
+            "step_cache": self.step_cache,
             "images": [asdict(image) for image in self.images],
             "slots": list(self.slots),
             "noise_scale": self.noise_scale,
@@ -347,6 +367,7 @@ def first_stage(request: Request, name: str) -> Denoise:
         loras=loras,
         guidance=request.guidance,
         guided_share=request.guided_share,
+        step_cache=request.step_cache,
         sampler=request.sampler or _first_sampler(models, unguided_distilled=unguided_distilled),
         images=conditioning_images(request),
         slots=request.slots,
@@ -422,6 +443,7 @@ def predictor(
     *,
     shared_cross_modal_sigma: bool = False,
     keep_text: bool = False,
+    step_caches: "StepCaches | None" = None,
 ) -> Predict:
     """The transformer as guidance calls it: a state and passes to clean estimates.
 
@@ -434,6 +456,7 @@ def predictor(
         shared_cross_modal_sigma: Whether the other stream's noise level modulates the cross-modal attention of all
             tokens, held ones included, as diffusers has it; otherwise each token's own level does, as in 400fd31.
         keep_text: Keep keys and values of the text attention; not for networks that modulate their text.
+        step_caches: Block outputs that close steps reuse.
     """
     positive = _projected(transformer, contexts, "positive")
     # A stream without a negative context keeps its positive one in the negative pass.
@@ -456,7 +479,13 @@ def predictor(
             if kind in ("perturbed", "isolated"):
                 perturbation = _perturbation(kind, guidance, transformer.config.num_layers)
                 perturbations = [perturbation] * len(state["video"].latent)
-            velocities = transformer(inputs["video"], inputs.get("audio"), perturbations, on_block=evaluate_each())
+            velocities = transformer(
+                inputs["video"],
+                inputs.get("audio"),
+                perturbations,
+                on_block=evaluate_each(),
+                step_cache=None if step_caches is None else step_caches.of(kind, sigma),
+            )
             estimates[kind] = {}
             for (name, stream), velocity in zip(state.items(), velocities, strict=False):
                 if velocity is not None:

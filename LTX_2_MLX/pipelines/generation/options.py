@@ -66,6 +66,7 @@ class Options:
         stg_blocks, audio_stg_blocks: Blocks whose self-attention it bypasses.
         modality_scale: Guidance of each stream away from itself without the other; 1 for none.
         guidance_start, guidance_end: Shares of the first stage's steps between which it is guided.
+        step_cache: Summed relative change of the first stage's input below which its steps reuse block outputs.
         negative_prompt: Negative prompt for classifier-free guidance.
         image: Conditioning images, ``path[:frame[:strength]]``, one or several; the first frame unless given.
         image_strength: Conditioning strength of images without their own.
@@ -136,6 +137,7 @@ class Options:
     modality_scale: guidance.ModalityScale = None
     guidance_start: guidance.GuidanceStart = 0.0
     guidance_end: guidance.GuidanceEnd = 1.0
+    step_cache: guidance.StepCache = None
     negative_prompt: guidance.NegativePrompt = None
     image: video.Image = None
     image_strength: video.ImageStrength = 1.0

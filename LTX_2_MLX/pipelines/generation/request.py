@@ -59,6 +59,7 @@ class Request:
         sampler: Of the first stage, with the high-quality pipeline of both; None: the pipeline's.
         guidance: Of each stream in the first stage. The second one is not guided.
         guided_share: From where to where in the first stage's steps it is guided, in [0, 1].
+        step_cache: Change of the first stage's input below which its steps reuse block outputs; None: none does.
         seed: Of all noise.
         images: Conditioning images.
         audio: Decode the sound, too.
@@ -92,6 +93,7 @@ class Request:
     sampler: SamplerName | None = None
     guidance: Mapping[StreamName, Guidance] = field(default_factory=partial(both_streams, Guidance()))
     guided_share: tuple[float, float] = (0.0, 1.0)
+    step_cache: float | None = None
     seed: int = 0
     images: tuple[ImagePlace, ...] = ()
     audio: bool = False
@@ -232,6 +234,13 @@ def _asked_for(
 ) -> dict[str, Any]:
     """Parts of a request that a plain run lacks."""
     parts: dict[str, Any] = {}
+    if options.step_cache is not None:
+        if models.distilled:
+            raise RequestError(
+                f"--step-cache needs close steps, but {models.weights.path.name} is distilled: its few steps lie far "
+                f"apart. Leave it out."
+            )
+        parts["step_cache"] = options.step_cache
     if options.keyframes:
         parts["slots"] = _slots(options, models, num_frames)
     if options.image is not None:

@@ -17,6 +17,7 @@ from LTX_2_MLX.errors import OutputError
 from LTX_2_MLX.layers.attention import Attention
 from LTX_2_MLX.models.interfaces import Header, TensorInfo
 from LTX_2_MLX.models.ltx.transformer import Transformer, TransformerConfig
+from LTX_2_MLX.models.ltx.transformer_block import TransformerBlock
 from LTX_2_MLX.models.ltx.transformer_config import transformer_operations
 from LTX_2_MLX.pipelines.generation.denoise import (
     ImageConditioning,
@@ -30,6 +31,7 @@ from LTX_2_MLX.pipelines.generation.prompt import load_contexts, prompt_stages
 from LTX_2_MLX.pipelines.generation.state import GenerationState
 from LTX_2_MLX.pipelines.stage import run_stages
 from LTX_2_MLX.planning.plan import seconds_of
+from LTX_2_MLX.runtime.progress import SilentProgress
 from LTX_2_MLX.runtime.runner import StageRunner
 
 MANIFEST = Path(__file__).parents[2] / "manifests" / "ltx-2-19b-distilled.safetensors.transformer.json.gz"
@@ -79,6 +81,34 @@ def test_keys_and_values_of_the_text_are_computed_once_where_they_fit(request_of
     assert (once, len(computed)) == (8 * blocks * 4 + 2 * blocks * 2, 8 * blocks * 6)
     for name, latent in without.items():
         assert mx.array_equal(with_kept[name], latent)
+
+
+def test_close_steps_reuse_block_outputs_below_the_limit_alone(request_of, monkeypatch):
+    calls, notes = [], []
+    plain = TransformerBlock.__call__
+    monkeypatch.setattr(TransformerBlock, "__call__", lambda *given: calls.append(1) or plain(*given))
+
+    def made(limit):
+        calls.clear()
+        progress = SilentProgress()
+        progress.note = notes.append
+        stage = first_stage(request_of(steps=6, step_cache=limit), "denoise")
+        state = GenerationState(contexts=load_contexts(request_of()))
+        return stage.run(StageRunner(progress), state).latents["video"], len(calls), stage
+
+    whole, all_calls, plain_stage = made(None)
+    same, computed, stage = made(1e-9)
+    assert mx.array_equal(whole, same) and computed == all_calls
+    assert notes == ["denoise: 0 of 12 passes reused block outputs"]
+    reused, few, _ = made(10.0)
+    # The first step and the last one are always computed.
+    assert few == all_calls // 3 and not mx.array_equal(whole, reused) and mx.isfinite(reused).all()
+    assert notes[-1] == "denoise: 8 of 12 passes reused block outputs"
+    assert stage.facts()["step_cache"] == 1e-9
+    config = config_of(Transformer, stage.models.weights)
+    size = stage._size()
+    kept = 2 * size["tokens"] * config.video.width + size["audio_tokens"] * config.audio.width
+    assert stage.estimate().peak_bytes - plain_stage.estimate().peak_bytes == 2 * kept * 4
 
 
 @pytest.mark.parametrize("steps", [1, 3])

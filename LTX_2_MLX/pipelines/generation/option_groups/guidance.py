@@ -139,6 +139,18 @@ GuidanceEnd = Annotated[
     float,
     Opt("Share of the steps after which there is no guidance.", group=GROUP, min=0, max=1),
 ]
+StepCache = Annotated[
+    float | None,
+    Opt(
+        "Skip the transformer's blocks in steps whose input has changed by less than this share in sum, such as 0.1.",
+        group=GROUP,
+        metavar="SHARE",
+        default="off",
+        above=0,
+        max=10,
+        only_in=("one-stage", "text-to-video", *TWO_STAGES),
+    ),
+]
 NegativePrompt = Annotated[
     str | None,
     Opt(

@@ -1,0 +1,93 @@
+"""Block outputs of one denoising step, reused in the next ones while the blocks' input changes little."""
+
+import mlx.core as mx
+
+from LTX_2_MLX.layers.norm import modulate, rms_norm
+from LTX_2_MLX.models.ltx.transformer_block import SCALE_SELF, SHIFT_SELF, StreamArgs
+from LTX_2_MLX.shapes import StreamName
+
+_NORM_EPS = 1e-6
+
+Tokens = dict[StreamName, mx.array]
+
+
+class StepCache:
+    """What the blocks added to their input in the last computed step of one kind of pass.
+
+    The relative changes of the video's modulated input from step to step are summed up. While the sum stays below the
+    limit the blocks are skipped, and what they added last is added again.
+
+    Attributes:
+        limit: Sum of changes from which the blocks are computed anew.
+        is_last: Whether the next call is the last step's, which is always computed.
+        num_calls, num_reused: Calls so far, and those of them that skipped the blocks.
+    """
+
+    def __init__(self, limit: float):
+        self.limit = limit
+        self.is_last = False
+        self.num_calls = 0
+        self.num_reused = 0
+        self._change = 0.0
+        self._input: mx.array | None = None
+        self._added: Tokens = {}
+
+    def reused(self, tokens: Tokens, args: StreamArgs) -> Tokens | None:
+        """The tokens after the blocks by what these added before; None where they have to be computed.
+
+        Args:
+            tokens: Before the blocks, ``(B, N, D)`` of each stream.
+            args: Of the video stream.
+        """
+        self.num_calls += 1
+        rows = args.modulation
+        entering = modulate(rms_norm(tokens["video"], _NORM_EPS), rows.row(SCALE_SELF), rows.row(SHIFT_SELF))
+        mx.eval(entering)
+        before = self._input
+        self._input = entering
+        if before is not None:
+            self._change += float(_mean(entering - before) / _mean(before))
+        if self._added.keys() != tokens.keys() or self.is_last or self._change >= self.limit:
+            return None
+        self.num_reused += 1
+        return {name: tokens[name] + added for name, added in self._added.items()}
+
+    def keep(self, before: Tokens, after: Tokens) -> None:
+        """Remember what the blocks have added."""
+        self._change = 0.0
+        self._added = {name: after[name] - before[name] for name in after}
+        mx.eval(self._added)
+
+
+class StepCaches:
+    """A cache for each kind of pass of one denoising stage.
+
+    Args:
+        limit: As in ``StepCache``.
+        last_sigma: Noise level of the last step.
+    """
+
+    def __init__(self, limit: float, last_sigma: float):
+        self._limit = limit
+        self._last_sigma = last_sigma
+        self._caches: dict[str, StepCache] = {}
+
+    def of(self, kind: str, sigma: float) -> StepCache:
+        """The cache of a kind of pass, for a call at ``sigma``."""
+        cache = self._caches.setdefault(kind, StepCache(self._limit))
+        cache.is_last = sigma <= self._last_sigma
+        return cache
+
+    @property
+    def num_calls(self) -> int:
+        """Passes so far."""
+        return sum(cache.num_calls for cache in self._caches.values())
+
+    @property
+    def num_reused(self) -> int:
+        """Passes that skipped the blocks."""
+        return sum(cache.num_reused for cache in self._caches.values())
+
+
+def _mean(x: mx.array) -> mx.array:
+    return mx.abs(x.astype(mx.float32)).mean()
