@@ -6,7 +6,7 @@ from typing import Any
 
 import mlx.nn as nn
 
-from LTX_2_MLX.checkpoints.gemma3 import quantized_modules
+from LTX_2_MLX.checkpoints.gemma3 import mlx_lm_layers, quantized_modules
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.interfaces import Header
 
@@ -82,9 +82,7 @@ class ChatGemma4(nn.Module):
     Config = ChatGemma4Config
 
     def __init__(self, config: ChatGemma4Config):
-        # mlx-lm takes seconds to import.
-        from mlx_lm.models import gemma4_text
-
+        gemma4_text = mlx_lm_layers("gemma4_text")
         super().__init__()
         self.config = config
         self.language = gemma4_text.Model(gemma4_text.ModelArgs.from_dict(dict(config.text)))

@@ -5,9 +5,13 @@ of all layers (``models.ltx.text_features``).
 """
 
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.util import find_spec, module_from_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import mlx.core as mx
@@ -198,6 +202,30 @@ class GemmaNorm(nn.Module):
         return mx.fast.rms_norm(x.astype(mx.float32), scale, self.eps).astype(x.dtype)
 
 
+class _DelayedPackage(ModuleType):
+    """A package whose own module runs when something beside its submodules is first asked of it."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or self.__spec__ is None or self.__spec__.loader is None:
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        self.__class__ = ModuleType  # type: ignore[assignment]
+        self.__spec__.loader.exec_module(self)
+        return getattr(self, name)
+
+
+def mlx_lm_layers(name: str) -> ModuleType:
+    """mlx-lm's module of a language model's layers.
+
+    What the package itself imports, transformers among it, takes a second and has no part in them; it is imported when
+    it is first used.
+    """
+    if "mlx_lm" not in sys.modules and (spec := find_spec("mlx_lm")) is not None:
+        package = module_from_spec(spec)
+        package.__class__ = _DelayedPackage
+        sys.modules["mlx_lm"] = package
+    return import_module(f"mlx_lm.models.{name}")
+
+
 class Gemma(nn.Module):
     """Token ids to the hidden states of every layer.
 
@@ -212,9 +240,7 @@ class Gemma(nn.Module):
     BLOCKS = "model.layers"
 
     def __init__(self, config: GemmaConfig):
-        # mlx-lm takes seconds to import.
-        from mlx_lm.models import gemma3_text
-
+        gemma3_text = mlx_lm_layers("gemma3_text")
         super().__init__()
         self.config = config
         arguments = dict(vars(config))

@@ -13,7 +13,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from LTX_2_MLX.checkpoints.gemma3 import TextEncoder, gemma_config
+from LTX_2_MLX.checkpoints.gemma3 import TextEncoder, gemma_config, mlx_lm_layers
 from LTX_2_MLX.checkpoints.gemma_tokenizer import tokenizer_of
 from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.quantize import Quantization
@@ -168,9 +168,7 @@ class Gemma4(nn.Module):
     BLOCKS = "model.layers"
 
     def __init__(self, config: Gemma4Config):
-        # mlx-lm takes seconds to import.
-        from mlx_lm.models import gemma4_text
-
+        gemma4_text = mlx_lm_layers("gemma4_text")
         super().__init__()
         self.config = config
         arguments = {name: getattr(config, name) for name in Gemma4Config.__dataclass_fields__}

@@ -72,6 +72,9 @@ def generate(typed: dict[str, Any], own: GenerateOptions) -> None:
     """Generate a video of PROMPT and write it to OUTPUT."""
     _check_inline(typed, own)
     typed, seeds = _with_one_seed(typed)
+    if own.replay is None and "resume" not in typed:
+        # Errors in the options answer before MLX and FFmpeg are imported.
+        Options(**({"prompt": STDIN} | typed))
     if own.drafts is not None:
         from LTX_2_MLX.cli.drafts import generate_drafts
 

@@ -197,6 +197,13 @@ def test_generated_keyframes_are_refused_where_the_checkpoint_or_the_length_allo
         request(own | {"weights": str(with_keyframe_embedding)}, keyframes=8, frames=9)
 
 
+def test_guided_steps_are_refused_where_nothing_is_guided(own):
+    assert request(own, guidance_end=0.5).guided_share == (0.0, 0.5)
+    with pytest.raises(RequestError, match="--guidance-start and --guidance-end choose"):
+        request(own, guidance_end=0.5, model_variant="distilled")
+    assert request(own, guidance_end=0.5, model_variant="distilled", cfg=2.0).guided_share == (0.0, 0.5)
+
+
 def test_step_cache_is_refused_for_distilled_schedules(own):
     assert request(own, step_cache=0.1).step_cache == 0.1
     with pytest.raises(RequestError, match="distilled"):

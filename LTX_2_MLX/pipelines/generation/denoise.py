@@ -422,7 +422,10 @@ def high_quality_sigmas(grid: VideoGrid, steps: int) -> tuple[float, ...]:
 
 def conditioning_images(request: Request) -> tuple[ImageConditioning, ...]:
     """Images at their pixel frames; the stage for images encodes them in this order."""
-    return tuple(ImageConditioning(image.frame, image.strength) for image in request.images)
+    places = []
+    for image in request.images:
+        places.append(ImageConditioning(image.frame, image.strength))
+    return tuple(places)
 
 
 def stage_sigmas(steps: int | None, *, distilled: bool, default_steps: int) -> tuple[float, ...]:

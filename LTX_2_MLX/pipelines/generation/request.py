@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.diffusion.dfr_layout import even_slots
 from LTX_2_MLX.diffusion.dfr_rendering import Rendering
-from LTX_2_MLX.diffusion.guidance import Guidance, both_streams
+from LTX_2_MLX.diffusion.guidance import Guidance, both_streams, passes
 from LTX_2_MLX.diffusion.patchify import VideoGrid
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.models.ltx.transformer import Transformer
@@ -118,6 +118,11 @@ class Request:
             raise RequestError("The prompt is empty. Describe the video.")
         if not 0 < self.frame_rate <= 1000:
             raise RequestError(f"The frame rate is {float(self.frame_rate):g}, expected above 0 up to 1000.")
+        if self.guided_share != (0.0, 1.0) and len(passes(self.guidance)) == 1:
+            raise RequestError(
+                f"--guidance-start and --guidance-end choose the steps that are guided, but with "
+                f"{self.models.weights.path.name} and these options none is. Leave them out, or pass --cfg above 1."
+            )
         if not self.two_stages:
             return
         if self.models.spatial_upscaler is None:

@@ -70,7 +70,9 @@ def run_saved(
 
 def remaining(stages: Sequence[GenerationStage], state: GenerationState) -> list[GenerationStage]:
     """The stages without those of the prompt, where the state has its contexts."""
-    return [stage for stage in stages if not (state.contexts and stage.gives in ("text", "contexts"))]
+    if not state.contexts:
+        return list(stages)
+    return [stage for stage in stages if stage.gives not in ("text", "contexts")]
 
 
 def saved_results(
