@@ -1,5 +1,7 @@
 """Block outputs of one denoising step, reused in the next ones while the blocks' input changes little."""
 
+from collections.abc import Callable
+
 import mlx.core as mx
 
 from LTX_2_MLX.layers.norm import modulate, rms_norm
@@ -32,12 +34,13 @@ class StepCache:
         self._input: mx.array | None = None
         self._added: Tokens = {}
 
-    def reused(self, tokens: Tokens, args: StreamArgs) -> Tokens | None:
-        """The tokens after the blocks by what these added before; None where they have to be computed.
+    def __call__(self, tokens: Tokens, args: StreamArgs, blocks: Callable[[Tokens], Tokens]) -> Tokens:
+        """The tokens after the blocks: computed, or by what these added before.
 
         Args:
             tokens: Before the blocks, ``(B, N, D)`` of each stream.
             args: Of the video stream.
+            blocks: Tokens through all blocks.
         """
         self.num_calls += 1
         rows = args.modulation
@@ -47,16 +50,14 @@ class StepCache:
         self._input = entering
         if before is not None:
             self._change += float(_mean(entering - before) / _mean(before))
-        if self._added.keys() != tokens.keys() or self.is_last or self._change >= self.limit:
-            return None
-        self.num_reused += 1
-        return {name: tokens[name] + added for name, added in self._added.items()}
-
-    def keep(self, before: Tokens, after: Tokens) -> None:
-        """Remember what the blocks have added."""
+        if self._added.keys() == tokens.keys() and not self.is_last and self._change < self.limit:
+            self.num_reused += 1
+            return {name: tokens[name] + added for name, added in self._added.items()}
+        after = blocks(tokens)
         self._change = 0.0
-        self._added = {name: after[name] - before[name] for name in after}
+        self._added = {name: after[name] - tokens[name] for name in after}
         mx.eval(self._added)
+        return after
 
 
 class StepCaches:

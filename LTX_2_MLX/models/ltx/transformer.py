@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import mlx.core as mx
@@ -259,28 +260,47 @@ class Transformer(nn.Module):
         if video is not None and audio is not None:
             cross_modal["video"] = self.video.cross_modal_args(video, audio)
             cross_modal["audio"] = self.audio.cross_modal_args(audio, video)
-        before = tokens
-        reused = None if step_cache is None else step_cache.reused(tokens, args["video"])
-        if reused is not None:
-            tokens = reused
-            blocks = ()
-        for number, block in enumerate(self.blocks if blocks is None else blocks):
-            skipped = _skipped(perturbations, number) if perturbations else NOTHING_SKIPPED
-            for name, stream in streams.items():
-                if (kept := stream.text_keys_values) is not None and stream.enabled:
-                    if len(kept) == number:
-                        kept.append(block[name].text_attention.keys_values(args[name].context))
-                    args[name] = replace(args[name], text_keys_values=kept[number])
-            tokens = block(tokens, args, cross_modal, skipped)
-            if on_block is not None:
-                on_block(number, tuple(tokens.values()))
-        if step_cache is not None and reused is None:
-            step_cache.keep(before, tokens)
+        through_blocks = partial(
+            self._through_blocks,
+            streams=streams,
+            args=args,
+            cross_modal=cross_modal,
+            perturbations=perturbations,
+            blocks=self.blocks if blocks is None else blocks,
+            on_block=on_block,
+        )
+        tokens = through_blocks(tokens) if step_cache is None else step_cache(tokens, args["video"], through_blocks)
         velocity: dict[StreamName, mx.array] = {}
         for name in tokens:
             if args[name].enabled:
                 velocity[name] = self[name].output_head(tokens[name], args[name].timestep_embedding)
         return velocity.get("video"), velocity.get("audio")
+
+    def _through_blocks(
+        self,
+        tokens: dict[StreamName, mx.array],
+        *,
+        streams: dict[StreamName, StreamInput],
+        args: dict[StreamName, StreamArgs],
+        cross_modal: dict[StreamName, CrossModalArgs],
+        perturbations: Sequence[Perturbation] | None,
+        blocks: Iterable[TransformerBlock],
+        on_block: Callable[[int, tuple[mx.array, ...]], None] | None,
+    ) -> dict[StreamName, mx.array]:
+        args = dict(args)
+        for number, block in enumerate(blocks):
+            skipped = _skipped(perturbations, number) if perturbations else NOTHING_SKIPPED
+            for name, stream in streams.items():
+                kept = stream.text_keys_values
+                if kept is None or not stream.enabled:
+                    continue
+                if len(kept) == number:
+                    kept.append(block[name].text_attention.keys_values(args[name].context))
+                args[name] = replace(args[name], text_keys_values=kept[number])
+            tokens = block(tokens, args, cross_modal, skipped)
+            if on_block is not None:
+                on_block(number, tuple(tokens.values()))
+        return tokens
 
     def project_context(
         self, video: mx.array | None, audio: mx.array | None = None

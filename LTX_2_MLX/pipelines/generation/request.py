@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -137,7 +138,7 @@ class Request:
     @property
     def uses_negative(self) -> bool:
         """Whether the negative prompt has an effect on a stream."""
-        return any(rule.uses_negative for rule in self.guidance.values())
+        return any(map(attrgetter("uses_negative"), self.guidance.values()))
 
     @property
     def prompts(self) -> tuple[str, ...]:
