@@ -34,8 +34,14 @@ def decoding_budget(num_bytes: int) -> Iterator[None]:
         _BUDGET.reset(token)
 
 
-def prepare_decoder(stream: Any, path: Path) -> int:
+def prepare_decoder(stream: Any, path: Path, *, exact: bool = False) -> int:
     """Set the threads of a video stream's decoder; the memory in bytes that it then takes at most.
+
+    Args:
+        stream: Of an open file.
+        path: Of the file, for messages.
+        exact: Decode one frame after the other. Where several are decoded at once, FFmpeg may return a damaged frame
+            before it has marked it.
 
     Raises:
         MemoryBudgetError: If that is more than there is.
@@ -43,7 +49,7 @@ def prepare_decoder(stream: Any, path: Path) -> int:
     context = stream.codec_context
     frame = _frame_bytes(context)
     threads = max(1, min(os.cpu_count() or 1, _THREADS_BYTES // max(frame, 1)))
-    context.thread_type, context.thread_count = "AUTO", threads
+    context.thread_type, context.thread_count = "SLICE" if exact else "AUTO", threads
     num_bytes = frame * (_HELD_FRAMES.get(context.name, _FEW_HELD_FRAMES) + threads - 1)
     _check(path, context.height, context.width, num_bytes)
     # A stream may turn to frames that its header does not tell of; much larger ones count as damaged. Without a size in

@@ -183,7 +183,9 @@ class _Probe:
             damage.append(f"reading ends early ({self._packets.error.lower()})")
         if frames.num_corrupt or frames.num_errors:
             count = max(frames.num_corrupt, frames.num_errors)
-            damage.append(f"{count} of {len(frames.stamps)} frames cannot be decoded{self._where()}")
+            damage.append(
+                f"{count} of {len(frames.stamps) - frames.num_leading} frames cannot be decoded{self._where()}"
+            )
         num_lost = self._packets.num_corrupt(self._video.index)
         if num_lost:
             damage.append(f"data is missing in {num_lost} of {len(self._stamps.starts)} video packets")
@@ -191,7 +193,7 @@ class _Probe:
         return damage
 
     def _where(self) -> str:
-        first_bad = self._frames.good.find(0)
+        first_bad = self._frames.good.find(0, self._frames.num_leading)
         stamp = self._frames.stamps[first_bad] if first_bad >= 0 else None
         begin = self._frames.stamps[0]
         if stamp is None or begin is None:
@@ -229,7 +231,7 @@ class _Probe:
         tolerance = Fraction(1, 2) if self._container.format.name.startswith("mov,") else Fraction(3, 2)
         text = f"it ends at {float(end):.2f} s, its header says {float(declared):.2f} s"
         if missing <= tolerance * frame:
-            if missing > Fraction(3, 4) * frame:
+            if missing > Fraction(3, 4) * frame and self._container.format.name == "matroska,webm":
                 self._notes.append(f"{self._path.name} may be a frame shorter than its header says: {text}.")
             return []
         if self._container.format.name in _EXACT_LENGTH:

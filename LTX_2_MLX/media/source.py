@@ -260,6 +260,7 @@ class Frames:
         stamps: Time stamps in the stream's ticks, with the shifts of joined pieces.
         durations: In ticks; 0 where the file does not tell.
         good: 1 for a frame to show; 0 for one that is damaged, or comes before the first that can be decoded.
+        num_leading: Damaged frames before the first good one.
         num_interlaced: How many are marked as interlaced.
         num_errors: Packets that could not be decoded.
         changed_size: Number of the first frame of another size; None if all are equal.
@@ -270,14 +271,17 @@ class Frames:
     stamps: list[int | None] = field(default_factory=list)
     durations: "array[int]" = field(default_factory=partial(array, "q"))
     good: bytearray = field(default_factory=bytearray)
+    num_leading: int = 0
     num_interlaced: int = 0
     num_errors: int = 0
     changed_size: int | None = None
     decoding_bytes: int = 0
 
     def add(self, frame: av.VideoFrame) -> None:
-        """Add one decoded frame."""
-        if self.first is None:
+        """Add one decoded frame. Damaged ones before the first good one are no damage: a cut clip may begin so."""
+        if self.first is None and frame.is_corrupt:
+            self.num_leading += 1
+        elif self.first is None:
             self.first = frame
         elif self.changed_size is None and (frame.width, frame.height) != (self.first.width, self.first.height):
             self.changed_size = len(self.stamps)
@@ -289,46 +293,47 @@ class Frames:
     @property
     def num_corrupt(self) -> int:
         """Damaged frames after the first good one."""
-        return len(self.good) - sum(self.good)
+        return len(self.good) - sum(self.good) - self.num_leading
 
 
 def scan_frames(path: Path, video_index: int, shifts: Shifts) -> Frames:
     """Decode a video and note the time and faults of each frame; the pixels are not kept."""
     frames = Frames()
     with open_media(path) as container:
+        # Of all frames at once, which is the larger number.
         frames.decoding_bytes = prepare_decoder(container.streams[video_index], path)
-        for frame in decode(container, video_index, shifts, frames):
+        for frame in decode(container, video_index, shifts, exact=True, counts=frames):
             frames.add(frame)
     return frames
 
 
 def decode(
-    container: av.container.InputContainer, video_index: int, shifts: Shifts, counts: Frames | None = None
+    container: av.container.InputContainer,
+    video_index: int,
+    shifts: Shifts,
+    *,
+    exact: bool,
+    counts: Frames | None = None,
 ) -> Iterator[av.VideoFrame]:
     """Decode the video of an open file; packets that cannot be decoded are passed over.
-
-    Damaged frames before the first good one are left out: a clip cut out of another may begin with them.
 
     Args:
         container: The file.
         video_index: Index of the video among all streams.
         shifts: Added to the packets' times.
+        exact: As for ``prepare_decoder``: whether marks of damage count.
         counts: Its ``num_errors`` counts the packets that were passed over after the first frame.
     """
     stream: Any = container.streams[video_index]
-    prepare_decoder(stream, Path(container.name))
+    prepare_decoder(stream, Path(container.name), exact=exact)
     ordinal = 0
-    has_begun = False
     try:
         for packet in container.demux(stream):
             if packet.size and shifts.starts:
                 _shift(packet, shifts.of(video_index, ordinal))
                 ordinal += 1
             try:
-                for frame in packet.decode():
-                    has_begun = has_begun or not frame.is_corrupt
-                    if has_begun:
-                        yield frame
+                yield from packet.decode()
             except av.FFmpegError:
                 # A clip cut out of another may begin with packets whose reference is missing.
                 if counts is not None and counts.first is not None:
@@ -336,10 +341,7 @@ def decode(
     except av.FFmpegError:
         # Reading ended in the middle of the file; the scan of the packets has said so.
         with suppress(av.FFmpegError):
-            for frame in stream.decode(None):
-                has_begun = has_begun or not frame.is_corrupt
-                if has_begun:
-                    yield frame
+            yield from stream.decode(None)
 
 
 def _shift(packet: av.Packet, seconds: Fraction) -> None:

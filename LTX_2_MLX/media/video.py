@@ -112,7 +112,7 @@ def _frames(info: VideoInfo, deinterlace: Deinterlace | None, bit_depth: int) ->
     num_fields = fields_per_frame(deinterlace)
     num_read = 0
     with open_media(info.path) as container:
-        frames = decode(container, info.video_index, info.shifts)
+        frames = decode(container, info.video_index, info.shifts, exact=bool(info.damage) or 0 in info.repeats)
         if deinterlace is not None:
             frames = deinterlaced(frames, deinterlace)
         for count in info.repeats:
