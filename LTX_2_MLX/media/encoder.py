@@ -388,4 +388,6 @@ def _options(encoder: str, crf: float, reordered: bool) -> dict[str, str]:
     options = {"crf": str(crf), "preset": "medium"}
     if encoder == "libx265":
         return options | {"x265-params": "log-level=error" + ("" if reordered else ":bframes=0")}
+    # With macroblock trees, libx264 of PyAV 18.1 writes equal frames to unequal files: it reads what was never written.
+    options |= {"x264-params": "mbtree=0"}
     return options if reordered else options | {"bf": "0"}

@@ -15,7 +15,7 @@ import pytest
 
 from LTX_2_MLX.development.odd_clips import KINDS, Plan, write_odd_clip
 from LTX_2_MLX.errors import MediaError
-from LTX_2_MLX.media import output, writer
+from LTX_2_MLX.media import encoder, output, writer
 from LTX_2_MLX.media.audio import Waveform, read_waveform
 from LTX_2_MLX.media.display import Display
 from LTX_2_MLX.media.frames import FrameStream
@@ -93,6 +93,15 @@ def test_last_frame_after_a_gap_keeps_its_length_where_it_is_not_decoded_last(tm
         last = [*container.decode(video=0)][-1]
     assert last.duration * last.time_base > Fraction(1, 10), "without reordering there is nothing to test"
     assert read_video(path).times == source.times
+
+
+def test_same_frames_give_the_same_file_with_libx264(tmp_path, monkeypatch):
+    # Large noise is what macroblock trees write differently each time.
+    monkeypatch.setattr(encoder.av, "codecs_available", {"libx264"})
+    blocks = np.random.default_rng(0).integers(0, 255, (9, 60, 88, 3)).astype(np.uint8)
+    frames = blocks.repeat(8, axis=1).repeat(8, axis=2)
+    files = {write_video(clip_of(frames), tmp_path / f"{number}.mp4").read_bytes() for number in range(5)}
+    assert len(files) == 1
 
 
 def test_avi_refuses_a_variable_rate_before_a_frame_is_asked_for(tmp_path):
