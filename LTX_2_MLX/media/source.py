@@ -7,7 +7,7 @@ hide or join them, and damage shows only there.
 
 import errno
 from array import array
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -314,7 +314,7 @@ def decode(
     *,
     exact: bool,
     counts: Frames | None = None,
-) -> Iterator[av.VideoFrame]:
+) -> Generator[av.VideoFrame]:
     """Decode the video of an open file; packets that cannot be decoded are passed over.
 
     Args:
@@ -342,6 +342,10 @@ def decode(
         # Reading ended in the middle of the file; the scan of the packets has said so.
         with suppress(av.FFmpegError):
             yield from stream.decode(None)
+    finally:
+        # Threads that still decode may have a message for Python; closing the decoder waits for them and lets no
+        # other thread run meanwhile, while this does.
+        stream.codec_context.flush_buffers()
 
 
 def _shift(packet: av.Packet, seconds: Fraction) -> None:

@@ -5,6 +5,7 @@ deinterlacing is asked for, alpha is ignored.
 """
 
 from collections.abc import Iterator
+from contextlib import closing
 from fractions import Fraction
 from itertools import islice, pairwise, repeat
 from pathlib import Path
@@ -111,10 +112,13 @@ def _frames(info: VideoInfo, deinterlace: Deinterlace | None, bit_depth: int) ->
     to_rgb = RgbReader(info.orientation, bit_depth)
     num_fields = fields_per_frame(deinterlace)
     num_read = 0
-    with open_media(info.path) as container:
-        frames = decode(container, info.video_index, info.shifts, exact=bool(info.damage) or 0 in info.repeats)
-        if deinterlace is not None:
-            frames = deinterlaced(frames, deinterlace)
+    exact = bool(info.damage) or 0 in info.repeats
+    # The decoder's threads come to rest before the file is closed.
+    with (
+        open_media(info.path) as container,
+        closing(decode(container, info.video_index, info.shifts, exact=exact)) as decoded,
+    ):
+        frames = decoded if deinterlace is None else deinterlaced(decoded, deinterlace)
         for count in info.repeats:
             fields = list(islice(frames, num_fields))
             if len(fields) < num_fields:
