@@ -49,6 +49,15 @@ CASES = [
 ]
 
 
+# Options that others need beside them.
+BESIDE = {
+    "retake": {"retake_from": 1.0, "retake_to": 9.0},
+    "retake_from": {"retake": "given", "retake_to": 9.0},
+    "retake_to": {"retake": "given", "retake_from": 1.0},
+    "extend": {"seconds": 1.0},
+}
+
+
 def another_value(declared: Declared) -> tuple[str, Any]:
     """What is typed, and the value that it stands for: a legal one that is not the default."""
     opt = declared.opt
@@ -110,7 +119,7 @@ def test_flag_reaches_the_request_with_its_value(own, request_class, name, decla
     switched_on = {key: _enabling(request_class, key) for key in switched_on}
     prompt = {"prompt": "A ball"} if request_class is Options else {}
     pipeline = {"pipeline": declared.opt.only_in[0]} if declared.opt.only_in else {}
-    made = request_class(**{**prompt, **pipeline, **switched_on, **typed})
+    made = request_class(**{**prompt, **pipeline, **switched_on, **BESIDE.get(name, {}), **typed})
     assert getattr(made, name) == value
 
 

@@ -109,7 +109,8 @@ def prepare(options: Options, note: Callable[[str], None] = lambda text: None, *
     if fitted is not None and options.fit:
         note(f"To fit into {format_bytes(budget)}: {' '.join(fitted.flags)}")
         return Prepared(fitted.options, request_for(fitted.options), fitted.plan)
-    error = refusal(planned, budget, fitted)
+    advice = {"otherwise": "No plan of this clip fits: give a smaller or a shorter one."} if options.has_clip else {}
+    error = refusal(planned, budget, fitted, **advice)
     if refuse or planned is None:
         raise error
     note(str(error))
@@ -255,8 +256,8 @@ def finished_video(
     given: Given | None = None,
 ) -> FrameStream:
     """The decoded video post-processed, with its record; its sound is written to a file of its own if so requested."""
-    if given is not None and given.written is not None:
-        video = video.replace(audio=given.written)
+    if given is not None:
+        video = given.finish(video)
     if options.save_audio is not None and isinstance(video.audio, Waveform):
         write_wav(video.audio, options.save_audio)
     if options.post_processes:

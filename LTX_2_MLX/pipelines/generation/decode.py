@@ -69,6 +69,7 @@ class DecodeVideo:
         tile_size: Side of a tile in pixels; None: whole frames wherever memory allows.
         budget: Bytes for activations, by which tiles are chosen.
         num_frames: Frames of the video; None: all that the latent holds.
+        crop: Height and width of the video, cut at the bottom and the right; None: all that the latent holds.
         bit_depth: Of the frames.
         winograd: Whether Metal may take Winograd's convolutions, which are exact enough in float32.
     """
@@ -81,6 +82,7 @@ class DecodeVideo:
     tile_size: int | None = None
     budget: int | None = None
     num_frames: int | None = None
+    crop: tuple[int, int] | None = None
     bit_depth: int = 8
     winograd: bool = False
     name = "decode"
@@ -96,7 +98,7 @@ class DecodeVideo:
             MemoryBudgetError: If no tile is small enough.
         """
         config = config_of(VideoDecoder, self.weights)
-        size = self.size()
+        size = self.shape.pixels(config.decoder_compression)
         cell = config.decoder_compression
         height, width = config.fewest_cells * cell.height, config.fewest_cells * cell.width
         if size.height < height or size.width < width:
@@ -106,7 +108,7 @@ class DecodeVideo:
             )
         return Estimate(
             name=self.name,
-            work=f"{size.height}×{size.width}, {size.num_frames} frames",
+            work=f"{size.height}×{size.width}, {self.size().num_frames} frames",
             dtype=dtype_name(self.dtype),
             file=self.weights.path,
             weights_bytes=network_weights_bytes([VideoDecoder], self.weights, dtype=self.dtype),
@@ -131,7 +133,8 @@ class DecodeVideo:
 
     def facts(self) -> dict[str, Any]:
         """The checkpoint, its precision and what tiles follow from."""
-        return {
+        cut = {} if self.crop is None else {"size": asdict(self.size())}
+        return cut | {
             "shape": asdict(self.shape),
             "seed": self.seed,
             "weights": contents(*self.weights.paths),
@@ -162,15 +165,18 @@ class DecodeVideo:
     def size(self) -> VideoShape:
         """Size of the video."""
         size = self.shape.pixels(self.compression)
+        if self.crop is not None:
+            size = replace(size, height=self.crop[0], width=self.crop[1])
         return size if self.num_frames is None else replace(size, num_frames=self.num_frames)
 
     def _chunks(self, runner: StageRunner, latent: mx.array) -> Iterator[np.ndarray]:
-        num_frames = self.size().num_frames
+        size = self.size()
+        num_frames = size.num_frames
         chunks = self.decoded(runner, latent)
         done = 0
         try:
             for chunk in _by_winograd(chunks, self.winograd):
-                chunk = chunk[: num_frames - done]
+                chunk = chunk[: num_frames - done, : size.height, : size.width]
                 done += len(chunk)
                 runner.progress.advance(self.name, done, num_frames)
                 yield chunk
@@ -225,6 +231,9 @@ def decode_stage(request: Request, shape: LatentShape) -> DecodeVideo:
         "tile_size": request.tile_size,
         "budget": activation_budget(request.memory_limit_gb),
     }
+    if request.given is not None and request.given.clip is not None:
+        size = request.given.clip.shape
+        settings |= {"num_frames": size.num_frames, "crop": (size.height, size.width)}
     if not models.decodes_by_diffusion:
         return DecodeVideo(**settings, winograd=bool(request.decode_dtype))
     # Few runs decode by diffusion.

@@ -77,7 +77,8 @@ class Denoise:
             ``keyframes``.
         noise_scale: Noise level that latents of an earlier stage are taken to.
         motion_speed: Times of the video's positions are multiplied by it; those of the audio stay.
-        region_seconds: Denoise only this span of time, and hold the rest of the latents of the stage before.
+        region_seconds: Denoise only this span of time, and hold the rest of the latents of the stage before; a stream
+            without such latents is denoised as a whole.
         frozen_audio: The audio latents are given and only attended to.
         budget: Bytes that the stage may take, by which it keeps keys and values of the text; None: it keeps none.
         seed: Of the noise.
@@ -275,7 +276,7 @@ class Denoise:
         for name, stream in streams.items():
             if stream.frozen:
                 continue
-            if self.region_seconds is not None:
+            if self.region_seconds is not None and name in state.latents:
                 stream = regenerate_region(stream, *self.region_seconds)
             fresh = noise(f"{self.name}.{name}", stream.latent.shape)
             streams[name] = add_noise(stream, fresh, self.noise_scale)
@@ -372,6 +373,7 @@ def first_stage(request: Request, name: str) -> Denoise:
         images=conditioning_images(request),
         slots=request.slots,
         motion_speed=request.motion_speed,
+        region_seconds=None if request.given is None else request.given.region_seconds,
         frozen_audio=request.given is not None and request.given.frozen_audio,
         budget=budget_bytes(request.memory_limit_gb),
         seed=request.seed,
@@ -403,6 +405,7 @@ def refinement_stage(request: Request, name: str) -> Denoise:
         images=conditioning_images(request),
         motion_speed=request.motion_speed,
         noise_scale=float(sigmas[0]),
+        region_seconds=None if request.given is None else request.given.region_seconds,
         frozen_audio=request.given is not None and request.given.frozen_audio,
         budget=budget_bytes(request.memory_limit_gb),
         seed=request.seed,

@@ -1,17 +1,136 @@
-"""Encoding of clips: frames, as they come, to a latent."""
+"""Clip encoding stage: frames, as they come, to a latent."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import mlx.core as mx
 import numpy as np
 
-from LTX_2_MLX.errors import RequestError
+from LTX_2_MLX.checkpoints.load import load
+from LTX_2_MLX.checkpoints.reader import Checkpoint
+from LTX_2_MLX.checkpoints.recognise import config_of
+from LTX_2_MLX.errors import MediaError, RequestError
 from LTX_2_MLX.layers.streaming import join_frames
-from LTX_2_MLX.media.frames import to_signed
+from LTX_2_MLX.media.frames import FrameStream, to_signed
 from LTX_2_MLX.models.ltx.video_vae import VideoEncoder
+from LTX_2_MLX.models.ltx.video_vae_config import VideoVAEConfig
+from LTX_2_MLX.models.ltx.video_vae_memory import encoder_layers, largest_array, run_bytes
 from LTX_2_MLX.models.ltx.video_vae_tiling import encode_plan, encode_tiled
-from LTX_2_MLX.pipelines.generation.decode import choose_tiling
+from LTX_2_MLX.pipelines.generation.decode import choose_tiling, square_tiles
+from LTX_2_MLX.pipelines.generation.state import GenerationState
+from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes
+from LTX_2_MLX.planning.precision import dtype_name
+from LTX_2_MLX.runtime.progress import Progress
+from LTX_2_MLX.runtime.runner import StageRunner
+from LTX_2_MLX.runtime.validate import check_result
 from LTX_2_MLX.shapes import VideoShape
+
+
+@dataclass(frozen=True)
+class EncodeClip:
+    """Video encoder: a clip to its latent, padded to sizes that the autoencoder takes.
+
+    The last frame is repeated up to 8k + 1 frames, edge pixels up to multiples of the compression.
+
+    Attributes:
+        weights: The checkpoint with the encoder.
+        dtype: Precision of the network.
+        clip: Size and length of the clip; its frames come in when the stage runs.
+        tile_size: Side of a tile in pixels; None: whole frames wherever memory allows.
+        budget: Bytes for activations, by which tiles are chosen.
+    """
+
+    weights: Checkpoint
+    dtype: mx.Dtype
+    clip: FrameStream
+    tile_size: int | None = None
+    budget: int | None = None
+    name = "encode"
+
+    @property
+    def config(self) -> VideoVAEConfig:
+        """The autoencoder's."""
+        return config_of(VideoEncoder, self.weights)
+
+    @property
+    def shape(self) -> VideoShape:
+        """Size of the padded clip; one frame where its length is unknown."""
+        cell = self.config.encoder_compression
+        height = max(-(-self.clip.height // cell.height), self.config.fewest_cells) * cell.height
+        width = max(-(-self.clip.width // cell.width), self.config.fewest_cells) * cell.width
+        return VideoShape(padded_length(self.clip.num_frames or 1, cell.time), height, width)
+
+    def estimate(self) -> Estimate:
+        """One chunk of frames."""
+        if self.tile_size is not None:
+            square_tiles(self.tile_size, self.config.encoder_compression)
+        shape = self.shape
+        return Estimate(
+            name=self.name,
+            work=f"{shape.height}×{shape.width}",
+            dtype=dtype_name(self.dtype),
+            file=self.weights.path,
+            weights_bytes=network_weights_bytes([VideoEncoder], self.weights, dtype=self.dtype),
+            activation_bytes=run_bytes(
+                encoder_layers(self.config), (1, 1, shape.height, shape.width, 3), self.dtype.size
+            ),
+            array_bytes=largest_array(
+                encoder_layers(self.config), (1, 1, shape.height, shape.width, 3), self.dtype.size
+            ),
+        )
+
+    def run(self, runner: StageRunner, stream: FrameStream) -> GenerationState:
+        """Encode the clip and close it.
+
+        Raises:
+            MediaError: If the clip has no frame.
+        """
+        shape = self.shape
+        chunks = padded_chunks(stream, shape, self.config.encoder_compression.time, runner.progress)
+
+        def work(encoder: VideoEncoder) -> mx.array:
+            return encode_frames(
+                encoder,
+                chunks,
+                size=(shape.height, shape.width),
+                num_frames=None if stream.num_frames is None else shape.num_frames,
+                tile_size=self.tile_size,
+                budget=self.budget,
+            )
+
+        try:
+            latent = runner.run(self.name, lambda: load(VideoEncoder, self.weights, dtype=self.dtype), work)
+        finally:
+            stream.close()
+        check_result(self.name, {"latent": latent})
+        return GenerationState(latents={"video": latent})
+
+
+def padded_chunks(stream: FrameStream, shape: VideoShape, step: int, progress: Progress) -> Iterator[np.ndarray]:
+    """Chunks ``(T, H, W, 3)`` uint8 of a clip padded to a size, and to a multiple of ``step`` frames and one more.
+
+    Raises:
+        MediaError: If the clip has no frame.
+    """
+    below = shape.height - stream.height
+    right = shape.width - stream.width
+    num_frames = 0
+    last = None
+    for chunk in stream:
+        padded = np.pad(chunk, ((0, 0), (0, below), (0, right), (0, 0)), mode="edge")
+        num_frames += len(padded)
+        last = padded[-1:]
+        progress.advance(EncodeClip.name, num_frames, stream.num_frames)
+        yield padded
+    if last is None:
+        raise MediaError("The clip has no frame.")
+    for _ in range(padded_length(num_frames, step) - num_frames):
+        yield last
+
+
+def padded_length(num_frames: int, step: int) -> int:
+    """The next multiple of ``step``, plus one."""
+    return -(-(num_frames - 1) // step) * step + 1
 
 
 def encode_frames(

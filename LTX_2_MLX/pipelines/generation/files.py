@@ -254,9 +254,10 @@ def _with_companions(models: Models, options: Options, model: ResolvedFile, note
 def asks_duration_head(options: Options, weights: Checkpoint) -> bool:
     """Whether a duration head decides how long a video without a given length is, if there is one.
 
-    It does from LTX-2.5 on, or where the user named one; a given sound says it itself.
+    It does from LTX-2.5 on, or where the user named one; a given sound or clip says it itself.
     """
-    if any(value is not None for value in (options.frames, options.duration, options.audio_input)):
+    lengths = (options.frames, options.duration, options.audio_input, options.retake, options.extend)
+    if any(value is not None for value in lengths):
         return False
     return options.duration_head != AUTO or version_of(weights.header) >= (2, 5)
 

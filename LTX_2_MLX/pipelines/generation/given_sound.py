@@ -118,19 +118,25 @@ def sound_to_follow(path: Any, models: Models) -> GivenSound:
 
 def check_encodes_sound(models: Models, flag: str) -> None:
     """Raise ``RequestError`` where the model's files cannot turn sound into latents that the transformer reads."""
+    problem = unreadable_sound(models)
+    if problem:
+        raise RequestError(f"{flag} needs {problem}.")
+
+
+def unreadable_sound(models: Models) -> str:
+    """Lacking networks, for a message, where the model cannot read sound; empty where it can."""
     stream = config_of(Transformer, models.weights).audio
     if stream is None:
-        raise RequestError(f"{flag} needs a checkpoint with an audio stream, which {models.weights.path.name} lacks.")
+        return f"a checkpoint with an audio stream, which {models.weights.path.name} lacks"
     config = AudioEncoder.Config.from_header(models.audio_vae.header)
     if config is None:
-        raise RequestError(
-            f"{flag} needs an audio encoder, which {models.audio_vae.path.name} lacks. Give --audio-vae FILE."
-        )
+        return f"an audio encoder, which {models.audio_vae.path.name} lacks. Give --audio-vae FILE"
     if stream.in_channels != config.channels:
-        raise RequestError(
-            f"{models.audio_vae.path.name} has an audio VAE of {config.channels} values in a latent frame, the "
-            f"transformer of {models.weights.path.name} reads {stream.in_channels}. They are of different models."
+        return (
+            f"the audio VAE of {models.weights.path.name}, of {stream.in_channels} values in a latent frame; that of "
+            f"{models.audio_vae.path.name} has {config.channels}"
         )
+    return ""
 
 
 def note_lengths(sound: GivenSound, num_frames: int, frame_rate: Fraction, note: Callable[[str], None]) -> None:

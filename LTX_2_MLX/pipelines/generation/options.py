@@ -73,6 +73,8 @@ class Options:
         audio: Whether the video gets sound; by default where the checkpoint makes it.
         save_audio: Where to write the sound as a .wav file, too.
         audio_input: File whose sound the video follows and gets as it is; it gives the length, unless one is given.
+        retake, retake_from, retake_to: A clip of which a span in seconds is made anew, in one stage, at its own size.
+        extend, seconds: A clip that goes on for so long after its end, likewise.
         lora: Adapters of the transformer, ``path`` or ``path:strength``.
         model_variant: ``dev`` or ``distilled``: picks the file, or says what the given one is.
         weights, video_vae, audio_vae, duration_head, spatial_upscaler_weights, temporal_weights, distilled_lora, gemma:
@@ -144,6 +146,11 @@ class Options:
     audio: video.Audio = None
     save_audio: video.SaveAudio = None
     audio_input: given.AudioInput = None
+    retake: given.Retake = None
+    retake_from: given.RetakeFrom = None
+    retake_to: given.RetakeTo = None
+    extend: given.Extend = None
+    seconds: given.Seconds = None
     lora: model_files.Lora = ()
     model_variant: model_files.ModelVariant = None
     weights: model_files.Weights = AUTO
@@ -183,6 +190,11 @@ class Options:
     def __post_init__(self) -> None:
         """Validate the fields; raises RequestError."""
         check_options(self)
+        if self.has_clip:
+            if self.pipeline in ("two-stage", "text-to-video"):
+                # The default of other runs, and another name of it.
+                object.__setattr__(self, "pipeline", "one-stage")
+            given.refuse_beside_clip(declared_options(Options), self)
         refuse_without_effect(self)
         self._refuse_other_pipelines()
         if self.renders:
@@ -222,6 +234,11 @@ class Options:
         """Post-processing of the frames: interpolation, then upscaling."""
         names = declared_options(PostprocessRequest).keys() & declared_options(Options).keys()
         return PostprocessRequest(**{name: getattr(self, name) for name in names})
+
+    @property
+    def has_clip(self) -> bool:
+        """Whether a clip is made anew in part or continued."""
+        return self.retake is not None or self.extend is not None
 
     @property
     def two_stages(self) -> bool:

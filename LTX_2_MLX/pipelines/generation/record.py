@@ -63,13 +63,9 @@ def record_of(
     settled: dict[str, Any] = {
         # Images have their own.
         "image_strength": None,
-        "height": request.height,
-        "width": request.width,
         "output_height": None,
         "output_width": None,
-        "frames": request.num_frames,
         "duration": None,
-        "fps": request.frame_rate,
         # What is given has its own sound.
         "audio": None if options.audio_input is not None else request.audio,
         **_settled_guidance(request),
@@ -78,6 +74,10 @@ def record_of(
         "precision": {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}[str(models.dtype).rpartition(".")[2]],
         **steps,
     }
+    if not options.has_clip:
+        # A clip has its own.
+        settled |= {"height": request.height, "width": request.width}
+        settled |= {"frames": request.num_frames, "fps": request.frame_rate}
     files = files_of(options, request)
     digests: dict[str, str] = {}
     for name, named in files.items():
@@ -159,7 +159,7 @@ def files_of(options: Options, request: Request) -> dict[str, list[tuple[str, Pa
         files["detailing_lora"] = [_named_detailing(models.detailing_lora)]
     if request.images:
         files["image"] = list(map(_named_image, request.images))
-    for name in ("audio_input", "embeddings"):
+    for name in ("audio_input", "retake", "extend", "embeddings"):
         if getattr(options, name) is not None:
             files[name] = [_named(Path(getattr(options, name)))]
     if options.enable_frame_interpolation:
@@ -224,6 +224,9 @@ def options_from(
             is missing or has changed.
     """
     declared = declared_options(Options)
+    if {"retake", "extend"} & typed.keys():
+        # The recorded pipeline may have two stages, which a clip has not.
+        typed = {"pipeline": "one-stage", **typed}
     recorded = {}
     for name, value in record.request.items():
         if name in declared:

@@ -76,7 +76,7 @@ class Request:
         spatial_doubling: Its last stage, which doubles the size.
         enhancer: Folder of the chat model that rewrites the prompt first; None: the prompt is as it stays.
         previews: Contact sheets of the clean estimate during denoising; None: none.
-        given: Sound that the video follows; None: only the prompt and images are given.
+        given: Sound that the video follows, or a clip; None: only the prompt and images are given.
     """
 
     two_stages: bool
@@ -173,6 +173,8 @@ class Request:
         shape = self.output_grid.shape.pixels(self.models.compression)
         if self.rendering is not None:
             return shape
+        if self.given is not None and self.given.clip is not None:
+            return self.given.clip.shape
         return replace(shape, num_frames=2 * shape.num_frames - 1) if self.temporal_upscale else shape
 
     @property
@@ -195,7 +197,7 @@ def request_for(options: Options, note: Callable[[str], None] = lambda text: Non
     if defaults.notice:
         note(defaults.notice)
     given = None
-    if options.audio_input is not None:
+    if options.audio_input is not None or options.has_clip:
         options, given = given_by(options, models, note)
     frame_rate = defaults.frame_rate if options.fps is None else Fraction(options.fps)
     num_frames, duration = _length(options, models, frame_rate, note)

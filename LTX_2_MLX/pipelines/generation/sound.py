@@ -143,11 +143,15 @@ class DecodeSound:
 def sound_stage(request: Request) -> DecodeSound:
     """The stage for the sound of the request's whole video."""
     models = request.models
+    num_latents = None if request.rendering is None else request.rendering.audio_tokens
+    if request.given is not None:
+        # A clip may be padded to the number of frames that latents hold.
+        num_latents = AudioClock().num_latents(request.num_frames, request.frame_rate)
     return DecodeSound(
         weights=models.audio_vae,
         num_frames=request.output_shape.num_frames,
         frame_rate=request.output_rate,
-        num_latents=None if request.rendering is None else request.rendering.audio_tokens,
+        num_latents=num_latents,
         transformer=models.weights,
     )
 
