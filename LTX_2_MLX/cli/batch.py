@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -133,8 +133,6 @@ def planned_batch(
     from LTX_2_MLX.pipelines.generation.record import notes_without_effect, options_from
     from LTX_2_MLX.pipelines.generation.recorded_files import files_outside
 
-    if own.report is not None:
-        raise RequestError("--report tells of one video. Leave it out, or make the videos in runs of their own.")
     longest = max(videos, key=lambda video: len(video.prompt))
     base = with_one_frame(typed, own.output) | _places(typed, videos[0])
     record, own = recorded(base, own)
@@ -245,8 +243,9 @@ def _write_all(
     crf = CRF if own.crf is None else own.crf
     folder = nullcontext() if own.output != NAME_TEMPLATE else made_folder(NAME_TEMPLATE.parent)
     settings: dict[str, Any] = {"quiet": own.quiet, "progress": own.progress, "yes": own.yes}
-    settings["preview_inline"] = own.preview_inline
+    settings |= {"preview_inline": own.preview_inline, "page": own.report}
     with folder, report(None, wired_bytes=ready.plan.largest_bytes, **settings) as runner:
+        runner.facts |= {"command": "generate", "settings": shared_settings(ready.options), "plan": ready.plan}
         shape = finished_shape(ready.request, ready.options)
         for output in outputs:
             check_output(output, own.replay)
@@ -257,7 +256,14 @@ def _write_all(
             for line in (*ready.plan.sizes, f"{len(items)} videos, each network loaded once for all of them"):
                 runner.progress.note(line)
         streams = generate_batch(items, runner, automatic=automatic, crf=crf)
-        for output, (_, stream) in zip(outputs, streams, strict=True):
+        videos = runner.facts.setdefault("videos", {})
+        for output, (item, stream) in zip(outputs, streams, strict=True):
             stream = stream if own.allow_blank else validated(stream, moving=True)
             write_video(stream, output, crf=crf, progress=runner.progress)
             runner.progress.note(f"Wrote {output}")
+            videos[f"{output.name}, seed {item.options.seed}: {item.options.prompt}"] = output
+
+
+def shared_settings(options: Options) -> dict[str, Any]:
+    """The options that all videos of a batch have in common, for the page on the run."""
+    return asdict(options) | dict.fromkeys(("prompt", "seed", *_FOLDERS, "save_audio"))

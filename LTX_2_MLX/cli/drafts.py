@@ -73,6 +73,8 @@ def _refuse_foreign(typed: dict[str, Any], own: "GenerateOptions") -> None:
         foreign.append("--output")
     if own.crf is not None:
         foreign.append("--crf")
+    if own.report is not None:
+        raise RequestError("--drafts writes a page of its own, so --report has no effect. Leave it out.")
     if foreign:
         raise RequestError(
             f"--drafts ends after stage 1, so {foreign[0]} has no effect. Give it to the run that finishes a draft."

@@ -62,9 +62,15 @@ class RunPage:
     def write(
         self, runner: StageRunner, seconds: float, output: Path | None, error: BaseException | None = None
     ) -> None:
-        """Write the page, after a run that failed too; the runner's facts name the command, its settings and plan."""
+        """Write the page, after a run that failed too.
+
+        The runner's facts name the command, its settings and plan, and the videos of a batch, by their words.
+        """
         settings: dict[str, Any] = runner.facts.get("settings", {})
+        videos: dict[str, Path] = runner.facts.get("videos", {})
         outcome = f"Wrote {output.name}." if output is not None else "Done."
+        if videos:
+            outcome = f"Wrote {len(videos)} videos."
         if error is not None:
             outcome = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         facts = RunFacts(
@@ -78,6 +84,7 @@ class RunPage:
             notes=tuple(map(without_folders, self.progress.notes)),
             sheet=b"" if error is not None or output is None else sheet_of(output),
             previews={stage: sheet_of(path) for stage, path in self.progress.previews.items()},
+            videos={words: sheet_of(path) for words, path in videos.items()},
         )
         write_file(self.path, run_page(facts))
 
@@ -89,19 +96,25 @@ def without_folders(line: str) -> str:
 
 
 def stage_figures(plan: Plan | None, reports: list[StageReport]) -> list[StageFigures]:
-    """Planned and measured figures, side by side where the stages have the same name."""
+    """Planned and measured figures, side by side where the stages have the same name.
+
+    A stage that ran several times has its largest peak, and all its seconds, as many times those of the plan.
+    """
     planned = {} if plan is None else {stage.name: stage for stage in plan.stages}
-    measured = {report.name: report for report in reports}
+    measured: dict[str, list[StageReport]] = {}
+    for report in reports:
+        measured.setdefault(report.name, []).append(report)
     figures = []
     for name in [*planned, *(name for name in measured if name not in planned)]:
-        estimate, report = planned.get(name), measured.get(name)
+        estimate, runs = planned.get(name), measured.get(name, [])
+        seconds = None if estimate is None else estimate.seconds
         figures.append(
             StageFigures(
                 name=name,
                 planned_bytes=None if estimate is None else estimate.peak_bytes,
-                peak_bytes=None if report is None else report.peak_bytes,
-                planned_seconds=None if estimate is None else estimate.seconds,
-                seconds=None if report is None else report.seconds,
+                peak_bytes=max((run.peak_bytes for run in runs), default=None),
+                planned_seconds=None if seconds is None else seconds * max(len(runs), 1),
+                seconds=sum(run.seconds for run in runs) if runs else None,
             )
         )
     return figures

@@ -40,6 +40,7 @@ class RunFacts:
         notes: What was printed.
         sheet: JPEG with frames of the result; empty without.
         previews: JPEG with the last preview of a stage, by the stage's name.
+        videos: JPEG with frames of each video of a batch, by its words: name, seed and prompt.
     """
 
     command: str
@@ -52,6 +53,7 @@ class RunFacts:
     notes: Sequence[str] = ()
     sheet: bytes = b""
     previews: Mapping[str, bytes] = field(default_factory=dict)
+    videos: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def run_page(facts: RunFacts) -> str:
@@ -60,6 +62,11 @@ def run_page(facts: RunFacts) -> str:
     parts = [f'<p class="{kind}">{text(facts.outcome)}</p>', f"<p>{facts.seconds:.1f} seconds in all.</p>"]
     if facts.sheet:
         parts += ["<h2>Result</h2>", _sheet(facts.sheet, "Frames of the result with their times")]
+    if facts.videos:
+        parts.append("<h2>Videos</h2>")
+    for words, sheet in facts.videos.items():
+        parts.append(f"<p>{text(words)}</p>")
+        parts += [_sheet(sheet, f"Frames with their times: {words}")] if sheet else []
     shown = {stage: sheet for stage, sheet in facts.previews.items() if sheet}
     if shown:
         parts.append("<h2>Previews</h2>")

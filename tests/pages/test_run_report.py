@@ -20,11 +20,11 @@ RIFE = ROOT / "tests" / "goldens" / "rife" / "ifnet_4_22_lite"
 
 def test_planned_and_measured_figures_stand_side_by_side():
     plan = Plan((), (Estimate("denoise", "", Path("a"), 100, 20, 3.0), Estimate("decode", "", Path("a"), 10)))
-    reports = [StageReport("denoise", 4.0, 110, 0), StageReport("write", 1.0, 5, 0)]
+    reports = [StageReport("denoise", 4.0, 110, 0), StageReport("write", 1.0, 5, 0), StageReport("write", 0.5, 6, 0)]
     assert stage_figures(plan, reports) == [
         StageFigures("denoise", 120, 110, 3.0, 4.0),
         StageFigures("decode", 10, None, None, None),
-        StageFigures("write", None, 5, None, 1.0),
+        StageFigures("write", None, 6, None, 1.5),
     ]
 
 
@@ -64,6 +64,19 @@ def test_command_writes_its_report(tmp_path):
     for words in ("Run of generate", "Wrote ball.png.", "A blue ball", "data:image/jpeg;base64", *previews):
         assert words in page
     assert str(tmp_path) not in page and str(Path.home()) + "/" not in page
+
+
+def test_several_videos_share_a_report_with_frames_of_each(tmp_path):
+    (tmp_path / "prompts.txt").write_text("A blue ball\nA red box\n")
+    done = run(tmp_path, "generate", "--prompt-file", "prompts.txt", "--seed", "1", "--seed", "2", "--frames", "1",
+               "-o", "p.png", "--steps-stage1", "1")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "run.html").read_text()
+    for number, prompt in ((1, "A blue ball"), (2, "A red box")):
+        for seed in (1, 2):
+            assert f"p-{number:03d}-seed{seed}.png, seed {seed}: {prompt}" in page
+    assert "Wrote 4 videos." in page and page.count("data:image/jpeg;base64") == 4
+    assert str(tmp_path) not in page
 
 
 def test_failed_run_is_reported(tmp_path):

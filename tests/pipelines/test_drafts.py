@@ -117,7 +117,7 @@ def test_command_makes_drafts_and_finishes_one(named, tmp_path, monkeypatch):
         (("--crf", "20"), "so --crf has no effect"),
         (("--save-latents", "x"), "so --save-latents has no effect"),
         (("--pipeline", "one-stage", "--steps-stage1", "2"), "belongs to"),
-        (("--report", "x.html"), "--report tells of one video"),
+        (("--report", "x.html"), "--drafts writes a page of its own"),
     )
     for more, said in refused:
         assert said in call(PROMPTS[0], "--drafts", "other", *more, code=2)
