@@ -245,7 +245,7 @@ def _write_all(
     settings: dict[str, Any] = {"quiet": own.quiet, "progress": own.progress, "yes": own.yes}
     settings |= {"preview_inline": own.preview_inline, "page": own.report}
     with folder, report(None, wired_bytes=ready.plan.largest_bytes, **settings) as runner:
-        runner.facts |= {"command": "generate", "settings": shared_settings(ready.options), "plan": ready.plan}
+        runner.facts |= _shared_facts(ready)
         shape = finished_shape(ready.request, ready.options)
         for output in outputs:
             check_output(output, own.replay)
@@ -256,14 +256,14 @@ def _write_all(
             for line in (*ready.plan.sizes, f"{len(items)} videos, each network loaded once for all of them"):
                 runner.progress.note(line)
         streams = generate_batch(items, runner, automatic=automatic, crf=crf)
-        videos = runner.facts.setdefault("videos", {})
         for output, (item, stream) in zip(outputs, streams, strict=True):
             stream = stream if own.allow_blank else validated(stream, moving=True)
             write_video(stream, output, crf=crf, progress=runner.progress)
             runner.progress.note(f"Wrote {output}")
-            videos[f"{output.name}, seed {item.options.seed}: {item.options.prompt}"] = output
+            runner.facts["videos"][f"{output.name}, seed {item.options.seed}: {item.options.prompt}"] = output
 
 
-def shared_settings(options: Options) -> dict[str, Any]:
-    """The options that all videos of a batch have in common, for the page on the run."""
-    return asdict(options) | dict.fromkeys(("prompt", "seed", *_FOLDERS, "save_audio"))
+def _shared_facts(ready: "Prepared") -> dict[str, Any]:
+    """What the page on the run shows of all videos in common, and a place for what it shows of each."""
+    settings = asdict(ready.options) | dict.fromkeys(("prompt", "seed", *_FOLDERS, "save_audio"))
+    return {"command": "generate", "settings": settings, "plan": ready.plan, "videos": {}}
