@@ -127,8 +127,9 @@ def stages_for(request: Request) -> list[GenerationStage]:
         # Few runs are renderings.
         from LTX_2_MLX.pipelines.dfr import dfr
 
-        return dfr(request)
-    stages = two_stage(request) if request.two_stages else one_stage(request)
+        stages = dfr(request)
+    else:
+        stages = two_stage(request) if request.two_stages else one_stage(request)
     return stages if request.previews is None else request.previews.added_to(stages)
 
 

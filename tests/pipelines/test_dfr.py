@@ -111,6 +111,12 @@ def test_rounds_double_the_rate(asked, rounds):
     assert [report.name for report in runner.reports] == [*names, "decode"]
 
 
+def test_previews_show_the_stages_that_denoise_the_whole_video(one_round, rendered, tmp_path):
+    frames = frames_of(one_round(preview=tmp_path, preview_every=100))
+    np.testing.assert_array_equal(frames, rendered)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["stage_1-8.png", "stage_2-3.png"]
+
+
 def test_sound_is_that_of_stage_1_and_as_long_as_the_video(asked):
     runner = StageRunner()
     video = video_of(asked(audio=True, rounds=1), runner)

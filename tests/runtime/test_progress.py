@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from LTX_2_MLX.runtime import progress as module
-from LTX_2_MLX.runtime.progress import JsonProgress, NotesOnly, SilentProgress, TerminalProgress
+from LTX_2_MLX.runtime.progress import JsonProgress, NotesOnly, SilentProgress, TerminalProgress, show_preview
 
 
 def lines(file: io.StringIO) -> list[dict]:
@@ -118,3 +118,17 @@ def test_quiet_voice_says_notes_alone(capsys):
     progress.end("a")
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err == "mind this\n"
+
+
+def test_previews_are_shown_among_the_bars_and_named_to_programs(tmp_path):
+    shown, file = [], io.StringIO()
+    progress = TerminalProgress(Console(file=file, force_terminal=True, width=100), show_image=shown.append)
+    progress.begin("stage_1")
+    show_preview(progress, "stage_1", tmp_path / "stage_1-1.png")
+    progress.advance("stage_1", 1, 2)
+    progress.end("stage_1")
+    assert shown == [tmp_path / "stage_1-1.png"] and "1/2" in file.getvalue()
+    file = io.StringIO()
+    show_preview(JsonProgress(file), "stage_1", tmp_path / "a.png")
+    assert lines(file) == [{"event": "preview", "stage": "stage_1", "path": str(tmp_path / "a.png")}]
+    show_preview(SilentProgress(), "stage_1", tmp_path / "a.png")

@@ -110,6 +110,7 @@ class Denoise:
     preview: "StagePreview | None" = None
     needs: ClassVar[tuple[Result, ...]] = ("contexts", "images", "latents")
     gives: ClassVar[Result] = "latents"
+    shows_previews: ClassVar[bool] = True
 
     @property
     def saved_as(self) -> str:

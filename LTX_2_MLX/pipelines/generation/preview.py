@@ -8,7 +8,7 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import mlx.core as mx
 import numpy as np
@@ -28,13 +28,16 @@ from LTX_2_MLX.media.panels import peaks_of
 from LTX_2_MLX.models.ltx.transformer import Transformer
 from LTX_2_MLX.models.ltx.video_vae import VideoDecoder
 from LTX_2_MLX.pipelines.generation.decode import DecodeVideo
-from LTX_2_MLX.pipelines.generation.denoise import Denoise
 from LTX_2_MLX.pipelines.generation.files import Models
 from LTX_2_MLX.pipelines.generation.sound import DecodeSound
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationStage
 from LTX_2_MLX.planning.plan import Estimate, format_bytes
 from LTX_2_MLX.runtime.progress import Progress, show_preview
 from LTX_2_MLX.runtime.runner import StageRunner
+
+if TYPE_CHECKING:
+    from LTX_2_MLX.pipelines.generation.denoise import Denoise
+    from LTX_2_MLX.pipelines.generation.rendering_stages import RenderingStage
 
 # The guided call of the transformer and the callback after each step, both with something that looks on.
 Watch = Callable[[DenoiseCall, OnStep], tuple[DenoiseCall, OnStep]]
@@ -119,22 +122,23 @@ class Previews:
             raise RequestError(f"The folder {self.folder} for previews cannot be made: {error.strerror}.") from error
 
     def added_to(self, stages: Sequence[GenerationStage]) -> list[GenerationStage]:
-        """The same stages, with a preview in every one that denoises."""
+        """The same stages, with a preview in every one that denoises the whole video at once."""
         decode = stages[-1]
         assert isinstance(decode, DecodeVideo), decode
         sound = next((stage for stage in stages if isinstance(stage, DecodeSound)), None)
         shown: list[GenerationStage] = []
         for stage in stages:
-            if isinstance(stage, Denoise):
-                frames = self._lone_frames(decode, stage)
-                stage = replace(stage, preview=StagePreview(stage.name, self, stage.grid, frames, sound))
+            if getattr(stage, "shows_previews", False):
+                denoise = cast("Denoise | RenderingStage", stage)
+                frames = self._lone_frames(decode, denoise)
+                stage = replace(denoise, preview=StagePreview(stage.name, self, denoise.grid, frames, sound))
             elif isinstance(stage, DecodeSound):
                 # Stages after it do not change the sound.
                 sound = None
             shown.append(stage)
         return shown
 
-    def _lone_frames(self, decode: DecodeVideo, stage: Denoise) -> LoneFrames:
+    def _lone_frames(self, decode: DecodeVideo, stage: "Denoise | RenderingStage") -> LoneFrames:
         """The decoder of a stage's single frames, with the settings of the run's decoding stage."""
         shape = replace(stage.grid.shape, num_frames=1)
         if self.tiny is None:

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import mlx.core as mx
 
@@ -47,6 +47,9 @@ from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.runtime.validate import check_moving, check_result
 from LTX_2_MLX.shapes import LatentShape
 
+if TYPE_CHECKING:
+    from LTX_2_MLX.pipelines.generation.preview import StagePreview, Watch
+
 
 class Call(NamedTuple):
     """Tokens of one call of the transformer."""
@@ -76,6 +79,7 @@ class RenderingStage(ABC):
         seed: Of the noise.
         noise: Noise by purpose instead of the seed's.
         on_step: Callback after each step.
+        preview: Shows the clean estimate after steps, in a stage that denoises the whole video at once.
     """
 
     name: str
@@ -91,8 +95,10 @@ class RenderingStage(ABC):
     seed: int = 0
     noise: Noise | None = field(default=None, repr=False)
     on_step: OnStep = ignore
+    preview: "StagePreview | None" = None
     needs: ClassVar[tuple[Result, ...]] = ("contexts", "images", "latents")
     gives: ClassVar[Result] = "latents"
+    shows_previews: ClassVar[bool] = False
 
     @property
     def saved_as(self) -> str:
@@ -121,7 +127,7 @@ class RenderingStage(ABC):
         for call in calls:
             operations += transformer_operations(config, **self._size(call))
         options = load_options(models)
-        return Estimate(
+        estimate = Estimate(
             name=self.name,
             work=self._work(len(calls)),
             dtype=dtype_name(models.dtype),
@@ -133,6 +139,7 @@ class RenderingStage(ABC):
             ),
             seconds=seconds_of(operations * (len(self.sigmas) - 1)),
         )
+        return estimate if self.preview is None else self.preview.added_to(estimate)
 
     def run(self, runner: StageRunner, state: GenerationState) -> GenerationState:
         """Denoise.
@@ -147,17 +154,22 @@ class RenderingStage(ABC):
             self.on_step(step, streams)
             runner.progress.advance(self.name, next(done), total)
 
-        def work(transformer: Transformer) -> Arrays:
+        def work(transformer: Transformer, watch: "Watch | None" = None) -> Arrays:
             runner.progress.advance(self.name, 0, total)
             guidance = both_streams(Guidance())
             predict = predictor(transformer, state.contexts, guidance, shared_cross_modal_sigma=self.rendering.newer)
-            return self.sample(transformer.config, guided(predict, guidance), state, report)
+            denoise = guided(predict, guidance)
+            denoise, on_step = (denoise, report) if watch is None else watch(denoise, report)
+            return self.sample(transformer.config, denoise, state, on_step)
 
         models = self.models
         load_transformer = partial(
             load, Transformer, models.weights, loras=self.loras, note=runner.progress.note, **load_options(models)
         )
-        latents = runner.run(self.name, load_transformer, work)
+        if self.preview is None:
+            latents = runner.run(self.name, load_transformer, work)
+        else:
+            latents = self.preview.run_beside(runner, load_transformer, work, total)
         check_result(self.name, latents)
         check_moving(self.name, latents["video"])
         latents["video"] = latents["video"][:, : self.kept_latents]
@@ -221,6 +233,7 @@ class FirstStage(RenderingStage):
     """Video, sound and keyframes at half the size, from noise."""
 
     sigmas: Sequence[float] = schedule.DISTILLED
+    shows_previews: ClassVar[bool] = True
     needs: ClassVar[tuple[Result, ...]] = ("contexts", "images")
 
     @property
@@ -257,6 +270,7 @@ class SecondStage(RenderingStage):
     """Video and keyframes at the full size, from upscaled ones; the sound is denoised along and dropped."""
 
     sigmas: Sequence[float] = schedule.REFINEMENT
+    shows_previews: ClassVar[bool] = True
 
     @property
     def grid(self) -> VideoGrid:

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Annotated
 
-from LTX_2_MLX.pipelines.generation.option_groups.guidance import ONE_STAGE, TWO_STAGES
 from LTX_2_MLX.pipelines.options import Opt
 
 GROUP = "Saved results"
@@ -66,7 +65,6 @@ Preview = Annotated[
         metavar="FOLDER",
         is_output=True,
         recorded=False,
-        only_in=(*ONE_STAGE, *TWO_STAGES),
     ),
 ]
 PreviewEvery = Annotated[
