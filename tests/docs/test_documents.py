@@ -70,6 +70,13 @@ def test_printed_pages_are_up_to_date(script):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_pictures_are_there_small_and_described(document):
+    for words, name in re.findall(r"!\[([^]]*)\]\(([^)]+)\)", document.read_text(encoding="utf-8")):
+        assert len(words) >= 20, f"{name}: say what it shows"
+        assert (document.parent / name).stat().st_size < 150_000
+
+
 def test_readme_names_every_room():
     tree = re.search(r"## The tree\n.*?```\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.S)[1]
     rooms = {path.parent.name for path in (ROOT / "LTX_2_MLX").glob("*/__init__.py")}
