@@ -21,6 +21,8 @@ _CRF = 23
 _TYPES = {".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/mp4", ".webm": "video/webm"}
 _IMAGE_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
 _STYLE = "max-width: 100%; border-radius: 6px"
+# The controls would cover a smaller video.
+_VIDEO_STYLE = f"min-width: min(100%, 320px); {_STYLE}"
 
 
 class SavedVideo(type(Path())):  # type: ignore[misc]
@@ -69,4 +71,4 @@ def _element(kind: str, content: bytes, words: str) -> str:
     source = f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
     if kind.startswith("image"):
         return f'<img src="{source}" alt="{words}" style="{_STYLE}">'
-    return f'<video src="{source}" controls loop aria-label="{words}" style="{_STYLE}"></video>'
+    return f'<video src="{source}" controls loop aria-label="{words}" style="{_VIDEO_STYLE}"></video>'

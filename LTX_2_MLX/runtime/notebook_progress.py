@@ -62,7 +62,8 @@ class NotebookProgress:
     def preview(self, stage: str, path: Path) -> None:
         """Show a preview in the place of the last one."""
         source = f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode('ascii')}"
-        image = f'<img src="{source}" alt="Preview of {html.escape(stage)}, {html.escape(path.stem)}">'
+        words = f"Preview of {html.escape(stage)}, {html.escape(path.stem)}"
+        image = f'<img src="{source}" alt="{words}" style="max-width: 100%">'
         if self._replace_preview is None:
             self._replace_preview = self._show(image)
         else:
