@@ -237,10 +237,10 @@ class _Watcher:
             return denoised
 
         def after(step: int, state: State) -> None:
+            on_step(step, state)
             done = step + 1
             if self._writes and (done % self._preview.previews.every == 0 or done == self._total):
                 self._show(done)
-            on_step(step, state)
 
         return watched, after
 
