@@ -103,7 +103,7 @@ def given_by(options: Options, models: Models, note: Callable[[str], None]) -> t
         # As long as the sound, up to the longest that the models were made for.
         seconds = min(sound.seconds, _LONGEST_SECONDS) if options.duration is None else Fraction(str(options.duration))
         num_frames = max(frames_lasting(seconds, frame_rate, models.compression), models.compression.time + 1)
-    note_lengths(sound, num_frames, frame_rate, note)
+    note_lengths(sound, num_frames, frame_rate, models.compression.time, note)
     written = sound.until(num_frames / frame_rate)
     return replace(options, frames=num_frames, duration=None), Given(sound, frozen_audio=True, written=written)
 

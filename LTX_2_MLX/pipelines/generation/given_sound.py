@@ -139,10 +139,12 @@ def unreadable_sound(models: Models) -> str:
     return ""
 
 
-def note_lengths(sound: GivenSound, num_frames: int, frame_rate: Fraction, note: Callable[[str], None]) -> None:
-    """A line where the sound is cut, or silence follows it, by more than the rounding of the video's length."""
+def note_lengths(
+    sound: GivenSound, num_frames: int, frame_rate: Fraction, step: int, note: Callable[[str], None]
+) -> None:
+    """A line where sound and video differ by more than ``step``, the frames to which lengths are rounded."""
     seconds = num_frames / frame_rate
-    if abs(sound.seconds - seconds) < 8 / frame_rate:
+    if abs(sound.seconds - seconds) < step / frame_rate:
         return
     ends = "it is cut" if sound.seconds > seconds else "silence follows"
     note(
