@@ -12,7 +12,8 @@ from memory_peaks import largest_peaks
 
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.errors import CheckpointError, MediaError, RequestError
-from LTX_2_MLX.media.audio import read_waveform
+from LTX_2_MLX.media.audio import Waveform, read_waveform
+from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.pipelines.generate import (
     Options,
     decode_saved,
@@ -177,3 +178,35 @@ def test_memory_of_decoding_does_not_grow_beyond_20_seconds(checkpoint):
     rate = RATES["2.3" if "2.3" in checkpoint.path.name else "2.0"]
     waveforms = (1200 - 20) * rate * 2 * 4
     assert longer.estimate().peak_bytes - stage.estimate().peak_bytes == waveforms
+
+
+CODEC_FRAMES = {".mp4": 1024, ".mov": 1024, ".mkv": 1024, ".webm": 960}
+
+
+@pytest.mark.parametrize(
+    ("rate", "num_frames", "generation"),
+    [
+        (Fraction(24000, 1001), 9, "2.3"),
+        (Fraction(24), 33, "2.3"),
+        (Fraction(25), 9, "2.0"),
+        (Fraction(30), 33, "2.0"),
+        (Fraction(50), 97, "2.3"),
+    ],
+)
+def test_decoded_sound_is_as_long_as_the_frames_in_every_container(sounding, tmp_path, rate, num_frames, generation):
+    """Within one frame of the codec; the written file is decoded again. All lengths: ``tests/media/test_sound.py``."""
+    stage = DecodeSound(Checkpoint(sounding[generation]), num_frames, rate)
+    shape = (1, round(num_frames / rate * 25), 16)
+    latent = mx.array(np.random.default_rng(0).normal(size=shape).astype(np.float32))
+    sound = stage.run(StageRunner(), GenerationState(latents={"audio": latent})).sound
+    waveform = Waveform(np.array(sound["waveform"]), int(sound["sample_rate"]))
+    for suffix, codec_frame in CODEC_FRAMES.items():
+        path = tmp_path / f"video{suffix}"
+        chunks = [np.full((num_frames, 16, 16, 3), 128, np.uint8)]
+        FrameStream(chunks, 16, 16, rate, num_frames, waveform).save(path)
+        with av.open(str(path)) as container:
+            blocks = list(container.decode(audio=0))
+        seconds = sum(block.samples for block in blocks) / blocks[0].sample_rate
+        lead = float(blocks[0].pts * blocks[0].time_base)
+        # Matroska's times are whole milliseconds.
+        assert abs(seconds + lead - num_frames / rate) <= codec_frame / blocks[0].sample_rate + 1e-3
