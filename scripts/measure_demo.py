@@ -21,6 +21,7 @@ from LTX_2_MLX.training.report import (
     sharpness_beside_bicubic,
     temporal_upscaling,
 )
+from LTX_2_MLX.training.sound_report import SOUND_WAYS, sound_quality
 
 
 def main(
@@ -31,9 +32,13 @@ def main(
     fewer_passes: Annotated[
         bool, typer.Option("--fewer-passes", help="Compare options that save passes of two-stage instead.")
     ] = False,
+    sound: Annotated[list[str] | None, typer.Option(help=f"Measure sound instead: {', '.join(SOUND_WAYS)}.")] = None,
 ) -> None:
     """Print the tables of docs/measurements/demo-model.md."""
     scenes, videos = held_out_scenes(prompts), {}
+    if sound:
+        measure_sound(folder, prompts, sound)
+        return
     if fewer_passes:
         compare_fewer_passes(folder, prompts)
         return
@@ -54,6 +59,21 @@ def main(
         typer.echo(f"VAE, {size}: {decibel:.2f} dB over {clips} held-out clips")
     for name, decibel in temporal_upscaling(folder, clips).items():
         typer.echo(f"17 to 33 frames, {name}: {decibel:.2f} dB over {clips} held-out clips")
+
+
+def measure_sound(folder: Path, prompts: int, ways: list[str]) -> None:
+    """Print how many bounces have their knock in time, and how high things of each size hum."""
+    typer.echo(
+        f"| {prompts} unseen prompts | knock at the bounce | with the sounds of other clips | no bounce, no knock |"
+    )
+    typer.echo(f"|{'---|' * 4}")
+    hums = {}
+    for way in ways:
+        found = sound_quality(folder, prompts, **SOUND_WAYS[way])
+        typer.echo(f"| {way} | {found.bounces:.0%} | {found.others:.0%} | {found.silent:.0%} |")
+        hums[way] = ", ".join(f"{size} {height:.0f} Hz" for size, height in found.hum_hz.items())
+    for way, heights in hums.items():
+        typer.echo(f"hum of bouncing things, {way}: {heights}")
 
 
 def compare_precisions(folder: Path, prompts: int) -> None:

@@ -61,15 +61,23 @@ def held_out_scenes(count: int) -> list[world.Scene]:
 
 def generated(folder: Path, scene: world.Scene, seed: int, **options: Any) -> np.ndarray:
     """The video of one scene's plain prompt, ``(T, H, W, 3)`` in [0, 1]."""
+    files = files_of(folder, options["pipeline"])
+    return generate(plain_prompt(scene), seed=seed, cache=False, **files, **options).array().astype(np.float32) / 255
+
+
+def files_of(folder: Path, pipeline: str) -> dict[str, Any]:
+    """The files of a bundle that a pipeline takes, as options."""
     files: dict[str, Any] = {
         "weights": str(folder / FILES["dev"]),
         "distilled_lora": str(folder / FILES["lora"]),
         "spatial_upscaler_weights": str(folder / FILES["spatial"]),
         "gemma": str(folder / "gemma"),
     }
-    if options["pipeline"] != "two-stage":
+    if pipeline != "two-stage":
         files = {name: files[name] for name in ("weights", "gemma")}
-    return generate(plain_prompt(scene), seed=seed, cache=False, **files, **options).array().astype(np.float32) / 255
+    if pipeline == "distilled":
+        files["weights"] = str(folder / FILES["distilled"])
+    return files
 
 
 @contextmanager
