@@ -2,9 +2,11 @@
 
 import importlib
 import inspect
+import json
 import os
 import pkgutil
 import runpy
+import shutil
 import sys
 import tempfile
 import threading
@@ -15,11 +17,15 @@ from types import CodeType, FrameType
 from typing import Annotated, Any
 
 import typer
+from safetensors.numpy import load_file, save
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 import LTX_2_MLX  # noqa: E402
+from LTX_2_MLX.checkpoints.reader import Checkpoint  # noqa: E402
+from LTX_2_MLX.training.bundle import FILES  # noqa: E402
+from LTX_2_MLX.training.sound_bundle import is_sound  # noqa: E402
 from LTX_2_MLX.verify.case import Case  # noqa: E402
 
 PACKAGE = ROOT / "LTX_2_MLX"
@@ -37,7 +43,7 @@ class Entries:
 
 
 def main(
-    command: Annotated[str, typer.Argument(help="generate or interpolate.")] = "generate",
+    command: Annotated[str, typer.Argument(help="generate (a silent video), sound or interpolate.")] = "generate",
     show: Annotated[bool, typer.Option("--list", help="Print every function in the order of first entry.")] = False,
 ) -> None:
     """Run COMMAND with small inputs and print how many modules and functions of LTX_2_MLX it enters."""
@@ -54,10 +60,24 @@ def arguments(command: str, folder: Path) -> list[str]:
     """A small run of the command that writes into ``folder``."""
     output = ["--output", str(folder / "output.mp4"), "--quiet", "--force"]
     if command == "generate":
+        # The video alone; "sound" counts what the demo model's sound comes to beside it.
+        silent_demo(folder)
+        os.chdir(folder)
+    if command in ("generate", "sound"):
         return [PROMPT, *output]
     if command == "interpolate":
         return [str(CLIP), "--model-path", str(stand_in_rife(folder)), *output]
-    raise typer.BadParameter(f"Unknown command {command!r}. Use generate or interpolate.")
+    raise typer.BadParameter(f"Unknown command {command!r}. Use generate, sound or interpolate.")
+
+
+def silent_demo(folder: Path) -> None:
+    """The demo model without its sound, in ``folder/weights``, where it comes before the one of the package."""
+    demo = folder / "weights" / "demo"
+    shutil.copytree(ROOT / "weights" / "demo", demo)
+    path = demo / FILES["dev"]
+    tensors = {name: value for name, value in load_file(path).items() if not is_sound(name)}
+    metadata = Checkpoint(path).header.metadata
+    path.write_bytes(save(tensors, metadata | {"config": json.dumps(Checkpoint(path).header.config)}))
 
 
 def stand_in_rife(folder: Path) -> Path:
@@ -76,11 +96,12 @@ def count(command: str, arguments: list[str]) -> Entries:
             importlib.import_module(module.name)
     entries = Entries()
     profiler = note_entries(entries)
-    sys.argv = [f"{command}.py", *arguments]
+    script = "generate" if command == "sound" else command
+    sys.argv = [f"{script}.py", *arguments]
     threading.setprofile(profiler)
     sys.setprofile(profiler)
     try:
-        runpy.run_path(str(ROOT / "scripts" / f"{command}.py"), run_name="__main__")
+        runpy.run_path(str(ROOT / "scripts" / f"{script}.py"), run_name="__main__")
     except SystemExit as end:
         if end.code:
             raise

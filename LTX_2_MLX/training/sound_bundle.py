@@ -45,6 +45,11 @@ _BLOCK_PARTS = {
 }
 
 
+def is_sound(tensor: str) -> bool:
+    """Whether a tensor, by its published name, is in no file of a silent model."""
+    return any(part in tensor for part in ("audio", "av_ca", "a2v", "vocoder."))
+
+
 def stream_name(parameter: str) -> str:
     """The published name of a parameter of the transformer that a silent one does not have."""
     name = parameter.replace("blocks.", "transformer_blocks.", 1)
