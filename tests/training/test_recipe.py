@@ -149,7 +149,7 @@ def test_the_model_in_the_box_is_as_its_manifest_says():
     check_manifest(BOX)
 
 
-def test_the_model_in_the_box_takes_at_most_30_megabytes_in_git():
+def test_the_model_in_the_box_takes_at_most_35_megabytes_in_git():
     # Git keeps files deflated; the closed-form encoder is mostly zeros.
     sizes = [len(zlib.compress(path.read_bytes())) for path in BOX.rglob("*") if path.is_file()]
-    assert sum(sizes) <= 30_000_000
+    assert sum(sizes) <= 35_000_000

@@ -48,10 +48,19 @@ def test_published_defaults_hold_where_the_model_says_nothing():
 
 
 def test_model_may_bring_defaults_of_its_own():
-    own = {"height": 64, "width": 96, "num_frames": 17, "frame_rate": "24000/1001", "cfg": 3, "notice": "Small."}
+    own = {
+        "height": 64,
+        "width": 96,
+        "num_frames": 17,
+        "frame_rate": "24000/1001",
+        "cfg": 3,
+        "audio_cfg": 1.5,
+        "notice": "Small.",
+    }
     found = ModelDefaults.from_header(header(defaults=json.dumps(own)))
     assert (found.height, found.width, found.num_frames, found.notice) == (64, 96, 17, "Small.")
     assert found.frame_rate == Fraction(24000, 1001) and found.cfg == 3.0 and found.steps == 30
+    assert found.audio_cfg == 1.5
     assert found.refinement == schedule.REFINEMENT
 
 
