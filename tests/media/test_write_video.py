@@ -511,6 +511,12 @@ def test_frames_are_computed_while_others_are_encoded_and_few_wait(tmp_path, mon
     assert writer.waiting_bytes(32, 48) == 2 * 32 * 48 * 3
 
 
+def test_the_same_frames_make_the_same_file_every_time(tmp_path):
+    frames = np.random.default_rng(3).integers(0, 255, (17, 4, 6, 3), dtype=np.uint8).repeat(32, 1).repeat(32, 2)
+    files = {write_video(clip_of(frames), tmp_path / "a.mp4").read_bytes() for _ in range(12)}
+    assert len(files) == 1
+
+
 @pytest.mark.parametrize("error", [MediaError("no more frames"), KeyboardInterrupt()])
 def test_an_error_while_frames_are_computed_ends_the_encoders_thread(tmp_path, error):
     def frames():
