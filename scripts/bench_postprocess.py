@@ -40,6 +40,7 @@ def speed(
     height: Annotated[int, typer.Option(help="Height of a frame, a multiple of 32.")] = 256,
     width: Annotated[int, typer.Option(help="Width of a frame, a multiple of 32.")] = 448,
     repeats: Annotated[int, typer.Option(help="Turns of each.")] = 7,
+    device: Annotated[str, typer.Option(help="Where torch computes: cpu or cuda.")] = "cpu",
 ) -> None:
     """Print seconds per frame of IFNet and SRVGG, ours and torch's with the same weights: medians.
 
@@ -49,10 +50,11 @@ def speed(
     import torch
     from comparison.post_processing import compare_networks
 
+    torch.set_default_device(device)
     if threads := os.environ.get("OPENBLAS_NUM_THREADS"):
         torch.set_num_threads(int(threads))
     print(f"OpenBLAS loaded: {OPENBLAS_LOADED}; torch {torch.__version__}, {torch.get_num_threads()} threads; ", end="")
-    print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; {height}×{width}\n")
+    print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; {height}×{width}; torch on {device}\n")
     print("| network | ours, s | torch, s | torch / ours | ours, CPU s | torch, CPU s | torch / ours | difference |")
     print("|---|---|---|---|---|---|---|---|")
     compare_networks(height, width, repeats)

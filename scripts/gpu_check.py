@@ -65,11 +65,13 @@ def steps(folder: Path) -> list[Step]:
         Step("decoder's ways", "bench.py", ("decoding", "--full-width", *SMALL, "--repeats", "1", "--json")),
         Step("torch: block, 4,290 tokens", "bench_torch.py", ("block", "--heads", "32", *SMALL, *CARD), True),
         Step("torch: block, 17,160 tokens", "bench_torch.py", ("block", "--heads", "32", *LARGE, *CARD), True),
+        Step("torch: RIFE and SRVGG", "bench_postprocess.py", ("speed", *FULL_HD, *CARD), True),
         Step("torch: decoder", "bench_torch.py", ("decoder", "--channels", "128", *SMALL[:4], *FEW, *CARD), True),
     ]
 
 
 CARD = ("--device", "cuda", "--repeats", "3")
+FULL_HD = ("--height", "1088", "--width", "1920")
 FEW = ("--frames", "33")
 
 

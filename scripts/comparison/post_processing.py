@@ -81,15 +81,16 @@ class OurFrames:
 
 
 def torch_weights(network: nn.Module) -> dict[str, Any]:
-    """A network's weights for torch."""
-    return {name: torch.from_numpy(np.array(value)) for name, value in published(network).items()}
+    """A network's weights for torch, on its default device."""
+    device = torch.get_default_device()
+    return {name: torch.from_numpy(np.array(value)).to(device) for name, value in published(network).items()}
 
 
 def channels_first(frames: np.ndarray) -> Any:
-    """``(B, H, W, C)`` to torch's ``(B, C, H, W)``."""
-    return torch.from_numpy(frames.transpose(0, 3, 1, 2).copy())
+    """``(B, H, W, C)`` to torch's ``(B, C, H, W)``, on its default device."""
+    return torch.from_numpy(frames.transpose(0, 3, 1, 2).copy()).to(torch.get_default_device())
 
 
 def channels_last(frames: Any) -> np.ndarray:
     """Torch's ``(B, C, H, W)`` to ``(B, H, W, C)``."""
-    return frames.numpy().transpose(0, 2, 3, 1)
+    return frames.cpu().numpy().transpose(0, 2, 3, 1)

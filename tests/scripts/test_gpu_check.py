@@ -33,6 +33,21 @@ def test_a_dry_run_lists_every_command_and_no_folder_of_this_machine(check, tmp_
         assert (SCRIPTS.parent / script).is_file() and str(tmp_path) not in step["command"]
 
 
+def test_block_decoder_interpolation_and_upscaling_run_beside_torch_on_the_card(check, tmp_path):
+    steps = [step for step in check["steps"](tmp_path) if step.needs_torch]
+    assert {step.name.removeprefix("torch: ") for step in steps} == {
+        "block, 4,290 tokens",
+        "block, 17,160 tokens",
+        "RIFE and SRVGG",
+        "decoder",
+    }
+    for step in steps:
+        source = (SCRIPTS / step.script).read_text()
+        options = [word.removeprefix("--") for word in step.arguments if word.startswith("--")]
+        assert step.arguments[0] in source and "device" in options
+        assert all(f"{option}: Annotated" in source for option in options), step
+
+
 def test_steps_that_find_no_time_are_out_of_time(check, tmp_path):
     result = run(check, "--limit", 0, "-o", tmp_path / "check.json")
     assert result.exit_code == 0, result.output
