@@ -2,10 +2,10 @@
 
 import json
 from collections import Counter
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -47,6 +47,10 @@ class VerifyOptions:
     backend_forms: Annotated[
         bool, Opt("Compute with the forms that operations take on the other backend.", only_on=True)
     ] = False
+    as_metal: Annotated[
+        bool,
+        Opt("Compute on the CPU with a GPU's forms, and convolutions with the roundings of Metal.", only_on=True),
+    ] = False
     skip_unknown: Annotated[
         bool, Opt("List the cases of components that this version lacks, and go on.", only_on=True)
     ] = False
@@ -65,14 +69,15 @@ def verify(own: VerifyOptions) -> None:
     paths = find_cases([Path(case).expanduser() for case in own.cases] or [_GOLDENS])
     if own.skip_unknown:
         paths = known_cases(paths)
-    with forms(own.backend_forms):
+    with forms(own.backend_forms, own.as_metal):
         results = run_cases(paths, own.dtype, quiet=own.as_json)
     failed = sum(not result.ok for result in results)
     if own.as_json:
         echo(json.dumps([asdict(result) for result in results], indent=2))
     else:
         precision = "" if own.dtype == "fp32" else f" in {own.dtype}"
-        echo(f"{len(results) - failed} of {len(results)} cases pass on {device()}{precision}.")
+        metal = ", as Metal would" if own.as_metal else ""
+        echo(f"{len(results) - failed} of {len(results)} cases pass on {device()}{precision}{metal}.")
     if failed:
         raise typer.Exit(FAILED)
 
@@ -105,13 +110,29 @@ def known_cases(paths: list[Path]) -> list[Path]:
     return known
 
 
-def forms(of_other_backend: bool) -> AbstractContextManager[None]:
-    """If asked for, let operations take the other backend's forms; the device stays the same."""
-    from LTX_2_MLX.ops.device import as_backend, on_cpu
+def forms(of_other_backend: bool, as_metal: bool) -> AbstractContextManager[Any]:
+    """If asked for, let operations take the other backend's forms, or Metal's with its roundings on the CPU.
 
-    if not of_other_backend:
-        return nullcontext()
-    return as_backend("gpu" if on_cpu() else "cpu")
+    Raises:
+        RequestError: If a GPU is to compute as Metal would, or both are asked for.
+    """
+    import mlx.core as mx
+
+    from LTX_2_MLX.ops.device import as_backend, device, on_cpu
+    from LTX_2_MLX.verify.as_metal import fused_attention, metal_convolutions
+
+    if as_metal and of_other_backend:
+        raise RequestError("--as-metal takes a GPU's forms already. Leave out --backend-forms.")
+    if as_metal and device().type != mx.cpu:
+        raise RequestError("--as-metal computes on the CPU what a Mac would. Pass --device cpu with it.")
+    stack = ExitStack()
+    if of_other_backend or as_metal:
+        if on_cpu():
+            stack.enter_context(fused_attention())
+        stack.enter_context(as_backend("gpu" if on_cpu() else "cpu"))
+    if as_metal:
+        stack.enter_context(metal_convolutions())
+    return stack
 
 
 def run_cases(paths: list[Path], precision: str, quiet: bool) -> list["Result"]:

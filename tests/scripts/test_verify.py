@@ -53,3 +53,10 @@ def test_forms_of_the_other_backend_are_computed():
     done = verify("--backend-forms", "--json", CASE)
     assert done.returncode == 0
     assert json.loads(done.stdout)[0]["ok"]
+
+
+def test_metal_is_computed_on_the_cpu_and_not_twice():
+    done = verify("--as-metal", "--device", "cpu", ROOT / "tests" / "goldens" / "esrgan" / "srvgg_x3")
+    assert done.returncode == 0 and "as Metal would" in done.stdout
+    done = verify("--as-metal", "--backend-forms", CASE)
+    assert done.returncode == 2 and "Leave out --backend-forms" in done.stderr
