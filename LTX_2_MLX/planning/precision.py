@@ -9,8 +9,8 @@ import mlx.core as mx
 from LTX_2_MLX.ops.device import on_cpu
 
 NetworkName = Literal[
-    "text encoder", "text connectors", "transformer", "latent upscaler", "video VAE", "sound", "latent statistics",
-    "RIFE", "Real-ESRGAN", "FlashVSR",
+    "text encoder", "text connectors", "duration head", "transformer", "latent upscaler", "video VAE", "sound",
+    "latent statistics", "RIFE", "Real-ESRGAN", "FlashVSR",
 ]  # fmt: skip
 Precision = Literal["fp16", "bf16", "fp32", "file"]
 
@@ -37,6 +37,7 @@ class Rule:
 RULES: dict[NetworkName, Rule] = {
     "text encoder": Rule("file", "bf16", "states of Gemma exceed float16's range"),
     "text connectors": Rule("file", "bf16", "they read these states"),
+    "duration head": Rule("fp32", None, "small; seconds are an exponential"),
     "transformer": Rule("file", "fp16", "sums, norms and softmax are float32 inside"),
     "latent upscaler": Rule("file", "fp16", "group norms are float32 inside"),
     "video VAE": Rule("file", "fp16", "--decode-dtype float32 decodes in float32"),

@@ -1,8 +1,8 @@
 """Bands: how far the published networks themselves are from float32 when they run in 16 bit.
 
 ``tests/goldens/bands.json`` holds the reference's figures by component, case and output. An output passes within
-``factor`` times them, or under the floor of its precision. A component whose reference was not measured has a bound
-of its own, which only a broken computation exceeds, and the reason why it has no band.
+``factor`` times them, or under the floor of its precision. A component whose reference was not measured names others
+of the same networks, whose widest band holds for it, and says why.
 """
 
 import hashlib
@@ -51,9 +51,6 @@ class Bands:
             return Bands(self.table, "bf16").limit(case, output)
         if "float32" in component or _pattern(output) in component.get("exact", ()):
             return None
-        if "unmeasured" in component:
-            bound = component["bound"][self.precision]
-            return Figures(bound["largest"], bound["rms"], cosine=-1.0)
         band = self._band(component, case, output)
         return Figures(
             largest=max(self.table["factor"]["largest"] * band.largest, self._floor.largest),
@@ -62,13 +59,21 @@ class Bands:
         )
 
     def _band(self, component: dict[str, Any], case: Case, output: str) -> Figures:
-        """The reference's own figures: of this output of this case, or the widest of outputs called like it."""
-        for known in component.get("cases", {}).values():
-            if known["io"] == digest(case) and output in known.get(self.precision, {}):
-                return Figures(*known[self.precision][output])
+        """The reference's own figures for this output of this case, or the widest of outputs called like it.
+
+        The largest error is a draw from the tail of a distribution, of which all outputs called alike are the sample.
+        """
+        if "like" in component:
+            others = (self.table["components"][name] for name in component["like"])
+            return _widest([band for other in others for _, band in self._of_component(other)])
         bands = self._of_component(component)
         alike = [band for name, band in bands if _pattern(name) == _pattern(output)]
-        return _widest(alike or [band for _, band in bands])
+        widest = _widest(alike or [band for _, band in bands])
+        for known in component.get("cases", {}).values():
+            if known["io"] == digest(case) and output in known.get(self.precision, {}):
+                own = Figures(*known[self.precision][output])
+                return Figures(widest.largest, own.rms, own.cosine)
+        return widest
 
     def _of_component(self, component: dict[str, Any]) -> list[tuple[str, Figures]]:
         """Every output's band in a component, in all its cases."""

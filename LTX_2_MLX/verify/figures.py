@@ -34,6 +34,10 @@ class Figures:
             cosine=float(value @ reference) / lengths if lengths else float(not error.any()),
         )
 
+    def or_wider(self, other: "Figures") -> "Figures":
+        """The larger errors of both, as limits."""
+        return Figures(max(self.largest, other.largest), max(self.rms, other.rms), min(self.cosine, other.cosine))
+
     def nearest(self, limit: "Figures") -> tuple[float, float]:
         """Of the largest and the root mean square error the one nearest to its limit, and that limit."""
         pairs = [(self.largest, limit.largest), (self.rms, limit.rms)]

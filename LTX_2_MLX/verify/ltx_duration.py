@@ -5,13 +5,14 @@ import numpy as np
 
 from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.models.ltx.duration_head import DurationHead, reference_frames
+from LTX_2_MLX.planning.precision import dtype_for
 from LTX_2_MLX.shapes import StreamName
 from LTX_2_MLX.verify.case import Case, Outputs
 
 
 def duration_head(case: Case) -> Outputs:
     """Seconds of both streams and of each alone, and the frames chosen at the case's rates."""
-    head = load(DurationHead, case.checkpoint(), dtype=case.text_dtype)
+    head = load(DurationHead, case.checkpoint(), dtype=dtype_for("duration head"))
     inputs = case.inputs()
     contexts: dict[StreamName, mx.array] = {
         "video": mx.array(inputs["video_tokens"]),

@@ -116,6 +116,8 @@ def compare_output(
         return [f"{name} has shape {value.shape}, expected {reference.shape}"]
     figures = result.figures[name] = Figures.of(value, reference)
     limit = bands.limit(case, name) if bands is not None else None
+    if limit is not None and is_image(name, reference):
+        limit = limit.or_wider(Figures.of(reference + float(tolerance_of(case, name).get("levels", 1)), reference))
     if limit is None:
         error, tolerance = error_and_tolerance(case, name, value, reference)
     else:
@@ -152,13 +154,17 @@ def error_and_tolerance(case: Case, name: str, value: np.ndarray, reference: np.
         return 0.0, 0.0
     largest = float(np.abs(value.astype(np.float64) - reference.astype(np.float64)).max())
     if not np.issubdtype(reference.dtype, np.floating):
-        image = reference.dtype in (np.uint8, np.uint16) and "mask" not in name
-        return largest, float(tolerance.get("levels", 1)) if image else 0.0
+        return largest, float(tolerance.get("levels", 1)) if is_image(name, reference) else 0.0
     if "absolute" in tolerance:
         return largest, float(tolerance["absolute"])
     scale = float(np.abs(reference).max())
     relative = float(tolerance.get("relative", DEFAULT_RELATIVE))
     return (largest / scale if scale else largest), relative
+
+
+def is_image(name: str, reference: np.ndarray) -> bool:
+    """Whether an output is an image, which may differ by levels."""
+    return reference.dtype in (np.uint8, np.uint16) and "mask" not in name
 
 
 def tolerance_of(case: Case, name: str) -> dict[str, float]:

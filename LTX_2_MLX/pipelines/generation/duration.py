@@ -24,12 +24,13 @@ from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationStage, Genera
 from LTX_2_MLX.pipelines.options import AUTO
 from LTX_2_MLX.pipelines.stage import run_stages
 from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes
+from LTX_2_MLX.planning.precision import dtype_for, dtype_name
 from LTX_2_MLX.runtime.job import Job
 from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.runtime.validate import check_result
 
 # It is small, and seconds depend on the exponential of its output.
-_DTYPE = mx.float32
+_DTYPE = dtype_for("duration head")
 # Arrays of all tokens, of the head's width, that live at once: the projected streams, tokens, keys, values.
 _TOKEN_ARRAYS = 7
 
@@ -60,6 +61,7 @@ class PredictDuration:
         return Estimate(
             name=self.name,
             work=f"length of the video, {limits.min_seconds:g} to {limits.max_seconds:g} s",
+            dtype=dtype_name(_DTYPE),
             file=self.head.path,
             weights_bytes=network_weights_bytes([DurationHead], self.head, dtype=_DTYPE),
             activation_bytes=contexts_bytes(self.request) + _TOKEN_ARRAYS * tokens,
