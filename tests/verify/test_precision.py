@@ -100,6 +100,14 @@ def test_an_image_may_differ_by_a_level_as_in_float32(tmp_path):
     assert compare_output(measured, "frames", frames + 3, frames, result, bands)
 
 
+def test_a_single_number_is_held_to_the_limit_of_the_largest_error(tmp_path):
+    bands = Bands(table(cases={"one": {"io": "0", "bf16": {"gap": [0.001, 0.001, 0.99]}}}), "bf16")
+    result = Result(case="", component="", ok=True)
+    number = np.array([1.0])
+    assert not compare_output(case(tmp_path, "a/b"), "gap", number * 1.015, number, result, bands)
+    assert compare_output(case(tmp_path, "a/b"), "gap", number * 1.025, number, result, bands)
+
+
 def test_nan_exceeds_every_limit():
     figures = Figures.of(np.array([1.0, np.nan]), np.array([1.0, 2.0]))
     error, limit = figures.nearest(Figures(largest=1.0, rms=1.0, cosine=-1.0))
