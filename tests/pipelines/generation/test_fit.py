@@ -164,7 +164,7 @@ def test_plan_tells_memory_disk_and_verdict(options, tmp_path):
 def test_an_array_that_the_device_does_not_hold_is_refused(options, monkeypatch):
     whole = prepare(options).plan
     arrays = {stage.name: stage.array_bytes for stage in whole.stages}
-    assert arrays["denoise"] > 0 and arrays["decode"] > 0
+    assert "text_features" in arrays and all(arrays.values()), arrays
     largest = whole.with_largest_array
     monkeypatch.setattr("LTX_2_MLX.planning.plan.largest_array_bytes", lambda: largest.array_bytes // 4)
     with pytest.raises(MemoryBudgetError, match=rf"{largest.name} makes one array of .*this device holds at most"):
