@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -54,6 +55,10 @@ class VerifyOptions:
     skip_unknown: Annotated[
         bool, Opt("List the cases of components that this version lacks, and go on.", only_on=True)
     ] = False
+    as_table: Annotated[
+        bool,
+        Opt("Print a table by component: its widest errors and what is allowed.", flags=("--table",), only_on=True),
+    ] = False
     as_json: Annotated[bool, Opt("Print the results as a JSON list.", flags=("--json",), only_on=True)] = False
 
 
@@ -65,16 +70,20 @@ def verify(own: VerifyOptions) -> None:
     from LTX_2_MLX.ops.device import device
     from LTX_2_MLX.verify import find_cases
 
+    if own.as_json and own.as_table:
+        raise RequestError("--json and --table are two forms of the results. Leave out one.")
     choose_device(own.device)
     paths = find_cases([Path(case).expanduser() for case in own.cases] or [_GOLDENS])
     if own.skip_unknown:
         paths = known_cases(paths)
     with forms(own.backend_forms, own.as_metal):
-        results = run_cases(paths, own.dtype, quiet=own.as_json)
+        results = run_cases(paths, own.dtype, quiet=own.as_json or own.as_table)
     failed = sum(not result.ok for result in results)
     if own.as_json:
         echo(json.dumps([asdict(result) for result in results], indent=2))
     else:
+        if own.as_table:
+            echo("\n".join(table(results)))
         precision = "" if own.dtype == "fp32" else f" in {own.dtype}"
         metal = ", as Metal would" if own.as_metal else ""
         echo(f"{len(results) - failed} of {len(results)} cases pass on {device()}{precision}{metal}.")
@@ -161,6 +170,22 @@ def figure_lines(result: "Result") -> list[str]:
         allowed = f"  (at most {limit.largest:.1e}, {limit.rms:.1e})" if limit else "  (as in float32)"
         lines.append(f"      {name}: {text}{allowed}")
     return lines
+
+
+def table(results: list["Result"]) -> Iterator[str]:
+    """Markdown: the widest root mean square and largest errors of every component, and what is allowed there."""
+    yield "| component | cases | rms, at most | largest, at most |"
+    yield "|---|---|---|---|"
+    for component in sorted({result.component for result in results}):
+        mine = [result for result in results if result.component == component]
+        outputs = [(figures, each.limits.get(name)) for each in mine for name, figures in each.figures.items()]
+        cells = []
+        for measure in ("rms", "largest"):
+            figures, limit = max(outputs, key=lambda pair: getattr(pair[0], measure), default=(None, None))
+            allowed = "as in float32" if limit is None else f"{getattr(limit, measure):.1e}"
+            cells.append("" if figures is None else f"{getattr(figures, measure):.1e}, {allowed}")
+        failed = sum(not result.ok for result in mine)
+        yield f"| {component} | {len(mine)}{f', {failed} fail' if failed else ''} | {' | '.join(cells)} |"
 
 
 def line(result: "Result") -> str:

@@ -55,8 +55,12 @@ def test_forms_of_the_other_backend_are_computed():
     assert json.loads(done.stdout)[0]["ok"]
 
 
-def test_metal_is_computed_on_the_cpu_and_not_twice():
+def test_metal_is_computed_on_the_cpu_and_a_table_tells_errors_and_limits():
     done = verify("--as-metal", "--device", "cpu", ROOT / "tests" / "goldens" / "esrgan" / "srvgg_x3")
     assert done.returncode == 0 and "as Metal would" in done.stdout
+    done = verify("--table", "--dtype", "bf16", ROOT / "tests" / "goldens" / "esrgan" / "srvgg_x3", CASE)
+    rows = [line.split(" | ") for line in done.stdout.splitlines() if line.startswith("| esrgan/srvgg")]
+    assert done.returncode == 0 and float(rows[0][2].split(", ")[0]) < float(rows[0][2].split(", ")[1])
+    assert "| flashvsr/color_fix | 1 | " in done.stdout and "as in float32" in done.stdout
     done = verify("--as-metal", "--backend-forms", CASE)
     assert done.returncode == 2 and "Leave out --backend-forms" in done.stderr
