@@ -128,7 +128,6 @@ def forms(of_other_backend: bool, as_metal: bool) -> AbstractContextManager[Any]
     import mlx.core as mx
 
     from LTX_2_MLX.ops.device import as_backend, device, on_cpu
-    from LTX_2_MLX.verify.as_metal import fused_attention, metal_convolutions
 
     if as_metal and of_other_backend:
         raise RequestError("--as-metal takes a GPU's forms already. Leave out --backend-forms.")
@@ -136,6 +135,8 @@ def forms(of_other_backend: bool, as_metal: bool) -> AbstractContextManager[Any]
         raise RequestError("--as-metal computes on the CPU what a Mac would. Pass --device cpu with it.")
     stack = ExitStack()
     if of_other_backend or as_metal:
+        from LTX_2_MLX.verify.as_metal import fused_attention, metal_convolutions
+
         if on_cpu():
             stack.enter_context(fused_attention())
         stack.enter_context(as_backend("gpu" if on_cpu() else "cpu"))

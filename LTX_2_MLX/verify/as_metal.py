@@ -14,7 +14,8 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, reduce
+from operator import add
 from typing import Any
 
 import mlx.core as mx
@@ -69,44 +70,47 @@ def fused_attention() -> Iterator[None]:
 @contextmanager
 def metal_convolutions() -> Iterator[None]:
     """Let ``mx.conv1d``, ``conv2d`` and ``conv3d`` round as Metal does, for all of this process."""
-    own = {name: getattr(mx, name) for name in ("conv1d", "conv2d", "conv3d")}
-
-    def product(x: mx.array, weight: mx.array, *options: Any, **named: Any) -> mx.array:
-        """Sums in float32, one rounding."""
-        name = f"conv{x.ndim - 2}d"
-        made: mx.array = own[name](x.astype(mx.float32), weight.astype(mx.float32), *options, **named)
-        return made.astype(x.dtype)
-
-    def images(
-        x: mx.array, weight: mx.array, stride: Any = 1, padding: Any = 0, *options: Any, **named: Any
-    ) -> mx.array:
-        if not options and not named and _all_ones(stride) and goes_by_winograd(x.shape, weight.shape):
-            return winograd(x, weight, _each(padding, 2))
-        return product(x, weight, stride, padding, *options, **named)
-
-    def clips(
-        x: mx.array, weight: mx.array, stride: Any = 1, padding: Any = 0, *options: Any, **named: Any
-    ) -> mx.array:
-        strides, pads = _each(stride, 3), _each(padding, 3)
-        plain = not options and not named
-        if not plain or not goes_by_slices(x.shape, weight.shape, stride_in_time=strides[0], padding_in_time=pads[0]):
-            return product(x, weight, stride, padding, *options, **named)
-        frames = x.shape[1] - weight.shape[1] + 1
-        total = None
-        for tap in range(weight.shape[1]):
-            part = images(x[0, tap : tap + frames], weight[:, tap], strides[1:], pads[1:])
-            total = part if total is None else total + part
-        assert total is not None
-        return total[None]
-
-    replacements = {"conv1d": product, "conv2d": images, "conv3d": clips}
-    for name, function in replacements.items():
-        setattr(mx, name, function)
+    metal = _Convolutions(mx.conv1d, mx.conv2d, mx.conv3d)
+    mx.conv1d, mx.conv2d, mx.conv3d = metal.product, metal.images, metal.clips
     try:
         yield
     finally:
-        for name, function in own.items():
-            setattr(mx, name, function)
+        mx.conv1d, mx.conv2d, mx.conv3d = metal.own
+
+
+class _Convolutions:
+    """MLX's convolutions of one, two and three axes, with Metal's roundings; arguments as MLX's."""
+
+    def __init__(self, *own: Any):
+        self.own = own
+
+    def product(self, x: mx.array, weight: mx.array, *options: Any, **named: Any) -> mx.array:
+        """Sums in float32, one rounding."""
+        convolve = self.own[x.ndim - 3]
+        made: mx.array = convolve(x.astype(mx.float32), weight.astype(mx.float32), *options, **named)
+        return made.astype(x.dtype)
+
+    def images(
+        self, x: mx.array, weight: mx.array, stride: Any = 1, padding: Any = 0, *options: Any, **named: Any
+    ) -> mx.array:
+        if not options and not named and _all_ones(stride) and goes_by_winograd(x.shape, weight.shape):
+            return winograd(x, weight, _each(padding, 2))
+        return self.product(x, weight, stride, padding, *options, **named)
+
+    def clips(
+        self, x: mx.array, weight: mx.array, stride: Any = 1, padding: Any = 0, *options: Any, **named: Any
+    ) -> mx.array:
+        strides, pads = _each(stride, 3), _each(padding, 3)
+        sliced = goes_by_slices(x.shape, weight.shape, stride_in_time=strides[0], padding_in_time=pads[0])
+        if options or named or not sliced:
+            return self.product(x, weight, stride, padding, *options, **named)
+        num_taps = weight.shape[1]
+        frames = x.shape[1] - num_taps + 1
+        parts = (
+            self.images(x[0, tap : tap + frames], weight[:, tap], strides[1:], pads[1:]) for tap in range(num_taps)
+        )
+        # Every sum of two is rounded.
+        return reduce(add, parts)[None]
 
 
 def winograd(x: mx.array, weight: mx.array, padding: Shape) -> mx.array:
