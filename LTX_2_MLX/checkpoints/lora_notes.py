@@ -7,8 +7,11 @@ from LTX_2_MLX.checkpoints.entries import Family
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.errors import CheckpointError
 
-# Lightricks/LTX-2, packages/ltx-trainer: written into adapters that read a reference video through the context.
+# Lightricks/LTX-2, packages/ltx-trainer, training_strategies/ at 400fd31: written into adapters that read a reference
+# video through the context. An adapter whose reference is as large and as fast as the video may have none of them.
 _REFERENCE_FIELD = "reference_downscale_factor"
+_SLOWER_FIELD = "reference_temporal_scale_factor"
+_REFERENCE_FIELDS = (_REFERENCE_FIELD, "reference_spatial_scale_factor", _SLOWER_FIELD)
 _IC_NAME = re.compile(r"(?<![a-z])ic[-_ ]?lora", re.IGNORECASE)
 # Metadata fields in which trainers write the base model.
 _BASE_FIELDS = (
@@ -25,27 +28,49 @@ _NAMES: tuple[tuple[Family, re.Pattern[str]], ...] = (
 )
 
 
-def reference_downscale(adapter: Checkpoint) -> int:
-    """Height and width of a video over those of the reference that an adapter reads; 2 where its file says nothing.
+def reads_reference(adapter: Checkpoint) -> bool:
+    """Whether an adapter is an IC-LoRA, made for a reference video in the context, by its metadata or its name."""
+    in_metadata = any(field in adapter.header.metadata for field in _REFERENCE_FIELDS)
+    return in_metadata or _IC_NAME.search(adapter.path.name) is not None
+
+
+def reference_downscale(adapter: Checkpoint, unstated: int = 2) -> int:
+    """Height and width of a video over those of the reference that an adapter reads.
+
+    Args:
+        adapter: The adapter.
+        unstated: What it is where the file says nothing: 2 for detailing adapters, 1 for others.
 
     Raises:
         CheckpointError: If the file says something else than a whole number from 1 on.
     """
-    text = adapter.header.metadata.get(_REFERENCE_FIELD, "2").strip()
+    return _factor(adapter, _REFERENCE_FIELD, unstated)
+
+
+def reference_slower(adapter: Checkpoint) -> int:
+    """Frame rate of a video over that of the reference that an adapter reads; 1 where its file says nothing.
+
+    Raises:
+        CheckpointError: If the file says something else than a whole number from 1 on.
+    """
+    return _factor(adapter, _SLOWER_FIELD, 1)
+
+
+def _factor(adapter: Checkpoint, field: str, unstated: int) -> int:
+    text = adapter.header.metadata.get(field, str(unstated)).strip()
     number = re.fullmatch(r"(\d{1,3})(\.0*)?", text)
     if number is None or int(number[1]) < 1:
-        raise CheckpointError(f"{adapter.path} gives {_REFERENCE_FIELD} as {text[:40]!r}, expected a whole number.")
+        raise CheckpointError(f"{adapter.path} gives {field} as {text[:40]!r}, expected a whole number.")
     return int(number[1])
 
 
 def adapter_warnings(adapter: Checkpoint, model: Checkpoint, *, has_reference: bool = False) -> list[str]:
     """Sentences about an adapter of another generation, or one without the reference video that it needs."""
     warnings = []
-    needs_reference = _REFERENCE_FIELD in adapter.header.metadata or _IC_NAME.search(adapter.path.name)
-    if needs_reference and not has_reference:
+    if reads_reference(adapter) and not has_reference:
         warnings.append(
             "It is an IC-LoRA, made for a reference video in the context; without one it does not do what it was "
-            "trained for."
+            "trained for. Give the video with --control."
         )
     own = generation_of(adapter)
     other = generation_of(model)

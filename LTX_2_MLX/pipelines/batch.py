@@ -23,8 +23,8 @@ from LTX_2_MLX.runtime.holding import HoldingRunner
 from LTX_2_MLX.runtime.job import Job
 from LTX_2_MLX.runtime.runner import StageRunner
 
-# Results that videos of one prompt, one image or one given sound have in common.
-_SHARED: tuple[Result, ...] = ("text", "contexts", "images", "latents")
+# Results that videos of one prompt, one image, one reference video or one given sound have in common.
+_SHARED: tuple[Result, ...] = ("text", "contexts", "images", "control", "latents")
 # The stage whose latents a draft shows.
 _DRAFT_STAGE = "stage_1"
 

@@ -18,6 +18,11 @@ def one_stage(request: Request) -> list[GenerationStage]:
         stages += given_stages(request.given, request.models, request.num_frames, request.frame_rate)
     if request.images:
         stages.append(image_stage(request, [denoise]))
+    if request.control is not None:
+        # Few runs have a reference video.
+        from LTX_2_MLX.pipelines.generation.control import control_stage
+
+        stages.append(control_stage(request))
     stages.append(denoise)
     if request.audio:
         stages.append(sound_stage(request))

@@ -31,6 +31,11 @@ def two_stage(request: Request) -> list[GenerationStage]:
         stages += given_stages(request.given, request.models, request.num_frames, request.frame_rate)
     if request.images:
         stages.append(image_stage(request, [stage_1, stage_2]))
+    if request.control is not None:
+        # Few runs have a reference video.
+        from LTX_2_MLX.pipelines.generation.control import control_stage
+
+        stages.append(control_stage(request))
     stages += [stage_1, upscale, stage_2]
     if request.audio:
         # As the reference: the guided stage's sound where the stages differ in their adapter.

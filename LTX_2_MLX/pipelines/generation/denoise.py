@@ -39,6 +39,7 @@ from LTX_2_MLX.shapes import StreamName
 
 if TYPE_CHECKING:
     from LTX_2_MLX.models.ltx.step_cache import StepCaches
+    from LTX_2_MLX.pipelines.generation.control import Control
     from LTX_2_MLX.pipelines.generation.preview import StagePreview, Watch
 
 # The high-quality pipeline's sampler, and the strengths of the distillation adapter in its stages (Lightricks/LTX-2,
@@ -75,6 +76,7 @@ class Denoise:
         images: Conditioning images; one at frame 0 is held in place, others are appended as keyframes.
         slots: Pixel frames of keyframes that are generated with the video; their latents are handed on as
             ``keyframes``.
+        control: Reference video of an IC-LoRA, whose latent the state has.
         noise_scale: Noise level that latents of an earlier stage are taken to.
         motion_speed: Times of the video's positions are multiplied by it; those of the audio stay.
         region_seconds: Denoise only this span of time, and hold the rest of the latents of the stage before; a stream
@@ -99,6 +101,7 @@ class Denoise:
     sampler: SamplerName = "euler"
     images: tuple[ImageConditioning, ...] = ()
     slots: tuple[int, ...] = ()
+    control: "Control | None" = None
     noise_scale: float = 1.0
     motion_speed: float = 1.0
     region_seconds: tuple[float, float] | None = None
@@ -108,7 +111,7 @@ class Denoise:
     noise: Noise | None = None
     on_step: samplers.OnStep = samplers.ignore
     preview: "StagePreview | None" = None
-    needs: ClassVar[tuple[Result, ...]] = ("contexts", "images", "latents")
+    needs: ClassVar[tuple[Result, ...]] = ("contexts", "images", "control", "latents")
     gives: ClassVar[Result] = "latents"
     shows_previews: ClassVar[bool] = True
 
@@ -143,11 +146,8 @@ class Denoise:
 
     def _size(self) -> dict[str, int]:
         """Tokens of one call."""
-        cells = self.grid.shape.height * self.grid.shape.width
-        tokens = self.grid.shape.num_tokens + len(self.slots) * cells
-        for image in self.images:
-            tokens += cells if image.frame else 0
-        return {"tokens": tokens, "audio_tokens": self._audio_tokens(), "text_tokens": self.context_size[1]}
+        size = {"tokens": self._num_tokens(), "audio_tokens": self._audio_tokens()}
+        return size | {"text_tokens": self.context_size[1]}
 
     def _memory(self) -> tuple[int, int, int]:
         """Bytes of the weights, of one pass, and of kept keys and values of the text: none where they do not fit."""
@@ -157,6 +157,8 @@ class Denoise:
         options = load_options(models)
         weights = network_weights_bytes([Transformer], models.weights, loras=self.loras, **options)
         activations = transformer_bytes(config, **self._size(), prompts=prompts, dtype=models.dtype)
+        if self.control is not None:
+            activations += self.control.attention_bytes(self._num_tokens())
         if self.step_cache is not None:
             # Of each kind of pass the video's input, and what the blocks have added to both streams.
             tokens = 2 * self._size()["tokens"] * config.video.width
@@ -239,8 +241,9 @@ class Denoise:
         latents = {"video": unpatchify_video(result["video"].latent, self.grid.shape)}
         if self.slots:
             shape = replace(self.grid.shape, num_frames=len(self.slots))
-            # Slots are the last tokens of the stream.
-            latents["keyframes"] = unpatchify_video(result["video"].latent[:, -shape.num_tokens :], shape)
+            # Slots stand after the images, and before a reference video.
+            first = self.grid.shape.num_tokens + self._num_appended_images() * shape.height * shape.width
+            latents["keyframes"] = unpatchify_video(result["video"].latent[:, first:], shape)
         if "audio" in result:
             latents["audio"] = result["audio"].latent
         return latents
@@ -267,6 +270,7 @@ class Denoise:
             "strengths": [lora.strength for lora in self.loras],
             "dtype": str(self.models.dtype),
             "quantize": self.models.quantize,
+            **({} if self.control is None else {"control": self.control.facts()}),
         }
 
     def first_state(self, config: TransformerConfig, state: GenerationState, noise: Noise) -> State:
@@ -301,7 +305,19 @@ class Denoise:
                 video = fix_latent_frames(video, latent, grid, strength=image.strength)
             else:
                 video = append_keyframe(video, latent, grid, frame=image.frame, strength=image.strength)
-        return append_slots(video, grid, self.slots) if self.slots else video
+        if self.slots:
+            video = append_slots(video, grid, self.slots)
+        return video if self.control is None else self.control.append(video, state.control["reference"], grid)
+
+    def _num_appended_images(self) -> int:
+        return sum(image.frame != 0 for image in self.images)
+
+    def _num_tokens(self) -> int:
+        """Video tokens, those of images, slots and the reference video among them."""
+        shape = self.grid.shape
+        appended = (len(self.slots) + self._num_appended_images()) * shape.height * shape.width
+        reference = 0 if self.control is None else self.control.latent.num_tokens
+        return shape.num_tokens + appended + reference
 
     def _first_audio(self, channels: int, state: GenerationState) -> LatentState:
         length = self._audio_tokens()
@@ -370,9 +386,10 @@ def first_stage(request: Request, name: str) -> Denoise:
         guidance=request.guidance,
         guided_share=request.guided_share,
         step_cache=request.step_cache,
-        sampler=request.sampler or _first_sampler(models, unguided_distilled=unguided_distilled),
+        sampler=request.sampler or _first_sampler(request, unguided_distilled=unguided_distilled),
         images=conditioning_images(request),
         slots=request.slots,
+        control=request.control,
         motion_speed=request.motion_speed,
         region_seconds=None if request.given is None else request.given.region_seconds,
         frozen_audio=request.given is not None and request.given.frozen_audio,
@@ -381,9 +398,13 @@ def first_stage(request: Request, name: str) -> Denoise:
     )
 
 
-def _first_sampler(models: Models, *, unguided_distilled: bool) -> SamplerName:
+def _first_sampler(request: Request, *, unguided_distilled: bool) -> SamplerName:
+    models = request.models
     if models.high_quality:
         return HIGH_QUALITY_SAMPLER
+    if request.control is not None:
+        # The reference's IC-LoRA pipeline takes plain Euler steps with every generation.
+        return "euler"
     return models.defaults.distilled_sampler if unguided_distilled else "euler"
 
 
@@ -392,7 +413,8 @@ def refinement_stage(request: Request, name: str) -> Denoise:
     models = request.models
     defaults = models.defaults
     sigmas = schedule.stretched(defaults.refinement, request.steps_stage2 or defaults.steps_stage2)
-    loras = models.loras
+    # An IC-LoRA is at work where its reference video is.
+    loras = tuple(lora for lora in models.loras if not lora.has_reference)
     if not models.distilled:
         loras = (*loras, *_distillation(models, HIGH_QUALITY_STRENGTHS[1] if models.high_quality else 1.0))
     return Denoise(

@@ -70,6 +70,9 @@ class Options:
         negative_prompt: Negative prompt for classifier-free guidance.
         image: Conditioning images, ``path[:frame[:strength]]``, one or several; the first frame unless given.
         image_strength: Conditioning strength of images without their own.
+        control: Reference video for the IC-LoRA among ``lora``: a file or a folder of images.
+        control_strength: Its conditioning strength: 1 holds it, 0 lets it be denoised.
+        control_attention: Weight of the attention between the video and it, 0 to 1.
         audio: Whether the video gets sound; by default where the checkpoint makes it.
         save_audio: Where to write the sound as a .wav file, too.
         audio_input: File whose sound the video follows and gets as it is; it gives the length, unless one is given.
@@ -143,6 +146,9 @@ class Options:
     negative_prompt: guidance.NegativePrompt = None
     image: video.Image = None
     image_strength: video.ImageStrength = 1.0
+    control: video.Control = None
+    control_strength: video.ControlStrength = 1.0
+    control_attention: video.ControlAttention = 1.0
     audio: video.Audio = None
     save_audio: video.SaveAudio = None
     audio_input: given.AudioInput = None

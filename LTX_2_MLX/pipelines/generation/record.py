@@ -159,7 +159,7 @@ def files_of(options: Options, request: Request) -> dict[str, list[tuple[str, Pa
         files["detailing_lora"] = [_named_detailing(models.detailing_lora)]
     if request.images:
         files["image"] = list(map(_named_image, request.images))
-    for name in ("audio_input", "retake", "extend", "embeddings"):
+    for name in ("audio_input", "retake", "extend", "control", "embeddings"):
         if getattr(options, name) is not None:
             files[name] = [_named(Path(getattr(options, name)))]
     if options.enable_frame_interpolation:

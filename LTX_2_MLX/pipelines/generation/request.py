@@ -26,6 +26,7 @@ from LTX_2_MLX.pipelines.options import flag_of
 from LTX_2_MLX.shapes import StreamName, VideoShape, check_multiple, frames_lasting
 
 if TYPE_CHECKING:
+    from LTX_2_MLX.pipelines.generation.control import Control
     from LTX_2_MLX.pipelines.generation.preview import Previews
 
 AttentionMode = Literal["chunked", "combined"]
@@ -63,6 +64,7 @@ class Request:
         step_cache: Change of the first stage's input below which its steps reuse block outputs; None: none does.
         seed: Of all noise.
         images: Conditioning images.
+        control: Reference video of an IC-LoRA.
         audio: Decode the sound, too.
         temporal_upscale: Double the frame rate in latent space before decoding.
         decoder_attention: ``chunked`` or ``combined``, of the diffusion decoder.
@@ -97,6 +99,7 @@ class Request:
     step_cache: float | None = None
     seed: int = 0
     images: tuple[ImagePlace, ...] = ()
+    control: "Control | None" = None
     audio: bool = False
     temporal_upscale: bool = False
     duration: DurationLimits | None = None
@@ -253,6 +256,8 @@ def _asked_for(
         parts["slots"] = _slots(options, models, num_frames)
     if options.image is not None:
         parts["images"] = _images(options, num_frames, duration)
+    if options.control is not None:
+        parts["control"] = _control(options, models, num_frames, frame_rate, note)
     if options.decoder_attention is not None:
         parts["decoder_attention"] = _decoder_attention(options, models)
     if options.renders:
@@ -345,6 +350,15 @@ def _images(options: Options, num_frames: int, duration: DurationLimits | None) 
     if duration is not None and any(image.frame for image in images):
         raise RequestError("--image after the first frame needs the video's length. Give --frames or --duration.")
     return images
+
+
+def _control(
+    options: Options, models: Models, num_frames: int, frame_rate: Fraction, note: Callable[[str], None]
+) -> "Control":
+    from LTX_2_MLX.pipelines.generation.control import control_for
+
+    shape = VideoShape(num_frames, _side(options, models, "height"), _side(options, models, "width"))
+    return control_for(options, models, shape, frame_rate, note)
 
 
 def _slots(options: Options, models: Models, num_frames: int) -> tuple[int, ...]:

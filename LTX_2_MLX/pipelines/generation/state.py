@@ -15,7 +15,7 @@ from LTX_2_MLX.runtime.digest import content_digest
 __all__ = ["Arrays", "GenerationStage", "GenerationState", "Result", "SamplerName", "contents", "text_encoder_digest"]
 
 Arrays = dict[str, mx.array]
-Result = Literal["text", "contexts", "duration", "images", "latents", "sound", "frames"]
+Result = Literal["text", "contexts", "duration", "images", "control", "latents", "sound", "frames"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class GenerationState:
             each ``(1, L, D)``; a stream without a negative context uses its positive one.
         duration: ``seconds`` ``(1,)`` by the duration head; empty where the length was given.
         images: Latents ``(1, 1, H, W, C)`` of conditioning images, as ``STAGE.NUMBER``.
+        control: ``reference`` ``(1, T, H, W, C)``, the latent of the video that an IC-LoRA reads.
         latents: ``video`` ``(B, T, H, W, C)`` and ``audio`` tokens ``(B, N, D)``, float32.
         sound: ``waveform`` ``(S, 2)`` float32 in [-1, 1] and ``sample_rate``; empty for a silent video.
     """
@@ -36,6 +37,7 @@ class GenerationState:
     contexts: Arrays = field(default_factory=dict)
     duration: Arrays = field(default_factory=dict)
     images: Arrays = field(default_factory=dict)
+    control: Arrays = field(default_factory=dict)
     latents: Arrays = field(default_factory=dict)
     sound: Arrays = field(default_factory=dict)
 

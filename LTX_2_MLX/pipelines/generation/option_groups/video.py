@@ -8,6 +8,8 @@ from LTX_2_MLX.pipelines.options import Opt
 
 PipelineName = Literal["one-stage", "text-to-video", "distilled", "two-stage", "hq", "dfr"]
 GROUP = "Video"
+# The reference has no IC-LoRA in the others.
+_WITH_CONTROL = ("one-stage", "text-to-video", "distilled", "two-stage")
 _MAX_SIDE, _MAX_FRAMES = 16384, 100_001
 
 Prompt = Annotated[str, Opt("Text prompt.", positional=True, metavar="[PROMPT]", replaces=("embeddings",))]
@@ -127,6 +129,30 @@ Image = Annotated[
 ImageStrength = Annotated[
     float,
     Opt("Conditioning strength of every --image without its own.", group=GROUP, min=0, max=1, needs="image"),
+]
+Control = Annotated[
+    str | Path | None,
+    Opt(
+        "Reference video that an IC-LoRA given with --lora reads; a file or a folder of images.",
+        group=GROUP,
+        metavar="VIDEO",
+        is_file=True,
+        only_in=_WITH_CONTROL,
+    ),
+]
+ControlStrength = Annotated[
+    float,
+    Opt("How firmly the reference video is held; 0 lets it be denoised.", group=GROUP, min=0, max=1, needs="control"),
+]
+ControlAttention = Annotated[
+    float,
+    Opt(
+        "Weight of the attention between the video and its reference; the sound attends to both.",
+        group=GROUP,
+        min=0,
+        max=1,
+        needs="control",
+    ),
 ]
 Audio = Annotated[
     bool | None,
