@@ -99,8 +99,8 @@ def prediction(
 
 @app.command()
 def decoder(
-    height: Annotated[int, typer.Option("--height", help="Pixels of the smallest video.")] = 224,
-    width: Annotated[int, typer.Option("--width", help="Pixels.")] = 224,
+    height: Annotated[int, typer.Option("--height", help="Pixels of the smallest video.")] = 256,
+    width: Annotated[int, typer.Option("--width", help="Pixels.")] = 256,
     frames: Annotated[int, typer.Option("--frames", help="8k + 1.")] = 17,
     sizes: Annotated[int, typer.Option("--sizes", help="How many sizes, up to five.")] = 5,
     limit: Annotated[float, typer.Option("--limit", help="GiB beside the weights.")] = 8.0,

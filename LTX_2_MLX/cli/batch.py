@@ -32,11 +32,13 @@ class Named:
         prompt: Its prompt.
         seed: Its seed.
         suffix: What its files' names get, such as ``-001-seed3``.
+        frames: Its length where a run that is resumed has settled it.
     """
 
     prompt: str
     seed: int
     suffix: str
+    frames: int = 0
 
 
 def prompts_in(path: Path) -> list[str]:
@@ -134,19 +136,16 @@ def planned_batch(
     from LTX_2_MLX.pipelines.generation.recorded_files import files_outside
 
     longest = max(videos, key=lambda video: len(video.prompt))
-    base = with_one_frame(typed, own.output) | _places(typed, videos[0])
+    # The plan is that of the longest video.
+    first = max(videos, key=lambda video: video.frames)
+    base = with_one_frame(typed, own.output) | _places(typed, first)
     record, own = recorded(base, own)
-    base |= {"prompt": longest.prompt, "seed": videos[0].seed}
+    base |= {"prompt": longest.prompt, "seed": first.seed}
     if record is not None:
         check_recorded_files(files_outside(record, base), yes=own.yes, note=progress.note)
     options = Options(**base) if record is None else options_from(record, base, progress.note)
     # The plan is that of prompts that no earlier run had.
     ready = prepared(replace(options, cache=False), own, progress)
-    if ready.request.duration is not None:
-        raise RequestError(
-            "The duration head would give each prompt a length of its own, but the videos of one run share theirs. "
-            "Give --frames or --duration."
-        )
     for line in notes_without_effect(ready.options, ready.request, base):
         progress.note(line)
     automatic = set() if record is None else set(record.automatic) - set(base)
@@ -179,7 +178,8 @@ def _saved_videos(folder: Path, seeds: Sequence[int]) -> list[Named]:
         request = saved_record(path).request
         if not seeds or request.get("seed") in seeds:
             suffix = f"-{path.name.replace('seed-', 'seed')}"
-            videos.append(Named(request.get("prompt", ""), request.get("seed", Options.seed), suffix))
+            frames = request.get("frames", 0)
+            videos.append(Named(request.get("prompt", ""), request.get("seed", Options.seed), suffix, frames))
     if not videos:
         raise RequestError(f"{folder} holds no saved run of these seeds. Start with --save-latents.")
     return videos
@@ -200,14 +200,19 @@ def _places(typed: dict[str, Any], video: Named) -> dict[str, Any]:
 def item_of(ready: "Prepared", typed: dict[str, Any], video: Named) -> "Item":
     """One video of the batch, as a run of its own would get it."""
     from LTX_2_MLX.pipelines.batch import Item
+    from LTX_2_MLX.pipelines.generation.request import request_for
 
     cache = typed.get("cache", Options.cache)
     options = replace(ready.options, prompt=video.prompt, seed=video.seed, cache=cache, **_places(typed, video))
-    previews = ready.request.previews
+    if video.frames and options.frames and not typed.keys() & {"frames", "duration"}:
+        # A duration head gave each prompt a length of its own.
+        options = replace(options, frames=video.frames)
+    request = ready.request if options.frames == ready.options.frames else request_for(options)
+    previews = request.previews
     if previews is not None and options.preview is not None:
         previews = replace(previews, folder=Path(options.preview))
     own = {"prompt": video.prompt, "seed": video.seed, "cache": cache, "previews": previews}
-    return Item(options, replace(ready.request, **own))
+    return Item(options, replace(request, **own))
 
 
 def _outputs(videos: Sequence[Named], named: Path) -> list[Path]:

@@ -14,6 +14,8 @@ from LTX_2_MLX.pipelines.generate import finished_video, job_of, settled_facts, 
 from LTX_2_MLX.pipelines.generation.decode import DecodeVideo
 from LTX_2_MLX.pipelines.generation.denoise import Denoise
 from LTX_2_MLX.pipelines.generation.options import Options
+from LTX_2_MLX.pipelines.generation.prompt import prompt_stages
+from LTX_2_MLX.pipelines.generation.record import record_of
 from LTX_2_MLX.pipelines.generation.request import Request
 from LTX_2_MLX.pipelines.generation.run import chained_facts, remaining, save_frames, saved_frames, saved_results
 from LTX_2_MLX.pipelines.generation.sound import DecodeSound
@@ -24,7 +26,7 @@ from LTX_2_MLX.runtime.job import Job
 from LTX_2_MLX.runtime.runner import StageRunner
 
 # Results that videos of one prompt, one image, one reference video or one given sound have in common.
-_SHARED: tuple[Result, ...] = ("text", "contexts", "images", "control", "latents")
+_SHARED: tuple[Result, ...] = ("text", "contexts", "duration", "images", "control", "latents")
 # The stage whose latents a draft shows.
 _DRAFT_STAGE = "stage_1"
 
@@ -75,7 +77,7 @@ def generate_batch(
     """
     holder = HoldingRunner(runner)
     try:
-        runs = [_opened(item, automatic, holder) for item in _enhanced(items, holder)]
+        runs = _opened_all(items, automatic, holder)
         _advance_all(runs, holder)
         holder.release()
         while runs:
@@ -96,7 +98,7 @@ def draft_batch(items: Sequence[Item], runner: StageRunner) -> Iterator[tuple[It
     """
     holder = HoldingRunner(runner)
     try:
-        runs = [_opened(item, (), holder, last=_DRAFT_STAGE) for item in _enhanced(items, holder)]
+        runs = _opened_all(items, (), holder, last=_DRAFT_STAGE)
         _advance_all(runs, holder)
         for run in runs:
             run.state = _draft_sound(run, holder)
@@ -125,14 +127,6 @@ def _draft_decoding(run: _Run) -> DecodeVideo:
     return replace(decode, shape=first.grid.shape, frame_rate=run.item.request.frame_rate)
 
 
-def _advance_all(runs: Sequence[_Run], holder: HoldingRunner) -> None:
-    """Bring all videos over every stage before decoding."""
-    for position in range(len(runs[0].stages) - 1):
-        shared: dict[str, Any] = {}
-        for run in runs:
-            _advance(run, run.stages[position], holder, shared)
-
-
 def _enhanced(items: Sequence[Item], holder: HoldingRunner) -> list[Item]:
     """The items with their prompts rewritten where that is asked for, each prompt once."""
     if items[0].request.enhancer is None:
@@ -150,28 +144,85 @@ def _enhanced(items: Sequence[Item], holder: HoldingRunner) -> list[Item]:
     return rewritten
 
 
-def _opened(item: Item, automatic: Collection[str], holder: HoldingRunner, *, last: str | None = None) -> _Run:
-    """A video before its first stage, with what an earlier run has saved of it; ``last`` is a stage to end after."""
+def _opened_all(
+    items: Sequence[Item], automatic: Collection[str], holder: HoldingRunner, *, last: str | None = None
+) -> list[_Run]:
+    """The videos before their first stage; where the duration head decides, each with its length and its contexts."""
+    items = _enhanced(items, holder)
+    if items[0].request.duration is None:
+        return [_opened(item, automatic, holder, last=last) for item in items]
+    from LTX_2_MLX.pipelines.generation.duration import settled
+
+    asked = [_asked(item, automatic, holder) for item in items]
+    _advance_all(asked, holder)
+    runs = []
+    for run in asked:
+        item = Item(*settled(run.item.options, run.item.request, run.state, holder.progress.note))
+        runs.append(_opened(item, {*automatic, "frames"}, holder, last=last, state=run.state))
+    return runs
+
+
+def _asked(item: Item, automatic: Collection[str], holder: HoldingRunner) -> _Run:
+    """A video before the stages that lead to its length."""
+    from LTX_2_MLX.pipelines.generation.duration import with_duration_stage
+
+    stages = with_duration_stage(item.request, prompt_stages(item.request))
+    record = record_of(item.options, item.request, {}, automatic).as_json()
+    job = job_of(item.options, holder.progress.note)
+    run = _Run(item, stages, record, chained_facts(stages), job, start_state(item.request, holder))
+    run.saved = _to_run(run, remaining(stages, run.state), {"contexts", "duration"}, holder)
+    return run
+
+
+def _opened(
+    item: Item,
+    automatic: Collection[str],
+    holder: HoldingRunner,
+    *,
+    last: str | None = None,
+    state: GenerationState | None = None,
+) -> _Run:
+    """A video before its first stage, with what an earlier run has saved of it.
+
+    ``last`` is a stage to end after, ``state`` the results so far.
+    """
     if item.request.previews is not None:
         item.request.previews.make_folder()
     stages = stages_for(item.request)
     record = settled_facts(item.request, item.options, stages, automatic)
     job = job_of(item.options, holder.progress.note)
-    run = _Run(item, stages, record, chained_facts(stages), job, start_state(item.request, holder))
+    run = _Run(item, stages, record, chained_facts(stages), job, state or start_state(item.request, holder))
     latent_stages, decode = remaining(stages[:-1], run.state), stages[-1]
     if last is not None:
         names = [stage.name for stage in latent_stages]
         latent_stages = latent_stages[: names.index(last) + 1]
-    if job is None:
-        run.saved = dict.fromkeys(stage.name for stage in latent_stages)
-        return run
-    job.remember(record)
     needed: set[Result] = {"latents"}
     if last is None:
-        run.frames = saved_frames(job, run.facts[decode.name])
+        run.frames = None if job is None else saved_frames(job, run.facts[decode.name])
         needed = {"sound"} if run.frames is not None else {"latents", "sound"}
-    run.saved = saved_results(latent_stages, holder, job, run.facts, needed)
+    run.saved = _to_run(run, latent_stages, needed, holder)
     return run
+
+
+def _to_run(
+    run: _Run, stages: Sequence[GenerationStage], wanted: Collection[Result], holder: HoldingRunner
+) -> dict[str, Any]:
+    """``_Run.saved`` of the stages that lead to what is wanted."""
+    if run.job is None:
+        return dict.fromkeys(stage.name for stage in stages)
+    run.job.remember(run.record)
+    return saved_results(stages, holder, run.job, run.facts, wanted)
+
+
+def _advance_all(runs: Sequence[_Run], holder: HoldingRunner) -> None:
+    """Bring all videos over their stages but the decoder of frames, each stage for all of them before the next."""
+    # A still image among videos has no sound; all else is the same for all of them.
+    for name in [stage.name for stage in max((run.stages for run in runs), key=len)]:
+        shared: dict[str, Any] = {}
+        for run in runs:
+            for stage in run.stages:
+                if stage.name == name:
+                    _advance(run, stage, holder, shared)
 
 
 def _advance(run: _Run, stage: GenerationStage, holder: HoldingRunner, shared: dict[str, Any]) -> None:

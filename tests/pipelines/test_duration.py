@@ -4,13 +4,19 @@ from dataclasses import replace
 from fractions import Fraction
 
 import av
+import mlx.core as mx
 import numpy as np
 import pytest
 import tiny_split_files
+from typer.testing import CliRunner
 
+from LTX_2_MLX import cli, read_video
+from LTX_2_MLX.cli.generate import main as generate
 from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.media.record import read_run_record
+from LTX_2_MLX.models.ltx.duration_head import DurationHead
 from LTX_2_MLX.pipelines.generate import Options, generate_video, plan_for, prepare, request_for, stages_for
+from LTX_2_MLX.pipelines.generation import duration
 from LTX_2_MLX.pipelines.generation.fit import nearest_options
 from LTX_2_MLX.pipelines.generation.record import options_from
 from LTX_2_MLX.planning.plan import Estimate, Plan
@@ -110,6 +116,38 @@ def test_a_run_resumes_without_asking_again(split, head, tmp_path):
     _, again = run(options(split, head, resume=folder), runner)
     np.testing.assert_array_equal(again, frames)
     assert not {"text_encoder", "text_features", "duration_head", "denoise"} & {r.name for r in runner.reports}
+
+
+def test_each_video_of_a_batch_has_the_length_of_its_prompt(split, head, tmp_path, monkeypatch):
+    """And an interrupted batch goes on with these lengths, without asking again."""
+    (tmp_path / "prompts.txt").write_text("A blue ball\nA road\nRain\n")
+    named = {
+        "--weights": split.transformer, "--gemma": split.gemma, "--video-vae": split.conv_vae, "--duration-head": head,
+        "--model-variant": "distilled", "--pipeline": "distilled", "--steps": 1, "--height": 64, "--width": 96,
+        "--min-duration": 0.3, "--max-duration": 2, "--prompt-file": tmp_path / "prompts.txt",
+        "--save-latents": tmp_path / "states", "-o": tmp_path / "clip.mp4",
+    }  # fmt: skip
+    answers, loads, real = iter([0.4, 1.1, 0.8]), [], duration.load
+    monkeypatch.setattr(DurationHead, "__call__", lambda self, contexts: mx.array([next(answers)]))
+    monkeypatch.setattr(duration, "load", lambda *words, **options: loads.append(words) or real(*words, **options))
+    program = cli.as_program(generate)
+    words = [str(word) for pair in named.items() for word in pair]
+    done = CliRunner().invoke(program, [*words, "--allow-blank", "--no-cache"])
+    assert done.exit_code == 0, done.output
+    videos = [tmp_path / f"clip-00{number}.mp4" for number in (1, 2, 3)]
+    whole = [read_video(video).array() for video in videos]
+    assert [len(frames) for frames in whole] == [9, 25, 17] and len(loads) == 1
+    for video, frames, number in zip(videos, whole, (1, 2, 3), strict=True):
+        record = read_run_record(video, "generate")
+        assert record.request["frames"] == len(frames) and "frames" in record.automatic
+        # What was saved before the frames goes on to the same video.
+        for path in (tmp_path / f"states/00{number}").glob("frames*"):
+            path.unlink()
+        video.unlink()
+    done = CliRunner().invoke(program, ["--resume", str(tmp_path / "states"), "-o", str(videos[0].with_stem("clip"))])
+    assert done.exit_code == 0, done.output
+    for video, frames in zip(videos, whole, strict=True):
+        np.testing.assert_array_equal(read_video(video).array(), frames)
 
 
 def test_plan_is_that_of_the_longest_answer(split, head):

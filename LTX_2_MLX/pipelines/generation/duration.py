@@ -4,7 +4,7 @@ A run is planned for the longest video that the head may answer. Its record hold
 repeats it does not ask again.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
@@ -130,14 +130,21 @@ def with_settled_length(
     else:
         job.remember(record)
         state = run_saved(stages, runner, job, chained_facts(stages), state, {"contexts", "duration"})
+    return *settled(options, request, state, runner.progress.note), state
+
+
+def settled(
+    options: Options, request: Request, state: GenerationState, note: Callable[[str], None]
+) -> tuple[Options, Request]:
+    """Options and request with the number of frames that the head answered; ``note`` gets a line on it."""
     seconds = float(state.duration["seconds"][0])
     num_frames = settled_frames(request, seconds)
-    runner.progress.note(
+    note(
         f"Length: {num_frames} frames, {float(num_frames / request.frame_rate):.2f} s. The duration head says "
         f"{seconds:.2f} s."
     )
     options = settled_options(options, num_frames)
-    return options, request_for(options), state
+    return options, request_for(options)
 
 
 def settled_frames(request: Request, seconds: float) -> int:
