@@ -242,7 +242,10 @@ def write_upscaler(path: Path, *, temporal: bool = False, seed: int = 2, **chang
         "rational_resampler": True,
     } | changes
     kind = "temporal" if temporal else "spatial"
-    names = published_names(f"ltx-2-{kind}-upscaler-x2-1.0.safetensors")
+    published = (
+        f"ltx-2-{kind}-upscaler-x2-1.0" if config["spatial_scale"] != 1.5 else "ltx-2.3-spatial-upscaler-x1.5-1.0"
+    )
+    names = published_names(f"{published}.safetensors")
     arrays = arrays_of(LatentUpscaler, config, names, {"initial_conv.weight": ()}, seed)
     save_file(arrays, str(path), metadata={"config": json.dumps(config)})
     return path

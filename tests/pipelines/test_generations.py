@@ -7,6 +7,7 @@ import pytest
 import tiny_checkpoints
 
 import LTX_2_MLX
+from LTX_2_MLX.errors import RequestError
 
 PIPELINES = {
     "one-stage": {"steps": 2},
@@ -50,3 +51,26 @@ def test_every_pipeline_makes_a_film_of_text_and_of_a_picture(checkpoints, files
     assert all(frames.std() > 1 for frames in films)
     assert not np.array_equal(films[0], films[1][::2])
     assert capfd.readouterr() == ("", "")
+
+
+def test_two_stages_of_ltx_2_3_enlarge_one_and_a_half_times(checkpoints, files, tmp_path):
+    """With sizes of the output or of stage 1, and a picture encoded at both."""
+    upscaler = tiny_checkpoints.write_upscaler(
+        tmp_path / "ltx-2.3-spatial-upscaler-x1.5-1.0.safetensors", spatial_scale=1.5
+    )
+    given = PIPELINES["two-stage"] | {
+        "weights": str(checkpoints["2.3"]),
+        "model_variant": "distilled",
+        "gemma": str(files.gemma),
+        "spatial_upscaler_weights": str(upscaler),
+        "frames": 9,
+        "image": files.picture,
+    }
+    film = LTX_2_MLX.generate("A blue ball", **given, height=64, width=128)
+    assert (film.height, film.width, film.num_frames) == (96, 192, 9)
+    frames = film.array()
+    assert frames.shape == (9, 96, 192, 3) and frames.std() > 1
+    same = LTX_2_MLX.generate("A blue ball", **given, output_height=96, output_width=192)
+    np.testing.assert_array_equal(same.array(), frames)
+    with pytest.raises(RequestError, match="--output-height is 128, but it must be a multiple of 96"):
+        LTX_2_MLX.generate("A blue ball", **given, output_height=128, output_width=192)
