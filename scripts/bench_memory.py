@@ -19,7 +19,7 @@ from LTX_2_MLX.development.full_size import (
     write_hollow_model,
     write_hollow_split_model,
 )
-from LTX_2_MLX.development.memory_table import MACS, table_lines
+from LTX_2_MLX.development.memory_table import MACS, PRESETS, RENDERINGS, table_lines
 from LTX_2_MLX.development.quantized import ERROR_BAND, MID_SIZE_BAND, golden_errors, mid_size_error
 from LTX_2_MLX.media.image import StillImage, write_image
 from LTX_2_MLX.models.interfaces import Header
@@ -61,11 +61,18 @@ def table(
 ) -> None:
     """Print what runs of LTX-2 19B and of LTX-2.5 take on Macs of several sizes, by the plan that every run makes."""
     tokenizer = DEMO / "gemma" / "tokenizer.json"
-    for name, write in {"LTX-2 19B": write_hollow_model, "LTX-2.5": write_hollow_split_model}.items():
+    models = (
+        ("LTX-2 19B", write_hollow_model, [PRESETS]),
+        ("LTX-2.5", write_hollow_split_model, [PRESETS, RENDERINGS]),
+    )
+    for name, write, tables in models:
         print(f"\n{name} distilled in bfloat16:\n", flush=True)
         with cli.exit_codes(), tempfile.TemporaryDirectory() as folder:
-            for line in table_lines(write(TESTS / "manifests", tokenizer, Path(folder)), macs or MACS):
-                print(line, flush=True)
+            files = write(TESTS / "manifests", tokenizer, Path(folder))
+            for presets in tables:
+                for line in table_lines(files, macs or MACS, presets):
+                    print(line, flush=True)
+                print()
 
 
 @app.command()

@@ -100,6 +100,7 @@ _SPLIT_FILES = {
     "weights": "ltx-2.5-22b-distilled-transformer-bf16",
     "gemma": "gemma4-12b-with-proj-ltx-2.5-bf16",
     "video_vae": "ltx-2.5-video-vae-conv-bf16",
+    "audio_vae": "ltx-2.5-audio-vae-bf16",
     "spatial_upscaler_weights": "ltx-2.5-latent-spatial-upscaler-x2-bf16-1.0",
     "temporal_weights": "ltx-2.5-latent-temporal-upscaler-x2-bf16-1.0",
 }

@@ -19,24 +19,33 @@ PRESETS: dict[str, dict[str, Any]] = {
     "the same with --temporal-upscale": {"height": 480, "width": 704, "frames": 97, "temporal_upscale": True},
     "distilled 480×704×97": {"pipeline": "distilled", "height": 480, "width": 704, "frames": 97},
 }
+# Of LTX-2.5, whose detailing LoRA has no published list of tensors to plan with.
+_RENDERING = {"pipeline": "dfr", "height": 960, "width": 1408, "frames": 97, "detailing_lora": "none"}
+RENDERINGS: dict[str, dict[str, Any]] = {
+    "dfr 960×1408×97": _RENDERING,
+    "the same with --rounds 1": _RENDERING | {"rounds": 1},
+}
 
 
-def table_lines(files: Mapping[str, Any], macs: Sequence[int]) -> Iterator[str]:
+def table_lines(
+    files: Mapping[str, Any], macs: Sequence[int], presets: Mapping[str, Mapping[str, Any]] = PRESETS
+) -> Iterator[str]:
     """Lines of two tables in Markdown: every stage's memory, and what fits on each Mac.
 
     Args:
         files: The model's files, as options.
         macs: GiB of each Mac.
+        presets: Names of runs, and their options.
     """
-    runs = [Options("a red ball", **files, **preset, precision="bf16") for preset in PRESETS.values()]
+    runs = [Options("a red ball", **files, **preset, precision="bf16") for preset in presets.values()]
     with as_backend("gpu"):
-        yield "| stage, GiB | " + " | ".join(PRESETS) + " |"
-        yield "|---|" + "---|" * len(PRESETS)
+        yield "| stage, GiB | " + " | ".join(presets) + " |"
+        yield "|---|" + "---|" * len(presets)
         columns = [each_stage(run) for run in runs]
         for name in dict.fromkeys(stage for column in columns for stage in column):
             yield f"| {name} | " + " | ".join(column.get(name, "") for column in columns) + " |"
-        yield "\n| Mac | may be used | " + " | ".join(PRESETS) + " |"
-        yield "|---|---|" + "---|" * len(PRESETS)
+        yield "\n| Mac | may be used | " + " | ".join(presets) + " |"
+        yield "|---|---|" + "---|" * len(presets)
         for mac in macs:
             budget = mac_budget_bytes(mac)
             cells = [nearest_on(budget, run) for run in runs]

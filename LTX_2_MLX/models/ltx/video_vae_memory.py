@@ -9,7 +9,7 @@ from operator import attrgetter
 
 from LTX_2_MLX.models.ltx.video_vae_config import Block, VideoVAEConfig
 from LTX_2_MLX.ops.device import on_cpu
-from LTX_2_MLX.shapes import LatentShape
+from LTX_2_MLX.shapes import LatentShape, VideoShape
 
 # One copy of the largest array that a piece of a clip leads to: small enough that a run's memory is small, large
 # enough that pieces do not slow it down.
@@ -162,6 +162,16 @@ def decoder_bytes(config: VideoVAEConfig, latent: LatentShape, *, item_bytes: in
     return kept + max(map(_convolution_bytes, _widest_convolutions(config, latent, item_bytes)))
 
 
+def encoder_bytes(config: VideoVAEConfig, video: VideoShape, *, item_bytes: int) -> int:
+    """What encoding a clip piece by piece takes beside the weights, its frames included."""
+    layers = encoder_layers(config)
+    value_bytes = video.height * video.width * item_bytes
+    if not on_cpu():
+        return run_bytes(layers, (1, 1, video.height, video.width, 3), item_bytes)
+    kept = int(sum(map(attrgetter("kept"), layers)) * value_bytes)
+    return kept + max(map(_convolution_bytes, _encoder_convolutions(config, video, item_bytes)))
+
+
 def _largest_piece(layer: LayerMemory, value_bytes: int) -> float:
     frame_bytes = layer.widest * value_bytes
     return max(default_piece_bytes(), frame_bytes) + (_KEPT_FRAMES + layer.frames_late) * frame_bytes
@@ -228,4 +238,23 @@ def _widest_convolutions(config: VideoVAEConfig, latent: LatentShape, item_bytes
         width //= block.multiplier
     written = config.out_channels * config.patch_size**2
     convolutions.append(_Convolution(frames, frame_bytes, width, written, width + written, item_bytes))
+    return convolutions
+
+
+def _encoder_convolutions(config: VideoVAEConfig, video: VideoShape, item_bytes: int) -> list[_Convolution]:
+    """The widest convolution of every encoder layer before ``conv_out``, which is smaller than the others."""
+    width = config.latent_channels
+    frames = video.num_frames
+    frame_bytes = video.height * video.width // config.patch_size**2 * item_bytes
+    read = config.in_channels * config.patch_size**2
+    convolutions = [_Convolution(frames, frame_bytes, read, width, 2 * read, item_bytes)]
+    for block in config.encoder_blocks:
+        if block.stride is None:
+            convolutions.append(_Convolution(frames, frame_bytes, width, width, _RESIDUAL_ARRAYS * width, item_bytes))
+            continue
+        made = width * block.multiplier // math.prod(block.stride)
+        convolutions.append(_Convolution(frames, frame_bytes, width, made, 2 * width, item_bytes))
+        frames = (frames - 1) // block.stride[0] + 1
+        frame_bytes //= math.prod(block.stride[1:])
+        width *= block.multiplier
     return convolutions

@@ -26,7 +26,7 @@ from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.media.image_folder import read_folder
 from LTX_2_MLX.media.video import read_video
 from LTX_2_MLX.models.ltx.video_vae import VideoEncoder
-from LTX_2_MLX.models.ltx.video_vae_memory import encoder_layers, largest_array, run_bytes
+from LTX_2_MLX.models.ltx.video_vae_memory import encoder_bytes, encoder_layers, largest_array
 from LTX_2_MLX.pipelines.generation.decode import activation_budget
 from LTX_2_MLX.pipelines.generation.encode import encode_pixels
 from LTX_2_MLX.pipelines.generation.files import Models
@@ -230,16 +230,15 @@ class EncodeControl:
     def estimate(self) -> Estimate:
         """One frame, while the next one is read."""
         models, shape = self.models, self.control.shape
-        layers = encoder_layers(config_of(VideoEncoder, models.video_vae))
-        frame = (1, 1, shape.height, shape.width, 3)
+        config = config_of(VideoEncoder, models.video_vae)
         return Estimate(
             name=self.name,
             work=f"{shape.num_frames} reference frames at {shape.height}×{shape.width}",
             dtype=dtype_name(models.dtype),
             file=models.video_vae.path,
             weights_bytes=network_weights_bytes([VideoEncoder], models.video_vae, dtype=models.dtype),
-            activation_bytes=run_bytes(layers, frame, models.dtype.size) + self.control.reading_bytes,
-            array_bytes=largest_array(layers, frame, models.dtype.size),
+            activation_bytes=encoder_bytes(config, shape, item_bytes=models.dtype.size) + self.control.reading_bytes,
+            array_bytes=largest_array(encoder_layers(config), (1, 1, shape.height, shape.width, 3), models.dtype.size),
         )
 
     def run(self, runner: StageRunner, state: GenerationState) -> GenerationState:

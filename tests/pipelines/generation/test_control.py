@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tiny_checkpoints
 import tiny_split_files
+from memory_peaks import largest_peaks
 from safetensors.numpy import load_file, save_file
 
 from LTX_2_MLX.checkpoints.load import load
@@ -25,6 +26,7 @@ from LTX_2_MLX.pipelines.generation.denoise import Denoise, first_stage
 from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.pipelines.generation.record import options_from
 from LTX_2_MLX.pipelines.generation.state import GenerationState
+from LTX_2_MLX.runtime.memory import memory_limits
 from LTX_2_MLX.runtime.progress import SilentProgress
 from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.shapes import LatentShape, VideoShape
@@ -145,6 +147,17 @@ def test_frames_are_taken_from_the_beginning_and_cut_to_whole_cells(
     encoder = load(VideoEncoder, request.models.video_vae, dtype=request.models.dtype)
     whole = encoder.encode(mx.concatenate([resize_and_crop(frame, 32, 64) for frame in pixels], axis=1))
     assert latent.shape == whole.shape and mx.allclose(latent, whole, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_encoding_the_reference_takes_what_is_planned(asked, tmp_path):
+    clip = np.random.default_rng(5).integers(0, 255, (17, 64, 96, 3), dtype=np.uint8)
+    path = FrameStream([clip], 64, 96, Fraction(24), num_frames=17).save(tmp_path / "clip.mp4")
+    stage = control_stage(prepare(asked(control=path, height=640, width=512)).request)
+    planned = stage.estimate().peak_bytes
+    with memory_limits():
+        measured = largest_peaks(lambda runner: stage.run(runner, GenerationState()), {stage.name: planned}, most=1.15)
+    assert abs(planned / measured[stage.name] - 1) < 0.15
 
 
 def test_tokens_stand_last_at_twice_their_size_and_slow_with_the_video(asked, clip):

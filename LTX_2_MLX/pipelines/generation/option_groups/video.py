@@ -142,7 +142,13 @@ Control = Annotated[
 ]
 ControlStrength = Annotated[
     float,
-    Opt("Conditioning strength of the reference video; 0 lets it be denoised.", group=GROUP, min=0, max=1, needs="control"),
+    Opt(
+        "Conditioning strength of the reference video; 0 lets it be denoised.",
+        group=GROUP,
+        min=0,
+        max=1,
+        needs="control",
+    ),
 ]
 ControlAttention = Annotated[
     float,
