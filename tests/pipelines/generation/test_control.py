@@ -255,6 +255,10 @@ def test_adapters_without_the_reference_are_as_they_were_in_every_pipeline(asked
     [
         ({"lora": ()}, "no --lora is one .none is given"),
         ({"control": None, "control_strength": 0.5}, "--control-strength does nothing without --control"),
+        (
+            {"retake": "clip.mp4", "retake_from": 0.0, "retake_to": 0.5, "height": None, "width": None, "frames": None},
+            "--control",
+        ),
         ({"pipeline": "hq"}, "--control belongs to one-stage and distilled and two-stage"),
         ({"height": 96}, "height of its stage must be a multiple of 64 from 64 on. It is 96. Use 64 .or 128.."),
     ],

@@ -24,6 +24,7 @@ _OF_CLIP = {
     "image": "the clip gives the images",
     "audio_input": "the clip has its own sound",
     "keyframes": "the clip gives the images",
+    "control": "the clip gives the video",
     "motion_speed": "the clip sets the times",
     "temporal_upscale": "it changes the clip's frames. Run upscale_temporal on the result",
 }
