@@ -11,7 +11,7 @@ from LTX_2_MLX.errors import CheckpointError
 # video through the context. An adapter whose reference is as large and as fast as the video may have none of them.
 _REFERENCE_FIELD = "reference_downscale_factor"
 _SLOWER_FIELD = "reference_temporal_scale_factor"
-_REFERENCE_FIELDS = (_REFERENCE_FIELD, "reference_spatial_scale_factor", _SLOWER_FIELD)
+_REFERENCE_FIELDS = {_REFERENCE_FIELD, "reference_spatial_scale_factor", _SLOWER_FIELD}
 _IC_NAME = re.compile(r"(?<![a-z])ic[-_ ]?lora", re.IGNORECASE)
 # Metadata fields in which trainers write the base model.
 _BASE_FIELDS = (
@@ -30,7 +30,7 @@ _NAMES: tuple[tuple[Family, re.Pattern[str]], ...] = (
 
 def reads_reference(adapter: Checkpoint) -> bool:
     """Whether an adapter is an IC-LoRA, made for a reference video in the context, by its metadata or its name."""
-    in_metadata = any(field in adapter.header.metadata for field in _REFERENCE_FIELDS)
+    in_metadata = bool(adapter.header.metadata.keys() & _REFERENCE_FIELDS)
     return in_metadata or _IC_NAME.search(adapter.path.name) is not None
 
 

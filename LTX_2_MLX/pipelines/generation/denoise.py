@@ -146,8 +146,13 @@ class Denoise:
 
     def _size(self) -> dict[str, int]:
         """Tokens of one call."""
-        size = {"tokens": self._num_tokens(), "audio_tokens": self._audio_tokens()}
-        return size | {"text_tokens": self.context_size[1]}
+        cells = self.grid.shape.height * self.grid.shape.width
+        tokens = self.grid.shape.num_tokens + len(self.slots) * cells
+        for image in self.images:
+            tokens += cells if image.frame else 0
+        if self.control is not None:
+            tokens += self.control.latent.num_tokens
+        return {"tokens": tokens, "audio_tokens": self._audio_tokens(), "text_tokens": self.context_size[1]}
 
     def _memory(self) -> tuple[int, int, int]:
         """Bytes of the weights, of one pass, and of kept keys and values of the text: none where they do not fit."""
@@ -158,7 +163,7 @@ class Denoise:
         weights = network_weights_bytes([Transformer], models.weights, loras=self.loras, **options)
         activations = transformer_bytes(config, **self._size(), prompts=prompts, dtype=models.dtype)
         if self.control is not None:
-            activations += self.control.attention_bytes(self._num_tokens())
+            activations += self.control.attention_bytes(self._size()["tokens"])
         if self.step_cache is not None:
             # Of each kind of pass the video's input, and what the blocks have added to both streams.
             tokens = 2 * self._size()["tokens"] * config.video.width
@@ -242,7 +247,8 @@ class Denoise:
         if self.slots:
             shape = replace(self.grid.shape, num_frames=len(self.slots))
             # Slots stand after the images, and before a reference video.
-            first = self.grid.shape.num_tokens + self._num_appended_images() * shape.height * shape.width
+            appended = sum(image.frame != 0 for image in self.images)
+            first = self.grid.shape.num_tokens + appended * shape.height * shape.width
             latents["keyframes"] = unpatchify_video(result["video"].latent[:, first:], shape)
         if "audio" in result:
             latents["audio"] = result["audio"].latent
@@ -309,16 +315,6 @@ class Denoise:
             video = append_slots(video, grid, self.slots)
         return video if self.control is None else self.control.append(video, state.control["reference"], grid)
 
-    def _num_appended_images(self) -> int:
-        return sum(image.frame != 0 for image in self.images)
-
-    def _num_tokens(self) -> int:
-        """Video tokens, those of images, slots and the reference video among them."""
-        shape = self.grid.shape
-        appended = (len(self.slots) + self._num_appended_images()) * shape.height * shape.width
-        reference = 0 if self.control is None else self.control.latent.num_tokens
-        return shape.num_tokens + appended + reference
-
     def _first_audio(self, channels: int, state: GenerationState) -> LatentState:
         length = self._audio_tokens()
         positions = AudioClock().positions(length)
@@ -369,13 +365,15 @@ def first_stage(request: Request, name: str) -> Denoise:
     defaults = models.defaults
     unguided_distilled = models.distilled and all(rule == Guidance() for rule in request.guidance.values())
     default_steps = defaults.steps_stage1 if request.two_stages else defaults.steps
+    loras = models.loras
+    # The reference's IC-LoRA pipeline takes plain Euler steps with every generation.
+    sampler: SamplerName = defaults.distilled_sampler if unguided_distilled and request.control is None else "euler"
     if models.high_quality:
+        sampler = HIGH_QUALITY_SAMPLER
         sigmas = high_quality_sigmas(request.grid, request.steps or default_steps)
+        loras = (*loras, *_distillation(models, HIGH_QUALITY_STRENGTHS[0]))
     else:
         sigmas = stage_sigmas(request.steps, distilled=unguided_distilled, default_steps=default_steps)
-    loras = models.loras
-    if models.high_quality:
-        loras = (*loras, *_distillation(models, HIGH_QUALITY_STRENGTHS[0]))
     return Denoise(
         name=name,
         models=models,
@@ -386,7 +384,7 @@ def first_stage(request: Request, name: str) -> Denoise:
         guidance=request.guidance,
         guided_share=request.guided_share,
         step_cache=request.step_cache,
-        sampler=request.sampler or _first_sampler(request, unguided_distilled=unguided_distilled),
+        sampler=request.sampler or sampler,
         images=conditioning_images(request),
         slots=request.slots,
         control=request.control,
@@ -398,23 +396,15 @@ def first_stage(request: Request, name: str) -> Denoise:
     )
 
 
-def _first_sampler(request: Request, *, unguided_distilled: bool) -> SamplerName:
-    models = request.models
-    if models.high_quality:
-        return HIGH_QUALITY_SAMPLER
-    if request.control is not None:
-        # The reference's IC-LoRA pipeline takes plain Euler steps with every generation.
-        return "euler"
-    return models.defaults.distilled_sampler if unguided_distilled else "euler"
-
-
 def refinement_stage(request: Request, name: str) -> Denoise:
     """The second stage: not guided, at the larger size, from a lower noise level; with the adapter of a dev model."""
     models = request.models
     defaults = models.defaults
     sigmas = schedule.stretched(defaults.refinement, request.steps_stage2 or defaults.steps_stage2)
-    # An IC-LoRA is at work where its reference video is.
-    loras = tuple(lora for lora in models.loras if not lora.has_reference)
+    loras = models.loras
+    if request.control is not None:
+        # An IC-LoRA is at work where its reference video is.
+        loras = tuple(lora for lora in loras if not lora.has_reference)
     if not models.distilled:
         loras = (*loras, *_distillation(models, HIGH_QUALITY_STRENGTHS[1] if models.high_quality else 1.0))
     return Denoise(

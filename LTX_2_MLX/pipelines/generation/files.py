@@ -185,7 +185,7 @@ def open_models(options: Options, note: Callable[[str], None]) -> Models:
         text_encoder=None if options.embeddings else _text_encoder(options.gemma, model, weights, note),
         distilled=distilled,
         dtype=dtype,
-        loras=_adapters(options),
+        loras=tuple(map(_open_lora, options.lora)),
         quantize=options.quantize,
         low_ram=options.low_ram,
         high_quality=options.pipeline == "hq",
@@ -240,6 +240,11 @@ def _with_companions(models: Models, options: Options, model: ResolvedFile, note
         features = None if options.embeddings is not None else models.text_features
         head = open_duration_head(options.duration_head, features, model)
         models = replace(models, duration_head=head)
+    if options.control is not None:
+        # Few runs have a reference video.
+        from LTX_2_MLX.pipelines.generation.control import with_reference
+
+        models = replace(models, loras=with_reference(models.loras))
     if options.renders:
         from LTX_2_MLX.pipelines.generation.rendering_files import with_detailing
 
@@ -372,17 +377,6 @@ def _open(spec: str, role: Role, model: ResolvedFile, note: Callable[[str], None
 def _distilled_lora(spec: str, model: ResolvedFile) -> Lora:
     path, strength = split_strength(spec)
     return Lora.open(resolve(path, "distilled-lora", model=model).path, strength)
-
-
-def _adapters(options: Options) -> tuple[Lora, ...]:
-    """The adapters that the user named."""
-    loras = tuple(map(_open_lora, options.lora))
-    if options.control is None:
-        return loras
-    # Few runs have a reference video.
-    from LTX_2_MLX.pipelines.generation.control import with_reference
-
-    return with_reference(loras)
 
 
 def _open_lora(spec: str) -> Lora:
