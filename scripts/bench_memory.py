@@ -58,6 +58,7 @@ def quantization(
 @app.command()
 def table(
     macs: Annotated[list[int] | None, typer.Option("--mac", help="GiB of a Mac; repeatable.")] = None,
+    model: Annotated[str, typer.Option("--model", help="Of that model alone: LTX-2 19B or LTX-2.5.")] = "",
 ) -> None:
     """Print what runs of LTX-2 19B and of LTX-2.5 take on Macs of several sizes, by the plan that every run makes."""
     tokenizer = DEMO / "gemma" / "tokenizer.json"
@@ -66,6 +67,8 @@ def table(
         ("LTX-2.5", write_hollow_split_model, [PRESETS, RENDERINGS]),
     )
     for name, write, tables in models:
+        if model not in ("", name):
+            continue
         print(f"\n{name} distilled in bfloat16:\n", flush=True)
         with cli.exit_codes(), tempfile.TemporaryDirectory() as folder:
             files = write(TESTS / "manifests", tokenizer, Path(folder))
