@@ -7,6 +7,12 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # A test that is about the cache of prompts names a folder of its own.
 os.environ["LTX_2_MLX_CACHE"] = ""
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # The process that starts the workers has made these settings; a worker makes them for itself.
+    for variable in ("MLX_CONV_WINOGRAD", "MLX_ENABLE_TF32"):
+        if os.environ.get(variable) == "0":
+            del os.environ[variable]
+
 import pytest
 
 import LTX_2_MLX  # noqa: F401

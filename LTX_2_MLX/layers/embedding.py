@@ -7,7 +7,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from LTX_2_MLX.layers.activation import silu
+from LTX_2_MLX.ops.activation import silu
 
 SINUSOID_WIDTH = 256
 _MAX_PERIOD = 10000

@@ -1,8 +1,9 @@
-"""Scaled dot-product attention in groups of queries: bounded memory on a CPU, bounded launches on a GPU."""
+"""Scaled dot-product attention in groups of queries: bounded memory, bounded launches on a GPU."""
 
 import mlx.core as mx
 
-from LTX_2_MLX.ops.device import Backend, backend, on_cpu
+from LTX_2_MLX.ops.cpu import attention as cpu
+from LTX_2_MLX.ops.device import on_cpu
 
 # Metal computes attention in blocks of 32 queries, so groups are multiples of them.
 _QUERY_BLOCK = 32
@@ -10,8 +11,8 @@ _QUERY_BLOCK = 32
 # published rate, takes well under one for this many.
 _LAUNCH_OPERATIONS = 1e12
 # Bytes of the scores of one group, where no fused kernel keeps them out of memory.
-_SCORES_BYTES: dict[Backend, int] = {"cpu": 8 * 2**20, "gpu": 256 * 2**20}
-# Groups whose scores MLX prepares before those of the first are freed; measured on the CPU.
+_SCORES_BYTES = 256 * 2**20
+# Groups whose scores MLX prepares before those of the first are freed.
 _GROUPS_AHEAD = 12
 # Head widths of Metal's fused kernels (192 and 256 are listed there too, but run unfused).
 # Source: ml-explore/mlx, mlx/backend/metal/scaled_dot_product_attention.cpp at 846d176.
@@ -40,6 +41,8 @@ def attention(
         # MLX would round scores and probabilities to 16 bit here, as its fused kernels on a GPU do not.
         queries, keys, values = (array.astype(mx.float32) for array in (queries, keys, values))
         return attention(queries, keys, values, scale=scale, mask=mask).astype(dtype)
+    if on_cpu() and cpu.is_faster(queries, keys):
+        return cpu.attention(queries, keys, values, scale=scale, mask=mask)
     num_queries = queries.shape[2]
     size = _group_size(queries, keys)
     if size >= num_queries:
@@ -58,24 +61,22 @@ def attention(
 
 
 def scores_bytes(heads: int, queries: int, keys: int, *, head_dim: int, dtype: mx.Dtype) -> int:
-    """Memory of the scores while ``attention`` runs for one sample; 0 where a fused kernel does not store them."""
-    if is_fused(head_dim, dtype):
+    """Memory of the scores while ``attention`` runs for one sample; 0 where a fused kernel does not store them.
+
+    The CPU's form stores a few megabytes for each thread, however many tokens there are.
+    """
+    if on_cpu() or is_fused(head_dim, dtype):
         return 0
-    row = heads * keys * _score_bytes(dtype)
-    return min(queries * row, _GROUPS_AHEAD * max(_SCORES_BYTES[backend()], _QUERY_BLOCK * row))
+    row = heads * keys * dtype.size
+    return min(queries * row, _GROUPS_AHEAD * max(_SCORES_BYTES, _QUERY_BLOCK * row))
 
 
 def group_scores_bytes(heads: int, queries: int, keys: int, *, head_dim: int, dtype: mx.Dtype) -> int:
     """Bytes of the scores of one group of queries; 0 where a fused kernel does not store them."""
-    if is_fused(head_dim, dtype):
+    if on_cpu() or is_fused(head_dim, dtype):
         return 0
-    row = heads * keys * _score_bytes(dtype)
-    return min(queries * row, max(_SCORES_BYTES[backend()], _QUERY_BLOCK * row))
-
-
-def _score_bytes(dtype: mx.Dtype) -> int:
-    """Bytes of one stored score; the CPU's are float32 whatever the dtype."""
-    return mx.float32.size if on_cpu() else dtype.size
+    row = heads * keys * dtype.size
+    return min(queries * row, max(_SCORES_BYTES, _QUERY_BLOCK * row))
 
 
 def is_fused(head_dim: int, dtype: mx.Dtype) -> bool:
@@ -95,5 +96,5 @@ def _group_size(queries: mx.array, keys: mx.array) -> int:
     if not on_cpu():
         size = int(_LAUNCH_OPERATIONS / (4 * batch * heads * num_keys * head_dim))
     if not is_fused(head_dim, queries.dtype):
-        size = min(size, _SCORES_BYTES[backend()] // (batch * heads * num_keys * queries.dtype.size))
+        size = min(size, _SCORES_BYTES // (batch * heads * num_keys * queries.dtype.size))
     return max(size // _QUERY_BLOCK, 1) * _QUERY_BLOCK

@@ -1,11 +1,11 @@
-"""Convolutions of images, by the fastest form that the backend has."""
+"""Convolutions of images and clips, by the fastest form that the backend has."""
 
 from collections.abc import Sequence
 
 import mlx.core as mx
 
 from LTX_2_MLX.ops.cpu import conv as cpu
-from LTX_2_MLX.ops.cpu import winograd
+from LTX_2_MLX.ops.cpu import conv3d, winograd
 from LTX_2_MLX.ops.device import eval_if_large, fused, on_cpu
 
 # MLX unfolds the whole input, nine values for each pixel and channel. From so many bytes on, which caches do not hold,
@@ -67,6 +67,36 @@ def conv_transpose2d_2x(x: mx.array, weight: mx.array, bias: mx.array) -> mx.arr
     if _cpu_form(x):
         return cpu.conv_transpose2d_2x(x, weight, bias)
     return mx.conv_transpose2d(x, weight, stride=2, padding=1) + bias
+
+
+def conv3d_3x3x3(x: mx.array, weight: mx.array, bias: mx.array, *, spatial_padding: int) -> mx.array:
+    """Convolution over time, height and width.
+
+    Args:
+        x: ``(B, T + 2, H, W, C)``, padded in time beforehand, T at least 1.
+        weight: ``(O, 3, 3, 3, C)``.
+        bias: ``(O,)``.
+        spatial_padding: Zeros around each frame, 0 or 1.
+
+    Returns:
+        ``(B, T, H', W', O)``, H' and W' smaller by two where nothing is padded.
+    """
+    if not _cpu_form(x):
+        return mx.conv3d(x, weight, padding=(0, spatial_padding, spatial_padding)) + bias
+    border = (spatial_padding, spatial_padding)
+    return conv3d.conv3d_3x3x3(mx.pad(x, [(0, 0), (0, 0), border, border, (0, 0)]), weight, bias)
+
+
+def conv3d_scratch_bytes(frames: float, pixels: float, channels_in: int, channels_out: int) -> int:
+    """Memory of ``conv3d_3x3x3`` on a CPU beside its input, padded, and its result.
+
+    Args:
+        frames: Of the result; a fraction stands between its neighbours.
+        pixels: Of a frame.
+        channels_in: Of the input.
+        channels_out: Of the result.
+    """
+    return conv3d.scratch_bytes(frames, pixels, channels_in, channels_out)
 
 
 def conv3x3_chain(x: mx.array, layers: Sequence[Convolution]) -> mx.array:

@@ -4,11 +4,14 @@ import ctypes
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache, wraps
-from typing import Literal, ParamSpec
+from glob import glob
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import mlx.core as mx
+import numpy as np
 
 Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 Backend = Literal["cpu", "gpu"]
 # From here on the cost of an evaluation, a fraction of a millisecond on a GPU and 25 microseconds on a CPU, is small
 # beside the work.
@@ -18,6 +21,8 @@ _LARGE_BYTES_ON_CPU = 2**18
 _QUEUED_BYTES = 32 * 2**20
 # ml-explore/mlx#3248: wrong results from 2^31 elements on, open.
 _MOST_ELEMENTS = 2**31 - 1
+# Where BLAS does not tell.
+_THREADS = 2
 _assumed_backend: Backend | None = None
 
 
@@ -125,22 +130,48 @@ def fused(function: Callable[Parameters, mx.array]) -> Callable[Parameters, mx.a
     return call
 
 
+def traced(function: Callable[Parameters, Result], **options: Any) -> Callable[Parameters, Result]:
+    """``mx.compile`` of a whole network: its operations take their plain forms, as those of the CPU need values."""
+    compiled = mx.compile(function, **options)
+
+    @wraps(function)
+    def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        with as_backend("gpu"):
+            return compiled(*args, **kwargs)
+
+    return call
+
+
+def blas_threads() -> int:
+    """Threads that a matrix product may use now: the cores of the machine, or what OPENBLAS_NUM_THREADS says."""
+    for get_threads, _ in _openblas_threads():
+        return get_threads()
+    return _THREADS
+
+
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Let OpenBLAS compute with one thread: two products at once would wait for each other's threads."""
-    get_threads = _openblas("openblas_get_num_threads")
-    set_threads = _openblas("openblas_set_num_threads")
-    threads = get_threads() if get_threads and set_threads else 1
-    if set_threads is None or threads == 1:
-        yield
-        return
-    set_threads(1)
+    """Let OpenBLAS, MLX's and NumPy's, compute with one thread: two products at once would wait for each other's."""
+    previous = [(set_threads, get_threads()) for get_threads, set_threads in _openblas_threads()]
+    for set_threads, _ in previous:
+        set_threads(1)
     try:
         yield
     finally:
-        set_threads(threads)
+        for set_threads, threads in previous:
+            set_threads(threads)
 
 
-@lru_cache(maxsize=2)
-def _openblas(function: str) -> Callable[..., int] | None:
-    return getattr(ctypes.CDLL(None), function, None)
+@lru_cache(maxsize=1)
+def _openblas_threads() -> list[tuple[Callable[[], int], Callable[[int], None]]]:
+    """For each OpenBLAS in this process what tells and what sets its threads: first MLX's, then NumPy's own."""
+    libraries = [(ctypes.CDLL(None), "openblas_{}_num_threads")]
+    for path in glob(f"{np.__path__[0]}.libs/*openblas*"):
+        libraries.append((ctypes.CDLL(path), "scipy_openblas_{}_num_threads64_"))
+    functions = []
+    for library, name in libraries:
+        get_threads = getattr(library, name.format("get"), None)
+        set_threads = getattr(library, name.format("set"), None)
+        if get_threads is not None and set_threads is not None:
+            functions.append((get_threads, set_threads))
+    return functions

@@ -17,6 +17,7 @@ from LTX_2_MLX.checkpoints.gemma3 import TextEncoder
 from LTX_2_MLX.diffusion.schedule import DISTILLED
 from LTX_2_MLX.models.ltx.text_features import TextFeatures
 from LTX_2_MLX.models.ltx.transformer import StreamInput, Transformer
+from LTX_2_MLX.ops.device import traced
 from LTX_2_MLX.shapes import LatentShape
 from LTX_2_MLX.training import world
 from LTX_2_MLX.training.captions import caption
@@ -63,7 +64,7 @@ class Teacher:
         # The rotary tables that a network keeps have to be real ones before it is traced.
         first = mx.zeros((1, self._places.shape[2], network.config.video.in_channels))
         mx.eval(network(StreamInput(first, mx.ones((1,)), self._places, self._empty), None))
-        self._traced = mx.compile(self._mean_velocity)
+        self._traced = traced(self._mean_velocity)
 
     def velocity(self, noisy: mx.array, start: mx.array, stop: mx.array, context: mx.array) -> mx.array:
         """Mean velocity of the guided steps that take tokens ``(B, N, C)`` from noise level ``start`` to ``stop``."""

@@ -18,6 +18,8 @@ import mlx.optimizers as optim
 import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
+from LTX_2_MLX.ops.device import traced
+
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 Batch = dict[str, mx.array]
 Batches = Callable[[np.random.Generator, int], Batch]
@@ -190,13 +192,13 @@ def _traced(network: nn.Module, step_loss: Callable[..., Any]) -> Callable[..., 
     The first batch runs untraced, so that tables which a network keeps are real ones.
     """
     state = [network.state]
-    traced = mx.compile(lambda batch, key: step_loss(network, batch, key), inputs=state, outputs=state)
+    compiled = traced(lambda batch, key: step_loss(network, batch, key), inputs=state, outputs=state)
     begun = False
 
     def step(network: nn.Module, batch: Batch, key: mx.array) -> Any:
         nonlocal begun
         if begun:
-            return traced(batch, key)
+            return compiled(batch, key)
         begun = True
         return step_loss(network, batch, key)
 

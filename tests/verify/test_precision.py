@@ -7,8 +7,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from LTX_2_MLX.layers.activation import gelu_tanh, silu
 from LTX_2_MLX.models.ltx.latent_upscaler import ClipGroupNorm
+from LTX_2_MLX.ops.activation import gelu_tanh, silu
 from LTX_2_MLX.verify import Bands, Result, run_case
 from LTX_2_MLX.verify.case import Case
 from LTX_2_MLX.verify.figures import Figures

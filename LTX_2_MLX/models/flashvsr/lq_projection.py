@@ -6,10 +6,10 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from LTX_2_MLX.errors import CheckpointError
-from LTX_2_MLX.layers.activation import silu
 from LTX_2_MLX.layers.channel_norm import ChannelNorm
 from LTX_2_MLX.layers.streaming import WHOLE_CLIP, StreamState, join_frames
 from LTX_2_MLX.models.interfaces import Header
+from LTX_2_MLX.ops.activation import silu
 from LTX_2_MLX.ops.resample import pixel_unshuffle
 
 # Pixels of a token along each side.

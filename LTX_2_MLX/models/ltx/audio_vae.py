@@ -12,9 +12,9 @@ import mlx.nn as nn
 import numpy as np
 
 from LTX_2_MLX.errors import CheckpointError
-from LTX_2_MLX.layers.activation import silu
 from LTX_2_MLX.models.interfaces import Header
 from LTX_2_MLX.models.ltx.config_section import ConfigSection
+from LTX_2_MLX.ops.activation import silu
 from LTX_2_MLX.ops.mel import MelSettings, log_mel
 
 _PREFIX = "audio_vae."

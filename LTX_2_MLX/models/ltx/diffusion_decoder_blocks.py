@@ -15,8 +15,8 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from LTX_2_MLX.layers.activation import silu
 from LTX_2_MLX.models.ltx.diffusion_decoder_config import Axes, UpsampleSpec
+from LTX_2_MLX.ops.activation import silu
 from LTX_2_MLX.ops.neighborhood_attention import FrameSpan, neighborhood_attention
 from LTX_2_MLX.ops.resample import pixel_shuffle
 

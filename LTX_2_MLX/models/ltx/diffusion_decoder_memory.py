@@ -45,6 +45,8 @@ _ROTATED_ARRAYS = 4
 # Keys, values, and one of the two while frames are appended to it.
 _WINDOW_ARRAYS = 3
 _HIDDEN_ARRAYS = 3
+# Arrays of a piece that live while its feed-forward is computed.
+_BLOCK_ARRAYS = 2
 # Frames of a tile in float32 while they are weighted and added to others.
 _BLEND_COPIES = 4.3
 _FLOAT = 4
@@ -271,7 +273,7 @@ def block_bytes(
     attention += attention_bytes(kernel, (piece, height, seen), width, head_dim, dtype)
     tokens = rows * columns
     hidden = _HIDDEN_ARRAYS * min(tokens, MLP_TOKENS) * MLP_RATIO * width * dtype.size
-    return max(attention, hidden + 3 * tokens * width * dtype.size)
+    return max(attention, hidden + 3 * tokens * width * dtype.size) + _BLOCK_ARRAYS * tokens * width * dtype.size
 
 
 def _block_array_bytes(width: int, kernel: Axes, sizes: Axes, dtype: mx.Dtype, mode: AttentionMode = "combined") -> int:

@@ -12,7 +12,6 @@ import numpy as np
 
 from LTX_2_MLX.layers.attention import KeysValues
 from LTX_2_MLX.layers.embedding import ModulationRows, TimestepModulation, distinct_timesteps
-from LTX_2_MLX.layers.feed_forward import gelu
 from LTX_2_MLX.layers.norm import layer_norm, modulate
 from LTX_2_MLX.layers.rope import RotaryEmbedding
 from LTX_2_MLX.models.ltx.transformer_block import (
@@ -23,6 +22,7 @@ from LTX_2_MLX.models.ltx.transformer_block import (
     TransformerBlock,
 )
 from LTX_2_MLX.models.ltx.transformer_config import PREFIX, StreamConfig, TransformerConfig, layer_name
+from LTX_2_MLX.ops.activation import gelu_tanh
 from LTX_2_MLX.shapes import StreamName
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ class CaptionProjection(nn.Module):
         self.linear_2 = nn.Linear(width, width)
 
     def __call__(self, context: mx.array) -> mx.array:
-        return self.linear_2(gelu(self.linear_1(context)))
+        return self.linear_2(gelu_tanh(self.linear_1(context)))
 
 
 class Transformer(nn.Module):

@@ -18,12 +18,12 @@ _LAYER_PATHS = {".to_out.0.": ".to_out.", ".net.0.proj.": ".project_in.", ".net.
 # Arrays of a block and the one behind it that live at once: token arrays ``(N, D)``, and those of the text, keys,
 # values and what they are made from. Measured on the CPU; counted from the block's arrays for a GPU. The scores of
 # attention, where they are stored, come on top.
-_CPU_TOKEN_ARRAYS = 22.5
+_CPU_TOKEN_ARRAYS = 17.0
 _GPU_TOKEN_ARRAYS = 18.0
-_CPU_TEXT_ARRAYS = 3.75
+_CPU_TEXT_ARRAYS = 3.0
 _GPU_TEXT_ARRAYS = 6.0
 # More of the text's where each block modulates it anew.
-_CPU_MODULATED_TEXT_ARRAYS = 2.5
+_CPU_MODULATED_TEXT_ARRAYS = 1.5
 _GPU_MODULATED_TEXT_ARRAYS = 2.0
 _FEED_FORWARD = 4
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 
 from LTX_2_MLX.models.ltx.video_vae_config import Block, VideoVAEConfig
+from LTX_2_MLX.ops.conv import conv3d_scratch_bytes
 from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.shapes import LatentShape, VideoShape
 
@@ -22,9 +23,9 @@ _CPU_COPIES = 60
 # Frames that a convolution over three frames keeps between two pieces.
 _KEPT_FRAMES = 2
 
-# Values that a 3×3×3 convolution reads for one that it writes: the CPU backend copies them side by side.
-_TAPS = 27
-# On the CPU a convolution over frames runs as three over images: so many padded inputs and so many results.
+# On the CPU: copies of a convolution's input, padded in time and in space.
+_INPUT_COPIES = 2
+# Slices in time that Metal's Winograd takes a kernel in.
 _SLICES = 3
 # Arrays that live beside it, in units of its channels: a residual block's shortcut, window, activation and sum; an
 # upsampler's spread result.
@@ -204,8 +205,11 @@ def _convolution_bytes(convolution: _Convolution) -> int:
     widest = max(channels_in, channels_out) * convolution.frame_bytes
     # Fractions of a frame count: a number of whole ones would fall where a frame grows a little.
     frames = min(convolution.frames, max(1.0, default_piece_bytes() / widest))
-    channels = (_TAPS + _SLICES) * channels_in + _SLICES * channels_out + convolution.beside
-    return int(frames * convolution.frame_bytes * channels)
+    channels = _INPUT_COPIES * channels_in + channels_out + convolution.beside
+    pixels = convolution.frame_bytes / convolution.item_bytes
+    return int(frames * convolution.frame_bytes * channels) + conv3d_scratch_bytes(
+        frames, pixels, channels_in, channels_out
+    )
 
 
 def _winograd_bytes(convolution: _Convolution) -> int:

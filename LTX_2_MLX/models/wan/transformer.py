@@ -15,8 +15,8 @@ import mlx.nn as nn
 import numpy as np
 
 from LTX_2_MLX.errors import CheckpointError
-from LTX_2_MLX.layers.activation import gelu_tanh, silu
 from LTX_2_MLX.models.interfaces import Header
+from LTX_2_MLX.ops.activation import gelu_tanh, silu
 
 # Width of an attention head in every published model of the family; the tensors do not tell it.
 _HEAD_DIM = 128

@@ -12,11 +12,11 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from LTX_2_MLX.errors import CheckpointError
-from LTX_2_MLX.layers.activation import silu
 from LTX_2_MLX.layers.channel_norm import ChannelNorm
 from LTX_2_MLX.layers.conv import convolve_each, is_one_launch
 from LTX_2_MLX.layers.streaming import WHOLE_CLIP, StreamState, join_frames, stream_layer
 from LTX_2_MLX.models.interfaces import Header
+from LTX_2_MLX.ops.activation import silu
 from LTX_2_MLX.shapes import Compression, VideoShape
 
 # Mean and standard deviation of each latent channel: Wan-Video/Wan2.1, wan/modules/vae.py (16 channels) and

@@ -19,8 +19,8 @@ import numpy as np
 
 from LTX_2_MLX.ops.device import one_blas_thread
 
-_TILE = 4
-_WINDOW = _TILE + 2
+TILE = 4
+WINDOW = TILE + 2
 # Below these sizes the sums cost more than the products they save (measured, two cores).
 _FEW_PIXELS = 4096
 FEW_CHANNELS = 48
@@ -86,10 +86,10 @@ class Tiles:
         tile_rows = _num_tiles(height)
         tile_columns = _num_tiles(width)
         grid: Grid = []
-        for i in range(_TILE):
+        for i in range(TILE):
             grid.append([])
-            for j in range(_TILE):
-                pixels = image[i::_TILE, j::_TILE]
+            for j in range(TILE):
+                pixels = image[i::TILE, j::TILE]
                 below = tile_rows + 1 - pixels.shape[0]
                 right = tile_columns + 1 - pixels.shape[1]
                 pixels = mx.pad(pixels, [(1, below), (0, right), (0, 0)]).reshape(-1, channels)
@@ -113,7 +113,7 @@ class Tiles:
             columns = [pixels[1:-1].reshape(self.tile_rows + 2, self.row_step, -1)[1:-1, :-1] for pixels in row]
             rows.append(mx.stack(columns, axis=2))
         padded = mx.stack(rows, axis=1)
-        padded = padded.reshape(_TILE * self.tile_rows, _TILE * (self.row_step - 1), -1)
+        padded = padded.reshape(TILE * self.tile_rows, TILE * (self.row_step - 1), -1)
         return padded[: self.height, : self.width]
 
     def convolve(self, weight: mx.array, bias: mx.array, slope: mx.array | None = None) -> "Tiles":
@@ -146,12 +146,12 @@ class Tiles:
         begin = 1 + (first + 1) * self.row_step
         end = 1 + (stop + 1) * self.row_step
         row_sums = []
-        for j in range(_TILE):
+        for j in range(TILE):
             rows = []
-            for i in range(-1, _TILE + 1):
+            for i in range(-1, TILE + 1):
                 # Rows -1 and 4 belong to the tiles above and below; one pixel more at both ends is read as a neighbour.
-                offset = self.row_step * (i // _TILE)
-                rows.append(self.grid[i % _TILE][j][begin + offset - 1 : end + offset + 1])
+                offset = self.row_step * (i // TILE)
+                rows.append(self.grid[i % TILE][j][begin + offset - 1 : end + offset + 1])
             row_sums.append(_sum_inputs(rows))
         products = []
         for i, kernel_row in enumerate(kernel):
@@ -159,9 +159,9 @@ class Tiles:
         bias = mx.contiguous(mx.broadcast_to(bias, (end - begin, bias.size)))
         slopes = self._slopes(first, stop, slope)
         columns = []
-        for j in range(_TILE):
+        for j in range(TILE):
             columns.append(_activate([row[j] for row in products], bias, [row[j] for row in slopes]))
-        return [[columns[j][i] for j in range(_TILE)] for i in range(_TILE)]
+        return [[columns[j][i] for j in range(TILE)] for i in range(TILE)]
 
     def _slopes(self, first: int, stop: int, slope: mx.array) -> list[list[tuple[mx.array, mx.array]]]:
         """Factors of the value and of its absolute value at each position of a tile; zero beyond the image."""
@@ -173,15 +173,15 @@ class Tiles:
             inside = mx.array(halves.reshape(-1, 1))
             return inside * (1 + slope), inside * (1 - slope)
 
-        rows = [_num_tiles(self.height - i) for i in range(_TILE)]
-        columns = [_num_tiles(self.width - j) for j in range(_TILE)]
+        rows = [_num_tiles(self.height - i) for i in range(TILE)]
+        columns = [_num_tiles(self.width - j) for j in range(TILE)]
         return [[factors(tile_rows, tile_columns) for tile_columns in columns] for tile_rows in rows]
 
     def _join_bands(self, bands: list[Grid], channels: int) -> Grid:
         border = mx.zeros((self.row_step + 1, channels))
         grid: Grid = []
-        for i in range(_TILE):
-            grid.append([mx.concatenate([border, *(band[i][j] for band in bands), border]) for j in range(_TILE)])
+        for i in range(TILE):
+            grid.append([mx.concatenate([border, *(band[i][j] for band in bands), border]) for j in range(TILE)])
             mx.eval(grid[-1])
         return grid
 
@@ -192,35 +192,36 @@ def _streams() -> tuple[mx.ThreadLocalStream, mx.ThreadLocalStream]:
 
 
 def _num_tiles(size: int) -> int:
-    return -(-size // _TILE)
+    return -(-size // TILE)
 
 
 def _matrices() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Matrices of the sums of inputs ``(6, 6)``, of the kernel ``(6, 3)`` and of products ``(4, 6)``."""
     others = np.array([np.delete(_POINTS, k) for k in range(len(_POINTS))])
-    inputs = np.zeros((_WINDOW, _WINDOW))
+    inputs = np.zeros((WINDOW, WINDOW))
     inputs[:-1, :-1] = [np.poly(other)[::-1] for other in others]
     inputs[-1] = np.poly(_POINTS)[::-1]
     kernel = _POINTS[:, None] ** np.arange(3) / np.prod(_POINTS[:, None] - others, axis=1, keepdims=True)
     kernel = np.concatenate([kernel, np.eye(1, 3, 2)])
-    products = _POINTS ** np.arange(_TILE)[:, None]
-    products = np.concatenate([products, np.eye(1, _TILE, _TILE - 1).T], axis=1)
+    products = _POINTS ** np.arange(TILE)[:, None]
+    products = np.concatenate([products, np.eye(1, TILE, TILE - 1).T], axis=1)
     return (inputs * _SCALES).round(12), kernel / _SCALES, products
 
 
-_INPUTS, _KERNEL, _PRODUCTS = _matrices()
+# Sums of the inputs, of the kernel and of the products along one axis.
+INPUT_SUMS, KERNEL_SUMS, PRODUCT_SUMS = _matrices()
 
 
 def _transform_kernel(weight: mx.array) -> Grid:
     """A kernel ``(O, 3, 3, C)`` as 6×6 of ``(C, O)``."""
     taps = weight.transpose(1, 2, 3, 0)
-    sums = mx.array(np.kron(_KERNEL, _KERNEL).astype(np.float32)) @ taps.reshape(9, -1)
-    return [list(row) for row in sums.reshape(_WINDOW, _WINDOW, *taps.shape[2:])]
+    sums = mx.array(np.kron(KERNEL_SUMS, KERNEL_SUMS).astype(np.float32)) @ taps.reshape(9, -1)
+    return [list(row) for row in sums.reshape(WINDOW, WINDOW, *taps.shape[2:])]
 
 
 @mx.compile
 def _sum_inputs(terms: list[mx.array]) -> list[mx.array]:
-    return [_weighted_sum(row, terms) for row in _INPUTS.tolist()]
+    return [_weighted_sum(row, terms) for row in INPUT_SUMS.tolist()]
 
 
 @mx.compile
@@ -230,14 +231,14 @@ def _multiply(columns: list[mx.array], kernel_row: list[mx.array]) -> list[mx.ar
     after = columns[0][2:]
     sums = _sum_inputs([before, *(column[1:-1] for column in columns), after])
     products = [x @ kernel for x, kernel in zip(sums, kernel_row, strict=True)]
-    return [_weighted_sum(row, products) for row in _PRODUCTS.tolist()]
+    return [_weighted_sum(row, products) for row in PRODUCT_SUMS.tolist()]
 
 
 @mx.compile
 def _activate(products: list[mx.array], bias: mx.array, slopes: list[tuple[mx.array, mx.array]]) -> list[mx.array]:
     """One output column of a tile, row by row, after bias and activation."""
     outputs = []
-    for row, (value_factor, absolute_factor) in zip(_PRODUCTS.tolist(), slopes, strict=True):
+    for row, (value_factor, absolute_factor) in zip(PRODUCT_SUMS.tolist(), slopes, strict=True):
         total = _weighted_sum(row, products) + bias
         outputs.append(value_factor * total + absolute_factor * mx.abs(total))
     return outputs

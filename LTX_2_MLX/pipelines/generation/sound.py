@@ -33,7 +33,7 @@ _DTYPE = dtype_for("sound")
 # Arrays that live at once, as measured on the CPU, which lays the values under a kernel side by side; those of a GPU
 # are counted from the layers, not measured. Of the decoder: convolutions of its last level, and arrays of that level.
 _KERNEL_TAPS = 9
-_CPU_DECODER_CONVOLUTIONS = 4.8
+_CPU_DECODER_CONVOLUTIONS = 2.2
 _GPU_DECODER_ARRAYS = 6
 # Of a vocoder's level, with plain and with anti-aliased activations.
 _CPU_LEVEL_ARRAYS = {False: 33.0, True: 10.1}

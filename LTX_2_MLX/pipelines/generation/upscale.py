@@ -11,6 +11,7 @@ from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler, LatentUpscalerConfig
 from LTX_2_MLX.models.ltx.video_vae import LatentStatistics
+from LTX_2_MLX.ops.conv import conv3d_scratch_bytes
 from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, contents
 from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes
@@ -19,16 +20,11 @@ from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.runtime.validate import check_result
 from LTX_2_MLX.shapes import LatentShape
 
-# A block's convolutions run in one graph, beside copies of the clip. On the CPU a convolution over frames runs as
-# three over images, which copy the 27 values that each result reads side by side: so many unfolded and padded inputs.
-_BLOCK_CONVOLUTIONS = 2
-_BLOCK_CLIPS = 4
-_CPU_TAPS = 27
-_CPU_SLICES = 3
-# Arrays of a residual block on a GPU.
+# Arrays of a residual block. The CPU's have the input of a convolution, padded, among them; measured.
 _GPU_COPIES = 6
+_CPU_COPIES = 13
 # The widest weight, of a 3×3 convolution, and its copies while it is turned to MLX's axis order.
-_WEIGHT_COPIES = 6
+_WEIGHT_COPIES = 3
 _WEIGHT_TAPS = 9
 
 
@@ -122,9 +118,11 @@ class UpscaleLatent:
 def upscaler_bytes(config: LatentUpscalerConfig, shape: LatentShape, item_bytes: int) -> int:
     """Memory of a latent upscaler beside its weights; ``shape`` is its input's."""
     larger = config.output_shape(shape)
-    copies: float = _GPU_COPIES
+    channels = config.mid_channels
+    copies = _CPU_COPIES if on_cpu() else _GPU_COPIES
+    activations = copies * larger.num_tokens * channels * item_bytes
     if on_cpu():
-        padded = (larger.height + 2) * (larger.width + 2) / (larger.height * larger.width)
-        copies = _BLOCK_CONVOLUTIONS * (_CPU_TAPS + _CPU_SLICES * padded) + _BLOCK_CLIPS
-    activations = int(copies * larger.num_tokens * config.mid_channels * item_bytes)
-    return activations + _WEIGHT_COPIES * _WEIGHT_TAPS * config.mid_channels**2 * item_bytes
+        smaller = (shape.num_frames, shape.height * shape.width, config.in_channels, channels)
+        block = (larger.num_frames, larger.height * larger.width, channels, channels)
+        activations += max(conv3d_scratch_bytes(*smaller), conv3d_scratch_bytes(*block))
+    return activations + _WEIGHT_COPIES * _WEIGHT_TAPS * channels**2 * item_bytes
