@@ -118,6 +118,7 @@ def generate(
     fp32: bool = False,
     quantize: OptionalInt = None,
     low_ram: bool = False,
+    parallel: Literal["auto", "guidance", "sequence", "blocks"] = "auto",
     temporal_upscale: bool = False,
     video_decoder: Literal["auto", "conv", "diffusion"] = "auto",
     decoder_attention: Literal["chunked", "combined"] | None = None,

@@ -8,7 +8,11 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
+# Temporary files of this process that are being written.
+_unfinished: set[Path] = set()
 _WRITES: ContextVar[bool] = ContextVar("writes", default=True)
+# Whether files that are written stay.
+KEEPS_WRITES: ContextVar[bool] = ContextVar("keeps", default=True)
 
 
 @contextmanager
@@ -19,6 +23,16 @@ def without_writing() -> Iterator[None]:
         yield
     finally:
         _WRITES.reset(token)
+
+
+@contextmanager
+def without_keeping() -> Iterator[None]:
+    """Let every write inside the block succeed and leave nothing: another process of the run writes the same."""
+    token = KEEPS_WRITES.set(False)
+    try:
+        yield
+    finally:
+        KEEPS_WRITES.reset(token)
 
 
 @contextmanager
@@ -33,10 +47,19 @@ def replaced_file(path: Path) -> Iterator[Path]:
     if not _WRITES.get():
         raise OSError(errno.EROFS, "a dry run writes nothing", str(path))
     temporary = _temporary_file(path)
+    _unfinished.add(temporary)
     try:
         yield temporary
-        os.replace(temporary, path)
+        if KEEPS_WRITES.get():
+            os.replace(temporary, path)
     finally:
+        temporary.unlink(missing_ok=True)
+        _unfinished.discard(temporary)
+
+
+def remove_unfinished() -> None:
+    """Remove this process's temporary files, before it ends without the chance to do so itself."""
+    for temporary in list(_unfinished):
         temporary.unlink(missing_ok=True)
 
 
@@ -53,7 +76,7 @@ def write_file(path: Path, content: bytes | str) -> None:
 def _temporary_file(path: Path) -> Path:
     """Create an empty file beside ``path`` under a random, unused name; links are not followed."""
     # Absolute, since FFmpeg reads a relative "a:b.mp4" as a protocol; short, since a character may take four bytes.
-    folder = path.absolute().parent
+    folder = path.absolute().parent if KEEPS_WRITES.get() else Path(tempfile.gettempdir())
     handle, name = tempfile.mkstemp(prefix=f".{path.stem[:40]}.", suffix=f".partial{path.suffix}", dir=folder)
     mask = os.umask(0)
     os.umask(mask)

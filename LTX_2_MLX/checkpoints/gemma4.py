@@ -166,6 +166,7 @@ class Gemma4(nn.Module):
 
     Config = Gemma4Config
     BLOCKS = "model.layers"
+    BLOCKS_RETURN_TUPLES = True
 
     def __init__(self, config: Gemma4Config):
         gemma4_text = mlx_lm_layers("gemma4_text")

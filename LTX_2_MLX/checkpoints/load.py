@@ -7,7 +7,7 @@ before a tensor is read.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -28,6 +28,9 @@ from LTX_2_MLX.checkpoints.recognise import NetworkT, config_of, recognise
 from LTX_2_MLX.checkpoints.streaming import LIVE_BLOCKS, BlockStream
 from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.models.interfaces import PublishedNetwork
+
+if TYPE_CHECKING:
+    from LTX_2_MLX.checkpoints.block_run import BlockRun
 
 # Published (PyTorch) axis order -> MLX axis order, by the class of the module that owns the weight.
 AXIS_ORDERS: dict[type[nn.Module], tuple[int, ...]] = {
@@ -50,6 +53,7 @@ def load(
     loras: Sequence[Lora] = (),
     quantize: Quantization | None = None,
     stream_blocks: bool = False,
+    run: "BlockRun | None" = None,
     note: Callable[[str], None] | None = None,
 ) -> NetworkT:
     """The first of ``networks`` that recognises the checkpoint's header, with its weights evaluated.
@@ -63,6 +67,7 @@ def load(
         loras: Adapters to merge, each of which changes at least one tensor.
         quantize: Quantise the layers that the network allows, after merging; one tensor is whole at a time.
         stream_blocks: Leave the blocks on disk and read them in every pass, ahead of their use.
+        run: Read this process's run of the blocks alone; other processes have the rest.
         note: Callback for one line about each adapter.
 
     Raises:
@@ -81,6 +86,11 @@ def load(
     finish = _Finish(model, dtype, quantize)
     if stream_blocks:
         weights = _stream_blocks(model, weights, _BlockReader(network, checkpoint, dtype, merge, finish))
+    if run is not None:
+        from LTX_2_MLX.checkpoints.block_run import hold_run
+
+        in_tuples = getattr(network, "BLOCKS_RETURN_TUPLES", False)
+        weights = hold_run(model, weights, _blocks_path(network), run, dtype or mx.bfloat16, in_tuples=in_tuples)
     # It holds tensors of the adapters, which have to go as they are used.
     del merge
     model.load_weights(_evaluated(checkpoint, weights, sources, finish), strict=True)
@@ -96,15 +106,22 @@ def weights_bytes(
     loras: Sequence[Lora] = (),
     quantize: Quantization | None = None,
     stream_blocks: bool = False,
+    run: "BlockRun | None" = None,
 ) -> int:
     """Bytes of the weights that ``load`` would hold, after all its checks of names and shapes.
 
-    Streamed blocks count as many times as they are held at once. No tensor is read. Raises as ``load`` does.
+    Streamed blocks count as many times as they are held at once, those of other processes not at all. No tensor is
+    read. Raises as ``load`` does.
     """
     network = recognise(networks, checkpoint)
     model = _as_module(network(config_of(network, checkpoint)))
     weights, _ = _checked_weights(network, model, checkpoint, dtype, loras)
     finish = _Finish(model, dtype, quantize)
+    if run is not None:
+        from LTX_2_MLX.checkpoints.block_run import kept_names
+
+        kept = kept_names(model, weights, _blocks_path(network), run)
+        weights = {name: value for name, value in weights.items() if name in kept}
     resident = 0
     blocks: dict[str, int] = {}
     for name, value in weights.items():

@@ -95,7 +95,7 @@ def run_folders(folder: Path) -> list[Path]:
 def generate_several(typed: dict[str, Any], own: "GenerateOptions", seeds: Sequence[int]) -> None:
     """Generate a video of each prompt with each seed, every network loaded once for all of them."""
     from LTX_2_MLX.cli.command import progress_from
-    from LTX_2_MLX.cli.reporting import plan_text
+    from LTX_2_MLX.cli.generate import dry_run_text
     from LTX_2_MLX.pipelines.generation.record import check_outputs
 
     progress = progress_from(vars(own))
@@ -105,7 +105,7 @@ def generate_several(typed: dict[str, Any], own: "GenerateOptions", seeds: Seque
     for item, output in zip(items, outputs, strict=True):
         check_outputs(item.options, item.request, output)
     if own.dry_run:
-        echo(plan_text(batch.ready.plan, as_json=own.json))
+        echo(dry_run_text(batch.ready, own))
         return
     _write_all(batch.ready, batch.own, items, outputs, batch.automatic)
 

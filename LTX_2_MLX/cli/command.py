@@ -26,8 +26,9 @@ from LTX_2_MLX.cli.shorthands import with_each_seed, with_random_seed
 from LTX_2_MLX.errors import LTXError, OutputError, RequestError
 from LTX_2_MLX.pipelines.options import declared_options
 from LTX_2_MLX.printable import printable
+from LTX_2_MLX.runtime import launch
 from LTX_2_MLX.runtime.mlx_library import require_mlx
-from LTX_2_MLX.runtime.progress import JsonProgress, NotesOnly, Progress, TerminalProgress
+from LTX_2_MLX.runtime.progress import JsonProgress, NotesOnly, Progress, SilentProgress, TerminalProgress
 
 FAILED = 1
 REFUSED = 2
@@ -57,7 +58,11 @@ class OneLineCommand(TyperCommand):
             parent = options.get("parent")
             started = f"{parent.command_path} {info_name}" if parent else _started(info_name)
             progress = JsonProgress() if _wants_json(words) else None
-            _leave(progress, f"{error.format_message().rstrip('.')}.{_dash_hint(error, words)} Run `{started} --help`.")
+            _leave(
+                progress,
+                f"{error.format_message().rstrip('.')}.{_dash_hint(error, words)} Run `{started} --help`.",
+                alike=True,
+            )
         raise AssertionError("unreachable")
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
@@ -125,7 +130,7 @@ def command(
                     own_values[each] = value
             options = own(**own_values)
             require_mlx()
-            with _downloads(options):
+            with nullcontext() if launch.RANK is None else _machines(name), _downloads(options):
                 if request is None:
                     run(options)
                 else:
@@ -137,6 +142,13 @@ def command(
     main.__signature__ = inspect.Signature([*given, context_parameter])  # type: ignore[attr-defined]
     main.__annotations__ = {each.name: each.annotation for each in [*given, context_parameter]}
     return main
+
+
+def _machines(name: str) -> Any:
+    """The other processes that ``mlx.launch`` started with this command."""
+    from LTX_2_MLX.cli.machines import joined_command
+
+    return joined_command(name)
 
 
 def _downloads(options: Any) -> Any:
@@ -175,7 +187,7 @@ def run_program(program: Callable[..., Any], **settings: Any) -> None:
     try:
         program(**settings)
     except SystemExit as error:
-        if error.code in (HANGUP, INTERRUPTED, TERMINATED):
+        if error.code in (HANGUP, INTERRUPTED, TERMINATED) or (error.code and launch.RANK is not None):
             # Everything is cleaned up. MLX may still compute in its threads, and ending Python under them is a memory
             # fault.
             with suppress(OSError):
@@ -206,7 +218,9 @@ def add_command(program: typer.Typer, main: Callable[..., Any], name: str | None
 
 
 def progress_from(values: Mapping[str, Any]) -> Progress:
-    """The reporter that ``--quiet`` and ``--progress`` ask for."""
+    """The reporter that ``--quiet`` and ``--progress`` ask for. Of several processes the first one reports."""
+    if launch.FOLLOWS:
+        return SilentProgress()
     if values.get("progress") == "json":
         return JsonProgress()
     if values.get("preview_inline"):
@@ -224,7 +238,7 @@ def exit_codes(progress: Progress | None = None) -> Iterator[None]:
             yield
     except LTXError as error:
         code = FAILED if isinstance(error, OutputError) else REFUSED
-        _leave(progress, f"{type(error).__name__}: {error}", code, getattr(error, "__notes__", ()))
+        _leave(progress, f"{type(error).__name__}: {error}", code, getattr(error, "__notes__", ()), alike=True)
     except KeyboardInterrupt:
         _leave(progress, "Interrupted; nothing half-written is left behind.", INTERRUPTED)
     except Ended as error:
@@ -276,11 +290,22 @@ def _raise_ended(word: str, code: int) -> Callable[..., None]:
     return raise_ended
 
 
-def _leave(progress: Progress | None, text: str, code: int = REFUSED, notes: Iterable[str] = ()) -> None:
-    """End the program with an error, followed by the notes of what had been chosen."""
+def _leave(
+    progress: Progress | None, text: str, code: int = REFUSED, notes: Iterable[str] = (), *, alike: bool = False
+) -> None:
+    """End the program with an error, followed by the notes of what had been chosen.
+
+    ``alike``: every process of a run has this error, until they have met.
+    """
+    if launch.FOLLOWS:
+        from LTX_2_MLX.cli.machines import follower_text
+
+        text, notes = follower_text(text, alike), ()
     # The terminal may be gone.
     with suppress(OSError):
-        if isinstance(progress, JsonProgress):
+        if not text:
+            pass
+        elif isinstance(progress, JsonProgress):
             progress.write("error", text=text, code=code)
         else:
             NotesOnly().note(" ".join(text.split()))

@@ -9,6 +9,7 @@ from LTX_2_MLX.cli.batch import Named, item_of, planned_batch, videos_asked_for
 from LTX_2_MLX.cli.echo import echo
 from LTX_2_MLX.cli.shorthands import NAME_TEMPLATE, STDIN, prompt_from_stdin
 from LTX_2_MLX.errors import RequestError
+from LTX_2_MLX.runtime import launch
 
 if TYPE_CHECKING:
     from LTX_2_MLX.cli.generate import GenerateOptions
@@ -27,6 +28,8 @@ def generate_drafts(typed: dict[str, Any], own: "GenerateOptions", seeds: Sequen
     from LTX_2_MLX.pipelines.generation.record import check_outputs
 
     assert own.drafts is not None, "the caller has seen it"
+    if launch.RANK is not None:
+        raise RequestError("--drafts runs on one machine. Start it without mlx.launch.")
     folder = own.drafts.expanduser()
     _refuse_foreign(typed, own)
     if typed.get("prompt") == STDIN:

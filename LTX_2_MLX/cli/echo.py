@@ -5,10 +5,13 @@ from collections.abc import Iterable, Sequence
 import typer
 
 from LTX_2_MLX.printable import printable
+from LTX_2_MLX.runtime import launch
 
 
 def echo(text: str, *, err: bool = False) -> None:
     """Print text whole, with its line breaks; the text may hold names and values from files."""
+    if launch.FOLLOWS:
+        return
     typer.echo(printable(text, len(text), newlines=True), err=err)
 
 

@@ -12,6 +12,8 @@ from LTX_2_MLX.cli.shorthands import NAME_TEMPLATE, STDIN, default_output, promp
 from LTX_2_MLX.errors import LTXError, RequestError
 from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.pipelines.options import Opt
+from LTX_2_MLX.pipelines.requests import MEMORY_GROUP
+from LTX_2_MLX.runtime import launch
 
 if TYPE_CHECKING:
     from LTX_2_MLX.media.record import RunRecord
@@ -57,6 +59,14 @@ class GenerateOptions(PlanOptions):
             "Show previews in the terminal, too: iTerm2, kitty, WezTerm, Ghostty.", group="Saved results", only_on=True
         ),
     ] = False
+    machines: Annotated[
+        str | None,
+        Opt(
+            "With --dry-run: plan the run for several Macs, such as 2x24GB,1x64GB.",
+            group=MEMORY_GROUP,
+            metavar="SIZES",
+        ),
+    ] = None
     replay: Annotated[
         Path | None,
         Opt(
@@ -70,7 +80,7 @@ class GenerateOptions(PlanOptions):
 
 def generate(typed: dict[str, Any], own: GenerateOptions) -> None:
     """Generate a video of PROMPT and write it to OUTPUT."""
-    _check_inline(typed, own)
+    _check_together(typed, own)
     typed, seeds = _with_one_seed(typed)
     if own.replay is None and "resume" not in typed:
         # Errors in the options answer before MLX and FFmpeg are imported.
@@ -91,7 +101,6 @@ def generate(typed: dict[str, Any], own: GenerateOptions) -> None:
 def _generate_one(typed: dict[str, Any], own: GenerateOptions) -> None:
     if own.replay is None and "resume" not in typed and "prompt" not in typed:
         raise RequestError("There is no prompt. Give one, or --replay a video.")
-    from LTX_2_MLX.cli.reporting import plan_text
     from LTX_2_MLX.media.output import made_folder
     from LTX_2_MLX.pipelines.generation.record import check_outputs, check_same_size, notes_without_effect, options_from
     from LTX_2_MLX.pipelines.generation.recorded_files import files_outside
@@ -116,14 +125,28 @@ def _generate_one(typed: dict[str, Any], own: GenerateOptions) -> None:
         check_same_size(record, own.replay, ready.options, ready.request, typed)
     check_outputs(ready.options, ready.request, output)
     if own.dry_run:
-        echo(plan_text(ready.plan, as_json=own.json))
+        echo(dry_run_text(ready, own))
         return
     automatic = set() if record is None else set(record.automatic) - set(typed)
     with nullcontext() if is_named else made_folder(output.parent):
         _write(ready, own, output, automatic)
 
 
-def _check_inline(typed: dict[str, Any], own: GenerateOptions) -> None:
+def dry_run_text(ready: "Prepared", own: GenerateOptions) -> str:
+    """The plan of a dry run, for this machine or for several."""
+    from LTX_2_MLX.cli.reporting import plan_text
+
+    if own.machines is None and launch.RANK is None:
+        return plan_text(ready.plan, as_json=own.json)
+    from LTX_2_MLX.cli.machines import machines_text
+
+    return machines_text(ready, own)
+
+
+def _check_together(typed: dict[str, Any], own: GenerateOptions) -> None:
+    """Refuse options of the command that need others."""
+    if own.machines is not None and not own.dry_run:
+        raise RequestError("--machines does nothing without --dry-run. Pass both.")
     if not own.preview_inline:
         return
     if "preview" not in typed:

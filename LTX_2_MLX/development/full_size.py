@@ -137,21 +137,28 @@ class StreamedStep:
 
 def streamed_step(checkpoint: Checkpoint, shape: VideoShape, dtype: mx.Dtype = mx.bfloat16) -> StreamedStep:
     """Denoise one step with the transformer's blocks left on disk, by the stage that pipelines use."""
-    runner, start = StageRunner(), time.perf_counter()
+    start = time.perf_counter()
+    peak_bytes = denoised_step(checkpoint, shape, dtype, low_ram=True)
+    return StreamedStep(
+        resident_bytes=weights_bytes(Transformer, checkpoint, dtype=dtype),
+        peak_bytes=peak_bytes,
+        process_bytes=peak_process_bytes(),
+        seconds=time.perf_counter() - start,
+    )
+
+
+def denoised_step(checkpoint: Checkpoint, shape: VideoShape, dtype: mx.Dtype, **settings: Any) -> int:
+    """Peak of MLX's memory in one step of the stage that pipelines use; ``settings`` are those of its ``Models``."""
+    runner = StageRunner()
     config = config_of(Transformer, checkpoint)
     contexts = {"positive.video": mx.zeros((1, _TEXT_TOKENS, config.caption_channels or config.video.width))}
     if config.audio is not None:
         contexts["positive.audio"] = mx.zeros((1, _TEXT_TOKENS, config.caption_channels or config.audio.width))
-    models = Models(checkpoint, text_encoder=None, distilled=True, dtype=dtype, low_ram=True)
+    models = Models(checkpoint, text_encoder=None, distilled=True, dtype=dtype, **settings)
     grid = VideoGrid(shape.latent(_COMPRESSION), _COMPRESSION, 24.0)
     stage = Denoise("denoise", models, grid, sigmas=(1.0, 0.0), context_size=(1, _TEXT_TOKENS))
     stage.run(runner, GenerationState(contexts=contexts))
-    return StreamedStep(
-        resident_bytes=weights_bytes(Transformer, checkpoint, dtype=dtype),
-        peak_bytes=runner.reports[0].peak_bytes,
-        process_bytes=peak_process_bytes(),
-        seconds=time.perf_counter() - start,
-    )
+    return runner.reports[0].peak_bytes
 
 
 def predicted_and_measured(options: Options) -> list[tuple[str, int, int]]:

@@ -5,6 +5,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from LTX_2_MLX.ops.collective import TokenShare
 from LTX_2_MLX.shapes import StreamName
 
 # One array for each stream that is present, such as latents or contexts.
@@ -24,6 +25,7 @@ class LatentState:
         keyframe_mask: ``(B, N, 1)``, 1 where a generated token holds a single pixel frame; None for checkpoints
             without a keyframe embedding.
         frozen: Whether the whole stream is given and only attended to; its noise level is 0 throughout.
+        share: The tokens are a share of the stream's; other processes have the rest. None: they are all.
     """
 
     latent: mx.array
@@ -33,6 +35,7 @@ class LatentState:
     attention_mask: mx.array | None = None
     keyframe_mask: mx.array | None = None
     frozen: bool = False
+    share: TokenShare | None = None
 
     @property
     def num_tokens(self) -> int:

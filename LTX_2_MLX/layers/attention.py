@@ -6,6 +6,7 @@ import numpy as np
 
 from LTX_2_MLX.layers.rope import RotaryTable, rotate
 from LTX_2_MLX.ops.attention import attention
+from LTX_2_MLX.ops.collective import TokenShare
 
 KeysValues = tuple[mx.array, mx.array]
 
@@ -55,6 +56,7 @@ class Attention(nn.Module):
         context_rotary: RotaryTable | None = None,
         bypass: np.ndarray | None = None,
         keys_values: KeysValues | None = None,
+        share: TokenShare | None = None,
     ) -> mx.array:
         """Attend.
 
@@ -67,12 +69,13 @@ class Attention(nn.Module):
             bypass: ``(B,)`` boolean; these samples get their values in place of the attention's result
                 (self-attention only). Gate and output projection still apply.
             keys_values: Those of the context, where it was attended to before.
+            share: The context is a share of the tokens that are attended to; other processes have the rest.
         """
         keys, values = keys_values or self.keys_values(tokens if context is None else context)
         if bypass is not None and bypass.all():
             attended = values
         else:
-            attended = self._attend(tokens, keys, values, mask, rotary, context_rotary)
+            attended = self._attend(tokens, keys, values, mask, rotary, context_rotary, share)
             if bypass is not None and bypass.any():
                 attended = mx.where(mx.array(bypass)[:, None, None], values, attended)
         if "to_gate_logits" in self:
@@ -92,16 +95,20 @@ class Attention(nn.Module):
         mask: mx.array | None,
         rotary: RotaryTable | None,
         context_rotary: RotaryTable | None,
+        share: TokenShare | None,
     ) -> mx.array:
         queries = self._split(self.q_norm(self.to_q(tokens)))
         keys = self._split(keys)
         if rotary is not None:
             queries = rotate(queries, rotary)
             keys = rotate(keys, context_rotary or rotary)
+        values = self._split(values)
+        if share is not None:
+            keys, values = mx.split(share.gather(mx.concatenate([keys, values], axis=-1)), 2, axis=-1)
         result = attention(
             queries.swapaxes(1, 2),
             keys.swapaxes(1, 2),
-            self._split(values).swapaxes(1, 2),
+            values.swapaxes(1, 2),
             scale=queries.shape[-1] ** -0.5,
             mask=mask,
         )

@@ -11,7 +11,7 @@ from typing import Any
 
 import av
 
-from LTX_2_MLX.atomic_file import replaced_file
+from LTX_2_MLX.atomic_file import KEEPS_WRITES, replaced_file
 from LTX_2_MLX.errors import MediaError
 from LTX_2_MLX.media.source import reason
 
@@ -24,6 +24,8 @@ def check_writable(path: str | Path) -> Path:
     """
     path = Path(path)
     folder = path.parent
+    if not KEEPS_WRITES.get():
+        return path
     # The methods of pathlib raise if a name is too long.
     if os.path.isdir(path):
         raise MediaError(f"{path} is a folder. Give the name of a file in it.")
@@ -52,6 +54,8 @@ def free_bytes(path: str | Path) -> int:
 
 def check_free(path: str | Path, needed_bytes: int) -> None:
     """Raise ``MediaError`` if fewer than ``needed_bytes`` are free on the disk of ``path``."""
+    if not KEEPS_WRITES.get():
+        return
     free = free_bytes(path)
     if free < needed_bytes:
         raise MediaError(

@@ -5,6 +5,7 @@ A file gets its final name when it is complete and holds every frame.
 
 import heapq
 import math
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -18,6 +19,7 @@ import av
 import numpy as np
 from av.container import OutputContainer
 
+from LTX_2_MLX.atomic_file import KEEPS_WRITES
 from LTX_2_MLX.errors import MediaError
 from LTX_2_MLX.media.audio import Audio
 from LTX_2_MLX.media.display import Display, YuvWriter
@@ -108,6 +110,10 @@ def write_video(
     progress = progress or SilentProgress()
     size = (stream.height, stream.width)
     try:
+        if not KEEPS_WRITES.get():
+            # Another process of the run encodes the same frames.
+            deque(stream.frames(), maxlen=0)
+            return path
         if path.suffix.lower() in IMAGE_OUTPUTS:
             if stream.bit_depth > 8:
                 raise MediaError(f"--bit-depth 10: {path.suffix} is written with 8 bits here. Write .mp4 or .mkv.")

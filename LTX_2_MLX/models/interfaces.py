@@ -42,7 +42,8 @@ class PublishedNetwork(Protocol[ConfigT]):
 
     Optional members: ``prepare(weights)`` transforms weights by parameter name (weight-norm pairs, old names);
     ``quantizes(path, config)`` tells which layers may be quantised; ``BLOCKS`` is the path of the list of blocks that
-    may be streamed from disk.
+    may be streamed from disk or divided among processes, ``BLOCKS_RETURN_TUPLES`` whether a block returns its result as
+    the first of a tuple.
     """
 
     Config: type[ConfigT]

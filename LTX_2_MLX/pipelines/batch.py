@@ -20,6 +20,7 @@ from LTX_2_MLX.pipelines.generation.request import Request
 from LTX_2_MLX.pipelines.generation.run import chained_facts, remaining, save_frames, saved_frames, saved_results
 from LTX_2_MLX.pipelines.generation.sound import DecodeSound
 from LTX_2_MLX.pipelines.generation.state import GenerationStage, GenerationState, Result
+from LTX_2_MLX.runtime import launch
 from LTX_2_MLX.runtime.digest import digest_of
 from LTX_2_MLX.runtime.holding import HoldingRunner
 from LTX_2_MLX.runtime.job import Job
@@ -75,6 +76,10 @@ def generate_batch(
         automatic: Options that a repeated run had settled by itself.
         **written: Settings of the videos' files, which go into the records too.
     """
+    if launch.RANK is not None:
+        from LTX_2_MLX.pipelines.generation.sharing import agreed
+
+        items = [replace(item, request=agreed(item.request, stages_for(item.request))) for item in items]
     holder = HoldingRunner(runner)
     try:
         runs = _opened_all(items, automatic, holder)

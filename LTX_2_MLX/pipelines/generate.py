@@ -31,6 +31,7 @@ from LTX_2_MLX.pipelines.stage import Stage, run_stages
 from LTX_2_MLX.pipelines.two_stage import two_stage
 from LTX_2_MLX.planning.fit import refusal
 from LTX_2_MLX.planning.plan import Plan, format_bytes, plan
+from LTX_2_MLX.runtime import launch
 from LTX_2_MLX.runtime.job import Job
 from LTX_2_MLX.runtime.memory import budget_bytes
 from LTX_2_MLX.runtime.progress import Progress
@@ -84,6 +85,10 @@ def prepare(options: Options, note: Callable[[str], None] = lambda text: None, *
         CheckpointError: If a file is missing, damaged or of another network.
         MemoryBudgetError: If the plan does not fit; with the nearest that does.
     """
+    if launch.RANK is not None:
+        from LTX_2_MLX.pipelines.generation.sharing import settled_ways
+
+        options = settled_ways(options, note)
     request = request_for(options, note)
     check_outputs(options, request)
     if request.embeddings is not None:
@@ -195,6 +200,10 @@ def generate_video(
         automatic: Options that the run which is repeated had settled by itself.
         **written: Settings of the video's file, which go into the record too.
     """
+    if launch.RANK is not None:
+        from LTX_2_MLX.pipelines.generation.sharing import agreed
+
+        request = agreed(request, stages_for(request))
     if request.enhancer is not None:
         # Most runs take the prompt as it is.
         from LTX_2_MLX.pipelines.generation.enhance import enhanced
@@ -229,6 +238,10 @@ def start_state(request: Request, runner: StageRunner) -> GenerationState:
         return GenerationState(contexts=load_contexts(request))
     entry = cache_entry(request)
     contexts = None if entry is None else load_entry(entry, use=True)
+    if launch.RANK is not None:
+        from LTX_2_MLX.pipelines.generation.sharing import contexts_of_first
+
+        contexts = contexts_of_first(contexts)
     if contexts is None:
         return GenerationState()
     runner.progress.note("The prompt's embeddings are those of an earlier run (--no-cache computes them anew).")
@@ -257,6 +270,8 @@ def finished_video(
     given: Given | None = None,
 ) -> FrameStream:
     """The decoded video post-processed, with its record; its sound is written to a file of its own if so requested."""
+    if launch.FOLLOWS:
+        return video
     if given is not None:
         video = given.finish(video)
     if options.save_audio is not None and isinstance(video.audio, Waveform):
@@ -296,4 +311,8 @@ def job_of(options: Options, note: Callable[[str], None]) -> Job | None:
     folder = options.resume or options.save_latents
     if folder is None:
         return None
+    if launch.RANK is not None:
+        from LTX_2_MLX.pipelines.generation.sharing import SharedJob
+
+        return SharedJob(Path(folder), resume=options.resume is not None, note=note)
     return Job(Path(folder), resume=options.resume is not None, note=note)

@@ -6,7 +6,7 @@ from itertools import groupby
 from math import prod
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import mlx.core as mx
 
@@ -17,6 +17,9 @@ from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.errors import MemoryBudgetError
 from LTX_2_MLX.models.interfaces import PublishedNetwork
 from LTX_2_MLX.ops.device import device_name, largest_array_bytes
+
+if TYPE_CHECKING:
+    from LTX_2_MLX.checkpoints.block_run import BlockRun
 
 # Floating-point operations per second of whole passes of LTX-2's transformer in 16 bit, by the name of the chip. It is
 # bound by its matrix products on every Mac, not by reading its weights.
@@ -282,14 +285,15 @@ def network_weights_bytes(
     loras: Sequence[Lora] = (),
     quantize: Quantization | None = None,
     stream_blocks: bool = False,
+    run: "BlockRun | None" = None,
 ) -> int:
     """Memory of networks' weights, the file checked as loading will check it. The options are those of ``load``.
 
     Raises:
         CheckpointError: If the file is of another network, or does not fit it.
     """
-    options: dict[str, Any] = {"dtype": dtype, "quantize": quantize, "stream_blocks": stream_blocks}
-    key: list[Any] = [str(dtype), str(quantize), stream_blocks]
+    options: dict[str, Any] = {"dtype": dtype, "quantize": quantize, "stream_blocks": stream_blocks, "run": run}
+    key: list[Any] = [str(dtype), str(quantize), stream_blocks, str(run)]
     files = list(checkpoint.files)
     for lora in loras:
         files.append(lora.checkpoint.path)

@@ -188,11 +188,17 @@ def _is_own(path: Path) -> bool:
 def _differing(saved: str, current: Mapping[str, Any]) -> list[str]:
     """Names of the facts that differ from saved ones."""
     try:
-        before = _flat(parse_json(saved))
+        before = parse_json(saved)
     except (ValueError, RecursionError):
         return []
-    now = _flat(parse_json(json.dumps(current, default=str)))
-    return sorted({name[-1] for name in before.keys() | now.keys() if before.get(name) != now.get(name)})
+    return differing_facts(before, parse_json(json.dumps(current, default=str)))
+
+
+def differing_facts(before: Any, now: Any) -> list[str]:
+    """Names of the facts that differ between two nested dictionaries."""
+    flat = _flat(before)
+    other = _flat(now)
+    return sorted({name[-1] for name in flat.keys() | other.keys() if flat.get(name) != other.get(name)})
 
 
 def _flat(facts: Any, name: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:

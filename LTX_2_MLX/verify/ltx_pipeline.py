@@ -26,6 +26,7 @@ from LTX_2_MLX.pipelines.generation.files import Models
 from LTX_2_MLX.pipelines.generation.given import Given, GivenClip
 from LTX_2_MLX.pipelines.generation.image_places import ImagePlace
 from LTX_2_MLX.pipelines.generation.model_defaults import ModelDefaults
+from LTX_2_MLX.pipelines.generation.option_groups.memory import ParallelMode
 from LTX_2_MLX.pipelines.generation.prompt import load_contexts, save_contexts
 from LTX_2_MLX.pipelines.generation.request import Request
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState
@@ -47,9 +48,9 @@ def _kind(name: str) -> str:
     return {"model": "transformer", "vae": "vae"}.get(name.partition(".")[0], "upscaler")
 
 
-def pipeline(case: Case) -> Outputs:
-    """The stages of the pipeline that the case's kind names."""
-    return Run(case).outputs()
+def pipeline(case: Case, parallel: ParallelMode = "auto") -> Outputs:
+    """The stages of the pipeline that the case's kind names; ``parallel`` shares them among the processes of a run."""
+    return Run(case, parallel).outputs()
 
 
 _CELL = Compression(8, 32, 32)
@@ -81,6 +82,7 @@ class Run:
     """One case's run, by the stages that a request of these parameters has."""
 
     case: Case
+    parallel: ParallelMode = "auto"
 
     @property
     def kind(self) -> str:
@@ -144,6 +146,7 @@ class Run:
             text_encoder=transformer.path,
             distilled=self.kind == "distilled",
             dtype=self.case.dtype,
+            parallel=self.parallel,
             distilled_lora=lora,
             spatial_upscaler=self.file("upscaler") if two_stages else None,
             own_video_vae=self.file("vae") if two_stages else None,

@@ -23,6 +23,7 @@ from LTX_2_MLX.models.ltx.transformer_block import (
 )
 from LTX_2_MLX.models.ltx.transformer_config import PREFIX, StreamConfig, TransformerConfig, layer_name
 from LTX_2_MLX.ops.activation import gelu_tanh
+from LTX_2_MLX.ops.collective import TokenShare
 from LTX_2_MLX.shapes import StreamName
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ class StreamInput:
         context_projected: Whether ``context`` comes from ``Transformer.project_context``.
         text_keys_values: Keys and values of each block's text attention, filled by the first call with this context;
             not for networks that modulate their text. None: computed in every call.
+        share: The tokens are a share of the stream's, and ``attention_mask`` has the rows of these; other processes
+            have the rest.
     """
 
     latent: mx.array
@@ -65,6 +68,7 @@ class StreamInput:
     enabled: bool = True
     context_projected: bool = False
     text_keys_values: list[KeysValues] | None = None
+    share: TokenShare | None = None
 
 
 @dataclass(frozen=True)
@@ -165,6 +169,7 @@ class StreamNetwork(nn.Module):
             context_mask=context_mask,
             attention_mask=None if attention_mask is None else _log_weights(attention_mask, self.dtype),
             prompt_modulation=prompt_modulation,
+            share=stream.share,
         )
 
     def cross_modal_args(self, stream: StreamInput, other: StreamInput) -> CrossModalArgs:
@@ -181,6 +186,7 @@ class StreamNetwork(nn.Module):
             modulation=ModulationRows(rows, index),
             gate=ModulationRows(gate, _sample_index(sigma)),
             rotary=self.cross_modal_rotary(np.asarray(stream.positions)[:, :1], self.dtype),
+            share=stream.share,
         )
 
     def project_context(self, context: mx.array) -> mx.array:

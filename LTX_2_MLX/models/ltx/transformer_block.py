@@ -12,6 +12,7 @@ from LTX_2_MLX.layers.feed_forward import FeedForward
 from LTX_2_MLX.layers.norm import gated_add, modulate, rms_norm
 from LTX_2_MLX.layers.rope import RotaryTable
 from LTX_2_MLX.models.ltx.transformer_config import StreamConfig, TransformerConfig
+from LTX_2_MLX.ops.collective import TokenShare
 from LTX_2_MLX.ops.device import queued_if_large
 from LTX_2_MLX.shapes import StreamName
 
@@ -35,6 +36,7 @@ class StreamArgs:
         attention_mask: ``(B, 1, N or 1, N)``, added to the logits of the self-attention.
         prompt_modulation: Rows that modulate the context, where the config has prompt modulation.
         text_keys_values: Keys and values of this block's text attention, where they were kept.
+        share: The tokens are a share of the stream's; other processes have the rest.
     """
 
     context: mx.array
@@ -46,6 +48,7 @@ class StreamArgs:
     attention_mask: mx.array | None = None
     prompt_modulation: ModulationRows | None = None
     text_keys_values: KeysValues | None = None
+    share: TokenShare | None = None
 
 
 @dataclass(frozen=True)
@@ -56,11 +59,13 @@ class CrossModalArgs:
         modulation: Scale and shift rows for both directions, of the tokens' timesteps.
         gate: Gate row of the attention that updates this stream, of the other stream's sigma.
         rotary: Rotary table by time alone, the one coordinate that both streams have.
+        share: The tokens are a share of the stream's; other processes have the rest.
     """
 
     modulation: ModulationRows
     gate: ModulationRows
     rotary: RotaryTable
+    share: TokenShare | None = None
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,7 @@ class StreamLayers(nn.Module):
             rotary=args.rotary,
             mask=args.attention_mask,
             bypass=bypass,
+            share=args.share,
         )
         return gated_add(tokens, update, rows.row(GATE_SELF))
 
@@ -210,6 +216,7 @@ class TransformerBlock(nn.Module):
             self.video.cross_modal_input(tokens["video"], args["video"], scale, shift),
             rotary=args["audio"].rotary,
             context_rotary=args["video"].rotary,
+            share=args["video"].share,
         )
 
 

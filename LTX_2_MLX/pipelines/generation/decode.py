@@ -39,6 +39,7 @@ from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result
 from LTX_2_MLX.pipelines.generation.upscale import UpscaleLatent
 from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes
 from LTX_2_MLX.planning.precision import dtype_name
+from LTX_2_MLX.runtime import launch
 from LTX_2_MLX.runtime.memory import GIB, budget_bytes
 from LTX_2_MLX.runtime.mlx_settings import winograd_convolutions
 from LTX_2_MLX.runtime.runner import StageRunner
@@ -121,7 +122,9 @@ class DecodeVideo:
 
     def run(self, runner: StageRunner, state: GenerationState) -> FrameStream:
         """The video; its decoder is freed after the last chunk, or when the stream is closed."""
-        return self.stream(self._chunks(runner, state.latents["video"]), state.sound)
+        # Of several processes the first one decodes.
+        chunks = iter(()) if launch.FOLLOWS else self._chunks(runner, state.latents["video"])
+        return self.stream(chunks, state.sound)
 
     def stream(self, chunks: Iterator[np.ndarray], sound: Arrays) -> FrameStream:
         """A stream of the video's size from chunks ``(T, H, W, 3)`` uint8, with the sound of the generation's state."""

@@ -32,6 +32,7 @@ from LTX_2_MLX.pipelines.generation.request import Request
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, SamplerName, contents
 from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes, seconds_of
 from LTX_2_MLX.planning.precision import dtype_name
+from LTX_2_MLX.runtime import launch
 from LTX_2_MLX.runtime.memory import budget_bytes
 from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.runtime.validate import check_moving, check_result
@@ -124,7 +125,7 @@ class Denoise:
         """One pass of the transformer with the contexts of all prompts."""
         models = self.models
         config = config_of(Transformer, models.weights)
-        size = self._size()
+        size = self.size()
         weights, activations, kept = self._memory()
         steps = len(self.sigmas) - 1
         num_passes = len(passes(self.guidance))
@@ -144,7 +145,7 @@ class Denoise:
         )
         return estimate if self.preview is None else self.preview.added_to(estimate)
 
-    def _size(self) -> dict[str, int]:
+    def size(self) -> dict[str, int]:
         """Tokens of one call."""
         cells = self.grid.shape.height * self.grid.shape.width
         tokens = self.grid.shape.num_tokens + len(self.slots) * cells
@@ -161,12 +162,12 @@ class Denoise:
         prompts, length = self.context_size
         options = load_options(models)
         weights = network_weights_bytes([Transformer], models.weights, loras=self.loras, **options)
-        activations = transformer_bytes(config, **self._size(), prompts=prompts, dtype=models.dtype)
+        activations = transformer_bytes(config, **self.size(), prompts=prompts, dtype=models.dtype)
         if self.control is not None:
-            activations += self.control.attention_bytes(self._size()["tokens"])
+            activations += self.control.attention_bytes(self.size()["tokens"])
         if self.step_cache is not None:
             # Of each kind of pass the video's input, and what the blocks have added to both streams.
-            tokens = 2 * self._size()["tokens"] * config.video.width
+            tokens = 2 * self.size()["tokens"] * config.video.width
             tokens += 0 if config.audio is None else self._audio_tokens() * config.audio.width
             activations += len(passes(self.guidance)) * tokens * models.dtype.size
         if config.text_modulation or self.budget is None or self.num_calls <= prompts:
@@ -237,8 +238,15 @@ class Denoise:
             # Audio that is only attended to is not guided: it keeps its own context in the negative pass.
             contexts = {name: context for name, context in contexts.items() if name != "negative.audio"}
         predict = predictor(
-            transformer, contexts, self.guidance, keep_text=self._memory()[2] > 0, step_caches=step_caches
+            transformer,
+            contexts,
+            self.guidance,
+            # Blocks of other machines have none.
+            keep_text=self.models.parallel != "blocks" and self._memory()[2] > 0,
+            step_caches=step_caches,
         )
+        if launch.RANK is not None:
+            predict = shared(predict, self.models.parallel)
         denoise = guided(predict, self.guidance, self._guided_steps())
         if watch is not None:
             denoise, on_step = watch(denoise, on_step)
@@ -356,7 +364,10 @@ def load_options(models: Models) -> dict[str, Any]:
     quantize = None
     if models.quantize is not None:
         quantize = quantization_for(Transformer, models.weights, models.quantize) or Quantization(models.quantize)
-    return {"dtype": models.dtype, "quantize": quantize, "stream_blocks": models.low_ram}
+    options: dict[str, Any] = {"dtype": models.dtype, "quantize": quantize, "stream_blocks": models.low_ram}
+    if models.parallel == "blocks":
+        options["run"] = models.block_run
+    return options
 
 
 def first_stage(request: Request, name: str) -> Denoise:
@@ -515,6 +526,15 @@ def predictor(
     return predict
 
 
+def shared(predict: Predict, parallel: str) -> Predict:
+    """``predict`` shared among the processes of a run in the way of that name."""
+    # Most runs are alone on one machine.
+    from LTX_2_MLX.diffusion.sharing import SHARED
+    from LTX_2_MLX.runtime.machines import machines
+
+    return SHARED[parallel](predict, machines().group)
+
+
 def _with_shared_sigma(inputs: dict[StreamName, StreamInput]) -> dict[StreamName, StreamInput]:
     """Each stream with the other one's noise level for its cross-modal attention."""
     if len(inputs) == 1:
@@ -559,4 +579,5 @@ def _stream_input(
         enabled=enabled,
         context_projected=True,
         text_keys_values=text,
+        share=state.share,
     )

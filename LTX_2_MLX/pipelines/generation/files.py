@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
@@ -38,9 +38,13 @@ from LTX_2_MLX.pipelines.generation.companion_files import (
 )
 from LTX_2_MLX.pipelines.generation.model_defaults import HIGH_QUALITY, ModelDefaults, version_of
 from LTX_2_MLX.pipelines.generation.option_groups.guidance import TWO_STAGES
+from LTX_2_MLX.pipelines.generation.option_groups.memory import ParallelMode
 from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.planning.precision import PRECISIONS, dtype_for
 from LTX_2_MLX.shapes import Compression
+
+if TYPE_CHECKING:
+    from LTX_2_MLX.checkpoints.block_run import BlockRun
 
 # Users search for the first sentence.
 _NO_UPSCALER = (
@@ -67,6 +71,7 @@ class Models:
         temporal_upscaler: Doubles the frame rate.
         quantize: Bits that the large layers of transformer and text encoder are quantized to while they load.
         low_ram: Leave the blocks of both on disk and read each ahead of its use.
+        parallel: How the processes of a run share the transformer's work, where there are several.
         embeddings_encoder: Folder of the text encoder that saved embeddings are compared with, where there is one.
         high_quality: Whether the high-quality pipeline sets steps, guidance, sampler and strengths of the adapter.
         own_video_vae: The video autoencoder where it is not that of ``weights``.
@@ -86,6 +91,7 @@ class Models:
     temporal_upscaler: Checkpoint | None = None
     quantize: int | None = None
     low_ram: bool = False
+    parallel: ParallelMode = "auto"
     embeddings_encoder: Path | None = None
     high_quality: bool = False
     own_video_vae: Checkpoint | None = None
@@ -140,6 +146,14 @@ class Models:
         if self.own_video_vae is None:
             return defaults
         return replace(defaults, image_crf=ModelDefaults.from_header(self.own_video_vae.header).image_crf)
+
+    @cached_property
+    def block_run(self) -> "BlockRun":
+        """The blocks of the large networks that this process computes."""
+        from LTX_2_MLX.checkpoints.block_run import BlockRun
+        from LTX_2_MLX.runtime.machines import machines
+
+        return BlockRun(machines().group)
 
     @property
     def text_encoder_files(self) -> Path:
@@ -229,7 +243,8 @@ def _with_companions(models: Models, options: Options, model: ResolvedFile, note
         models = replace(models, own_video_vae=autoencoder)
     elif options.video_decoder != AUTO:
         checked_autoencoder(weights, options.video_decoder)
-    models = replace(models, own_audio_vae=open_audio_vae(options.audio_vae, weights, model))
+    audio_vae = open_audio_vae(options.audio_vae, weights, model)
+    models = replace(models, own_audio_vae=audio_vae, parallel=options.parallel)
     encoder = models.text_encoder
     if encoder is not None and (encoder.is_file() or "gemma_source_checkpoint" in weights.header.metadata):
         from LTX_2_MLX.pipelines.generation.split_files import checked_text_features

@@ -29,6 +29,7 @@ from LTX_2_MLX.pipelines.requests import (
     UpscalingModel,
     UpscalingScale,
 )
+from LTX_2_MLX.runtime import launch
 
 __all__ = ["Options", "PipelineName", "Precision"]
 
@@ -88,6 +89,7 @@ class Options:
             models and on a CPU unless given.
         quantize: 8 or 4: bits of the transformer's and the text encoder's large layers; None keeps the precision.
         low_ram: Read the blocks of both from disk while they run, instead of holding them.
+        parallel: ``guidance``, ``sequence`` or ``blocks``: what the machines of a run under ``mlx.launch`` share.
         temporal_upscale: Double the frame rate in latent space before decoding.
         video_decoder: ``conv`` or ``diffusion``; ``auto`` takes the one in the video autoencoder's file, and ``conv``
             where files with both are given.
@@ -170,6 +172,7 @@ class Options:
     precision: AnyPrecision = None
     quantize: memory.Quantize = None
     low_ram: memory.LowRam = False
+    parallel: memory.Parallel = "auto"
     temporal_upscale: video.TemporalUpscale = False
     video_decoder: video.VideoDecoder = "auto"
     decoder_attention: video.DecoderAttention = None
@@ -207,6 +210,13 @@ class Options:
             dfr.refuse_foreign(declared_options(Options), self)
         if self.audio_input is not None:
             given.refuse_beside_sound(declared_options(Options), self)
+        if self.parallel != AUTO and launch.RANK is None:
+            raise RequestError(f"--parallel {self.parallel} needs several machines. Start the command with mlx.launch.")
+        if self.step_cache is not None and launch.RANK is not None:
+            raise RequestError("--step-cache runs on one machine. Leave it out, or start without mlx.launch.")
+        if self.parallel == "blocks" and (self.low_ram or self.enhance_prompt):
+            flag = "--low-ram" if self.low_ram else "--enhance-prompt"
+            raise RequestError(f"--parallel blocks and {flag} are mutually exclusive. Leave one out.")
         if self.audio is False and self.save_audio is not None:
             raise RequestError("--save-audio and --no-audio are mutually exclusive. Leave one out.")
         if self.guidance_start >= self.guidance_end:

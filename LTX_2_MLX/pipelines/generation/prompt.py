@@ -99,6 +99,10 @@ class EncodeText:
             partial(load, language_model(encoder), encoder, **self._load_options(encoder)),
             partial(encode_tokens, ids=ids, mask=mask),
         )
+        if self.request.models.parallel == "blocks":
+            from LTX_2_MLX.checkpoints.block_run import whole_states
+
+            text = (whole_states(self.request.models.block_run, text[0]), text[1])
         return replace(state, text=text)
 
     def facts(self) -> dict[str, Any]:
@@ -117,7 +121,10 @@ class EncodeText:
         quantize = (
             None if models.quantize is None else quantization_for(language_model(encoder), encoder, models.quantize)
         )
-        return {"dtype": models.text_dtype, "quantize": quantize, "stream_blocks": models.low_ram}
+        options: dict[str, Any] = {"dtype": models.text_dtype, "quantize": quantize, "stream_blocks": models.low_ram}
+        if models.parallel == "blocks":
+            options["run"] = models.block_run
+        return options
 
 
 @dataclass(frozen=True)

@@ -38,11 +38,12 @@ from LTX_2_MLX.models.ltx.transformer_config import (
     transformer_bytes,
     transformer_operations,
 )
-from LTX_2_MLX.pipelines.generation.denoise import ImageConditioning, load_options, predictor
+from LTX_2_MLX.pipelines.generation.denoise import ImageConditioning, load_options, predictor, shared
 from LTX_2_MLX.pipelines.generation.files import Models
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, contents
 from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes, seconds_of
 from LTX_2_MLX.planning.precision import dtype_name
+from LTX_2_MLX.runtime import launch
 from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.runtime.validate import check_moving, check_result
 from LTX_2_MLX.shapes import LatentShape
@@ -158,6 +159,8 @@ class RenderingStage(ABC):
             runner.progress.advance(self.name, 0, total)
             guidance = both_streams(Guidance())
             predict = predictor(transformer, state.contexts, guidance, shared_cross_modal_sigma=self.rendering.newer)
+            if launch.RANK is not None:
+                predict = shared(predict, self.models.parallel)
             denoise = guided(predict, guidance)
             denoise, on_step = (denoise, report) if watch is None else watch(denoise, report)
             return self.sample(transformer.config, denoise, state, on_step)

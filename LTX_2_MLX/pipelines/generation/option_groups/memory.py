@@ -24,6 +24,16 @@ Fit = Annotated[
     ),
 ]
 
+ParallelMode = Literal["auto", "guidance", "sequence", "blocks"]
+Parallel = Annotated[
+    ParallelMode,
+    Opt(
+        "Under mlx.launch: share the passes of guidance, the video's tokens (sequence), or the networks' blocks, which "
+        "divides the memory.",
+        group=MEMORY_GROUP,
+        recorded=False,
+    ),
+]
 DecodeDtype = Annotated[
     Literal["float32"] | None,
     Opt(

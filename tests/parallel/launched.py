@@ -1,0 +1,75 @@
+"""Programs for ``mlx.launch``: what several processes do together, each a function that the test names."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import mlx.core as mx
+
+import LTX_2_MLX  # noqa: F401  (loads BLAS before MLX)
+from LTX_2_MLX.errors import RequestError
+from LTX_2_MLX.ops.collective import CollectiveOrderError, TokenShare
+from LTX_2_MLX.pipelines.generation.sharing import SharedJob
+from LTX_2_MLX.runtime.machines import Machines, joined
+
+
+def exchange(machines: Machines, folder: Path) -> str:
+    """Arrays, bytes and states go from each process to the others."""
+    group = machines.group
+    assert mx.array_equal(group.gather(mx.array([group.rank, 7])), mx.array([[0, 7], [1, 7]]))
+    assert group.gather_bytes(b"x" * group.rank) == [b"", b"x"]
+    tokens = mx.random.normal((2, 7, 3), key=mx.random.key(0))
+    share = TokenShare(group, 7)
+    assert mx.array_equal(share.gather(tokens[:, share.tokens]), tokens)
+    job = SharedJob(folder, resume=False, note=print)
+    job.save("stage_1", {"video": mx.full((2, 3), 1.5), "empty": mx.zeros((0,))}, seed=group.rank)
+    job = SharedJob(folder, resume=True, note=print)
+    # The first process's facts count.
+    states = job.load("stage_1", seed=group.rank)
+    assert states is not None and mx.array_equal(states["video"], mx.full((2, 3), 1.5))
+    assert job.load("stage_2") is None
+    return "exchanged"
+
+
+def wrong_order(machines: Machines, folder: Path) -> str:
+    """One process evaluates two exchanges in the other order, and a checked group finds that."""
+    group = machines.group
+    group.checked = True
+    sums = [mx.sum(group.gather(mx.array([value]))) for value in (1.0, 20.0)]
+    for value in sums if group.rank == 0 else reversed(sums):
+        mx.eval(value)
+    try:
+        group.check_order()
+    except CollectiveOrderError as error:
+        group.checked = False
+        return str(error)
+    raise AssertionError("the order was not checked")
+
+
+def different_tasks(machines: Machines, folder: Path) -> str:
+    """The processes have different weights."""
+    try:
+        machines.agree({"stage_1": {"weights": ["ab", "cd"][machines.group.rank], "seed": 3}})
+    except RequestError as error:
+        return str(error)
+    raise AssertionError("the difference was not found")
+
+
+def error_of_one(machines: Machines, folder: Path) -> str:
+    """The second process cannot take part."""
+    if machines.group.rank == 1:
+        raise RequestError("There is no prompt. Give one.")
+    try:
+        machines.agree()
+    except RequestError as error:
+        return str(error)
+    raise AssertionError("the error was not found")
+
+
+if __name__ == "__main__":
+    work: Callable[[Machines, Path], str] = globals()[sys.argv[1]]
+    with joined(sys.exit) as together:
+        rank = together.group.rank
+        line = work(together, Path(sys.argv[2]))
+        if rank == 0:
+            print(f"LINE {line}", flush=True)

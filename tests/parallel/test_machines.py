@@ -1,0 +1,153 @@
+"""Several processes of one run: what they exchange, what they compare, and how they end."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mlx.core as mx
+import pytest
+
+from LTX_2_MLX.errors import RequestError
+from LTX_2_MLX.ops.collective import ALONE, Group, TokenShare
+from LTX_2_MLX.pipelines.generation.options import Options
+from LTX_2_MLX.runtime import launch
+
+ROOT = Path(__file__).parents[2]
+LAUNCHED = Path(__file__).with_name("launched.py")
+GENERATE = ROOT / "scripts" / "generate.py"
+PROMPT = "A blue ball bouncing on green grass"
+SMALL = (PROMPT, "--frames", "9", "--steps-stage1", "2", "--steps-stage2", "1", "--cfg", "5", "--allow-blank")
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def start(processes: int, *arguments: object) -> subprocess.Popen:
+    """A program as ``mlx.launch`` starts it, on ports that no other test has."""
+    port = random.randrange(20_000, 30_000)
+    command = [sys.executable, "-c", "from mlx._distributed_utils.launch import main; main()"]
+    command += ["-n", str(processes), "-p", str(port), "--", sys.executable, *map(str, arguments)]
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, env=ENVIRONMENT, text=True, **pipes)
+
+
+def launched(processes: int, *arguments: object) -> tuple[str, str]:
+    """Standard output and error of a program that has come to its end."""
+    return start(processes, *arguments).communicate(timeout=240)
+
+
+@pytest.mark.parametrize(
+    ("work", "line"),
+    [
+        ("exchange", "exchanged"),
+        ("wrong_order", "Collective 0 of process 0 met number 1 of process 1"),
+        ("different_tasks", "differs from machine 1 in weights. Start"),
+        ("error_of_one", "cannot take part. RequestError: There is no prompt."),
+    ],
+)
+def test_two_processes(work, line, tmp_path):
+    out, err = launched(2, LAUNCHED, work, tmp_path / "states")
+    assert line in out, err
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("num_tokens", [1, 5, 7, 12])
+def test_shares_of_tokens_together_are_all_tokens(size, num_tokens, monkeypatch):
+    tokens = mx.arange(2 * num_tokens * 3).reshape(2, num_tokens, 3)
+    shares = [TokenShare(Group(rank, size), num_tokens) for rank in range(size)]
+    rows = mx.stack([tokens[:, share.tokens] for share in shares])
+    monkeypatch.setattr(Group, "gather", lambda self, array: rows)
+    for share in shares:
+        assert mx.array_equal(share.gather(tokens[:, share.tokens]), tokens)
+
+
+def test_process_alone_gathers_its_own_arrays():
+    array = mx.array([[1, 2]], dtype=mx.int32)
+    assert mx.array_equal(ALONE.gather(array), array[None])
+    assert ALONE.gather_bytes(b"abc") == [b"abc"]
+
+
+def test_launch_is_known_by_its_variables(monkeypatch, tmp_path):
+    assert launch.read_rank() is None and launch.RANK is None
+    monkeypatch.setenv("MLX_RANK", "1")
+    assert launch.read_rank() == 1
+    # mlx.launch -n 1
+    (tmp_path / "hosts").write_text("\n")
+    monkeypatch.setenv("MLX_HOSTFILE", str(tmp_path / "hosts"))
+    assert launch.read_rank() is None
+
+
+def test_ways_to_share_need_several_machines():
+    with pytest.raises(RequestError, match="--parallel sequence needs several machines"):
+        Options(PROMPT, parallel="sequence")
+
+
+def test_run_without_launch_opens_no_socket(tmp_path):
+    code = (
+        "import atexit, os, runpy, sys\n"
+        "def check():\n"
+        "    assert 'LTX_2_MLX.runtime.machines' not in sys.modules\n"
+        "    for name in os.listdir('/proc/self/fd') if os.path.isdir('/proc/self/fd') else ():\n"
+        "        try: assert 'socket' not in os.readlink('/proc/self/fd/' + name)\n"
+        "        except FileNotFoundError: pass\n"
+        "    print('checked')\n"
+        "atexit.register(check)\n"
+        f"sys.argv = ['generate.py', *{SMALL!r}, '--quiet', '-o', {str(tmp_path / 'one.mp4')!r}]\n"
+        f"runpy.run_path({str(GENERATE)!r}, run_name='__main__')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, text=True, capture_output=True, check=True)
+    assert done.stdout.endswith("checked\n"), done.stderr
+
+
+def test_two_processes_make_the_video_of_one(tmp_path):
+    alone = [sys.executable, GENERATE, *SMALL, "--quiet", "-o", tmp_path / "one.mp4"]
+    subprocess.run(alone, env=ENVIRONMENT, check=True, capture_output=True)
+    for way in ("guidance", "blocks"):
+        video = tmp_path / f"{way}.mp4"
+        _, err = launched(2, GENERATE, *SMALL, "--quiet", "--parallel", way, "-o", video)
+        assert video.read_bytes() == (tmp_path / "one.mp4").read_bytes(), err
+
+
+def test_golden_pipeline_is_shared_in_every_way():
+    script = ROOT / "scripts" / "check_parallel.py"
+    out, err = launched(2, script, "guidance", "sequence", "blocks", "--case", "pipeline_one_stage_i2v")
+    expected = [["ok", "guidance"], ["ok", "sequence"], ["ok", "blocks"]]
+    assert [line.split()[:2] for line in out.splitlines()] == expected, err
+
+
+def test_a_killed_process_ends_the_other_and_the_run_resumes_on_one(tmp_path):
+    states = tmp_path / "states"
+    long = (*SMALL, "--steps-stage2", "10", "--seed", "5", "--save-latents", states, "--quiet")
+    run = start(2, GENERATE, *long, "--parallel", "guidance", "-o", tmp_path / "two.mp4")
+    wait_for(states / "request.json", run)
+    process = process_of(states)
+    wait_for(states / "stage_1.safetensors", run)
+    os.kill(process, signal.SIGKILL)
+    killed = time.monotonic()
+    _, err = run.communicate(timeout=60)
+    assert time.monotonic() - killed < 30
+    assert "exited with code -9" in err and ("Terminated" in err or "Another machine ended" in err), err
+    assert not list(tmp_path.glob(".*"))
+    alone = [sys.executable, GENERATE, "--resume", states, "--quiet", "--allow-blank", "-o", tmp_path / "resumed.mp4"]
+    resumed = subprocess.run(alone, env=ENVIRONMENT, capture_output=True, text=True, check=True)
+    assert "computed again" not in resumed.stderr
+    assert (tmp_path / "resumed.mp4").stat().st_size > 0
+    assert json.loads((states / "request.json").read_text())["request"]["seed"] == 5
+
+
+def wait_for(path: Path, run: subprocess.Popen) -> None:
+    """Return when a run has written a file."""
+    deadline = time.monotonic() + 200
+    while not path.exists():
+        assert time.monotonic() < deadline and run.poll() is None, run.communicate()[1]
+        time.sleep(0.02)
+
+
+def process_of(states: Path) -> int:
+    """Number of a launched process that saves its stages in a folder."""
+    listed = subprocess.run(["ps", "-axwwo", "pid=,args="], capture_output=True, text=True, check=True).stdout
+    own = [line for line in listed.splitlines() if str(states) in line and "launch import" not in line]
+    return int(own[-1].split()[0])
