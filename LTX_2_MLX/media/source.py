@@ -6,6 +6,7 @@ hide or join them, and damage shows only there.
 """
 
 import errno
+import threading
 from array import array
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
@@ -78,17 +79,37 @@ def ffmpeg_messages() -> Iterator[list[str]]:
     Not for blocks that decode: FFmpeg's threads would wait for Python's lock.
     """
     messages: list[str] = []
-    level = av.logging.get_level()
-    av.logging.set_level(av.logging.ERROR)
-    try:
-        with av.logging.Capture() as logs:
-            try:
-                yield messages
-            finally:
-                for _, _, text in logs:
-                    messages.append(text.strip())
-    finally:
-        av.logging.set_level(level)
+    with _LOGGED, av.logging.Capture() as logs:
+        try:
+            yield messages
+        finally:
+            for _, _, text in logs:
+                messages.append(text.strip())
+
+
+class _LogLevel:
+    """FFmpeg's log level while at least one thread collects its messages; the level is one for all threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._level: int | None = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._users:
+                self._level = av.logging.get_level()
+                av.logging.set_level(av.logging.ERROR)
+            self._users += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if not self._users:
+                av.logging.set_level(self._level)
+
+
+_LOGGED = _LogLevel()
 
 
 def reason(error: Exception, messages: list[str] | None = None) -> str:

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from LTX_2_MLX.errors import MediaError
+from LTX_2_MLX.media.source import ffmpeg_messages
 from LTX_2_MLX.media.video import read_video
 
 RATES = [Fraction(24000, 1001), Fraction(24), Fraction(25), Fraction(30000, 1001), Fraction(50), Fraction(12)]
@@ -26,6 +27,17 @@ CODECS = {
 def greys(stream) -> list[int]:
     """The grey of each frame's middle: its number, as ``frame_of`` writes it."""
     return [int(frame[stream.height // 2, stream.width // 2].mean()) for frame in stream.frames()]
+
+
+def test_level_of_messages_is_restored_after_all_threads():
+    before = av.logging.get_level()
+    first, second = ffmpeg_messages(), ffmpeg_messages()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert av.logging.get_level() == av.logging.ERROR
+    second.__exit__(None, None, None)
+    assert av.logging.get_level() == before
 
 
 def test_sample_clip_is_read_whole(pebbles):
