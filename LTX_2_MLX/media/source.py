@@ -6,6 +6,7 @@ hide or join them, and damage shows only there.
 """
 
 import errno
+import logging
 import threading
 from array import array
 from collections.abc import Generator, Iterator
@@ -43,6 +44,9 @@ _JOINED_FORMATS = ("mpegts", "mpeg")
 _FRAMES_AROUND_JOINT = 3
 # Dispositions of video streams that are cover images or thumbnails.
 COVER = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
+
+# While one thread collects FFmpeg's messages, those of others reach Python's logging: they are not for the terminal.
+logging.getLogger("libav").addHandler(logging.NullHandler())
 
 
 @contextmanager
