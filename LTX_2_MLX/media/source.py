@@ -47,6 +47,9 @@ COVER = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbna
 
 # While one thread collects FFmpeg's messages, those of others reach Python's logging: they are not for the terminal.
 logging.getLogger("libav").addHandler(logging.NullHandler())
+# The level is one for all threads: for each that collects messages, the level before the first did.
+_LOG_LOCK = threading.Lock()
+_LEVELS: list[int | None] = []
 
 
 @contextmanager
@@ -83,37 +86,21 @@ def ffmpeg_messages() -> Iterator[list[str]]:
     Not for blocks that decode: FFmpeg's threads would wait for Python's lock.
     """
     messages: list[str] = []
-    with _LOGGED, av.logging.Capture() as logs:
-        try:
-            yield messages
-        finally:
-            for _, _, text in logs:
-                messages.append(text.strip())
-
-
-class _LogLevel:
-    """FFmpeg's log level while at least one thread collects its messages; the level is one for all threads."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._users = 0
-        self._level: int | None = None
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if not self._users:
-                self._level = av.logging.get_level()
-                av.logging.set_level(av.logging.ERROR)
-            self._users += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._users -= 1
-            if not self._users:
-                av.logging.set_level(self._level)
-
-
-_LOGGED = _LogLevel()
+    with _LOG_LOCK:
+        _LEVELS.append(_LEVELS[0] if _LEVELS else av.logging.get_level())
+        av.logging.set_level(av.logging.ERROR)
+    try:
+        with av.logging.Capture() as logs:
+            try:
+                yield messages
+            finally:
+                for _, _, text in logs:
+                    messages.append(text.strip())
+    finally:
+        with _LOG_LOCK:
+            level = _LEVELS.pop()
+            if not _LEVELS:
+                av.logging.set_level(level)
 
 
 def reason(error: Exception, messages: list[str] | None = None) -> str:
