@@ -28,16 +28,17 @@ def main(
     moments = random.Random(seed)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        start = time.monotonic()
         run(generate(work / "whole"), work)
-        launched(work / "shared", moments).wait()
+        start = time.monotonic()
+        launched(work / "shared", moments).communicate()
         seconds = time.monotonic() - start
         expected = frames(work / "whole")
         failures = 0
         for number in range(kills):
             states = work / f"states-{number}"
             process = launched(states, moments)
-            line = killed(process, states, moments, seconds)
+            # Most of a small run's time is its start, so every other kill waits until the work has begun.
+            line = killed(process, states, moments, seconds / 2, wait=bool(number % 2))
             if (states / "request.json").exists():
                 run([*script(), "--resume", str(states), "--quiet", "-o", str(work / "resumed.mp4")], work)
                 line += ", resumed the same" if frames(states) == expected else ", RESUMED DIFFERENTLY"
@@ -75,9 +76,11 @@ def launched(states: Path, moments: random.Random) -> subprocess.Popen:
     return subprocess.Popen(command, env=environment(), text=True, **pipes)
 
 
-def killed(process: subprocess.Popen, states: Path, moments: random.Random, seconds: float) -> str:
+def killed(process: subprocess.Popen, states: Path, moments: random.Random, seconds: float, *, wait: bool) -> str:
     """Kill one of the run's processes after a random time, and say how the other ended."""
-    time.sleep(moments.uniform(0, seconds / 2))
+    while wait and process.poll() is None and not (states / "request.json").exists():
+        time.sleep(0.01)
+    time.sleep(moments.uniform(0, seconds))
     listed = subprocess.run(["ps", "-axwwo", "pid=,args="], capture_output=True, text=True, check=True).stdout
     own = [line.split() for line in listed.splitlines() if str(states) in line and "launch import" not in line]
     if len(own) < 2:
@@ -89,9 +92,13 @@ def killed(process: subprocess.Popen, states: Path, moments: random.Random, seco
     _, errors = process.communicate()
     took = time.monotonic() - start
     codes = re.findall(r"exited with code (-?\d+)", errors)
-    said = re.search(r"Terminated|Another machine ended", errors)
+    said = re.search(r"Terminated|Another machine ended|Ended by SIGTERM", errors)
     verdict = "TOO LATE" if took > LONGEST_SECONDS else "ended"
     spoken = said[0] if said else "NOTHING"
+    if "-15" in codes:
+        spoken = "nothing yet: it was still being imported"
+    elif codes == ["-9"]:
+        spoken = "nothing: it had finished"
     return f"the other {verdict} after {took:.1f} s, codes {' '.join(sorted(codes))}, said {spoken}"
 
 
