@@ -140,9 +140,22 @@ def joined(leave: Callable[[int], None]) -> Iterator[Machines]:
 
 
 def _connected() -> Group:
-    handle = mx.distributed.init(strict=True)
+    with _ended_by_the_system():
+        handle = mx.distributed.init(strict=True)
     _watch_connections()
     return Group(handle.rank(), handle.size(), handle, checked=ORDER_VARIABLE in os.environ)
+
+
+@contextmanager
+def _ended_by_the_system() -> Iterator[None]:
+    """Let a signal end the process at once: MLX waits for the other machines without letting Python run a handler."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    previous = {number: signal.signal(number, signal.SIG_DFL) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
