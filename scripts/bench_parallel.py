@@ -78,7 +78,7 @@ class Step:
         from LTX_2_MLX.diffusion.guidance import Guidance, both_streams, guided
         from LTX_2_MLX.diffusion.patchify import AudioClock, VideoGrid
         from LTX_2_MLX.diffusion.state import start_state
-        from LTX_2_MLX.pipelines.generation.denoise import predictor, shared
+        from LTX_2_MLX.pipelines.generation.predict import predictor, shared
         from LTX_2_MLX.shapes import Compression, VideoShape
 
         shape = VideoShape(*size)

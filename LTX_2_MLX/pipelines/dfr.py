@@ -12,7 +12,8 @@ from typing import Any
 from LTX_2_MLX.checkpoints.lora_notes import reference_downscale
 from LTX_2_MLX.diffusion.dfr_rendering import Rendering
 from LTX_2_MLX.pipelines.generation.decode import frame_stages
-from LTX_2_MLX.pipelines.generation.denoise import ImageConditioning, conditioning_images
+from LTX_2_MLX.pipelines.generation.denoise import ImageConditioning
+from LTX_2_MLX.pipelines.generation.denoising_stages import conditioning_images
 from LTX_2_MLX.pipelines.generation.files import Models
 from LTX_2_MLX.pipelines.generation.image import image_stage
 from LTX_2_MLX.pipelines.generation.keyframes import EnlargeKeyframes

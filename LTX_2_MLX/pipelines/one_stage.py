@@ -1,7 +1,7 @@
 """One-stage pipeline: denoise at full size, guided with a dev checkpoint, in eight steps with a distilled one."""
 
 from LTX_2_MLX.pipelines.generation.decode import frame_stages
-from LTX_2_MLX.pipelines.generation.denoise import first_stage
+from LTX_2_MLX.pipelines.generation.denoising_stages import first_stage
 from LTX_2_MLX.pipelines.generation.given import given_stages
 from LTX_2_MLX.pipelines.generation.image import image_stage
 from LTX_2_MLX.pipelines.generation.prompt import prompt_stages

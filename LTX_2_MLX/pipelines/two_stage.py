@@ -1,7 +1,7 @@
 """Two-stage pipeline: denoise at a low resolution, upscale the latent, and refine it at the larger size."""
 
 from LTX_2_MLX.pipelines.generation.decode import frame_stages
-from LTX_2_MLX.pipelines.generation.denoise import first_stage, refinement_stage
+from LTX_2_MLX.pipelines.generation.denoising_stages import first_stage, refinement_stage
 from LTX_2_MLX.pipelines.generation.given import given_stages
 from LTX_2_MLX.pipelines.generation.image import image_stage
 from LTX_2_MLX.pipelines.generation.prompt import contexts_bytes, prompt_stages

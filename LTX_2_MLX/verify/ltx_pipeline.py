@@ -20,7 +20,8 @@ from LTX_2_MLX.diffusion.state import State
 from LTX_2_MLX.media.display import Display
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.pipelines.generate import stages_for
-from LTX_2_MLX.pipelines.generation.denoise import HIGH_QUALITY_STRENGTHS, Denoise
+from LTX_2_MLX.pipelines.generation.denoise import Denoise
+from LTX_2_MLX.pipelines.generation.denoising_stages import HIGH_QUALITY_STRENGTHS
 from LTX_2_MLX.pipelines.generation.encode import EncodeClip
 from LTX_2_MLX.pipelines.generation.files import Models
 from LTX_2_MLX.pipelines.generation.given import Given, GivenClip

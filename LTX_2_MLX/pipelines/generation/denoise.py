@@ -1,6 +1,6 @@
 """Denoising stage: contexts, images and noise to video and audio latents."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -12,14 +12,12 @@ from LTX_2_MLX.checkpoints.lora import Lora
 from LTX_2_MLX.checkpoints.quantize import Quantization
 from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.diffusion import sampler as samplers
-from LTX_2_MLX.diffusion import schedule
 from LTX_2_MLX.diffusion.conditioning import append_keyframe, append_slots, fix_latent_frames, regenerate_region
-from LTX_2_MLX.diffusion.guidance import Guidance, Pass, Predict, both_streams, guided, passes, steps_within
+from LTX_2_MLX.diffusion.guidance import Guidance, both_streams, guided, passes, steps_within
 from LTX_2_MLX.diffusion.noise import Noise, seeded_noise
 from LTX_2_MLX.diffusion.patchify import AudioClock, VideoGrid, patchify_video, unpatchify_video
-from LTX_2_MLX.diffusion.state import LatentState, State, StreamArrays, add_noise, start_state, to_denoised
-from LTX_2_MLX.layers.attention import KeysValues
-from LTX_2_MLX.models.ltx.transformer import Perturbation, StreamInput, Transformer, evaluate_each
+from LTX_2_MLX.diffusion.state import LatentState, State, StreamArrays, add_noise, start_state
+from LTX_2_MLX.models.ltx.transformer import Transformer
 from LTX_2_MLX.models.ltx.transformer_config import (
     TransformerConfig,
     transformer_array_bytes,
@@ -27,13 +25,11 @@ from LTX_2_MLX.models.ltx.transformer_config import (
     transformer_operations,
 )
 from LTX_2_MLX.pipelines.generation.files import Models
-from LTX_2_MLX.pipelines.generation.prompt import context_size
-from LTX_2_MLX.pipelines.generation.request import Request
+from LTX_2_MLX.pipelines.generation.predict import predictor, shared
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, SamplerName, contents
 from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes, seconds_of
 from LTX_2_MLX.planning.precision import dtype_name
 from LTX_2_MLX.runtime import launch
-from LTX_2_MLX.runtime.memory import budget_bytes
 from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.runtime.validate import check_moving, check_result
 from LTX_2_MLX.shapes import StreamName
@@ -42,11 +38,6 @@ if TYPE_CHECKING:
     from LTX_2_MLX.models.ltx.step_cache import StepCaches
     from LTX_2_MLX.pipelines.generation.control import Control
     from LTX_2_MLX.pipelines.generation.preview import StagePreview, Watch
-
-# The high-quality pipeline's sampler, and the strengths of the distillation adapter in its stages (Lightricks/LTX-2,
-# packages/ltx-pipelines/src/ltx_pipelines/ti2vid_two_stages_hq.py at 400fd31).
-HIGH_QUALITY_SAMPLER: SamplerName = "res-2s"
-HIGH_QUALITY_STRENGTHS = (0.25, 0.5)
 
 
 @dataclass(frozen=True)
@@ -368,216 +359,3 @@ def load_options(models: Models) -> dict[str, Any]:
     if models.parallel == "blocks":
         options["run"] = models.block_run
     return options
-
-
-def first_stage(request: Request, name: str) -> Denoise:
-    """The guided stage at the request's own size."""
-    models = request.models
-    defaults = models.defaults
-    unguided_distilled = models.distilled and all(rule == Guidance() for rule in request.guidance.values())
-    default_steps = defaults.steps_stage1 if request.two_stages else defaults.steps
-    loras = models.loras
-    # The reference's IC-LoRA pipeline takes plain Euler steps with every generation.
-    sampler: SamplerName = defaults.distilled_sampler if unguided_distilled and request.control is None else "euler"
-    if models.high_quality:
-        sampler = HIGH_QUALITY_SAMPLER
-        sigmas = high_quality_sigmas(request.grid, request.steps or default_steps)
-        loras = (*loras, *_distillation(models, HIGH_QUALITY_STRENGTHS[0]))
-    else:
-        sigmas = stage_sigmas(request.steps, distilled=unguided_distilled, default_steps=default_steps)
-    return Denoise(
-        name=name,
-        models=models,
-        grid=request.grid,
-        sigmas=sigmas,
-        context_size=context_size(request),
-        loras=loras,
-        guidance=request.guidance,
-        guided_share=request.guided_share,
-        step_cache=request.step_cache,
-        sampler=request.sampler or sampler,
-        images=conditioning_images(request),
-        slots=request.slots,
-        control=request.control,
-        motion_speed=request.motion_speed,
-        region_seconds=None if request.given is None else request.given.region_seconds,
-        frozen_audio=request.given is not None and request.given.frozen_audio,
-        budget=budget_bytes(request.memory_limit_gb),
-        seed=request.seed,
-    )
-
-
-def refinement_stage(request: Request, name: str) -> Denoise:
-    """The second stage: not guided, at the larger size, from a lower noise level; with the adapter of a dev model."""
-    models = request.models
-    defaults = models.defaults
-    sigmas = schedule.stretched(defaults.refinement, request.steps_stage2 or defaults.steps_stage2)
-    loras = models.loras
-    if request.control is not None:
-        # An IC-LoRA is at work where its reference video is.
-        loras = tuple(lora for lora in loras if not lora.has_reference)
-    if not models.distilled:
-        loras = (*loras, *_distillation(models, HIGH_QUALITY_STRENGTHS[1] if models.high_quality else 1.0))
-    return Denoise(
-        name=name,
-        models=models,
-        grid=request.output_grid,
-        sigmas=sigmas,
-        context_size=context_size(request),
-        loras=loras,
-        sampler=(request.sampler or HIGH_QUALITY_SAMPLER) if models.high_quality else "euler",
-        images=conditioning_images(request),
-        motion_speed=request.motion_speed,
-        noise_scale=float(sigmas[0]),
-        region_seconds=None if request.given is None else request.given.region_seconds,
-        frozen_audio=request.given is not None and request.given.frozen_audio,
-        budget=budget_bytes(request.memory_limit_gb),
-        seed=request.seed,
-    )
-
-
-def _distillation(models: Models, share: float) -> tuple[Lora, ...]:
-    """The distillation adapter at a share of its strength."""
-    lora = models.distilled_lora
-    return () if lora is None else (replace(lora, strength=share * lora.strength),)
-
-
-def high_quality_sigmas(grid: VideoGrid, steps: int) -> tuple[float, ...]:
-    """The schedule of the high-quality pipeline's first stage, which follows from the size of its latent."""
-    return tuple(schedule.ltx2_schedule(steps, num_tokens=grid.shape.num_tokens).tolist())
-
-
-def conditioning_images(request: Request) -> tuple[ImageConditioning, ...]:
-    """Images at their pixel frames; the stage for images encodes them in this order."""
-    places = []
-    for image in request.images:
-        places.append(ImageConditioning(image.frame, image.strength))
-    return tuple(places)
-
-
-def stage_sigmas(steps: int | None, *, distilled: bool, default_steps: int) -> tuple[float, ...]:
-    """The schedule of the first stage.
-
-    A distilled checkpoint without guidance takes the list it was made for, stretched where ``steps`` is not its 8;
-    everything else the shifted schedule.
-    """
-    if distilled:
-        return schedule.stretched(schedule.DISTILLED, steps or len(schedule.DISTILLED) - 1)
-    return tuple(schedule.ltx2_schedule(default_steps if steps is None else steps).tolist())
-
-
-def predictor(
-    transformer: Transformer,
-    contexts: Arrays,
-    guidance: Mapping[StreamName, Guidance],
-    *,
-    shared_cross_modal_sigma: bool = False,
-    keep_text: bool = False,
-    step_caches: "StepCaches | None" = None,
-) -> Predict:
-    """The transformer as guidance calls it: a state and passes to clean estimates.
-
-    Passes run one after another, so that activations take the memory of one pass, whatever the guidance.
-
-    Args:
-        transformer: The network.
-        contexts: Contexts of the prompts.
-        guidance: Of each stream.
-        shared_cross_modal_sigma: Whether the other stream's noise level modulates the cross-modal attention of all
-            tokens, held ones included, as diffusers has it; otherwise each token's own level does, as in 400fd31.
-        keep_text: Keep keys and values of the text attention; not for networks that modulate their text.
-        step_caches: Block outputs that close steps reuse.
-    """
-    positive = _projected(transformer, contexts, "positive")
-    # A stream without a negative context keeps its positive one in the negative pass.
-    negative = {**positive, **_projected(transformer, contexts, "negative")}
-    kept: dict[tuple[bool, StreamName], list[KeysValues]] = {}
-
-    def predict(
-        state: State, sigma: float, passes: Sequence[Pass], computed: Collection[StreamName]
-    ) -> dict[Pass, StreamArrays]:
-        estimates: dict[Pass, StreamArrays] = {}
-        for kind in passes:
-            context = negative if kind == "negative" else positive
-            inputs: dict[StreamName, StreamInput] = {}
-            for name, stream in state.items():
-                text = kept.setdefault((kind == "negative", name), []) if keep_text else None
-                inputs[name] = _stream_input(stream, context[name], text, enabled=name in computed, sigma=sigma)
-            if shared_cross_modal_sigma:
-                inputs = _with_shared_sigma(inputs)
-            perturbations = None
-            if kind in ("perturbed", "isolated"):
-                perturbation = _perturbation(kind, guidance, transformer.config.num_layers)
-                perturbations = [perturbation] * len(state["video"].latent)
-            velocities = transformer(
-                inputs["video"],
-                inputs.get("audio"),
-                perturbations,
-                on_block=evaluate_each(),
-                step_cache=None if step_caches is None else step_caches.of(kind, sigma),
-            )
-            estimates[kind] = {}
-            for (name, stream), velocity in zip(state.items(), velocities, strict=False):
-                if velocity is not None:
-                    estimates[kind][name] = to_denoised(stream.latent, velocity, stream.timesteps(sigma))
-            mx.eval(estimates[kind])
-        return estimates
-
-    return predict
-
-
-def shared(predict: Predict, parallel: str) -> Predict:
-    """``predict`` shared among the processes of a run in the way of that name."""
-    # Most runs are alone on one machine.
-    from LTX_2_MLX.diffusion.sharing import SHARED
-    from LTX_2_MLX.runtime.machines import machines
-
-    return SHARED[parallel](predict, machines().group)
-
-
-def _with_shared_sigma(inputs: dict[StreamName, StreamInput]) -> dict[StreamName, StreamInput]:
-    """Each stream with the other one's noise level for its cross-modal attention."""
-    if len(inputs) == 1:
-        return inputs
-    video, audio = inputs["video"], inputs["audio"]
-    return {
-        "video": replace(video, cross_modal_sigma=audio.sigma),
-        "audio": replace(audio, cross_modal_sigma=video.sigma),
-    }
-
-
-def _perturbation(kind: Pass, guidance: Mapping[StreamName, Guidance], num_layers: int) -> Perturbation:
-    if kind == "isolated":
-        return Perturbation(audio_to_video=range(num_layers), video_to_audio=range(num_layers))
-    blocks = {name: rule.stg_blocks if rule.stg_scale else () for name, rule in guidance.items()}
-    return Perturbation(video_self=blocks["video"], audio_self=blocks.get("audio", ()))
-
-
-def _projected(transformer: Transformer, contexts: Arrays, prompt: str) -> StreamArrays:
-    video, audio = transformer.project_context(contexts.get(f"{prompt}.video"), contexts.get(f"{prompt}.audio"))
-    projected: StreamArrays = {}
-    if video is not None:
-        projected["video"] = video
-    if audio is not None:
-        projected["audio"] = audio
-    mx.eval(projected)
-    return projected
-
-
-def _stream_input(
-    state: LatentState, context: mx.array, text: list[KeysValues] | None, *, enabled: bool, sigma: float
-) -> StreamInput:
-    batch = state.latent.shape[0]
-    return StreamInput(
-        latent=state.latent,
-        sigma=mx.full((batch,), 0.0 if state.frozen else sigma),
-        positions=state.positions,
-        context=mx.broadcast_to(context, (batch, *context.shape[1:])),
-        timesteps=state.timesteps(sigma),
-        attention_mask=state.attention_mask,
-        keyframe_mask=state.keyframe_mask,
-        enabled=enabled,
-        context_projected=True,
-        text_keys_values=text,
-        share=state.share,
-    )

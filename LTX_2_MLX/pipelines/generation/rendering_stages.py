@@ -38,8 +38,9 @@ from LTX_2_MLX.models.ltx.transformer_config import (
     transformer_bytes,
     transformer_operations,
 )
-from LTX_2_MLX.pipelines.generation.denoise import ImageConditioning, load_options, predictor, shared
+from LTX_2_MLX.pipelines.generation.denoise import ImageConditioning, load_options
 from LTX_2_MLX.pipelines.generation.files import Models
+from LTX_2_MLX.pipelines.generation.predict import predictor, shared
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, contents
 from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes, seconds_of
 from LTX_2_MLX.planning.precision import dtype_name

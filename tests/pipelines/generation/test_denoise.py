@@ -19,12 +19,8 @@ from LTX_2_MLX.models.interfaces import Header, TensorInfo
 from LTX_2_MLX.models.ltx.transformer import Transformer, TransformerConfig
 from LTX_2_MLX.models.ltx.transformer_block import TransformerBlock
 from LTX_2_MLX.models.ltx.transformer_config import transformer_operations
-from LTX_2_MLX.pipelines.generation.denoise import (
-    ImageConditioning,
-    first_stage,
-    refinement_stage,
-    stage_sigmas,
-)
+from LTX_2_MLX.pipelines.generation.denoise import ImageConditioning
+from LTX_2_MLX.pipelines.generation.denoising_stages import first_stage, refinement_stage, stage_sigmas
 from LTX_2_MLX.pipelines.generation.image import image_stage
 from LTX_2_MLX.pipelines.generation.image_places import ImagePlace
 from LTX_2_MLX.pipelines.generation.prompt import load_contexts, prompt_stages
@@ -106,7 +102,7 @@ def test_close_steps_reuse_block_outputs_below_the_limit_alone(request_of, monke
     assert notes[-1] == "denoise: 8 of 12 passes reused block outputs"
     assert stage.facts()["step_cache"] == 1e-9
     config = config_of(Transformer, stage.models.weights)
-    size = stage._size()
+    size = stage.size()
     kept = 2 * size["tokens"] * config.video.width + size["audio_tokens"] * config.audio.width
     assert stage.estimate().peak_bytes - plain_stage.estimate().peak_bytes == 2 * kept * 4
 
