@@ -3,15 +3,13 @@
 import base64
 import html
 import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import numpy as np
 
-from LTX_2_MLX.media.writer import write_video
-
-if TYPE_CHECKING:
-    from LTX_2_MLX.media.frames import FrameStream
+from LTX_2_MLX.media.writer import FrameSource, write_video
 
 # Larger files would make the notebook too large to open.
 _MOST_FILE_BYTES = 64 << 20
@@ -44,7 +42,17 @@ class SavedVideo(type(Path())):  # type: ignore[misc]
         return _element(kind, self.read_bytes(), name)
 
 
-def stream_html(stream: "FrameStream") -> str:
+class _Stream(FrameSource, Protocol):
+    """The fields and methods of ``media.frames.FrameStream`` that showing a stream takes."""
+
+    chunks: Iterable[np.ndarray]
+
+    def __iter__(self) -> Iterator[np.ndarray]: ...
+
+    def replace(self, **changes: Any) -> Any: ...
+
+
+def stream_html(stream: _Stream) -> str:
     """The video of a stream; its frames are computed, and kept in the stream, which can be read again.
 
     Streams of unknown or great length are described, and not read.

@@ -52,9 +52,11 @@ def test_eight_bits_halve_the_transformer_and_streaming_holds_less_than_a_sixth(
     few_bits, on_disk = stages(replace(options, quantize=8)), stages(replace(options, low_ram=True))
     # 21.5 GB resident in 8 bit, by xocialize/ltx-2-mlx-swift.
     assert few_bits["stage_1"].weights_bytes == pytest.approx(21.5 * GB, rel=0.05)
-    for name in ("stage_1", "text_encoder"):
+    # Where the weights leave room, each of 48 blocks keeps keys and values of 1024 text tokens for both streams.
+    text = {"stage_1": 48 * 2 * 1024 * (4096 + 2048) * 2, "text_encoder": 0}
+    for name, kept in text.items():
         assert on_disk[name].weights_bytes < whole[name].weights_bytes / 6
-        assert on_disk[name].activation_bytes == whole[name].activation_bytes
+        assert on_disk[name].activation_bytes == whole[name].activation_bytes + kept
 
 
 def test_film_of_the_guide_fits_a_mac_of_64_gb_as_it_is_and_one_of_16_with_blocks_on_disk(options, whole):

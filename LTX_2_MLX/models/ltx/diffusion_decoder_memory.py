@@ -48,7 +48,7 @@ _HIDDEN_ARRAYS = 3
 # Arrays of a piece that live while its feed-forward is computed.
 _BLOCK_ARRAYS = 2
 # Frames of a tile in float32 while they are weighted and added to others.
-_BLEND_COPIES = 4.3
+_BLEND_COPIES = 4.0
 _FLOAT = 4
 _GIB = 2**30
 

@@ -251,7 +251,8 @@ def _encoder_convolutions(config: VideoVAEConfig, video: VideoShape, item_bytes:
     frames = video.num_frames
     frame_bytes = video.height * video.width // config.patch_size**2 * item_bytes
     read = config.in_channels * config.patch_size**2
-    convolutions = [_Convolution(frames, frame_bytes, read, width, 2 * read, item_bytes)]
+    # Beside the first one the frames are held as they come, as cells of the patch size, and padded in time and space.
+    convolutions = [_Convolution(frames, frame_bytes, read, width, 5 * read, item_bytes)]
     for block in config.encoder_blocks:
         if block.stride is None:
             convolutions.append(_Convolution(frames, frame_bytes, width, width, _RESIDUAL_ARRAYS * width, item_bytes))
