@@ -74,6 +74,7 @@ UNUSED_TENSORS = {
     "model.audio_tower.": "sound, not used for text",
     "model.embed_audio.": "sound, not used for text",
     "tokenizer_json": "tokenizer of the text encoder",
+    "spiece_model": "tokenizer of the text encoder",
     "hf_asset__": "settings of the text encoder",
     "text_embedding_projection.": "of the text features, the rest of which is in the transformer's file",
     # Read by no released decoder: meant for planes of keyframes that are decoded beside the video.

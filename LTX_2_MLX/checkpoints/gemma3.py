@@ -19,7 +19,8 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_unflatten
 
-from LTX_2_MLX.checkpoints.gemma_tokenizer import GemmaTokenizer, encoder_folder, tokenizer_of
+from LTX_2_MLX.checkpoints.gemma_tokenizer import STORED_PIECES, GemmaTokenizer, encoder_folder, tokenizer_of
+from LTX_2_MLX.checkpoints.layouts import holds_language_model
 from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.quantize import Quantization
 from LTX_2_MLX.checkpoints.reader import Checkpoint
@@ -70,10 +71,19 @@ class GemmaConfig:
     def from_header(cls, header: Header) -> "GemmaConfig | None":
         """The config in ``config.json`` or in a file's metadata; None for anything else.
 
+        A single file of ComfyUI has none: its tensors have to be those of the published 12B model.
+
         Raises:
-            CheckpointError: If a field has a value that is not supported.
+            CheckpointError: If a field has a value that is not supported, or a file without config is another model.
         """
         config = gemma_config(header)
+        if "model_type" not in config and STORED_PIECES in header.tensors and holds_language_model(header.tensors):
+            # Few files need it.
+            from LTX_2_MLX.checkpoints.gemma3_shapes import TEXT_CONFIG, check_shapes
+
+            published = cls(**_published_fields(TEXT_CONFIG))
+            check_shapes(header, published, Gemma.parameter_name)
+            return published
         model_type = config.get("model_type")
         if model_type not in ("gemma3", "gemma3_text"):
             return None
@@ -337,8 +347,8 @@ def load_gemma(
     """Load Gemma 3 and its tokenizer as published, as in diffusers repositories, or quantised by mlx-lm.
 
     Args:
-        path: Folder with ``config.json``, ``tokenizer.json`` and the .safetensors files, or a file with the others
-            in it or beside it.
+        path: Folder with ``config.json``, ``tokenizer.json`` and the .safetensors files, a file with the others in
+            it or beside it, or a single file of ComfyUI.
         dtype: Floating-point weights are cast to this; None keeps the file's.
         quantize: Quantise the layers while they load.
         stream_blocks: Leave the layers on disk and read each ahead of its use.
@@ -386,7 +396,7 @@ def encode_tokens(network: Any, ids: np.ndarray, mask: np.ndarray) -> tuple[list
     if ids.max() >= vocab_size:
         raise CheckpointError(
             f"The tokenizer yields token {ids.max()}, but the network has {vocab_size}. "
-            f"tokenizer.json and the weights are of different models."
+            f"The tokenizer and the weights are of different models."
         )
     common_padding = ids.shape[1] - int(mask.sum(axis=1).max())
     is_valid = mx.array(mask[:, common_padding:] != 0)

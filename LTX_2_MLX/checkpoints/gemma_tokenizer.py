@@ -17,6 +17,8 @@ MAX_LENGTH = 1024
 _TOKENIZER, _SETTINGS = "tokenizer.json", "tokenizer_config.json"
 # Names of tensors, or keys of the metadata, that hold the files' contents.
 _STORED_TOKENIZER, _STORED_SETTINGS = "tokenizer_json", "hf_asset__tokenizer_config.json"
+# The tensor of ComfyUI's single files with a SentencePiece model (Comfy-Org/ComfyUI, comfy/text_encoders/lt.py).
+STORED_PIECES = "spiece_model"
 # Folders of a diffusers repository.
 _ENCODER_FOLDER, _TOKENIZER_FOLDER = "text_encoder", "tokenizer"
 
@@ -52,24 +54,20 @@ class GemmaTokenizer:
         max_length: Tokens of a padded prompt: 1024, or the model's own limit if that is lower.
     """
 
-    def __init__(self, tokenizer: bytes, settings: bytes, source: Path):
+    def __init__(self, tokenizer: bytes, settings: bytes, source: Path, *, are_pieces: bool = False):
         """Take the contents of ``tokenizer.json`` and ``tokenizer_config.json``.
 
         Args:
             tokenizer: Contents of ``tokenizer.json``.
             settings: Contents of ``tokenizer_config.json``; an empty object if there is none.
             source: The file that they are from, for messages.
+            are_pieces: ``tokenizer`` is a SentencePiece model instead.
 
         Raises:
             CheckpointError: If the tokenizer is damaged, or has no token to pad with.
         """
-        from tokenizers import Tokenizer
-
-        check_kinds(tokenizer, source)
         self._source = source
-        self._tokenizer = self._guarded(lambda: Tokenizer.from_str(tokenizer.decode("utf-8")))
-        self._tokenizer.no_padding()
-        self._tokenizer.no_truncation()
+        self._tokenizer = self._from_pieces(tokenizer) if are_pieces else self._from_json(tokenizer)
         bos = self._tokenizer.token_to_id("<bos>")
         pad = self._tokenizer.token_to_id("<pad>")
         if pad is None:
@@ -80,6 +78,29 @@ class GemmaTokenizer:
         self._pad: int = pad
         limit = _settings(settings, source).get("model_max_length")
         self.max_length = min(MAX_LENGTH, limit) if type(limit) is int and limit > 0 else MAX_LENGTH
+
+    def _from_json(self, tokenizer: bytes) -> Any:
+        from tokenizers import Tokenizer
+
+        check_kinds(tokenizer, self._source)
+        read = self._guarded(lambda: Tokenizer.from_str(tokenizer.decode("utf-8")))
+        read.no_padding()
+        read.no_truncation()
+        return read
+
+    def _from_pieces(self, model: bytes) -> Any:
+        # Few files need it, and the package is not our own requirement, but mlx-lm's.
+        try:
+            from LTX_2_MLX.checkpoints.sentence_pieces import PieceTokenizer
+        except ImportError as error:
+            raise CheckpointError(
+                f"{self._source} holds its tokenizer as a SentencePiece model, and the Python package sentencepiece is "
+                f"not installed ({error}). Install it, or put the {_TOKENIZER} of its repository beside the file."
+            ) from error
+        read = self._guarded(lambda: PieceTokenizer(model))
+        if not self._guarded(read.keeps_spaces):
+            raise CheckpointError(f"{self._source} is of another model: its tokenizer does not keep spaces as Gemma's.")
+        return read
 
     @classmethod
     def from_folder(cls, encoder: Path) -> "GemmaTokenizer":
@@ -171,13 +192,18 @@ def _settings(text: bytes, source: Path) -> dict[str, Any]:
 def tokenizer_of(encoder: Checkpoint) -> GemmaTokenizer:
     """The tokenizer of a text encoder: stored as tensors in its file, or as files beside its weights.
 
+    A ``tokenizer.json`` beside a file comes before the SentencePiece model in it.
+
     Raises:
         CheckpointError: If it is missing or damaged.
     """
-    if _STORED_TOKENIZER not in encoder.header.tensors:
+    stored = encoder.header.tensors
+    if _STORED_TOKENIZER not in stored:
+        if STORED_PIECES in stored and not (tokenizer_folder(encoder.path) / _TOKENIZER).is_file():
+            return GemmaTokenizer(_stored_bytes(encoder, STORED_PIECES), b"{}", encoder.path, are_pieces=True)
         return GemmaTokenizer.from_folder(encoder.path)
     settings = b"{}"
-    if _STORED_SETTINGS in encoder.header.tensors:
+    if _STORED_SETTINGS in stored:
         settings = _stored_bytes(encoder, _STORED_SETTINGS)
     elif _STORED_SETTINGS in encoder.header.metadata:
         settings = encoder.header.metadata[_STORED_SETTINGS].encode()

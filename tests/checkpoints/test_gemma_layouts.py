@@ -49,7 +49,10 @@ def as_diffusers(folder: Path, target: Path) -> Path:
 
 
 def as_single_file(folder: Path, path: Path, *, inside: bool) -> Path:
-    """One file under ComfyUI's names; ``inside``: config and tokenizer in it, else beside it."""
+    """One file under ComfyUI's names; ``inside``: config and tokenizer in it, else beside it.
+
+    Its SentencePiece model is none: the tokenizers in the form of the Hugging Face library come before it.
+    """
     path.parent.mkdir()
     tensors = {
         name.replace("language_model.model.", "model."): value
@@ -100,6 +103,7 @@ def test_digest_knows_a_tokenizer_that_lies_elsewhere(folder, other):
 def test_file_without_its_tokenizer_or_config_is_refused_with_what_to_do(folder, tmp_path):
     path = as_single_file(folder, tmp_path / "comfy" / "gemma_3_12B_it.safetensors", inside=False)
     (path.parent / "tokenizer.json").unlink()
+    save_file({name: value for name, value in load_file(path).items() if name != "spiece_model"}, path)
     with pytest.raises(CheckpointError, match=r"no tokenizer\.json beside it\. Put the tokenizer\.json and the config"):
         load_gemma(path)
     shutil.copy(folder / "tokenizer.json", path.parent)
