@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 from sentencepiece import SentencePieceProcessor
@@ -54,9 +55,9 @@ class PieceTokenizer:
             RuntimeError: If it is none.
         """
         self._pieces: Any = SentencePieceProcessor(model_proto=model)
-        size: int = self._pieces.get_piece_size()
-        self._control_ids = dict(_AFTER_PIECES) if size == _PIECES else {}
-        for number in range(size):
+        self._size: int = self._pieces.get_piece_size()
+        self._control_ids = dict(_AFTER_PIECES) if self._size == _PIECES else {}
+        for number in range(self._size):
             if self._pieces.is_control(number) or self._pieces.is_unknown(number):
                 self._control_ids[self._pieces.id_to_piece(number)] = number
         names = sorted(self._control_ids, key=len, reverse=True)
@@ -91,7 +92,21 @@ class PieceTokenizer:
         return Pieces(ids, names)
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool) -> str:
-        """The text of token ids."""
-        kept = [number for number in ids if not (skip_special_tokens and number in self._special)]
-        text: str = self._pieces.decode(kept)
+        """The text of token ids; the network has more of them than there are pieces, and these have no text.
+
+        Bytes that are no UTF-8 give one replacement character each, as with ``tokenizers``.
+        """
+        left_out = self._special if skip_special_tokens else ()
+        kept = (number for number in ids if number < self._size and number not in left_out)
+        text = ""
+        for is_bytes, run in groupby(map(self._pieces.id_to_piece, kept), lambda name: bool(_BYTE.fullmatch(name))):
+            names = list(run)
+            text += _text_of_bytes(names) if is_bytes else "".join(names).replace(_SPACE, " ")
         return text
+
+
+def _text_of_bytes(names: list[str]) -> str:
+    try:
+        return bytes(int(name[1:-1], 16) for name in names).decode("utf-8")
+    except UnicodeDecodeError:
+        return "\N{REPLACEMENT CHARACTER}" * len(names)

@@ -141,6 +141,9 @@ def test_ids_are_those_of_the_published_form():
     for mine, other in zip(ours([*PROMPTS, LONG], 64), theirs([*PROMPTS, LONG], 64), strict=True):
         np.testing.assert_array_equal(mine, other)
     assert ours.max_length == theirs.max_length == 1024 and ours.cut_off(LONG)[1]
+    # A network may yield bytes that are no text, and ids that no token has.
+    written = np.random.default_rng(5).integers(0, 500, 2000).tolist()
+    assert ours.text(written) == theirs.text(written)
     names = ("<end_of_turn>", "<pad>", "bl", "<nothing>")
     assert [ours.id_of(name) for name in names] == [theirs.id_of(name) for name in names]
 
@@ -165,17 +168,20 @@ def run(*words):
     return CliRunner().invoke(cli.as_program(main), [str(word) for word in words])
 
 
-def test_video_is_that_of_the_published_folder(folder, tmp_path, as_12b):
+def test_rewritten_prompt_and_video_are_those_of_the_published_folder(folder, tmp_path, as_12b):
     file = as_file(folder, tmp_path / "comfy" / "gemma_3_12B_it.safetensors")
     weights = tiny_checkpoints.write_weights(tmp_path / "ltx-2-19b-distilled.safetensors")
     given = ("a blue ball", "--weights", weights, "--pipeline", "one-stage", "--steps", 1, "--cfg", 1, "--no-audio")
     given += ("--height", 64, "--width", 64, "--frames", 9, "--allow-blank")
-    videos = []
+    given += ("--enhance-prompt", "--seed", 3)
+    videos, prompts = [], []
     for name, gemma in (("folder", folder), ("file", file)):
         result = run(*given, "--gemma", gemma, "-o", tmp_path / f"{name}.webm")
         assert result.exit_code == 0, result.stderr
+        prompts.append(result.stderr.partition("Prompt: ")[2].partition("text_encoder")[0])
         videos.append(read_video(tmp_path / f"{name}.webm").array())
     np.testing.assert_array_equal(*videos)
+    assert prompts[0] == prompts[1] != ""
 
 
 def stored_header(**changed) -> Header:
@@ -185,7 +191,7 @@ def stored_header(**changed) -> Header:
     infos = {}
     for name, (shape, dtype) in tensors.items():
         infos[name.replace("language_model.model.", "model.")] = TensorInfo(tuple(shape), dtype, 2)
-    return Header(infos | {"spiece_model": TensorInfo((4_689_074,), "U8", 4_689_074)} | changed)
+    return Header(infos | {"spiece_model": TensorInfo((7,), "U8", 7)} | changed)
 
 
 def test_config_of_the_published_shapes_is_the_published_one():
