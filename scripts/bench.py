@@ -1,7 +1,6 @@
 """Measure LTX-2's networks and stages on this machine, beside its own matmul, attention and convolution rates."""
 
 import json
-import time
 from dataclasses import asdict, replace
 from typing import Annotated, Literal
 
@@ -11,18 +10,15 @@ from LTX_2_MLX import OPENBLAS_LOADED, cli  # The package first: it loads the fa
 
 import mlx.core as mx  # isort: skip
 
-from LTX_2_MLX.bench.decoding import decoding_ways
-from LTX_2_MLX.bench.measure import rates_of, time_network
-from LTX_2_MLX.bench.report import Report
-from LTX_2_MLX.bench.workloads import NAMES, PUBLISHED, Widths, Workload, workloads
+from LTX_2_MLX.bench.decoding import decoding_lines, decoding_ways
+from LTX_2_MLX.bench.report import measured
+from LTX_2_MLX.bench.workloads import NAMES, PUBLISHED, Widths, checked_names, workloads
 from LTX_2_MLX.bench.writing import writing_seconds
-from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.pipelines.generate import Options, generate_video, request_for
 from LTX_2_MLX.planning.precision import lines as precision_lines
 from LTX_2_MLX.shapes import VideoShape
 
-CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 DTYPES = {"fp32": mx.float32, "fp16": mx.float16, "bf16": mx.bfloat16}
 Names = Annotated[list[str] | None, typer.Argument(help=f"{', '.join(NAMES)} [default: all].", show_default=False)]
 Height = Annotated[int, typer.Option("--height", help="Height of the video in pixels.")]
@@ -65,30 +61,13 @@ def networks(
         widths = PUBLISHED if full_width else Widths()
         widths = replace(widths, layers=layers or widths.layers)
         by_name = workloads(VideoShape(frames, height, width), text_tokens, widths, DTYPES[precision])
-        chosen = [by_name[name] for name in checked(names)]
+        chosen = [by_name[name] for name in checked_names(names)]
         if dry_run:
             for workload in chosen:
                 typer.echo(f"| {workload.name} | {workload.size} | {workload.flops / 1e12:.2f} TFLOP |")
             return
-        report = measured(chosen, precision, repeats, clock)
+        report = measured(chosen, precision, DTYPES[precision], repeats, clock, openblas=OPENBLAS_LOADED)
         typer.echo(json.dumps(report.as_json(), indent=2) if as_json else "\n".join(report.lines()))
-
-
-def checked(names: list[str] | None) -> list[str]:
-    """The networks that were named, or all."""
-    for name in names or ():
-        if name not in NAMES:
-            raise RequestError(f"Unknown network {name!r}. Use one of {', '.join(NAMES)}.")
-    return names or list(NAMES)
-
-
-def measured(chosen: list[Workload], precision: str, repeats: int, clock: str) -> Report:
-    """Rates of the operations by themselves, then the networks."""
-    machine = {"device": str(mx.default_device()), "precision": precision, "openblas": OPENBLAS_LOADED, "clock": clock}
-    operations = [operation for workload in chosen for operation in workload.operations]
-    rates = rates_of(operations, DTYPES[precision], CLOCKS[clock])
-    timings = [time_network(workload, repeats, CLOCKS[clock]) for workload in chosen]
-    return Report(machine, chosen, rates, timings)
 
 
 @app.command()
@@ -119,10 +98,7 @@ def decoding(
             typer.echo(json.dumps(rows, indent=2))
             return
         typer.echo(f"{mx.default_device()}, {frames} frames of {height}×{width}")
-        typer.echo("| decoder | first, s | best, s | peak, MiB | error |\n|---|---|---|---|---|")
-        for row in rows:
-            cells = (f"{row['first_seconds']:.2f}", f"{row['best_seconds']:.3f}", f"{row['peak_bytes'] / 2**20:.0f}")
-            typer.echo(f"| {row['way']} | {' | '.join(cells)} | {row['error']:.1e} |")
+        typer.echo("\n".join(decoding_lines(rows)))
 
 
 @app.command()

@@ -11,7 +11,7 @@ import numpy as np
 import typer
 
 from LTX_2_MLX import cli
-from LTX_2_MLX.development.decoder_memory import decoder_peak, shallow
+from LTX_2_MLX.development.decoder_memory import decoder_peak, shallow_decoder
 from LTX_2_MLX.development.full_size import (
     predicted_and_measured,
     streamed_step,
@@ -22,9 +22,6 @@ from LTX_2_MLX.development.full_size import (
 from LTX_2_MLX.development.memory_table import MACS, PRESETS, RENDERINGS, table_lines
 from LTX_2_MLX.development.quantized import ERROR_BAND, MID_SIZE_BAND, golden_errors, mid_size_error
 from LTX_2_MLX.media.image import StillImage, write_image
-from LTX_2_MLX.models.interfaces import Header
-from LTX_2_MLX.models.ltx.diffusion_decoder import DiffusionVideoDecoder
-from LTX_2_MLX.models.ltx.diffusion_decoder_config import DiffusionDecoderConfig
 from LTX_2_MLX.pipelines.generate import Options
 from LTX_2_MLX.shapes import VideoShape
 from LTX_2_MLX.verify import find_cases
@@ -117,11 +114,8 @@ def decoder(
 ) -> None:
     """Print the planned and the measured peak of LTX-2.5's diffusion decoder in its true widths, a block per stage."""
     manifest = json.loads(gzip.decompress((TESTS / "manifests" / DECODER_MANIFEST).read_bytes()))
-    header = Header(tensors={}, config=manifest["metadata"]["config"])
     with cli.exit_codes():
-        config = DiffusionDecoderConfig.from_header(header)
-        assert config is not None
-        network = DiffusionVideoDecoder(shallow(config))
+        network = shallow_decoder(manifest["metadata"]["config"])
         print("| video | planned, MiB | measured, MiB | ratio |\n|---|---|---|---|")
         for tall, wide, longer in SIZES[:sizes]:
             video = VideoShape((frames - 1) * longer + 1, height * tall // 2, width * wide // 2)
@@ -146,13 +140,7 @@ def streaming(
     with cli.exit_codes(), tempfile.TemporaryDirectory() as folder:
         checkpoint = write_hollow(Path(folder) / "hollow.safetensors", manifest)
         step = streamed_step(checkpoint, VideoShape(frames, height, width))
-    gib = 2**30
-    print(f"weights if resident  {step.resident_bytes / gib:6.2f} GiB")
-    print(
-        f"peak of the stage    {step.peak_bytes / gib:6.2f} GiB, 1/{step.resident_bytes / step.peak_bytes:.1f} of them"
-    )
-    print(f"peak of the process  {step.process_bytes / gib:6.2f} GiB")
-    print(f"seconds              {step.seconds:6.1f}")
+    print("\n".join(step.lines()))
 
 
 if __name__ == "__main__":

@@ -9,16 +9,16 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 import LTX_2_MLX  # noqa: F401  (loads BLAS before MLX)
+from LTX_2_MLX.bench.parallel import Step
 from LTX_2_MLX.runtime import launch
 from LTX_2_MLX.runtime.machines import joined, machines
 
 MANIFEST = Path(__file__).parents[1] / "tests" / "manifests" / "ltx-2-19b-dev.safetensors.transformer.json.gz"
-TEXT_TOKENS = 128
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
 
@@ -62,63 +62,6 @@ def memory(blocks: Annotated[int, typer.Option(help="Of the published file's 48.
         peaks = machines().exchange(peak(blocks, "blocks"))
         for name, value in peaks if launch.RANK == 0 else ():
             typer.echo(f"{name}: {value / 2**30:.2f} GiB")
-
-
-class Step:
-    """A denoising step with stand-in weights.
-
-    Attributes:
-        num_tokens: Of the video.
-    """
-
-    def __init__(self, heads: int, layers: int, size: tuple[int, int, int], cfg: float):
-        import mlx.core as mx
-
-        from LTX_2_MLX.bench.workloads import Widths, workloads
-        from LTX_2_MLX.diffusion.guidance import Guidance, both_streams, guided
-        from LTX_2_MLX.diffusion.patchify import AudioClock, VideoGrid
-        from LTX_2_MLX.diffusion.state import start_state
-        from LTX_2_MLX.pipelines.generation.predict import predictor, shared
-        from LTX_2_MLX.shapes import Compression, VideoShape
-
-        shape = VideoShape(*size)
-        widths = Widths(heads=heads, layers=layers)
-        network = workloads(shape, TEXT_TOKENS, widths, mx.float32)["transformer"].build()
-        mx.eval(network.parameters())
-        config = network.config
-        grid = VideoGrid(shape.latent(Compression(8, 32, 32)), Compression(8, 32, 32), 24)
-        self.num_tokens = grid.shape.num_tokens
-        tokens = mx.random.normal((1, self.num_tokens, config.video.in_channels), key=mx.random.key(0))
-        length = AudioClock().num_latents(size[0], 24)
-        audio = mx.random.normal((1, length, config.audio.in_channels), key=mx.random.key(1))
-        self.state = {
-            "video": start_state(tokens, grid.positions()),
-            "audio": start_state(audio, AudioClock().positions(length)),
-        }
-        contexts = random_contexts(config)
-        guidance = both_streams(Guidance(guidance_scale=cfg))
-        self.denoise = {}
-        for mode in (None, "guidance", "sequence"):
-            predict = predictor(network, contexts, guidance)
-            self.denoise[mode] = guided(predict if mode is None else shared(predict, mode), guidance)
-
-    def run(self, mode: str | None) -> None:
-        """One step in a mode; None: by this process alone."""
-        import mlx.core as mx
-
-        mx.eval(self.denoise[mode](self.state, 0.7, 0))
-
-
-def random_contexts(config: Any) -> dict[str, Any]:
-    """Contexts of two prompts for both streams."""
-    import mlx.core as mx
-
-    contexts = {}
-    for prompt in ("positive", "negative"):
-        for name, stream in (("video", config.video), ("audio", config.audio)):
-            channels = config.caption_channels or stream.width
-            contexts[f"{prompt}.{name}"] = mx.random.normal((1, TEXT_TOKENS, channels), key=mx.random.key(2))
-    return contexts
 
 
 def timed(work: Callable[[], object]) -> float:

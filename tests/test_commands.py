@@ -30,6 +30,7 @@ from LTX_2_MLX.pipelines.requests import (
     UpscaleRequest,
     UpscaleTemporalRequest,
 )
+from LTX_2_MLX.runtime import launch
 
 SCRIPTS = sorted((Path(__file__).parent.parent / "scripts").glob("*.py"))
 # Name, options of the command, options of the library.
@@ -111,7 +112,7 @@ def run(own: type, request: type, words: list[str]) -> tuple[dict[str, Any], Any
 
 
 @pytest.mark.parametrize(("own", "request_class", "name", "declared"), CASES)
-def test_flag_reaches_the_request_with_its_value(own, request_class, name, declared):
+def test_flag_reaches_the_request_with_its_value(own, request_class, name, declared, monkeypatch):
     words, value = words_for(declared)
     typed, _ = run(own, request_class, [*required_words(own), *words])
     assert list(typed) == [name]
@@ -119,6 +120,8 @@ def test_flag_reaches_the_request_with_its_value(own, request_class, name, decla
     switched_on = {key: _enabling(request_class, key) for key in switched_on}
     prompt = {"prompt": "A ball"} if request_class is Options else {}
     pipeline = {"pipeline": declared.opt.only_in[0]} if declared.opt.only_in else {}
+    # A run that machines share is started by mlx.launch.
+    monkeypatch.setattr(launch, "RANK", 0 if name == "parallel" else None)
     made = request_class(**{**prompt, **pipeline, **switched_on, **BESIDE.get(name, {}), **typed})
     assert getattr(made, name) == value
 

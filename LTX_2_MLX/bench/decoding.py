@@ -54,6 +54,15 @@ def decoding_ways(shape: VideoShape, widths: Widths, dtype: mx.Dtype, repeats: i
     return rows
 
 
+def decoding_lines(rows: list[dict[str, Any]]) -> list[str]:
+    """The rows of ``decoding_ways`` as a Markdown table."""
+    lines = ["| decoder | first, s | best, s | peak, MiB | error |", "|---|---|---|---|---|"]
+    for row in rows:
+        cells = (f"{row['first_seconds']:.2f}", f"{row['best_seconds']:.3f}", f"{row['peak_bytes'] / 2**20:.0f}")
+        lines.append(f"| {row['way']} | {' | '.join(cells)} | {row['error']:.1e} |")
+    return lines
+
+
 @contextmanager
 def _winograd(on: bool) -> Iterator[None]:
     before = os.environ.get(_WINOGRAD)

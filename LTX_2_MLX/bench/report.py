@@ -1,12 +1,18 @@
 """Measurements of networks as tables of text and as data for programs."""
 
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from LTX_2_MLX.bench.measure import Timing, possible_seconds
+import mlx.core as mx
+
+from LTX_2_MLX.bench.measure import Timing, possible_seconds, rates_of, time_network
 from LTX_2_MLX.bench.operations import Operation
 from LTX_2_MLX.bench.workloads import Workload
+from LTX_2_MLX.ops.device import device
+
+_CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 MIB = 2**20
 # Operations with a smaller share of every network's work are left out of the table of rates.
@@ -51,6 +57,17 @@ class Report:
         for workload, timing in zip(self.workloads, self.timings, strict=True):
             networks.append(asdict(timing) | {"possible_seconds": possible_seconds(workload, self.rates)})
         return {"machine": dict(self.machine), "rates": rates, "networks": networks}
+
+
+def measured(
+    chosen: list[Workload], precision: str, dtype: mx.Dtype, repeats: int, clock: str, *, openblas: bool
+) -> Report:
+    """Rates of the operations by themselves, then the networks; ``clock`` is ``wall`` or ``cpu``."""
+    machine = {"device": str(device()), "precision": precision, "openblas": openblas, "clock": clock}
+    operations = [operation for workload in chosen for operation in workload.operations]
+    rates = rates_of(operations, dtype, _CLOCKS[clock])
+    timings = [time_network(workload, repeats, _CLOCKS[clock]) for workload in chosen]
+    return Report(machine, chosen, rates, timings)
 
 
 def main_operations(workloads: Iterable[Workload]) -> list[Operation]:

@@ -17,6 +17,7 @@ from mlx.utils import tree_map_with_path
 
 from LTX_2_MLX.bench.operations import Attention, Convolution, Matmul, Operation
 from LTX_2_MLX.diffusion.patchify import AudioClock, VideoGrid
+from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler, LatentUpscalerConfig
 from LTX_2_MLX.models.ltx.text_features import ConnectorConfig, TextFeatures, TextFeaturesConfig
 from LTX_2_MLX.models.ltx.transformer import StreamInput, Transformer, evaluate_each
@@ -117,6 +118,18 @@ def workloads(shape: VideoShape, text_tokens: int, widths: Widths, dtype: mx.Dty
 
 
 NAMES = ("text_features", "transformer", "spatial_upscaler", "temporal_upscaler", "video_encoder", "video_decoder")
+
+
+def checked_names(names: list[str] | None) -> list[str]:
+    """The networks that were named, or all.
+
+    Raises:
+        RequestError: For a name that stands for none.
+    """
+    for name in names or ():
+        if name not in NAMES:
+            raise RequestError(f"Unknown network {name!r}. Use one of {', '.join(NAMES)}.")
+    return names or list(NAMES)
 
 
 def stand_in(network: nn.Module, dtype: mx.Dtype) -> nn.Module:

@@ -1,9 +1,11 @@
 """Planned and measured memory of LTX-2.5's diffusion decoder, with weights of no meaning."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import mlx.core as mx
 
+from LTX_2_MLX.models.interfaces import Header
 from LTX_2_MLX.models.ltx.diffusion_decoder import DiffusionVideoDecoder
 from LTX_2_MLX.models.ltx.diffusion_decoder_blocks import AttentionMode
 from LTX_2_MLX.models.ltx.diffusion_decoder_config import DiffusionDecoderConfig
@@ -24,6 +26,13 @@ class DecoderPeak:
 def shallow(config: DiffusionDecoderConfig) -> DiffusionDecoderConfig:
     """The decoder with one block in each stage: as much memory, in less time."""
     return replace(config, stage_depths=tuple(1 for _ in config.stage_depths))
+
+
+def shallow_decoder(section: dict[str, Any]) -> DiffusionVideoDecoder:
+    """A decoder of the widths that a published file's ``config`` names, with one block in each stage."""
+    config = DiffusionDecoderConfig.from_header(Header(tensors={}, config=section))
+    assert config is not None
+    return DiffusionVideoDecoder(shallow(config))
 
 
 def decoder_peak(

@@ -134,6 +134,17 @@ class StreamedStep:
     process_bytes: int
     seconds: float
 
+    def lines(self) -> list[str]:
+        """What to print of it."""
+        gib = 2**30
+        share = self.resident_bytes / self.peak_bytes
+        return [
+            f"weights if resident  {self.resident_bytes / gib:6.2f} GiB",
+            f"peak of the stage    {self.peak_bytes / gib:6.2f} GiB, 1/{share:.1f} of them",
+            f"peak of the process  {self.process_bytes / gib:6.2f} GiB",
+            f"seconds              {self.seconds:6.1f}",
+        ]
+
 
 def streamed_step(checkpoint: Checkpoint, shape: VideoShape, dtype: mx.Dtype = mx.bfloat16) -> StreamedStep:
     """Denoise one step with the transformer's blocks left on disk, by the stage that pipelines use."""

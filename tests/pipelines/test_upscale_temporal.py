@@ -185,9 +185,9 @@ def test_plan_for_a_gpu_unfolds_no_neighbours_and_works_on_larger_pieces(request
         stages[backend] = {stage.name: stage for stage in planned}
     for name, on_gpu in stages["gpu"].items():
         assert on_gpu.weights_bytes == stages["cpu"][name].weights_bytes
-    # The CPU's convolution holds all 27 neighbours of every latent cell.
+    # The CPU's convolution holds windows of every latent cell.
     upscalers = [stages[backend]["temporal_upscaler"].activation_bytes for backend in ("gpu", "cpu")]
-    assert 4 * upscalers[0] < upscalers[1]
+    assert 2 * upscalers[0] < upscalers[1]
     for name in ("encode", "decode"):
         activation_bytes = [stages[backend][name].activation_bytes for backend in ("cpu", "gpu")]
         assert activation_bytes[0] < 2**30 < activation_bytes[1] < 1.5 * 2**30
