@@ -109,3 +109,18 @@ def sum_of(arrays: Mapping[str, mx.array]) -> str:
         digest.update(f"{name} {array.dtype} {array.shape}".encode())
         digest.update(np.array(mx.contiguous(array).reshape(-1).view(mx.uint8)).tobytes())
     return digest.hexdigest()
+
+
+def load_whole(path: Path) -> tuple[dict[str, mx.array], dict[str, str]] | None:
+    """Arrays and metadata of a safetensors file whose ``sum`` is ``sum_of`` them, evaluated; None if it is damaged."""
+    try:
+        # Read at once: MLX would read a lazy array's bytes after the sum was taken.
+        loaded: Any = mx.load(str(path), format="safetensors", return_metadata=True)
+        arrays: dict[str, mx.array]
+        facts: dict[str, str]
+        arrays, facts = loaded
+        mx.eval(arrays)
+        return (arrays, facts) if facts.get("sum") == sum_of(arrays) else None
+    except Exception:
+        # Whatever a damaged file makes the reader raise, the answer is the same.
+        return None

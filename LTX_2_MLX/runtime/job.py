@@ -17,7 +17,7 @@ import mlx.core as mx
 from LTX_2_MLX.atomic_file import replaced_file, write_file
 from LTX_2_MLX.errors import OutputError, RequestError
 from LTX_2_MLX.outside import parse_json, read_small_file
-from LTX_2_MLX.runtime.digest import digest_of, sum_of
+from LTX_2_MLX.runtime.digest import digest_of, load_whole, sum_of
 from LTX_2_MLX.runtime.folder_lock import lock_folder
 
 REQUEST_FILE = "request.json"
@@ -100,20 +100,10 @@ class Job:
         """The arrays of a stage's state, evaluated; None without a valid one, after a note on the reason."""
         if not self._resume or not (path := self._path(stage)).is_file():
             return None
-        try:
-            # Read at once: MLX would read a lazy array's bytes after the sum was taken.
-            loaded: Any = mx.load(str(path), format="safetensors", return_metadata=True)
-            arrays: Arrays
-            facts: dict[str, str]
-            arrays, facts = loaded
-            mx.eval(arrays)
-            damaged = facts.get("sum") != sum_of(arrays)
-        except Exception:
-            # Whatever a damaged file makes the reader raise, the answer is the same.
-            damaged, facts = True, {}
-        if damaged:
+        if (loaded := load_whole(path)) is None:
             self._note(f"{path} is damaged. It is computed again.")
             return None
+        arrays, facts = loaded
         wanted = {"format": _FORMAT, "stage": stage, "digest": self._digest_of(stage, more)}
         if any(facts.get(name) != value for name, value in wanted.items()):
             differing = _differing(facts.get("facts", "{}"), more)

@@ -88,6 +88,19 @@ def test_added_weights_and_views_of_one_array(rows: int) -> None:
 
 
 @pytest.mark.usefixtures("small_groups")
+@pytest.mark.parametrize("dtype", [mx.bfloat16, mx.float16])
+def test_added_weights_in_16_bit(dtype: mx.Dtype) -> None:
+    queries, keys, values = (array.astype(dtype) for array in _arrays(70, 50))
+    mask = mx.random.normal((2, 1, 70, 50), key=mx.random.key(7)).astype(dtype)
+    wide = [array.astype(mx.float32) for array in (queries, keys, values, mask)]
+    expected = mx.fast.scaled_dot_product_attention(*wide[:3], scale=0.125, mask=wide[3])
+    with as_backend("cpu"):
+        result = attention(queries, keys, values, scale=0.125, mask=mask)
+    assert result.dtype == dtype
+    assert _largest_error(result.astype(mx.float32), expected) < 1e-2
+
+
+@pytest.mark.usefixtures("small_groups")
 def test_a_query_that_may_attend_to_nothing_attends_to_all() -> None:
     queries, keys, values = _arrays(40, 50)
     with as_backend("cpu"):

@@ -41,7 +41,7 @@ def conv3d_3x3x3(x: mx.array, weight: mx.array, bias: mx.array) -> mx.array:
 
 def scratch_bytes(frames: float, pixels: float, channels_in: int, channels_out: int) -> int:
     """Memory of a convolution to ``frames`` of ``pixels`` beside its input, padded, and its result."""
-    windows = _window_values(frames * pixels, channels_in, channels_out) * pixels * channels_in * mx.float32.size
+    windows = _windows_bytes(frames, pixels, channels_in, channels_out)
     frames_at_once = min(frames, max(1.0, _WINDOWS_BYTES / windows))
     if _takes_winograd(frames * pixels, channels_in, channels_out):
         # The windows and their sums. Half of a tile is beyond a frame's edges on average.
@@ -55,9 +55,10 @@ def _takes_winograd(pixels: float, channels_in: int, channels_out: int) -> bool:
     return pixels >= _FEW_PIXELS and min(channels_in, channels_out) >= _FEW_CHANNELS
 
 
-def _window_values(pixels: float, channels_in: int, channels_out: int) -> float:
-    """Values of windows for one of the input."""
-    return (WINDOW / TILE) ** 2 if _takes_winograd(pixels, channels_in, channels_out) else 27
+def _windows_bytes(frames: float, pixels: float, channels_in: int, channels_out: int) -> float:
+    """Bytes of one frame's windows in a convolution to ``frames`` of ``pixels``."""
+    values = (WINDOW / TILE) ** 2 if _takes_winograd(frames * pixels, channels_in, channels_out) else 27
+    return values * pixels * channels_in * mx.float32.size
 
 
 def _convolve(x: mx.array, weight: mx.array, bias: mx.array) -> mx.array:
@@ -66,8 +67,7 @@ def _convolve(x: mx.array, weight: mx.array, bias: mx.array) -> mx.array:
         frames = clip.shape[0] - 2
         pixels = (clip.shape[1] - 2) * (clip.shape[2] - 2)
         channels = (weight.shape[-1], weight.shape[0])
-        windows = _window_values(frames * pixels, *channels) * pixels * channels[0] * clip.itemsize
-        size = max(1, int(_WINDOWS_BYTES / windows))
+        size = max(1, int(_WINDOWS_BYTES / _windows_bytes(frames, pixels, *channels)))
         form = _by_winograd if _takes_winograd(frames * pixels, *channels) else _by_windows
         pieces = []
         for start in range(0, frames, size):

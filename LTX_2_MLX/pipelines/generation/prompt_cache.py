@@ -9,14 +9,13 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, cast
 
 import mlx.core as mx
 
 from LTX_2_MLX.atomic_file import replaced_file
 from LTX_2_MLX.pipelines.generation.request import Request
 from LTX_2_MLX.pipelines.generation.state import Arrays, text_encoder_digest
-from LTX_2_MLX.runtime.digest import content_digest, digest_of, file_stamps, sum_of
+from LTX_2_MLX.runtime.digest import content_digest, digest_of, file_stamps, load_whole, sum_of
 
 # Names another folder; empty: nothing is kept.
 FOLDER_VARIABLE = "LTX_2_MLX_CACHE"
@@ -67,14 +66,8 @@ def load_entry(path: Path, *, use: bool = False) -> Arrays | None:
     """
     arrays = _read.pop(path.name, None)
     if arrays is None and path.is_file():
-        try:
-            arrays, facts = cast(Any, mx.load(str(path), format="safetensors", return_metadata=True))
-            mx.eval(arrays)
-            whole = facts.get("sum") == sum_of(arrays)
-        except Exception:
-            # Whatever a damaged file makes the reader raise, the answer is the same.
-            whole = False
-        arrays = arrays if whole else None
+        loaded = load_whole(path)
+        arrays = None if loaded is None else loaded[0]
     if arrays is not None and use:
         # Its time tells when it was used last.
         with suppress(OSError):
