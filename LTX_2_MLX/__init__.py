@@ -1,9 +1,8 @@
 """Generate video with LTX-2 on a Mac and post-process it, all in MLX."""
 
-from LTX_2_MLX.runtime.blas import load_openblas, share_one_heap
+from LTX_2_MLX.runtime.blas import load_openblas
 from LTX_2_MLX.runtime.mlx_settings import set_mlx_defaults
 
-share_one_heap()
 set_mlx_defaults()
 OPENBLAS_LOADED = load_openblas()
 

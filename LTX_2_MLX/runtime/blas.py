@@ -1,21 +1,9 @@
-"""Loads OpenBLAS for MLX's CPU backend on Linux, and has all threads share one heap."""
+"""Loads OpenBLAS for MLX's CPU backend on Linux."""
 
 import ctypes
 import sys
 
 _LIBRARY = "libopenblas.so.0"
-# An option of glibc's mallopt (malloc.h).
-_M_ARENA_MAX = -8
-
-
-def share_one_heap() -> None:
-    """Let all threads allocate from one heap, before any of them has a heap of its own; on Linux alone.
-
-    What x264 makes of the same frames depended on the heap that its thread allocates from: with a heap for each thread
-    up to one file in ten differed from the others. Arrays are few and large, so threads do not wait for each other.
-    """
-    if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
-        mallopt(_M_ARENA_MAX, 1)
 
 
 def load_openblas() -> bool:
