@@ -12,9 +12,9 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from LTX_2_MLX.checkpoints.catalog import BY_NAME, ENTRIES
+from LTX_2_MLX.checkpoints.catalog import ENTRIES
 from LTX_2_MLX.checkpoints.reader import Checkpoint
-from LTX_2_MLX.checkpoints.resolve import installed_path
+from LTX_2_MLX.checkpoints.resolve import BY_NAME, installed_path
 from LTX_2_MLX.errors import LTXError
 from LTX_2_MLX.ops.device import device_name
 from LTX_2_MLX.runtime.memory import GIB, budget_bytes, total_bytes

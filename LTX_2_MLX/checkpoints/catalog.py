@@ -3,28 +3,182 @@
 Sizes that no public source states exactly are left out; the hub's are shown before a download.
 """
 
-from pathlib import Path
+from LTX_2_MLX.checkpoints.entries import Entry, Family, PublishedFile, Role, Variant
 
-from LTX_2_MLX.checkpoints.entries import (
-    AUDIO_VIDEO,
-    LTX_2_5_LICENCE,
-    UPSCALER,
-    Entry,
-    Family,
-    PublishedFile,
-    Role,
-    Variant,
-    autoencoder,
-    chat_gemma4,
-    demo,
-    esrgan,
-    esrgan_on_the_hub,
-    flashvsr,
-    gemma,
-    ltx,
-    ltx_2_5,
+LTX_LICENCE = "LTX-2 Community License"
+# The text of August 2026, under which LTX-2.5 is published.
+LTX_2_5_LICENCE = "LTX-2.x Community License"
+GEMMA_LICENCE = "Gemma Terms of Use"
+# FlashVSR's fixed prompt lies in its code repository alone, and is the same for both versions.
+_PROMPT_URL = (
+    "https://raw.githubusercontent.com/OpenImagingLab/FlashVSR/ccac0ac457243a47c13997682ebbaf987dabbea7/"
+    "examples/WanVSR/prompt_tensor/posi_prompt.pth"
 )
-from LTX_2_MLX.checkpoints.torch_file import TORCH_SUFFIXES
+_PROMPT_BLOB = "95c840b20b8d6aa0d16504ee04e49f1c01a7f209"
+_ESRGAN_RELEASES = "https://github.com/xinntao/Real-ESRGAN/releases/download"
+# Of a folder with a language model and its tokenizer.
+_GEMMA_FILES = (
+    PublishedFile("config.json"),
+    PublishedFile("tokenizer.json"),
+    PublishedFile("tokenizer_config.json"),
+    PublishedFile("*.safetensors"),
+    PublishedFile("*.safetensors.index.json", optional=True),
+)
+AUDIO_VIDEO = ("transformer", "text connectors", "video VAE", "audio VAE", "vocoder")
+UPSCALER = ("latent upscaler",)
+
+
+def ltx(
+    name: str,
+    role: Role,
+    networks: tuple[str, ...],
+    num_bytes: int | None = None,
+    *,
+    variant: Variant | None = None,
+    about_bytes: int | None = None,
+) -> Entry:
+    """A file of LTX-2 or LTX-2.3, at the top of its repository."""
+    family: Family = "LTX-2.3" if name.startswith("ltx-2.3") else "LTX-2"
+    return Entry(
+        name=name,
+        role=role,
+        files=(PublishedFile(f"{name}.safetensors", num_bytes),),
+        folder=family.lower(),
+        licence=LTX_LICENCE,
+        networks=networks,
+        repository=f"Lightricks/{family}",
+        family=family,
+        variant=variant,
+        about_bytes=about_bytes,
+    )
+
+
+def ltx_2_5(
+    path: str, role: Role, networks: tuple[str, ...], num_bytes: int | None = None, *, variant: Variant | None = None
+) -> Entry:
+    """A file of LTX-2.5, in the folder of its repository for files of its kind."""
+    file = PublishedFile(f"{path}.safetensors", num_bytes)
+    return Entry(
+        name=file.name.removesuffix(".safetensors"),
+        role=role,
+        files=(file,),
+        folder="ltx-2.5",
+        licence=LTX_2_5_LICENCE,
+        networks=networks,
+        repository="Lightricks/LTX-2.5",
+        family="LTX-2.5",
+        variant=variant,
+        gated=True,
+    )
+
+
+def chat_gemma4(name: str, repository: str, about_bytes: int, notes: str = "") -> Entry:
+    """A folder of Gemma 4's chat model, which rewrites prompts for LTX-2.5."""
+    return Entry(
+        name=name,
+        role="prompt-enhancer",
+        files=_GEMMA_FILES,
+        folder=f"gemma-4/{name}",
+        licence="Apache-2.0",
+        networks=("Gemma 4",),
+        repository=repository,
+        about_bytes=about_bytes,
+        notes=notes,
+    )
+
+
+def gemma(name: str, repository: str, about_bytes: int, *, gated: bool = False, notes: str = "") -> Entry:
+    """A folder of Gemma 3, the text encoder of LTX-2 and LTX-2.3."""
+    return Entry(
+        name=name,
+        role="text-encoder",
+        files=_GEMMA_FILES,
+        folder=f"gemma/{name}",
+        licence=GEMMA_LICENCE,
+        networks=("Gemma 3",),
+        repository=repository,
+        about_bytes=about_bytes,
+        gated=gated,
+        notes=notes,
+    )
+
+
+def esrgan(name: str, release: str, network: str, sha256: str | None = None, about_bytes: int | None = None) -> Entry:
+    """A network of Real-ESRGAN from a release of its authors."""
+    return Entry(
+        name=name,
+        role="upscaler",
+        files=(PublishedFile(f"{name}.pth", sha256=sha256),),
+        folder="real-esrgan",
+        licence="BSD-3-Clause",
+        networks=(network,),
+        url=f"{_ESRGAN_RELEASES}/{release}",
+        about_bytes=about_bytes,
+    )
+
+
+def esrgan_on_the_hub(scale: int) -> Entry:
+    """A network of Real-ESRGAN from the hub."""
+    return Entry(
+        name=f"RealESRGAN_x{scale}",
+        role="upscaler",
+        files=(PublishedFile(f"RealESRGAN_x{scale}.pth"),),
+        folder="real-esrgan",
+        licence="BSD-3-Clause",
+        networks=(f"RRDBNet x{scale}, 23 blocks",),
+        repository="ai-forever/Real-ESRGAN",
+        about_bytes=67_000_000,
+    )
+
+
+def flashvsr(version: str, repository: str) -> Entry:
+    """The folder of one version of FlashVSR."""
+    files = (
+        PublishedFile("diffusion_pytorch_model_streaming_dmd.safetensors"),
+        PublishedFile("LQ_proj_in.ckpt"),
+        PublishedFile("TCDecoder.ckpt"),
+        PublishedFile("Wan2.1_VAE.pth"),
+        PublishedFile("posi_prompt.pth", optional=True, url=_PROMPT_URL, git_blob=_PROMPT_BLOB),
+    )
+    return Entry(
+        name=f"flashvsr-{version}",
+        role="super-resolution",
+        files=files,
+        folder=f"FlashVSR-{version}",
+        licence="Apache-2.0",
+        networks=("transformer", "LQ projection", "TCDecoder", "Wan 2.1 VAE"),
+        repository=repository,
+        about_bytes=6_900_000_000,
+        notes="posi_prompt.pth comes from the code repository.",
+    )
+
+
+def autoencoder(file: str, network: str, num_bytes: int | None = None, sha256: str | None = None) -> Entry:
+    """A video autoencoder that FlashVSR's full mode can use."""
+    return Entry(
+        name=file.rsplit(".", 1)[0],
+        role="decoder",
+        files=(PublishedFile(file, num_bytes, sha256),),
+        folder="VAEs",
+        licence="Apache-2.0",
+        networks=(network,),
+        repository="lightx2v/Autoencoders",
+    )
+
+
+def demo(name: str, role: Role, file: str, networks: tuple[str, ...], variant: Variant | None = None) -> Entry:
+    """A file of the demo model that comes with the code."""
+    return Entry(
+        name=name,
+        role=role,
+        files=(PublishedFile(file),),
+        folder="demo",
+        licence="Apache-2.0",
+        networks=networks,
+        family="demo",
+        variant=variant,
+    )
+
 
 # Generations, the newest first.
 FAMILIES: tuple[Family, ...] = ("LTX-2.5", "LTX-2.3", "LTX-2")
@@ -172,68 +326,3 @@ ENTRIES = (
     demo("demo-distilled-lora", "distilled-lora", "ltx-2-demo-distilled-lora.safetensors", ("LoRA",)),
     demo("demo-gemma", "text-encoder", "gemma", ("Gemma 3",)),
 )
-
-
-def file_entry(repository: str, file: str) -> Entry:
-    """An entry for one file of any repository on the hub."""
-    return Entry(
-        name=f"{repository}:{file}",
-        role="model",
-        files=(PublishedFile(file),),
-        folder=repository.rsplit("/", 1)[-1].lower(),
-        licence="see the repository's page",
-        networks=("unknown",),
-        repository=repository,
-    )
-
-
-BY_NAME = {entry.name.lower(): entry for entry in ENTRIES}
-
-
-def entry_by_name(name: str) -> Entry | None:
-    """The entry of a catalogue name or of a published file's name, in any case; None if there is none."""
-    lower = name.lower()
-    if lower in BY_NAME:
-        return BY_NAME[lower]
-    return next((e for e in ENTRIES if not e.is_folder and e.files[0].name.lower() == lower), None)
-
-
-def entries_for_role(role: Role, *, family: Family | None = None, variant: Variant | None = None) -> list[Entry]:
-    """Entries of a role in order of preference; None for ``family`` or ``variant`` means any."""
-    entries = []
-    for entry in ENTRIES:
-        if entry.role == role and family in (None, entry.family) and variant in (None, entry.variant):
-            entries.append(entry)
-    return entries
-
-
-def companion_entries(role: Role, family: Family | None) -> list[Entry]:
-    """Entries of a role that belong to models of a family, in order of preference.
-
-    LTX-2 and LTX-2.3 share their text encoders. For a model of unknown family those of the oldest come first: LTX-2
-    alone was published without saying what it is.
-    """
-    if role == "text-encoder" and family in ("LTX-2", "LTX-2.3", None):
-        return [entry for entry in entries_for_role(role) if entry.family is None]
-    if family is not None:
-        return entries_for_role(role, family=family)
-    entries = [entry for entry in entries_for_role(role) if entry.family != "demo"]
-    return sorted(entries, key=lambda entry: FAMILIES[::-1].index(entry.family) if entry.family else 0)
-
-
-def entry_of_file(path: Path) -> Entry | None:
-    """The entry of a published file by its name, and for the demo by its folder too; None for other files."""
-    for entry in ENTRIES:
-        if entry.is_folder or path.name not in local_names(entry):
-            continue
-        if entry.family != "demo" or path.resolve().parent.name == "demo":
-            return entry
-    return None
-
-
-def local_names(entry: Entry) -> list[str]:
-    """Names that a single-file entry may have on disk: the published one and those of its conversion."""
-    name = entry.files[0].name
-    if Path(name).suffix not in TORCH_SUFFIXES:
-        return [name]
-    return [name, f"{name}.safetensors", f"{Path(name).stem}.safetensors"]

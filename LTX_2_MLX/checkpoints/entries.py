@@ -1,7 +1,16 @@
-"""Entries of the catalogue of published files, and the functions that make them."""
+"""Entries of the catalogue of published files, the local files that match them, and their download on first use.
 
+A command allows downloads; by default nothing is downloaded.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
+
+from LTX_2_MLX.checkpoints.torch_file import TORCH_SUFFIXES
 
 Role = Literal[
     "model", "video-vae", "audio-vae", "duration-head",
@@ -11,18 +20,7 @@ Role = Literal[
 Variant = Literal["dev", "distilled"]
 Family = Literal["LTX-2", "LTX-2.3", "LTX-2.5", "demo"]
 
-LTX_LICENCE = "LTX-2 Community License"
-# The text of August 2026, under which LTX-2.5 is published.
-LTX_2_5_LICENCE = "LTX-2.x Community License"
-GEMMA_LICENCE = "Gemma Terms of Use"
 _HUB = "https://huggingface.co"
-# FlashVSR's fixed prompt lies in its code repository alone, and is the same for both versions.
-_PROMPT_URL = (
-    "https://raw.githubusercontent.com/OpenImagingLab/FlashVSR/ccac0ac457243a47c13997682ebbaf987dabbea7/"
-    "examples/WanVSR/prompt_tensor/posi_prompt.pth"
-)
-_PROMPT_BLOB = "95c840b20b8d6aa0d16504ee04e49f1c01a7f209"
-_ESRGAN_RELEASES = "https://github.com/xinntao/Real-ESRGAN/releases/download"
 
 
 @dataclass(frozen=True)
@@ -108,167 +106,62 @@ class Entry:
         return f"{_HUB}/{self.repository}" if self.repository else (self.url or "comes with the code")
 
 
-AUDIO_VIDEO = ("transformer", "text connectors", "video VAE", "audio VAE", "vocoder")
-UPSCALER = ("latent upscaler",)
+@dataclass(frozen=True)
+class ResolvedFile:
+    """A local file or folder.
+
+    Attributes:
+        path: Exists.
+        entry: The catalogue entry that it matches; None for files that are not in the catalogue.
+        stated_family: Model generation that a file states which is not in the catalogue.
+    """
+
+    path: Path
+    entry: Entry | None = None
+    stated_family: Family | None = None
+
+    @property
+    def family(self) -> Family | None:
+        """Model generation; None if unknown."""
+        return self.entry.family if self.entry else self.stated_family
+
+    @property
+    def is_demo(self) -> bool:
+        """Whether it belongs to the demo model that comes with the code."""
+        return self.family == "demo"
 
 
-def ltx(
-    name: str,
-    role: Role,
-    networks: tuple[str, ...],
-    num_bytes: int | None = None,
-    *,
-    variant: Variant | None = None,
-    about_bytes: int | None = None,
-) -> Entry:
-    """A file of LTX-2 or LTX-2.3, at the top of its repository."""
-    family: Family = "LTX-2.3" if name.startswith("ltx-2.3") else "LTX-2"
-    return Entry(
-        name=name,
-        role=role,
-        files=(PublishedFile(f"{name}.safetensors", num_bytes),),
-        folder=family.lower(),
-        licence=LTX_LICENCE,
-        networks=networks,
-        repository=f"Lightricks/{family}",
-        family=family,
-        variant=variant,
-        about_bytes=about_bytes,
-    )
+def local_names(entry: Entry) -> list[str]:
+    """Names that a single-file entry may have on disk: the published one and those of its conversion."""
+    name = entry.files[0].name
+    if Path(name).suffix not in TORCH_SUFFIXES:
+        return [name]
+    return [name, f"{name}.safetensors", f"{Path(name).stem}.safetensors"]
 
 
-def ltx_2_5(
-    path: str, role: Role, networks: tuple[str, ...], num_bytes: int | None = None, *, variant: Variant | None = None
-) -> Entry:
-    """A file of LTX-2.5, in the folder of its repository for files of its kind."""
-    file = PublishedFile(f"{path}.safetensors", num_bytes)
-    return Entry(
-        name=file.name.removesuffix(".safetensors"),
-        role=role,
-        files=(file,),
-        folder="ltx-2.5",
-        licence=LTX_2_5_LICENCE,
-        networks=networks,
-        repository="Lightricks/LTX-2.5",
-        family="LTX-2.5",
-        variant=variant,
-        gated=True,
-    )
+# Fetches the files of an entry, or raises an error that says how to get them.
+Obtain = Callable[[Entry], None]
+_OBTAIN: ContextVar[Obtain | None] = ContextVar("obtain", default=None)
 
 
-# Of a folder with a language model and its tokenizer.
-_GEMMA_FILES = (
-    PublishedFile("config.json"),
-    PublishedFile("tokenizer.json"),
-    PublishedFile("tokenizer_config.json"),
-    PublishedFile("*.safetensors"),
-    PublishedFile("*.safetensors.index.json", optional=True),
-)
+@contextmanager
+def downloads(obtain: Obtain) -> Iterator[None]:
+    """Allow downloads on first use inside this context."""
+    token = _OBTAIN.set(obtain)
+    try:
+        yield
+    finally:
+        _OBTAIN.reset(token)
 
 
-def chat_gemma4(name: str, repository: str, about_bytes: int, notes: str = "") -> Entry:
-    """A folder of Gemma 4's chat model, which rewrites prompts for LTX-2.5."""
-    return Entry(
-        name=name,
-        role="prompt-enhancer",
-        files=_GEMMA_FILES,
-        folder=f"gemma-4/{name}",
-        licence="Apache-2.0",
-        networks=("Gemma 4",),
-        repository=repository,
-        about_bytes=about_bytes,
-        notes=notes,
-    )
+def obtain(entry: Entry) -> bool:
+    """Download the files of an entry if that is allowed; returns whether it was.
 
-
-def gemma(name: str, repository: str, about_bytes: int, *, gated: bool = False, notes: str = "") -> Entry:
-    """A folder of Gemma 3, the text encoder of LTX-2 and LTX-2.3."""
-    return Entry(
-        name=name,
-        role="text-encoder",
-        files=_GEMMA_FILES,
-        folder=f"gemma/{name}",
-        licence=GEMMA_LICENCE,
-        networks=("Gemma 3",),
-        repository=repository,
-        about_bytes=about_bytes,
-        gated=gated,
-        notes=notes,
-    )
-
-
-def esrgan(name: str, release: str, network: str, sha256: str | None = None, about_bytes: int | None = None) -> Entry:
-    """A network of Real-ESRGAN from a release of its authors."""
-    return Entry(
-        name=name,
-        role="upscaler",
-        files=(PublishedFile(f"{name}.pth", sha256=sha256),),
-        folder="real-esrgan",
-        licence="BSD-3-Clause",
-        networks=(network,),
-        url=f"{_ESRGAN_RELEASES}/{release}",
-        about_bytes=about_bytes,
-    )
-
-
-def esrgan_on_the_hub(scale: int) -> Entry:
-    """A network of Real-ESRGAN from the hub."""
-    return Entry(
-        name=f"RealESRGAN_x{scale}",
-        role="upscaler",
-        files=(PublishedFile(f"RealESRGAN_x{scale}.pth"),),
-        folder="real-esrgan",
-        licence="BSD-3-Clause",
-        networks=(f"RRDBNet x{scale}, 23 blocks",),
-        repository="ai-forever/Real-ESRGAN",
-        about_bytes=67_000_000,
-    )
-
-
-def flashvsr(version: str, repository: str) -> Entry:
-    """The folder of one version of FlashVSR."""
-    files = (
-        PublishedFile("diffusion_pytorch_model_streaming_dmd.safetensors"),
-        PublishedFile("LQ_proj_in.ckpt"),
-        PublishedFile("TCDecoder.ckpt"),
-        PublishedFile("Wan2.1_VAE.pth"),
-        PublishedFile("posi_prompt.pth", optional=True, url=_PROMPT_URL, git_blob=_PROMPT_BLOB),
-    )
-    return Entry(
-        name=f"flashvsr-{version}",
-        role="super-resolution",
-        files=files,
-        folder=f"FlashVSR-{version}",
-        licence="Apache-2.0",
-        networks=("transformer", "LQ projection", "TCDecoder", "Wan 2.1 VAE"),
-        repository=repository,
-        about_bytes=6_900_000_000,
-        notes="posi_prompt.pth comes from the code repository.",
-    )
-
-
-def autoencoder(file: str, network: str, num_bytes: int | None = None, sha256: str | None = None) -> Entry:
-    """A video autoencoder that FlashVSR's full mode can use."""
-    return Entry(
-        name=file.rsplit(".", 1)[0],
-        role="decoder",
-        files=(PublishedFile(file, num_bytes, sha256),),
-        folder="VAEs",
-        licence="Apache-2.0",
-        networks=(network,),
-        repository="lightx2v/Autoencoders",
-    )
-
-
-def demo(name: str, role: Role, file: str, networks: tuple[str, ...], variant: Variant | None = None) -> Entry:
-    """A file of the demo model that comes with the code."""
-    return Entry(
-        name=name,
-        role=role,
-        files=(PublishedFile(file),),
-        folder="demo",
-        licence="Apache-2.0",
-        networks=networks,
-        family="demo",
-        variant=variant,
-    )
+    Raises:
+        DownloadError: If it is allowed and fails, or the user refuses.
+    """
+    fetch = _OBTAIN.get()
+    if fetch is None or entry.family == "demo":
+        return False
+    fetch(entry)
+    return True

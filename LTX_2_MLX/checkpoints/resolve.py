@@ -6,21 +6,22 @@ cache.
 
 import os
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from LTX_2_MLX.checkpoints.catalog import (
-    ENTRIES,
-    companion_entries,
-    entries_for_role,
-    entry_by_name,
-    entry_of_file,
-    file_entry,
-    local_names,
-)
+from LTX_2_MLX.checkpoints.catalog import ENTRIES, FAMILIES
 from LTX_2_MLX.checkpoints.convert import as_safetensors
-from LTX_2_MLX.checkpoints.entries import Entry, Family, Role, Variant
-from LTX_2_MLX.checkpoints.first_use import obtain
+from LTX_2_MLX.checkpoints.entries import (
+    Entry,
+    Family,
+    PublishedFile,
+    ResolvedFile,
+    Role,
+    Variant,
+    local_names,
+    obtain,
+)
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.torch_file import TORCH_SUFFIXES
 from LTX_2_MLX.errors import CheckpointError
@@ -28,6 +29,7 @@ from LTX_2_MLX.invocation import command_line
 
 AUTO = "auto"
 DOWNLOAD = command_line("download_weights")
+BY_NAME = {entry.name.lower(): entry for entry in ENTRIES}
 _SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
 _REPOSITORY = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(?::(?P<file>[^:]+))?")
 _STARTER = "ltx-2-19b-distilled ltx-2-spatial-upscaler-x2-1.0 gemma-3-12b-it"
@@ -36,31 +38,6 @@ DEMO_NOTE = (
     "No LTX-2 files were found on this machine, so the small demo model is used. "
     f"To download the real model: {DOWNLOAD} {_STARTER}"
 )
-
-
-@dataclass(frozen=True)
-class ResolvedFile:
-    """A local file or folder.
-
-    Attributes:
-        path: Exists.
-        entry: The catalogue entry that it matches; None for files that are not in the catalogue.
-        stated_family: Model generation that a file states which is not in the catalogue.
-    """
-
-    path: Path
-    entry: Entry | None = None
-    stated_family: Family | None = None
-
-    @property
-    def family(self) -> Family | None:
-        """Model generation; None if unknown."""
-        return self.entry.family if self.entry else self.stated_family
-
-    @property
-    def is_demo(self) -> bool:
-        """Whether it belongs to the demo model that comes with the code."""
-        return self.family == "demo"
 
 
 def resolve(
@@ -284,3 +261,119 @@ def _resolve_companion(role: Role, family: Family | None) -> ResolvedFile:
     if entries:
         raise _not_installed(entries[0])
     raise CheckpointError(f"No {role} is published for {family or 'this model'}. Give a path.")
+
+
+def file_entry(repository: str, file: str) -> Entry:
+    """An entry for one file of any repository on the hub."""
+    return Entry(
+        name=f"{repository}:{file}",
+        role="model",
+        files=(PublishedFile(file),),
+        folder=repository.rsplit("/", 1)[-1].lower(),
+        licence="see the repository's page",
+        networks=("unknown",),
+        repository=repository,
+    )
+
+
+def entry_by_name(name: str) -> Entry | None:
+    """The entry of a catalogue name or of a published file's name, in any case; None if there is none."""
+    lower = name.lower()
+    if lower in BY_NAME:
+        return BY_NAME[lower]
+    return next((e for e in ENTRIES if not e.is_folder and e.files[0].name.lower() == lower), None)
+
+
+def entries_for_role(role: Role, *, family: Family | None = None, variant: Variant | None = None) -> list[Entry]:
+    """Entries of a role in order of preference; None for ``family`` or ``variant`` means any."""
+    entries = []
+    for entry in ENTRIES:
+        if entry.role == role and family in (None, entry.family) and variant in (None, entry.variant):
+            entries.append(entry)
+    return entries
+
+
+def companion_entries(role: Role, family: Family | None) -> list[Entry]:
+    """Entries of a role that belong to models of a family, in order of preference.
+
+    LTX-2 and LTX-2.3 share their text encoders. For a model of unknown family those of the oldest come first: LTX-2
+    alone was published without saying what it is.
+    """
+    if role == "text-encoder" and family in ("LTX-2", "LTX-2.3", None):
+        return [entry for entry in entries_for_role(role) if entry.family is None]
+    if family is not None:
+        return entries_for_role(role, family=family)
+    entries = [entry for entry in entries_for_role(role) if entry.family != "demo"]
+    return sorted(entries, key=lambda entry: FAMILIES[::-1].index(entry.family) if entry.family else 0)
+
+
+def entry_of_file(path: Path) -> Entry | None:
+    """The entry of a published file by its name, and for the demo by its folder too; None for other files."""
+    for entry in ENTRIES:
+        if entry.is_folder or path.name not in local_names(entry):
+            continue
+        if entry.family != "demo" or path.resolve().parent.name == "demo":
+            return entry
+    return None
+
+
+@dataclass(frozen=True)
+class ModelSet:
+    """An installed model with the files that a pipeline needs beside it.
+
+    Attributes:
+        model: The model's own file.
+        missing: One entry for each needed role of which nothing is installed.
+    """
+
+    model: ResolvedFile
+    missing: tuple[Entry, ...]
+
+
+def newest_set(
+    serves: Callable[[Entry], bool], needs: Callable[[Entry], Sequence[Role]], note: Callable[[str], None]
+) -> ResolvedFile | None:
+    """The model of the newest complete set; of the newest incomplete one where none is complete, None without any.
+
+    Args:
+        serves: Whether an entry is a model that may be taken.
+        needs: Roles of the files that a pipeline needs beside a model.
+        note: Callback for the lines on what was taken and what was passed over.
+    """
+    sets = installed_sets(serves, needs)
+    for number, candidate in enumerate(sets):
+        if not candidate.missing:
+            for newer in sets[:number]:
+                note(_passed_over(newer))
+            note(f"Taken is {_name(candidate)}, the newest on this machine that is complete.")
+            return candidate.model
+    return sets[0].model if sets else None
+
+
+def installed_sets(serves: Callable[[Entry], bool], needs: Callable[[Entry], Sequence[Role]]) -> list[ModelSet]:
+    """Installed models with what is missing beside each, the newest first, without the demo."""
+    sets = []
+    for family in FAMILIES:
+        for entry in ENTRIES:
+            path = installed_path(entry) if entry.family == family and serves(entry) else None
+            if path is not None:
+                sets.append(ModelSet(ResolvedFile(path, entry), _missing(entry, needs(entry))))
+    return sets
+
+
+def _missing(model: Entry, roles: Sequence[Role]) -> tuple[Entry, ...]:
+    missing = []
+    for role in roles:
+        entries = companion_entries(role, model.family)
+        if entries and all(installed_path(entry) is None for entry in entries):
+            missing.append(entries[0])
+    return tuple(missing)
+
+
+def _passed_over(candidate: ModelSet) -> str:
+    names = " ".join(entry.name for entry in candidate.missing)
+    return f"{_name(candidate)} is passed over, since not all it needs is here. Get the rest: {DOWNLOAD} {names}"
+
+
+def _name(candidate: ModelSet) -> str:
+    return candidate.model.path.name

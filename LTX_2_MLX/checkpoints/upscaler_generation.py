@@ -3,10 +3,9 @@
 from collections.abc import Callable
 
 from LTX_2_MLX.checkpoints.catalog import ENTRIES
-from LTX_2_MLX.checkpoints.entries import Family
+from LTX_2_MLX.checkpoints.entries import Family, ResolvedFile
 from LTX_2_MLX.checkpoints.lora_notes import generation_of
 from LTX_2_MLX.checkpoints.reader import Checkpoint
-from LTX_2_MLX.checkpoints.resolve import ResolvedFile
 from LTX_2_MLX.errors import CheckpointError
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from LTX_2_MLX.checkpoints.catalog import ENTRIES, companion_entries, entry_by_name
-from LTX_2_MLX.checkpoints.resolve import installed_path, resolve
+from LTX_2_MLX.checkpoints.catalog import ENTRIES
+from LTX_2_MLX.checkpoints.resolve import companion_entries, entry_by_name, installed_path, resolve
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.pipelines.generation.automatic import automatic_model
 from LTX_2_MLX.pipelines.generation.options import Options

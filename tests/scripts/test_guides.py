@@ -20,7 +20,7 @@ from torch_files import write_torch
 from typer.testing import CliRunner
 
 from LTX_2_MLX import read_video, write_video
-from LTX_2_MLX.checkpoints.catalog import BY_NAME
+from LTX_2_MLX.checkpoints.resolve import BY_NAME
 from LTX_2_MLX.cli.app import program
 from LTX_2_MLX.media.audio import Waveform
 from LTX_2_MLX.models.srvgg import SRVGG, SRVGGConfig

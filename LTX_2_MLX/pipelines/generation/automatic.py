@@ -3,9 +3,8 @@
 from collections.abc import Callable
 from functools import partial
 
-from LTX_2_MLX.checkpoints.entries import Entry, Role, Variant
-from LTX_2_MLX.checkpoints.model_sets import newest_set
-from LTX_2_MLX.checkpoints.resolve import AUTO, DEMO_NOTE, ResolvedFile, resolve
+from LTX_2_MLX.checkpoints.entries import Entry, ResolvedFile, Role, Variant
+from LTX_2_MLX.checkpoints.resolve import AUTO, DEMO_NOTE, newest_set, resolve
 from LTX_2_MLX.pipelines.generation.option_groups.guidance import TWO_STAGES
 from LTX_2_MLX.pipelines.generation.options import Options
 

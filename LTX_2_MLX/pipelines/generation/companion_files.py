@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from LTX_2_MLX.checkpoints.catalog import companion_entries
-from LTX_2_MLX.checkpoints.entries import Entry, Variant
+from LTX_2_MLX.checkpoints.entries import Entry, ResolvedFile, Variant
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.recognise import config_of
-from LTX_2_MLX.checkpoints.resolve import AUTO, DOWNLOAD, ResolvedFile, installed_path, resolve
+from LTX_2_MLX.checkpoints.resolve import AUTO, DOWNLOAD, companion_entries, installed_path, resolve
 from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.models.ltx.audio_vae import AudioDecoder
 from LTX_2_MLX.models.ltx.text_features import TextFeatures

@@ -7,13 +7,12 @@ from typing import Any
 
 import mlx.core as mx
 
-from LTX_2_MLX.checkpoints.catalog import entries_for_role
 from LTX_2_MLX.checkpoints.chat import answer, chat_form, question
 from LTX_2_MLX.checkpoints.gemma3 import GemmaConfig
 from LTX_2_MLX.checkpoints.gemma_tokenizer import tokenizer_of
 from LTX_2_MLX.checkpoints.load import load, quantization_for
 from LTX_2_MLX.checkpoints.reader import Checkpoint
-from LTX_2_MLX.checkpoints.resolve import DOWNLOAD, installed_path
+from LTX_2_MLX.checkpoints.resolve import DOWNLOAD, entries_for_role, installed_path
 from LTX_2_MLX.errors import OutputError, RequestError
 from LTX_2_MLX.pipelines.generation.files import Models
 from LTX_2_MLX.pipelines.generation.request import Request

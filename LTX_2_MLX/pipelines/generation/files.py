@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
-from LTX_2_MLX.checkpoints.catalog import entries_for_role
-from LTX_2_MLX.checkpoints.entries import Role, Variant
+from LTX_2_MLX.checkpoints.entries import ResolvedFile, Role, Variant
 from LTX_2_MLX.checkpoints.gemma3 import Gemma, GemmaConfig
 from LTX_2_MLX.checkpoints.gemma_tokenizer import encoder_folder
 from LTX_2_MLX.checkpoints.layouts import holds_language_model
@@ -18,7 +17,7 @@ from LTX_2_MLX.checkpoints.lora import Lora, split_strength
 from LTX_2_MLX.checkpoints.lora_notes import generation_of
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.recognise import config_of
-from LTX_2_MLX.checkpoints.resolve import AUTO, DOWNLOAD, ResolvedFile, installed_path, resolve
+from LTX_2_MLX.checkpoints.resolve import AUTO, DOWNLOAD, entries_for_role, installed_path, resolve
 from LTX_2_MLX.checkpoints.upscaler_generation import check_generation
 from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.models.interfaces import PublishedNetwork
