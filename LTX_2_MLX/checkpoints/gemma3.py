@@ -20,10 +20,9 @@ import numpy as np
 from mlx.utils import tree_unflatten
 
 from LTX_2_MLX.checkpoints.gemma_tokenizer import STORED_PIECES, GemmaTokenizer, encoder_folder, tokenizer_of
-from LTX_2_MLX.checkpoints.layouts import holds_language_model
 from LTX_2_MLX.checkpoints.load import load
-from LTX_2_MLX.checkpoints.quantize import Quantization
-from LTX_2_MLX.checkpoints.reader import Checkpoint
+from LTX_2_MLX.checkpoints.network_weights import Quantization
+from LTX_2_MLX.checkpoints.reader import Checkpoint, holds_language_model
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.interfaces import Header
 from LTX_2_MLX.outside import parse_object

@@ -13,15 +13,17 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
-from LTX_2_MLX.checkpoints.float8 import float8_scales
 from LTX_2_MLX.checkpoints.lora import Lora, LoraMerge
-from LTX_2_MLX.checkpoints.network_weights import network_weights, parameter_names, with_scales
-from LTX_2_MLX.checkpoints.quantize import (
+from LTX_2_MLX.checkpoints.network_weights import (
     Quantization,
+    float8_scales,
     is_quantized,
     layers_to_quantize,
+    network_weights,
+    parameter_names,
     quantize_as_stored,
     quantize_layers,
+    with_scales,
 )
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.recognise import NetworkT, config_of, recognise

@@ -5,6 +5,7 @@ alone, and refuses an adapter that was made for another model.
 """
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,19 @@ from typing import Any
 
 import mlx.core as mx
 
-from LTX_2_MLX.checkpoints.lora_names import published_paths, sort_tensors, without_prefix
-from LTX_2_MLX.checkpoints.lora_notes import adapter_warnings
-from LTX_2_MLX.checkpoints.lora_scale import ScaleSettings, scale_line, scale_settings
+from LTX_2_MLX.checkpoints.entries import Family
+from LTX_2_MLX.checkpoints.lora_file import (
+    ScaleSettings,
+    published_paths,
+    read_arrays,
+    read_scalars,
+    scale_line,
+    scale_settings,
+    sort_tensors,
+    without_prefix,
+)
 from LTX_2_MLX.checkpoints.reader import Checkpoint
-from LTX_2_MLX.checkpoints.scalars import read_arrays, read_scalars
+from LTX_2_MLX.checkpoints.recognise import generation_of
 from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.models.interfaces import PublishedNetwork
 
@@ -25,6 +34,14 @@ _CHECKPOINT_PREFIX = "model.diffusion_model."
 _TEXT_SIDE = ("text_embedding_projection", "video_embeddings_connector", "audio_embeddings_connector")
 _DTYPES = ("F32", "F16", "BF16")
 _SHOWN = 3
+# Lightricks/LTX-2, packages/ltx-trainer, training_strategies/ at 400fd31: written into adapters that read a reference
+# video through the context. An adapter whose reference is as large and as fast as the video may have none of them.
+_REFERENCE_FIELD = "reference_downscale_factor"
+_SLOWER_FIELD = "reference_temporal_scale_factor"
+_REFERENCE_FIELDS = {_REFERENCE_FIELD, "reference_spatial_scale_factor", _SLOWER_FIELD}
+_IC_NAME = re.compile(r"(?<![a-z])ic[-_ ]?lora", re.IGNORECASE)
+# Parts of the names of layers, with dots for the underscores that some trainers write.
+_BLOCKS, _GATE, _FEED_FORWARD = "transformer.blocks.", ".to.gate.logits", ".ff.net."
 
 
 @dataclass(frozen=True)
@@ -290,3 +307,73 @@ def _note(
             f"; {len(unmatched)} of other networks are not changed ({unmatched_names}{ellipsis}), as in the reference"
         )
     return text + "."
+
+
+def reads_reference(adapter: Checkpoint) -> bool:
+    """Whether an adapter is an IC-LoRA, made for a reference video in the context, by its metadata or its name."""
+    in_metadata = bool(adapter.header.metadata.keys() & _REFERENCE_FIELDS)
+    return in_metadata or _IC_NAME.search(adapter.path.name) is not None
+
+
+def reference_downscale(adapter: Checkpoint, unstated: int = 2) -> int:
+    """Height and width of a video over those of the reference that an adapter reads.
+
+    Args:
+        adapter: The adapter.
+        unstated: What it is where the file says nothing: 2 for detailing adapters, 1 for others.
+
+    Raises:
+        CheckpointError: If the file says something else than a whole number from 1 on.
+    """
+    return _factor(adapter, _REFERENCE_FIELD, unstated)
+
+
+def reference_slower(adapter: Checkpoint) -> int:
+    """Frame rate of a video over that of the reference that an adapter reads; 1 where its file says nothing.
+
+    Raises:
+        CheckpointError: If the file says something else than a whole number from 1 on.
+    """
+    return _factor(adapter, _SLOWER_FIELD, 1)
+
+
+def _factor(adapter: Checkpoint, field: str, unstated: int) -> int:
+    text = adapter.header.metadata.get(field, str(unstated)).strip()
+    number = re.fullmatch(r"(\d{1,3})(\.0*)?", text)
+    if number is None or int(number[1]) < 1:
+        raise CheckpointError(f"{adapter.path} gives {field} as {text[:40]!r}, expected a whole number.")
+    return int(number[1])
+
+
+def adapter_warnings(adapter: Checkpoint, model: Checkpoint, *, has_reference: bool = False) -> list[str]:
+    """Sentences about an adapter of another generation, or one without the reference video that it needs."""
+    warnings = []
+    if reads_reference(adapter) and not has_reference:
+        warnings.append(
+            "It is an IC-LoRA, made for a reference video in the context; without one it does not do what it was "
+            "trained for. Give the video with --control."
+        )
+    own = generation_of(adapter)
+    other = generation_of(model)
+    if own is not None and other is not None and own != other:
+        warnings.append(f"It was trained for {own}, this checkpoint is {other}: expect poor results.")
+    if own is None and other is not None:
+        warnings += _warning_of_blocks(adapter, model, other)
+    return warnings
+
+
+def _warning_of_blocks(adapter: Checkpoint, model: Checkpoint, generation: Family) -> list[str]:
+    """A sentence on an adapter that fits every generation: of the blocks' layers, only the gates differ."""
+    names = [name.replace("_", ".") for name in adapter.header.tensors]
+    if not all(_BLOCKS in name for name in names) or any(_GATE in name for name in names):
+        return []
+    has_gates = any(_GATE in name.replace("_", ".") for name in model.header.tensors)
+    if has_gates and any(_FEED_FORWARD in name for name in names):
+        return [
+            f"It changes attention and feed-forward layers, but none of the gates that {generation} has and LTX-2 has "
+            f"not. If it was trained for LTX-2, expect poor results."
+        ]
+    return [
+        f"It does not say for which generation it was trained, and its layers are in all of them. If it is not "
+        f"{generation}, expect poor results."
+    ]

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from LTX_2_MLX.checkpoints.layouts import MLX_VIDEO, StoredTensor
+from LTX_2_MLX.checkpoints.reader import MLX_VIDEO, StoredTensor
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.invocation import command_line
 from LTX_2_MLX.models.interfaces import TensorInfo

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from LTX_2_MLX.checkpoints.lora_notes import reference_downscale
+from LTX_2_MLX.checkpoints.lora import reference_downscale
 from LTX_2_MLX.diffusion.dfr_rendering import Rendering
 from LTX_2_MLX.pipelines.generation.decode import frame_stages
 from LTX_2_MLX.pipelines.generation.denoise import ImageConditioning

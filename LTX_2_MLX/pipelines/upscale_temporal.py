@@ -10,11 +10,9 @@ from dataclasses import replace
 import numpy as np
 
 from LTX_2_MLX.checkpoints.entries import Entry, ResolvedFile, Role
-from LTX_2_MLX.checkpoints.lora_notes import generation_of
 from LTX_2_MLX.checkpoints.reader import Checkpoint
+from LTX_2_MLX.checkpoints.recognise import check_generation, generation_of, refuse_unsupported
 from LTX_2_MLX.checkpoints.resolve import AUTO, DEMO_NOTE, newest_set, resolve
-from LTX_2_MLX.checkpoints.unsupported import refuse_unsupported
-from LTX_2_MLX.checkpoints.upscaler_generation import check_generation
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.media.frames import FrameStream, subdivide_times
 from LTX_2_MLX.media.writer import waiting_bytes

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from LTX_2_MLX.checkpoints.recognise import check_generation
 from LTX_2_MLX.checkpoints.resolve import resolve
-from LTX_2_MLX.checkpoints.upscaler_generation import check_generation
 from LTX_2_MLX.errors import CheckpointError
 
 MODEL = {"model_version": "2.0.0"}

@@ -14,8 +14,7 @@ from typing import Any, ClassVar
 import mlx.core as mx
 
 from LTX_2_MLX.checkpoints.load import load
-from LTX_2_MLX.checkpoints.lora import Lora
-from LTX_2_MLX.checkpoints.lora_notes import reads_reference, reference_downscale, reference_slower
+from LTX_2_MLX.checkpoints.lora import Lora, reads_reference, reference_downscale, reference_slower
 from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.diffusion.conditioning import append_reference, weigh_attention
 from LTX_2_MLX.diffusion.patchify import VideoGrid

@@ -12,13 +12,10 @@ import mlx.core as mx
 from LTX_2_MLX.checkpoints.entries import ResolvedFile, Role, Variant
 from LTX_2_MLX.checkpoints.gemma3 import Gemma, GemmaConfig
 from LTX_2_MLX.checkpoints.gemma_tokenizer import encoder_folder
-from LTX_2_MLX.checkpoints.layouts import holds_language_model
 from LTX_2_MLX.checkpoints.lora import Lora, split_strength
-from LTX_2_MLX.checkpoints.lora_notes import generation_of
-from LTX_2_MLX.checkpoints.reader import Checkpoint
-from LTX_2_MLX.checkpoints.recognise import config_of
+from LTX_2_MLX.checkpoints.reader import Checkpoint, holds_language_model
+from LTX_2_MLX.checkpoints.recognise import check_generation, config_of, generation_of
 from LTX_2_MLX.checkpoints.resolve import AUTO, DOWNLOAD, entries_for_role, installed_path, resolve
-from LTX_2_MLX.checkpoints.upscaler_generation import check_generation
 from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.models.interfaces import PublishedNetwork
 from LTX_2_MLX.models.ltx.audio_vae import AudioDecoder

@@ -4,8 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from LTX_2_MLX.checkpoints.entries import Role
-from LTX_2_MLX.checkpoints.lora import Lora, split_strength
-from LTX_2_MLX.checkpoints.lora_notes import reference_downscale
+from LTX_2_MLX.checkpoints.lora import Lora, reference_downscale, split_strength
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.checkpoints.resolve import AUTO, entry_by_name, installed_path, resolve

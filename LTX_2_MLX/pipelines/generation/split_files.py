@@ -7,9 +7,15 @@ from typing import Literal
 
 from LTX_2_MLX.checkpoints.entries import Variant
 from LTX_2_MLX.checkpoints.gemma4 import Gemma4Config
-from LTX_2_MLX.checkpoints.layouts import holds_language_model, pack_part, published_layout
-from LTX_2_MLX.checkpoints.lora_names import is_lora_tensor
-from LTX_2_MLX.checkpoints.reader import Checkpoint, read_header, shards
+from LTX_2_MLX.checkpoints.lora_file import is_lora_tensor
+from LTX_2_MLX.checkpoints.reader import (
+    Checkpoint,
+    holds_language_model,
+    pack_part,
+    published_layout,
+    read_header,
+    shards,
+)
 from LTX_2_MLX.checkpoints.resolve import AUTO, resolve
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.ltx.text_features import lacks_projection

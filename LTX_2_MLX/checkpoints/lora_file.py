@@ -1,4 +1,4 @@
-"""The scale that an adapter was trained at, from wherever its trainer wrote it.
+"""Adapters' files as their trainers write them: names of tensors, the scale of the training, single numbers.
 
 A module's update is ``scale * up @ down`` with scale = alpha / rank, or alpha / sqrt(rank) for rank-stabilised LoRA.
 Tensors named ``.alpha`` come first, then the file's metadata, then the ``adapter_config.json`` of a PEFT folder.
@@ -14,10 +14,43 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from LTX_2_MLX.checkpoints.reader import Checkpoint
+import mlx.core as mx
+import numpy as np
+
+from LTX_2_MLX.checkpoints.reader import Checkpoint, data_starts
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.outside import parse_json
 
+# Prefixes of module paths, longer ones first. The published files have "diffusion_model.".
+_PREFIXES = (
+    "base_model.model.", "model.diffusion_model.", "diffusion_model.", "transformer.",
+    "lora_unet_", "lora_transformer_", "lycoris_",
+)  # fmt: skip
+_DOWN = r"\.(?:lora_A|lora_down|lora\.down|lora_linear_layer\.down)(?:\.\w+)?\.weight$"
+_UP = r"\.(?:lora_B|lora_up|lora\.up|lora_linear_layer\.up)(?:\.\w+)?\.weight$"
+_ALPHA = r"\.(?:lora_)?alpha$"
+# First component of a module path in huggingface/diffusers -> the published one
+# (scripts/convert_ltx2_to_diffusers.py at 58eb52c).
+_DIFFUSERS_NAMES = {
+    "proj_in": "patchify_proj",
+    "audio_proj_in": "audio_patchify_proj",
+    "time_embed": "adaln_single",
+    "audio_time_embed": "audio_adaln_single",
+    "prompt_adaln": "prompt_adaln_single",
+    "audio_prompt_adaln": "audio_prompt_adaln_single",
+    "av_cross_attn_video_scale_shift": "av_ca_video_scale_shift_adaln_single",
+    "av_cross_attn_audio_scale_shift": "av_ca_audio_scale_shift_adaln_single",
+    "av_cross_attn_video_a2v_gate": "av_ca_a2v_gate_adaln_single",
+    "av_cross_attn_audio_v2a_gate": "av_ca_v2a_gate_adaln_single",
+}
+# Text connectors in diffusers' naming -> the published one; their blocks are numbered alike.
+_CONNECTORS = {
+    "connectors.video_connector.transformer_blocks": "video_embeddings_connector.transformer_1d_blocks",
+    "connectors.audio_connector.transformer_blocks": "audio_embeddings_connector.transformer_1d_blocks",
+    "connectors.video_connector": "video_embeddings_connector",
+    "connectors.audio_connector": "audio_embeddings_connector",
+    "connectors.text_proj_in": "text_embedding_projection.aggregate_embed",
+}
 _DIFFUSERS_KEY = "lora_adapter_metadata"
 _PEFT_FILE = "adapter_config.json"
 _PEFT_WEIGHTS = "adapter_model.safetensors"
@@ -26,6 +59,56 @@ _NETWORK = "transformer."
 _FIELDS = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora")
 # PEFT compiles patterns as regular expressions; trainers write plain module paths, some with ^ or $.
 _MODULE_PATH = re.compile(r"\^?[\w.\\]+\$?")
+# NumPy has no bfloat16: its values are the upper halves of float32.
+_NUMPY = {
+    "U8": "<u1", "I8": "<i1", "U16": "<u2", "I16": "<i2", "U32": "<u4", "I32": "<i4", "U64": "<u8", "I64": "<i8",
+    "F16": "<f2", "BF16": "<u2", "F32": "<f4", "F64": "<f8",
+}  # fmt: skip
+
+
+def is_lora_tensor(name: str) -> bool:
+    """Whether a tensor belongs to an adapter, by its name."""
+    return ".lora" in name and bool(re.search(_DOWN, name) or re.search(_UP, name))
+
+
+def sort_tensors(names: Iterable[str]) -> tuple[dict[str, str], dict[str, str], dict[str, str], list[str]]:
+    """Names of down, up and alpha tensors by their module's path, and all other names."""
+    downs: dict[str, str] = {}
+    ups: dict[str, str] = {}
+    alphas: dict[str, str] = {}
+    others = []
+    for name in names:
+        for pattern, group in ((_DOWN, downs), (_UP, ups), (_ALPHA, alphas)):
+            match = re.search(pattern, name)
+            if match:
+                group[name[: match.start()]] = name
+                break
+        else:
+            others.append(name)
+    return downs, ups, alphas, others
+
+
+def without_prefix(path: str) -> str:
+    """A module's path as its trainer writes it, without the prefix of the whole transformer."""
+    for prefix in _PREFIXES:
+        # A block's own name begins with "transformer_", not "transformer.".
+        path = path.removeprefix(prefix)
+    return path
+
+
+def published_paths(path: str) -> list[str]:
+    """What a path without its prefix may mean in the checkpoint, the path itself first.
+
+    Some trainers write dots as underscores, so both forms of a renamed component are tried.
+    """
+    paths = [path]
+    for names in (_DIFFUSERS_NAMES, _CONNECTORS):
+        for theirs, published in names.items():
+            for separator in (".", "_"):
+                start = theirs.replace(".", separator)
+                if path == start or path.startswith(f"{start}{separator}"):
+                    paths.append(published.replace(".", separator) + path[len(start) :])
+    return paths
 
 
 @dataclass(frozen=True)
@@ -155,3 +238,47 @@ def scale_line(scales: Iterable[float], origin: str) -> str:
         return "The file states no alpha: scale 1."
     shown = f"{values[0]:g}" if len(values) == 1 else f"{values[0]:g} to {values[-1]:g}"
     return f"Scale {shown}, from {origin}."
+
+
+def read_scalars(checkpoint: Checkpoint, names: Iterable[str]) -> dict[str, float]:
+    """Values of tensors that hold one number each, of any number format.
+
+    Raises:
+        CheckpointError: If a tensor is not one finite number.
+    """
+    values = {}
+    for name, array in _numpy_arrays(checkpoint, names).items():
+        value = float(array.reshape(-1)[0]) if array.size == 1 else float("nan")
+        if not np.isfinite(value):
+            raise CheckpointError(f"{checkpoint.path} is damaged: {name} is not one number.")
+        values[name] = value
+    return values
+
+
+def read_arrays(checkpoint: Checkpoint, names: Iterable[str]) -> dict[str, mx.array]:
+    """Arrays of an adapter; lazy, unless a 64-bit float in the file keeps MLX from opening it."""
+    tensors = checkpoint.header.tensors
+    if all(info.dtype != "F64" for info in tensors.values()):
+        return checkpoint.arrays(names)
+    arrays = _numpy_arrays(checkpoint, names)
+    return {name: mx.array(array) for name, array in arrays.items()}
+
+
+def _numpy_arrays(checkpoint: Checkpoint, names: Iterable[str]) -> dict[str, np.ndarray]:
+    """Arrays by name; bfloat16 as float32."""
+    arrays: dict[str, np.ndarray] = {}
+    starts = data_starts(checkpoint)
+    for name in names:
+        info = checkpoint.header.tensors[name]
+        if info.dtype not in _NUMPY:
+            raise CheckpointError(f"{checkpoint.path}: {name} is {info.dtype}, expected {', '.join(_NUMPY)}.")
+        file, start = starts[name]
+        count = info.num_bytes // np.dtype(_NUMPY[info.dtype]).itemsize
+        try:
+            array = np.fromfile(file, _NUMPY[info.dtype], count, offset=start)
+        except OSError as error:
+            raise CheckpointError(f"{file} cannot be read: {error.strerror}.") from error
+        if info.dtype == "BF16":
+            array = (array.astype(np.uint32) << 16).view(np.float32)
+        arrays[name] = array.reshape(info.shape)
+    return arrays
