@@ -13,8 +13,8 @@ import mlx.core as mx  # isort: skip
 import numpy as np
 
 from LTX_2_MLX.bench.workloads import Widths, stand_in, transformer_config, vae_config
-from LTX_2_MLX.diffusion.patchify import VideoGrid
-from LTX_2_MLX.layers.embedding import ModulationRows
+from LTX_2_MLX.diffusion.state import VideoGrid
+from LTX_2_MLX.layers.transformer import ModulationRows
 from LTX_2_MLX.models.ltx.transformer import StreamNetwork
 from LTX_2_MLX.models.ltx.transformer_block import StreamArgs, TransformerBlock
 from LTX_2_MLX.models.ltx.video_vae import VideoDecoder

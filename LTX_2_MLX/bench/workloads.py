@@ -16,7 +16,7 @@ import numpy as np
 from mlx.utils import tree_map_with_path
 
 from LTX_2_MLX.bench.operations import Attention, Convolution, Matmul, Operation
-from LTX_2_MLX.diffusion.patchify import AudioClock, VideoGrid
+from LTX_2_MLX.diffusion.state import AudioClock, VideoGrid
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler, LatentUpscalerConfig
 from LTX_2_MLX.models.ltx.text_features import ConnectorConfig, TextFeatures, TextFeaturesConfig

@@ -11,7 +11,7 @@ import numpy as np
 from mlx.utils import tree_unflatten
 
 from LTX_2_MLX.errors import RequestError
-from LTX_2_MLX.layers.embedding import TimestepModulation
+from LTX_2_MLX.layers.transformer import TimestepModulation
 from LTX_2_MLX.ops.collective import Group
 
 

@@ -15,7 +15,7 @@ import mlx.core as mx
 from LTX_2_MLX.checkpoints.load import weights_bytes
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.recognise import config_of
-from LTX_2_MLX.diffusion.patchify import VideoGrid
+from LTX_2_MLX.diffusion.state import VideoGrid
 from LTX_2_MLX.models.ltx.transformer import Transformer
 from LTX_2_MLX.pipelines.generate import generate_video, prepare
 from LTX_2_MLX.pipelines.generation.denoise import Denoise

@@ -26,7 +26,7 @@ from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.development import fuzz_kinds
 from LTX_2_MLX.development.fuzz_damage import damaged, disturb, split_header, strange, with_header
 from LTX_2_MLX.development.fuzz_kinds import Samples
-from LTX_2_MLX.diffusion.patchify import VideoGrid
+from LTX_2_MLX.diffusion.state import VideoGrid
 from LTX_2_MLX.errors import LTXError
 from LTX_2_MLX.media.video import read_video
 from LTX_2_MLX.models.interfaces import PublishedNetwork

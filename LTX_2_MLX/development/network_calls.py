@@ -15,7 +15,7 @@ from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.recognise import build
 from LTX_2_MLX.development.full_size import write_hollow
 from LTX_2_MLX.development.work_record import WorkRecord, recorded_work
-from LTX_2_MLX.diffusion.patchify import AudioClock, VideoGrid
+from LTX_2_MLX.diffusion.state import AudioClock, VideoGrid
 from LTX_2_MLX.models.flashvsr.block_attention import Sparsity
 from LTX_2_MLX.models.flashvsr.lq_projection import LQProjection
 from LTX_2_MLX.models.flashvsr.stream import FIRST_INPUT, FrameDecoder, LatentStream

@@ -17,7 +17,7 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from LTX_2_MLX.layers.norm import modulate
+from LTX_2_MLX.layers.transformer import modulate
 
 # Floating-point operations per second of MLX's kernels on an M1 Max in 16 bit.
 # Source: dmlsrc/LTX-2-MLX, PERFORMANCE_NOTES and VSR_PERFORMANCE_NOTES (matrix products, attention with heads of 128,

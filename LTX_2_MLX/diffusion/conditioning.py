@@ -10,8 +10,7 @@ from collections.abc import Sequence
 
 import mlx.core as mx
 
-from LTX_2_MLX.diffusion.patchify import VideoGrid, patchify_video
-from LTX_2_MLX.diffusion.state import LatentState
+from LTX_2_MLX.diffusion.state import LatentState, VideoGrid, patchify_video
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.shapes import LatentShape
 

@@ -15,11 +15,18 @@ import mlx.core as mx
 from LTX_2_MLX.diffusion.conditioning import append_keyframe, append_reference, append_slots, fix_latent_frames
 from LTX_2_MLX.diffusion.dfr_layout import RoundTile, next_keyframes, round_tiles
 from LTX_2_MLX.diffusion.guidance import Denoise
-from LTX_2_MLX.diffusion.noise import Noise
-from LTX_2_MLX.diffusion.patchify import VideoGrid, patchify_video, unpatchify_video
-from LTX_2_MLX.diffusion.sampler import OnStep, ancestral, euler, ignore
-from LTX_2_MLX.diffusion.schedule import DISTILLED
-from LTX_2_MLX.diffusion.state import LatentState, State, StreamArrays, add_noise, start_state
+from LTX_2_MLX.diffusion.sampler import DISTILLED, OnStep, ancestral, euler, ignore
+from LTX_2_MLX.diffusion.state import (
+    LatentState,
+    Noise,
+    State,
+    StreamArrays,
+    VideoGrid,
+    add_noise,
+    patchify_video,
+    start_state,
+    unpatchify_video,
+)
 
 # Schedule of a temporal round, and the share of each step's noise that is new.
 ROUND_SIGMAS = DISTILLED[4:]

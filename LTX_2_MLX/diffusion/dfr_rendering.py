@@ -22,7 +22,7 @@ from LTX_2_MLX.diffusion.dfr_layout import (
     round_tiles,
     spatial_tiles,
 )
-from LTX_2_MLX.diffusion.patchify import AudioClock, VideoGrid
+from LTX_2_MLX.diffusion.state import AudioClock, VideoGrid
 from LTX_2_MLX.shapes import Compression, LatentShape, VideoShape
 
 

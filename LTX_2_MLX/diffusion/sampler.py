@@ -1,10 +1,13 @@
-"""Samplers: loops over a schedule, ``(denoise, state, sigmas, on_step) -> state``.
+"""Schedules of noise levels, and samplers: loops over a schedule, ``(denoise, state, sigmas, on_step) -> state``.
+
+A schedule has steps + 1 entries, falls from 1 or less, and ends in 0. The network sees a thousand times sigma inside a
+sine, so sigmas are formed in float32 in the reference's order.
 
 ``denoise`` gives each stream's clean estimate; ``on_step(step, state)`` is called after each step with the state
 evaluated. Samplers with new noise in each step get it from a function, so that a run can be repeated.
 
-Source: Lightricks/LTX-2, packages/ltx-core/src/ltx_core/components/diffusion_steps.py and
-packages/ltx-pipelines/src/ltx_pipelines/utils/{samplers,res2s}.py at 400fd31.
+Source: Lightricks/LTX-2, packages/ltx-core/src/ltx_core/components/{schedulers,diffusion_steps}.py and
+packages/ltx-pipelines/src/ltx_pipelines/utils/{constants,samplers,res2s}.py at 400fd31.
 """
 
 import itertools
@@ -13,10 +16,18 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import mlx.core as mx
+import numpy as np
 
 from LTX_2_MLX.diffusion.guidance import Denoise
 from LTX_2_MLX.diffusion.state import LatentState, State, StreamArrays, hold, to_velocity, with_latents
+from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.shapes import StreamName
+
+DISTILLED = (1.0, 0.99375, 0.9875, 0.98125, 0.975, 0.909375, 0.725, 0.421875, 0.0)
+REFINEMENT = (0.909375, 0.725, 0.421875, 0.0)
+
+# Token counts at which the shift is its base and its maximum.
+_BASE_TOKENS, _MAX_TOKENS = 1024, 4096
 
 OnStep = Callable[[int, State], None]
 # step -> standard normal noise of each stream's token shape.
@@ -32,6 +43,53 @@ _LARGEST_SHARE = 0.9999
 _ANCHOR_MAX_STEP = 0.5
 _ANCHOR_MIN_SIGMA = 0.03
 _ANCHOR_ROUNDS = 100
+
+
+def ltx2_schedule(
+    num_steps: int,
+    *,
+    num_tokens: int = _MAX_TOKENS,
+    max_shift: float = 2.05,
+    base_shift: float = 0.95,
+    terminal: float | None = 0.1,
+) -> np.ndarray:
+    """The schedule of dev checkpoints: more steps at high noise.
+
+    Args:
+        num_steps: Number of steps; the result has one entry more.
+        num_tokens: Video tokens. Published pipelines leave it at 4096 for every size, except the high-quality one.
+        max_shift: Exponent of the shift at 4096 tokens.
+        base_shift: Exponent of the shift at 1024 tokens.
+        terminal: The last noise level above 0, to which the schedule is stretched; None leaves it as it is.
+    """
+    _check_steps(num_steps)
+    slope = (max_shift - base_shift) / (_MAX_TOKENS - _BASE_TOKENS)
+    factor = np.float32(math.exp(num_tokens * slope + base_shift - slope * _BASE_TOKENS))
+    one = np.float32(1)
+    # Even steps from 1 to the last value above 0; counted from the nearer end, as torch.linspace does.
+    step = np.float64(one / np.float32(num_steps))
+    index = np.arange(num_steps)
+    linear = np.where(index < (num_steps + 1) // 2, 1 - index * step, (num_steps - index) * step).astype(np.float32)
+    # A reciprocal times the factor, not a quotient: rounded as the reference's.
+    shifted = one / (factor + (one / linear - one)) * factor
+    if terminal is not None and num_steps > 1:
+        signal = one - shifted
+        shifted = one - signal / (signal[-1] / np.float32(1 - terminal))
+    return np.append(shifted, np.float32(0))
+
+
+def stretched(sigmas: tuple[float, ...], num_steps: int) -> tuple[float, ...]:
+    """A schedule interpolated linearly to ``num_steps`` steps, its ends kept; unchanged where it has as many."""
+    if num_steps == len(sigmas) - 1:
+        return sigmas
+    _check_steps(num_steps)
+    positions = np.linspace(0, len(sigmas) - 1, num_steps + 1)
+    return tuple(np.interp(positions, np.arange(len(sigmas)), sigmas).astype(np.float32).tolist())
+
+
+def _check_steps(num_steps: int) -> None:
+    if num_steps < 1:
+        raise RequestError(f"The number of steps is {num_steps}, expected at least 1.")
 
 
 def ignore(step: int, state: State) -> None:

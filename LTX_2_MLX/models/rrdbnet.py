@@ -13,9 +13,8 @@ import mlx.nn as nn
 
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.interfaces import Header, TensorInfo
-from LTX_2_MLX.ops.conv import conv2d_3x3
+from LTX_2_MLX.ops.conv import conv2d_3x3, pixel_unshuffle
 from LTX_2_MLX.ops.device import eval_if_large
-from LTX_2_MLX.ops.resample import pixel_unshuffle
 
 TensorT = TypeVar("TensorT", TensorInfo, mx.array)
 

@@ -10,8 +10,7 @@ import mlx.nn as nn
 
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.interfaces import Header
-from LTX_2_MLX.ops.conv import Convolution, conv3x3_chain
-from LTX_2_MLX.ops.resample import pixel_shuffle
+from LTX_2_MLX.ops.conv import Convolution, conv3x3_chain, pixel_shuffle
 
 # Training wrappers that some published files keep before every name.
 _WRAPPERS = re.compile(r"^(module|netG)\.")

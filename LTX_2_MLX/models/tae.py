@@ -14,12 +14,10 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from LTX_2_MLX.errors import CheckpointError, RequestError
-from LTX_2_MLX.layers.conv import convolve_each
-from LTX_2_MLX.layers.streaming import WHOLE_CLIP, StreamState, join_frames, stream_layer
+from LTX_2_MLX.layers.streaming import WHOLE_CLIP, StreamState, convolve_each, join_frames, stream_layer
 from LTX_2_MLX.models.interfaces import Header
+from LTX_2_MLX.ops.conv import pad_edge, pixel_shuffle, pixel_unshuffle
 from LTX_2_MLX.ops.device import largest_array_bytes
-from LTX_2_MLX.ops.pad import pad_edge
-from LTX_2_MLX.ops.resample import pixel_shuffle, pixel_unshuffle
 from LTX_2_MLX.ops.row_bands import in_row_bands
 from LTX_2_MLX.shapes import Compression
 

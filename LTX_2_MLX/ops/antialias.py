@@ -9,7 +9,7 @@ Source: Lightricks/LTX-2, packages/ltx-core/src/ltx_core/model/audio_vae/vocoder
 
 import mlx.core as mx
 
-from LTX_2_MLX.ops.pad import pad_edge
+from LTX_2_MLX.ops.conv import pad_edge
 
 _TAPS = 12
 

@@ -1,11 +1,12 @@
-"""Convolutions of images and clips, by the fastest form that the backend has."""
+"""Convolutions of images and clips by the fastest form that the backend has, paddings, and pixel shuffles."""
 
+import math
 from collections.abc import Sequence
 
 import mlx.core as mx
 
 from LTX_2_MLX.ops.cpu import conv as cpu
-from LTX_2_MLX.ops.cpu import conv3d, winograd
+from LTX_2_MLX.ops.cpu import numpy_forms, winograd
 from LTX_2_MLX.ops.device import eval_if_large, fused, on_cpu
 
 # MLX unfolds the whole input, nine values for each pixel and channel. From so many bytes on, which caches do not hold,
@@ -84,7 +85,7 @@ def conv3d_3x3x3(x: mx.array, weight: mx.array, bias: mx.array, *, spatial_paddi
     if not _cpu_form(x):
         return mx.conv3d(x, weight, padding=(0, spatial_padding, spatial_padding)) + bias
     border = (spatial_padding, spatial_padding)
-    return conv3d.conv3d_3x3x3(mx.pad(x, [(0, 0), (0, 0), border, border, (0, 0)]), weight, bias)
+    return numpy_forms.conv3d_3x3x3(mx.pad(x, [(0, 0), (0, 0), border, border, (0, 0)]), weight, bias)
 
 
 def conv3d_scratch_bytes(frames: float, pixels: float, channels_in: int, channels_out: int) -> int:
@@ -96,7 +97,7 @@ def conv3d_scratch_bytes(frames: float, pixels: float, channels_in: int, channel
         channels_in: Of the input.
         channels_out: Of the result.
     """
-    return conv3d.scratch_bytes(frames, pixels, channels_in, channels_out)
+    return numpy_forms.scratch_bytes(frames, pixels, channels_in, channels_out)
 
 
 def conv3x3_chain(x: mx.array, layers: Sequence[Convolution]) -> mx.array:
@@ -137,3 +138,55 @@ def _biased_prelu(x: mx.array, bias: mx.array, slope: mx.array) -> mx.array:
 
 def _cpu_form(x: mx.array) -> bool:
     return on_cpu() and x.dtype == mx.float32
+
+
+def pad_edge(x: mx.array, axis: int, before: int, after: int) -> mx.array:
+    """``x`` with its first slice along ``axis`` repeated ``before`` times in front, its last ``after`` times behind."""
+    length = x.shape[axis]
+    if before == after == 0:
+        return x
+    first = _cut(x, axis, 0, 1)
+    last = _cut(x, axis, length - 1, length)
+    return mx.concatenate([first] * before + [x] + [last] * after, axis=axis)
+
+
+def pad_mirror(x: mx.array, axis: int) -> mx.array:
+    """``x`` with one slice more at both ends of ``axis``, mirrored around the edge: ``[1, 0, 1, ..., n, n - 1]``.
+
+    The axis must hold at least two slices.
+    """
+    length = x.shape[axis]
+    return mx.concatenate([_cut(x, axis, 1, 2), x, _cut(x, axis, length - 2, length - 1)], axis=axis)
+
+
+def _cut(x: mx.array, axis: int, start: int, stop: int) -> mx.array:
+    return x[(slice(None),) * (axis % x.ndim) + (slice(start, stop),)]
+
+
+def pixel_shuffle(x: mx.array, factors: tuple[int, ...]) -> mx.array:
+    """Spread channels over the axes before them: ``(..., T, H, W, C)`` by (a, b, c) to ``(..., aT, bH, cW, C / abc)``.
+
+    One factor for each of the last axes before the channels. Input channel ``((c * a + i) * b + j) * c' + k`` becomes
+    channel c at offset (i, j, k): the output's channel is the slowest part of the index.
+    """
+    lead = x.ndim - 1 - len(factors)
+    sizes = x.shape[lead:-1]
+    x = x.reshape(*x.shape[:-1], x.shape[-1] // math.prod(factors), *factors)
+    channel = lead + len(factors)
+    pairs = []
+    grown = []
+    for number, factor in enumerate(factors):
+        pairs += [lead + number, channel + 1 + number]
+        grown.append(sizes[number] * factor)
+    return x.transpose(*range(lead), *pairs, channel).reshape(*x.shape[:lead], *grown, x.shape[channel])
+
+
+def pixel_unshuffle(x: mx.array, factors: tuple[int, ...]) -> mx.array:
+    """Gather offsets into channels: the inverse of :func:`pixel_shuffle`."""
+    lead, channels = x.ndim - 1 - len(factors), x.shape[-1]
+    sizes = [size // factor for size, factor in zip(x.shape[lead:-1], factors, strict=True)]
+    split = [n for size, factor in zip(sizes, factors, strict=True) for n in (size, factor)]
+    outer = [lead + 2 * i for i in range(len(factors))]
+    x = x.reshape(*x.shape[:lead], *split, channels)
+    order = (*range(lead), *outer, x.ndim - 1, *(axis + 1 for axis in outer))
+    return x.transpose(order).reshape(*x.shape[:lead], *sizes, channels * math.prod(factors))

@@ -6,9 +6,9 @@ from typing import Literal
 import mlx.core as mx
 import numpy as np
 
+from LTX_2_MLX.ops.conv import pad_edge
 from LTX_2_MLX.ops.cpu.sampling import enlarge
 from LTX_2_MLX.ops.device import on_cpu
-from LTX_2_MLX.ops.pad import pad_edge
 
 Kernel = Literal["linear", "cubic", "lanczos4"]
 # Matrix products enlarge an image of so many channels faster than sums do (measured on two cores).

@@ -7,7 +7,7 @@ import mlx.nn as nn
 import numpy as np
 
 from LTX_2_MLX.checkpoints.gemma3 import TextEncoder
-from LTX_2_MLX.diffusion.patchify import VideoGrid
+from LTX_2_MLX.diffusion.state import VideoGrid
 from LTX_2_MLX.models.ltx.text_features import TextFeatures
 from LTX_2_MLX.models.ltx.transformer import StreamInput, Transformer
 from LTX_2_MLX.shapes import Compression, LatentShape

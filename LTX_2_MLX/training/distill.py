@@ -14,7 +14,7 @@ import mlx.core as mx
 import numpy as np
 
 from LTX_2_MLX.checkpoints.gemma3 import TextEncoder
-from LTX_2_MLX.diffusion.schedule import DISTILLED
+from LTX_2_MLX.diffusion.sampler import DISTILLED
 from LTX_2_MLX.models.ltx.text_features import TextFeatures
 from LTX_2_MLX.models.ltx.transformer import StreamInput, Transformer
 from LTX_2_MLX.ops.device import traced

@@ -9,7 +9,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from LTX_2_MLX.diffusion.patchify import patchify_audio
+from LTX_2_MLX.diffusion.state import patchify_audio
 from LTX_2_MLX.models.interfaces import Header, TensorInfo
 from LTX_2_MLX.models.ltx.audio_vae import AudioDecoder, AudioDecoderConfig, AudioEncoder, AudioEncoderConfig
 from LTX_2_MLX.models.ltx.vocoder import Vocoder

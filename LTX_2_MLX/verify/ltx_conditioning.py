@@ -12,8 +12,15 @@ from LTX_2_MLX.diffusion.conditioning import (
     regenerate_region,
     weigh_attention,
 )
-from LTX_2_MLX.diffusion.patchify import AudioClock, VideoGrid, patchify_audio, patchify_video
-from LTX_2_MLX.diffusion.state import LatentState, add_noise, start_state
+from LTX_2_MLX.diffusion.state import (
+    AudioClock,
+    LatentState,
+    VideoGrid,
+    add_noise,
+    patchify_audio,
+    patchify_video,
+    start_state,
+)
 from LTX_2_MLX.shapes import LatentShape
 from LTX_2_MLX.verify.case import Case, Outputs
 from LTX_2_MLX.verify.layout import channels_last

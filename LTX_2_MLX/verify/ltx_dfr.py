@@ -13,9 +13,7 @@ from LTX_2_MLX.checkpoints.lora import Lora
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.diffusion.dfr import KEYFRAME_STRENGTH, ROUND_ETA, ROUND_SIGMAS, StageTokens
 from LTX_2_MLX.diffusion.dfr_rendering import Rendering
-from LTX_2_MLX.diffusion.noise import Noise
-from LTX_2_MLX.diffusion.patchify import unpatchify_audio
-from LTX_2_MLX.diffusion.state import State
+from LTX_2_MLX.diffusion.state import Noise, State, unpatchify_audio
 from LTX_2_MLX.pipelines.dfr import LatentStage, LatentStages
 from LTX_2_MLX.pipelines.generation.denoise import ImageConditioning
 from LTX_2_MLX.pipelines.generation.files import Models

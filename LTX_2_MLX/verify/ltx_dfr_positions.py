@@ -5,8 +5,7 @@ import numpy as np
 
 from LTX_2_MLX.diffusion.dfr import Keyframe, StageTokens, TemporalRound, carried_keyframes, doubled
 from LTX_2_MLX.diffusion.dfr_layout import AudioWindow, Canvas, conditioning_rate, next_keyframes
-from LTX_2_MLX.diffusion.patchify import AudioClock, VideoGrid
-from LTX_2_MLX.diffusion.state import LatentState
+from LTX_2_MLX.diffusion.state import AudioClock, LatentState, VideoGrid
 from LTX_2_MLX.shapes import LatentShape, VideoShape
 from LTX_2_MLX.verify.case import Case, Outputs
 from LTX_2_MLX.verify.ltx_positions import compression_of

@@ -8,8 +8,7 @@ import numpy as np
 from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.diffusion.dfr_layout import SPATIAL_OVERLAP
 from LTX_2_MLX.diffusion.dfr_rendering import Rendering
-from LTX_2_MLX.diffusion.patchify import patchify_audio
-from LTX_2_MLX.diffusion.state import State
+from LTX_2_MLX.diffusion.state import State, patchify_audio
 from LTX_2_MLX.media.frames import signed_to_uint8
 from LTX_2_MLX.models.ltx.video_vae import LatentStatistics, VideoDecoder, VideoEncoder
 from LTX_2_MLX.pipelines.dfr import LatentStages

@@ -10,9 +10,8 @@ import math
 import mlx.core as mx
 import numpy as np
 
-from LTX_2_MLX.diffusion.patchify import patchify_video
 from LTX_2_MLX.diffusion.sampler import sde_step
-from LTX_2_MLX.diffusion.state import LatentState
+from LTX_2_MLX.diffusion.state import LatentState, patchify_video
 from LTX_2_MLX.shapes import LatentShape
 
 # For stage 2 in tiles that share no information while it runs.

@@ -13,10 +13,9 @@ from safetensors.numpy import save_file
 
 from LTX_2_MLX.checkpoints.lora import Lora
 from LTX_2_MLX.checkpoints.reader import Checkpoint
-from LTX_2_MLX.diffusion import schedule
 from LTX_2_MLX.diffusion.dfr_layout import even_slots
-from LTX_2_MLX.diffusion.patchify import patchify_audio, unpatchify_audio
-from LTX_2_MLX.diffusion.state import State
+from LTX_2_MLX.diffusion.sampler import DISTILLED
+from LTX_2_MLX.diffusion.state import State, patchify_audio, unpatchify_audio
 from LTX_2_MLX.media.display import Display
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.pipelines.generate import stages_for
@@ -247,7 +246,7 @@ class Run:
         if self.kind != "distilled":
             return 0
         defaults = ModelDefaults.from_header(self.file("transformer").header)
-        return len(schedule.DISTILLED) - 2 if defaults.distilled_sampler == "ancestral" else 0
+        return len(DISTILLED) - 2 if defaults.distilled_sampler == "ancestral" else 0
 
     def stage_outputs(self, number: int, stage: Denoise, latents: Arrays) -> Outputs:
         audio_channels = self.case.parameters.get("audio_channels", _AUDIO_CHANNELS)

@@ -3,7 +3,7 @@
 import mlx.core as mx
 import numpy as np
 
-from LTX_2_MLX.diffusion.patchify import (
+from LTX_2_MLX.diffusion.state import (
     AudioClock,
     VideoGrid,
     patchify_audio,
@@ -11,7 +11,7 @@ from LTX_2_MLX.diffusion.patchify import (
     unpatchify_audio,
     unpatchify_video,
 )
-from LTX_2_MLX.layers.rope import RotaryTable, frequency_ladder, rotary_table, rotate
+from LTX_2_MLX.layers.transformer import RotaryTable, frequency_ladder, rotary_table, rotate
 from LTX_2_MLX.shapes import Compression, LatentShape, VideoShape
 from LTX_2_MLX.verify.case import Case, Outputs
 from LTX_2_MLX.verify.layout import channels_first, channels_last

@@ -7,7 +7,8 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from LTX_2_MLX.diffusion import guidance, sampler, schedule
+from LTX_2_MLX.diffusion import guidance, sampler
+from LTX_2_MLX.diffusion.sampler import DISTILLED, REFINEMENT, ltx2_schedule
 from LTX_2_MLX.diffusion.state import LatentState, State, StreamArrays, add_noise, to_denoised, to_velocity
 from LTX_2_MLX.shapes import StreamName
 from LTX_2_MLX.verify import ltx_formulas
@@ -45,20 +46,20 @@ def schedules(case: Case) -> Outputs:
 
 def _schedules(parameters: dict[str, Any]) -> Outputs:
     outputs: Outputs = {
-        "sigmas.distilled": schedule.DISTILLED,
-        "sigmas.stage2": schedule.REFINEMENT,
+        "sigmas.distilled": DISTILLED,
+        "sigmas.stage2": REFINEMENT,
         "sigmas.tdp": ltx_formulas.TILED_REFINEMENT,
     }
     for steps, shape in parameters["schedules"]:
         if shape is None:
-            outputs[f"sigmas.ltx2.{steps}.default"] = schedule.ltx2_schedule(steps)
+            outputs[f"sigmas.ltx2.{steps}.default"] = ltx2_schedule(steps)
         else:
             label = "x".join(map(str, shape))
             num_tokens = int(np.prod(shape))
-            outputs[f"sigmas.ltx2.{steps}.{label}"] = schedule.ltx2_schedule(steps, num_tokens=num_tokens)
+            outputs[f"sigmas.ltx2.{steps}.{label}"] = ltx2_schedule(steps, num_tokens=num_tokens)
     steps = parameters["schedules"][0][0]
-    outputs["sigmas.ltx2.nostretch"] = schedule.ltx2_schedule(steps, terminal=None)
-    outputs["sigmas.ltx2.terminal"] = schedule.ltx2_schedule(steps, **parameters["terminal"])
+    outputs["sigmas.ltx2.nostretch"] = ltx2_schedule(steps, terminal=None)
+    outputs["sigmas.ltx2.terminal"] = ltx2_schedule(steps, **parameters["terminal"])
     for steps in parameters["linquad"]:
         outputs[f"sigmas.linear_quadratic.{steps}"] = ltx_formulas.linear_quadratic_schedule(steps)
     outputs["sigmas.beta"] = ltx_formulas.beta_schedule(parameters["beta"])

@@ -4,17 +4,20 @@ import mlx.core as mx
 
 from LTX_2_MLX.bench.decoding import decoding_ways
 from LTX_2_MLX.bench.workloads import Widths
-from LTX_2_MLX.layers import conv
+from LTX_2_MLX.layers import streaming
 from LTX_2_MLX.shapes import VideoShape
 
 
 def test_three_ways_of_decoding_are_timed_beside_float32(monkeypatch):
     monkeypatch.setenv("MLX_CONV_WINOGRAD", "0")
     seen = []
-    own = conv.conv3d_3x3x3
-    monkeypatch.setattr(
-        conv, "conv3d_3x3x3", lambda *rest, **more: seen.append(os.environ["MLX_CONV_WINOGRAD"]) or own(*rest, **more)
-    )
+    own = streaming.conv3d_3x3x3
+
+    def convolve(*rest, **more):
+        seen.append(os.environ["MLX_CONV_WINOGRAD"])
+        return own(*rest, **more)
+
+    monkeypatch.setattr(streaming, "conv3d_3x3x3", convolve)
     rows = decoding_ways(VideoShape(1, 64, 96), Widths(), mx.bfloat16, repeats=1)
     ways = [row["way"] for row in rows]
     assert ways == [

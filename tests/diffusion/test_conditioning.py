@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from LTX_2_MLX.diffusion import conditioning
-from LTX_2_MLX.diffusion.patchify import VideoGrid, patchify_video
-from LTX_2_MLX.diffusion.state import add_noise, start_state
+from LTX_2_MLX.diffusion.state import VideoGrid, add_noise, patchify_video, start_state
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.shapes import Compression, LatentShape
 

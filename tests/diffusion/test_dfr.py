@@ -7,7 +7,7 @@ import pytest
 from LTX_2_MLX.diffusion.dfr import StageTokens, TemporalRound, carried_keyframes, doubled
 from LTX_2_MLX.diffusion.dfr_layout import spatial_tiles
 from LTX_2_MLX.diffusion.dfr_spatial import denoise_in_tiles, token_tiles
-from LTX_2_MLX.diffusion.patchify import VideoGrid
+from LTX_2_MLX.diffusion.state import VideoGrid
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.shapes import Compression, LatentShape
 

@@ -2,7 +2,7 @@
 
 import mlx.core as mx
 
-from LTX_2_MLX.diffusion.noise import seeded_noise
+from LTX_2_MLX.diffusion.state import seeded_noise
 
 SHAPE = (2, 50, 7)
 

@@ -6,23 +6,30 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from LTX_2_MLX.diffusion import patchify
+from LTX_2_MLX.diffusion.state import (
+    AudioClock,
+    VideoGrid,
+    patchify_audio,
+    patchify_video,
+    unpatchify_audio,
+    unpatchify_video,
+)
 from LTX_2_MLX.shapes import Compression, LatentShape
 
-GRID = patchify.VideoGrid(LatentShape(3, 2, 5), Compression(8, 32, 16), Fraction(24000, 1001))
+GRID = VideoGrid(LatentShape(3, 2, 5), Compression(8, 32, 16), Fraction(24000, 1001))
 
 
 def test_video_tokens_come_back_as_the_latent_and_appended_ones_are_cut():
     latent = mx.random.normal((2, 3, 2, 5, 7))
-    tokens = mx.concatenate([patchify.patchify_video(latent), mx.ones((2, 4, 7))], axis=1)
-    assert mx.array_equal(patchify.unpatchify_video(tokens, GRID.shape), latent)
+    tokens = mx.concatenate([patchify_video(latent), mx.ones((2, 4, 7))], axis=1)
+    assert mx.array_equal(unpatchify_video(tokens, GRID.shape), latent)
 
 
 def test_audio_tokens_lay_mel_bins_fastest_and_come_back():
     latent = mx.random.normal((2, 5, 4, 3))
-    tokens = patchify.patchify_audio(latent)
+    tokens = patchify_audio(latent)
     assert tokens[1, 2, 4 * 1 + 3] == latent[1, 2, 3, 1]
-    assert mx.array_equal(patchify.unpatchify_audio(tokens, 3), latent)
+    assert mx.array_equal(unpatchify_audio(tokens, 3), latent)
 
 
 def test_video_cells_tile_the_clip_without_gaps():
@@ -39,7 +46,7 @@ def test_positions_are_seconds_on_the_time_axis():
 
 
 def test_audio_latents_follow_one_another_in_time():
-    seconds = np.array(patchify.AudioClock().positions(6))[0, 0]
+    seconds = np.array(AudioClock().positions(6))[0, 0]
     assert seconds[0].tolist() == pytest.approx([0, 0.01])
     assert (seconds[1:, 0] == seconds[:-1, 1]).all()
     assert seconds[-1, 1] == pytest.approx(0.21)
@@ -47,4 +54,4 @@ def test_audio_latents_follow_one_another_in_time():
 
 @pytest.mark.parametrize(("num_frames", "frame_rate", "length"), [(97, 24, 101), (9, 50, 4), (11, 50, 6), (1, 25, 1)])
 def test_audio_length_rounds_halves_to_even(num_frames, frame_rate, length):
-    assert patchify.AudioClock().num_latents(num_frames, frame_rate) == length
+    assert AudioClock().num_latents(num_frames, frame_rate) == length

@@ -2,7 +2,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from LTX_2_MLX.layers.attention import Attention
+from LTX_2_MLX.layers.transformer import Attention
 
 
 @pytest.fixture

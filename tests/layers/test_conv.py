@@ -3,8 +3,15 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 
-from LTX_2_MLX.layers.conv import CausalConv3d, Padding, convolve_each, convolve_frames, convolve_zero_padded
-from LTX_2_MLX.layers.streaming import FrameQueue, stream_layer
+from LTX_2_MLX.layers.streaming import (
+    CausalConv3d,
+    FrameQueue,
+    Padding,
+    convolve_each,
+    convolve_frames,
+    convolve_zero_padded,
+    stream_layer,
+)
 from LTX_2_MLX.ops.device import as_backend
 
 

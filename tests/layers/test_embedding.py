@@ -1,7 +1,7 @@
 import mlx.core as mx
 import numpy as np
 
-from LTX_2_MLX.layers.embedding import ModulationRows, TimestepModulation, distinct_timesteps, sinusoid
+from LTX_2_MLX.layers.transformer import ModulationRows, TimestepModulation, distinct_timesteps, sinusoid
 
 
 def test_sinusoid_has_cosines_then_sines_from_fast_to_slow():

@@ -2,7 +2,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from LTX_2_MLX.layers.norm import fused, gated_add, layer_norm, modulate, rms_norm
+from LTX_2_MLX.layers.transformer import fused, gated_add, layer_norm, modulate, rms_norm
 from LTX_2_MLX.ops.device import as_backend
 
 

@@ -2,7 +2,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from LTX_2_MLX.layers.rope import RotaryEmbedding, frequency_ladder, rotary_table, rotate
+from LTX_2_MLX.layers.transformer import RotaryEmbedding, frequency_ladder, rotary_table, rotate
 
 
 def _random(*shape):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from LTX_2_MLX.ops.activation import gelu_tanh, silu
-from LTX_2_MLX.ops.cpu import activation as cpu
+from LTX_2_MLX.ops.cpu import numpy_forms as cpu
 from LTX_2_MLX.ops.device import as_backend
 
 

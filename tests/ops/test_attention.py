@@ -8,7 +8,7 @@ import pytest
 
 from LTX_2_MLX.ops import attention as module
 from LTX_2_MLX.ops.attention import attention, is_fused, scores_bytes
-from LTX_2_MLX.ops.cpu import attention as cpu
+from LTX_2_MLX.ops.cpu import numpy_forms as cpu
 from LTX_2_MLX.ops.device import Backend, as_backend
 
 

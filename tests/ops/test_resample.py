@@ -2,7 +2,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from LTX_2_MLX.ops.resample import pixel_shuffle, pixel_unshuffle
+from LTX_2_MLX.ops.conv import pixel_shuffle, pixel_unshuffle
 
 
 @pytest.mark.parametrize("factors", [(2, 3, 1), (1, 2, 2), (3, 2), (4,)])

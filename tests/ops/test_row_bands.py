@@ -3,7 +3,7 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 
-from LTX_2_MLX.layers.conv import convolve_each
+from LTX_2_MLX.layers.streaming import convolve_each
 from LTX_2_MLX.ops.row_bands import in_row_bands
 
 

@@ -9,8 +9,8 @@ import mlx.nn as nn
 import pytest
 
 import LTX_2_MLX
-import LTX_2_MLX.layers.attention as attention_layer
-from LTX_2_MLX.layers.embedding import TimestepModulation
+import LTX_2_MLX.layers.transformer as attention_layer
+from LTX_2_MLX.layers.transformer import TimestepModulation
 from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler
 from LTX_2_MLX.models.ltx.transformer import PatchEmbed
 

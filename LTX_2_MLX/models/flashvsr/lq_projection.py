@@ -10,7 +10,7 @@ from LTX_2_MLX.layers.channel_norm import ChannelNorm
 from LTX_2_MLX.layers.streaming import WHOLE_CLIP, StreamState, join_frames
 from LTX_2_MLX.models.interfaces import Header
 from LTX_2_MLX.ops.activation import silu
-from LTX_2_MLX.ops.resample import pixel_unshuffle
+from LTX_2_MLX.ops.conv import pixel_unshuffle
 
 # Pixels of a token along each side.
 _CELL = 16

@@ -13,7 +13,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from LTX_2_MLX.layers.embedding import SINUSOID_WIDTH, sinusoid
+from LTX_2_MLX.layers.transformer import SINUSOID_WIDTH, sinusoid
 from LTX_2_MLX.models.ltx.diffusion_decoder_blocks import (
     MODULATION_ROWS,
     NORM_EPS,
@@ -29,7 +29,7 @@ from LTX_2_MLX.models.ltx.diffusion_decoder_blocks import (
 from LTX_2_MLX.models.ltx.diffusion_decoder_config import Axes, DiffusionDecoderConfig
 from LTX_2_MLX.models.ltx.video_vae import LatentStatistics, LatentStatisticsConfig
 from LTX_2_MLX.ops.activation import silu
-from LTX_2_MLX.ops.resample import pixel_shuffle, pixel_unshuffle
+from LTX_2_MLX.ops.conv import pixel_shuffle, pixel_unshuffle
 from LTX_2_MLX.shapes import Compression
 
 # Tokens of a piece of frames that blocks run on at a time.

@@ -17,8 +17,8 @@ import numpy as np
 
 from LTX_2_MLX.models.ltx.diffusion_decoder_config import Axes, UpsampleSpec
 from LTX_2_MLX.ops.activation import silu
+from LTX_2_MLX.ops.conv import pixel_shuffle
 from LTX_2_MLX.ops.neighborhood_attention import FrameSpan, neighborhood_attention
-from LTX_2_MLX.ops.resample import pixel_shuffle
 
 # "combined": attention over the whole width, as the kernels for CUDA compute it. "chunked": the published pipelines'
 # default, four slabs of the width in stage 5, whose outer columns see repeated ones.

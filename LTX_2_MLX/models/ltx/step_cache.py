@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import mlx.core as mx
 
-from LTX_2_MLX.layers.norm import modulate, rms_norm
+from LTX_2_MLX.layers.transformer import modulate, rms_norm
 from LTX_2_MLX.models.ltx.transformer_block import SCALE_SELF, SHIFT_SELF, StreamArgs
 from LTX_2_MLX.shapes import StreamName
 

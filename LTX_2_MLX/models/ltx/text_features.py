@@ -13,10 +13,15 @@ import mlx.nn as nn
 import numpy as np
 
 from LTX_2_MLX.errors import CheckpointError, RequestError
-from LTX_2_MLX.layers.attention import Attention
-from LTX_2_MLX.layers.feed_forward import FeedForward
-from LTX_2_MLX.layers.norm import rms_norm
-from LTX_2_MLX.layers.rope import Pairing, Precision, RotaryEmbedding, RotaryTable
+from LTX_2_MLX.layers.transformer import (
+    Attention,
+    FeedForward,
+    Pairing,
+    Precision,
+    RotaryEmbedding,
+    RotaryTable,
+    rms_norm,
+)
 from LTX_2_MLX.models.interfaces import Header
 from LTX_2_MLX.models.ltx.config_section import ConfigSection
 from LTX_2_MLX.models.ltx.transformer_config import PREFIX, layer_name, rotary_settings, transformer_section

@@ -10,10 +10,15 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from LTX_2_MLX.layers.attention import KeysValues
-from LTX_2_MLX.layers.embedding import ModulationRows, TimestepModulation, distinct_timesteps
-from LTX_2_MLX.layers.norm import layer_norm, modulate
-from LTX_2_MLX.layers.rope import RotaryEmbedding
+from LTX_2_MLX.layers.transformer import (
+    KeysValues,
+    ModulationRows,
+    RotaryEmbedding,
+    TimestepModulation,
+    distinct_timesteps,
+    layer_norm,
+    modulate,
+)
 from LTX_2_MLX.models.ltx.transformer_block import (
     NOTHING_SKIPPED,
     CrossModalArgs,

@@ -6,11 +6,16 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from LTX_2_MLX.layers.attention import Attention, KeysValues
-from LTX_2_MLX.layers.embedding import ModulationRows
-from LTX_2_MLX.layers.feed_forward import FeedForward
-from LTX_2_MLX.layers.norm import gated_add, modulate, rms_norm
-from LTX_2_MLX.layers.rope import RotaryTable
+from LTX_2_MLX.layers.transformer import (
+    Attention,
+    FeedForward,
+    KeysValues,
+    ModulationRows,
+    RotaryTable,
+    gated_add,
+    modulate,
+    rms_norm,
+)
 from LTX_2_MLX.models.ltx.transformer_config import StreamConfig, TransformerConfig
 from LTX_2_MLX.ops.collective import TokenShare
 from LTX_2_MLX.ops.device import queued_if_large

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from LTX_2_MLX.errors import CheckpointError
-from LTX_2_MLX.layers.rope import Pairing, Precision
+from LTX_2_MLX.layers.transformer import Pairing, Precision
 from LTX_2_MLX.models.interfaces import Header
 from LTX_2_MLX.models.ltx.config_section import ConfigSection
 from LTX_2_MLX.ops.attention import group_scores_bytes, scores_bytes

@@ -14,13 +14,21 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from LTX_2_MLX.errors import CheckpointError, RequestError
-from LTX_2_MLX.layers.conv import CausalConv3d, Padding, SpatialPadding
-from LTX_2_MLX.layers.streaming import WHOLE_CLIP, Layer, StreamState, join_frames, stream_layer
+from LTX_2_MLX.layers.streaming import (
+    WHOLE_CLIP,
+    CausalConv3d,
+    Layer,
+    Padding,
+    SpatialPadding,
+    StreamState,
+    join_frames,
+    stream_layer,
+)
 from LTX_2_MLX.models.interfaces import Header
 from LTX_2_MLX.models.ltx.video_vae_blocks import Downsample, ResGroup, TimeEmbedder, Upsample, activate
 from LTX_2_MLX.models.ltx.video_vae_config import VideoEncoderConfig, VideoVAEConfig
 from LTX_2_MLX.models.ltx.video_vae_memory import LayerMemory, decoder_layers, encoder_layers, frames_at_once
-from LTX_2_MLX.ops.resample import pixel_shuffle, pixel_unshuffle
+from LTX_2_MLX.ops.conv import pixel_shuffle, pixel_unshuffle
 from LTX_2_MLX.shapes import Compression, check_multiple
 
 _NOISE_SHARE = 0.025

@@ -9,12 +9,10 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from LTX_2_MLX.errors import CheckpointError
-from LTX_2_MLX.layers.conv import CausalConv3d, Padding
-from LTX_2_MLX.layers.embedding import SINUSOID_WIDTH, sinusoid
-from LTX_2_MLX.layers.norm import rms_norm
-from LTX_2_MLX.layers.streaming import WHOLE_CLIP, StreamState
+from LTX_2_MLX.layers.streaming import WHOLE_CLIP, CausalConv3d, Padding, StreamState
+from LTX_2_MLX.layers.transformer import SINUSOID_WIDTH, rms_norm, sinusoid
 from LTX_2_MLX.ops.activation import silu
-from LTX_2_MLX.ops.resample import pixel_shuffle, pixel_unshuffle
+from LTX_2_MLX.ops.conv import pixel_shuffle, pixel_unshuffle
 
 # The audio autoencoder's pixel norm has 1e-6.
 NORM_EPS = 1e-8

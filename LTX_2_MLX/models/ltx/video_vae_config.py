@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from LTX_2_MLX.errors import CheckpointError
-from LTX_2_MLX.layers.conv import SpatialPadding
+from LTX_2_MLX.layers.streaming import SpatialPadding
 from LTX_2_MLX.models.interfaces import Header
 from LTX_2_MLX.models.ltx.config_section import ConfigSection
 from LTX_2_MLX.shapes import Compression

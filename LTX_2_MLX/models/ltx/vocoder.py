@@ -8,8 +8,8 @@ import numpy as np
 
 from LTX_2_MLX.models.ltx.vocoder_config import PREFIX, BandwidthExtensionConfig, GeneratorConfig, VocoderConfig
 from LTX_2_MLX.ops.antialias import downsample_2x, upsample_2x
+from LTX_2_MLX.ops.conv import pad_edge
 from LTX_2_MLX.ops.device import fused
-from LTX_2_MLX.ops.pad import pad_edge
 
 _SLOPE = 0.1
 # The last activation has the default slope of the reference's framework.

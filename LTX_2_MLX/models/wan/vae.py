@@ -13,8 +13,7 @@ import mlx.nn as nn
 
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.layers.channel_norm import ChannelNorm
-from LTX_2_MLX.layers.conv import convolve_each, is_one_launch
-from LTX_2_MLX.layers.streaming import WHOLE_CLIP, StreamState, join_frames, stream_layer
+from LTX_2_MLX.layers.streaming import WHOLE_CLIP, StreamState, convolve_each, is_one_launch, join_frames, stream_layer
 from LTX_2_MLX.models.interfaces import Header
 from LTX_2_MLX.ops.activation import silu
 from LTX_2_MLX.shapes import Compression, VideoShape

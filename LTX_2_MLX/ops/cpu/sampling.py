@@ -5,7 +5,7 @@ from functools import lru_cache
 import mlx.core as mx
 import numpy as np
 
-from LTX_2_MLX.ops.pad import pad_edge
+from LTX_2_MLX.ops.conv import pad_edge
 
 
 def mean_of_samples(pixels: mx.array, x: mx.array, y: mx.array) -> mx.array:

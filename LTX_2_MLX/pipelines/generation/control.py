@@ -17,8 +17,7 @@ from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.lora import Lora, reads_reference, reference_downscale, reference_slower
 from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.diffusion.conditioning import append_reference, weigh_attention
-from LTX_2_MLX.diffusion.patchify import VideoGrid
-from LTX_2_MLX.diffusion.state import LatentState
+from LTX_2_MLX.diffusion.state import LatentState, VideoGrid
 from LTX_2_MLX.errors import CheckpointError, MediaError, RequestError
 from LTX_2_MLX.media.first_frame import resize_and_crop
 from LTX_2_MLX.media.frames import FrameStream

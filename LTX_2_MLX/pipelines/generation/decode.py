@@ -17,7 +17,7 @@ import numpy as np
 from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.recognise import config_of
-from LTX_2_MLX.diffusion.noise import key_for
+from LTX_2_MLX.diffusion.state import key_for
 from LTX_2_MLX.errors import MemoryBudgetError, RequestError
 from LTX_2_MLX.media.audio import Waveform
 from LTX_2_MLX.media.frames import FrameStream, signed_to_levels

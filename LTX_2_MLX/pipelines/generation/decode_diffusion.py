@@ -14,7 +14,7 @@ import numpy as np
 
 from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.recognise import config_of
-from LTX_2_MLX.diffusion.noise import key_for
+from LTX_2_MLX.diffusion.state import key_for
 from LTX_2_MLX.media.frames import signed_to_uint8
 from LTX_2_MLX.models.ltx.diffusion_decoder import DiffusionVideoDecoder
 from LTX_2_MLX.models.ltx.diffusion_decoder_blocks import AttentionMode

@@ -14,9 +14,19 @@ from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.diffusion import sampler as samplers
 from LTX_2_MLX.diffusion.conditioning import append_keyframe, append_slots, fix_latent_frames, regenerate_region
 from LTX_2_MLX.diffusion.guidance import Guidance, both_streams, guided, passes, steps_within
-from LTX_2_MLX.diffusion.noise import Noise, seeded_noise
-from LTX_2_MLX.diffusion.patchify import AudioClock, VideoGrid, patchify_video, unpatchify_video
-from LTX_2_MLX.diffusion.state import LatentState, State, StreamArrays, add_noise, start_state
+from LTX_2_MLX.diffusion.state import (
+    AudioClock,
+    LatentState,
+    Noise,
+    State,
+    StreamArrays,
+    VideoGrid,
+    add_noise,
+    patchify_video,
+    seeded_noise,
+    start_state,
+    unpatchify_video,
+)
 from LTX_2_MLX.models.ltx.transformer import Transformer
 from LTX_2_MLX.models.ltx.transformer_config import (
     TransformerConfig,

@@ -4,9 +4,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from LTX_2_MLX.checkpoints.lora import Lora
-from LTX_2_MLX.diffusion import schedule
 from LTX_2_MLX.diffusion.guidance import Guidance
-from LTX_2_MLX.diffusion.patchify import VideoGrid
+from LTX_2_MLX.diffusion.sampler import DISTILLED, ltx2_schedule, stretched
+from LTX_2_MLX.diffusion.state import VideoGrid
 from LTX_2_MLX.pipelines.generation.files import Models
 from LTX_2_MLX.pipelines.generation.prompt import context_size
 from LTX_2_MLX.pipelines.generation.request import Request
@@ -65,7 +65,7 @@ def refinement_stage(request: Request, name: str) -> Denoise:
     """The second stage: not guided, at the larger size, from a lower noise level; with the adapter of a dev model."""
     models = request.models
     defaults = models.defaults
-    sigmas = schedule.stretched(defaults.refinement, request.steps_stage2 or defaults.steps_stage2)
+    sigmas = stretched(defaults.refinement, request.steps_stage2 or defaults.steps_stage2)
     loras = models.loras
     if request.control is not None:
         # An IC-LoRA is at work where its reference video is.
@@ -98,7 +98,7 @@ def _distillation(models: Models, share: float) -> tuple[Lora, ...]:
 
 def high_quality_sigmas(grid: VideoGrid, steps: int) -> tuple[float, ...]:
     """The schedule of the high-quality pipeline's first stage, which follows from the size of its latent."""
-    return tuple(schedule.ltx2_schedule(steps, num_tokens=grid.shape.num_tokens).tolist())
+    return tuple(ltx2_schedule(steps, num_tokens=grid.shape.num_tokens).tolist())
 
 
 def conditioning_images(request: Request) -> tuple[ImageConditioning, ...]:
@@ -116,5 +116,5 @@ def stage_sigmas(steps: int | None, *, distilled: bool, default_steps: int) -> t
     everything else the shifted schedule.
     """
     if distilled:
-        return schedule.stretched(schedule.DISTILLED, steps or len(schedule.DISTILLED) - 1)
-    return tuple(schedule.ltx2_schedule(default_steps if steps is None else steps).tolist())
+        return stretched(DISTILLED, steps or len(DISTILLED) - 1)
+    return tuple(ltx2_schedule(default_steps if steps is None else steps).tolist())

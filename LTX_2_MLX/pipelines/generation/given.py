@@ -6,7 +6,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from LTX_2_MLX.diffusion.patchify import AudioClock
+from LTX_2_MLX.diffusion.state import AudioClock
 from LTX_2_MLX.media.audio import Audio
 from LTX_2_MLX.media.display import Display
 from LTX_2_MLX.media.frames import FrameStream

@@ -11,7 +11,7 @@ import mlx.core as mx
 from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.recognise import config_of
-from LTX_2_MLX.diffusion.patchify import patchify_audio
+from LTX_2_MLX.diffusion.state import patchify_audio
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.media.given_sound import GivenSound, open_sound
 from LTX_2_MLX.models.ltx.audio_encoding import PIECE_FRAMES, encode_audio

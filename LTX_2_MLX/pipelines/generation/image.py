@@ -9,7 +9,7 @@ import mlx.core as mx
 
 from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.recognise import config_of
-from LTX_2_MLX.diffusion.patchify import VideoGrid
+from LTX_2_MLX.diffusion.state import VideoGrid
 from LTX_2_MLX.media.first_frame import read_first_frame, resize_and_crop
 from LTX_2_MLX.media.image import read_image
 from LTX_2_MLX.models.ltx.video_vae import VideoEncoder

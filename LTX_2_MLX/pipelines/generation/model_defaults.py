@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from LTX_2_MLX.diffusion import schedule
+from LTX_2_MLX.diffusion.sampler import REFINEMENT
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.interfaces import Header
 from LTX_2_MLX.outside import fraction, parse_object
@@ -83,7 +83,7 @@ class ModelDefaults:
     steps: int = 30
     steps_stage1: int = 15
     steps_stage2: int = 3
-    refinement: tuple[float, ...] = schedule.REFINEMENT
+    refinement: tuple[float, ...] = REFINEMENT
     cfg: float = 5.0
     audio_cfg: float | None = None
     stg_scale: float = 0.0

@@ -8,7 +8,7 @@ import mlx.core as mx
 
 from LTX_2_MLX.diffusion.guidance import Guidance, Pass, Predict
 from LTX_2_MLX.diffusion.state import LatentState, State, StreamArrays, to_denoised
-from LTX_2_MLX.layers.attention import KeysValues
+from LTX_2_MLX.layers.transformer import KeysValues
 from LTX_2_MLX.models.ltx.transformer import Perturbation, StreamInput, Transformer, evaluate_each
 from LTX_2_MLX.pipelines.generation.state import Arrays
 from LTX_2_MLX.shapes import StreamName

@@ -19,9 +19,8 @@ from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.diffusion.guidance import Denoise as DenoiseCall
-from LTX_2_MLX.diffusion.patchify import VideoGrid, unpatchify_video
 from LTX_2_MLX.diffusion.sampler import OnStep
-from LTX_2_MLX.diffusion.state import State, StreamArrays, hold
+from LTX_2_MLX.diffusion.state import State, StreamArrays, VideoGrid, hold, unpatchify_video
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.media.contact_sheet import clock, preview_sheet
 from LTX_2_MLX.media.panels import peaks_of

@@ -12,7 +12,6 @@ import mlx.core as mx
 from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.lora import Lora
 from LTX_2_MLX.checkpoints.recognise import config_of
-from LTX_2_MLX.diffusion import schedule
 from LTX_2_MLX.diffusion.dfr import (
     ROUND_SIGMAS,
     Keyframe,
@@ -27,10 +26,8 @@ from LTX_2_MLX.diffusion.dfr_layout import SPATIAL_OVERLAP, RoundTile
 from LTX_2_MLX.diffusion.dfr_rendering import Rendering
 from LTX_2_MLX.diffusion.dfr_spatial import TokenTile, denoise_in_tiles, token_tiles
 from LTX_2_MLX.diffusion.guidance import Denoise, Guidance, both_streams, guided
-from LTX_2_MLX.diffusion.noise import Noise, seeded_noise
-from LTX_2_MLX.diffusion.patchify import AudioClock, VideoGrid
-from LTX_2_MLX.diffusion.sampler import OnStep, ignore
-from LTX_2_MLX.diffusion.state import LatentState, State, start_state
+from LTX_2_MLX.diffusion.sampler import DISTILLED, REFINEMENT, OnStep, ignore
+from LTX_2_MLX.diffusion.state import AudioClock, LatentState, Noise, State, VideoGrid, seeded_noise, start_state
 from LTX_2_MLX.models.ltx.transformer import Transformer
 from LTX_2_MLX.models.ltx.transformer_config import (
     TransformerConfig,
@@ -236,7 +233,7 @@ class RenderingStage(ABC):
 class FirstStage(RenderingStage):
     """Video, sound and keyframes at half the size, from noise."""
 
-    sigmas: Sequence[float] = schedule.DISTILLED
+    sigmas: Sequence[float] = DISTILLED
     shows_previews: ClassVar[bool] = True
     needs: ClassVar[tuple[Result, ...]] = ("contexts", "images")
 
@@ -273,7 +270,7 @@ class FirstStage(RenderingStage):
 class SecondStage(RenderingStage):
     """Video and keyframes at the full size, from upscaled ones; the sound is denoised along and dropped."""
 
-    sigmas: Sequence[float] = schedule.REFINEMENT
+    sigmas: Sequence[float] = REFINEMENT
     shows_previews: ClassVar[bool] = True
 
     @property
@@ -388,7 +385,7 @@ class SpatialStage(RenderingStage):
         overlap: Latent rows and columns that tiles share.
     """
 
-    sigmas: Sequence[float] = schedule.REFINEMENT
+    sigmas: Sequence[float] = REFINEMENT
     overlap: int = SPATIAL_OVERLAP
 
     @property

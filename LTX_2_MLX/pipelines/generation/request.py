@@ -12,7 +12,7 @@ from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.diffusion.dfr_layout import even_slots
 from LTX_2_MLX.diffusion.dfr_rendering import Rendering
 from LTX_2_MLX.diffusion.guidance import Guidance, both_streams, passes
-from LTX_2_MLX.diffusion.patchify import VideoGrid
+from LTX_2_MLX.diffusion.state import VideoGrid
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.models.ltx.transformer import Transformer
 from LTX_2_MLX.pipelines.generation.files import Models, asks_duration_head, open_models, upscaler_config

@@ -12,7 +12,7 @@ import mlx.core as mx
 from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.recognise import build, config_of
-from LTX_2_MLX.diffusion.patchify import AudioClock, unpatchify_audio
+from LTX_2_MLX.diffusion.state import AudioClock, unpatchify_audio
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.ltx.audio_decoding import PIECE_FRAMES, decode_audio
 from LTX_2_MLX.models.ltx.audio_vae import AudioDecoder, AudioDecoderConfig

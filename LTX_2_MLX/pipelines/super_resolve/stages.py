@@ -18,7 +18,7 @@ import numpy as np
 
 from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.recognise import config_of
-from LTX_2_MLX.diffusion.noise import seeded_noise
+from LTX_2_MLX.diffusion.state import seeded_noise
 from LTX_2_MLX.media.frames import FrameStream, signed_to_levels
 from LTX_2_MLX.models.flashvsr.block_attention import Sparsity, max_elements, topk_ratio
 from LTX_2_MLX.models.flashvsr.lq_projection import LQProjection

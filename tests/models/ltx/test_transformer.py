@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
-import LTX_2_MLX.layers.attention as attention_layer
+import LTX_2_MLX.layers.transformer as attention_layer
 from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.interfaces import Header, TensorInfo

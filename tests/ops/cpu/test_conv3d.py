@@ -4,7 +4,7 @@ import mlx.core as mx
 import pytest
 
 from LTX_2_MLX.ops.conv import conv3d_3x3x3
-from LTX_2_MLX.ops.cpu import conv3d as cpu
+from LTX_2_MLX.ops.cpu import numpy_forms as cpu
 from LTX_2_MLX.ops.device import as_backend
 
 

@@ -10,11 +10,11 @@ import pytest
 
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.recognise import config_of
-from LTX_2_MLX.diffusion import schedule
 from LTX_2_MLX.diffusion.guidance import Guidance, both_streams
-from LTX_2_MLX.diffusion.noise import seeded_noise
+from LTX_2_MLX.diffusion.sampler import DISTILLED, REFINEMENT, ltx2_schedule, stretched
+from LTX_2_MLX.diffusion.state import seeded_noise
 from LTX_2_MLX.errors import OutputError
-from LTX_2_MLX.layers.attention import Attention
+from LTX_2_MLX.layers.transformer import Attention
 from LTX_2_MLX.models.interfaces import Header, TensorInfo
 from LTX_2_MLX.models.ltx.transformer import Transformer, TransformerConfig
 from LTX_2_MLX.models.ltx.transformer_block import TransformerBlock
@@ -175,7 +175,7 @@ def test_distilled_checkpoint_takes_its_list_and_sampler_only_without_guidance(r
     distilled = models(distilled=True)
     unguided = first_stage(request_of(models=distilled, guidance=both_streams(UNGUIDED), steps=None), "denoise")
     guided = first_stage(request_of(models=distilled, steps=None), "denoise")
-    assert unguided.sigmas == schedule.DISTILLED
+    assert unguided.sigmas == DISTILLED
     assert len(guided.sigmas) == 31
 
 
@@ -186,21 +186,21 @@ def test_refinement_starts_from_its_first_noise_level_without_guidance(request_o
 
 
 def test_distilled_checkpoint_without_guidance_takes_its_own_list():
-    assert stage_sigmas(None, distilled=True, default_steps=15) == schedule.DISTILLED
-    stretched = stage_sigmas(4, distilled=True, default_steps=15)
-    assert len(stretched) == 5 and stretched[0] == 1 and stretched[-1] == 0
+    assert stage_sigmas(None, distilled=True, default_steps=15) == DISTILLED
+    shorter = stage_sigmas(4, distilled=True, default_steps=15)
+    assert len(shorter) == 5 and shorter[0] == 1 and shorter[-1] == 0
 
 
 def test_any_other_stage_takes_the_shifted_schedule():
-    shifted = tuple(schedule.ltx2_schedule(15).tolist())
+    shifted = tuple(ltx2_schedule(15).tolist())
     assert stage_sigmas(None, distilled=False, default_steps=15) == shifted
-    assert stage_sigmas(7, distilled=False, default_steps=15) == tuple(schedule.ltx2_schedule(7).tolist())
+    assert stage_sigmas(7, distilled=False, default_steps=15) == tuple(ltx2_schedule(7).tolist())
 
 
 def test_refinement_begins_at_the_same_noise_level_whatever_its_steps():
-    assert schedule.stretched(schedule.REFINEMENT, 3) == schedule.REFINEMENT
+    assert stretched(REFINEMENT, 3) == REFINEMENT
     for steps in (1, 2, 5):
-        sigmas = schedule.stretched(schedule.REFINEMENT, steps)
+        sigmas = stretched(REFINEMENT, steps)
         assert len(sigmas) == steps + 1
         assert sigmas[0] == pytest.approx(0.909375) and sigmas[-1] == 0
         assert list(sigmas) == sorted(sigmas, reverse=True)

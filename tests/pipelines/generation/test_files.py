@@ -8,7 +8,7 @@ import mlx.core as mx
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from LTX_2_MLX.diffusion import schedule
+from LTX_2_MLX.diffusion.sampler import REFINEMENT
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.interfaces import Header, TensorInfo
 from LTX_2_MLX.ops.device import as_backend
@@ -61,7 +61,7 @@ def test_model_may_bring_defaults_of_its_own():
     assert (found.height, found.width, found.num_frames, found.notice) == (64, 96, 17, "Small.")
     assert found.frame_rate == Fraction(24000, 1001) and found.cfg == 3.0 and found.steps == 30
     assert found.audio_cfg == 1.5
-    assert found.refinement == schedule.REFINEMENT
+    assert found.refinement == REFINEMENT
 
 
 def test_model_may_bring_noise_levels_of_its_own_for_the_refinement():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import LTX_2_MLX
-from LTX_2_MLX.diffusion import schedule
+from LTX_2_MLX.diffusion.sampler import REFINEMENT, ltx2_schedule
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.media.record import RunRecord
 from LTX_2_MLX.pipelines.generate import Options, request_for, stages_for
@@ -39,8 +39,8 @@ def test_high_quality_pipeline_has_the_settings_of_the_reference(given):
     assert [stage.sampler for stage in (first, second)] == ["res-2s", "res-2s"]
     assert [stage.loras[-1].strength for stage in (first, second)] == [0.25, 0.5]
     # The schedule follows from stage 1's latent of 2 by 2 by 3.
-    assert np.allclose(first.sigmas, schedule.ltx2_schedule(15, num_tokens=12), atol=0)
-    assert second.sigmas == schedule.REFINEMENT
+    assert np.allclose(first.sigmas, ltx2_schedule(15, num_tokens=12), atol=0)
+    assert second.sigmas == REFINEMENT
     # Two evaluations in each step and one at the end, of three passes; stage 2 is not guided.
     assert (first.num_calls, second.num_calls) == ((2 * 15 + 1) * 3, 2 * 3 + 1)
 

@@ -20,7 +20,7 @@ from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.cli import inline_images
 from LTX_2_MLX.development.full_size import write_hollow
 from LTX_2_MLX.development.network_calls import NetworkCall, record_call
-from LTX_2_MLX.diffusion.patchify import AudioClock
+from LTX_2_MLX.diffusion.state import AudioClock
 from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.models.ltx.audio_decoding import decode_audio
 from LTX_2_MLX.models.ltx.audio_vae import AudioDecoder
