@@ -1,4 +1,4 @@
-"""JSON, numbers and paths from files of others: each is read within limits, or refused by a ValueError."""
+"""JSON, numbers, paths and texts from files of others: read within limits or refused, and printed without controls."""
 
 import errno
 import json
@@ -17,6 +17,8 @@ _MAX_SMALL_BYTES = 200_000_000
 # Of Linux; macOS has less for whole paths, and as much for names.
 _MAX_PATH_BYTES, _MAX_NAME_BYTES = 4096, 255
 _MAX_FAILURE_LETTERS = 200
+# A list of missing tensors is longer than any name in it.
+MAX_LETTERS = 4000
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -130,3 +132,22 @@ def failure(error: BaseException) -> str:
         return "it is nested too deeply"
     text = " ".join(str(error).split())[:_MAX_FAILURE_LETTERS].rstrip(".")
     return text or type(error).__name__
+
+
+def printable(text: str, max_letters: int = MAX_LETTERS, *, newlines: bool = False) -> str:
+    """Return text without characters that control a terminal, cut where it is long.
+
+    Args:
+        text: Anything, such as a name in a stranger's file.
+        max_letters: Letters of the text that are shown.
+        newlines: Keep line breaks; else they are escapes as well, so that no file can print a line of its own.
+    """
+    shown = "".join(_letter(letter, newlines) for letter in text[:max_letters])
+    return f"{shown}…" if len(text) > max_letters else shown
+
+
+def _letter(letter: str, newlines: bool) -> str:
+    # Bidirectional controls, lone surrogates and the C1 range are not printable either.
+    if letter.isprintable() or (newlines and letter == "\n"):
+        return letter
+    return letter.encode("unicode_escape", "backslashreplace").decode("ascii")

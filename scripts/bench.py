@@ -16,7 +16,7 @@ from LTX_2_MLX.bench.workloads import NAMES, PUBLISHED, Widths, checked_names, w
 from LTX_2_MLX.bench.writing import writing_seconds
 from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.pipelines.generate import Options, generate_video, request_for
-from LTX_2_MLX.planning.precision import lines as precision_lines
+from LTX_2_MLX.planning.plan import precision_table
 from LTX_2_MLX.shapes import VideoShape
 
 DTYPES = {"fp32": mx.float32, "fp16": mx.float16, "bf16": mx.bfloat16}
@@ -73,7 +73,7 @@ def networks(
 @app.command()
 def precisions() -> None:
     """Print the precision that every network runs in, by backend."""
-    typer.echo("\n".join(precision_lines()))
+    typer.echo("\n".join(precision_table()))
 
 
 @app.command()

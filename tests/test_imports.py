@@ -13,7 +13,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 
 # Which rooms a room may import from, besides itself. Errors and sizes are open to all.
-BASE = {"errors", "outside", "shapes", "invocation", "printable", "atomic_file", "_version"}
+BASE = {"errors", "outside", "shapes", "invocation", "atomic_file", "_version"}
 MATHEMATICS = {"ops", *BASE}
 NETWORKS = {"models", "layers", *MATHEMATICS}
 SERVICES = {"runtime", "media", "checkpoints", "diffusion"}
@@ -23,7 +23,6 @@ ALLOWED = {
     "outside": set(),
     "_version": set(),
     "invocation": set(),
-    "printable": set(),
     "atomic_file": set(),
     "shapes": {"errors"},
     "ops": BASE,

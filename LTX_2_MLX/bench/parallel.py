@@ -7,8 +7,8 @@ import mlx.core as mx
 from LTX_2_MLX.bench.workloads import Widths, transformer_config, workloads
 from LTX_2_MLX.diffusion.guidance import Guidance, both_streams, guided
 from LTX_2_MLX.diffusion.state import AudioClock, State, StreamArrays, VideoGrid, start_state
+from LTX_2_MLX.models.ltx.config import TransformerConfig
 from LTX_2_MLX.models.ltx.transformer import Transformer
-from LTX_2_MLX.models.ltx.transformer_config import TransformerConfig
 from LTX_2_MLX.pipelines.generation.predict import predictor, shared
 from LTX_2_MLX.shapes import Compression, VideoShape
 

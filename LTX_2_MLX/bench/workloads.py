@@ -18,12 +18,12 @@ from mlx.utils import tree_map_with_path
 from LTX_2_MLX.bench.operations import Attention, Convolution, Matmul, Operation
 from LTX_2_MLX.diffusion.state import AudioClock, VideoGrid
 from LTX_2_MLX.errors import RequestError
+from LTX_2_MLX.models.ltx.config import StreamConfig, TransformerConfig
 from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler, LatentUpscalerConfig
 from LTX_2_MLX.models.ltx.text_features import ConnectorConfig, TextFeatures, TextFeaturesConfig
 from LTX_2_MLX.models.ltx.transformer import StreamInput, Transformer, evaluate_each
-from LTX_2_MLX.models.ltx.transformer_config import StreamConfig, TransformerConfig
 from LTX_2_MLX.models.ltx.video_vae import LatentStatistics, LatentStatisticsConfig, VideoDecoder, VideoEncoder
-from LTX_2_MLX.models.ltx.video_vae_config import Block, VideoVAEConfig
+from LTX_2_MLX.models.ltx.video_vae_blocks import Block, VideoVAEConfig
 from LTX_2_MLX.shapes import Compression, LatentShape, VideoShape
 
 _COMPRESSION, _FRAME_RATE = Compression(8, 32, 32), 24.0

@@ -24,8 +24,8 @@ from LTX_2_MLX.cli.fields import parameters, typed_options
 from LTX_2_MLX.cli.options import RunOptions, WriteOptions
 from LTX_2_MLX.cli.shorthands import with_each_seed, with_random_seed
 from LTX_2_MLX.errors import LTXError, OutputError, RequestError
+from LTX_2_MLX.outside import printable
 from LTX_2_MLX.pipelines.options import declared_options
-from LTX_2_MLX.printable import printable
 from LTX_2_MLX.runtime import launch
 from LTX_2_MLX.runtime.mlx_library import require_mlx
 from LTX_2_MLX.runtime.progress import JsonProgress, NotesOnly, Progress, SilentProgress, TerminalProgress

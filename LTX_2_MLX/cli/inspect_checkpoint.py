@@ -8,8 +8,8 @@ import typer
 
 from LTX_2_MLX.cli.command import REFUSED, command
 from LTX_2_MLX.cli.echo import echo, echo_table
+from LTX_2_MLX.outside import printable
 from LTX_2_MLX.pipelines.options import Opt
-from LTX_2_MLX.printable import printable
 
 if TYPE_CHECKING:
     from LTX_2_MLX.checkpoints.contents import Contents, NetworkTensors

@@ -147,7 +147,7 @@ def forms(of_other_backend: bool, as_metal: bool) -> AbstractContextManager[Any]
 
 def run_cases(paths: list[Path], precision: str, quiet: bool) -> list["Result"]:
     """Run the cases in order, and print a line for each unless ``quiet``; in 16 bit one for each output as well."""
-    from LTX_2_MLX.planning.precision import DTYPES, RULES
+    from LTX_2_MLX.planning.plan import DTYPES, RULES
     from LTX_2_MLX.verify import Bands, run_case
 
     bands = None if precision == "fp32" else Bands.read(precision)

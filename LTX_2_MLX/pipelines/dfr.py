@@ -13,7 +13,6 @@ from LTX_2_MLX.checkpoints.lora import reference_downscale
 from LTX_2_MLX.diffusion.dfr_rendering import Rendering
 from LTX_2_MLX.pipelines.generation.decode import frame_stages
 from LTX_2_MLX.pipelines.generation.denoise import ImageConditioning
-from LTX_2_MLX.pipelines.generation.denoising_stages import conditioning_images
 from LTX_2_MLX.pipelines.generation.files import Models
 from LTX_2_MLX.pipelines.generation.image import image_stage
 from LTX_2_MLX.pipelines.generation.keyframes import EnlargeKeyframes
@@ -29,6 +28,7 @@ from LTX_2_MLX.pipelines.generation.request import Request
 from LTX_2_MLX.pipelines.generation.sound import sound_stage
 from LTX_2_MLX.pipelines.generation.state import GenerationStage
 from LTX_2_MLX.pipelines.generation.upscale import UpscaleLatent
+from LTX_2_MLX.pipelines.two_stage import conditioning_images
 from LTX_2_MLX.shapes import LatentShape
 
 LatentStage = RenderingStage | UpscaleLatent | EnlargeKeyframes

@@ -15,11 +15,11 @@ from LTX_2_MLX.media.sound import write_wav
 from LTX_2_MLX.media.writer import waiting_bytes
 from LTX_2_MLX.pipelines import postprocess
 from LTX_2_MLX.pipelines.generation.denoise import Denoise
+from LTX_2_MLX.pipelines.generation.embeddings import compare_text_encoder, load_contexts, save_contexts
 from LTX_2_MLX.pipelines.generation.fit import nearest_options
 from LTX_2_MLX.pipelines.generation.given import Given
 from LTX_2_MLX.pipelines.generation.options import Options
-from LTX_2_MLX.pipelines.generation.prompt import compare_text_encoder, load_contexts, notes_on_length, save_contexts
-from LTX_2_MLX.pipelines.generation.prompt_cache import cache_entry, load_entry
+from LTX_2_MLX.pipelines.generation.prompt import cache_entry, load_entry, notes_on_length
 from LTX_2_MLX.pipelines.generation.record import check_outputs, options_from, record_of, saved_record
 from LTX_2_MLX.pipelines.generation.request import Request, request_for
 from LTX_2_MLX.pipelines.generation.run import chained_facts, remaining, run_generation

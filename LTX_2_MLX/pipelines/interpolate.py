@@ -24,8 +24,7 @@ from LTX_2_MLX.ops.resize import resize
 from LTX_2_MLX.ops.similarity import structural_similarity
 from LTX_2_MLX.pipelines.requests import InterpolateRequest as Request
 from LTX_2_MLX.pipelines.stage import run_stages
-from LTX_2_MLX.planning.plan import Estimate, Plan, network_weights_bytes, plan
-from LTX_2_MLX.planning.precision import dtype_name
+from LTX_2_MLX.planning.plan import Estimate, Plan, dtype_name, network_weights_bytes, plan
 from LTX_2_MLX.runtime.memory import budget_bytes
 from LTX_2_MLX.runtime.parallel import map_on_cores, num_workers
 from LTX_2_MLX.runtime.progress import Progress

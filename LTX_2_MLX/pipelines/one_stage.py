@@ -1,13 +1,13 @@
 """One-stage pipeline: denoise at full size, guided with a dev checkpoint, in eight steps with a distilled one."""
 
 from LTX_2_MLX.pipelines.generation.decode import frame_stages
-from LTX_2_MLX.pipelines.generation.denoising_stages import first_stage
 from LTX_2_MLX.pipelines.generation.given import given_stages
 from LTX_2_MLX.pipelines.generation.image import image_stage
 from LTX_2_MLX.pipelines.generation.prompt import prompt_stages
 from LTX_2_MLX.pipelines.generation.request import Request
 from LTX_2_MLX.pipelines.generation.sound import sound_stage
 from LTX_2_MLX.pipelines.generation.state import GenerationStage
+from LTX_2_MLX.pipelines.two_stage import first_stage
 
 
 def one_stage(request: Request) -> list[GenerationStage]:

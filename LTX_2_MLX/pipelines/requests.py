@@ -12,7 +12,7 @@ from LTX_2_MLX.pipelines.options import AUTO, Opt, check_options, refuse_without
 if TYPE_CHECKING:
     import mlx.core as mx
 
-    from LTX_2_MLX.planning.precision import NetworkName
+    from LTX_2_MLX.planning.plan import NetworkName
 
 FILE_HELP = "path, catalogue name, repository id or repository:file"
 MEMORY_GROUP = "Memory and precision"
@@ -443,6 +443,6 @@ def upscaled_size(height: int, width: int, scale: float) -> tuple[int, int]:
 
 def _dtype(network: NetworkName, precision: str | None) -> mx.Dtype:
     # Imported here: `--help` and errors in the arguments need no MLX.
-    from LTX_2_MLX.planning.precision import dtype_for
+    from LTX_2_MLX.planning.plan import dtype_for
 
     return dtype_for(network, asked=precision)

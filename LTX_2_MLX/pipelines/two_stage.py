@@ -1,14 +1,27 @@
 """Two-stage pipeline: denoise at a low resolution, upscale the latent, and refine it at the larger size."""
 
+from dataclasses import replace
+
+from LTX_2_MLX.checkpoints.lora import Lora
+from LTX_2_MLX.diffusion.guidance import Guidance
+from LTX_2_MLX.diffusion.sampler import DISTILLED, ltx2_schedule, stretched
+from LTX_2_MLX.diffusion.state import VideoGrid
 from LTX_2_MLX.pipelines.generation.decode import frame_stages
-from LTX_2_MLX.pipelines.generation.denoising_stages import first_stage, refinement_stage
+from LTX_2_MLX.pipelines.generation.denoise import Denoise, ImageConditioning
+from LTX_2_MLX.pipelines.generation.files import Models
 from LTX_2_MLX.pipelines.generation.given import given_stages
 from LTX_2_MLX.pipelines.generation.image import image_stage
-from LTX_2_MLX.pipelines.generation.prompt import contexts_bytes, prompt_stages
+from LTX_2_MLX.pipelines.generation.prompt import context_size, contexts_bytes, prompt_stages
 from LTX_2_MLX.pipelines.generation.request import Request
 from LTX_2_MLX.pipelines.generation.sound import sound_stage
-from LTX_2_MLX.pipelines.generation.state import GenerationStage
+from LTX_2_MLX.pipelines.generation.state import GenerationStage, SamplerName
 from LTX_2_MLX.pipelines.generation.upscale import UpscaleLatent
+from LTX_2_MLX.runtime.memory import budget_bytes
+
+# The high-quality pipeline's sampler, and the strengths of the distillation adapter in its stages (Lightricks/LTX-2,
+# packages/ltx-pipelines/src/ltx_pipelines/ti2vid_two_stages_hq.py at 400fd31).
+HIGH_QUALITY_SAMPLER: SamplerName = "res-2s"
+HIGH_QUALITY_STRENGTHS = (0.25, 0.5)
 
 
 def two_stage(request: Request) -> list[GenerationStage]:
@@ -42,3 +55,99 @@ def two_stage(request: Request) -> list[GenerationStage]:
         final = stage_2 if models.distilled else stage_1
         stages.insert(stages.index(final) + 1, sound_stage(request))
     return [*stages, *frame_stages(request)]
+
+
+def first_stage(request: Request, name: str) -> Denoise:
+    """The guided stage at the request's own size."""
+    models = request.models
+    defaults = models.defaults
+    unguided_distilled = models.distilled and all(rule == Guidance() for rule in request.guidance.values())
+    default_steps = defaults.steps_stage1 if request.two_stages else defaults.steps
+    loras = models.loras
+    # The reference's IC-LoRA pipeline takes plain Euler steps with every generation.
+    sampler: SamplerName = defaults.distilled_sampler if unguided_distilled and request.control is None else "euler"
+    if models.high_quality:
+        sampler = HIGH_QUALITY_SAMPLER
+        sigmas = high_quality_sigmas(request.grid, request.steps or default_steps)
+        loras = (*loras, *_distillation(models, HIGH_QUALITY_STRENGTHS[0]))
+    else:
+        sigmas = stage_sigmas(request.steps, distilled=unguided_distilled, default_steps=default_steps)
+    return Denoise(
+        name=name,
+        models=models,
+        grid=request.grid,
+        sigmas=sigmas,
+        context_size=context_size(request),
+        loras=loras,
+        guidance=request.guidance,
+        guided_share=request.guided_share,
+        step_cache=request.step_cache,
+        sampler=request.sampler or sampler,
+        images=conditioning_images(request),
+        slots=request.slots,
+        control=request.control,
+        motion_speed=request.motion_speed,
+        region_seconds=None if request.given is None else request.given.region_seconds,
+        frozen_audio=request.given is not None and request.given.frozen_audio,
+        budget=budget_bytes(request.memory_limit_gb),
+        seed=request.seed,
+    )
+
+
+def refinement_stage(request: Request, name: str) -> Denoise:
+    """The second stage: not guided, at the larger size, from a lower noise level; with the adapter of a dev model."""
+    models = request.models
+    defaults = models.defaults
+    sigmas = stretched(defaults.refinement, request.steps_stage2 or defaults.steps_stage2)
+    loras = models.loras
+    if request.control is not None:
+        # An IC-LoRA is at work where its reference video is.
+        loras = tuple(lora for lora in loras if not lora.has_reference)
+    if not models.distilled:
+        loras = (*loras, *_distillation(models, HIGH_QUALITY_STRENGTHS[1] if models.high_quality else 1.0))
+    return Denoise(
+        name=name,
+        models=models,
+        grid=request.output_grid,
+        sigmas=sigmas,
+        context_size=context_size(request),
+        loras=loras,
+        sampler=(request.sampler or HIGH_QUALITY_SAMPLER) if models.high_quality else "euler",
+        images=conditioning_images(request),
+        motion_speed=request.motion_speed,
+        noise_scale=float(sigmas[0]),
+        region_seconds=None if request.given is None else request.given.region_seconds,
+        frozen_audio=request.given is not None and request.given.frozen_audio,
+        budget=budget_bytes(request.memory_limit_gb),
+        seed=request.seed,
+    )
+
+
+def _distillation(models: Models, share: float) -> tuple[Lora, ...]:
+    """The distillation adapter at a share of its strength."""
+    lora = models.distilled_lora
+    return () if lora is None else (replace(lora, strength=share * lora.strength),)
+
+
+def high_quality_sigmas(grid: VideoGrid, steps: int) -> tuple[float, ...]:
+    """The schedule of the high-quality pipeline's first stage, which follows from the size of its latent."""
+    return tuple(ltx2_schedule(steps, num_tokens=grid.shape.num_tokens).tolist())
+
+
+def conditioning_images(request: Request) -> tuple[ImageConditioning, ...]:
+    """Images at their pixel frames; the stage for images encodes them in this order."""
+    places = []
+    for image in request.images:
+        places.append(ImageConditioning(image.frame, image.strength))
+    return tuple(places)
+
+
+def stage_sigmas(steps: int | None, *, distilled: bool, default_steps: int) -> tuple[float, ...]:
+    """The schedule of the first stage.
+
+    A distilled checkpoint without guidance takes the list it was made for, stretched where ``steps`` is not its 8;
+    everything else the shifted schedule.
+    """
+    if distilled:
+        return stretched(DISTILLED, steps or len(DISTILLED) - 1)
+    return tuple(ltx2_schedule(default_steps if steps is None else steps).tolist())

@@ -15,10 +15,10 @@ from safetensors.numpy import save
 
 from LTX_2_MLX.checkpoints.load import AXIS_ORDERS
 from LTX_2_MLX.models.interfaces import ConfigT, Header, PublishedNetwork, TensorInfo
+from LTX_2_MLX.models.ltx.config import PREFIX
 from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler
 from LTX_2_MLX.models.ltx.text_features import TextFeatures
 from LTX_2_MLX.models.ltx.transformer import Transformer
-from LTX_2_MLX.models.ltx.transformer_config import PREFIX
 from LTX_2_MLX.training.language import CONTEXT_WIDTH, GEMMA, LENGTH
 from LTX_2_MLX.training.linear_start import VAE_CONFIG
 

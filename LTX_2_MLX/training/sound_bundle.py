@@ -11,8 +11,8 @@ from mlx.utils import tree_flatten
 from safetensors.numpy import load_file
 
 from LTX_2_MLX.checkpoints.reader import Checkpoint
+from LTX_2_MLX.models.ltx.config import PREFIX
 from LTX_2_MLX.models.ltx.transformer import Transformer
-from LTX_2_MLX.models.ltx.transformer_config import PREFIX
 from LTX_2_MLX.models.ltx.vocoder import Vocoder
 from LTX_2_MLX.training import bundle
 from LTX_2_MLX.training.sound_networks import AUDIO_VAE_CONFIG, VOCODER_CONFIG, SoundVAE

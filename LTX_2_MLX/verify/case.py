@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.errors import LTXError
-from LTX_2_MLX.planning.precision import PRECISIONS, dtype_for
+from LTX_2_MLX.planning.plan import PRECISIONS, dtype_for
 
 # Arrays of NumPy or MLX, or sequences of numbers, by the names of the reference's outputs.
 Outputs = dict[str, Any]

@@ -8,7 +8,7 @@ from LTX_2_MLX.models.ltx.audio_decoding import decode_audio
 from LTX_2_MLX.models.ltx.audio_vae import AudioDecoder, AudioEncoder
 from LTX_2_MLX.models.ltx.vocoder import BandwidthExtensionVocoder, Vocoder
 from LTX_2_MLX.ops.mel import MelSettings, log_mel, mel_filters, resample
-from LTX_2_MLX.planning.precision import dtype_for
+from LTX_2_MLX.planning.plan import dtype_for
 from LTX_2_MLX.verify.case import Case, Outputs
 from LTX_2_MLX.verify.layout import channels_first, channels_last
 

@@ -5,7 +5,7 @@ import numpy as np
 
 from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.models.ltx.duration_head import DurationHead, reference_frames
-from LTX_2_MLX.planning.precision import dtype_for
+from LTX_2_MLX.planning.plan import dtype_for
 from LTX_2_MLX.shapes import StreamName
 from LTX_2_MLX.verify.case import Case, Outputs
 

@@ -20,17 +20,17 @@ from LTX_2_MLX.media.display import Display
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.pipelines.generate import stages_for
 from LTX_2_MLX.pipelines.generation.denoise import Denoise
-from LTX_2_MLX.pipelines.generation.denoising_stages import HIGH_QUALITY_STRENGTHS
+from LTX_2_MLX.pipelines.generation.embeddings import load_contexts, save_contexts
 from LTX_2_MLX.pipelines.generation.encode import EncodeClip
 from LTX_2_MLX.pipelines.generation.files import Models
 from LTX_2_MLX.pipelines.generation.given import Given, GivenClip
 from LTX_2_MLX.pipelines.generation.image_places import ImagePlace
 from LTX_2_MLX.pipelines.generation.model_defaults import ModelDefaults
 from LTX_2_MLX.pipelines.generation.option_groups.memory import ParallelMode
-from LTX_2_MLX.pipelines.generation.prompt import load_contexts, save_contexts
 from LTX_2_MLX.pipelines.generation.request import Request
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState
 from LTX_2_MLX.pipelines.generation.upscale import UpscaleLatent
+from LTX_2_MLX.pipelines.two_stage import HIGH_QUALITY_STRENGTHS
 from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.shapes import Compression, VideoShape
 from LTX_2_MLX.verify.case import Case, Outputs

@@ -10,10 +10,10 @@ import numpy as np
 from comparison.peer_work import Work
 
 from LTX_2_MLX.bench.workloads import PUBLISHED, stand_in, transformer_config, vae_config
+from LTX_2_MLX.models.ltx.config import TransformerConfig
 from LTX_2_MLX.models.ltx.transformer import StreamInput, Transformer, evaluate_each
-from LTX_2_MLX.models.ltx.transformer_config import TransformerConfig
 from LTX_2_MLX.models.ltx.video_vae import VideoDecoder
-from LTX_2_MLX.models.ltx.video_vae_config import Block, VideoVAEConfig
+from LTX_2_MLX.models.ltx.video_vae_blocks import Block, VideoVAEConfig
 
 _SPACE, _TIME, _ALL = (1, 2, 2), (2, 1, 1), (2, 2, 2)
 # config.vae.decoder_blocks of the 2.3 file, from the pixels inwards.

@@ -9,7 +9,7 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
 
-from LTX_2_MLX.models.ltx.video_vae_config import Block
+from LTX_2_MLX.models.ltx.video_vae_blocks import Block
 
 Weights = dict[str, Any]
 

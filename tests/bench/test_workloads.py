@@ -6,7 +6,7 @@ import pytest
 from LTX_2_MLX.bench.measure import possible_seconds, time_network
 from LTX_2_MLX.bench.operations import Attention, Convolution, Matmul, rate
 from LTX_2_MLX.bench.workloads import NAMES, PUBLISHED, Widths, transformer_operations, workloads
-from LTX_2_MLX.models.ltx.transformer_config import StreamConfig, TransformerConfig
+from LTX_2_MLX.models.ltx.config import StreamConfig, TransformerConfig
 from LTX_2_MLX.shapes import VideoShape
 
 NARROW = Widths(

@@ -15,8 +15,8 @@ from LTX_2_MLX import cli, read_video
 from LTX_2_MLX.checkpoints.gemma3 import encode_prompts, load_gemma
 from LTX_2_MLX.cli.generate import main
 from LTX_2_MLX.errors import CheckpointError
+from LTX_2_MLX.pipelines.generation.files import text_encoder_digest
 from LTX_2_MLX.pipelines.generation.split_files import kind_of
-from LTX_2_MLX.pipelines.generation.state import text_encoder_digest
 
 PROMPT = "a blue ball"
 

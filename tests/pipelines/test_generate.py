@@ -8,7 +8,7 @@ import tiny_checkpoints
 import LTX_2_MLX
 from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.pipelines.generate import Options, generate, plan_for, request_for
-from LTX_2_MLX.pipelines.generation.denoising_stages import first_stage
+from LTX_2_MLX.pipelines.two_stage import first_stage
 from LTX_2_MLX.runtime.progress import SilentProgress
 
 

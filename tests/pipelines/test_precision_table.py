@@ -9,8 +9,7 @@ from LTX_2_MLX.pipelines.requests import (
     SuperResolveRequest,
     UpscaleRequest,
 )
-from LTX_2_MLX.planning.plan import Estimate, Plan
-from LTX_2_MLX.planning.precision import RULES, dtype_for, lines
+from LTX_2_MLX.planning.plan import RULES, Estimate, Plan, dtype_for, precision_table
 
 
 @pytest.mark.parametrize("network", RULES)
@@ -51,7 +50,7 @@ def test_requests_of_post_processing_ask_the_table():
 
 
 def test_the_table_names_every_network():
-    printed = list(lines())
+    printed = list(precision_table())
     assert len(printed) == 2 + len(RULES)
     assert all(any(line.startswith(f"| {network} |") for line in printed) for network in RULES)
 

@@ -14,8 +14,8 @@ from LTX_2_MLX.diffusion.guidance import Guidance, both_streams
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.models.ltx.transformer import Transformer
 from LTX_2_MLX.pipelines.generate import stages_for
+from LTX_2_MLX.pipelines.generation.embeddings import load_contexts
 from LTX_2_MLX.pipelines.generation.image_places import ImagePlace
-from LTX_2_MLX.pipelines.generation.prompt import load_contexts
 from LTX_2_MLX.pipelines.generation.state import GenerationState
 from LTX_2_MLX.pipelines.stage import run_stages
 from LTX_2_MLX.planning.plan import plan

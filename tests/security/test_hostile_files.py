@@ -31,10 +31,10 @@ from LTX_2_MLX.media.decoding import decoding_budget
 from LTX_2_MLX.media.image import StillImage, image_size, read_image, write_image
 from LTX_2_MLX.media.record import RunRecord
 from LTX_2_MLX.models.interfaces import Header
+from LTX_2_MLX.outside import printable
 from LTX_2_MLX.pipelines.generation.model_defaults import ModelDefaults
 from LTX_2_MLX.pipelines.generation.record import options_from, saved_record
 from LTX_2_MLX.pipelines.generation.recorded_files import files_outside
-from LTX_2_MLX.printable import printable
 from LTX_2_MLX.runtime import digest
 from LTX_2_MLX.runtime.digest import content_digest
 from LTX_2_MLX.runtime.job import Job

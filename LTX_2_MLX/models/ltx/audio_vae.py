@@ -13,7 +13,7 @@ import numpy as np
 
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.interfaces import Header
-from LTX_2_MLX.models.ltx.config_section import ConfigSection
+from LTX_2_MLX.models.ltx.config import ConfigSection
 from LTX_2_MLX.ops.activation import silu
 from LTX_2_MLX.ops.mel import MelSettings, log_mel
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.interfaces import Header
-from LTX_2_MLX.models.ltx.config_section import ConfigSection
+from LTX_2_MLX.models.ltx.config import ConfigSection
 from LTX_2_MLX.shapes import Compression
 
 CLASS_NAME = "CausalDiffusionVAE"

@@ -13,7 +13,7 @@ import mlx.nn as nn
 
 from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.models.interfaces import Header
-from LTX_2_MLX.models.ltx.config_section import ConfigSection
+from LTX_2_MLX.models.ltx.config import ConfigSection
 from LTX_2_MLX.ops.activation import gelu_tanh
 from LTX_2_MLX.shapes import StreamName
 

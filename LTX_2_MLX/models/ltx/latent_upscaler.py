@@ -14,7 +14,7 @@ import mlx.nn as nn
 from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.layers.streaming import convolve_zero_padded
 from LTX_2_MLX.models.interfaces import Header
-from LTX_2_MLX.models.ltx.config_section import ConfigSection
+from LTX_2_MLX.models.ltx.config import ConfigSection
 from LTX_2_MLX.models.ltx.video_vae import LatentStatistics
 from LTX_2_MLX.ops.activation import silu
 from LTX_2_MLX.ops.conv import pixel_shuffle

@@ -23,8 +23,7 @@ from LTX_2_MLX.layers.transformer import (
     rms_norm,
 )
 from LTX_2_MLX.models.interfaces import Header
-from LTX_2_MLX.models.ltx.config_section import ConfigSection
-from LTX_2_MLX.models.ltx.transformer_config import PREFIX, layer_name, rotary_settings, transformer_section
+from LTX_2_MLX.models.ltx.config import PREFIX, ConfigSection, layer_name, rotary_settings, transformer_section
 from LTX_2_MLX.shapes import StreamName
 
 _PROJECTION = "text_embedding_projection."

@@ -19,6 +19,7 @@ from LTX_2_MLX.layers.transformer import (
     layer_norm,
     modulate,
 )
+from LTX_2_MLX.models.ltx.config import PREFIX, StreamConfig, TransformerConfig, layer_name
 from LTX_2_MLX.models.ltx.transformer_block import (
     NOTHING_SKIPPED,
     CrossModalArgs,
@@ -26,7 +27,6 @@ from LTX_2_MLX.models.ltx.transformer_block import (
     StreamArgs,
     TransformerBlock,
 )
-from LTX_2_MLX.models.ltx.transformer_config import PREFIX, StreamConfig, TransformerConfig, layer_name
 from LTX_2_MLX.ops.activation import gelu_tanh
 from LTX_2_MLX.ops.collective import TokenShare
 from LTX_2_MLX.shapes import StreamName

@@ -16,7 +16,7 @@ from LTX_2_MLX.layers.transformer import (
     modulate,
     rms_norm,
 )
-from LTX_2_MLX.models.ltx.transformer_config import StreamConfig, TransformerConfig
+from LTX_2_MLX.models.ltx.config import StreamConfig, TransformerConfig
 from LTX_2_MLX.ops.collective import TokenShare
 from LTX_2_MLX.ops.device import queued_if_large
 from LTX_2_MLX.shapes import StreamName

@@ -25,8 +25,15 @@ from LTX_2_MLX.layers.streaming import (
     stream_layer,
 )
 from LTX_2_MLX.models.interfaces import Header
-from LTX_2_MLX.models.ltx.video_vae_blocks import Downsample, ResGroup, TimeEmbedder, Upsample, activate
-from LTX_2_MLX.models.ltx.video_vae_config import VideoEncoderConfig, VideoVAEConfig
+from LTX_2_MLX.models.ltx.video_vae_blocks import (
+    Downsample,
+    ResGroup,
+    TimeEmbedder,
+    Upsample,
+    VideoEncoderConfig,
+    VideoVAEConfig,
+    activate,
+)
 from LTX_2_MLX.models.ltx.video_vae_memory import LayerMemory, decoder_layers, encoder_layers, frames_at_once
 from LTX_2_MLX.ops.conv import pixel_shuffle, pixel_unshuffle
 from LTX_2_MLX.shapes import Compression, check_multiple

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from operator import attrgetter
 
-from LTX_2_MLX.models.ltx.video_vae_config import Block, VideoVAEConfig
+from LTX_2_MLX.models.ltx.video_vae_blocks import Block, VideoVAEConfig
 from LTX_2_MLX.ops.conv import conv3d_scratch_bytes
 from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.shapes import LatentShape, VideoShape

@@ -6,7 +6,7 @@ from typing import Literal
 
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.interfaces import Header
-from LTX_2_MLX.models.ltx.config_section import ConfigSection
+from LTX_2_MLX.models.ltx.config import ConfigSection
 
 PREFIX = "vocoder."
 FinalActivation = Literal["tanh", "clamp", "none"]

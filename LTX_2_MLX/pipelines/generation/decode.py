@@ -22,7 +22,7 @@ from LTX_2_MLX.errors import MemoryBudgetError, RequestError
 from LTX_2_MLX.media.audio import Waveform
 from LTX_2_MLX.media.frames import FrameStream, signed_to_levels
 from LTX_2_MLX.models.ltx.video_vae import VideoDecoder, VideoEncoder
-from LTX_2_MLX.models.ltx.video_vae_config import VideoVAEConfig
+from LTX_2_MLX.models.ltx.video_vae_blocks import VideoVAEConfig
 from LTX_2_MLX.models.ltx.video_vae_memory import (
     decoder_bytes,
     decoder_layers,
@@ -37,8 +37,7 @@ from LTX_2_MLX.pipelines.generation.prompt import contexts_bytes
 from LTX_2_MLX.pipelines.generation.request import Request
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, contents
 from LTX_2_MLX.pipelines.generation.upscale import UpscaleLatent
-from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes
-from LTX_2_MLX.planning.precision import dtype_name
+from LTX_2_MLX.planning.plan import Estimate, dtype_name, network_weights_bytes
 from LTX_2_MLX.runtime import launch
 from LTX_2_MLX.runtime.memory import GIB, budget_bytes
 from LTX_2_MLX.runtime.mlx_settings import winograd_convolutions

@@ -22,8 +22,7 @@ from LTX_2_MLX.models.ltx.diffusion_decoder_config import Axes
 from LTX_2_MLX.models.ltx.diffusion_decoder_memory import DecodingPlan, array_bytes, decoding_plan
 from LTX_2_MLX.models.ltx.diffusion_decoder_tiling import Noise, decode, padded_shape
 from LTX_2_MLX.pipelines.generation.decode import DecodeVideo, activation_budget
-from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes
-from LTX_2_MLX.planning.precision import dtype_name
+from LTX_2_MLX.planning.plan import Estimate, dtype_name, network_weights_bytes
 from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.shapes import Compression
 

@@ -27,18 +27,17 @@ from LTX_2_MLX.diffusion.state import (
     start_state,
     unpatchify_video,
 )
-from LTX_2_MLX.models.ltx.transformer import Transformer
-from LTX_2_MLX.models.ltx.transformer_config import (
+from LTX_2_MLX.models.ltx.config import (
     TransformerConfig,
     transformer_array_bytes,
     transformer_bytes,
     transformer_operations,
 )
+from LTX_2_MLX.models.ltx.transformer import Transformer
 from LTX_2_MLX.pipelines.generation.files import Models
 from LTX_2_MLX.pipelines.generation.predict import predictor, shared
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, SamplerName, contents
-from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes, seconds_of
-from LTX_2_MLX.planning.precision import dtype_name
+from LTX_2_MLX.planning.plan import Estimate, dtype_name, network_weights_bytes, seconds_of
 from LTX_2_MLX.runtime import launch
 from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.runtime.validate import check_moving, check_result

@@ -23,8 +23,7 @@ from LTX_2_MLX.pipelines.generation.run import chained_facts, remaining, run_sav
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationStage, GenerationState, Result, contents
 from LTX_2_MLX.pipelines.options import AUTO
 from LTX_2_MLX.pipelines.stage import run_stages
-from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes
-from LTX_2_MLX.planning.precision import dtype_for, dtype_name
+from LTX_2_MLX.planning.plan import Estimate, dtype_for, dtype_name, network_weights_bytes
 from LTX_2_MLX.runtime.job import Job
 from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.runtime.validate import check_result

@@ -13,13 +13,12 @@ from LTX_2_MLX.errors import MediaError, RequestError
 from LTX_2_MLX.layers.streaming import join_frames
 from LTX_2_MLX.media.frames import FrameStream, to_signed
 from LTX_2_MLX.models.ltx.video_vae import VideoEncoder
-from LTX_2_MLX.models.ltx.video_vae_config import VideoVAEConfig
+from LTX_2_MLX.models.ltx.video_vae_blocks import VideoVAEConfig
 from LTX_2_MLX.models.ltx.video_vae_memory import encoder_layers, largest_array, run_bytes
 from LTX_2_MLX.models.ltx.video_vae_tiling import encode_plan, encode_tiled
 from LTX_2_MLX.pipelines.generation.decode import choose_tiling, square_tiles
 from LTX_2_MLX.pipelines.generation.state import GenerationState
-from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes
-from LTX_2_MLX.planning.precision import dtype_name
+from LTX_2_MLX.planning.plan import Estimate, dtype_name, network_weights_bytes
 from LTX_2_MLX.runtime.progress import Progress
 from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.runtime.validate import check_result

@@ -1,5 +1,6 @@
 """Model files of a generation, opened: those named, those on this machine, or the demo model."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ import mlx.core as mx
 
 from LTX_2_MLX.checkpoints.entries import ResolvedFile, Role, Variant
 from LTX_2_MLX.checkpoints.gemma3 import Gemma, GemmaConfig
-from LTX_2_MLX.checkpoints.gemma_tokenizer import encoder_folder
+from LTX_2_MLX.checkpoints.gemma_tokenizer import encoder_folder, files_outside
 from LTX_2_MLX.checkpoints.lora import Lora, split_strength
 from LTX_2_MLX.checkpoints.reader import Checkpoint, holds_language_model
 from LTX_2_MLX.checkpoints.recognise import check_generation, config_of, generation_of
@@ -24,9 +25,9 @@ from LTX_2_MLX.models.ltx.text_features import TextFeatures
 from LTX_2_MLX.models.ltx.transformer import Transformer
 from LTX_2_MLX.models.ltx.video_vae import VideoDecoder, VideoEncoder
 from LTX_2_MLX.models.ltx.vocoder import VOCODERS
-from LTX_2_MLX.pipelines.generation.automatic import automatic_model
 from LTX_2_MLX.pipelines.generation.companion_files import (
     VARIANTS,
+    automatic_model,
     checked_autoencoder,
     open_audio_vae,
     open_autoencoder,
@@ -36,7 +37,8 @@ from LTX_2_MLX.pipelines.generation.model_defaults import HIGH_QUALITY, ModelDef
 from LTX_2_MLX.pipelines.generation.option_groups.guidance import TWO_STAGES
 from LTX_2_MLX.pipelines.generation.option_groups.memory import ParallelMode
 from LTX_2_MLX.pipelines.generation.options import Options
-from LTX_2_MLX.planning.precision import PRECISIONS, dtype_for
+from LTX_2_MLX.planning.plan import PRECISIONS, dtype_for
+from LTX_2_MLX.runtime.digest import content_digest
 from LTX_2_MLX.shapes import Compression
 
 if TYPE_CHECKING:
@@ -301,6 +303,13 @@ def text_encoder_fits(encoder: Checkpoint, weights: Checkpoint) -> bool:
     config = config_of(language_model(encoder), encoder)
     features = config.hidden_size * (config.num_hidden_layers + 1)
     return features == config_of(TextFeatures, weights).states_width
+
+
+def text_encoder_digest(encoder: Path) -> str:
+    """The digest of a text encoder's file or folder, with the tokenizer and config that lie outside of it."""
+    own = content_digest(encoder)
+    outside = list(map(content_digest, files_outside(encoder)))
+    return hashlib.sha256(" ".join([own, *outside]).encode()).hexdigest() if outside else own
 
 
 def language_model(encoder: Checkpoint) -> type[PublishedNetwork[Any]]:

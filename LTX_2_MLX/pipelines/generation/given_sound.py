@@ -20,8 +20,7 @@ from LTX_2_MLX.models.ltx.transformer import Transformer
 from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.pipelines.generation.files import Models
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, contents
-from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes
-from LTX_2_MLX.planning.precision import dtype_for, dtype_name
+from LTX_2_MLX.planning.plan import Estimate, dtype_for, dtype_name, network_weights_bytes
 from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.runtime.validate import check_result
 

@@ -13,14 +13,13 @@ from LTX_2_MLX.diffusion.state import VideoGrid
 from LTX_2_MLX.media.first_frame import read_first_frame, resize_and_crop
 from LTX_2_MLX.media.image import read_image
 from LTX_2_MLX.models.ltx.video_vae import VideoEncoder
-from LTX_2_MLX.models.ltx.video_vae_config import VideoEncoderConfig
+from LTX_2_MLX.models.ltx.video_vae_blocks import VideoEncoderConfig
 from LTX_2_MLX.models.ltx.video_vae_memory import encoder_layers, largest_array, run_bytes
 from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.pipelines.generation.files import Models
 from LTX_2_MLX.pipelines.generation.request import Request
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, contents
-from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes
-from LTX_2_MLX.planning.precision import dtype_name
+from LTX_2_MLX.planning.plan import Estimate, dtype_name, network_weights_bytes
 from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.shapes import VideoShape
 

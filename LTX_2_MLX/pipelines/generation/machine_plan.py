@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, replace
 from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.diffusion.guidance import passes
 from LTX_2_MLX.errors import RequestError
+from LTX_2_MLX.models.ltx.config import TransformerConfig, transformer_operations
 from LTX_2_MLX.models.ltx.transformer import Transformer
-from LTX_2_MLX.models.ltx.transformer_config import TransformerConfig, transformer_operations
 from LTX_2_MLX.ops.collective import Group
 from LTX_2_MLX.pipelines.generate import plan_for, stages_for
 from LTX_2_MLX.pipelines.generation.denoise import Denoise

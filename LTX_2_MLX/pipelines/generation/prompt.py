@@ -1,6 +1,14 @@
-"""Stages from a prompt to the contexts that the transformer attends to, and contexts in files."""
+"""Stages from a prompt to the contexts that the transformer attends to, and contexts of earlier prompts.
 
+These are in the user's cache folder, so that the text encoder runs once per prompt. An entry is named after everything
+that contexts follow from, and holds a sum of its bytes: a damaged one is computed again. The entries longest unused go
+once all of them take more than 1 GiB.
+"""
+
+import os
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -9,27 +17,25 @@ from typing import Any, ClassVar
 import mlx.core as mx
 import numpy as np
 
-from LTX_2_MLX.checkpoints.digest import tensors_digest
+from LTX_2_MLX.atomic_file import replaced_file
 from LTX_2_MLX.checkpoints.gemma3 import encode_tokens
 from LTX_2_MLX.checkpoints.gemma_tokenizer import GemmaTokenizer, tokenizer_of
 from LTX_2_MLX.checkpoints.load import load, quantization_for
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.recognise import config_of
-from LTX_2_MLX.errors import CheckpointError, RequestError
-from LTX_2_MLX.media.output import check_writable, replaced_when_complete
+from LTX_2_MLX.errors import CheckpointError
+from LTX_2_MLX.media.output import check_writable
 from LTX_2_MLX.models.ltx.text_features import TextFeatures, TextFeaturesConfig
 from LTX_2_MLX.ops.attention import scores_bytes
 from LTX_2_MLX.ops.device import on_cpu
-from LTX_2_MLX.pipelines.generation.files import language_model, text_encoder_fits
-from LTX_2_MLX.pipelines.generation.prompt_cache import cache_entry, keep_entry
+from LTX_2_MLX.pipelines.generation.embeddings import load_contexts, save_contexts
+from LTX_2_MLX.pipelines.generation.files import language_model, text_encoder_digest, text_encoder_fits
 from LTX_2_MLX.pipelines.generation.request import Request
-from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, contents, text_encoder_digest
-from LTX_2_MLX.planning.plan import Estimate, largest_tensor_bytes, network_weights_bytes
-from LTX_2_MLX.planning.precision import dtype_name
+from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, contents
+from LTX_2_MLX.planning.plan import Estimate, dtype_name, largest_tensor_bytes, network_weights_bytes
+from LTX_2_MLX.runtime.digest import content_digest, digest_of, file_stamps, load_whole, sum_of
 from LTX_2_MLX.runtime.runner import StageRunner
 
-_FORMAT = "LTX-2-MLX contexts 2"
-_EARLIER_FORMAT = "LTX-2-MLX contexts 1"
 _SHOWN_LETTERS = 40
 # What is encoded, by the number of prompts.
 _WORK = {1: "prompt", 2: "prompt and negative prompt"}
@@ -40,6 +46,13 @@ _INTERMEDIATE_ARRAYS = 6
 # CPU; counted from the block's arrays for a GPU.
 _CPU_TOKEN_ARRAYS = 22.5
 _GPU_TOKEN_ARRAYS = 18.0
+# Names another folder; empty: nothing is kept.
+FOLDER_VARIABLE = "LTX_2_MLX_CACHE"
+_MOST_BYTES = 2**30
+_PACKAGE = Path(__file__).parents[2]
+
+# The entry that a plan was made with, for the run that follows.
+_read: dict[str, Arrays] = {}
 
 
 @lru_cache(maxsize=2)
@@ -251,107 +264,72 @@ def contexts_bytes(request: Request) -> int:
     return prompts * length * width * request.models.text_dtype.size
 
 
-def save_contexts(request: Request, contexts: Arrays) -> None:
-    """Write contexts to ``request.save_embeddings``, with their prompts and the digests of the networks."""
-    path = request.save_embeddings
-    assert path is not None
-    metadata = {
-        "format": _FORMAT,
-        "prompt": request.prompt,
-        "negative_prompt": request.negative_prompt,
-        "text_encoder": text_encoder_digest(request.models.text_encoder_files),
-        "connectors": connectors_digest(request.models.weights),
-        "gemma_version": _gemma_version(request.models.weights),
+def cache_entry(request: Request) -> Path | None:
+    """File of the request's contexts; None where it takes them from elsewhere, or the environment turns the cache off.
+
+    Digests of large files are those of samples, so the times of all files count, too.
+    """
+    named = os.environ.get(FOLDER_VARIABLE)
+    if not request.cache or request.embeddings is not None or named == "":
+        return None
+    if named is not None:
+        folder = Path(named).expanduser()
+    elif sys.platform == "darwin":
+        folder = Path.home() / "Library" / "Caches" / "ltx-2-mlx"
+    else:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ltx-2-mlx"
+    models = request.models
+    # A checkout of this package changes without another version.
+    program = []
+    for stamp in file_stamps(_PACKAGE):
+        if stamp[0].endswith(".py"):
+            program.append(stamp)
+    encoder, connectors = models.text_encoder_files, models.text_features.paths
+    facts = {
+        "prompts": request.prompts,
+        "text_encoder": [text_encoder_digest(encoder), file_stamps(encoder)],
+        "connectors": [*map(content_digest, connectors), *map(file_stamps, connectors)],
+        "dtype": str(models.text_dtype),
+        "quantize": models.quantize,
+        "program": program,
     }
-    check_writable(path)
-    with replaced_when_complete(path) as temporary, temporary.open("wb") as file:
-        mx.save_safetensors(file, contexts, metadata=metadata)
+    name = digest_of(facts)
+    return folder / "prompts" / f"{name}.safetensors"
 
 
-def _gemma_version(weights: Checkpoint) -> str:
-    """Version of the text encoder that the transformer was made for; empty for Gemma 3, which has none."""
-    if "gemma_source_checkpoint" not in weights.header.metadata:
-        return ""
-    from LTX_2_MLX.pipelines.generation.split_files import source_gemma_version
+def load_entry(path: Path, *, use: bool = False) -> Arrays | None:
+    """The contexts of an entry, evaluated; None where there is none that is whole.
 
-    return source_gemma_version(weights) or ""
-
-
-def connectors_digest(weights: Checkpoint) -> str:
-    """Digest of the tensors that turn the text encoder's states into contexts, whatever their file is called.
-
-    LTX-2.5's projections are in the text encoder's file, whose own digest covers them.
+    Without ``use`` they stay in memory for the run that is planned.
     """
-    return tensors_digest(weights, [name for name in weights.header.tensors if TextFeatures.parameter_name(name)])
+    arrays = _read.pop(path.name, None)
+    if arrays is None and path.is_file():
+        loaded = load_whole(path)
+        arrays = None if loaded is None else loaded[0]
+    if arrays is not None and use:
+        # Its time tells when it was used last.
+        with suppress(OSError):
+            os.utime(path)
+    elif arrays is not None:
+        _read.clear()
+        _read[path.name] = arrays
+    return arrays
 
 
-def compare_text_encoder(request: Request, *, named: bool, note: Callable[[str], None]) -> None:
-    """Compare the text encoder that made saved embeddings with the one on this machine.
-
-    The embeddings are valid without it: another one that was only found is noted, one that the user named is refused.
-
-    Args:
-        request: With ``embeddings``.
-        named: Whether the user named the text encoder.
-        note: Callback for the line on another text encoder.
-
-    Raises:
-        RequestError: If the embeddings were made with another text encoder than the named one.
-    """
-    path = request.embeddings
-    encoder = request.models.embeddings_encoder
-    if path is None or encoder is None:
-        return
-    saved = Checkpoint(path).header.metadata.get("text_encoder")
-    if saved is None or saved == text_encoder_digest(encoder):
-        return
-    if named:
-        raise RequestError(
-            f"{path} was made with another text encoder than {encoder}. Leave out --gemma, or write other embeddings "
-            f"with --save-embeddings."
-        )
-    note(f"{path} was made with another text encoder than {encoder}, the one on this machine.")
-
-
-def load_contexts(request: Request) -> Arrays:
-    """Contexts from ``request.embeddings``, the negative ones only where guidance uses them.
-
-    Raises:
-        CheckpointError: If the file cannot be read.
-        RequestError: If they belong to other prompts or another checkpoint.
-    """
-    path = request.embeddings
-    assert path is not None
-    saved = Checkpoint(path)
-    metadata = saved.header.metadata
-    if metadata.get("format") == _EARLIER_FORMAT:
-        raise RequestError(
-            f"{path} does not say which networks it was made with: an earlier version wrote it. Write it again with "
-            f"--save-embeddings."
-        )
-    if metadata.get("format") != _FORMAT:
-        raise RequestError(f"{path} holds no prompt embeddings. Write them with --save-embeddings.")
-    if metadata.get("connectors") != connectors_digest(request.models.weights):
-        raise RequestError(
-            f"{path} was made with the connectors of another checkpoint than {request.models.weights.path}. Give that "
-            f"one, or write other embeddings with --save-embeddings."
-        )
-    version = _gemma_version(request.models.weights)
-    if metadata.get("gemma_version", version) != version:
-        raise RequestError(
-            f"{path} was made with the text encoder {metadata['gemma_version'] or 'Gemma 3'}, but "
-            f"{request.models.weights.path} was made for {version or 'Gemma 3'}. Write it again with --save-embeddings."
-        )
-    expected = {"prompt": request.prompt}
-    if request.uses_negative:
-        expected["negative_prompt"] = request.negative_prompt
-    for name, value in expected.items():
-        if metadata.get(name) != value:
-            raise RequestError(
-                f"{path} was made with the {name.replace('_', ' ')} {metadata.get(name, '')!r:.60}, not {value!r:.60}. "
-                f"Give the same, or write other embeddings with --save-embeddings."
-            )
-    names = [name for name in saved.header.tensors if request.uses_negative or name.startswith("positive.")]
-    if "positive.video" not in names or (request.uses_negative and "negative.video" not in names):
-        raise RequestError(f"{path} lacks the negative prompt's embeddings. Write it again with --cfg above 1.")
-    return saved.arrays(names)
+def keep_entry(path: Path, contexts: Arrays, note: Callable[[str], None]) -> None:
+    """Write an entry, and remove those longest unused; ``note`` gets a line where the disk refuses."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replaced_file(path) as temporary:
+            mx.save_safetensors(str(temporary), contexts, metadata={"sum": sum_of(contexts)})
+        entries = []
+        for entry in path.parent.glob("*.safetensors"):
+            status = entry.stat()
+            entries.append((status.st_mtime_ns, status.st_size, entry))
+        total = 0
+        for _, size, entry in sorted(entries, reverse=True):
+            total += size
+            if total > _MOST_BYTES and entry != path:
+                entry.unlink(missing_ok=True)
+    except (OSError, RuntimeError) as error:
+        note(f"The prompt's embeddings are not kept for later runs: {error}")

@@ -28,19 +28,18 @@ from LTX_2_MLX.diffusion.dfr_spatial import TokenTile, denoise_in_tiles, token_t
 from LTX_2_MLX.diffusion.guidance import Denoise, Guidance, both_streams, guided
 from LTX_2_MLX.diffusion.sampler import DISTILLED, REFINEMENT, OnStep, ignore
 from LTX_2_MLX.diffusion.state import AudioClock, LatentState, Noise, State, VideoGrid, seeded_noise, start_state
-from LTX_2_MLX.models.ltx.transformer import Transformer
-from LTX_2_MLX.models.ltx.transformer_config import (
+from LTX_2_MLX.models.ltx.config import (
     TransformerConfig,
     transformer_array_bytes,
     transformer_bytes,
     transformer_operations,
 )
+from LTX_2_MLX.models.ltx.transformer import Transformer
 from LTX_2_MLX.pipelines.generation.denoise import ImageConditioning, load_options
 from LTX_2_MLX.pipelines.generation.files import Models
 from LTX_2_MLX.pipelines.generation.predict import predictor, shared
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, contents
-from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes, seconds_of
-from LTX_2_MLX.planning.precision import dtype_name
+from LTX_2_MLX.planning.plan import Estimate, dtype_name, network_weights_bytes, seconds_of
 from LTX_2_MLX.runtime import launch
 from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.runtime.validate import check_moving, check_result

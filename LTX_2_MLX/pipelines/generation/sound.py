@@ -22,8 +22,7 @@ from LTX_2_MLX.models.ltx.vocoder_config import GeneratorConfig
 from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.pipelines.generation.request import Request
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, contents
-from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes
-from LTX_2_MLX.planning.precision import dtype_for, dtype_name
+from LTX_2_MLX.planning.plan import Estimate, dtype_for, dtype_name, network_weights_bytes
 from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.runtime.validate import check_result
 

@@ -1,18 +1,16 @@
 """Results that the stages of a generation hand on, and what a stage says of its own."""
 
-import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import mlx.core as mx
 
-from LTX_2_MLX.checkpoints.gemma_tokenizer import files_outside
 from LTX_2_MLX.pipelines.generation.option_groups.guidance import SamplerName
 from LTX_2_MLX.pipelines.stage import Stage
 from LTX_2_MLX.runtime.digest import content_digest
 
-__all__ = ["Arrays", "GenerationStage", "GenerationState", "Result", "SamplerName", "contents", "text_encoder_digest"]
+__all__ = ["Arrays", "GenerationStage", "GenerationState", "Result", "SamplerName", "contents"]
 
 Arrays = dict[str, mx.array]
 Result = Literal["text", "contexts", "duration", "images", "control", "latents", "sound", "frames"]
@@ -65,13 +63,6 @@ class GenerationStage(Stage, Protocol):
 
     def facts(self) -> dict[str, Any]:
         """Settings and files that the result follows from, apart from the results that it needs."""
-
-
-def text_encoder_digest(encoder: Path) -> str:
-    """The digest of a text encoder's file or folder, with the tokenizer and config that lie outside of it."""
-    own = content_digest(encoder)
-    outside = list(map(content_digest, files_outside(encoder)))
-    return hashlib.sha256(" ".join([own, *outside]).encode()).hexdigest() if outside else own
 
 
 def contents(*paths: Path) -> list[str]:

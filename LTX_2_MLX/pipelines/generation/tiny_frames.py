@@ -13,8 +13,7 @@ from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.media.frames import signed_to_uint8
 from LTX_2_MLX.models.tae import TinyAutoencoder
 from LTX_2_MLX.ops.device import on_cpu
-from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes
-from LTX_2_MLX.planning.precision import dtype_name
+from LTX_2_MLX.planning.plan import Estimate, dtype_name, network_weights_bytes
 from LTX_2_MLX.shapes import Compression, LatentShape
 
 NAME = "taeltx2_3"

@@ -35,8 +35,7 @@ from LTX_2_MLX.pipelines.super_resolve.decoders import DECODERS, LATENT_CHANNELS
 from LTX_2_MLX.pipelines.super_resolve.files import Files
 from LTX_2_MLX.pipelines.super_resolve.lq_frames import Fit, LQChunk, in_groups, lq_chunks
 from LTX_2_MLX.pipelines.super_resolve.tiles import Layout, Tile, feather, join_tiles
-from LTX_2_MLX.planning.plan import Estimate, format_bytes, network_weights_bytes
-from LTX_2_MLX.planning.precision import dtype_name
+from LTX_2_MLX.planning.plan import Estimate, dtype_name, format_bytes, network_weights_bytes
 from LTX_2_MLX.runtime.progress import Progress
 from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.runtime.spool import Spool

@@ -23,10 +23,10 @@ from LTX_2_MLX.models.ltx.video_vae import VideoEncoder
 from LTX_2_MLX.pipelines.generate import generate_video, plan_for, prepare, stages_for
 from LTX_2_MLX.pipelines.generation.control import Control, EncodeControl, control_stage
 from LTX_2_MLX.pipelines.generation.denoise import Denoise
-from LTX_2_MLX.pipelines.generation.denoising_stages import first_stage
 from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.pipelines.generation.record import options_from
 from LTX_2_MLX.pipelines.generation.state import GenerationState
+from LTX_2_MLX.pipelines.two_stage import first_stage
 from LTX_2_MLX.runtime.memory import memory_limits
 from LTX_2_MLX.runtime.progress import SilentProgress
 from LTX_2_MLX.runtime.runner import StageRunner

@@ -16,16 +16,17 @@ from LTX_2_MLX.diffusion.state import seeded_noise
 from LTX_2_MLX.errors import OutputError
 from LTX_2_MLX.layers.transformer import Attention
 from LTX_2_MLX.models.interfaces import Header, TensorInfo
+from LTX_2_MLX.models.ltx.config import transformer_operations
 from LTX_2_MLX.models.ltx.transformer import Transformer, TransformerConfig
 from LTX_2_MLX.models.ltx.transformer_block import TransformerBlock
-from LTX_2_MLX.models.ltx.transformer_config import transformer_operations
 from LTX_2_MLX.pipelines.generation.denoise import ImageConditioning
-from LTX_2_MLX.pipelines.generation.denoising_stages import first_stage, refinement_stage, stage_sigmas
+from LTX_2_MLX.pipelines.generation.embeddings import load_contexts
 from LTX_2_MLX.pipelines.generation.image import image_stage
 from LTX_2_MLX.pipelines.generation.image_places import ImagePlace
-from LTX_2_MLX.pipelines.generation.prompt import load_contexts, prompt_stages
+from LTX_2_MLX.pipelines.generation.prompt import prompt_stages
 from LTX_2_MLX.pipelines.generation.state import GenerationState
 from LTX_2_MLX.pipelines.stage import run_stages
+from LTX_2_MLX.pipelines.two_stage import first_stage, refinement_stage, stage_sigmas
 from LTX_2_MLX.planning.plan import seconds_of
 from LTX_2_MLX.runtime.progress import SilentProgress
 from LTX_2_MLX.runtime.runner import StageRunner

@@ -24,8 +24,8 @@ from LTX_2_MLX.diffusion.state import AudioClock
 from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.models.ltx.audio_decoding import decode_audio
 from LTX_2_MLX.models.ltx.audio_vae import AudioDecoder
+from LTX_2_MLX.models.ltx.config import transformer_operations
 from LTX_2_MLX.models.ltx.transformer import Transformer
-from LTX_2_MLX.models.ltx.transformer_config import transformer_operations
 from LTX_2_MLX.models.ltx.video_vae import VideoDecoder
 from LTX_2_MLX.models.ltx.vocoder import BandwidthExtensionVocoder, Vocoder
 from LTX_2_MLX.models.tae import PRESETS, TinyAutoencoder, TinyConfig

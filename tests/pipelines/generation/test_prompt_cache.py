@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from LTX_2_MLX.pipelines.generate import Options, generate_video, prepare
-from LTX_2_MLX.pipelines.generation import prompt_cache
+from LTX_2_MLX.pipelines.generation import prompt as prompt_module
 from LTX_2_MLX.runtime.progress import SilentProgress
 from LTX_2_MLX.runtime.runner import StageRunner
 
@@ -25,7 +25,7 @@ class Noted(SilentProgress):
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("LTX_2_MLX_CACHE", str(tmp_path / "cache"))
-    prompt_cache._read.clear()
+    prompt_module._read.clear()
     return tmp_path / "cache" / "prompts"
 
 
@@ -87,7 +87,7 @@ def test_a_damaged_entry_is_computed_again(run, folder):
 def test_the_entries_longest_unused_go_first(run, folder, monkeypatch):
     run()
     (first,) = folder.iterdir()
-    monkeypatch.setattr(prompt_cache, "_MOST_BYTES", 2 * first.stat().st_size)
+    monkeypatch.setattr(prompt_module, "_MOST_BYTES", 2 * first.stat().st_size)
     os.utime(first, (1, 1))
     run("A red box")
     (second,) = set(folder.iterdir()) - {first}
