@@ -306,11 +306,11 @@ class Gemma(nn.Module):
         return None
 
 
+@dataclass(frozen=True)
 class _PositionOffset:
     """Position of the first token, in the form of a key-value cache, which mlx-lm's attention asks for it."""
 
-    def __init__(self, offset: int):
-        self.offset = offset
+    offset: int
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         return keys, values

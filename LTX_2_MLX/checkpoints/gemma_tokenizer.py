@@ -3,7 +3,8 @@
 A tokenizer.json is limited to the kinds of steps that Gemma's tokenizers have, none of which lets a text grow.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,8 @@ class GemmaTokenizer:
         from tokenizers import Tokenizer
 
         check_kinds(tokenizer, self._source)
-        read = self._guarded(lambda: Tokenizer.from_str(tokenizer.decode("utf-8")))
+        with self._guarded():
+            read = Tokenizer.from_str(tokenizer.decode("utf-8"))
         read.no_padding()
         read.no_truncation()
         return read
@@ -110,8 +112,10 @@ class GemmaTokenizer:
                 f"{self._source} holds its tokenizer as a SentencePiece model, and the Python package sentencepiece is "
                 f"not installed ({error}). Install it, or put the {_TOKENIZER} of its repository beside the file."
             ) from error
-        read = self._guarded(lambda: PieceTokenizer(model))
-        if not self._guarded(read.keeps_spaces):
+        with self._guarded():
+            read = PieceTokenizer(model)
+            keeps_spaces = read.keeps_spaces()
+        if not keeps_spaces:
             raise CheckpointError(f"{self._source} is of another model: its tokenizer does not keep spaces as Gemma's.")
         return read
 
@@ -131,10 +135,11 @@ class GemmaTokenizer:
         settings = folder / _SETTINGS
         return cls(path.read_bytes(), settings.read_bytes() if settings.is_file() else b"{}", path)
 
-    def _guarded(self, call: Callable[[], Any]) -> Any:
-        """The result of a call into the package, which raises bare Exception, and panics, over what it cannot read."""
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Around calls into the package, which raises bare Exception, and panics, over what it cannot read."""
         try:
-            return call()
+            yield
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt | SystemExit) or type(error).__name__ == "Ended":
                 raise
@@ -142,7 +147,8 @@ class GemmaTokenizer:
             raise CheckpointError(f"{self._source} is damaged ({reason:.200}). Download it again.") from error
 
     def _encoded(self, text: str) -> Any:
-        return self._guarded(lambda: self._tokenizer.encode(text))
+        with self._guarded():
+            return self._tokenizer.encode(text)
 
     def __call__(self, prompts: Sequence[str], max_length: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Ids and mask, int32 ``(B, max_length)``. Padding is on the left, and 0 in the mask.
@@ -177,7 +183,8 @@ class GemmaTokenizer:
 
     def text(self, ids: Sequence[int]) -> str:
         """The text of token ids, without special tokens."""
-        decoded: str = self._guarded(lambda: self._tokenizer.decode(list(ids), skip_special_tokens=True))
+        with self._guarded():
+            decoded: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
         return decoded
 
     def cut_off(self, prompt: str) -> tuple[int, str]:

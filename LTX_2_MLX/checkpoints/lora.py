@@ -15,7 +15,6 @@ import mlx.core as mx
 
 from LTX_2_MLX.checkpoints.entries import Family
 from LTX_2_MLX.checkpoints.lora_file import (
-    ScaleSettings,
     published_paths,
     read_arrays,
     read_scalars,
@@ -99,10 +98,6 @@ class _Pair:
     scale: float
     scale_origin: str
 
-    @property
-    def tensor_names(self) -> list[str]:
-        return [self.down, self.up]
-
     def delta(self, arrays: dict[str, mx.array], strength: float) -> mx.array:
         """What is added to the weight, ``(out, in)`` float32; lazy."""
         down = arrays[self.down].astype(mx.float32)
@@ -167,12 +162,12 @@ class LoraMerge:
 
     def _take(self, index: int, pair: _Pair) -> dict[str, mx.array]:
         """A pair's tensors. All of an adapter's are opened together: that takes as long as opening one."""
-        if not self._open.get(index, {}).keys() >= set(pair.tensor_names):
+        if not self._open.get(index, {}).keys() >= {pair.down, pair.up}:
             names = []
             for pairs in self._pairs.values():
                 for owner, other in pairs:
                     if owner == index:
-                        names += other.tensor_names
+                        names += [other.down, other.up]
             self._open[index] = read_arrays(self._loras[index].checkpoint, names)
         opened = self._open[index]
         return {pair.down: opened.pop(pair.down), pair.up: opened.pop(pair.up)}
@@ -219,23 +214,19 @@ def _pairs(lora: Lora) -> list[_Pair]:
             f"{path} is incomplete: it holds only one half of {len(incomplete)} updates ({incomplete[0]}, ...)."
         )
     settings = scale_settings(lora.checkpoint)
-    numbers = read_scalars(lora.checkpoint, alphas.values())
+    numbers = read_scalars(lora.checkpoint, alphas.values()) if alphas else {}
     pairs = []
     for module, down in downs.items():
-        scale, origin = _scale(lora, module, down, settings, numbers.get(alphas.get(module, "")))
-        pairs.append(_Pair(without_prefix(module), down, ups[module], scale, origin))
+        shape = lora.checkpoint.header.tensors[down].shape
+        # A down matrix without rows is refused later, by its shape.
+        rank = shape[0] if shape and shape[0] else 1
+        path = without_prefix(module)
+        scale, origin = settings.scale(path, rank), settings.origin
+        if module in alphas:
+            # LyCORIS scales the alpha that it writes for rank-stabilised LoRA, so that this division holds.
+            scale, origin = numbers[alphas[module]] / rank, "its alpha tensors"
+        pairs.append(_Pair(path, down, ups[module], scale, origin))
     return pairs
-
-
-def _scale(lora: Lora, module: str, down: str, settings: ScaleSettings, alpha: float | None) -> tuple[float, str]:
-    """Scale of a module and where it was found: its alpha tensor, else the settings of the training."""
-    shape = lora.checkpoint.header.tensors[down].shape
-    # A down matrix without rows is refused later, by its shape.
-    rank = shape[0] if shape and shape[0] else 1
-    if alpha is not None:
-        # LyCORIS scales the alpha that it writes for rank-stabilised LoRA, so that this division holds.
-        return alpha / rank, "its alpha tensors"
-    return settings.scale(without_prefix(module), rank), settings.origin
 
 
 def _weight_names(checkpoint: Checkpoint) -> dict[str, str]:
@@ -258,7 +249,7 @@ def _check(pair: _Pair, lora: Lora, name: str, checkpoint: Checkpoint) -> None:
     down = tensors[pair.down].shape
     up = tensors[pair.up].shape
     weight = checkpoint.header.tensors[name].shape
-    for tensor_name in pair.tensor_names:
+    for tensor_name in (pair.down, pair.up):
         dtype = tensors[tensor_name].dtype
         if dtype not in _DTYPES:
             raise CheckpointError(f"{path}: {tensor_name} is {dtype}, expected {', '.join(_DTYPES)}.")

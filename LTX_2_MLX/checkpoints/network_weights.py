@@ -61,12 +61,13 @@ def float8_scales(checkpoint: Checkpoint) -> dict[str, str | None]:
     tensors = checkpoint.header.tensors
     names: dict[str, str | None] = {}
     for name, info in tensors.items():
-        if info.dtype == "F8_E4M3" and _last(name) != _MARKER:
+        if info.dtype == "F8_E4M3" and name.rpartition(".")[2] != _MARKER:
             names[name] = None
     for scale_name in tensors:
-        if _last(scale_name) not in _WEIGHT_SCALES:
+        module, dot, last = scale_name.rpartition(".")
+        if last not in _WEIGHT_SCALES:
             continue
-        name = f"{scale_name.removesuffix(_last(scale_name))}weight"
+        name = f"{module}{dot}weight"
         if name not in names:
             raise CheckpointError(
                 f"{checkpoint.path}: {scale_name} is the scale of a weight that is not in 8-bit floats (E4M3), which "
@@ -84,11 +85,7 @@ def float8_scales(checkpoint: Checkpoint) -> dict[str, str | None]:
 
 def is_float8_setting(name: str) -> bool:
     """Whether a tensor only describes how others are stored: scales, settings, the marker of a whole file."""
-    return _last(name) in (_MARKER, _SETTINGS, *_INPUT_SCALES, *_WEIGHT_SCALES)
-
-
-def _last(name: str) -> str:
-    return name.rsplit(".", 1)[-1]
+    return name.rpartition(".")[2] in (_MARKER, _SETTINGS, *_INPUT_SCALES, *_WEIGHT_SCALES)
 
 
 @dataclass(frozen=True)

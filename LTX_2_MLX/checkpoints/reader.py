@@ -116,7 +116,10 @@ def pack_part(names: Collection[str]) -> str | None:
         return "vocoder"
     if stored & _MLX_VIDEO_PROBES:
         return MLX_VIDEO
-    return next((match[1] for match in map(_PACK_PROBE.match, names) if match), None)
+    for name in names:
+        if match := _PACK_PROBE.match(name):
+            return match[1]
+    return None
 
 
 def read_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
@@ -302,7 +305,7 @@ class Checkpoint:
                 has_own = config or not holds_language_model(self._source)
                 config_file = path if has_own else path.with_name("config.json")
             if config_file != path and config_file.is_file():
-                config = _json_object(config_file, "it", _settings(config_file)) | config
+                config = _json_object(config_file, "it") | config
         return config
 
     def file_of(self, name: str) -> Path:
@@ -397,7 +400,7 @@ def shards(folder: Path) -> list[Path]:
     indexes = sorted(folder.glob("[!.]*.safetensors.index.json"))
     if len(indexes) != 1:
         return present
-    weight_map = _json_object(indexes[0], "it", _settings(indexes[0])).get("weight_map")
+    weight_map = _json_object(indexes[0], "it").get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
         raise CheckpointError(f"{indexes[0]} does not say which file holds which tensor. Download it again.")
     files = [folder / name for name in sorted(set(weight_map.values()))]
@@ -408,16 +411,12 @@ def shards(folder: Path) -> list[Path]:
     return files
 
 
-def _settings(path: Path) -> bytes:
+def _json_object(path: Path, subject: str, text: str | None = None) -> dict[str, Any]:
+    """The JSON object that a text in a file is; without a text, the file itself."""
     try:
-        return read_small_file(path)
+        value = parse_json(read_small_file(path) if text is None else text)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
-
-
-def _json_object(path: Path, subject: str, text: str | bytes) -> dict[str, Any]:
-    try:
-        value = parse_json(text)
     except ValueError as error:
         raise CheckpointError(f"{path}: {subject} is not JSON ({' '.join(str(error).split())}).") from error
     if not isinstance(value, dict):

@@ -5,7 +5,7 @@ Sources of the names in unreadable files: Comfy-Org/ComfyUI, comfy/quant_ops.py 
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +16,7 @@ from LTX_2_MLX.checkpoints.entries import Family, ResolvedFile
 from LTX_2_MLX.checkpoints.reader import Checkpoint, data_starts
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.invocation import command_line
-from LTX_2_MLX.models.interfaces import ConfigT, PublishedNetwork, TensorInfo
+from LTX_2_MLX.models.interfaces import ConfigT, PublishedNetwork
 from LTX_2_MLX.outside import parse_json
 
 NetworkT = TypeVar("NetworkT", bound=PublishedNetwork[Any])
@@ -94,11 +94,11 @@ def generation_of(checkpoint: Checkpoint) -> Family | None:
         minor = int(version[1])
         return "LTX-2.5" if minor >= 5 else "LTX-2.3" if minor >= 3 else "LTX-2"
     stated = " ".join(metadata[field] for field in _BASE_FIELDS if field in metadata)
-    return _named_family(stated) or _named_family(Path(checkpoint.path).name)
-
-
-def _named_family(text: str) -> Family | None:
-    return next((name for name, pattern in _FAMILY_NAMES if pattern.search(text)), None)
+    for text in (stated, Path(checkpoint.path).name):
+        for family, pattern in _FAMILY_NAMES:
+            if pattern.search(text):
+                return family
+    return None
 
 
 def refuse_unsupported(checkpoint: Checkpoint) -> None:
@@ -107,8 +107,7 @@ def refuse_unsupported(checkpoint: Checkpoint) -> None:
     Raises:
         CheckpointError: Names the kind, and the file to use instead.
     """
-    tensors = checkpoint.header.tensors
-    kind = _quantisation(checkpoint) or _other_model(tensors)
+    kind = _unsupported_kind(checkpoint)
     if kind is not None:
         raise CheckpointError(
             f"{checkpoint.path} {kind}, which is not supported. Use the published file instead: "
@@ -116,32 +115,39 @@ def refuse_unsupported(checkpoint: Checkpoint) -> None:
         )
 
 
-def _quantisation(checkpoint: Checkpoint) -> str | None:
+def _unsupported_kind(checkpoint: Checkpoint) -> str | None:
+    """What a file that cannot be read holds or is; None for other files."""
     tensors = checkpoint.header.tensors
-    if any(name.endswith(".weight_scale_2") for name in tensors):
-        return "holds weights in 4-bit floats (nvfp4)"
+    settings = []
+    has_audio = False
     for name, info in tensors.items():
+        if name.endswith(".weight_scale_2"):
+            return "holds weights in 4-bit floats (nvfp4)"
         if info.dtype == "I8" and name.endswith(".weight"):
             return "holds weights in 8-bit integers (int8)"
-    for text in _settings_of(checkpoint):
-        kind = _comfy_format(text)
+        if name.startswith("time_embed.") and "proj_in.weight" in tensors:
+            return "is a transformer of diffusers, whose tensors have other names"
+        if name.endswith(_COMFY):
+            settings.append(name)
+        has_audio = has_audio or name.startswith(f"{_PREFIX}audio_")
+    for kind in _comfy_formats(checkpoint, settings) if settings else ():
         if kind != _READABLE:
             return f"holds weights in the format {kind!r:.40} of ComfyUI"
+    caption = tensors.get(f"{_PREFIX}caption_projection.linear_1.weight")
+    if caption is not None and not has_audio and caption.shape[-1:] == (_T5_WIDTH,):
+        return "is of LTX-Video 0.9, an earlier model with another text encoder"
     return None
 
 
-def _settings_of(checkpoint: Checkpoint) -> set[bytes]:
-    """Settings of layers that ComfyUI writes as text into small tensors."""
-    names = [name for name in checkpoint.header.tensors if name.endswith(_COMFY)]
-    if not names:
-        return set()
+def _comfy_formats(checkpoint: Checkpoint, names: Sequence[str]) -> set[str]:
+    """Formats of layers, from the settings that ComfyUI writes as text into small tensors."""
     starts = data_starts(checkpoint)
-    settings = set()
+    formats = set()
     for name in names:
         file, start = starts[name]
         count = min(checkpoint.header.tensors[name].num_bytes, _MOST_BYTES)
-        settings.add(np.fromfile(file, np.uint8, count, offset=start).tobytes())
-    return settings
+        formats.add(_comfy_format(np.fromfile(file, np.uint8, count, offset=start).tobytes()))
+    return formats
 
 
 def _comfy_format(text: bytes) -> str:
@@ -150,16 +156,6 @@ def _comfy_format(text: bytes) -> str:
     except ValueError:
         return "unreadable"
     return str(fields.get("format")) if isinstance(fields, dict) else "unreadable"
-
-
-def _other_model(tensors: Mapping[str, TensorInfo]) -> str | None:
-    if "proj_in.weight" in tensors and any(name.startswith("time_embed.") for name in tensors):
-        return "is a transformer of diffusers, whose tensors have other names"
-    caption = tensors.get(f"{_PREFIX}caption_projection.linear_1.weight")
-    has_audio = any(name.startswith(f"{_PREFIX}audio_") for name in tensors)
-    if caption is not None and not has_audio and caption.shape[-1:] == (_T5_WIDTH,):
-        return "is of LTX-Video 0.9, an earlier model with another text encoder"
-    return None
 
 
 def _replacement(path: Path) -> str:

@@ -56,7 +56,7 @@ def resolve(
     """
     text = str(spec)
     if text == AUTO:
-        return _resolve_model(variant) if role == "model" else _resolve_companion(role, model.family if model else None)
+        return _resolve_auto(role, variant, model.family if model else None)
     path = Path(text).expanduser()
     if text and os.path.exists(path):
         return ResolvedFile(path, entry_of_file(path))
@@ -125,14 +125,10 @@ def _folders_for(entry: Entry, root: Path) -> list[Path]:
     """Folders under ``weights/`` that may hold an entry, the documented one first."""
     if entry.family == "demo":
         return [root / entry.folder]
-    folders = [root / entry.folder, root / entry.name, root, *_subfolders(root)]
+    folders = [root / entry.folder, root / entry.name, root, *sorted(filter(Path.is_dir, root.iterdir()))]
     inside = Path(entry.files[0].path).parent
     # A copy of the whole repository keeps its folders.
     return folders if inside == Path() else [*folders, root / entry.folder / inside]
-
-
-def _subfolders(root: Path) -> list[Path]:
-    return sorted(filter(Path.is_dir, root.iterdir()))
 
 
 def _path_in_folder(entry: Entry, folder: Path, is_root: bool) -> Path | None:
@@ -214,7 +210,7 @@ def _resolve_repository(repository: str, file: str | None, role: Role) -> Resolv
 def _path_of_file(repository: str, file: str) -> Path | None:
     """Local path of a repository's file that is not in the catalogue."""
     for root in weights_folders():
-        for folder in (root, *_subfolders(root)):
+        for folder in (root, *sorted(filter(Path.is_dir, root.iterdir()))):
             path = folder / Path(file).name
             if path.exists():
                 return path
@@ -234,33 +230,26 @@ def _resolve_repository_role(repository: str, entries: list[Entry], role: Role) 
     return _resolve_entry(entries[0])
 
 
-def _resolve_model(variant: Variant | None) -> ResolvedFile:
-    """The first installed published model, or the demo's."""
-    entries = entries_for_role("model", variant=variant)
+def _resolve_auto(role: Role, variant: Variant | None, family: Family | None) -> ResolvedFile:
+    """The first installed model, or file of a role that was published for models of a family."""
+    entries = entries_for_role(role, variant=variant) if role == "model" else companion_entries(role, family)
     for entry in entries:
         path = installed_path(entry)
         if path is not None:
             return ResolvedFile(path, entry)
-    raise CheckpointError(
-        f"The demo model is missing as well: weights/demo lacks {entries[-1].files[0].path}. It comes with a clone of "
-        f"the repository. To download the real model: {DOWNLOAD} {_STARTER}"
-    )
-
-
-def _resolve_companion(role: Role, family: Family | None) -> ResolvedFile:
-    """The first installed file of a role that was published for models of a family."""
-    entries = companion_entries(role, family)
-    for entry in entries:
-        path = installed_path(entry)
-        if path is not None:
-            return ResolvedFile(path, entry)
-    if family == "demo" and entries:
+    if not entries:
+        raise CheckpointError(f"No {role} is published for {family or 'this model'}. Give a path.")
+    if role == "model":
+        # The demo is the last.
+        raise CheckpointError(
+            f"The demo model is missing as well: weights/demo lacks {entries[-1].files[0].path}. It comes with a clone "
+            f"of the repository. To download the real model: {DOWNLOAD} {_STARTER}"
+        )
+    if family == "demo":
         raise CheckpointError(
             f"weights/demo lacks {entries[0].files[0].path}. It comes with a clone of the repository."
         )
-    if entries:
-        raise _not_installed(entries[0])
-    raise CheckpointError(f"No {role} is published for {family or 'this model'}. Give a path.")
+    raise _not_installed(entries[0])
 
 
 def file_entry(repository: str, file: str) -> Entry:
@@ -345,7 +334,7 @@ def newest_set(
         if not candidate.missing:
             for newer in sets[:number]:
                 note(_passed_over(newer))
-            note(f"Taken is {_name(candidate)}, the newest on this machine that is complete.")
+            note(f"Taken is {candidate.model.path.name}, the newest on this machine that is complete.")
             return candidate.model
     return sets[0].model if sets else None
 
@@ -372,8 +361,6 @@ def _missing(model: Entry, roles: Sequence[Role]) -> tuple[Entry, ...]:
 
 def _passed_over(candidate: ModelSet) -> str:
     names = " ".join(entry.name for entry in candidate.missing)
-    return f"{_name(candidate)} is passed over, since not all it needs is here. Get the rest: {DOWNLOAD} {names}"
-
-
-def _name(candidate: ModelSet) -> str:
-    return candidate.model.path.name
+    return (
+        f"{candidate.model.path.name} is passed over, since not all it needs is here. Get the rest: {DOWNLOAD} {names}"
+    )

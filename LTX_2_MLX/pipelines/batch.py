@@ -14,10 +14,10 @@ from LTX_2_MLX.pipelines.generate import finished_video, job_of, settled_facts, 
 from LTX_2_MLX.pipelines.generation.decode import DecodeVideo
 from LTX_2_MLX.pipelines.generation.denoise import Denoise
 from LTX_2_MLX.pipelines.generation.options import Options
-from LTX_2_MLX.pipelines.generation.prompt import prompt_stages
+from LTX_2_MLX.pipelines.generation.prompt import prompt_stages, remaining
 from LTX_2_MLX.pipelines.generation.record import record_of
 from LTX_2_MLX.pipelines.generation.request import Request
-from LTX_2_MLX.pipelines.generation.run import chained_facts, remaining, save_frames, saved_frames, saved_results
+from LTX_2_MLX.pipelines.generation.run import chained_facts, save_frames, saved_frames, saved_results
 from LTX_2_MLX.pipelines.generation.sound import DecodeSound
 from LTX_2_MLX.pipelines.generation.state import GenerationStage, GenerationState, Result
 from LTX_2_MLX.runtime import launch

@@ -19,15 +19,15 @@ from LTX_2_MLX.pipelines.generation.embeddings import compare_text_encoder, load
 from LTX_2_MLX.pipelines.generation.fit import nearest_options
 from LTX_2_MLX.pipelines.generation.given import Given
 from LTX_2_MLX.pipelines.generation.options import Options
-from LTX_2_MLX.pipelines.generation.prompt import cache_entry, load_entry, notes_on_length
+from LTX_2_MLX.pipelines.generation.prompt import cache_entry, load_entry, notes_on_length, remaining
 from LTX_2_MLX.pipelines.generation.record import check_outputs, options_from, record_of, saved_record
 from LTX_2_MLX.pipelines.generation.request import Request, request_for
-from LTX_2_MLX.pipelines.generation.run import chained_facts, remaining, run_generation
+from LTX_2_MLX.pipelines.generation.run import chained_facts, run_generation
 from LTX_2_MLX.pipelines.generation.state import GenerationStage, GenerationState
 from LTX_2_MLX.pipelines.generation.upscale import UpscaleLatent
 from LTX_2_MLX.pipelines.one_stage import one_stage
 from LTX_2_MLX.pipelines.options import AUTO, options_of
-from LTX_2_MLX.pipelines.stage import Stage, run_stages
+from LTX_2_MLX.pipelines.stage import Stage
 from LTX_2_MLX.pipelines.two_stage import two_stage
 from LTX_2_MLX.planning.fit import refusal
 from LTX_2_MLX.planning.plan import Plan, format_bytes, plan
@@ -35,7 +35,7 @@ from LTX_2_MLX.runtime import launch
 from LTX_2_MLX.runtime.job import Job
 from LTX_2_MLX.runtime.memory import budget_bytes
 from LTX_2_MLX.runtime.progress import Progress
-from LTX_2_MLX.runtime.runner import StageRunner
+from LTX_2_MLX.runtime.runner import StageRunner, run_stages
 from LTX_2_MLX.shapes import VideoShape
 
 # The option that says a denoising stage's number of steps.

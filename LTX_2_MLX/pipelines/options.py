@@ -53,7 +53,7 @@ class Opt:
         is_rate: A number of frames per second.
         recorded: Whether a record of the run holds it.
         replaces: Options that say the same in another way; a typed option takes the place of a recorded one of them.
-        needs: Without this other option, or any of these, it has no effect.
+        needs: Without any of these other options it has no effect.
         only_in: Pipelines in which it has an effect; all unless given.
         reported: Without an effect it is reported, not refused: sets of files are passed as a whole.
         one_or_more: It may be given several times; a list of one value is that value.
@@ -76,22 +76,15 @@ class Opt:
     is_rate: bool = False
     recorded: bool = True
     replaces: tuple[str, ...] = ()
-    needs: str | tuple[str, ...] | None = None
+    needs: tuple[str, ...] = ()
     only_in: tuple[str, ...] = ()
     reported: bool = False
     one_or_more: bool = False
     is_text: bool = False
 
-    @property
-    def needed(self) -> tuple[str, ...]:
-        """The options of which it needs one; empty where it needs none."""
-        if self.needs is None:
-            return ()
-        return (self.needs,) if isinstance(self.needs, str) else self.needs
-
     def is_idle(self, values: Mapping[str, Any]) -> bool:
         """Whether all options that it needs are off, among the values of all options."""
-        return bool(self.needed) and all(values[name] in (None, False) for name in self.needed)
+        return bool(self.needs) and all(values[name] in (None, False) for name in self.needs)
 
 
 @dataclass(frozen=True)
@@ -186,7 +179,7 @@ def refuse_without_effect(request: Any) -> None:
         if declared.opt.reported or not declared.opt.is_idle(vars(request)):
             continue
         if getattr(request, name) != declared.default:
-            needed = " or ".join(map(flag_of, declared.opt.needed))
+            needed = " or ".join(map(flag_of, declared.opt.needs))
             raise RequestError(f"{declared.flag} does nothing without {needed}. Pass both.")
 
 

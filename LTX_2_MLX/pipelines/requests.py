@@ -66,7 +66,7 @@ FrameInterpolationExp = Annotated[
         group="Post-processing",
         min=0,
         max=4,
-        needs="enable_frame_interpolation",
+        needs=("enable_frame_interpolation",),
     ),
 ]
 FrameInterpolationScale = Annotated[
@@ -75,7 +75,7 @@ FrameInterpolationScale = Annotated[
         "Resolution scale for flow estimation; 0.5 suits 1080p.",
         group="Post-processing",
         choices=(0.25, 0.5, 1.0, 2.0, 4.0),
-        needs="enable_frame_interpolation",
+        needs=("enable_frame_interpolation",),
     ),
 ]
 FrameInterpolationModel = Annotated[
@@ -84,15 +84,15 @@ FrameInterpolationModel = Annotated[
         f"RIFE 4.22.lite weights: {FILE_HELP}.",
         group="Post-processing",
         is_file=True,
-        needs="enable_frame_interpolation",
+        needs=("enable_frame_interpolation",),
     ),
 ]
 EnableUpscaling = Annotated[bool, Opt("Upscale the frames with Real-ESRGAN.", group="Post-processing")]
 UpscalingScale = Annotated[
-    float, Opt("Upscaling factor.", group="Post-processing", above=0, max=16, needs="enable_upscaling")
+    float, Opt("Upscaling factor.", group="Post-processing", above=0, max=16, needs=("enable_upscaling",))
 ]
 UpscalingModel = Annotated[
-    str, Opt(f"Real-ESRGAN weights: {FILE_HELP}.", group="Post-processing", is_file=True, needs="enable_upscaling")
+    str, Opt(f"Real-ESRGAN weights: {FILE_HELP}.", group="Post-processing", is_file=True, needs=("enable_upscaling",))
 ]
 
 
@@ -191,7 +191,7 @@ class UpscaleRequest:
         Opt("Denoising, from 0 (keeps noise and texture) to 1; mixes two checkpoints.", min=0, max=1),
     ] = None
     weak_model_path: Annotated[
-        str, Opt(f"Weights of denoising strength 0: {FILE_HELP}.", is_file=True, needs="denoise_strength")
+        str, Opt(f"Weights of denoising strength 0: {FILE_HELP}.", is_file=True, needs=("denoise_strength",))
     ] = "realesr-general-wdn-x4v3"
     color_fix: Annotated[ColorFix, Opt("Color correction towards the input.")] = "none"
     precision: HalfOrFullPrecision = None

@@ -1,6 +1,5 @@
 """Stages of a pipeline: one network's turn each, with the estimate of its memory beside its work."""
 
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 from LTX_2_MLX.planning.plan import Estimate
@@ -23,10 +22,3 @@ class Stage(Protocol):
 
     def run(self, runner: StageRunner, value: Any, /) -> Any:
         """Turn the result of the stage before into this one's; lazily where the value is a stream of frames."""
-
-
-def run_stages(stages: Sequence[Stage], runner: StageRunner, value: Any = None) -> Any:
-    """The result of the last stage, each stage run on the result of the one before it."""
-    for stage in stages:
-        value = stage.run(runner, value)
-    return value

@@ -24,10 +24,9 @@ from LTX_2_MLX.pipelines.generation.split_files import autoencoder_in
 from LTX_2_MLX.pipelines.generation.state import GenerationState
 from LTX_2_MLX.pipelines.generation.upscale import UpscaleLatent
 from LTX_2_MLX.pipelines.requests import UpscaleTemporalRequest as Request
-from LTX_2_MLX.pipelines.stage import run_stages
 from LTX_2_MLX.planning.plan import Plan, plan
 from LTX_2_MLX.runtime.memory import budget_bytes
-from LTX_2_MLX.runtime.runner import StageRunner
+from LTX_2_MLX.runtime.runner import StageRunner, run_stages
 from LTX_2_MLX.shapes import LatentShape
 
 

@@ -4,10 +4,10 @@ import dataclasses
 import gc
 import time
 import traceback
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import mlx.core as mx
 
@@ -151,6 +151,20 @@ class StageRunner:
         for stage in self._open:
             stage.peak_bytes = max(stage.peak_bytes, peak)
         mx.reset_peak_memory()
+
+
+class Runnable(Protocol):
+    """What a runner needs of a stage."""
+
+    def run(self, runner: StageRunner, value: Any, /) -> Any:
+        """Turn the result of the stage before into this one's."""
+
+
+def run_stages(stages: Sequence[Runnable], runner: StageRunner, value: Any = None) -> Any:
+    """The result of the last stage, each stage run on the result of the one before it."""
+    for stage in stages:
+        value = stage.run(runner, value)
+    return value
 
 
 _END: Any = object()

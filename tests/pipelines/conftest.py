@@ -18,8 +18,7 @@ from LTX_2_MLX.pipelines.generation.files import Models
 from LTX_2_MLX.pipelines.generation.prompt import prompt_stages
 from LTX_2_MLX.pipelines.generation.request import Request
 from LTX_2_MLX.pipelines.generation.state import GenerationState
-from LTX_2_MLX.pipelines.stage import run_stages
-from LTX_2_MLX.runtime.runner import StageRunner
+from LTX_2_MLX.runtime.runner import StageRunner, run_stages
 
 SCENE = {
     "prompt": "A blue ball",

@@ -107,7 +107,7 @@ def test_options_that_refer_to_others_name_options_that_are_there(request_class)
     declared = declared_options(request_class)
     for option in declared.values():
         assert set(option.opt.replaces) <= declared.keys()
-        assert set(option.opt.needed) <= declared.keys()
+        assert set(option.opt.needs) <= declared.keys()
         assert option.opt.help.endswith(".")
 
 

@@ -17,9 +17,8 @@ from LTX_2_MLX.pipelines.generate import stages_for
 from LTX_2_MLX.pipelines.generation.embeddings import load_contexts
 from LTX_2_MLX.pipelines.generation.image_places import ImagePlace
 from LTX_2_MLX.pipelines.generation.state import GenerationState
-from LTX_2_MLX.pipelines.stage import run_stages
 from LTX_2_MLX.planning.plan import plan
-from LTX_2_MLX.runtime.runner import StageRunner
+from LTX_2_MLX.runtime.runner import StageRunner, run_stages
 
 UNGUIDED = Guidance()
 

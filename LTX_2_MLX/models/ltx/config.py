@@ -102,11 +102,13 @@ class ConfigSection:
             if field in self.values and self.values[field] != expected:
                 raise self._wrong(field, f"only {expected!r} is supported")
 
-    def size(self, field: str, default: int | None = None) -> int:
-        """A positive whole number."""
+    def size(self, field: str, default: int | None = None, *, most: int | None = None) -> int:
+        """A positive whole number, up to ``most``: a damaged config must not ask for endless layers."""
         value = self._value(field, default)
         if type(value) is not int or value < 1:
             raise self._wrong(field, "expected a positive whole number")
+        if most is not None and value > most:
+            raise self._wrong(field, f"at most {most} is supported")
         return value
 
     def sizes(self, field: str, default: Sequence[int]) -> tuple[int, ...]:

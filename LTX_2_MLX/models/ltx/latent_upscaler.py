@@ -61,9 +61,9 @@ class LatentUpscalerConfig:
         section = ConfigSection(_CLASS_NAME, fields)
         section.check_fields(cls.__dataclass_fields__.keys(), {"_class_name": _CLASS_NAME, "dims": 3})
         config = cls(
-            in_channels=section.size("in_channels", cls.in_channels),
-            mid_channels=section.size("mid_channels", cls.mid_channels),
-            num_blocks_per_stage=section.size("num_blocks_per_stage", cls.num_blocks_per_stage),
+            in_channels=section.size("in_channels", cls.in_channels, most=_LARGEST_SIZE),
+            mid_channels=section.size("mid_channels", cls.mid_channels, most=_LARGEST_SIZE),
+            num_blocks_per_stage=section.size("num_blocks_per_stage", cls.num_blocks_per_stage, most=_LARGEST_SIZE),
             spatial_upsample=section.flag("spatial_upsample", cls.spatial_upsample),
             temporal_upsample=section.flag("temporal_upsample", cls.temporal_upsample),
             spatial_scale=section.number("spatial_scale", cls.spatial_scale),
@@ -86,9 +86,6 @@ class LatentUpscalerConfig:
 
     def check(self) -> None:
         """Raise ``CheckpointError`` for unsupported sizes and flags."""
-        largest = max(self.in_channels, self.mid_channels, self.num_blocks_per_stage)
-        if largest > _LARGEST_SIZE:
-            raise CheckpointError(f"config.{_CLASS_NAME} has a size of {largest}; the limit is {_LARGEST_SIZE}.")
         if self.mid_channels % _NUM_GROUPS:
             raise CheckpointError(
                 f"config.{_CLASS_NAME}.mid_channels is {self.mid_channels}; expected a multiple of {_NUM_GROUPS}."

@@ -109,11 +109,11 @@ class VideoVAEConfig:
         return cls(
             encoder_blocks=_blocks(section, "encoder_blocks", _ENCODER_KINDS, multiplier=2),
             decoder_blocks=_blocks(section, "decoder_blocks", _DECODER_KINDS, multiplier=1),
-            latent_channels=_size(section, "latent_channels", cls.latent_channels),
-            decoder_base_channels=_size(section, "decoder_base_channels", cls.decoder_base_channels),
-            in_channels=_size(section, "in_channels", cls.in_channels),
-            out_channels=_size(section, "out_channels", cls.out_channels),
-            patch_size=_size(section, "patch_size", cls.patch_size),
+            latent_channels=section.size("latent_channels", cls.latent_channels, most=_MOST),
+            decoder_base_channels=section.size("decoder_base_channels", cls.decoder_base_channels, most=_MOST),
+            in_channels=section.size("in_channels", cls.in_channels, most=_MOST),
+            out_channels=section.size("out_channels", cls.out_channels, most=_MOST),
+            patch_size=section.size("patch_size", cls.patch_size, most=_MOST),
             causal_decoder=section.flag("causal_decoder", cls.causal_decoder),
             timestep_conditioning=section.flag("timestep_conditioning", cls.timestep_conditioning),
             spatial_padding_mode=section.choice("spatial_padding_mode", _PADDINGS, cls.spatial_padding_mode),
@@ -177,9 +177,9 @@ class VideoEncoderConfig(VideoVAEConfig):
         return cls(
             encoder_blocks=_blocks(section, "blocks", _ENCODER_KINDS, multiplier=2),
             decoder_blocks=(),
-            latent_channels=_size(section, "out_channels"),
-            in_channels=_size(section, "in_channels", cls.in_channels),
-            patch_size=_size(section, "patch_size", cls.patch_size),
+            latent_channels=section.size("out_channels", most=_MOST),
+            in_channels=section.size("in_channels", cls.in_channels, most=_MOST),
+            patch_size=section.size("patch_size", cls.patch_size, most=_MOST),
             encoder_spatial_padding_mode=section.choice(
                 "spatial_padding_mode", _PADDINGS, cls.encoder_spatial_padding_mode
             ),
@@ -198,13 +198,6 @@ def _blocks(section: ConfigSection, field: str, kinds: Mapping[str, Any], multip
     return tuple(blocks)
 
 
-def _size(section: ConfigSection, field: str, default: int | None = None) -> int:
-    value = section.size(field, default)
-    if value > _MOST:
-        raise CheckpointError(f"config.{section.name}.{field} is {value}; at most {_MOST} is supported.")
-    return value
-
-
 def _block(field: str, entry: Any, kinds: Mapping[str, Any], multiplier: int) -> Block:
     pair = isinstance(entry, list | tuple) and len(entry) == 2 and isinstance(entry[0], str)
     if not pair or entry[0] not in kinds:
@@ -214,11 +207,11 @@ def _block(field: str, entry: Any, kinds: Mapping[str, Any], multiplier: int) ->
     options = ConfigSection(f"vae.{field}.{name}", {"num_layers": values} if isinstance(values, int) else values)
     if name == "res_x":
         options.check_fields({"num_layers"}, {"inject_noise": False})
-        return Block(stride=None, num_layers=_size(options, "num_layers"))
+        return Block(stride=None, num_layers=options.size("num_layers", most=_MOST))
     options.check_fields({"multiplier", "residual"}, {})
     # The reference passes this switch on in compress_all alone.
     residual = name == "compress_all" and options.flag("residual", False)
-    return Block(stride=kinds[name], multiplier=_size(options, "multiplier", multiplier), residual=residual)
+    return Block(stride=kinds[name], multiplier=options.size("multiplier", multiplier, most=_MOST), residual=residual)
 
 
 def activate(x: mx.array, shift: mx.array | None = None, scale: mx.array | None = None) -> mx.array:

@@ -159,10 +159,12 @@ def open_audio_vae(spec: str, weights: Checkpoint, model: ResolvedFile) -> Check
     Raises:
         CheckpointError: If the file holds none, or the model's checkpoint holds one too.
     """
+    published = [] if model.family is None else companion_entries("audio-vae", model.family)
+    if spec == AUTO and not published:
+        return None
     has_own = AudioDecoder.Config.from_header(weights.header) is not None
     if spec == AUTO:
-        entries = [] if has_own or model.family is None else companion_entries("audio-vae", model.family)
-        paths = [path for path in map(installed_path, entries) if path is not None]
+        paths = [path for path in map(installed_path, published) if path is not None and not has_own]
         return Checkpoint(paths[0]) if paths else None
     audio = Checkpoint(resolve(spec, "audio-vae", model=model).path)
     config_of(AudioDecoder, audio)

@@ -175,9 +175,10 @@ class DecodeVideo:
         size = self.size()
         num_frames = size.num_frames
         chunks = self.decoded(runner, latent)
+        made = _by_winograd(chunks) if self.winograd else chunks
         done = 0
         try:
-            for chunk in _by_winograd(chunks, self.winograd):
+            for chunk in made:
                 chunk = chunk[: num_frames - done, : size.height, : size.width]
                 done += len(chunk)
                 runner.progress.advance(self.name, done, num_frames)
@@ -188,10 +189,10 @@ class DecodeVideo:
             chunks.close()
 
 
-def _by_winograd(chunks: Iterator[np.ndarray], wanted: bool) -> Iterator[np.ndarray]:
-    """The chunks, each made with Winograd's convolutions if wanted; what happens between two of them has none."""
+def _by_winograd(chunks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """The chunks, each made with Winograd's convolutions; what happens between two of them has none."""
     while True:
-        with winograd_convolutions(wanted):
+        with winograd_convolutions(True):
             chunk = next(chunks, None)
         if chunk is None:
             return

@@ -17,15 +17,14 @@ from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.models.ltx.duration_head import DurationHead, DurationHeadConfig, frames_of_duration
 from LTX_2_MLX.pipelines.generation.options import Options
-from LTX_2_MLX.pipelines.generation.prompt import context_size, contexts_bytes, prompt_stages
+from LTX_2_MLX.pipelines.generation.prompt import context_size, contexts_bytes, prompt_stages, remaining
 from LTX_2_MLX.pipelines.generation.request import DurationLimits, Request, request_for
-from LTX_2_MLX.pipelines.generation.run import chained_facts, remaining, run_saved
+from LTX_2_MLX.pipelines.generation.run import chained_facts, run_saved
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationStage, GenerationState, Result, contents
 from LTX_2_MLX.pipelines.options import AUTO
-from LTX_2_MLX.pipelines.stage import run_stages
 from LTX_2_MLX.planning.plan import Estimate, dtype_for, dtype_name, network_weights_bytes
 from LTX_2_MLX.runtime.job import Job
-from LTX_2_MLX.runtime.runner import StageRunner
+from LTX_2_MLX.runtime.runner import StageRunner, run_stages
 from LTX_2_MLX.runtime.validate import check_result
 
 # It is small, and seconds depend on the exponential of its output.

@@ -3,8 +3,10 @@
 import hashlib
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -131,7 +133,7 @@ class Models:
     def has_sound(self) -> bool:
         """Whether the checkpoint makes sound: it has an audio stream, an audio VAE's decoder and a vocoder."""
         header = self.audio_vae.header
-        if AudioDecoder.Config.from_header(header) is None or config_of(Transformer, self.weights).audio is None:
+        if config_of(Transformer, self.weights).audio is None or AudioDecoder.Config.from_header(header) is None:
             return False
         return any(network.Config.from_header(header) is not None for network in VOCODERS)
 
@@ -190,14 +192,17 @@ def open_models(options: Options, note: Callable[[str], None]) -> Models:
 
         check_generates_keyframes(weights)
     distilled = _variant_of(model, variant, note) == "distilled"
-    _refuse_distilled(options, model, distilled)
+    if distilled and options.pipeline == "hq":
+        raise RequestError(
+            f"--pipeline hq needs a dev checkpoint, but {model.path.name} is a distilled one. Use --pipeline two-stage."
+        )
     dtype = dtype_for("transformer", asked=options.precision or PRECISIONS[usual_dtype(weights)])
     models = Models(
         weights=weights,
         text_encoder=None if options.embeddings else _text_encoder(options.gemma, model, weights, note),
         distilled=distilled,
         dtype=dtype,
-        loras=tuple(map(_open_lora, options.lora)),
+        loras=tuple(map(partial(_open_lora, role="lora", model=model), options.lora)),
         quantize=options.quantize,
         low_ram=options.low_ram,
         high_quality=options.pipeline == "hq",
@@ -207,17 +212,10 @@ def open_models(options: Options, note: Callable[[str], None]) -> Models:
     models = _with_companions(models, options, model, note)
     if distilled or options.pipeline not in (*TWO_STAGES, "distilled", "dfr"):
         return models
-    lora = _distilled_lora(options.distilled_lora, model)
+    lora = _open_lora(options.distilled_lora, "distilled-lora", model)
     if options.two_stages:
         return replace(models, distilled_lora=lora)
     return replace(models, loras=(*models.loras, lora), distilled=True)
-
-
-def _refuse_distilled(options: Options, model: ResolvedFile, distilled: bool) -> None:
-    if distilled and options.pipeline == "hq":
-        raise RequestError(
-            f"--pipeline hq needs a dev checkpoint, but {model.path.name} is a distilled one. Use --pipeline two-stage."
-        )
 
 
 def usual_dtype(checkpoint: Checkpoint) -> mx.Dtype:
@@ -261,11 +259,15 @@ def _with_companions(models: Models, options: Options, model: ResolvedFile, note
     if options.renders:
         from LTX_2_MLX.pipelines.generation.rendering_files import with_detailing
 
-        return with_detailing(models, options, partial(_open, model=model, note=note))
+        return with_detailing(models, options, partial(_open_upscaler, model=model, note=note))
     if options.temporal_upscale:
-        models = replace(models, temporal_upscaler=_open(options.temporal_weights, "temporal-upscaler", model, note))
+        models = replace(
+            models, temporal_upscaler=_open_upscaler(options.temporal_weights, "temporal-upscaler", model, note)
+        )
     if options.two_stages:
-        models = replace(models, spatial_upscaler=_spatial_upscaler(options.spatial_upscaler_weights, model, note))
+        models = replace(
+            models, spatial_upscaler=_open_upscaler(options.spatial_upscaler_weights, "spatial-upscaler", model, note)
+        )
     return models
 
 
@@ -274,8 +276,8 @@ def asks_duration_head(options: Options, weights: Checkpoint) -> bool:
 
     It does from LTX-2.5 on, or where the user named one; a given sound or clip says it itself.
     """
-    lengths = (options.frames, options.duration, options.audio_input, options.retake, options.extend)
-    if any(value is not None for value in lengths):
+    lengths = {options.frames, options.duration, options.audio_input, options.retake, options.extend}
+    if lengths != {None}:
         return False
     return options.duration_head != AUTO or version_of(weights.header) >= (2, 5)
 
@@ -350,10 +352,13 @@ def _text_encoder(spec: str, model: ResolvedFile, weights: Checkpoint, note: Cal
     if spec != AUTO:
         return encoder_folder(resolve(spec, "text-encoder", model=model).path)
     # A folder next to the checkpoint comes first.
-    beside = [tokenizer.parent for tokenizer in sorted(model.path.parent.glob("*/tokenizer.json"))]
-    for folder in (encoder_folder(model.path.parent), *beside):
-        if folder != model.path.parent and _is_gemma(folder):
-            return folder
+    tokenizers = sorted(model.path.parent.glob("*/tokenizer.json"))
+    for folder in (encoder_folder(model.path.parent), *map(attrgetter("parent"), tokenizers)):
+        if folder == model.path.parent:
+            continue
+        with suppress(CheckpointError):
+            if GemmaConfig.from_header(Checkpoint(folder).header) is not None:
+                return folder
     try:
         return resolve(AUTO, "text-encoder", model=model).path
     except CheckpointError:
@@ -372,35 +377,19 @@ def _embeddings_encoder(spec: str, model: ResolvedFile, weights: Checkpoint) -> 
         return None
 
 
-def _is_gemma(folder: Path) -> bool:
+def _open_upscaler(spec: str, role: Role, model: ResolvedFile, note: Callable[[str], None]) -> Checkpoint:
     try:
-        return GemmaConfig.from_header(Checkpoint(folder).header) is not None
-    except CheckpointError:
-        return False
-
-
-def _spatial_upscaler(spec: str, model: ResolvedFile, note: Callable[[str], None]) -> Checkpoint:
-    try:
-        return _open(spec, "spatial-upscaler", model, note)
+        upscaler = resolve(spec, role, model=model)
+        check_generation(upscaler, model, note)
+        return Checkpoint(upscaler.path)
     except CheckpointError as error:
-        if spec != AUTO:
+        if spec != AUTO or role != "spatial-upscaler":
             raise
         raise RequestError(_NO_UPSCALER) from error
 
 
-def _open(spec: str, role: Role, model: ResolvedFile, note: Callable[[str], None]) -> Checkpoint:
-    upscaler = resolve(spec, role, model=model)
-    check_generation(upscaler, model, note)
-    return Checkpoint(upscaler.path)
-
-
-def _distilled_lora(spec: str, model: ResolvedFile) -> Lora:
+def _open_lora(spec: str, role: Role, model: ResolvedFile) -> Lora:
     path, strength = split_strength(spec)
-    return Lora.open(resolve(path, "distilled-lora", model=model).path, strength)
-
-
-def _open_lora(spec: str) -> Lora:
-    path, strength = split_strength(spec)
-    if path == AUTO:
+    if path == AUTO and role == "lora":
         raise CheckpointError("--lora takes no auto: an adapter is a choice of yours. Give a path.")
-    return Lora.open(resolve(path, "lora").path, strength)
+    return Lora.open(resolve(path, role, model=model).path, strength)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +56,8 @@ HIGH_QUALITY: dict[str, Any] = {
     "guidance_rescale": 0.45,
     "audio_rescale": 1.0,
 }
+# What guidance a distilled checkpoint does without, whatever its generation.
+_UNGUIDED: dict[str, Any] = {"stg_scale": 0.0, "modality_scale": 1.0, "guidance_rescale": 0.0}
 _PUBLISHED_BLOCKS = 48
 _AUDIO_OPTIONS = ("audio_cfg", "audio_stg_blocks", "modality_scale")
 
@@ -196,15 +198,16 @@ def settled_guidance(
     has_audio = config.audio is not None
     if not has_audio:
         _refuse_audio_options(options, models)
-    defaults = models.defaults
-    stg_scale = _given(options.stg_scale, 0.0 if models.distilled else defaults.stg_scale)
+    defaults = replace(models.defaults, **_UNGUIDED) if models.distilled else models.defaults
+    stg_scale = defaults.stg_scale if options.stg_scale is None else options.stg_scale
+    rescale = defaults.guidance_rescale if options.guidance_rescale is None else options.guidance_rescale
+    modality_scale = defaults.modality_scale if options.modality_scale is None else options.modality_scale
     blocks = _blocks(options.stg_blocks, "--stg-blocks", config.num_layers) or defaults.stg_blocks(config.num_layers)
     audio_blocks = _blocks(options.audio_stg_blocks, "--audio-stg-blocks", config.num_layers) or blocks
     scale = _video_scale(options, models, note)
-    modality_scale = _given(options.modality_scale, 1.0 if models.distilled else defaults.modality_scale)
     video = Guidance(
         guidance_scale=scale,
-        guidance_rescale=_given(options.guidance_rescale, 0.0 if models.distilled else defaults.guidance_rescale),
+        guidance_rescale=rescale,
         stg_scale=stg_scale,
         stg_blocks=blocks if stg_scale else (),
         modality_scale=modality_scale if has_audio else 1.0,
@@ -223,10 +226,6 @@ def settled_guidance(
     if passes(guidance) != ["conditional"]:
         note(_described(guidance))
     return guidance
-
-
-def _given(value: float | None, default: float) -> float:
-    return default if value is None else value
 
 
 def _refuse_audio_options(options: Options, models: "Models") -> None:

@@ -7,7 +7,7 @@ once all of them take more than 1 GiB.
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -31,7 +31,7 @@ from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.pipelines.generation.embeddings import load_contexts, save_contexts
 from LTX_2_MLX.pipelines.generation.files import language_model, text_encoder_digest, text_encoder_fits
 from LTX_2_MLX.pipelines.generation.request import Request
-from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, contents
+from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationStage, GenerationState, Result, contents
 from LTX_2_MLX.planning.plan import Estimate, dtype_name, largest_tensor_bytes, network_weights_bytes
 from LTX_2_MLX.runtime.digest import content_digest, digest_of, file_stamps, load_whole, sum_of
 from LTX_2_MLX.runtime.runner import StageRunner
@@ -215,6 +215,13 @@ def connector_bytes(config: TextFeaturesConfig, size: tuple[int, int], dtype: mx
 def prompt_stages(request: Request) -> list[EncodeText | EncodeContexts]:
     """Stages that make the contexts; none where they come from a file."""
     return [] if request.embeddings else [EncodeText(request), EncodeContexts(request)]
+
+
+def remaining(stages: Sequence[GenerationStage], state: GenerationState) -> list[GenerationStage]:
+    """The stages without those of the prompt, where the state has its contexts."""
+    if not state.contexts:
+        return list(stages)
+    return [stage for stage in stages if stage.gives not in ("text", "contexts")]
 
 
 def tokenize(request: Request) -> tuple[np.ndarray, np.ndarray]:

@@ -368,7 +368,7 @@ def notes_without_effect(options: Options, request: Request, typed: Mapping[str,
     for name in typed:
         option = declared[name]
         if not has_effect(option, options):
-            reason = f"without {' or '.join(map(flag_of, option.opt.needed))}"
+            reason = f"without {' or '.join(map(flag_of, option.opt.needs))}"
             if option.opt.only_in:
                 reason = f"in --pipeline {options.pipeline}"
             lines.append(f"{option.flag} has no effect {reason}.")

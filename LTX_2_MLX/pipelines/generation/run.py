@@ -10,6 +10,7 @@ import numpy as np
 from LTX_2_MLX.errors import OutputError
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.pipelines.generation.decode import DecodeVideo
+from LTX_2_MLX.pipelines.generation.prompt import remaining
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationStage, GenerationState, Result
 from LTX_2_MLX.runtime.job import Job
 from LTX_2_MLX.runtime.runner import StageRunner
@@ -66,13 +67,6 @@ def run_saved(
         if stage.saved_as is not None:
             job.save(stage.saved_as, getattr(state, stage.gives), **facts[stage.name])
     return state
-
-
-def remaining(stages: Sequence[GenerationStage], state: GenerationState) -> list[GenerationStage]:
-    """The stages without those of the prompt, where the state has its contexts."""
-    if not state.contexts:
-        return list(stages)
-    return [stage for stage in stages if stage.gives not in ("text", "contexts")]
 
 
 def saved_results(

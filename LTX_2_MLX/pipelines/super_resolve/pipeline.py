@@ -10,7 +10,7 @@ from LTX_2_MLX.errors import MediaError, RequestError
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.media.writer import waiting_bytes
 from LTX_2_MLX.pipelines.requests import SuperResolveRequest as Request
-from LTX_2_MLX.pipelines.stage import Stage, run_stages
+from LTX_2_MLX.pipelines.stage import Stage
 from LTX_2_MLX.pipelines.super_resolve.files import open_files
 from LTX_2_MLX.pipelines.super_resolve.stages import (
     DecodeLatents,
@@ -23,7 +23,7 @@ from LTX_2_MLX.pipelines.super_resolve.stages import (
 from LTX_2_MLX.pipelines.super_resolve.tiles import layout_of
 from LTX_2_MLX.planning.fit import Fitted, nearest, refusal
 from LTX_2_MLX.planning.plan import Plan, format_bytes, plan
-from LTX_2_MLX.runtime.runner import StageRunner
+from LTX_2_MLX.runtime.runner import StageRunner, run_stages
 
 # Sides of tiles that are tried, in source pixels, and the overlap of tiles that had none.
 _TILE_SIZES = (512, 256, 192, 128, 96, 64)

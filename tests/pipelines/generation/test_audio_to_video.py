@@ -26,12 +26,10 @@ from LTX_2_MLX.media.sound import write_wav
 from LTX_2_MLX.models.ltx.audio_vae import AudioEncoder
 from LTX_2_MLX.pipelines.generate import Options, request_for, stages_for
 from LTX_2_MLX.pipelines.generation.given_sound import EncodeSound
-from LTX_2_MLX.pipelines.generation.prompt import prompt_stages
-from LTX_2_MLX.pipelines.generation.run import remaining
+from LTX_2_MLX.pipelines.generation.prompt import prompt_stages, remaining
 from LTX_2_MLX.pipelines.generation.state import GenerationState
-from LTX_2_MLX.pipelines.stage import run_stages
 from LTX_2_MLX.runtime.memory import memory_limits
-from LTX_2_MLX.runtime.runner import StageRunner
+from LTX_2_MLX.runtime.runner import StageRunner, run_stages
 
 SCRIPT = Path(__file__).parents[3] / "scripts" / "generate.py"
 RATE = 22_050

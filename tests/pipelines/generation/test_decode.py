@@ -1,4 +1,5 @@
 import os
+from fractions import Fraction
 from pathlib import Path
 
 import mlx.core as mx
@@ -11,9 +12,11 @@ from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.errors import MemoryBudgetError, RequestError
 from LTX_2_MLX.models.ltx.video_vae import VideoDecoder, VideoEncoder
 from LTX_2_MLX.pipelines.generation import decode
-from LTX_2_MLX.pipelines.generation.decode import _by_winograd, choose_tiling, decode_frames, square_tiles
+from LTX_2_MLX.pipelines.generation.decode import DecodeVideo, choose_tiling, decode_frames, square_tiles
 from LTX_2_MLX.pipelines.generation.encode import encode_frames
+from LTX_2_MLX.pipelines.generation.state import GenerationState
 from LTX_2_MLX.runtime import mlx_settings
+from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.shapes import Compression, LatentShape
 
 
@@ -87,17 +90,21 @@ def test_tiles_need_the_number_of_frames_whole_frames_do_not(networks, frames):
         encode_frames(encoder, [frames], size=(128, 192), num_frames=None, tile_size=128)
 
 
-def test_only_decoding_in_float32_goes_by_winograd(monkeypatch):
+@pytest.mark.parametrize(("winograd", "expected"), [(True, ["1", "0", "1", "0"]), (False, ["0", "0", "0", "0"])])
+def test_only_decoding_in_float32_goes_by_winograd(winograd, expected, monkeypatch):
     # A process started by this library inherits the variables as if the user had set them.
     monkeypatch.setattr(mlx_settings, "_ours", {"MLX_CONV_WINOGRAD"})
     seen = []
 
-    def chunks():
-        for _ in range(2):
-            seen.append(os.environ["MLX_CONV_WINOGRAD"])
-            yield np.zeros((1, 8, 8, 3), np.uint8)
+    class Recorded(DecodeVideo):
+        compression = Compression(8, 32, 32)
 
-    for wanted in (True, False):
-        for _ in _by_winograd(chunks(), wanted):
-            seen.append(os.environ["MLX_CONV_WINOGRAD"])
-    assert seen == ["1", "0", "1", "0", "0", "0", "0", "0"]
+        def decoded(self, runner, latent):
+            for _ in range(2):
+                seen.append(os.environ["MLX_CONV_WINOGRAD"])
+                yield np.zeros((1, 32, 32, 3), np.uint8)
+
+    stage = Recorded(None, mx.float32, LatentShape(2, 1, 1), Fraction(24), winograd=winograd)
+    for _ in stage.run(StageRunner(), GenerationState(latents={"video": mx.zeros((1, 2, 1, 1, 8))})).chunks:
+        seen.append(os.environ["MLX_CONV_WINOGRAD"])
+    assert seen == expected

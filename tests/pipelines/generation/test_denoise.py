@@ -25,11 +25,10 @@ from LTX_2_MLX.pipelines.generation.image import image_stage
 from LTX_2_MLX.pipelines.generation.image_places import ImagePlace
 from LTX_2_MLX.pipelines.generation.prompt import prompt_stages
 from LTX_2_MLX.pipelines.generation.state import GenerationState
-from LTX_2_MLX.pipelines.stage import run_stages
 from LTX_2_MLX.pipelines.two_stage import first_stage, refinement_stage, stage_sigmas
 from LTX_2_MLX.planning.plan import seconds_of
 from LTX_2_MLX.runtime.progress import SilentProgress
-from LTX_2_MLX.runtime.runner import StageRunner
+from LTX_2_MLX.runtime.runner import StageRunner, run_stages
 
 MANIFEST = Path(__file__).parents[2] / "manifests" / "ltx-2-19b-distilled.safetensors.transformer.json.gz"
 UNGUIDED = Guidance()

@@ -13,8 +13,7 @@ from LTX_2_MLX.pipelines.generate import Options, request_for, stages_for
 from LTX_2_MLX.pipelines.generation.image_places import ImagePlace, image_file, image_places
 from LTX_2_MLX.pipelines.generation.record import options_from, record_of
 from LTX_2_MLX.pipelines.generation.state import GenerationState
-from LTX_2_MLX.pipelines.stage import run_stages
-from LTX_2_MLX.runtime.runner import StageRunner
+from LTX_2_MLX.runtime.runner import StageRunner, run_stages
 
 
 @pytest.fixture(scope="module")

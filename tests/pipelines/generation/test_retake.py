@@ -17,11 +17,9 @@ from LTX_2_MLX.errors import LTXError
 from LTX_2_MLX.media.audio import SourceTracks, Waveform, read_waveform
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.pipelines.generate import Options, plan_for, request_for, stages_for
-from LTX_2_MLX.pipelines.generation.prompt import prompt_stages
-from LTX_2_MLX.pipelines.generation.run import remaining
+from LTX_2_MLX.pipelines.generation.prompt import prompt_stages, remaining
 from LTX_2_MLX.pipelines.generation.state import GenerationState
-from LTX_2_MLX.pipelines.stage import run_stages
-from LTX_2_MLX.runtime.runner import StageRunner
+from LTX_2_MLX.runtime.runner import StageRunner, run_stages
 
 SCRIPT = Path(__file__).parents[3] / "scripts" / "generate.py"
 HEIGHT, WIDTH, NUM_FRAMES, RATE = 60, 90, 22, 24_000

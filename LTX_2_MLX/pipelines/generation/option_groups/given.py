@@ -64,11 +64,11 @@ Retake = Annotated[
 ]
 RetakeFrom = Annotated[
     float | None,
-    Opt("Where the span begins.", group=GROUP, flags=("--from",), metavar="SECONDS", min=0, needs="retake"),
+    Opt("Where the span begins.", group=GROUP, flags=("--from",), metavar="SECONDS", min=0, needs=("retake",)),
 ]
 RetakeTo = Annotated[
     float | None,
-    Opt("Where the span ends.", group=GROUP, flags=("--to",), metavar="SECONDS", above=0, needs="retake"),
+    Opt("Where the span ends.", group=GROUP, flags=("--to",), metavar="SECONDS", above=0, needs=("retake",)),
 ]
 Extend = Annotated[
     str | Path | None,
@@ -82,7 +82,7 @@ Extend = Annotated[
 ]
 Seconds = Annotated[
     float | None,
-    Opt("How long the clip goes on.", group=GROUP, metavar="SECONDS", above=0, max=3600, needs="extend"),
+    Opt("How long the clip goes on.", group=GROUP, metavar="SECONDS", above=0, max=3600, needs=("extend",)),
 ]
 
 

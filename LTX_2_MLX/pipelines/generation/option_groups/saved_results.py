@@ -74,6 +74,6 @@ PreviewEvery = Annotated[
         group=GROUP,
         min=1,
         recorded=False,
-        needs="preview",
+        needs=("preview",),
     ),
 ]

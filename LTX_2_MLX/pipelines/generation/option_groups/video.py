@@ -128,7 +128,7 @@ Image = Annotated[
 ]
 ImageStrength = Annotated[
     float,
-    Opt("Conditioning strength of every --image without its own.", group=GROUP, min=0, max=1, needs="image"),
+    Opt("Conditioning strength of every --image without its own.", group=GROUP, min=0, max=1, needs=("image",)),
 ]
 Control = Annotated[
     str | Path | None,
@@ -147,7 +147,7 @@ ControlStrength = Annotated[
         group=GROUP,
         min=0,
         max=1,
-        needs="control",
+        needs=("control",),
     ),
 ]
 ControlAttention = Annotated[
@@ -157,7 +157,7 @@ ControlAttention = Annotated[
         group=GROUP,
         min=0,
         max=1,
-        needs="control",
+        needs=("control",),
     ),
 ]
 Audio = Annotated[
