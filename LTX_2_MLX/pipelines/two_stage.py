@@ -1,6 +1,7 @@
 """Two-stage pipeline: denoise at a low resolution, upscale the latent, and refine it at the larger size."""
 
 from dataclasses import replace
+from typing import Any
 
 from LTX_2_MLX.checkpoints.lora import Lora
 from LTX_2_MLX.diffusion.guidance import Guidance
@@ -74,23 +75,16 @@ def first_stage(request: Request, name: str) -> Denoise:
         sigmas = stage_sigmas(request.steps, distilled=unguided_distilled, default_steps=default_steps)
     return Denoise(
         name=name,
-        models=models,
         grid=request.grid,
         sigmas=sigmas,
-        context_size=context_size(request),
         loras=loras,
         guidance=request.guidance,
         guided_share=request.guided_share,
         step_cache=request.step_cache,
         sampler=request.sampler or sampler,
-        images=conditioning_images(request),
         slots=request.slots,
         control=request.control,
-        motion_speed=request.motion_speed,
-        region_seconds=None if request.given is None else request.given.region_seconds,
-        frozen_audio=request.given is not None and request.given.frozen_audio,
-        budget=budget_bytes(request.memory_limit_gb),
-        seed=request.seed,
+        **_both_stages(request),
     )
 
 
@@ -107,20 +101,27 @@ def refinement_stage(request: Request, name: str) -> Denoise:
         loras = (*loras, *_distillation(models, HIGH_QUALITY_STRENGTHS[1] if models.high_quality else 1.0))
     return Denoise(
         name=name,
-        models=models,
         grid=request.output_grid,
         sigmas=sigmas,
-        context_size=context_size(request),
         loras=loras,
         sampler=(request.sampler or HIGH_QUALITY_SAMPLER) if models.high_quality else "euler",
-        images=conditioning_images(request),
-        motion_speed=request.motion_speed,
         noise_scale=float(sigmas[0]),
-        region_seconds=None if request.given is None else request.given.region_seconds,
-        frozen_audio=request.given is not None and request.given.frozen_audio,
-        budget=budget_bytes(request.memory_limit_gb),
-        seed=request.seed,
+        **_both_stages(request),
     )
+
+
+def _both_stages(request: Request) -> dict[str, Any]:
+    """What a request says of every denoising stage."""
+    return {
+        "models": request.models,
+        "context_size": context_size(request),
+        "images": conditioning_images(request),
+        "motion_speed": request.motion_speed,
+        "region_seconds": None if request.given is None else request.given.region_seconds,
+        "frozen_audio": request.given is not None and request.given.frozen_audio,
+        "budget": budget_bytes(request.memory_limit_gb),
+        "seed": request.seed,
+    }
 
 
 def _distillation(models: Models, share: float) -> tuple[Lora, ...]:

@@ -17,7 +17,7 @@ from LTX_2_MLX.models.tae import ConditionalConfig
 from LTX_2_MLX.models.wan.vae import PRESETS
 from LTX_2_MLX.ops.device import as_backend
 from LTX_2_MLX.pipelines.generation import duration, sound
-from LTX_2_MLX.pipelines.generation.decode import decode_array_bytes
+from LTX_2_MLX.pipelines.generation.decode import decode_memory
 from LTX_2_MLX.pipelines.generation.prompt import connector_bytes
 from LTX_2_MLX.pipelines.interpolate import array_bytes
 from LTX_2_MLX.pipelines.requests import InterpolateRequest
@@ -102,7 +102,6 @@ def test_plans_know_that_the_largest_array_of_text_networks_is_one_of_their_weig
 def test_the_decoders_pieces_are_as_large_as_planned(tmp_path):
     record = record_call(CALLS["video decoder 2.0"], MANIFESTS, tmp_path)
     with as_backend("gpu"):
-        planned = decode_array_bytes(
-            vae_config(PUBLISHED), VIDEO.latent(Compression(8, 32, 32)), mx.bfloat16, None, 2**36
-        )
+        latent = VIDEO.latent(Compression(8, 32, 32))
+        planned = decode_memory(vae_config(PUBLISHED), latent, mx.bfloat16, None, 2**36).array_bytes
     assert record.largest_array <= planned <= 1.6 * record.largest_array

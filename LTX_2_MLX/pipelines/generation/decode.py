@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from functools import partial
 from math import prod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import mlx.core as mx
 import numpy as np
@@ -24,6 +24,7 @@ from LTX_2_MLX.media.frames import FrameStream, signed_to_levels
 from LTX_2_MLX.models.ltx.video_vae import VideoDecoder, VideoEncoder
 from LTX_2_MLX.models.ltx.video_vae_blocks import VideoVAEConfig
 from LTX_2_MLX.models.ltx.video_vae_memory import (
+    LayerMemory,
     decoder_bytes,
     decoder_layers,
     encoder_layers,
@@ -106,17 +107,16 @@ class DecodeVideo:
                 f"The video would be {size.height}×{size.width}, but this checkpoint's decoder mirrors its borders and "
                 f"needs at least {height}×{width}."
             )
+        memory = decode_memory(config, self.shape, self.dtype, self.tile_size, self.budget, winograd=self.winograd)
         return Estimate(
             name=self.name,
             work=f"{size.height}×{size.width}, {self.size().num_frames} frames",
             dtype=dtype_name(self.dtype),
             file=self.weights.path,
             weights_bytes=network_weights_bytes([VideoDecoder], self.weights, dtype=self.dtype),
-            activation_bytes=decode_bytes(
-                config, self.shape, self.dtype, self.tile_size, self.budget, winograd=self.winograd
-            ),
+            activation_bytes=memory.num_bytes,
             streams=True,
-            array_bytes=decode_array_bytes(config, self.shape, self.dtype, self.tile_size, self.budget),
+            array_bytes=memory.array_bytes,
         )
 
     def run(self, runner: StageRunner, state: GenerationState) -> FrameStream:
@@ -279,7 +279,14 @@ def decode_frames(
         yield signed_to_levels(chunk[0], bit_depth)
 
 
-def decode_bytes(
+class DecodeMemory(NamedTuple):
+    """Bytes of decoding beside the weights, and of its largest array."""
+
+    num_bytes: int
+    array_bytes: int
+
+
+def decode_memory(
     config: VideoVAEConfig,
     latent: LatentShape,
     dtype: mx.Dtype,
@@ -287,8 +294,8 @@ def decode_bytes(
     budget: int | None = None,
     *,
     winograd: bool = False,
-) -> int:
-    """Memory of decoding a latent beside the weights, in chunks of whole frames or in tiles.
+) -> DecodeMemory:
+    """Memory of decoding a latent, in chunks of whole frames or in tiles.
 
     Tiles are used where chunks do not fit, or where ``tile_size`` is given; ``budget`` is that of ``choose_tiling``.
     With ``winograd`` a GPU also holds what these convolutions transform.
@@ -299,17 +306,19 @@ def decode_bytes(
     decoder = VideoDecoder(config)
     decoder.set_dtype(dtype)
     tiling = choose_tiling(decoder, latent, tile_size, budget)
-    if tiling is None:
-        return decoder_bytes(config, latent, item_bytes=dtype.size, winograd=winograd)
-    tile = LatentShape(
-        num_frames=_tiled_size(latent.num_frames, tiling.time),
-        height=_tiled_size(latent.height, tiling.height),
-        width=_tiled_size(latent.width, tiling.width),
-    )
-    span = replace(latent, num_frames=tile.num_frames).pixels(config.decoder_compression)
-    frame_bytes = _CHANNELS * mx.float32.size * span.height * span.width
-    blended = _BLEND_COPIES * span.num_frames * frame_bytes
-    return decoder_bytes(config, tile, item_bytes=dtype.size, winograd=winograd) + blended
+    tile = latent
+    joined = 0
+    if tiling is not None:
+        tile = LatentShape(
+            num_frames=_tiled_size(latent.num_frames, tiling.time),
+            height=_tiled_size(latent.height, tiling.height),
+            width=_tiled_size(latent.width, tiling.width),
+        )
+        span = replace(latent, num_frames=tile.num_frames).pixels(config.decoder_compression)
+        joined = _CHANNELS * mx.float32.size * span.num_frames * span.height * span.width
+    num_bytes = decoder_bytes(config, tile, item_bytes=dtype.size, winograd=winograd)
+    largest = largest_array(*_run_of(decoder, tile.height, tile.width))
+    return DecodeMemory(num_bytes + _BLEND_COPIES * joined, max(largest, joined))
 
 
 def _tiled_size(size: int, tile: TileSize | None) -> int:
@@ -374,46 +383,19 @@ def square_tiles(side: int, compression: Compression) -> Tiling:
 
 def _fits(network: VideoEncoder | VideoDecoder, height: int, width: int, budget: int) -> bool:
     """Whether a run over a latent of this size stays within a budget, and its arrays within what the device holds."""
+    run = _run_of(network, height, width)
     most = largest_array_bytes(network.conv_in.conv.weight.dtype.size)
-    if most is not None and _largest_array(network, height, width) > most:
+    if most is not None and largest_array(*run) > most:
         return False
-    return _activation_bytes(network, height, width) <= budget
+    return run_bytes(*run) <= budget
 
 
-def _largest_array(network: VideoEncoder | VideoDecoder, height: int, width: int) -> int:
-    """Bytes of the largest array of a run over a latent of this size."""
+def _run_of(
+    network: VideoEncoder | VideoDecoder, height: int, width: int
+) -> tuple[list[LayerMemory], tuple[int, ...], int]:
+    """Layers, shape of the input and bytes of a value of a run over a latent of this size."""
     item_bytes = network.conv_in.conv.weight.dtype.size
     if isinstance(network, VideoDecoder):
-        return largest_array(decoder_layers(network.config), (1, 1, height, width), item_bytes)
+        return decoder_layers(network.config), (1, 1, height, width), item_bytes
     pixels = (height * network.compression.height, width * network.compression.width)
-    return largest_array(encoder_layers(network.config), (1, 1, *pixels), item_bytes)
-
-
-def decode_array_bytes(
-    config: VideoVAEConfig, latent: LatentShape, dtype: mx.Dtype, tile_size: int | None, budget: int | None = None
-) -> int:
-    """Bytes of the largest array of decoding; the arguments are those of ``decode_bytes``.
-
-    Raises:
-        MemoryBudgetError: If no tile is small enough.
-    """
-    decoder = VideoDecoder(config)
-    decoder.set_dtype(dtype)
-    tiling = choose_tiling(decoder, latent, tile_size, budget)
-    if tiling is None:
-        return _largest_array(decoder, latent.height, latent.width)
-    height = _tiled_size(latent.height, tiling.height)
-    width = _tiled_size(latent.width, tiling.width)
-    frames = _tiled_size(latent.num_frames, tiling.time)
-    span = replace(latent, num_frames=frames).pixels(config.decoder_compression)
-    joined = _CHANNELS * mx.float32.size * span.num_frames * span.height * span.width
-    return max(_largest_array(decoder, height, width), joined)
-
-
-def _activation_bytes(network: VideoEncoder | VideoDecoder, height: int, width: int) -> int:
-    """Memory of a run over a latent of this size beside the weights."""
-    item_bytes = network.conv_in.conv.weight.dtype.size
-    if isinstance(network, VideoDecoder):
-        return run_bytes(decoder_layers(network.config), (1, 1, height, width), item_bytes)
-    pixels = (height * network.compression.height, width * network.compression.width)
-    return run_bytes(encoder_layers(network.config), (1, 1, *pixels), item_bytes)
+    return encoder_layers(network.config), (1, 1, *pixels), item_bytes

@@ -273,18 +273,14 @@ class Denoise:
             "sampler": self.sampler,
             "step_cache": self.step_cache,
             "images": [asdict(image) for image in self.images],
+            "seed": self.seed,
             "slots": list(self.slots),
             "noise_scale": self.noise_scale,
             "motion_speed": self.motion_speed,
             "region_seconds": self.region_seconds,
             "frozen_audio": self.frozen_audio,
-            "seed": self.seed,
-            "weights": contents(*self.models.weights.paths),
-            "loras": contents(*(lora.checkpoint.path for lora in self.loras)),
-            "strengths": [lora.strength for lora in self.loras],
-            "dtype": str(self.models.dtype),
-            "quantize": self.models.quantize,
             **({} if self.control is None else {"control": self.control.facts()}),
+            **transformer_facts(self.models, self.loras),
         }
 
     def first_state(self, config: TransformerConfig, state: GenerationState, noise: Noise) -> State:
@@ -357,6 +353,17 @@ class Denoise:
 
     def _guided_steps(self) -> range:
         return steps_within(self.guided_share, len(self.sigmas) - 1)
+
+
+def transformer_facts(models: Models, loras: Sequence[Lora]) -> dict[str, Any]:
+    """What the result of a stage of the transformer follows from in its files and their precision."""
+    return {
+        "weights": contents(*models.weights.paths),
+        "loras": contents(*(lora.checkpoint.path for lora in loras)),
+        "strengths": [lora.strength for lora in loras],
+        "dtype": str(models.dtype),
+        "quantize": models.quantize,
+    }
 
 
 def load_options(models: Models) -> dict[str, Any]:

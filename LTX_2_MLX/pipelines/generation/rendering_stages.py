@@ -35,10 +35,10 @@ from LTX_2_MLX.models.ltx.config import (
     transformer_operations,
 )
 from LTX_2_MLX.models.ltx.transformer import Transformer
-from LTX_2_MLX.pipelines.generation.denoise import ImageConditioning, load_options
+from LTX_2_MLX.pipelines.generation.denoise import ImageConditioning, load_options, transformer_facts
 from LTX_2_MLX.pipelines.generation.files import Models
 from LTX_2_MLX.pipelines.generation.predict import predictor, shared
-from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, contents
+from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result
 from LTX_2_MLX.planning.plan import Estimate, dtype_name, network_weights_bytes, seconds_of
 from LTX_2_MLX.runtime import launch
 from LTX_2_MLX.runtime.runner import StageRunner
@@ -181,14 +181,10 @@ class RenderingStage(ABC):
             "rendering": asdict(self.rendering),
             "sigmas": [float(sigma) for sigma in self.sigmas],
             "images": [asdict(image) for image in self.images],
+            "seed": self.seed,
             "kept_latents": self.kept_latents,
             "reference_downscale": self.reference_downscale,
-            "seed": self.seed,
-            "weights": contents(*self.models.weights.paths),
-            "loras": contents(*(lora.checkpoint.path for lora in self.loras)),
-            "strengths": [lora.strength for lora in self.loras],
-            "dtype": str(self.models.dtype),
-            "quantize": self.models.quantize,
+            **transformer_facts(self.models, self.loras),
         }
 
     @property

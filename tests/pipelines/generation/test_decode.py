@@ -58,7 +58,7 @@ def test_smaller_budget_gives_smaller_tiles_down_to_a_clear_end(networks):
 
 def test_frames_that_no_tile_helps_are_refused_without_trying_every_side(networks, monkeypatch):
     sides = []
-    monkeypatch.setattr(decode, "_activation_bytes", lambda network, *size: sides.append(size) or 2**62)
+    monkeypatch.setattr(decode, "run_bytes", lambda layers, shape, item_bytes: sides.append(shape) or 2**62)
     with pytest.raises(MemoryBudgetError):
         choose_tiling(networks[1], LatentShape(2, 3_000_000, 3))
     assert len(sides) == 1

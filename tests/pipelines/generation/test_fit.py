@@ -11,7 +11,7 @@ from LTX_2_MLX.bench import workloads
 from LTX_2_MLX.errors import MemoryBudgetError, RequestError
 from LTX_2_MLX.ops.device import as_backend
 from LTX_2_MLX.pipelines.generate import Options, prepare
-from LTX_2_MLX.pipelines.generation.decode import decode_array_bytes
+from LTX_2_MLX.pipelines.generation.decode import decode_memory
 from LTX_2_MLX.pipelines.generation.fit import nearest_options
 from LTX_2_MLX.planning.fit import longest, refusal
 from LTX_2_MLX.planning.plan import Estimate, Plan
@@ -188,7 +188,7 @@ def test_decoding_takes_tiles_where_whole_frames_make_too_large_an_array(monkeyp
     config = workloads.vae_config(workloads.PUBLISHED)
     latent = LatentShape(1, 68, 120)
     with as_backend("gpu"):
-        whole = decode_array_bytes(config, latent, mx.bfloat16, None, 64 * GIB)
+        whole = decode_memory(config, latent, mx.bfloat16, None, 64 * GIB).array_bytes
         monkeypatch.setattr("LTX_2_MLX.pipelines.generation.decode.largest_array_bytes", lambda item: whole // 2)
-        tiled = decode_array_bytes(config, latent, mx.bfloat16, None, 64 * GIB)
+        tiled = decode_memory(config, latent, mx.bfloat16, None, 64 * GIB).array_bytes
     assert tiled <= whole // 2
