@@ -142,12 +142,11 @@ def printable(text: str, max_letters: int = MAX_LETTERS, *, newlines: bool = Fal
         max_letters: Letters of the text that are shown.
         newlines: Keep line breaks; else they are escapes as well, so that no file can print a line of its own.
     """
-    shown = "".join(_letter(letter, newlines) for letter in text[:max_letters])
-    return f"{shown}…" if len(text) > max_letters else shown
-
-
-def _letter(letter: str, newlines: bool) -> str:
-    # Bidirectional controls, lone surrogates and the C1 range are not printable either.
-    if letter.isprintable() or (newlines and letter == "\n"):
-        return letter
-    return letter.encode("unicode_escape", "backslashreplace").decode("ascii")
+    shown = []
+    for letter in text[:max_letters]:
+        # Bidirectional controls, lone surrogates and the C1 range are not printable either.
+        is_shown = letter.isprintable() or (newlines and letter == "\n")
+        shown.append(letter if is_shown else letter.encode("unicode_escape", "backslashreplace").decode("ascii"))
+    if len(text) > max_letters:
+        shown.append("…")
+    return "".join(shown)

@@ -60,23 +60,18 @@ def attention(
     return mx.concatenate(groups, axis=2)
 
 
-def scores_bytes(heads: int, queries: int, keys: int, *, head_dim: int, dtype: mx.Dtype) -> int:
+def scores_bytes(
+    heads: int, queries: int, keys: int, *, head_dim: int, dtype: mx.Dtype, groups: int = _GROUPS_AHEAD
+) -> int:
     """Memory of the scores while ``attention`` runs for one sample; 0 where a fused kernel does not store them.
 
-    The CPU's form stores a few megabytes for each thread, however many tokens there are.
+    The CPU's form stores a few megabytes for each thread, however many tokens there are. ``groups`` of queries are held
+    at once.
     """
     if on_cpu() or is_fused(head_dim, dtype):
         return 0
     row = heads * keys * dtype.size
-    return min(queries * row, _GROUPS_AHEAD * max(_SCORES_BYTES, _QUERY_BLOCK * row))
-
-
-def group_scores_bytes(heads: int, queries: int, keys: int, *, head_dim: int, dtype: mx.Dtype) -> int:
-    """Bytes of the scores of one group of queries; 0 where a fused kernel does not store them."""
-    if on_cpu() or is_fused(head_dim, dtype):
-        return 0
-    row = heads * keys * dtype.size
-    return min(queries * row, max(_SCORES_BYTES, _QUERY_BLOCK * row))
+    return min(queries * row, groups * max(_SCORES_BYTES, _QUERY_BLOCK * row))
 
 
 def is_fused(head_dim: int, dtype: mx.Dtype) -> bool:

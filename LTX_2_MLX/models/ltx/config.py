@@ -9,7 +9,7 @@ import mlx.core as mx
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.layers.transformer import Pairing, Precision
 from LTX_2_MLX.models.interfaces import Header
-from LTX_2_MLX.ops.attention import group_scores_bytes, scores_bytes
+from LTX_2_MLX.ops.attention import scores_bytes
 from LTX_2_MLX.ops.device import on_cpu
 
 # Far beyond any published value, and still a float32.
@@ -373,7 +373,7 @@ def transformer_bytes(
 def transformer_array_bytes(config: TransformerConfig, *, tokens: int, text_tokens: int, dtype: mx.Dtype) -> int:
     """Bytes of the largest array of one pass: inside the feed-forward, or a group's scores where they are stored."""
     keys = max(tokens, text_tokens)
-    scores = group_scores_bytes(config.video.heads, tokens, keys, head_dim=config.video.head_dim, dtype=dtype)
+    scores = scores_bytes(config.video.heads, tokens, keys, head_dim=config.video.head_dim, dtype=dtype, groups=1)
     return max(4 * config.video.width * tokens * dtype.size, scores)
 
 

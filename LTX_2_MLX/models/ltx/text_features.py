@@ -90,15 +90,16 @@ class TextFeaturesConfig:
             audio = _connector(header, section, "audio")
         pairing, precision = rotary_settings(section)
         projection = f"{_PROJECTION}{'video_' * per_token}aggregate_embed.weight"
-        if lacks_projection(header):
+        matrix = header.tensors.get(projection)
+        if matrix is None and lacks_projection(header):
             raise CheckpointError(
                 f"The file has text connectors, but lacks the matrix {projection}. LTX-2.5 has it in the file of its "
                 f"text encoder: give both, the text encoder with --gemma. Otherwise check that the file is complete."
             )
-        if projection not in header.tensors or len(header.tensors[projection].shape) != 2:
+        if matrix is None or len(matrix.shape) != 2:
             raise CheckpointError(f"{projection} is missing or no matrix. Check that the file is complete.")
         return cls(
-            states_width=header.tensors[projection].shape[-1],
+            states_width=matrix.shape[-1],
             video=video,
             audio=audio,
             per_token_norm=per_token,
