@@ -1,4 +1,4 @@
-"""Tokens come back as the latent they were made of; positions tile time and space."""
+"""Tokens come back as the latent they were made of, positions tile time and space, and each purpose has its noise."""
 
 from fractions import Fraction
 
@@ -11,12 +11,14 @@ from LTX_2_MLX.diffusion.state import (
     VideoGrid,
     patchify_audio,
     patchify_video,
+    seeded_noise,
     unpatchify_audio,
     unpatchify_video,
 )
 from LTX_2_MLX.shapes import Compression, LatentShape
 
 GRID = VideoGrid(LatentShape(3, 2, 5), Compression(8, 32, 16), Fraction(24000, 1001))
+SHAPE = (2, 50, 7)
 
 
 def test_video_tokens_come_back_as_the_latent_and_appended_ones_are_cut():
@@ -55,3 +57,31 @@ def test_audio_latents_follow_one_another_in_time():
 @pytest.mark.parametrize(("num_frames", "frame_rate", "length"), [(97, 24, 101), (9, 50, 4), (11, 50, 6), (1, 25, 1)])
 def test_audio_length_rounds_halves_to_even(num_frames, frame_rate, length):
     assert AudioClock().num_latents(num_frames, frame_rate) == length
+
+
+def test_same_seed_and_purpose_give_the_same_noise_whatever_was_drawn_between():
+    noise = seeded_noise(5)
+    first = noise("stage_1.video", SHAPE)
+    noise("stage_1.audio", SHAPE)
+    mx.random.normal((3,))
+    assert mx.array_equal(noise("stage_1.video", SHAPE), first)
+
+
+def test_other_seed_or_purpose_gives_other_noise():
+    first = seeded_noise(5)("stage_1.video", SHAPE)
+    for other in (seeded_noise(6)("stage_1.video", SHAPE), seeded_noise(5)("stage_2.video", SHAPE)):
+        assert mx.abs(mx.mean(first * other)).item() < 0.2
+
+
+def test_seeds_that_differ_beyond_32_bits_give_other_noise():
+    first = seeded_noise(5)("stage_1.video", SHAPE)
+    other = seeded_noise(5 + 2**63)("stage_1.video", SHAPE)
+    assert mx.abs(mx.mean(first * other)).item() < 0.2
+
+
+def test_drawing_leaves_the_global_random_state_alone():
+    mx.random.seed(3)
+    expected = mx.random.normal((4,))
+    mx.random.seed(3)
+    seeded_noise(1)("stage_1.video", SHAPE)
+    assert mx.array_equal(mx.random.normal((4,)), expected)
