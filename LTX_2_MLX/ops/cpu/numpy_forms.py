@@ -96,11 +96,7 @@ def activation_is_faster(x: mx.array) -> bool:
 
 def silu(x: mx.array) -> mx.array:
     """``x * sigmoid(x)`` of a float32 array of any shape, evaluated; gradients pass through."""
-
-    def exponent(values: np.ndarray, out: np.ndarray) -> None:
-        np.negative(values, out=out)
-
-    return with_plain_gradient(partial(_over_exponential, exponent=exponent), lambda x: x * mx.sigmoid(x), x)
+    return with_plain_gradient(partial(_over_exponential, exponent=np.negative), lambda x: x * mx.sigmoid(x), x)
 
 
 def gelu_tanh(x: mx.array) -> mx.array:
@@ -187,7 +183,8 @@ def _attend(queries: mx.array, keys: mx.array, values: mx.array, *, scale: float
         # NumPy has no bfloat16.
         mask = mask if mask.dtype == mx.bool_ else mask.astype(mx.float32)
         weights = np.broadcast_to(np.asarray(mask), (batch, heads, num_queries, num_keys))
-    size = _group_size(num_keys)
+    # Queries of one group.
+    size = max(_SCORES_BYTES // (num_keys * mx.float32.size), _FEWEST_QUERIES)
 
     def attend_group(group: tuple[int, int, int]) -> None:
         sample, head, start = group
@@ -201,11 +198,6 @@ def _attend(queries: mx.array, keys: mx.array, values: mx.array, *, scale: float
     starts = range(0, num_queries, size)
     on_all_cores(attend_group, [(b, h, start) for b in range(batch) for h in range(heads) for start in starts])
     return attended
-
-
-def _group_size(num_keys: int) -> int:
-    """Queries of one group."""
-    return max(_SCORES_BYTES // (num_keys * mx.float32.size), _FEWEST_QUERIES)
 
 
 def _exponentials(scores: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
