@@ -220,12 +220,12 @@ def _pairs(lora: Lora) -> list[_Pair]:
         shape = lora.checkpoint.header.tensors[down].shape
         # A down matrix without rows is refused later, by its shape.
         rank = shape[0] if shape and shape[0] else 1
-        path = without_prefix(module)
-        scale, origin = settings.scale(path, rank), settings.origin
+        name = without_prefix(module)
+        scale, origin = settings.scale(name, rank), settings.origin
         if module in alphas:
             # LyCORIS scales the alpha that it writes for rank-stabilised LoRA, so that this division holds.
             scale, origin = numbers[alphas[module]] / rank, "its alpha tensors"
-        pairs.append(_Pair(path, down, ups[module], scale, origin))
+        pairs.append(_Pair(name, down, ups[module], scale, origin))
     return pairs
 
 

@@ -87,7 +87,7 @@ def test_a_long_convolution_runs_frame_by_frame_on_a_gpu(monkeypatch):
     batches = []
     own = mx.conv2d
     monkeypatch.setattr(mx, "conv2d", lambda images, *rest: batches.append(len(images)) or own(images, *rest))
-    monkeypatch.setattr("LTX_2_MLX.layers.conv._LAUNCH_OPERATIONS", 2 * 7 * 9 * 3 * 5 * 9)
+    monkeypatch.setattr("LTX_2_MLX.layers.streaming._LAUNCH_OPERATIONS", 2 * 7 * 9 * 3 * 5 * 9)
     with as_backend("gpu"):
         pieces = convolve_each(conv, x)
     assert batches == [1, 1, 1]

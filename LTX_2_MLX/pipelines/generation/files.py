@@ -191,28 +191,23 @@ def open_models(options: Options, note: Callable[[str], None]) -> Models:
         from LTX_2_MLX.pipelines.generation.rendering_files import check_generates_keyframes
 
         check_generates_keyframes(weights)
-    distilled = _variant_of(model, variant, note) == "distilled"
-    if distilled and options.pipeline == "hq":
-        raise RequestError(
-            f"--pipeline hq needs a dev checkpoint, but {model.path.name} is a distilled one. Use --pipeline two-stage."
-        )
+    distilled = _is_distilled(model, variant, options.pipeline, note)
     dtype = dtype_for("transformer", asked=options.precision or PRECISIONS[usual_dtype(weights)])
     models = Models(
         weights=weights,
         text_encoder=None if options.embeddings else _text_encoder(options.gemma, model, weights, note),
         distilled=distilled,
         dtype=dtype,
-        loras=tuple(map(partial(_open_lora, role="lora", model=model), options.lora)),
+        loras=tuple(map(partial(_open_lora, model), options.lora)),
         quantize=options.quantize,
         low_ram=options.low_ram,
         high_quality=options.pipeline == "hq",
+        embeddings_encoder=_embeddings_encoder(options.gemma, model, weights) if options.embeddings else None,
     )
-    if options.embeddings:
-        models = replace(models, embeddings_encoder=_embeddings_encoder(options.gemma, model, weights))
     models = _with_companions(models, options, model, note)
     if distilled or options.pipeline not in (*TWO_STAGES, "distilled", "dfr"):
         return models
-    lora = _open_lora(options.distilled_lora, "distilled-lora", model)
+    lora = _open_lora(model, options.distilled_lora, "distilled-lora")
     if options.two_stages:
         return replace(models, distilled_lora=lora)
     return replace(models, loras=(*models.loras, lora), distilled=True)
@@ -332,20 +327,25 @@ def language_model(encoder: Checkpoint) -> type[PublishedNetwork[Any]]:
     return Gemma4
 
 
-def _variant_of(model: ResolvedFile, asked: Variant | None, note: Callable[[str], None]) -> Variant:
-    """The variant by the catalogue, the user or the file's name; nothing inside a file tells it."""
+def _is_distilled(model: ResolvedFile, asked: Variant | None, pipeline: str, note: Callable[[str], None]) -> bool:
+    """Whether a model is distilled, by the catalogue, the user or the file's name; nothing inside a file tells it."""
     known = model.entry.variant if model.entry else None
+    name = model.path.name
     if known is not None and asked is not None and known != asked:
         raise RequestError(
-            f"{model.path.name} is the {known} checkpoint, but --model-variant is {asked}. Leave out one of the two."
+            f"{name} is the {known} checkpoint, but --model-variant is {asked}. Leave out one of the two."
         )
-    if asked or known:
-        return asked or known or "dev"
-    if "distilled" in model.path.name.lower():
-        note(f"{model.path.name} counts as distilled, by its name. If it is not: --model-variant dev")
-        return "distilled"
-    note(f"{model.path.name} counts as a dev checkpoint. If it is distilled: --model-variant distilled")
-    return "dev"
+    variant = asked or known
+    if variant is None and "distilled" in name.lower():
+        note(f"{name} counts as distilled, by its name. If it is not: --model-variant dev")
+        variant = "distilled"
+    elif variant is None:
+        note(f"{name} counts as a dev checkpoint. If it is distilled: --model-variant distilled")
+    if variant == "distilled" and pipeline == "hq":
+        raise RequestError(
+            f"--pipeline hq needs a dev checkpoint, but {name} is a distilled one. Use --pipeline two-stage."
+        )
+    return variant == "distilled"
 
 
 def _text_encoder(spec: str, model: ResolvedFile, weights: Checkpoint, note: Callable[[str], None]) -> Path:
@@ -388,7 +388,7 @@ def _open_upscaler(spec: str, role: Role, model: ResolvedFile, note: Callable[[s
         raise RequestError(_NO_UPSCALER) from error
 
 
-def _open_lora(spec: str, role: Role, model: ResolvedFile) -> Lora:
+def _open_lora(model: ResolvedFile, spec: str, role: Role = "lora") -> Lora:
     path, strength = split_strength(spec)
     if path == AUTO and role == "lora":
         raise CheckpointError("--lora takes no auto: an adapter is a choice of yours. Give a path.")
