@@ -161,7 +161,7 @@ def videos_asked_for(typed: dict[str, Any], own: "GenerateOptions", seeds: Seque
     if "prompt" in typed:
         return videos_of([typed["prompt"]], seeds or (Options.seed,))
     if own.replay is not None:
-        from LTX_2_MLX.media.record import read_run_record
+        from LTX_2_MLX.media.output import read_run_record
 
         request = read_run_record(own.replay, "generate").request
         return videos_of([request.get("prompt", "")], seeds or (request.get("seed", Options.seed),))

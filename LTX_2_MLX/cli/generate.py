@@ -16,7 +16,7 @@ from LTX_2_MLX.pipelines.requests import MEMORY_GROUP
 from LTX_2_MLX.runtime import launch
 
 if TYPE_CHECKING:
-    from LTX_2_MLX.media.record import RunRecord
+    from LTX_2_MLX.media.output import RunRecord
     from LTX_2_MLX.pipelines.generate import Prepared
     from LTX_2_MLX.runtime.progress import Progress
 
@@ -189,7 +189,7 @@ def prepared(options: Options, own: GenerateOptions, progress: "Progress") -> "P
 
 def recorded(typed: dict[str, Any], own: GenerateOptions) -> "tuple[RunRecord | None, GenerateOptions]":
     """The record to repeat or to resume, and the command's own options with the recorded quality."""
-    from LTX_2_MLX.media.record import read_run_record
+    from LTX_2_MLX.media.output import read_run_record
     from LTX_2_MLX.pipelines.generation.record import saved_record
 
     if own.replay is not None:

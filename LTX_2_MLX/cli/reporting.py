@@ -16,8 +16,7 @@ from LTX_2_MLX.cli.options import PlanOptions
 from LTX_2_MLX.errors import MediaError
 from LTX_2_MLX.media.encoder import CRF
 from LTX_2_MLX.media.frames import FrameStream, validated
-from LTX_2_MLX.media.output import check_free, check_writable
-from LTX_2_MLX.media.record import with_run_record
+from LTX_2_MLX.media.output import check_free, check_writable, with_run_record
 from LTX_2_MLX.media.video import write_video
 from LTX_2_MLX.planning.plan import Plan, format_bytes
 from LTX_2_MLX.runtime.keep_awake import keep_awake

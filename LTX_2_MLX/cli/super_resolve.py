@@ -66,8 +66,7 @@ def super_resolve(typed: dict[str, Any], own: SuperResolveOptions) -> None:
     request = SuperResolveRequest(**typed)
     from LTX_2_MLX.cli.reporting import plan_text, report
     from LTX_2_MLX.media.frames import validated
-    from LTX_2_MLX.media.output import free_bytes, made_folder
-    from LTX_2_MLX.media.record import with_run_record
+    from LTX_2_MLX.media.output import free_bytes, made_folder, with_run_record
     from LTX_2_MLX.pipelines import super_resolve as pipeline
     from LTX_2_MLX.runtime.memory import budget_bytes
     from LTX_2_MLX.runtime.spool import spool_folder

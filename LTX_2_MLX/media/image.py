@@ -13,7 +13,6 @@ from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
 from LTX_2_MLX.errors import LTXError, MediaError
 from LTX_2_MLX.media import png16
-from LTX_2_MLX.media.decoding import check_image
 from LTX_2_MLX.media.display import Orientation
 from LTX_2_MLX.media.heif import HeifImage, heif_size, is_heif, read_heif
 from LTX_2_MLX.media.image_formats import (
@@ -21,11 +20,12 @@ from LTX_2_MLX.media.image_formats import (
     ImageFormat,
     check_image_output,
     format_of,
+    is_motion_jpeg,
     open_image,
     silent_pillow,
 )
 from LTX_2_MLX.media.output import replaced_when_complete
-from LTX_2_MLX.media.source import is_motion_jpeg
+from LTX_2_MLX.media.source import check_image
 from LTX_2_MLX.outside import failure
 
 # EXIF tags that describe the photo. Others describe how its file stores it, or belong to the thumbnail.

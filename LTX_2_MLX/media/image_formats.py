@@ -1,4 +1,4 @@
-"""Image formats: which ones are read and written, and what each of them holds."""
+"""Image formats: which ones are read and written, what each of them holds, and images that were given as videos."""
 
 import logging
 import warnings
@@ -8,14 +8,18 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from PIL import Image
+from PIL import ExifTags, Image
 
 from LTX_2_MLX.errors import MediaError
+from LTX_2_MLX.media.heif import is_heif
+from LTX_2_MLX.media.source import open_media
 
 # Pillow's formats that are read; a JPEG of several images (MPO) counts as JPEG. Its other formats would start programs
 # (EPS) or belong to no photo. Their plugins are imported by name: Pillow loads AVIF, TIFF, WebP and JPEG 2000 by itself
 # only where every format may be opened.
 READ_FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "JPEG2000")
+# The EXIF tag of an image's comment.
+DESCRIPTION = ExifTags.Base.ImageDescription
 _NO_LOG = logging.NullHandler()
 _PLUGINS = ("Png", "Jpeg", "WebP", "Avif", "Tiff", "Bmp", "Gif", "Jpeg2K")
 
@@ -122,3 +126,54 @@ def silent_pillow() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")
         yield
+
+
+def refuse_images(path: Path) -> None:
+    """Raise ``MediaError`` if the file is a still or animated image."""
+    if is_heif(path):
+        raise MediaError(f"{path} is a still image (HEIC), not a video.")
+    try:
+        with open_image(path) as image:
+            animated = getattr(image, "is_animated", False)
+            kind = image.format
+    # Whatever Pillow runs into: what it cannot read is no image.
+    except Exception:
+        return
+    # The first frame of raw MJPEG is a JPEG.
+    if kind in ("JPEG", "MPO") and is_motion_jpeg(path):
+        return
+    if animated:
+        raise MediaError(
+            f"{path} is an animated image ({kind}), not a video. Convert it first: ffmpeg -i {path.name} video.mp4"
+        )
+    raise MediaError(f"{path} is a still image ({kind}), not a video.")
+
+
+def is_motion_jpeg(path: Path) -> bool:
+    """Whether a file is a raw stream of more than one JPEG."""
+    try:
+        with open_media(path) as container:
+            if container.format.name != "mjpeg":
+                return False
+            num_frames = 0
+            for packet in container.demux(video=0):
+                num_frames += packet.size > 0
+                if num_frames > 1:
+                    return True
+    except MediaError:
+        pass
+    return False
+
+
+def read_comment(path: Path) -> str:
+    """The comment of an image file that ``stills.write_stills`` wrote; empty without one.
+
+    Raises:
+        MediaError: If the file is no image.
+    """
+    try:
+        with open_image(path) as opened:
+            comment = opened.info.get("comment", b"") if opened.format == "GIF" else opened.getexif().get(DESCRIPTION)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise MediaError(f"{path} cannot be read as an image: {error}.") from error
+    return comment.decode("utf-8", "replace") if isinstance(comment, bytes) else str(comment or "")

@@ -1,19 +1,31 @@
-"""Writable paths, free disk space, files that appear whole or not at all, and one that keeps nothing."""
+"""Output files: writable paths, free disk space, files that appear whole or not at all, and records of runs in them.
+
+A run record holds the command, its settled request, files and versions, in a video's comment tag.
+"""
 
 import errno
-import io
+import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import av
 
+from LTX_2_MLX._version import __version__
 from LTX_2_MLX.atomic_file import KEEPS_WRITES, replaced_file
 from LTX_2_MLX.errors import MediaError
-from LTX_2_MLX.media.source import reason
+from LTX_2_MLX.media.source import open_media, reason
+from LTX_2_MLX.media.suffixes import IMAGE_OUTPUTS
+from LTX_2_MLX.outside import parse_json
+
+_PROGRAM = "LTX-2-MLX"
+_TAG = "comment"
+# Where the record goes if the user's own comment is in the first.
+_TAGS = (_TAG, "description", "synopsis")
 
 
 def check_writable(path: str | Path) -> Path:
@@ -102,34 +114,104 @@ def replaced_when_complete(path: str | Path) -> Iterator[Path]:
         raise MediaError(f"{path} cannot be written: {reason(error)}.{free}") from error
 
 
-class NullFile(io.RawIOBase):
-    """A file that forgets what is written; muxers can seek in it."""
+@dataclass(frozen=True)
+class RunRecord:
+    """The request of a run.
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._position = 0
-        self._size = 0
+    Attributes:
+        request: Options by name, with every default settled and every file as an absolute path.
+        files: Digest of each file by its path; None: an earlier version, which recorded none.
+        automatic: Options that the run settled by itself.
+        source: The video or folder that holds the record.
+    """
 
-    def writable(self) -> bool:
-        """Always."""
-        return True
+    request: Mapping[str, Any]
+    files: Mapping[str, str] | None = None
+    automatic: tuple[str, ...] = ()
+    source: Path = field(default_factory=Path)
 
-    def seekable(self) -> bool:
-        """Always."""
-        return True
+    def as_json(self) -> dict[str, Any]:
+        """The record as values that JSON has a form for."""
+        facts = {"request": dict(self.request), "files": dict(self.files or {}), "automatic": list(self.automatic)}
+        as_text: dict[str, Any] = parse_json(json.dumps(facts, default=str))
+        return as_text
 
-    def write(self, data: Any) -> int:
-        """Take the bytes."""
-        self._position += len(data)
-        self._size = max(self._size, self._position)
-        return len(data)
 
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move within the file."""
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        self._position = base + offset
-        return self._position
+def run_record(command: str, request: Mapping[str, Any], **facts: Any) -> dict[str, str]:
+    """Return metadata for a ``FrameStream`` from which the run can be repeated.
 
-    def tell(self) -> int:
-        """Position within the file."""
-        return self._position
+    Args:
+        command: Name of the script, such as ``generate``.
+        request: Options by name; values without a JSON form (paths, fractions) become text.
+        **facts: Further facts of the run, such as the digests of its files.
+    """
+    record = {"program": _PROGRAM, "version": __version__, "command": command, "request": dict(request), **facts}
+    return {_TAG: json.dumps(record, default=str)}
+
+
+def with_run_record(
+    tags: Mapping[str, str], command: str, request: Mapping[str, Any], note: Callable[[str], None]
+) -> dict[str, str]:
+    """Return the tags of a source with the record of a run, in the first of ``_TAGS`` that is free.
+
+    A record of this program is replaced, a user's text never; where all are taken, ``note`` gets a line.
+    """
+    (text,) = run_record(command, request).values()
+    for tag in _TAGS:
+        if tag not in tags or _parsed(tags[tag]) is not None:
+            return {**tags, tag: text}
+    note(f"The record of this run is not kept: {', '.join(_TAGS)} of the source hold text of yours.")
+    return dict(tags)
+
+
+def _parsed(text: str) -> dict[str, Any] | None:
+    """A record of this program; None for other text."""
+    try:
+        record = parse_json(text)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) and record.get("program") == _PROGRAM else None
+
+
+def read_run_record(path: str | Path, command: str) -> RunRecord:
+    """Read the record of the run that a video was made by.
+
+    Raises:
+        MediaError: If the file cannot be read, or was made by another program or command.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise MediaError(f"{path} does not exist. Give a video that this program wrote.")
+    tags = _tags(path)
+    record = next(filter(None, (_parsed(tags.get(tag, "")) for tag in _TAGS)), None)
+    if record is None:
+        raise MediaError(f"{path} has no run record: {_PROGRAM} did not write it, or its tags were removed.")
+    if record.get("command") != command:
+        raise MediaError(
+            f"{path} was made by {record.get('command')}, not by {command}. Give --replay to that command."
+        )
+    return record_from(record, path)
+
+
+def _tags(path: Path) -> dict[str, str]:
+    """Tags of a video by lower-case name; of an image its comment."""
+    if path.suffix.lower() in IMAGE_OUTPUTS:
+        from LTX_2_MLX.media.image_formats import read_comment
+
+        return {_TAG: read_comment(path)}
+    with open_media(path) as container:
+        return {key.lower(): text for key, text in container.metadata.items()}
+
+
+def record_from(facts: Mapping[str, Any], source: Path) -> RunRecord:
+    """A record from parsed JSON.
+
+    Raises:
+        MediaError: If the JSON is no record.
+    """
+    request = facts.get("request")
+    files = facts.get("files")
+    automatic = facts.get("automatic", [])
+    if not isinstance(request, dict) or not isinstance(automatic, list) or not isinstance(files, dict | None):
+        raise MediaError(f"The run record of {source} is damaged. Make the request again.")
+    return RunRecord(request, files, tuple(str(name) for name in automatic), source)

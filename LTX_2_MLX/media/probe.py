@@ -8,10 +8,10 @@ from typing import Any
 import av
 
 from LTX_2_MLX.errors import MediaError
-from LTX_2_MLX.media.display import Display, Orientation
+from LTX_2_MLX.media.display import HDR, Display, Orientation
 from LTX_2_MLX.media.extras import Extras, read_extras, read_tags
-from LTX_2_MLX.media.hdr import HDR
-from LTX_2_MLX.media.source import Frames, Packets, open_media, refuse_images, scan_frames, scan_packets, video_stream
+from LTX_2_MLX.media.image_formats import refuse_images
+from LTX_2_MLX.media.source import Frames, Packets, begins_as_video, open_media, scan_frames, scan_packets, video_stream
 from LTX_2_MLX.media.timeline import Shifts, constant_rate, fill_gaps, order_stamps, usual_step
 
 _UNSPECIFIED = (0, 2, 3)
@@ -86,7 +86,8 @@ def probe_video(path: str | Path, unknown_rate: Fraction | None = None, *, repai
         MediaError: If it is missing, an image, without video, or damaged (without ``repair``).
     """
     path = Path(path)
-    refuse_images(path)
+    if not begins_as_video(path):
+        refuse_images(path)
     with open_media(path) as container:
         video_index = video_stream(container, path).index
     packets = scan_packets(path, video_index)

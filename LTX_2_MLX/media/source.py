@@ -2,15 +2,18 @@
 
 What FFmpeg reports becomes one MediaError. Packets of all tracks give the places where a file begins again (joined
 recordings). Then the video is decoded, since packets are not frames: edit lists, field-coded video and empty slots
-hide or join them, and damage shows only there.
+hide or join them, and damage shows only there. The memory that decoding takes is known from the header alone: it is
+planned with fewer threads, or refused.
 """
 
 import errno
 import logging
+import os
 import threading
 from array import array
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
@@ -19,13 +22,17 @@ from typing import Any
 
 import av
 
-from LTX_2_MLX.errors import MediaError
-from LTX_2_MLX.media.decoding import open_options, prepare_decoder
-from LTX_2_MLX.media.heif import is_heif
-from LTX_2_MLX.media.image_formats import open_image
+from LTX_2_MLX.errors import MediaError, MemoryBudgetError
 from LTX_2_MLX.media.timeline import Restart, Shifts, Stamps, find_restarts, shifts_for
 from LTX_2_MLX.outside import failure
+from LTX_2_MLX.runtime.memory import GIB, budget_bytes
 
+# First bytes of Matroska, and major brands of mp4 and mov that no image has.
+_EBML = b"\x1a\x45\xdf\xa3"
+_VIDEO_BRANDS = (
+    b"3gp4", b"3gp5", b"M4V ", b"MSNV", b"avc1", b"dash", b"iso2", b"iso4", b"iso5", b"iso6", b"isom", b"mp41", b"mp42",
+    b"qt  ",
+)  # fmt: skip
 # What PyAV raises for files beside FFmpeg's own errors.
 _FAILURES = (MemoryError, RecursionError, UnicodeError)
 # Demuxers of containers that hold their own frames. Playlists (concat, hls, dash, ...) would open other files.
@@ -44,6 +51,18 @@ _JOINED_FORMATS = ("mpegts", "mpeg")
 _FRAMES_AROUND_JOINT = 3
 # Dispositions of video streams that are cover images or thumbnails.
 COVER = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
+# Frames that a decoder may hold for reference and order, with the one that it decodes (FFmpeg 8.1: h264dec.h,
+# hevcdec.h, vp9.h; av1 as its specification says); other codecs hold the last two.
+_HELD_FRAMES = {"h264": 18, "hevc": 18, "vvc": 18, "vp9": 10, "libvpx-vp9": 10, "av1": 10, "libdav1d": 10}
+_FEW_HELD_FRAMES = 4
+# Frames for threads beyond the first, of which each holds about one.
+_THREADS_BYTES = 64 * 2**20
+# Where the header does not tell the layout: four channels of 16 bits.
+_LARGEST_PIXEL_BITS = 64
+_LARGEST_OPENED = 2**27
+# An image as Pillow decodes it, its levels in 16 bits, and a copy of them.
+_IMAGE_PIXEL_BYTES = 16
+_BUDGET: ContextVar[int | None] = ContextVar("decoding_budget", default=None)
 
 # While one thread collects FFmpeg's messages, those of others reach Python's logging: they are not for the terminal.
 logging.getLogger("libav").addHandler(logging.NullHandler())
@@ -113,47 +132,23 @@ def reason(error: Exception, messages: list[str] | None = None) -> str:
     return f"{text} ({lines[-1].rstrip('.')})" if lines else text
 
 
-def refuse_images(path: Path) -> None:
-    """Raise ``MediaError`` if the file is missing, no regular file, empty, or a still or animated image."""
+def begins_as_video(path: Path) -> bool:
+    """Whether a file begins as one of the usual containers of videos, and so is no image; False leaves it open.
+
+    Raises:
+        MediaError: If the file is missing, no regular file, or empty.
+    """
     if path.is_dir():
         raise MediaError(f"{path} is a folder. Give a video file.")
     if not path.is_file():
         raise MediaError(f"{path} {'is not a file' if path.exists() else 'does not exist'}. Give a video file.")
-    if not path.stat().st_size:
+    with path.open("rb") as file:
+        head = file.read(12)
+    if not head:
         raise MediaError(f"{path} is empty, it has 0 bytes. Give a video file.")
-    if is_heif(path):
-        raise MediaError(f"{path} is a still image (HEIC), not a video.")
-    try:
-        with open_image(path) as image:
-            animated = getattr(image, "is_animated", False)
-            kind = image.format
-    # Whatever Pillow runs into: what it cannot read is no image.
-    except Exception:
-        return
-    # The first frame of raw MJPEG is a JPEG.
-    if kind in ("JPEG", "MPO") and is_motion_jpeg(path):
-        return
-    if animated:
-        raise MediaError(
-            f"{path} is an animated image ({kind}), not a video. Convert it first: ffmpeg -i {path.name} video.mp4"
-        )
-    raise MediaError(f"{path} is a still image ({kind}), not a video.")
-
-
-def is_motion_jpeg(path: Path) -> bool:
-    """Whether a file is a raw stream of more than one JPEG."""
-    try:
-        with open_media(path) as container:
-            if container.format.name != "mjpeg":
-                return False
-            num_frames = 0
-            for packet in container.demux(video=0):
-                num_frames += packet.size > 0
-                if num_frames > 1:
-                    return True
-    except MediaError:
-        pass
-    return False
+    is_avi = head[:4] == b"RIFF" and head[8:] == b"AVI "
+    is_mp4 = head[4:8] == b"ftyp" and head[8:] in _VIDEO_BRANDS
+    return head[:4] == _EBML or is_avi or is_mp4
 
 
 def _many_tracks(path: Path) -> str:
@@ -172,6 +167,73 @@ def video_stream(container: av.container.InputContainer, path: Path) -> av.Video
             return stream
     kinds: list[str] = sorted({stream.type for stream in container.streams}) or ["nothing"]
     raise MediaError(f"{path} holds no video, only {' and '.join(kinds)}.")
+
+
+@contextmanager
+def decoding_budget(num_bytes: int) -> Iterator[None]:
+    """Refuse videos and images that take more than this to decode; else the memory that a run may use counts."""
+    token = _BUDGET.set(num_bytes)
+    try:
+        yield
+    finally:
+        _BUDGET.reset(token)
+
+
+def prepare_decoder(stream: Any, path: Path, *, exact: bool = False) -> int:
+    """Set the threads of a video stream's decoder; the memory in bytes that it then takes at most.
+
+    Args:
+        stream: Of an open file.
+        path: Of the file, for messages.
+        exact: Decode one frame after the other. Where several are decoded at once, FFmpeg may return a damaged frame
+            before it has marked it.
+
+    Raises:
+        MemoryBudgetError: If that is more than there is.
+    """
+    context = stream.codec_context
+    frame = _frame_bytes(context)
+    threads = max(1, min(os.cpu_count() or 1, _THREADS_BYTES // max(frame, 1)))
+    context.thread_type, context.thread_count = "SLICE" if exact else "AUTO", threads
+    num_bytes = frame * (_HELD_FRAMES.get(context.name, _FEW_HELD_FRAMES) + threads - 1)
+    _check(path, context.height, context.width, num_bytes)
+    # A stream may turn to frames that its header does not tell of; much larger ones count as damaged. Without a size in
+    # the header, frames of 8K are the largest.
+    pixels = max(4 * context.width * context.height, 2**20) if context.width else 2**25
+    context.options = {**context.options, "max_pixels": str(pixels)}
+    return num_bytes
+
+
+def check_image(path: Path, height: int, width: int) -> None:
+    """Raise ``MemoryBudgetError`` for an image that takes more memory to decode than there is."""
+    _check(path, height, width, height * width * _IMAGE_PIXEL_BYTES)
+
+
+def _frame_bytes(context: Any) -> int:
+    """Bytes of a decoded frame."""
+    layout = context.format
+    if layout is None:
+        return int(context.width * context.height * _LARGEST_PIXEL_BITS // 8)
+    total = 0
+    for component in layout.components:
+        total += component.width * component.height * (2 if component.bits > 8 else 1)
+    # Decoders pad the sides of a frame.
+    return total * 9 // 8
+
+
+def open_options() -> dict[str, str]:
+    """FFmpeg's options for opening a file, which may decode a frame to learn of its layout."""
+    pixels = min((_BUDGET.get() or budget_bytes()) // _LARGEST_PIXEL_BITS * 8, _LARGEST_OPENED)
+    return {"max_pixels": str(pixels)}
+
+
+def _check(path: Path, height: int, width: int, num_bytes: int) -> None:
+    budget = _BUDGET.get() or budget_bytes()
+    if num_bytes > budget:
+        raise MemoryBudgetError(
+            f"{path} has {width}×{height} pixels: decoding it takes up to {num_bytes / GIB:.2f} GiB, and "
+            f"{budget / GIB:.2f} GiB may be used. Make it smaller with another program first."
+        )
 
 
 @dataclass

@@ -6,12 +6,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import Image
 
 from LTX_2_MLX.errors import MediaError
 from LTX_2_MLX.media.audio import Audio
 from LTX_2_MLX.media.image import StillImage, write_image
-from LTX_2_MLX.media.image_formats import IMAGE_SUFFIXES, check_image_output, open_image
+from LTX_2_MLX.media.image_formats import DESCRIPTION, IMAGE_SUFFIXES, check_image_output
 from LTX_2_MLX.media.output import check_writable, replaced_when_complete
 from LTX_2_MLX.media.suffixes import STILL_SUFFIXES
 from LTX_2_MLX.runtime.progress import Progress
@@ -22,7 +22,6 @@ _MAX_SIDES = {".webp": 16_383, ".gif": 65_535}
 _WEBP_QUALITY = 90
 # Units of time of the formats in seconds.
 _TICKS = {".webp": Fraction(1, 1000), ".gif": Fraction(1, 100)}
-_DESCRIPTION = ExifTags.Base.ImageDescription
 STAGE = "write"
 
 
@@ -100,7 +99,7 @@ def _exif(comment: str) -> bytes | None:
     if not comment:
         return None
     exif = Image.Exif()
-    exif[_DESCRIPTION] = comment
+    exif[DESCRIPTION] = comment
     return exif.tobytes()
 
 
@@ -136,17 +135,3 @@ def _save_loop(images: list[np.ndarray], path: Path, milliseconds: list[int], co
         quality=_WEBP_QUALITY,
         exif=exif,
     )
-
-
-def read_comment(path: Path) -> str:
-    """The comment of an image file that ``write_stills`` wrote; empty without one.
-
-    Raises:
-        MediaError: If the file is no image.
-    """
-    try:
-        with open_image(path) as opened:
-            comment = opened.info.get("comment", b"") if opened.format == "GIF" else opened.getexif().get(_DESCRIPTION)
-    except (OSError, ValueError, SyntaxError) as error:
-        raise MediaError(f"{path} cannot be read as an image: {error}.") from error
-    return comment.decode("utf-8", "replace") if isinstance(comment, bytes) else str(comment or "")

@@ -4,6 +4,7 @@ A track is described before the output is opened: writing it is tried out before
 refuses it after the last frame is computed.
 """
 
+import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -14,7 +15,6 @@ import av
 from av.container import OutputContainer
 
 from LTX_2_MLX.media.encoder import Container
-from LTX_2_MLX.media.output import NullFile
 from LTX_2_MLX.media.source import ffmpeg_messages, open_media, reason
 from LTX_2_MLX.media.timeline import Shifts
 
@@ -241,3 +241,36 @@ def _try_out(way: OutputTrack, container: Container) -> str:
     except (av.FFmpegError, ValueError) as error:
         return reason(error, messages)
     return ""
+
+
+class NullFile(io.RawIOBase):
+    """A file that forgets what is written; muxers can seek in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._position = 0
+        self._size = 0
+
+    def writable(self) -> bool:
+        """Always."""
+        return True
+
+    def seekable(self) -> bool:
+        """Always."""
+        return True
+
+    def write(self, data: Any) -> int:
+        """Take the bytes."""
+        self._position += len(data)
+        self._size = max(self._size, self._position)
+        return len(data)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move within the file."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = base + offset
+        return self._position
+
+    def tell(self) -> int:
+        """Position within the file."""
+        return self._position

@@ -9,14 +9,15 @@ from contextlib import closing
 from fractions import Fraction
 from itertools import islice, pairwise, repeat
 from pathlib import Path
+from typing import Any, Literal, get_args
 
+import av
 import numpy as np
 
 from LTX_2_MLX.errors import MediaError
-from LTX_2_MLX.media.audio import SourceTracks
-from LTX_2_MLX.media.deinterlace import Deinterlace, check_deinterlace, deinterlaced, fields_per_frame
 from LTX_2_MLX.media.display import RgbReader
 from LTX_2_MLX.media.encoder import check_bit_depth
+from LTX_2_MLX.media.extras import SourceTracks
 from LTX_2_MLX.media.frames import FrameStream, observed
 from LTX_2_MLX.media.probe import VideoInfo, probe_video
 from LTX_2_MLX.media.source import decode, open_media
@@ -24,6 +25,11 @@ from LTX_2_MLX.media.writer import write_video
 
 __all__ = ["read_video", "write_video"]
 
+Deinterlace = Literal["same", "double"]
+# Any unit will do: frames are counted, and their times come from the scan of the file.
+_TICK = Fraction(1, 25)
+_MODES = {"same": "send_frame", "double": "send_field"}
+_NOT_READY = (av.BlockingIOError, av.EOFError)
 _CHUNK_BYTES = 32 * 2**20
 _MAX_CHUNK_FRAMES = 16
 _INTERLACED = (
@@ -130,3 +136,55 @@ def _frames(info: VideoInfo, deinterlace: Deinterlace | None, bit_depth: int) ->
                 yield from repeat(images[-1], (count - 1) * num_fields)
     if num_read < len(info.repeats):
         raise MediaError(f"{info.path} changed while it was read: {num_read} of {len(info.repeats)} frames are left.")
+
+
+def check_deinterlace(mode: str | None) -> None:
+    """Raise ``MediaError`` unless ``mode`` is None or one of ``Deinterlace``."""
+    if mode is not None and mode not in _MODES:
+        raise MediaError(f"deinterlace is {mode!r}, expected {' or '.join(get_args(Deinterlace))}.")
+
+
+def fields_per_frame(mode: Deinterlace | None) -> int:
+    """Frames that are shown for each stored one."""
+    return 2 if mode == "double" else 1
+
+
+def deinterlaced(frames: Iterator[av.VideoFrame], mode: Deinterlace) -> Iterator[av.VideoFrame]:
+    """Turn each interlaced frame into one (``same``) or two (``double``: one for each field) whole ones.
+
+    Frames that are not marked as interlaced are filtered as well, upper field first.
+    """
+    graph: Any = None
+    for index, frame in enumerate(frames):
+        graph = graph or _graph(frame, mode)
+        tags = frame.colorspace, frame.color_range
+        frame.pts = index
+        frame.time_base = _TICK
+        graph.vpush(frame)
+        yield from _ready(graph, *tags)
+    if graph is not None:
+        graph.vpush(None)
+        yield from _ready(graph, *tags)
+
+
+def _graph(frame: av.VideoFrame, mode: Deinterlace) -> Any:
+    graph: Any = av.filter.Graph()
+    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=_TICK)
+    bwdif = graph.add("bwdif", f"mode={_MODES[mode]}:parity=auto:deint=all")
+    sink = graph.add("buffersink")
+    source.link_to(bwdif)
+    bwdif.link_to(sink)
+    graph.configure()
+    return graph
+
+
+def _ready(graph: Any, colorspace: int, color_range: int) -> Iterator[av.VideoFrame]:
+    """Frames that the filter has finished, with the tags of the source."""
+    while True:
+        try:
+            frame = graph.vpull()
+        except _NOT_READY:
+            return
+        frame.colorspace = colorspace
+        frame.color_range = color_range
+        yield frame

@@ -10,7 +10,7 @@ from LTX_2_MLX.invocation import command_line
 from LTX_2_MLX.media.audio import Waveform
 from LTX_2_MLX.media.encoder import least_bytes
 from LTX_2_MLX.media.frames import FrameStream
-from LTX_2_MLX.media.record import run_record
+from LTX_2_MLX.media.output import run_record
 from LTX_2_MLX.media.sound import write_wav
 from LTX_2_MLX.media.writer import waiting_bytes
 from LTX_2_MLX.pipelines import postprocess

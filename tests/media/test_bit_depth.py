@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from LTX_2_MLX.errors import MediaError
-from LTX_2_MLX.media.display import Display
+from LTX_2_MLX.media.display import HDR, Display
 from LTX_2_MLX.media.frames import FrameStream
-from LTX_2_MLX.media.hdr import HDR
 from LTX_2_MLX.media.video import read_video, write_video
 
 _CHROMATICITIES = ((34_000, 16_000), (13_250, 34_500), (7_500, 3_000))

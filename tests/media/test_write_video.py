@@ -19,8 +19,8 @@ from LTX_2_MLX.media import encoder, output, writer
 from LTX_2_MLX.media.audio import Waveform, read_waveform
 from LTX_2_MLX.media.display import Display
 from LTX_2_MLX.media.frames import FrameStream
+from LTX_2_MLX.media.output import read_run_record, run_record
 from LTX_2_MLX.media.probe import probe_video
-from LTX_2_MLX.media.record import read_run_record, run_record
 from LTX_2_MLX.media.video import read_video, write_video
 
 SUFFIXES = [".mp4", ".mov", ".mkv", ".avi", ".webm"]

@@ -9,7 +9,7 @@ import tiny_split_files
 
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.errors import CheckpointError, RequestError
-from LTX_2_MLX.media.record import read_run_record
+from LTX_2_MLX.media.output import read_run_record
 from LTX_2_MLX.models.ltx import diffusion_decoder_memory
 from LTX_2_MLX.pipelines.generate import Options, decode_saved, generate_video, plan_for, prepare, request_for
 from LTX_2_MLX.pipelines.generation.decode_diffusion import DecodeByDiffusion, frame_noise

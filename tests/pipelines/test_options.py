@@ -7,7 +7,7 @@ import pytest
 
 import LTX_2_MLX
 from LTX_2_MLX.errors import RequestError
-from LTX_2_MLX.media.record import RunRecord
+from LTX_2_MLX.media.output import RunRecord
 from LTX_2_MLX.pipelines.generate import Options, generate
 from LTX_2_MLX.pipelines.generation.record import options_from
 from LTX_2_MLX.pipelines.options import declared_options, options_of

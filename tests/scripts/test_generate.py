@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
 from LTX_2_MLX import FrameStream, cli, write_video
-from LTX_2_MLX.media.record import run_record
+from LTX_2_MLX.media.output import run_record
 from LTX_2_MLX.pipelines.generate import Options
 from LTX_2_MLX.verify.case import Case
 

@@ -27,9 +27,9 @@ from LTX_2_MLX.checkpoints.reader import Checkpoint, read_header
 from LTX_2_MLX.checkpoints.torch_file import read_torch_file
 from LTX_2_MLX.cli import convert_weights, generate, inspect_checkpoint, interpolate, upscale
 from LTX_2_MLX.errors import CheckpointError, MediaError, MemoryBudgetError, RequestError
-from LTX_2_MLX.media.decoding import decoding_budget
 from LTX_2_MLX.media.image import StillImage, image_size, read_image, write_image
-from LTX_2_MLX.media.record import RunRecord
+from LTX_2_MLX.media.output import RunRecord
+from LTX_2_MLX.media.source import decoding_budget
 from LTX_2_MLX.models.interfaces import Header
 from LTX_2_MLX.outside import printable
 from LTX_2_MLX.pipelines.generation.model_defaults import ModelDefaults

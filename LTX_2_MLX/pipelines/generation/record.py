@@ -10,7 +10,7 @@ from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.resolve import resolve
 from LTX_2_MLX.diffusion.guidance import passes
 from LTX_2_MLX.errors import CheckpointError, MediaError, RequestError
-from LTX_2_MLX.media.record import RunRecord, record_from
+from LTX_2_MLX.media.output import RunRecord, record_from
 from LTX_2_MLX.media.sound import check_wav
 from LTX_2_MLX.media.source import open_media
 from LTX_2_MLX.outside import exists, number

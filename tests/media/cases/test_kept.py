@@ -8,7 +8,7 @@ import pytest
 
 from LTX_2_MLX.media.encoder import CONTAINERS
 from LTX_2_MLX.media.extras import Attachment, Extras, time_code_at
-from LTX_2_MLX.media.record import with_run_record
+from LTX_2_MLX.media.output import with_run_record
 from LTX_2_MLX.media.subtitles import _plain
 from LTX_2_MLX.media.video import read_video, write_video
 

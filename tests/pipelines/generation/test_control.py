@@ -16,7 +16,7 @@ from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.errors import CheckpointError, MediaError, RequestError
 from LTX_2_MLX.media.first_frame import resize_and_crop
 from LTX_2_MLX.media.frames import FrameStream
-from LTX_2_MLX.media.record import read_run_record
+from LTX_2_MLX.media.output import read_run_record
 from LTX_2_MLX.media.video import read_video
 from LTX_2_MLX.models.ltx.transformer import Transformer
 from LTX_2_MLX.models.ltx.video_vae import VideoEncoder

@@ -8,7 +8,7 @@ import tiny_checkpoints
 
 from LTX_2_MLX.diffusion.guidance import Guidance, both_streams
 from LTX_2_MLX.errors import RequestError
-from LTX_2_MLX.media.record import RunRecord
+from LTX_2_MLX.media.output import RunRecord
 from LTX_2_MLX.pipelines.generate import Options, request_for, stages_for
 from LTX_2_MLX.pipelines.generation.record import options_from, record_of
 from LTX_2_MLX.pipelines.generation.state import GenerationState
