@@ -1,7 +1,6 @@
 """Generate video with LTX-2 on a Mac and post-process it, all in MLX."""
 
-from LTX_2_MLX.runtime.blas import load_openblas
-from LTX_2_MLX.runtime.mlx_settings import set_mlx_defaults
+from LTX_2_MLX.runtime.mlx_library import load_openblas, require_mlx, set_mlx_defaults
 
 set_mlx_defaults()
 OPENBLAS_LOADED = load_openblas()
@@ -10,7 +9,6 @@ from importlib import import_module
 from typing import Any
 
 from LTX_2_MLX._version import __version__
-from LTX_2_MLX.runtime.mlx_library import require_mlx
 
 # Public call -> module that has it; imported when it is first asked for.
 _PUBLIC = {

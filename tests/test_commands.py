@@ -15,9 +15,8 @@ from LTX_2_MLX import cli
 from LTX_2_MLX.cli.app import COMMANDS, program
 from LTX_2_MLX.cli.command import command
 from LTX_2_MLX.cli.decode import DecodeOptions
-from LTX_2_MLX.cli.fields import default_text, help_text
 from LTX_2_MLX.cli.generate import GenerateOptions
-from LTX_2_MLX.cli.options import VideoOptions
+from LTX_2_MLX.cli.options import VideoOptions, default_text, help_text
 from LTX_2_MLX.cli.super_resolve import SuperResolveOptions
 from LTX_2_MLX.cli.upscale import UpscaleOptions
 from LTX_2_MLX.errors import RequestError

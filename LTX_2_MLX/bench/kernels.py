@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 import numpy as np
 
-from LTX_2_MLX.ops.resize import resize
-from LTX_2_MLX.ops.warp import warp
+from LTX_2_MLX.ops.sampling import resize, warp
 
 # Root mean square of the error over that of the result. Winograd in 16 bit is off by 7e-3 in float16, 6e-2 in bfloat16.
 _BOUNDS = {mx.float32: 1e-5, mx.float16: 4e-3, mx.bfloat16: 3e-2}

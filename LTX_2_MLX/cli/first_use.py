@@ -2,6 +2,7 @@
 
 import sys
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -19,19 +20,19 @@ ASKED_BYTES = 10**9
 _OFFLINE = "HF_HUB_OFFLINE"
 
 
+@dataclass(frozen=True)
 class FirstUse:
     """Fetches the files of a catalogue entry, within what the user allows.
 
-    Args:
+    Attributes:
         progress: Reporter of the run.
         yes: Download large files without a question.
         forbidden: Download nothing.
     """
 
-    def __init__(self, progress: Progress, *, yes: bool = False, forbidden: bool = False):
-        self._progress = progress
-        self._yes = yes
-        self._forbidden = forbidden
+    progress: Progress
+    yes: bool = False
+    forbidden: bool = False
 
     def __call__(self, entry: "Entry") -> None:
         """Download what is missing of an entry.
@@ -43,7 +44,7 @@ class FirstUse:
 
         from LTX_2_MLX.checkpoints.download import is_here, look_up
 
-        if self._forbidden:
+        if self.forbidden:
             raise _refused(entry, "--no-download forbids fetching it")
         if constants.HF_HUB_OFFLINE:
             raise _refused(entry, f"{_OFFLINE} forbids fetching it")
@@ -70,20 +71,20 @@ class FirstUse:
                 f"{RESERVE_BYTES / 1e9:.0f} GB that should stay free. Make room, or set HF_HOME to a folder on "
                 f"another disk"
             )
-        if need > ASKED_BYTES and not self._yes:
+        if need > ASKED_BYTES and not self.yes:
             if not _on_terminal():
                 raise DownloadError(f"downloads of more than {ASKED_BYTES / 1e9:.0f} GB need --yes")
             if not typer.confirm(f"Download {line}?", err=True):
                 raise DownloadError("the download was declined")
             return
-        self._progress.note(f"Downloading {line}.")
+        self.progress.note(f"Downloading {line}.")
 
     def _fetch(self, entry: "Entry", published: list["RemoteFile"]) -> None:
         from LTX_2_MLX.checkpoints.download import fetch
         from LTX_2_MLX.cli.download_weights import download_bars, weights_folder
 
         bars: Any = nullcontext(lambda *_: None)
-        if not isinstance(self._progress, JsonProgress | NotesOnly):
+        if not isinstance(self.progress, JsonProgress | NotesOnly):
             bars = download_bars()
         with bars as advance:
             for remote in published:

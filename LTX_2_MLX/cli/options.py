@@ -1,11 +1,25 @@
-"""Options that commands have beside those of the library: files, progress, plans, questions."""
+"""Options of commands: those that they have beside the library's, and Typer's parameters for declared options."""
 
-from dataclasses import dataclass
+import inspect
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import typer
+
 from LTX_2_MLX.errors import RequestError
-from LTX_2_MLX.pipelines.options import Opt, check_options
+from LTX_2_MLX.pipelines.options import (
+    NONE,
+    PRECISION_FLAGS,
+    Declared,
+    Opt,
+    bounds,
+    check_options,
+    declared_options,
+    precision,
+)
 
 ProgressKind = Literal["bar", "json"]
 _RUN, _OUTPUT = "Run", "Output"
@@ -54,6 +68,7 @@ InputVideo = Annotated[
 ]
 
 Yes = Annotated[bool, Opt("Answer every question with yes.", group=_RUN, flags=("--yes", "-y"), only_on=True)]
+_FLAG_HELP = {"fp16": "Compute in float16.", "bf16": "Compute in bfloat16.", "fp32": "Compute in float32."}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,3 +137,170 @@ class VideoOptions(PlanOptions):
     def reading(self) -> dict[str, Any]:
         """Keyword arguments of ``read_video``."""
         return {"repair": self.repair, "deinterlace": self.deinterlace, "bit_depth": self.bit_depth}
+
+
+class _Unset:
+    """The value of an option that was typed as ``none``."""
+
+    def __str__(self) -> str:
+        return NONE
+
+
+UNSET = _Unset()
+
+
+def parameters(options: type, *, positional_optional: bool = False) -> list[inspect.Parameter]:
+    """A keyword parameter for each option of a dataclass, annotated for Typer."""
+    made: list[inspect.Parameter] = []
+    for declared in declared_options(options).values():
+        if declared.name == "precision":
+            made += [_precision_flag(declared, choice) for choice in declared.choices]
+            continue
+        made.append(_parameter(declared, positional_optional))
+    return made
+
+
+def option(options: type, name: str) -> Any:
+    """The annotation of one declared option, for a command that has its own signature."""
+    return _parameter(declared_options(options)[name], False).annotation
+
+
+def _parameter(declared: Declared, positional_optional: bool) -> inspect.Parameter:
+    opt = declared.opt
+    kind = _typer_kind(declared)
+    default = declared.default
+    if default is MISSING and opt.positional and positional_optional:
+        default = None
+        kind = kind | None
+    if declared.repeated:
+        default = None
+        kind = kind | None
+    elif opt.one_or_more and default is not None:
+        default = [default]
+    settings: dict[str, Any] = {"help": help_text(declared), "metavar": _metavar(declared), "show_default": False}
+    if opt.positional:
+        note = typer.Argument(**settings)
+    else:
+        parser = _parser(declared)
+        if parser is not None:
+            settings["parser"] = parser
+        note = typer.Option(*_names(declared), **settings, rich_help_panel=opt.group)
+    return _keyword(declared.name, Annotated[kind, note], default)
+
+
+def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    if default is MISSING:
+        default = inspect.Parameter.empty
+    elif isinstance(default, Path):
+        default = str(default)
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _precision_flag(declared: Declared, choice: str) -> inspect.Parameter:
+    note = typer.Option(f"--{choice}", help=_FLAG_HELP[choice], rich_help_panel=declared.opt.group, show_default=False)
+    return _keyword(choice, Annotated[bool, note], False)
+
+
+def _typer_kind(declared: Declared) -> Any:
+    kind: Any = declared.kind
+    if kind in (Path, Fraction):
+        # Brought to its type, and to the home folder, by the request.
+        kind = str
+    if declared.choices and kind is str:
+        kind = Literal[declared.choices]
+    if declared.repeated or declared.opt.one_or_more:
+        kind = list[kind]
+    return kind | None if declared.optional else kind
+
+
+def _names(declared: Declared) -> tuple[str, ...]:
+    names = declared.opt.flags or (declared.flag,)
+    if declared.kind is not bool or declared.opt.only_on:
+        return names
+    on = names[0]
+    return (f"{on}/--no-{on.removeprefix('--')}", *names[1:])
+
+
+def _metavar(declared: Declared) -> str | None:
+    if declared.opt.metavar is not None or declared.choices or declared.kind is bool:
+        return declared.opt.metavar
+    return {int: "N", float: "X", str: "TEXT", Path: "PATH"}.get(declared.kind)
+
+
+def help_text(declared: Declared) -> str:
+    """The help of an option with its bounds and its default."""
+    opt = declared.opt
+    notes = []
+    if declared.choices and declared.kind is not str:
+        notes.append(", ".join(f"{choice:g}" for choice in declared.choices))
+    elif bounds(opt):
+        notes.append(bounds(opt).removeprefix("from "))
+    if default := default_text(declared):
+        notes.append(f"default: {default}")
+    return f"{opt.help} [{'; '.join(notes)}]" if notes else opt.help
+
+
+def default_text(declared: Declared) -> str:
+    """The default of an option in words; empty where there is none to tell."""
+    default = declared.default
+    if declared.opt.default is not None:
+        return declared.opt.default
+    if default is None or default is False or default is MISSING or default == ():
+        return ""
+    if default is True:
+        return "on"
+    return f"{default:g}" if isinstance(default, float) else str(default)
+
+
+def _parser(declared: Declared) -> Any:
+    """A parser of text for numbers that can be left out by the word ``none``."""
+    kind = declared.kind
+    if kind not in (int, float) or not declared.optional:
+        return None
+
+    def parse(text: Any) -> Any:
+        if text == NONE:
+            return UNSET
+        try:
+            return kind(text)
+        except ValueError as error:
+            raise typer.BadParameter(f"{text!r} is not a valid number.") from error
+
+    return parse
+
+
+def typed_options(options: type, values: Mapping[str, Any], typed: Iterable[str]) -> dict[str, Any]:
+    """Those options of a dataclass that were typed, by the names of its fields.
+
+    ``none`` leaves out a file or a number that is recorded, ``--fp16`` is the field ``precision``.
+
+    Raises:
+        RequestError: If the name of a file is empty, or two precisions were typed.
+    """
+    names = set(typed)
+    found: dict[str, Any] = {}
+    for declared in declared_options(options).values():
+        if declared.name == "precision":
+            flags = {}
+            for flag in PRECISION_FLAGS:
+                if flag in names:
+                    flags[flag] = values[flag]
+            if flags:
+                found["precision"] = precision(**flags)
+        elif declared.name in names:
+            found[declared.name] = _typed(declared, values[declared.name])
+    return found
+
+
+def _typed(declared: Declared, value: Any) -> Any:
+    opt = declared.opt
+    if value is UNSET or (opt.is_file and declared.optional and value in (NONE, [NONE])):
+        return None
+    several = declared.repeated or opt.one_or_more
+    if several:
+        value = tuple(value or ())
+        if declared.repeated and opt.is_file and value == (NONE,):
+            return ()
+    if (opt.is_file or opt.is_output) and "" in (value if several else (value,)):
+        raise RequestError(f"The name given for {declared.flag} is empty. Is a shell variable unset?")
+    return value

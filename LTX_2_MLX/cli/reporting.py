@@ -1,6 +1,9 @@
 """The runner of a command: checks of its output before the work, seconds and peak memory by stage after it."""
 
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -19,7 +22,6 @@ from LTX_2_MLX.media.frames import FrameStream, validated
 from LTX_2_MLX.media.output import check_free, check_writable, with_run_record
 from LTX_2_MLX.media.video import write_video
 from LTX_2_MLX.planning.plan import Plan, format_bytes
-from LTX_2_MLX.runtime.keep_awake import keep_awake
 from LTX_2_MLX.runtime.memory import memory_limits
 from LTX_2_MLX.runtime.mlx_library import idle_gpu_warning
 from LTX_2_MLX.runtime.progress import JsonProgress, Progress, TerminalProgress
@@ -65,6 +67,18 @@ def report(
         with nullcontext() if page is None else page_on(page, runner, output):
             yield runner
         _close(reporter, runner.reports, time.perf_counter() - start, output)
+
+
+def keep_awake() -> None:
+    """Hold off idle sleep until this process ends, however it ends; does nothing on other systems."""
+    # -i: no idle sleep. -w: until the process with this number has gone.
+    command = ["caffeinate", "-i", "-w", str(os.getpid())]
+    if sys.platform == "darwin":
+        try:
+            subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        except OSError:
+            # The work does not depend on it.
+            return
 
 
 def check_page(page: Path, output: Path | None, source: Path | None, *, yes: bool) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 from LTX_2_MLX.errors import MediaError
 from LTX_2_MLX.media.frames import to_signed
 from LTX_2_MLX.media.image import read_image, to_8_bit, to_srgb
-from LTX_2_MLX.ops.resize import resize
+from LTX_2_MLX.ops.sampling import resize
 
 # Larger images gain nothing: videos have a quarter of it.
 _MAX_SIDE = 8192

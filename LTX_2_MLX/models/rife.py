@@ -13,8 +13,7 @@ from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.models.interfaces import Header
 from LTX_2_MLX.ops.conv import conv2d_3x3, conv2d_3x3_stride2, conv_transpose2d_2x, pixel_shuffle
 from LTX_2_MLX.ops.device import eval_if_large
-from LTX_2_MLX.ops.resize import resize
-from LTX_2_MLX.ops.warp import warp, warp_resized
+from LTX_2_MLX.ops.sampling import resize, warp, warp_resized
 
 _COLORS = 3
 # Channels of a block's output: two flows (x, y), a mask, features for the next block.

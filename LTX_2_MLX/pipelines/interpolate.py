@@ -20,14 +20,13 @@ from LTX_2_MLX.checkpoints.resolve import open_checkpoint
 from LTX_2_MLX.media.frames import FrameStream, subdivide_times, to_levels, to_unit
 from LTX_2_MLX.media.writer import waiting_bytes
 from LTX_2_MLX.models.rife import IFNet, pad_for, padding_multiple
-from LTX_2_MLX.ops.resize import resize
+from LTX_2_MLX.ops.sampling import resize
 from LTX_2_MLX.ops.similarity import structural_similarity
 from LTX_2_MLX.pipelines.requests import InterpolateRequest as Request
 from LTX_2_MLX.planning.plan import Estimate, Plan, dtype_name, network_weights_bytes, plan
 from LTX_2_MLX.runtime.memory import budget_bytes
-from LTX_2_MLX.runtime.parallel import map_on_cores, num_workers
 from LTX_2_MLX.runtime.progress import Progress
-from LTX_2_MLX.runtime.runner import StageRunner, run_stages
+from LTX_2_MLX.runtime.runner import StageRunner, map_on_cores, num_workers, run_stages
 
 STAGE = "interpolate"
 # Side of the thumbnails by which a cut is found, as in the author's script.

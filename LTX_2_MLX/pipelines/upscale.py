@@ -27,7 +27,7 @@ from LTX_2_MLX.ops.color import adain_transfer, wavelet_transfer
 from LTX_2_MLX.ops.context_tiles import in_tiles, pad_reflected
 from LTX_2_MLX.ops.conv import WINOGRAD_CHANNELS
 from LTX_2_MLX.ops.device import on_cpu
-from LTX_2_MLX.ops.resize import resize
+from LTX_2_MLX.ops.sampling import resize
 from LTX_2_MLX.pipelines.requests import ColorFix, upscaled_size
 from LTX_2_MLX.pipelines.requests import UpscaleRequest as Request
 from LTX_2_MLX.planning.plan import Estimate, Plan, dtype_name, network_weights_bytes, plan

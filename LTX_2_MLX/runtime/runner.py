@@ -1,21 +1,33 @@
-"""Runs stages: load a model, work, evaluate, free. Reports seconds and peak memory of each stage."""
+"""Runs stages: load a model, work, evaluate, free. Reports seconds and peak memory of each stage.
+
+Within a stage, independent pieces of work run on several CPU cores, and results are checked: a latent that is not
+finite, constant or frozen cannot become a video.
+"""
 
 import dataclasses
 import gc
 import time
 import traceback
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol, TypeVar
 
 import mlx.core as mx
 
+from LTX_2_MLX.errors import OutputError
+from LTX_2_MLX.ops.device import device, on_cpu, one_blas_thread
 from LTX_2_MLX.runtime.memory import memory_limits, peak_process_bytes
 from LTX_2_MLX.runtime.progress import Progress, SilentProgress
 
+Item = TypeVar("Item")
 Model = TypeVar("Model")
 Result = TypeVar("Result")
+
+# Operations other than matrix products keep a single core busy each. More threads take more memory.
+_THREADS = 2
 
 
 @dataclass(frozen=True)
@@ -192,3 +204,64 @@ def arrays_in(value: Any) -> list[mx.array]:
     for item in items:
         arrays += arrays_in(item)
     return arrays
+
+
+def num_workers() -> int:
+    """Pieces of work that ``map_on_cores`` computes at once; on a GPU one."""
+    return _THREADS if on_cpu() else 1
+
+
+def map_on_cores(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    """``function`` of every item, in order, ``num_workers`` of them at once.
+
+    MLX's streams belong to the thread that made them. So the arrays that ``function`` uses have to be evaluated before,
+    and it has to evaluate those that it returns.
+    """
+    if num_workers() == 1 or len(items) < 2:
+        return [function(item) for item in items]
+    with one_blas_thread():
+        return list(_pool().map(function, items))
+
+
+@lru_cache(maxsize=1)
+def _pool() -> ThreadPoolExecutor:
+    # The threads stay, because MLX compiles functions once for each thread.
+    return ThreadPoolExecutor(_THREADS, thread_name_prefix="map_on_cores", initializer=_use_own_stream)
+
+
+def _use_own_stream() -> None:
+    mx.set_default_stream(mx.new_stream(device()))
+
+
+def check_result(stage: str, arrays: Mapping[str, mx.array]) -> None:
+    """Check the floating-point arrays of a stage.
+
+    Raises:
+        OutputError: If one is not finite, or holds a single value.
+    """
+    for name, array in arrays.items():
+        if not mx.issubdtype(array.dtype, mx.floating):
+            continue
+        if not mx.isfinite(array).all().item():
+            raise OutputError(
+                f"The result of {stage} ({name}) holds NaN or infinity. Try another precision (--bf16 or --fp32) or a "
+                f"lower --cfg. Results saved before this stage are kept."
+            )
+        if array.size > 1 and (array == array.reshape(-1)[0]).all().item():
+            raise OutputError(
+                f"The result of {stage} ({name}) is a single value, which decodes to a blank video. Check the "
+                f"weights. Results saved before this stage are kept."
+            )
+
+
+def check_moving(stage: str, latent: mx.array) -> None:
+    """Check that the frames of a video latent ``(B, T, H, W, C)`` differ.
+
+    Raises:
+        OutputError: If all of them are equal.
+    """
+    if latent.shape[1] > 1 and (latent == latent[:, :1]).all().item():
+        raise OutputError(
+            f"All {latent.shape[1]} frames of the latent of {stage} are identical. Check the weights, or try another "
+            f"--seed. Results saved before this stage are kept."
+        )

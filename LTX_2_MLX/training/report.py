@@ -16,7 +16,7 @@ from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler
 from LTX_2_MLX.models.ltx.transformer import evaluate_each
 from LTX_2_MLX.models.ltx.video_vae import LatentStatistics, VideoDecoder, VideoEncoder
-from LTX_2_MLX.ops.resize import resize
+from LTX_2_MLX.ops.sampling import resize
 from LTX_2_MLX.pipelines.generate import generate
 from LTX_2_MLX.pipelines.generation import predict
 from LTX_2_MLX.training import autoencoder, world

@@ -14,7 +14,7 @@ from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.media.frames import to_unit
 from LTX_2_MLX.models.srvgg import SRVGG
 from LTX_2_MLX.ops.context_tiles import pad_reflected
-from LTX_2_MLX.ops.resize import Kernel, resize
+from LTX_2_MLX.ops.sampling import Kernel, resize
 from LTX_2_MLX.pipelines.upscale import NETWORKS, Network, Tiles, enlarge, load_mixed, luma, upscale_pixels
 from LTX_2_MLX.verify.case import Case, Outputs
 from LTX_2_MLX.verify.layout import channels_first, channels_last

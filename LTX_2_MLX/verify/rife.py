@@ -8,7 +8,7 @@ import numpy as np
 from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.media.frames import to_unit
 from LTX_2_MLX.models.rife import IFNet, pad_for
-from LTX_2_MLX.ops.resize import resize
+from LTX_2_MLX.ops.sampling import resize
 from LTX_2_MLX.ops.similarity import structural_similarity
 from LTX_2_MLX.pipelines.interpolate import halve_gap
 from LTX_2_MLX.verify.case import Case, Outputs

@@ -13,8 +13,7 @@ from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.models.interfaces import Header, TensorInfo
 from LTX_2_MLX.models.rife import IFNet, pad_for, padding_multiple
 from LTX_2_MLX.ops.device import as_backend
-from LTX_2_MLX.ops.resize import resize
-from LTX_2_MLX.ops.warp import warp
+from LTX_2_MLX.ops.sampling import resize, warp
 from LTX_2_MLX.verify.case import Case
 
 TESTS = Path(__file__).parents[1]

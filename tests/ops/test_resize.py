@@ -3,9 +3,9 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 
-from LTX_2_MLX.ops import resize as resize_module
+from LTX_2_MLX.ops.cpu import sampling as cpu
 from LTX_2_MLX.ops.device import as_backend
-from LTX_2_MLX.ops.resize import middle_pixels, resize
+from LTX_2_MLX.ops.sampling import middle_pixels, resize
 
 PIXELS = mx.array(np.random.default_rng(0).random((2, 6, 12, 3), dtype=np.float32))
 
@@ -57,7 +57,7 @@ def test_the_cpu_form_equals_the_plain_one(factor, channels):
 
 @pytest.mark.parametrize(("backend", "dtype"), [("gpu", mx.float32), ("cpu", mx.float16)])
 def test_the_cpu_form_is_for_float32_on_a_cpu(monkeypatch, backend, dtype):
-    monkeypatch.setattr(resize_module, "enlarge", lambda *args: pytest.fail("the CPU form was taken"))
+    monkeypatch.setattr(cpu, "enlarge", lambda *args: pytest.fail("the CPU form was taken"))
     with as_backend(backend):
         assert resize(PIXELS.astype(dtype), 12, 24).dtype == dtype
 

@@ -3,8 +3,7 @@ import numpy as np
 import pytest
 
 from LTX_2_MLX.ops.device import as_backend
-from LTX_2_MLX.ops.resize import resize
-from LTX_2_MLX.ops.warp import mean_of_samples, warp, warp_resized
+from LTX_2_MLX.ops.sampling import mean_of_samples, resize, warp, warp_resized
 
 PIXELS = np.random.default_rng(0).random((2, 7, 11, 3), dtype=np.float32)
 BACKENDS = pytest.mark.parametrize("backend", ["cpu", "gpu"])

@@ -9,9 +9,8 @@ from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.ops.device import as_backend
 from LTX_2_MLX.pipelines.interpolate import Request, interpolate, plan_for
-from LTX_2_MLX.runtime import parallel
-from LTX_2_MLX.runtime.parallel import num_workers
-from LTX_2_MLX.runtime.runner import StageRunner
+from LTX_2_MLX.runtime import runner as running
+from LTX_2_MLX.runtime.runner import StageRunner, num_workers
 from LTX_2_MLX.verify.case import Case
 
 CASE = Path(__file__).parents[1] / "goldens/rife/procedure"
@@ -207,7 +206,7 @@ CHANGES = pytest.mark.parametrize("changes", [{}, {"scale": 0.5}, {"scale": 2.0}
 @CHANGES
 def test_plans_are_near_the_peaks_of_one_pair_and_of_two(weights, changes, monkeypatch):
     planned_for_two, measured_of_two = planned_and_measured(weights, changes)
-    monkeypatch.setattr(parallel, "_THREADS", 1)
+    monkeypatch.setattr(running, "_THREADS", 1)
     planned, measured = planned_and_measured(weights, changes)
     assert 0.8 < planned / measured < 1.25
     # How far two pairs overlap in time depends on the machine's load; together they hold at most twice what one holds.

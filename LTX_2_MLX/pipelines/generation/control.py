@@ -32,8 +32,7 @@ from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.pipelines.generation.request import Request
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, contents
 from LTX_2_MLX.planning.plan import Estimate, dtype_name, network_weights_bytes
-from LTX_2_MLX.runtime.runner import StageRunner
-from LTX_2_MLX.runtime.validate import check_result
+from LTX_2_MLX.runtime.runner import StageRunner, check_result
 from LTX_2_MLX.shapes import LatentShape, VideoShape, nearest_multiples
 
 # Weights between tokens, their logarithms and what is between the two, in float32.

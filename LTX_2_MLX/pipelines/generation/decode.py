@@ -41,7 +41,7 @@ from LTX_2_MLX.pipelines.generation.upscale import UpscaleLatent
 from LTX_2_MLX.planning.plan import Estimate, dtype_name, network_weights_bytes
 from LTX_2_MLX.runtime import launch
 from LTX_2_MLX.runtime.memory import GIB, budget_bytes
-from LTX_2_MLX.runtime.mlx_settings import winograd_convolutions
+from LTX_2_MLX.runtime.mlx_library import winograd_convolutions
 from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.shapes import Compression, LatentShape, VideoShape
 

@@ -39,8 +39,7 @@ from LTX_2_MLX.pipelines.generation.predict import predictor, shared
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, SamplerName, contents
 from LTX_2_MLX.planning.plan import Estimate, dtype_name, network_weights_bytes, seconds_of
 from LTX_2_MLX.runtime import launch
-from LTX_2_MLX.runtime.runner import StageRunner
-from LTX_2_MLX.runtime.validate import check_moving, check_result
+from LTX_2_MLX.runtime.runner import StageRunner, check_moving, check_result
 from LTX_2_MLX.shapes import StreamName
 
 if TYPE_CHECKING:

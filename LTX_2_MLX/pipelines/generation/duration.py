@@ -24,8 +24,7 @@ from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationStage, Genera
 from LTX_2_MLX.pipelines.options import AUTO
 from LTX_2_MLX.planning.plan import Estimate, dtype_for, dtype_name, network_weights_bytes
 from LTX_2_MLX.runtime.job import Job
-from LTX_2_MLX.runtime.runner import StageRunner, run_stages
-from LTX_2_MLX.runtime.validate import check_result
+from LTX_2_MLX.runtime.runner import StageRunner, check_result, run_stages
 
 # It is small, and seconds depend on the exponential of its output.
 _DTYPE = dtype_for("duration head")

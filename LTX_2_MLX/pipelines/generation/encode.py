@@ -20,8 +20,7 @@ from LTX_2_MLX.pipelines.generation.decode import choose_tiling, square_tiles
 from LTX_2_MLX.pipelines.generation.state import GenerationState
 from LTX_2_MLX.planning.plan import Estimate, dtype_name, network_weights_bytes
 from LTX_2_MLX.runtime.progress import Progress
-from LTX_2_MLX.runtime.runner import StageRunner
-from LTX_2_MLX.runtime.validate import check_result
+from LTX_2_MLX.runtime.runner import StageRunner, check_result
 from LTX_2_MLX.shapes import VideoShape
 
 

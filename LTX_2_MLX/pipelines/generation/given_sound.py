@@ -21,8 +21,7 @@ from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.pipelines.generation.files import Models
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, contents
 from LTX_2_MLX.planning.plan import Estimate, dtype_for, dtype_name, network_weights_bytes
-from LTX_2_MLX.runtime.runner import StageRunner
-from LTX_2_MLX.runtime.validate import check_result
+from LTX_2_MLX.runtime.runner import StageRunner, check_result
 
 _DTYPE = dtype_for("sound")
 # Arrays of the first level that live at once, as measured on the CPU, which lays the 9 values under a kernel side by

@@ -19,8 +19,7 @@ from LTX_2_MLX.pipelines.generation.files import Models
 from LTX_2_MLX.pipelines.generation.image import image_array_bytes, image_encoder_bytes
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, contents
 from LTX_2_MLX.planning.plan import Estimate, dtype_name, network_weights_bytes
-from LTX_2_MLX.runtime.runner import StageRunner
-from LTX_2_MLX.runtime.validate import check_result
+from LTX_2_MLX.runtime.runner import StageRunner, check_result
 from LTX_2_MLX.shapes import LatentShape
 
 _SCALE = 2

@@ -23,8 +23,7 @@ from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.pipelines.generation.request import Request
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, contents
 from LTX_2_MLX.planning.plan import Estimate, dtype_for, dtype_name, network_weights_bytes
-from LTX_2_MLX.runtime.runner import StageRunner
-from LTX_2_MLX.runtime.validate import check_result
+from LTX_2_MLX.runtime.runner import StageRunner, check_result
 
 _CHANNELS = 2
 # The reference runs the vocoder with bandwidth extension in float32; the other networks are small.

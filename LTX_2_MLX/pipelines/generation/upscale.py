@@ -15,8 +15,7 @@ from LTX_2_MLX.ops.conv import conv3d_scratch_bytes
 from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, contents
 from LTX_2_MLX.planning.plan import Estimate, dtype_for, dtype_name, network_weights_bytes
-from LTX_2_MLX.runtime.runner import StageRunner
-from LTX_2_MLX.runtime.validate import check_result
+from LTX_2_MLX.runtime.runner import StageRunner, check_result
 from LTX_2_MLX.shapes import LatentShape
 
 # Arrays of a residual block. The CPU's have the input of a convolution, padded, among them; measured.

@@ -13,7 +13,7 @@ from LTX_2_MLX.errors import MediaError
 from LTX_2_MLX.media.frames import to_signed, to_unit
 from LTX_2_MLX.models.flashvsr.stream import FIRST_INPUT, FIRST_OUTPUT, NEXT_INPUT, NEXT_OUTPUT
 from LTX_2_MLX.ops.device import evaluated
-from LTX_2_MLX.ops.resize import resize
+from LTX_2_MLX.ops.sampling import resize
 
 # Pixels of an attention window along each side: sizes that the transformer takes are multiples of it.
 WINDOW_PIXELS = 128

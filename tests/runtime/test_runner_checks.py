@@ -4,7 +4,7 @@ import mlx.core as mx
 import pytest
 
 from LTX_2_MLX.errors import OutputError
-from LTX_2_MLX.runtime.validate import check_moving, check_result
+from LTX_2_MLX.runtime.runner import check_moving, check_result
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -4,7 +4,7 @@ import mlx.core as mx
 import pytest
 
 from LTX_2_MLX.ops.device import as_backend
-from LTX_2_MLX.runtime.parallel import map_on_cores, num_workers
+from LTX_2_MLX.runtime.runner import map_on_cores, num_workers
 
 
 def doubled(x: mx.array) -> mx.array:

@@ -25,7 +25,7 @@ def test_winograd_and_tf32_are_off_unless_the_user_says_otherwise(given, expecte
 
 INSIDE = """
 import os, LTX_2_MLX
-from LTX_2_MLX.runtime.mlx_settings import winograd_convolutions
+from LTX_2_MLX.runtime.mlx_library import winograd_convolutions
 for wanted in (True, False):
     with winograd_convolutions(wanted):
         print(os.environ["MLX_CONV_WINOGRAD"], end=" ")
