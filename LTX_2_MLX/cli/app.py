@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from LTX_2_MLX._version import __version__
-from LTX_2_MLX.cli.command import add_command, run_program
+from LTX_2_MLX.cli.command import OneLineCommand, run_program
 from LTX_2_MLX.cli.echo import echo
 from LTX_2_MLX.invocation import ENTRY_POINT
 
@@ -70,7 +70,7 @@ def program() -> typer.Typer:
 
     for name in COMMANDS:
         module = import_module(f"LTX_2_MLX.cli.{name}")
-        add_command(typed, module.main, name.replace("_", "-"))
+        typed.command(name.replace("_", "-"), cls=OneLineCommand)(module.main)
     return typed
 
 

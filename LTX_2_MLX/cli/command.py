@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ _CONTEXT = "context"
 
 
 class OneLineCommand(TyperCommand):
-    """A Typer command whose usage errors are one line, as JSON with ``--progress json``."""
+    """A Typer command whose errors are one line and an exit code, usage errors as JSON with ``--progress json``."""
 
     def make_context(self, info_name: str | None, args: list[str], *rest: Any, **options: Any) -> Any:
         """Parse the arguments; an error in them ends the program."""
@@ -63,6 +64,11 @@ class OneLineCommand(TyperCommand):
                 alike=True,
             )
         raise AssertionError("unreachable")
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; an error ends the program."""
+        with exit_codes():
+            return super().invoke(ctx)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the options under the headings of their groups."""
@@ -199,21 +205,8 @@ def run_program(program: Callable[..., Any], **settings: Any) -> None:
 def as_program(main: Callable[..., Any]) -> typer.Typer:
     """A function as a Typer program whose errors are one line on stderr and an exit code."""
     program = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    add_command(program, main, None)
+    program.command(cls=OneLineCommand)(main)
     return program
-
-
-def add_command(program: typer.Typer, main: Callable[..., Any], name: str | None, *, hidden: bool = False) -> None:
-    """Add a function to a Typer program."""
-
-    def guarded(*args: Any, **options: Any) -> Any:
-        with exit_codes():
-            return main(*args, **options)
-
-    guarded.__doc__ = main.__doc__
-    guarded.__signature__ = inspect.signature(main)  # type: ignore[attr-defined]
-    guarded.__annotations__ = main.__annotations__
-    program.command(name, cls=OneLineCommand, hidden=hidden)(guarded)
 
 
 def progress_from(values: Mapping[str, Any]) -> Progress:
@@ -274,7 +267,7 @@ def _ended_by_signals() -> Iterator[None]:
     for number, word, code in ((signal.SIGTERM, "Terminated", TERMINATED), (signal.SIGHUP, "Hung up", HANGUP)):
         # nohup leaves SIGHUP ignored, and so it stays.
         if signal.getsignal(number) is not signal.SIG_IGN:
-            previous[number] = signal.signal(number, _raise_ended(word, code))
+            previous[number] = signal.signal(number, partial(_raise_ended, word, code))
     try:
         yield
     finally:
@@ -282,11 +275,8 @@ def _ended_by_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _raise_ended(word: str, code: int) -> Callable[..., None]:
-    def raise_ended(*_: Any) -> None:
-        raise Ended(word, code)
-
-    return raise_ended
+def _raise_ended(word: str, code: int, *_: Any) -> None:
+    raise Ended(word, code)
 
 
 def _leave(
