@@ -5,7 +5,7 @@ Transfer curve and primaries are not converted: they travel as tags (``Display``
 """
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
@@ -159,21 +159,25 @@ class Display:
         return _BT2020 if bit_depth > 8 and self.primaries == _BT2020 else _BT709
 
 
+@dataclass(frozen=True)
 class RgbReader:
-    """Converts decoded frames to ``(H, W, 3)`` RGB, upright: uint8, or uint16 over its whole range."""
+    """Converts decoded frames to ``(H, W, 3)`` RGB, upright: uint8, or uint16 over its whole range.
 
-    def __init__(self, orientation: Orientation, bit_depth: int = 8):
-        """``orientation`` is applied to every frame; more than 8 bits become uint16."""
-        self.orientation = orientation
-        self._format = "rgb24" if bit_depth == 8 else "rgb48le"
-        self._reformatter = VideoReformatter()
+    Attributes:
+        orientation: Is applied to every frame.
+        bit_depth: More than 8 bits become uint16.
+    """
+
+    orientation: Orientation
+    bit_depth: int = 8
+    _reformatter: VideoReformatter = field(default_factory=VideoReformatter)
 
     def __call__(self, frame: av.VideoFrame) -> np.ndarray:
         """Convert one frame; matrix and range come from its own tags."""
         matrix, full_range = source_matrix(frame)
         rgb = self._reformatter.reformat(
             frame,
-            format=self._format,
+            format="rgb24" if self.bit_depth == 8 else "rgb48le",
             src_colorspace=matrix,
             dst_colorspace=matrix,
             src_color_range=_FULL_RANGE if full_range else _LIMITED_RANGE,
@@ -183,14 +187,18 @@ class RgbReader:
         return self.orientation.apply(rgb.to_ndarray())
 
 
+@dataclass(frozen=True)
 class YuvWriter:
-    """Converts ``(H, W, 3)`` uint8 or uint16 RGB to frames of ``pixel_format``, limited range."""
+    """Converts ``(H, W, 3)`` uint8 or uint16 RGB to frames of ``pixel_format``, limited range.
 
-    def __init__(self, pixel_format: str, matrix: int = _BT709):
-        """``pixel_format`` is FFmpeg's name; RGB formats are not converted. ``matrix`` is one of H.273."""
-        self.pixel_format = pixel_format
-        self._matrix = _MATRICES[matrix]
-        self._reformatter = VideoReformatter()
+    Attributes:
+        pixel_format: FFmpeg's name; RGB formats are not converted.
+        matrix: One of H.273.
+    """
+
+    pixel_format: str
+    matrix: int = _BT709
+    _reformatter: VideoReformatter = field(default_factory=VideoReformatter)
 
     def __call__(self, image: np.ndarray) -> av.VideoFrame:
         """Convert one image ``(H, W, 3)`` to a frame without a time stamp."""
@@ -200,8 +208,8 @@ class YuvWriter:
         return self._reformatter.reformat(
             frame,
             format=self.pixel_format,
-            src_colorspace=self._matrix,
-            dst_colorspace=self._matrix,
+            src_colorspace=_MATRICES[self.matrix],
+            dst_colorspace=_MATRICES[self.matrix],
             src_color_range=_FULL_RANGE,
             dst_color_range=_FULL_RANGE if is_rgb else _LIMITED_RANGE,
             interpolation=_SCALING,

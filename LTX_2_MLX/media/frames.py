@@ -122,28 +122,15 @@ def subdivide_times(times: tuple[Fraction, ...] | None, factor: int) -> tuple[Fr
     return (*subdivided, starts[-1], starts[-1] + last_duration)
 
 
-def to_uint8(pixels: mx.array) -> np.ndarray:
-    """Convert pixels in [0, 1] to uint8, same shape: clip, round, then cast, in float32.
+def to_levels(pixels: mx.array, bit_depth: int = 8) -> np.ndarray:
+    """Convert pixels in [0, 1] to what a stream of that bit depth holds: uint8, or uint16 for more than 8 bits.
 
-    A bare cast truncates and wraps: 254.9 becomes 254 and 300 becomes 44.
+    Clip, round, then cast, in float32: a bare cast truncates and wraps, so that 254.9 becomes 254 and 300 becomes 44.
 
     Raises:
         OutputError: If a value is NaN or infinite.
     """
-    return _to_levels(pixels, 255, mx.uint8)
-
-
-def to_uint16(pixels: mx.array) -> np.ndarray:
-    """Convert pixels in [0, 1] to uint16, same shape, as ``to_uint8`` does."""
-    return _to_levels(pixels, 65535, mx.uint16)
-
-
-def to_levels(pixels: mx.array, bit_depth: int) -> np.ndarray:
-    """Convert pixels in [0, 1] to what a stream of that bit depth holds: uint8, or uint16 for more than 8 bits."""
-    return to_uint8(pixels) if bit_depth == 8 else to_uint16(pixels)
-
-
-def _to_levels(pixels: mx.array, largest: int, dtype: mx.Dtype) -> np.ndarray:
+    largest, dtype = (255, mx.uint8) if bit_depth == 8 else (65535, mx.uint16)
     finite = mx.isfinite(pixels).all()
     levels = mx.round(mx.clip(pixels.astype(mx.float32), 0, 1) * largest).astype(dtype)
     mx.eval(finite, levels)
@@ -169,13 +156,12 @@ def to_signed(frames: np.ndarray | mx.array, dtype: mx.Dtype = mx.float32) -> mx
     return (levels.astype(mx.float32) / half - 1).astype(dtype)
 
 
-def signed_to_uint8(pixels: mx.array) -> np.ndarray:
-    """Convert pixels in [-1, 1], the output range of video VAEs, to uint8, same shape."""
-    return signed_to_levels(pixels, 8)
+def signed_to_levels(pixels: mx.array, bit_depth: int = 8) -> np.ndarray:
+    """Convert pixels in [-1, 1], the output range of video VAEs, to what a stream of that bit depth holds, same shape.
 
-
-def signed_to_levels(pixels: mx.array, bit_depth: int) -> np.ndarray:
-    """Convert pixels in [-1, 1] to what a stream of that bit depth holds, same shape."""
+    Raises:
+        OutputError: If a value is NaN or infinite.
+    """
     return to_levels((pixels.astype(mx.float32) + 1) / 2, bit_depth)
 
 
@@ -218,15 +204,19 @@ def _checked_chunks(stream: FrameStream, check: "FrameCheck", *, raises: bool = 
         check.finish(stream.source_check)
 
 
+@dataclass
 class FrameCheck:
-    """What all frames so far have in common: one colour, or one image."""
+    """What all frames so far have in common: one colour, or one image.
 
-    def __init__(self, moving: bool = False):
-        self._moving = moving
-        self._first: np.ndarray | None = None
-        self._num_frames = 0
-        self._blank = True
-        self._frozen = True
+    Attributes:
+        moving: Whether frames that are all identical are a fault.
+    """
+
+    moving: bool = False
+    _first: np.ndarray | None = None
+    _num_frames: int = 0
+    _blank: bool = True
+    _frozen: bool = True
 
     def add(self, chunk: np.ndarray) -> None:
         """Compare frames ``(T, H, W, 3)`` uint8 with the first one."""
@@ -237,30 +227,26 @@ class FrameCheck:
         self._num_frames += len(chunk)
         # Comparisons stop as soon as one pixel differs.
         self._blank = self._blank and bool((chunk == self._first[0, 0]).all())
-        self._frozen = self._moving and self._frozen and bool((chunk == self._first).all())
+        self._frozen = self.moving and self._frozen and bool((chunk == self._first).all())
 
     @property
     def color(self) -> np.ndarray | None:
         """The only colour of all frames; None if there are several, or no frame."""
         return self._first[0, 0] if self._blank and self._first is not None else None
 
-    def _like(self, source: "FrameCheck | None") -> bool:
-        """Whether both are of one colour, and nearly the same."""
-        if source is None or source.color is None or self.color is None:
-            return False
-        unit = 257 if self.color.dtype == np.uint16 else 1
-        return bool(np.abs(self.color.astype(int) - source.color).max() <= _SAME_COLOR_LEVELS * unit)
-
     def finish(self, source: "FrameCheck | None" = None) -> None:
         """Raise ``OutputError`` if the frames are blank unlike the source's, or frozen where motion is expected."""
-        if self._first is None or self._like(source):
-            return
-        if self._blank:
-            color = tuple(int(level) for level in self._first[0, 0])
+        color = self.color
+        if color is not None:
+            if source is not None and source.color is not None:
+                unit = 257 if color.dtype == np.uint16 else 1
+                if np.abs(color.astype(int) - source.color).max() <= _SAME_COLOR_LEVELS * unit:
+                    return
             raise OutputError(
-                f"The output is blank: every pixel is {color}. Try --fp32, other weights, or --allow-blank to keep it."
+                f"The output is blank: every pixel is {tuple(color.tolist())}. Try --fp32, other weights, or "
+                f"--allow-blank to keep it."
             )
-        if self._frozen and self._num_frames > 1:
+        if self._first is not None and self._frozen and self._num_frames > 1:
             raise OutputError(
                 f"The output is frozen: all {self._num_frames} frames are identical. "
                 f"Try --fp32, another --seed, or --allow-blank to keep it."

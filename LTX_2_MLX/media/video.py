@@ -61,35 +61,34 @@ def read_video(
     Raises:
         MediaError: If it is missing, an image, without video, or damaged (without ``repair``).
     """
-    check_deinterlace(deinterlace)
+    if deinterlace is not None and deinterlace not in _MODES:
+        raise MediaError(f"deinterlace is {deinterlace!r}, expected {' or '.join(get_args(Deinterlace))}.")
     check_bit_depth(bit_depth)
     info = probe_video(path, unknown_rate, repair=repair)
-    factor = fields_per_frame(deinterlace)
+    notes = list(info.notes)
+    if info.interlaced and deinterlace is None:
+        notes.append(_INTERLACED)
+    if info.bit_depth > bit_depth:
+        advice = " Pass --bit-depth 10 to keep ten." if bit_depth == 8 else ""
+        notes.append(f"{info.path.name} has {info.bit_depth} bits for each colour: {bit_depth} are read.{advice}")
+    # Frames that are shown for each stored one.
+    num_fields = 2 if deinterlace == "double" else 1
     stream = FrameStream(
-        chunks=_chunks(info, deinterlace, bit_depth),
+        chunks=_chunks(info, deinterlace, num_fields, bit_depth),
         height=info.height,
         width=info.width,
-        frame_rate=info.frame_rate * factor,
-        num_frames=info.num_frames * factor,
+        frame_rate=info.frame_rate * num_fields,
+        num_frames=info.num_frames * num_fields,
         audio=SourceTracks(info.path, info.lead, info.start, info.shifts) if info.has_tracks else None,
         metadata=dict(info.metadata),
-        times=_field_times(info.times) if factor == 2 else info.times,
+        times=_field_times(info.times) if num_fields == 2 else info.times,
         display=info.display,
         bit_depth=bit_depth,
         extras=info.extras,
         decoding_bytes=info.decoding_bytes,
-        notes=(*info.notes, *_reading_notes(info, deinterlace, bit_depth)),
+        notes=tuple(notes),
     )
     return observed(stream)
-
-
-def _reading_notes(info: VideoInfo, deinterlace: Deinterlace | None, bit_depth: int) -> Iterator[str]:
-    """What is lost by the way in which the file is read."""
-    if info.interlaced and deinterlace is None:
-        yield _INTERLACED
-    if info.bit_depth > bit_depth:
-        advice = " Pass --bit-depth 10 to keep ten." if bit_depth == 8 else ""
-        yield f"{info.path.name} has {info.bit_depth} bits for each colour: {bit_depth} are read.{advice}"
 
 
 def _field_times(times: tuple[Fraction, ...] | None) -> tuple[Fraction, ...] | None:
@@ -100,23 +99,18 @@ def _field_times(times: tuple[Fraction, ...] | None) -> tuple[Fraction, ...] | N
     return (*fields, times[-1])
 
 
-def _chunks(info: VideoInfo, deinterlace: Deinterlace | None, bit_depth: int) -> Iterator[np.ndarray]:
+def _chunks(info: VideoInfo, deinterlace: Deinterlace | None, num_fields: int, bit_depth: int) -> Iterator[np.ndarray]:
+    """Chunks ``(T, H, W, 3)`` of the frames as they are shown."""
     frame_bytes = info.height * info.width * 3 * (1 if bit_depth == 8 else 2)
     length = min(_MAX_CHUNK_FRAMES, max(1, _CHUNK_BYTES // frame_bytes))
-    chunk: list[np.ndarray] = []
-    for frame in _frames(info, deinterlace, bit_depth):
-        chunk.append(frame)
-        if len(chunk) == length:
-            yield np.stack(chunk)
-            chunk = []
-    if chunk:
+    frames = _frames(info, deinterlace, num_fields, bit_depth)
+    while chunk := list(islice(frames, length)):
         yield np.stack(chunk)
 
 
-def _frames(info: VideoInfo, deinterlace: Deinterlace | None, bit_depth: int) -> Iterator[np.ndarray]:
+def _frames(info: VideoInfo, deinterlace: Deinterlace | None, num_fields: int, bit_depth: int) -> Iterator[np.ndarray]:
     """Frames ``(H, W, 3)`` as they are shown, repeated and left out as the scan of the file says."""
     to_rgb = RgbReader(info.orientation, bit_depth)
-    num_fields = fields_per_frame(deinterlace)
     num_read = 0
     exact = bool(info.damage) or 0 in info.repeats
     # The decoder's threads come to rest before the file is closed.
@@ -131,22 +125,11 @@ def _frames(info: VideoInfo, deinterlace: Deinterlace | None, bit_depth: int) ->
                 break
             num_read += 1
             if count:
-                images = [to_rgb(field) for field in fields]
+                images = list(map(to_rgb, fields))
                 yield from images
                 yield from repeat(images[-1], (count - 1) * num_fields)
     if num_read < len(info.repeats):
         raise MediaError(f"{info.path} changed while it was read: {num_read} of {len(info.repeats)} frames are left.")
-
-
-def check_deinterlace(mode: str | None) -> None:
-    """Raise ``MediaError`` unless ``mode`` is None or one of ``Deinterlace``."""
-    if mode is not None and mode not in _MODES:
-        raise MediaError(f"deinterlace is {mode!r}, expected {' or '.join(get_args(Deinterlace))}.")
-
-
-def fields_per_frame(mode: Deinterlace | None) -> int:
-    """Frames that are shown for each stored one."""
-    return 2 if mode == "double" else 1
 
 
 def deinterlaced(frames: Iterator[av.VideoFrame], mode: Deinterlace) -> Iterator[av.VideoFrame]:

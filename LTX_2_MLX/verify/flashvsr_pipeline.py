@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 
 from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.reader import Checkpoint
-from LTX_2_MLX.media.frames import signed_to_uint8
+from LTX_2_MLX.media.frames import signed_to_levels
 from LTX_2_MLX.models.flashvsr.block_attention import Sparsity, topk_ratio
 from LTX_2_MLX.models.flashvsr.lq_projection import LQProjection
 from LTX_2_MLX.models.flashvsr.stream import Decoder, FrameDecoder, LatentStream
@@ -37,7 +37,7 @@ def pipeline(case: Case) -> Outputs:
     run = _run(case, networks, fit, source, fit.target, masks)
     raw = run["raw"]
     fixed = {name: mx.clip(transfer(raw, run["shown"]), -1, 1) for name, transfer in COLOR_TRANSFERS.items()}
-    levels = signed_to_uint8(fixed["adain"][0, : len(source)])
+    levels = signed_to_levels(fixed["adain"][0, : len(source)])
     outputs: Outputs = {
         "lq_sampled": _sampled(run["lq"]),
         "latents": channels_first(run["latents"]),

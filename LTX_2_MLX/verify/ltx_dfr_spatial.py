@@ -9,7 +9,7 @@ from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.diffusion.dfr_layout import SPATIAL_OVERLAP
 from LTX_2_MLX.diffusion.dfr_rendering import Rendering
 from LTX_2_MLX.diffusion.state import State, patchify_audio
-from LTX_2_MLX.media.frames import signed_to_uint8
+from LTX_2_MLX.media.frames import signed_to_levels
 from LTX_2_MLX.models.ltx.video_vae import LatentStatistics, VideoDecoder, VideoEncoder
 from LTX_2_MLX.pipelines.dfr import LatentStages
 from LTX_2_MLX.pipelines.generation.denoise import ImageConditioning
@@ -135,7 +135,7 @@ def dfr_keyframe_pixels(case: Case) -> Outputs:
     keyframes = channels_last(io["keyframes"])
     planes = [keyframes[:, number : number + 1] for number in range(keyframes.shape[1])]
     decoded = [decoder.decode(plane)[0, 0] for plane in planes]
-    levels = [signed_to_uint8(frame) for frame in decoded]
+    levels = [signed_to_levels(frame) for frame in decoded]
     latents = mx.concatenate([enlarged_keyframe(plane, decoder, encoder, scale) for plane in planes], axis=1)
     outputs: Outputs = {
         "decoded": np.stack([np.moveaxis(readable(frame), -1, 0) for frame in decoded]),

@@ -10,11 +10,10 @@ from LTX_2_MLX.errors import OutputError
 from LTX_2_MLX.media.frames import (
     FrameStream,
     observed,
-    signed_to_uint8,
+    signed_to_levels,
     subdivide_times,
+    to_levels,
     to_signed,
-    to_uint8,
-    to_uint16,
     to_unit,
     validated,
 )
@@ -27,23 +26,24 @@ def stream_of(*chunks: np.ndarray) -> FrameStream:
 
 def test_every_level_comes_back_from_both_ranges():
     levels = np.arange(256, dtype=np.uint8)
-    np.testing.assert_array_equal(to_uint8(to_unit(levels)), levels)
-    np.testing.assert_array_equal(signed_to_uint8(to_signed(levels)), levels)
+    np.testing.assert_array_equal(to_levels(to_unit(levels)), levels)
+    np.testing.assert_array_equal(signed_to_levels(to_signed(levels)), levels)
     deep = np.arange(0, 65536, 7, dtype=np.uint16)
-    np.testing.assert_array_equal(to_uint16(to_unit(deep)), deep)
+    np.testing.assert_array_equal(to_levels(to_unit(deep), 10), deep)
 
 
 @pytest.mark.parametrize("dtype", [mx.float32, mx.float16, mx.bfloat16])
 def test_pixels_are_clipped_and_rounded_not_wrapped(dtype):
     pixels = mx.array([-0.2, 0.0, 0.4999 / 255, 254.9 / 255, 1.0, 300 / 255]).astype(dtype)
-    assert to_uint8(pixels).tolist() == [0, 0, 0, 255, 255, 255]
+    assert to_levels(pixels).tolist() == [0, 0, 0, 255, 255, 255]
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
-@pytest.mark.parametrize("convert", [to_uint8, to_uint16, signed_to_uint8])
-def test_nan_and_infinity_are_no_pixels(bad, convert):
+@pytest.mark.parametrize("bit_depth", [8, 10])
+@pytest.mark.parametrize("convert", [to_levels, signed_to_levels])
+def test_nan_and_infinity_are_no_pixels(bad, convert, bit_depth):
     with pytest.raises(OutputError, match="NaN"):
-        convert(mx.array([[0.5, bad]]))
+        convert(mx.array([[0.5, bad]]), bit_depth)
 
 
 def test_new_times_lie_evenly_between_the_old_ones():

@@ -15,7 +15,7 @@ import numpy as np
 from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.diffusion.state import key_for
-from LTX_2_MLX.media.frames import signed_to_uint8
+from LTX_2_MLX.media.frames import signed_to_levels
 from LTX_2_MLX.models.ltx.diffusion_decoder import DiffusionVideoDecoder
 from LTX_2_MLX.models.ltx.diffusion_decoder_blocks import AttentionMode
 from LTX_2_MLX.models.ltx.diffusion_decoder_config import Axes
@@ -94,7 +94,7 @@ class DecodeByDiffusion(DecodeVideo):
             decoder, latent, noise, tiling=plan.tiling, mode=self.attention, frames_at_once=plan.frames_at_once
         )
         for chunk in chunks:
-            yield signed_to_uint8(chunk[0])
+            yield signed_to_levels(chunk[0])
 
 
 def frame_noise(seed: int, frame: Axes) -> Noise:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.recognise import config_of
-from LTX_2_MLX.media.frames import signed_to_uint8, to_signed
+from LTX_2_MLX.media.frames import signed_to_levels, to_signed
 from LTX_2_MLX.models.ltx.video_vae import VideoDecoder, VideoEncoder
 from LTX_2_MLX.models.ltx.video_vae_memory import decoder_bytes, decoder_layers, largest_array
 from LTX_2_MLX.pipelines.generation.files import Models
@@ -38,7 +38,7 @@ def enlarged_keyframe(latent: mx.array, decoder: VideoDecoder, encoder: VideoEnc
     The decoder looks across frames, and the latent upscaler's norms run over the whole clip, so keyframes that lie
     far apart go through neither together.
     """
-    frame = signed_to_uint8(decoder.decode(latent)[0, 0])
+    frame = signed_to_levels(decoder.decode(latent)[0, 0])
     return encoder.encode(to_signed(enlarge(frame, scale))[None, None])
 
 

@@ -10,7 +10,7 @@ from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.checkpoints.resolve import open_checkpoint
 from LTX_2_MLX.errors import CheckpointError
-from LTX_2_MLX.media.frames import signed_to_uint8
+from LTX_2_MLX.media.frames import signed_to_levels
 from LTX_2_MLX.models.tae import TinyAutoencoder
 from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.planning.plan import Estimate, dtype_name, network_weights_bytes
@@ -59,7 +59,7 @@ class TinyFrames:
 
     def frame(self, network: TinyAutoencoder, latent: mx.array) -> np.ndarray:
         """The frame ``(H, W, 3)`` uint8 of one latent frame ``(1, 1, H', W', C)``."""
-        return signed_to_uint8(network.decode(latent)[0, 0])
+        return signed_to_levels(network.decode(latent)[0, 0])
 
 
 def open_tiny_decoder(compression: Compression, channels: int) -> Checkpoint:
