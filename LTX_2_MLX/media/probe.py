@@ -140,9 +140,9 @@ class _Probe:
         first = self._frames.first
         assert first is not None
         repeats, rate, times = self._timing(repair and bool(damage))
-        orientation = self._orientation(first)
+        orientation, display = self._shown(first)
         height, width = orientation.size(first.height, first.width)
-        start = self._start(repeats)
+        start, lead = self._beginning(repeats)
         interlaced = 2 * self._frames.num_interlaced > len(self._frames.stamps)
         if damage:
             remedy = (
@@ -159,10 +159,10 @@ class _Probe:
             times=times,
             repeats=tuple(repeats),
             start=start,
-            lead=self._lead(start),
+            lead=lead,
             shifts=self._packets.shifts,
             orientation=orientation,
-            display=_display(self._video, first, orientation, self._hdr(first)),
+            display=display,
             metadata=read_tags(self._container),
             extras=read_extras(self._container, self._video, start or Fraction(0), rate),
             has_tracks=bool(self._container.streams.audio or self._container.streams.subtitles),
@@ -222,10 +222,17 @@ class _Probe:
 
     def _truncation(self) -> list[str]:
         """Whether the file ends before its header says; only noted where headers are often wrong."""
-        declared = self._declared_end()
-        end = self._end()
-        if declared is None or end is None:
+        # Shifts of joined pieces are not in the file's clock.
+        if self._packets.shifts.starts or not self._has_times:
             return []
+        declared = self._declared_end()
+        ends = []
+        for stamp, duration in zip(self._frames.stamps, self._frames.durations, strict=True):
+            if stamp is not None:
+                ends.append(stamp + (duration or self._step))
+        if declared is None or not ends:
+            return []
+        end = Fraction(max(ends)) * self._tick
         frame = self._step * self._tick or Fraction(1, 25)
         missing = declared - end
         # Only mp4 and mov count every frame's duration; in the others the last one may last longer than it says.
@@ -256,17 +263,6 @@ class _Probe:
         # If another track reaches the declared end, the video is simply shorter.
         return declared if ends and max(ends) < declared - Fraction(1, 10) else None
 
-    def _end(self) -> Fraction | None:
-        """End of the last frame in the file's clock, without the shifts of joined pieces."""
-        if self._packets.shifts.starts or not self._has_times:
-            return None
-        known = [
-            stamp + (duration or self._step)
-            for stamp, duration in zip(self._frames.stamps, self._frames.durations, strict=True)
-            if stamp is not None
-        ]
-        return Fraction(max(known)) * self._tick if known else None
-
     def _timing(self, fill: bool) -> tuple[list[int], Fraction, tuple[Fraction, ...] | None]:
         """How often each decoded frame is shown, the frame rate, and the times of a variable one."""
         good = [index for index, is_good in enumerate(self._frames.good) if is_good]
@@ -275,27 +271,31 @@ class _Probe:
         ordered = order_stamps(stamps, self._step) if self._has_times else None
         if ordered is None:
             return self._untimed(stamps, declared)
-        if len(good) == 1:
-            duration = self._frames.durations[good[0]] * self._tick
-            only_rate = next(iter(declared), 1 / duration if duration else _DEFAULT_RATE)
-            return self._repeats(good, [1]), only_rate, None
-        if ordered.num_moved:
-            self._notes.append(
-                f"{ordered.num_moved} of {len(stamps)} frames of {self._path.name} have missing, repeated or backward "
-                f"time stamps: they are spaced evenly."
-            )
         starts = ordered.starts
         counts = [1] * len(good)
-        if fill:
-            counts = fill_gaps(starts, self._step)
-            starts = _filled(starts, counts)
-        rate = constant_rate(starts, self._tick, declared)
-        if rate is not None:
-            return self._repeats(good, counts), rate, None
-        end = starts[-1] + self._last_duration(good[-1])
-        mean = Fraction(len(starts)) / (end * self._tick)
-        times = tuple(start * self._tick for start in (*starts, end))
-        return self._repeats(good, counts), mean.limit_denominator(100_000), times
+        rate: Fraction | None
+        times = None
+        if len(good) == 1:
+            duration = self._frames.durations[good[0]] * self._tick
+            rate = next(iter(declared), 1 / duration if duration else _DEFAULT_RATE)
+        else:
+            if ordered.num_moved:
+                self._notes.append(
+                    f"{ordered.num_moved} of {len(stamps)} frames of {self._path.name} have missing, repeated or "
+                    f"backward time stamps: they are spaced evenly."
+                )
+            if fill:
+                counts = fill_gaps(starts, self._step)
+                starts = _filled(starts, counts)
+            rate = constant_rate(starts, self._tick, declared)
+        if rate is None:
+            end = starts[-1] + self._last_duration(good[-1])
+            rate = (len(starts) / (end * self._tick)).limit_denominator(100_000)
+            times = tuple(start * self._tick for start in (*starts, end))
+        repeats = [0] * len(self._frames.good)
+        for index, count in zip(good, counts, strict=True):
+            repeats[index] = count
+        return repeats, rate, times
 
     def _untimed(
         self, stamps: list[int | None], declared: list[Fraction]
@@ -308,12 +308,6 @@ class _Probe:
                 f"The time stamps of {self._path.name} are unusable: {float(rate):g} frames per second are assumed."
             )
         return [int(good) for good in self._frames.good], rate, None
-
-    def _repeats(self, good: list[int], counts: list[int]) -> list[int]:
-        repeats = [0] * len(self._frames.good)
-        for index, count in zip(good, counts, strict=True):
-            repeats[index] = count
-        return repeats
 
     def _last_duration(self, index: int) -> Fraction:
         """Duration of the last frame in ticks; Matroska and AVI tell it by the track's end alone.
@@ -340,34 +334,43 @@ class _Probe:
             return (self._video.start_time or 0) * self._tick + self._video.duration * self._tick
         return None
 
-    def _start(self, repeats: list[int]) -> Fraction | None:
-        if not self._has_times:
-            return None
-        if self._container.format.name == "avi":
+    def _beginning(self, repeats: list[int]) -> tuple[Fraction | None, Fraction]:
+        """Time of the first frame in the file's clock, and seconds to it from the start of the earliest track."""
+        start = None
+        if self._has_times and self._container.format.name == "avi":
             # AVI stores the order of decoding only: FFmpeg's times are a frame late where it suspects reordering.
-            return self._stamps.first_order()
-        first = next(index for index, count in enumerate(repeats) if count)
-        stamp = self._frames.stamps[first]
-        return None if stamp is None else stamp * self._tick
-
-    def _lead(self, start: Fraction | None) -> Fraction:
+            start = self._stamps.first_order()
+        elif self._has_times:
+            first = next(index for index, count in enumerate(repeats) if count)
+            stamp = self._frames.stamps[first]
+            start = None if stamp is None else stamp * self._tick
         if start is None or self._container.start_time is None:
-            return Fraction(0)
+            return start, Fraction(0)
         lead = start - Fraction(self._container.start_time, av.time_base)
         # Both times are rounded to their own ticks: less than half a millisecond is no lead.
-        return lead if lead > Fraction(1, 2000) else Fraction(0)
+        return start, lead if lead > Fraction(1, 2000) else Fraction(0)
 
-    def _hdr(self, frame: av.VideoFrame) -> HDR | None:
-        return None if self._video.codec_context.name in _CODECS_WITH_PROFILES else HDR.of_frame(frame)
-
-    def _orientation(self, frame: av.VideoFrame) -> Orientation:
-        if self._video.codec_context.name in _CODECS_WITH_PROFILES:
-            return Orientation()
-        matrix: Any = frame.side_data.get("DISPLAYMATRIX")
-        try:
-            return Orientation.from_display_matrix(bytes(matrix)) if matrix else Orientation()
-        except MediaError as error:
-            raise MediaError(f"{self._path}: {error}") from error
+    def _shown(self, frame: av.VideoFrame) -> tuple[Orientation, Display]:
+        """Transform of a stored frame to the upright one, and how players show it."""
+        orientation = Orientation()
+        hdr = None
+        if self._video.codec_context.name not in _CODECS_WITH_PROFILES:
+            matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+            try:
+                orientation = Orientation.from_display_matrix(bytes(matrix)) if matrix else orientation
+            except MediaError as error:
+                raise MediaError(f"{self._path}: {error}") from error
+            hdr = HDR.of_frame(frame)
+        aspect = self._video.sample_aspect_ratio or Fraction(1)
+        primaries = int(frame.color_primaries)
+        transfer = int(frame.color_trc)
+        display = Display(
+            pixel_aspect=1 / aspect if orientation.transpose else aspect,
+            primaries=1 if primaries in _UNSPECIFIED else primaries,
+            transfer=1 if transfer in _UNSPECIFIED else transfer,
+            hdr=hdr,
+        )
+        return orientation, display
 
 
 def _filled(starts: list[Fraction], counts: list[int]) -> list[Fraction]:
@@ -399,14 +402,3 @@ def count_packets(path: Path) -> int:
         for packet in container.demux(video_stream(container, path)):
             num_packets += packet.size > 0
     return num_packets
-
-
-def _display(stream: av.VideoStream, frame: av.VideoFrame, orientation: Orientation, hdr: HDR | None) -> Display:
-    aspect = stream.sample_aspect_ratio or Fraction(1)
-    primaries, transfer = int(frame.color_primaries), int(frame.color_trc)
-    return Display(
-        pixel_aspect=1 / aspect if orientation.transpose else aspect,
-        primaries=1 if primaries in _UNSPECIFIED else primaries,
-        transfer=1 if transfer in _UNSPECIFIED else transfer,
-        hdr=hdr,
-    )

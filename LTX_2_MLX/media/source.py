@@ -78,12 +78,17 @@ def open_media(path: Path, action: str = "read as video") -> Iterator[av.contain
     Raises:
         MediaError: If FFmpeg cannot open or read it, or if it is a playlist, which would open other files.
     """
-    options = {"format_whitelist": ",".join(sorted(_FORMATS)), "max_streams": str(_MOST_TRACKS + 1)}
+    limits = {"format_whitelist": ",".join(sorted(_FORMATS)), "max_streams": str(_MOST_TRACKS + 1)}
+    # FFmpeg may decode a frame to learn of its layout.
+    most_pixels = min((_BUDGET.get() or budget_bytes()) // _LARGEST_PIXEL_BITS * 8, _LARGEST_OPENED)
     try:
         with ffmpeg_messages() as messages:
             # Absolute, since FFmpeg takes a relative "a:b.mp4" for a protocol.
             container = av.open(
-                str(path.absolute()), metadata_errors="replace", options=open_options(), container_options=options
+                str(path.absolute()),
+                metadata_errors="replace",
+                options={"max_pixels": str(most_pixels)},
+                container_options=limits,
             )
     except (av.FFmpegError, OSError, *_FAILURES) as error:
         if any("whitelist" in line for line in messages):
@@ -192,7 +197,13 @@ def prepare_decoder(stream: Any, path: Path, *, exact: bool = False) -> int:
         MemoryBudgetError: If that is more than there is.
     """
     context = stream.codec_context
-    frame = _frame_bytes(context)
+    frame = context.width * context.height * _LARGEST_PIXEL_BITS // 8
+    if context.format is not None:
+        frame = 0
+        for component in context.format.components:
+            frame += component.width * component.height * (2 if component.bits > 8 else 1)
+        # Decoders pad the sides of a frame.
+        frame = frame * 9 // 8
     threads = max(1, min(os.cpu_count() or 1, _THREADS_BYTES // max(frame, 1)))
     context.thread_type, context.thread_count = "SLICE" if exact else "AUTO", threads
     num_bytes = frame * (_HELD_FRAMES.get(context.name, _FEW_HELD_FRAMES) + threads - 1)
@@ -207,24 +218,6 @@ def prepare_decoder(stream: Any, path: Path, *, exact: bool = False) -> int:
 def check_image(path: Path, height: int, width: int) -> None:
     """Raise ``MemoryBudgetError`` for an image that takes more memory to decode than there is."""
     _check(path, height, width, height * width * _IMAGE_PIXEL_BYTES)
-
-
-def _frame_bytes(context: Any) -> int:
-    """Bytes of a decoded frame."""
-    layout = context.format
-    if layout is None:
-        return int(context.width * context.height * _LARGEST_PIXEL_BITS // 8)
-    total = 0
-    for component in layout.components:
-        total += component.width * component.height * (2 if component.bits > 8 else 1)
-    # Decoders pad the sides of a frame.
-    return total * 9 // 8
-
-
-def open_options() -> dict[str, str]:
-    """FFmpeg's options for opening a file, which may decode a frame to learn of its layout."""
-    pixels = min((_BUDGET.get() or budget_bytes()) // _LARGEST_PIXEL_BITS * 8, _LARGEST_OPENED)
-    return {"max_pixels": str(pixels)}
 
 
 def _check(path: Path, height: int, width: int, num_bytes: int) -> None:
@@ -307,22 +300,16 @@ def scan_packets(path: Path, video_index: int) -> Packets:
                     tracks[stream.index].add(packet, position)
         except av.FFmpegError as failure:
             error = failure.strerror
-    restarts = _restarts(tracks, is_joined_format)
+    restarts = []
+    for index, track in tracks.items():
+        # Subtitles are sparse: their gaps mean nothing.
+        if track.kind != "subtitle":
+            for ordinal, jump in find_restarts(track.stamps, close_gaps=is_joined_format):
+                restarts.append(Restart(position=track.positions[ordinal], track=index, ordinal=ordinal, jump=jump))
     shifts = Shifts()
     if restarts:
         shifts = shifts_for(restarts, {index: track.stamps for index, track in tracks.items()}, video_index)
     return Packets(tracks=tracks, shifts=shifts, error=error)
-
-
-def _restarts(tracks: dict[int, Track], close_gaps: bool) -> list[Restart]:
-    restarts = []
-    for index, track in tracks.items():
-        if track.kind == "subtitle":
-            # Subtitles are sparse: their gaps mean nothing.
-            continue
-        for ordinal, jump in find_restarts(track.stamps, close_gaps):
-            restarts.append(Restart(position=track.positions[ordinal], track=index, ordinal=ordinal, jump=jump))
-    return restarts
 
 
 @dataclass
@@ -335,6 +322,7 @@ class Frames:
         durations: In ticks; 0 where the file does not tell.
         good: 1 for a frame to show; 0 for one that is damaged, or comes before the first that can be decoded.
         num_leading: Damaged frames before the first good one.
+        num_corrupt: Damaged frames after it.
         num_interlaced: How many are marked as interlaced.
         num_errors: Packets that could not be decoded.
         changed_size: Number of the first frame of another size; None if all are equal.
@@ -346,6 +334,7 @@ class Frames:
     durations: "array[int]" = field(default_factory=partial(array, "q"))
     good: bytearray = field(default_factory=bytearray)
     num_leading: int = 0
+    num_corrupt: int = 0
     num_interlaced: int = 0
     num_errors: int = 0
     changed_size: int | None = None
@@ -353,21 +342,19 @@ class Frames:
 
     def add(self, frame: av.VideoFrame) -> None:
         """Add one decoded frame. Damaged ones before the first good one are no damage: a cut clip may begin so."""
-        if self.first is None and frame.is_corrupt:
+        if frame.is_corrupt and self.first is None:
             self.num_leading += 1
+        elif frame.is_corrupt:
+            self.num_corrupt += 1
         elif self.first is None:
             self.first = frame
-        elif self.changed_size is None and (frame.width, frame.height) != (self.first.width, self.first.height):
+        size = frame.width, frame.height
+        if self.first is not None and self.changed_size is None and size != (self.first.width, self.first.height):
             self.changed_size = len(self.stamps)
         self.stamps.append(frame.pts)
         self.durations.append(frame.duration or 0)
         self.good.append(not frame.is_corrupt)
         self.num_interlaced += frame.interlaced_frame
-
-    @property
-    def num_corrupt(self) -> int:
-        """Damaged frames after the first good one."""
-        return len(self.good) - sum(self.good) - self.num_leading
 
 
 def scan_frames(path: Path, video_index: int, shifts: Shifts) -> Frames:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
 from itertools import pairwise
+from operator import lt
 from statistics import median
 
 # Rates that files round: their time stamps are often too coarse to distinguish them.
@@ -245,6 +246,8 @@ def order_stamps(stamps: Sequence[int | None], duration: Fraction) -> Times | No
     """
     indices = [index for index, stamp in enumerate(stamps) if stamp is not None]
     values = [stamp for stamp in stamps if stamp is not None]
+    if values and len(values) == len(stamps) and all(map(lt, values, values[1:])):
+        return Times(starts=[Fraction(value - values[0]) for value in values], num_moved=0)
     good = [indices[index] for index in longest_ascending(values)]
     if not good or len(good) < len(stamps) * _SMALLEST_SHARE_IN_ORDER:
         return None

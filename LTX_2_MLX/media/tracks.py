@@ -243,34 +243,29 @@ def _try_out(way: OutputTrack, container: Container) -> str:
     return ""
 
 
-class NullFile(io.RawIOBase):
-    """A file that forgets what is written; muxers can seek in it."""
+@dataclass
+class NullFile:
+    """A file that forgets what is written; muxers can seek in it.
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._position = 0
-        self._size = 0
+    Attributes:
+        position: Where the next byte goes.
+        size: Bytes up to the end.
+    """
 
-    def writable(self) -> bool:
-        """Always."""
-        return True
+    position: int = 0
+    size: int = 0
 
-    def seekable(self) -> bool:
-        """Always."""
-        return True
-
-    def write(self, data: Any) -> int:
+    def write(self, data: bytes) -> int:
         """Take the bytes."""
-        self._position += len(data)
-        self._size = max(self._size, self._position)
+        self.position += len(data)
+        self.size = max(self.size, self.position)
         return len(data)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Move within the file."""
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        self._position = base + offset
-        return self._position
+        self.position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self.position, io.SEEK_END: self.size}[whence]
+        return self.position
 
     def tell(self) -> int:
         """Position within the file."""
-        return self._position
+        return self.position

@@ -8,7 +8,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from fractions import Fraction
 from operator import itemgetter
 from pathlib import Path
@@ -287,31 +287,25 @@ def _write(stream: FrameSource, path: Path, layout: _Layout, progress: Progress)
 
 def _encode(video: "_VideoPackets", path: Path, layout: _Layout) -> None:
     """The encoder's thread."""
+    name = layout.encoding.container.name
     try:
-        with _opened(path, layout) as output:
+        output = av.open(str(path), "w", format=name, container_options=layout.muxer_options())
+        try:
             track, beside = layout.add_to(output)
             # The header fixes the tracks, so all of them are added before the first packet.
             output.start_encoding()
             for _, packet in heapq.merge(video.packets(track), *beside, key=itemgetter(0)):
                 output.mux(packet)
+        except BaseException:
+            # Without its name the file is not finalized at length; errors on closing it no longer matter.
+            path.unlink(missing_ok=True)
+            with suppress(av.FFmpegError, OSError):
+                output.close()
+            raise
+        output.close()
     except BaseException:
         video.stop()
         raise
-
-
-@contextmanager
-def _opened(path: Path, layout: _Layout) -> Iterator[OutputContainer]:
-    name = layout.encoding.container.name
-    output = av.open(str(path), "w", format=name, container_options=layout.muxer_options())
-    try:
-        yield output
-    except BaseException:
-        # Without its name the file is not finalized at length; errors on closing it no longer matter.
-        path.unlink(missing_ok=True)
-        with suppress(av.FFmpegError, OSError):
-            output.close()
-        raise
-    output.close()
 
 
 class _Clock:
@@ -330,16 +324,15 @@ class _Clock:
 
     def ticks(self, index: int) -> int:
         """Start of frame ``index``; one past the last frame it is the end of the video."""
-        return self._rounded(index / self._rate) if self._ticks is None else self._ticks[index]
-
-    def _rounded(self, time: Fraction) -> int:
-        return round((time + self._lead) / self.tick)
+        if self._ticks is None:
+            return round((index / self._rate + self._lead) / self.tick)
+        return self._ticks[index]
 
     def _different(self, times: tuple[Fraction, ...]) -> list[int]:
         """Round times that may lie closer together than a tick; each frame begins at least a tick after the last."""
         ticks: list[int] = []
         for time in times:
-            rounded = self._rounded(time)
+            rounded = round((time + self._lead) / self.tick)
             ticks.append(max(rounded, ticks[-1] + 1) if ticks else rounded)
         return ticks
 
