@@ -12,7 +12,7 @@ _SHARED = {
     "TERMINATED": "command",
     "as_program": "command",
     "exit_codes": "command",
-    "option": "fields",
+    "option": "options",
     "report": "reporting",
     "report_lines": "reporting",
     "run": "command",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from LTX_2_MLX.cli.echo import echo
-from LTX_2_MLX.cli.shorthands import NAME_TEMPLATE, default_output, with_one_frame
+from LTX_2_MLX.cli.options import NAME_TEMPLATE, default_output, with_one_frame
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.pipelines.generation.options import Options
 

@@ -21,8 +21,7 @@ import typer
 from typer.core import TyperCommand
 
 from LTX_2_MLX.atomic_file import without_writing
-from LTX_2_MLX.cli.options import RunOptions, WriteOptions, parameters, typed_options
-from LTX_2_MLX.cli.shorthands import with_each_seed, with_random_seed
+from LTX_2_MLX.cli.options import RunOptions, WriteOptions, parameters, typed_options, with_each_seed, with_random_seed
 from LTX_2_MLX.errors import LTXError, OutputError, RequestError
 from LTX_2_MLX.outside import printable
 from LTX_2_MLX.pipelines.options import declared_options

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from LTX_2_MLX.cli.batch import Named, item_of, planned_batch, videos_asked_for
 from LTX_2_MLX.cli.echo import echo
-from LTX_2_MLX.cli.shorthands import NAME_TEMPLATE, STDIN, prompt_from_stdin
+from LTX_2_MLX.cli.options import NAME_TEMPLATE, STDIN, prompt_from_stdin
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.runtime import launch
 

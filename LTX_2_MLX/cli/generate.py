@@ -7,8 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from LTX_2_MLX.cli.command import check_recorded_files, command, progress_from
 from LTX_2_MLX.cli.echo import echo
-from LTX_2_MLX.cli.options import Crf, Output, PlanOptions
-from LTX_2_MLX.cli.shorthands import NAME_TEMPLATE, STDIN, default_output, prompt_from_stdin, with_one_frame
+from LTX_2_MLX.cli.options import (
+    NAME_TEMPLATE,
+    STDIN,
+    Crf,
+    Output,
+    PlanOptions,
+    default_output,
+    prompt_from_stdin,
+    with_one_frame,
+)
 from LTX_2_MLX.errors import LTXError, RequestError
 from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.pipelines.options import Opt

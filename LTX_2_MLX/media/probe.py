@@ -393,12 +393,3 @@ def _seconds_of_tag(metadata: dict[str, str]) -> Fraction | None:
             except ValueError:
                 return None
     return None
-
-
-def count_packets(path: Path) -> int:
-    """Count the packets of the first video stream of a file that this program wrote; each holds one frame."""
-    num_packets = 0
-    with open_media(path) as container:
-        for packet in container.demux(video_stream(container, path)):
-            num_packets += packet.size > 0
-    return num_packets

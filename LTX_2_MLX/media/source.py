@@ -174,6 +174,15 @@ def video_stream(container: av.container.InputContainer, path: Path) -> av.Video
     raise MediaError(f"{path} holds no video, only {' and '.join(kinds)}.")
 
 
+def count_packets(path: Path) -> int:
+    """Count the packets of the first video stream of a file that this program wrote; each holds one frame."""
+    num_packets = 0
+    with open_media(path) as container:
+        for packet in container.demux(video_stream(container, path)):
+            num_packets += packet.size > 0
+    return num_packets
+
+
 @contextmanager
 def decoding_budget(num_bytes: int) -> Iterator[None]:
     """Refuse videos and images that take more than this to decode; else the memory that a run may use counts."""

@@ -26,8 +26,7 @@ from LTX_2_MLX.media.display import Display, YuvWriter
 from LTX_2_MLX.media.encoder import CRF, SQUARE_ENCODERS, Codec, Encoding, choose_encoding, least_bytes
 from LTX_2_MLX.media.extras import Extras, lost_extras, write_extras
 from LTX_2_MLX.media.output import check_free, check_writable, replaced_when_complete
-from LTX_2_MLX.media.probe import count_packets
-from LTX_2_MLX.media.source import ffmpeg_messages, reason
+from LTX_2_MLX.media.source import count_packets, ffmpeg_messages, reason
 from LTX_2_MLX.media.suffixes import IMAGE_OUTPUTS
 from LTX_2_MLX.media.tracks import NullFile, OutputTrack, TimedPackets, choose_tracks
 from LTX_2_MLX.runtime.progress import Progress, SilentProgress

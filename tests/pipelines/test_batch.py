@@ -8,9 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 from LTX_2_MLX import cli, read_video
-from LTX_2_MLX.cli import shorthands
 from LTX_2_MLX.cli.batch import prompts_in, run_folders, videos_of
 from LTX_2_MLX.cli.generate import main as generate
+from LTX_2_MLX.cli.options import with_each_seed
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.media.output import read_run_record
 from LTX_2_MLX.pipelines import batch
@@ -135,7 +135,7 @@ def test_outputs_without_a_name_are_named_after_prompt_and_seed(call, tmp_path, 
     ],
 )
 def test_seeds_after_one_flag_are_words_of_several(words, wanted):
-    assert shorthands.with_each_seed(words) == wanted
+    assert with_each_seed(words) == wanted
 
 
 def test_random_seeds_differ_and_are_named(call, tmp_path):
