@@ -253,7 +253,8 @@ def choose_encoding(
     container = container_of(path)
     codecs = container.video_codecs
     chosen = codec if codec != "auto" else _usual_codec(container, bit_depth)
-    _check_depth(chosen, bit_depth, container)
+    if bit_depth != 8:
+        _check_depth(chosen, bit_depth, container)
     if chosen not in codecs:
         raise MediaError(f"{suffix} supports {listed(codecs)}, not {chosen}. Use .mkv, or {codecs[0]}.")
     if not 0 <= crf <= _MAX_CRF:
@@ -315,7 +316,7 @@ def _usual_codec(container: Container, bit_depth: int) -> str:
 
 def _check_depth(codec: str, bit_depth: int, container: Container) -> None:
     check_bit_depth(bit_depth)
-    if bit_depth > 8 and codec not in _DEEP_CODECS:
+    if codec not in _DEEP_CODECS:
         raise MediaError(
             f"--bit-depth 10: {codec} in {container.suffixes[0]} is written with 8 bits here. "
             f"Write .mp4, .mov or .mkv (H.265), or leave the option out."
