@@ -206,7 +206,7 @@ def prepare_decoder(stream: Any, path: Path, *, exact: bool = False) -> int:
         MemoryBudgetError: If that is more than there is.
     """
     context = stream.codec_context
-    frame = context.width * context.height * _LARGEST_PIXEL_BITS // 8
+    frame: int = context.width * context.height * _LARGEST_PIXEL_BITS // 8
     if context.format is not None:
         frame = 0
         for component in context.format.components:
