@@ -22,7 +22,7 @@ DOORS = {
     "open for writing": (
         "checkpoints/writer.py",
         "runtime/job.py",
-        "pipelines/generation/prompt.py",
+        "pipelines/generation/embeddings.py",
         # A download continues in the file of its last attempt, in the user's cache.
         "checkpoints/transfer.py",
     ),
