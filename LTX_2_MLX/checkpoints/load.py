@@ -83,7 +83,7 @@ def load(
     sources: dict[str, list[mx.array]] = {}
     weights, merge = _checked_weights(network, model, checkpoint, dtype, loras, sources)
     if note is not None:
-        for line in merge.notes:
+        for line in merge.notes if merge is not None else ():
             note(line)
     finish = _Finish(model, dtype, quantize)
     if stream_blocks:
@@ -166,8 +166,8 @@ def _checked_weights(
     dtype: mx.Dtype | None,
     loras: Sequence[Lora],
     sources: dict[str, list[mx.array]] | None = None,
-) -> tuple[dict[str, mx.array], LoraMerge]:
-    """Lazy weights by parameter name, which fit the model, and the adapters merged into them.
+) -> tuple[dict[str, mx.array], LoraMerge | None]:
+    """Lazy weights by parameter name, which fit the model, and the adapters merged into them, if any.
 
     ``sources`` is filled with the tensors on disk that each weight is computed from.
     """
@@ -176,7 +176,7 @@ def _checked_weights(
             f"{checkpoint.path} is quantised, and adapters are merged before that. "
             f"Give the 16-bit file, with --quantize if memory is short."
         )
-    merge = LoraMerge(network, checkpoint, loras)
+    merge = LoraMerge(network, checkpoint, loras) if loras else None
     weights = network_weights(network, checkpoint, dtype=dtype, merge=merge, sources=sources)
     quantize_as_stored(model, weights, checkpoint)
     _check(network.__name__, checkpoint, weights, model)
@@ -226,7 +226,7 @@ class _BlockReader:
     network: type[PublishedNetwork[Any]]
     checkpoint: Checkpoint
     dtype: mx.Dtype | None
-    merge: LoraMerge
+    merge: LoraMerge | None
     finish: _Finish
 
     def tensor_names(self) -> dict[str, list[str]]:

@@ -88,7 +88,7 @@ def open_checkpoint(spec: str, role: Role) -> Checkpoint:
     path = resolve(spec, role).path
     if path.is_dir():
         path = _only_file(path)
-    return Checkpoint(as_safetensors(path))
+    return Checkpoint(path if path.suffix == ".safetensors" else as_safetensors(path))
 
 
 def _only_file(folder: Path) -> Path:

@@ -182,6 +182,7 @@ class _Layout:
         if stream.audio is not None and encoding.container.late_tracks:
             self._lead = stream.audio.lead
         self.clock = _Clock(stream, self._lead)
+        self.to_yuv = YuvWriter(encoding.pixel_format, stream.display.matrix(encoding.bit_depth))
 
     def report_losses(self, note: Callable[[str], None]) -> None:
         """Report to ``note`` what the container cannot hold, and what is changed for it."""
@@ -241,17 +242,13 @@ class _Layout:
                 video, _ = self.add_to(output)
                 with ffmpeg_messages() as messages:
                     output.start_encoding()
-                black = self.yuv_writer()(np.zeros((*self.encoding.size, 3), np.uint8))
+                black = self.to_yuv(np.zeros((*self.encoding.size, 3), np.uint8))
                 black.pts, black.time_base = self.clock.ticks(0), self.clock.tick
                 for packet in [*video.encode(black), *video.encode(None)]:
                     with ffmpeg_messages() as messages:
                         output.mux(packet)
         except (av.FFmpegError, ValueError, OverflowError) as error:
             raise MediaError(f"{path} cannot be written: {reason(error, messages)}.") from error
-
-    def yuv_writer(self) -> YuvWriter:
-        """Conversion to the encoder's pixel format."""
-        return YuvWriter(self.encoding.pixel_format, self._stream.display.matrix(self.encoding.bit_depth))
 
 
 def waiting_bytes(height: int, width: int, bit_depth: int = 8) -> int:
@@ -355,7 +352,7 @@ class _VideoPackets:
         self._stream = stream
         self._clock = layout.clock
         self._size = layout.encoding.size
-        self._to_yuv = layout.yuv_writer()
+        self._to_yuv = layout.to_yuv
         # Encoders return packets late and in another order than the frames.
         self._index_of: dict[int, int] = {}
 
