@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from LTX_2_MLX.errors import MediaError
-from LTX_2_MLX.media.source import ffmpeg_messages
+from LTX_2_MLX.media import probe
+from LTX_2_MLX.media.source import begins_as_video, ffmpeg_messages
 from LTX_2_MLX.media.video import read_video
 
 RATES = [Fraction(24000, 1001), Fraction(24), Fraction(25), Fraction(30000, 1001), Fraction(50), Fraction(12)]
@@ -221,6 +222,25 @@ def animated(path, format):
 def test_animated_image_is_refused_by_its_content(tmp_path, name, format):
     with pytest.raises(MediaError, match=rf"animated image \({format}\)"):
         read_video(animated(tmp_path / name, format))
+
+
+@pytest.mark.parametrize("suffix", CODECS)
+def test_only_a_file_that_begins_as_no_container_is_looked_at_as_an_image(tmp_path, clip, monkeypatch, suffix):
+    looked_at = []
+    monkeypatch.setattr(probe, "refuse_images", looked_at.append)
+    path = clip(tmp_path / f"a{suffix}", codec=CODECS[suffix])
+    assert read_video(path).num_frames == 7
+    # Transport streams begin with one byte of their own alone.
+    assert looked_at == ([path] if suffix == ".ts" else [])
+
+
+@pytest.mark.parametrize("format", ["AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "TIFF", "WEBP"])
+def test_no_image_begins_as_a_container_of_videos(tmp_path, format):
+    path = tmp_path / "a.mp4"
+    Image.new("RGB", (9, 8)).save(path, format)
+    assert not begins_as_video(path)
+    with pytest.raises(MediaError, match=rf"still image \({format}\)"):
+        read_video(path)
 
 
 def test_what_is_no_video_is_refused_in_one_line(tmp_path):
