@@ -4,7 +4,6 @@ A track is described before the output is opened: writing it is tried out before
 refuses it after the last frame is computed.
 """
 
-import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -15,6 +14,7 @@ import av
 from av.container import OutputContainer
 
 from LTX_2_MLX.media.encoder import Container
+from LTX_2_MLX.media.output import NullFile
 from LTX_2_MLX.media.source import ffmpeg_messages, open_media, reason
 from LTX_2_MLX.media.timeline import Shifts
 
@@ -241,31 +241,3 @@ def _try_out(way: OutputTrack, container: Container) -> str:
     except (av.FFmpegError, ValueError) as error:
         return reason(error, messages)
     return ""
-
-
-@dataclass
-class NullFile:
-    """A file that forgets what is written; muxers can seek in it.
-
-    Attributes:
-        position: Where the next byte goes.
-        size: Bytes up to the end.
-    """
-
-    position: int = 0
-    size: int = 0
-
-    def write(self, data: bytes) -> int:
-        """Take the bytes."""
-        self.position += len(data)
-        self.size = max(self.size, self.position)
-        return len(data)
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move within the file."""
-        self.position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self.position, io.SEEK_END: self.size}[whence]
-        return self.position
-
-    def tell(self) -> int:
-        """Position within the file."""
-        return self.position

@@ -25,10 +25,10 @@ from LTX_2_MLX.media.audio import Audio
 from LTX_2_MLX.media.display import Display, YuvWriter
 from LTX_2_MLX.media.encoder import CRF, SQUARE_ENCODERS, Codec, Encoding, choose_encoding, least_bytes
 from LTX_2_MLX.media.extras import Extras, lost_extras, write_extras
-from LTX_2_MLX.media.output import check_free, check_writable, replaced_when_complete
+from LTX_2_MLX.media.output import NullFile, check_free, check_writable, replaced_when_complete
 from LTX_2_MLX.media.source import count_packets, ffmpeg_messages, reason
 from LTX_2_MLX.media.suffixes import IMAGE_OUTPUTS
-from LTX_2_MLX.media.tracks import NullFile, OutputTrack, TimedPackets, choose_tracks
+from LTX_2_MLX.media.tracks import OutputTrack, TimedPackets, choose_tracks
 from LTX_2_MLX.runtime.progress import Progress, SilentProgress
 
 # Finest unit of time written: files count in 32-bit numbers of it.
@@ -187,7 +187,9 @@ class _Layout:
     def report_losses(self, note: Callable[[str], None]) -> None:
         """Report to ``note`` what the container cannot hold, and what is changed for it."""
         stream = self._stream
-        lost_extras(stream.extras, stream.metadata, self.encoding.container, stream.frame_rate, note)
+        container = self.encoding.container
+        if stream.extras != Extras() or container.tags is not None:
+            lost_extras(stream.extras, stream.metadata, container, stream.frame_rate, note)
         if self.encoding.encoder in SQUARE_ENCODERS and stream.display.pixel_aspect != 1:
             note(
                 f"Not kept by {self.encoding.encoder}: the pixel aspect {stream.display.pixel_aspect}; players will "
