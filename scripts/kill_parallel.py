@@ -3,11 +3,13 @@
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -24,7 +26,11 @@ def main(
     kills: Annotated[int, typer.Option(help="Number of runs that are killed.", min=1)] = 20,
     seed: Annotated[int, typer.Option(help="Seed of the moments.")] = 0,
 ) -> None:
-    """Kill KILLS runs in guidance mode at random moments; exit code 1 if one does not end or resumes differently."""
+    """Kill KILLS runs in guidance mode at random moments; exit code 1 if one does not end or resumes differently.
+
+    Prints a row of a table for each. Most of a small run's time is its start, so every other kill waits until the work
+    has begun.
+    """
     moments = random.Random(seed)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
@@ -33,18 +39,51 @@ def main(
         launched(work / "shared", moments).communicate()
         seconds = time.monotonic() - start
         expected = frames(work / "whole")
-        failures = 0
-        for number in range(kills):
-            states = work / f"states-{number}"
-            process = launched(states, moments)
-            # Most of a small run's time is its start, so every other kill waits until the work has begun.
-            line = killed(process, states, moments, seconds / 2, wait=bool(number % 2))
-            if (states / "request.json").exists():
-                run([*script(), "--resume", str(states), "--quiet", "-o", str(work / "resumed.mp4")], work)
-                line += ", resumed the same" if frames(states) == expected else ", RESUMED DIFFERENTLY"
-            failures += "DIFFERENTLY" in line or "TOO LATE" in line or "NOTHING" in line
-            typer.echo(f"{number + 1}: {line}")
+        typer.echo(f"A run that is not killed takes {seconds:.1f} s.")
+        typer.echo("| kill | killed | while | the other ended after | codes | it said | resumed on one |")
+        typer.echo("|---|---|---|---|---|---|---|")
+        failures = done = 0
+        while done < kills:
+            states = work / f"states-{done}"
+            kill = killed(launched(states, moments), states, moments, seconds / 2, wait=bool(done % 2))
+            if kill is None:
+                continue
+            done += 1
+            row = [str(done), *kill.row(), resumed(states, work, expected)]
+            failures += not kill.is_good() or row[-1] == "DIFFERENT"
+            typer.echo(f"| {' | '.join(row)} |")
     raise typer.Exit(1 if failures else 0)
+
+
+@dataclass(frozen=True)
+class Kill:
+    """One run whose process was killed.
+
+    Attributes:
+        rank: Of the process.
+        phase: What the run did then.
+        seconds: Until the other process had ended too, and mlx.launch with it.
+        codes: Exit codes as mlx.launch prints them.
+        said: Last line of the other process.
+    """
+
+    rank: int
+    phase: str
+    seconds: float
+    codes: list[int]
+    said: str
+
+    def is_good(self) -> bool:
+        """Whether the other process ended in time, by itself, with a line, or had done its work."""
+        if self.codes == [-9]:
+            return self.seconds <= LONGEST_SECONDS
+        return self.seconds <= LONGEST_SECONDS and bool(self.said) and len(self.codes) == 2 and max(self.codes) > 0
+
+    def row(self) -> list[str]:
+        """Cells of the table."""
+        codes = " ".join(map(str, self.codes))
+        said = self.said or ("nothing, it had finished" if self.codes == [-9] else "NOTHING")
+        return [f"process {self.rank}", self.phase, f"{self.seconds:.1f} s", codes, said]
 
 
 def script() -> list[str]:
@@ -76,8 +115,10 @@ def launched(states: Path, moments: random.Random) -> subprocess.Popen:
     return subprocess.Popen(command, env=environment(), text=True, **pipes)
 
 
-def killed(process: subprocess.Popen, states: Path, moments: random.Random, seconds: float, *, wait: bool) -> str:
-    """Kill one of the run's processes after a random time, and say how the other ended."""
+def killed(
+    process: subprocess.Popen, states: Path, moments: random.Random, seconds: float, *, wait: bool
+) -> Kill | None:
+    """Kill one of the run's processes after a random time; None if they were not there yet, or no more."""
     while wait and process.poll() is None and not (states / "request.json").exists():
         time.sleep(0.01)
     time.sleep(moments.uniform(0, seconds))
@@ -85,21 +126,34 @@ def killed(process: subprocess.Popen, states: Path, moments: random.Random, seco
     own = [line.split() for line in listed.splitlines() if str(states) in line and "launch import" not in line]
     if len(own) < 2:
         process.communicate()
-        return "had ended, or had not begun"
-    pid = int(moments.choice(own)[0])
-    os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(states, ignore_errors=True)
+        return None
+    phase = phase_of(states)
+    rank = moments.randrange(2)
+    # mlx.launch starts them in this order.
+    os.kill(sorted(int(words[0]) for words in own)[rank], signal.SIGKILL)
     start = time.monotonic()
     _, errors = process.communicate()
     took = time.monotonic() - start
-    codes = re.findall(r"exited with code (-?\d+)", errors)
-    said = re.search(r"Terminated|Another machine ended|Ended by SIGTERM", errors)
-    verdict = "TOO LATE" if took > LONGEST_SECONDS else "ended"
-    spoken = said[0] if said else "NOTHING"
-    if "-15" in codes:
-        spoken = "nothing yet: it was still being imported"
-    elif codes == ["-9"]:
-        spoken = "nothing: it had finished"
-    return f"the other {verdict} after {took:.1f} s, codes {' '.join(sorted(codes))}, said {spoken}"
+    codes = sorted(map(int, re.findall(r"exited with code (-?\d+)", errors)))
+    said = re.findall(r"Terminated|Another machine ended or was lost|Ended by SIGTERM", errors)
+    return Kill(rank, phase, took, codes, said[-1] if said else "")
+
+
+def phase_of(states: Path) -> str:
+    """What a run does, by the results that it has saved."""
+    if not (states / "request.json").exists():
+        return "start"
+    done = {"frames_0": "writing", "stage_2": "decoding", "stage_1": "stage 2", "text": "stage 1"}
+    return next((phase for name, phase in done.items() if (states / f"{name}.safetensors").exists()), "text")
+
+
+def resumed(states: Path, work: Path, expected: bytes) -> str:
+    """Whether the run, resumed by one process, gives the frames of a run that was not killed."""
+    if not (states / "request.json").exists():
+        return "nothing saved yet"
+    run([*script(), "--resume", str(states), "--quiet", "-o", str(work / "resumed.mp4")], work)
+    return "bit-equal" if frames(states) == expected else "DIFFERENT"
 
 
 def frames(states: Path) -> bytes:

@@ -46,10 +46,10 @@ class Group:
 
     def gather_bytes(self, data: bytes) -> list[bytes]:
         """The bytes of every process, of any lengths."""
-        lengths = np.array(self.gather(mx.array([len(data)], dtype=mx.int32)))[:, 0]
+        lengths = _evaluated(self.gather(mx.array([len(data)], dtype=mx.int32)))[:, 0]
         padded = np.zeros(int(lengths.max()) + 1, np.uint8)
         padded[: len(data)] = np.frombuffer(data, np.uint8)
-        gathered = np.array(self.gather(mx.array(padded)))
+        gathered = _evaluated(self.gather(mx.array(padded)))
         return [row[:length].tobytes() for row, length in zip(gathered, lengths, strict=True)]
 
     def send(self, array: mx.array, to: int) -> mx.array:
@@ -68,7 +68,7 @@ class Group:
         """
         pending, self._counters = self._counters, []
         for number, counters in pending:
-            found = np.array(counters).view(np.uint32).reshape(-1).tolist()
+            found = _evaluated(counters).view(np.uint32).reshape(-1).tolist()
             for rank, other in enumerate(found):
                 if other != number:
                     raise CollectiveOrderError(
@@ -83,6 +83,12 @@ class Group:
         self._counters.append((self._number, rows[:, -_COUNTER_BYTES:]))
         self._number += 1
         return mx.contiguous(rows[:, :-_COUNTER_BYTES]).view(array.dtype).reshape(self.size, *array.shape)
+
+
+def _evaluated(array: mx.array) -> np.ndarray:
+    """The array in NumPy, which tries another way at an error of MLX's evaluation: after a lost connection, for ever."""
+    mx.eval(array)
+    return np.array(array)
 
 
 ALONE = Group()

@@ -18,6 +18,7 @@ from LTX_2_MLX.ops.collective import ALONE, Group
 from LTX_2_MLX.outside import parse_json
 from LTX_2_MLX.runtime import launch
 from LTX_2_MLX.runtime.job import differing_facts
+from LTX_2_MLX.runtime.meeting import LOST, met
 
 # Set to anything to send a counter along with every exchange, which finds one that is out of order.
 ORDER_VARIABLE = "LTX_2_MLX_CHECK_ORDER"
@@ -29,7 +30,7 @@ _PROBE_SECONDS = 1
 _PROBES = 3
 _MOST_DESCRIPTORS = 1024
 # Of MLX's errors when a connection ends (mlx/distributed/ring, jaccl and nccl).
-_LOST = ("[ring]", "[jaccl]", "[nccl]", "nccl error", "peer was lost")
+_LOST_WORDS = ("[ring]", "[jaccl]", "[nccl]", "nccl error", "peer was lost")
 # Options of TCP that the socket module does not name on every system: seconds of silence before the first probe, and
 # before data that is not confirmed is given up (Linux: milliseconds).
 _IDLE_OPTIONS = ("TCP_KEEPIDLE", "TCP_KEEPALIVE")
@@ -127,8 +128,8 @@ def joined(leave: Callable[[int], None]) -> Iterator[Machines]:
     """
     global _current
     with _ended_in_time(leave), _lost_as_error():
-        _current = Machines(_connected())
         launch.joined = True
+        _current = Machines(_connected())
         try:
             yield _current
         except LTXError as error:
@@ -140,7 +141,7 @@ def joined(leave: Callable[[int], None]) -> Iterator[Machines]:
 
 
 def _connected() -> Group:
-    with _ended_by_the_system():
+    with met(launch.RANK or 0), _ended_by_the_system():
         handle = mx.distributed.init(strict=True)
     _watch_connections()
     return Group(handle.rank(), handle.size(), handle, checked=ORDER_VARIABLE in os.environ)
@@ -162,13 +163,19 @@ def _ended_by_the_system() -> Iterator[None]:
 def _lost_as_error() -> Iterator[None]:
     try:
         yield
-    except RuntimeError as error:
-        if not any(word in str(error).lower() for word in _LOST):
+    except (RuntimeError, LTXError) as error:
+        if not _tells_of_loss(error):
             raise
-        raise OutputError(
-            "Another machine ended or was lost, and so this one ends; nothing half-written is left behind. "
-            "Stages saved by --save-latents are kept: continue with --resume on the machines that are left."
-        ) from error
+        raise OutputError(LOST) from error
+
+
+def _tells_of_loss(error: BaseException | None) -> bool:
+    """Whether an error, or one that it follows from, is MLX's when a connection ends; any evaluation may raise it."""
+    while error is not None:
+        if isinstance(error, RuntimeError) and any(word in str(error).lower() for word in _LOST_WORDS):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _watch_connections() -> None:
