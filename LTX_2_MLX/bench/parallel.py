@@ -50,7 +50,7 @@ class Step:
         assert isinstance(network, Transformer)
         for mode in (None, "guidance", "sequence"):
             predict = predictor(network, contexts, guidance)
-            self.denoise[mode] = guided(predict if mode is None else shared(predict, mode), guidance)
+            self.denoise[mode] = guided(predict if mode is None else shared(predict, mode, network, contexts), guidance)
 
     def run(self, mode: str | None) -> None:
         """One step in a mode; None: by this process alone."""

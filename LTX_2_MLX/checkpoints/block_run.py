@@ -104,8 +104,8 @@ def hold_run(
     dtype: mx.Dtype,
     *,
     in_tuples: bool = False,
-) -> dict[str, mx.array]:
-    """Replace what other processes compute in a model; returns the weights that this process holds.
+) -> tuple[dict[str, mx.array], range]:
+    """Replace what other processes compute in a model; returns the weights of this process and its blocks' numbers.
 
     Args:
         model: Without weights.
@@ -134,7 +134,7 @@ def hold_run(
         rows, width = _modulation_size(model, path)
         shared.append((path, SharedModulation(width, rows, group=run.group, owner=rank, dtype=dtype)))
     model.update_modules(tree_unflatten(shared))
-    return {name: value for name, value in weights.items() if name in kept}
+    return {name: value for name, value in weights.items() if name in kept}, own
 
 
 def kept_names(model: nn.Module, weights: Mapping[str, mx.array], blocks_path: str, run: BlockRun) -> set[str]:

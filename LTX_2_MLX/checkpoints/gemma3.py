@@ -12,7 +12,7 @@ from importlib import import_module
 from importlib.util import find_spec, module_from_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -26,6 +26,9 @@ from LTX_2_MLX.checkpoints.reader import Checkpoint, holds_language_model
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.interfaces import Header
 from LTX_2_MLX.outside import parse_object
+
+if TYPE_CHECKING:
+    from LTX_2_MLX.checkpoints.block_run import BlockRun
 
 # Key of the metadata that holds the config in files with everything inside.
 _CONFIG_KEY = "gemma_config"
@@ -342,6 +345,7 @@ def load_gemma(
     dtype: mx.Dtype | None = None,
     quantize: Quantization | None = None,
     stream_blocks: bool = False,
+    run: "BlockRun | None" = None,
 ) -> TextEncoder:
     """Load Gemma 3 and its tokenizer as published, as in diffusers repositories, or quantised by mlx-lm.
 
@@ -351,6 +355,7 @@ def load_gemma(
         dtype: Floating-point weights are cast to this; None keeps the file's.
         quantize: Quantise the layers while they load.
         stream_blocks: Leave the layers on disk and read each ahead of its use.
+        run: Read this process's layers alone; other processes have the rest.
 
     Raises:
         CheckpointError: If something is missing or damaged, or the model is another one.
@@ -363,7 +368,7 @@ def load_gemma(
         raise CheckpointError(
             f"{path} is no Gemma 3: model_type in its config.json is {model_type!r}, expected 'gemma3'."
         )
-    network = load(Gemma, checkpoint, dtype=dtype, quantize=quantize, stream_blocks=stream_blocks)
+    network = load(Gemma, checkpoint, dtype=dtype, quantize=quantize, stream_blocks=stream_blocks, run=run)
     return TextEncoder(network, tokenizer)
 
 

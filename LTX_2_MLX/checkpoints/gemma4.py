@@ -7,7 +7,7 @@ made of the states is left to ``models.ltx.text_features``.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -20,6 +20,9 @@ from LTX_2_MLX.checkpoints.network_weights import Quantization
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.interfaces import Header
+
+if TYPE_CHECKING:
+    from LTX_2_MLX.checkpoints.block_run import BlockRun
 
 _KINDS = ("gemma4_unified", "gemma4_unified_text", "gemma4_text", "gemma4")
 _PREFIXES = ("model.language_model.", "language_model.model.")
@@ -236,6 +239,7 @@ def load_gemma4(
     dtype: mx.Dtype | None = None,
     quantize: Quantization | None = None,
     stream_blocks: bool = False,
+    run: "BlockRun | None" = None,
 ) -> TextEncoder:
     """Gemma 4 and its tokenizer from the published file.
 
@@ -244,11 +248,12 @@ def load_gemma4(
         dtype: Floating-point weights are cast to this; None keeps the file's.
         quantize: Quantise the layers while they load.
         stream_blocks: Leave the layers on disk and read each ahead of its use.
+        run: Read this process's layers alone; other processes have the rest.
 
     Raises:
         CheckpointError: If something is missing or damaged, or the model is another one.
     """
     checkpoint = Checkpoint(path)
     tokenizer = tokenizer_of(checkpoint)
-    network = load(Gemma4, checkpoint, dtype=dtype, quantize=quantize, stream_blocks=stream_blocks)
+    network = load(Gemma4, checkpoint, dtype=dtype, quantize=quantize, stream_blocks=stream_blocks, run=run)
     return TextEncoder(network, tokenizer)

@@ -86,13 +86,15 @@ def load(
         for line in merge.notes if merge is not None else ():
             note(line)
     finish = _Finish(model, dtype, quantize)
-    if stream_blocks:
-        weights = _stream_blocks(model, weights, _BlockReader(network, checkpoint, dtype, merge, finish))
+    own = None
     if run is not None:
         from LTX_2_MLX.checkpoints.block_run import hold_run
 
         in_tuples = getattr(network, "BLOCKS_RETURN_TUPLES", False)
-        weights = hold_run(model, weights, _blocks_path(network), run, dtype or mx.bfloat16, in_tuples=in_tuples)
+        path = _blocks_path(network)
+        weights, own = hold_run(model, weights, path, run, dtype or mx.bfloat16, in_tuples=in_tuples)
+    if stream_blocks:
+        weights = _stream_blocks(model, weights, _BlockReader(network, checkpoint, dtype, merge, finish), own)
     # It holds tensors of the adapters, which have to go as they are used.
     del merge
     model.load_weights(_evaluated(checkpoint, weights, sources, finish), strict=True)
@@ -254,8 +256,10 @@ class _BlockReader:
         return finished
 
 
-def _stream_blocks(model: nn.Module, weights: dict[str, mx.array], reader: _BlockReader) -> dict[str, mx.array]:
-    """Replace the model's blocks by a stream; returns the weights outside of them."""
+def _stream_blocks(
+    model: nn.Module, weights: dict[str, mx.array], reader: _BlockReader, own: range | None
+) -> dict[str, mx.array]:
+    """Replace the model's blocks by a stream of those of this process; returns the weights outside of them."""
     *parents, attribute = _blocks_path(reader.network).split(".")
     owner = model
     for parent in parents:
@@ -265,6 +269,7 @@ def _stream_blocks(model: nn.Module, weights: dict[str, mx.array], reader: _Bloc
         getattr(owner, attribute),
         read=lambda number: reader.checkpoint.arrays(names[str(number)]),
         weights=lambda number, arrays: reader.weights(str(number), arrays),
+        own=own,
     )
     setattr(owner, attribute, stream)
     return {name: value for name, value in weights.items() if _block_of(reader.network, name) is None}

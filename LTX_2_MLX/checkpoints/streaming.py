@@ -21,6 +21,7 @@ class BlockStream:
         blocks: Sequence[nn.Module],
         read: Callable[[int], Mapping[str, mx.array]],
         weights: Callable[[int, Mapping[str, mx.array]], list[tuple[str, mx.array]]],
+        own: range | None = None,
     ):
         """Take blocks that have no weights yet.
 
@@ -28,8 +29,10 @@ class BlockStream:
             blocks: In order.
             read: A block's number to its published tensors, lazy.
             weights: Number and tensors to the block's weights by their names inside it, lazy.
+            own: Numbers of the blocks that this process computes; the others stay without weights. None: all.
         """
         self._blocks = list(blocks)
+        self._own = range(len(self._blocks)) if own is None else own
         self._read = read
         self._weights = weights
         # Reading has a stream of its own: on the CPU it would otherwise wait for the blocks' work. A stream belongs to
@@ -42,10 +45,13 @@ class BlockStream:
         return len(self._blocks)
 
     def __iter__(self) -> Iterator[nn.Module]:
-        ahead = self._start_reading(0)
+        ahead = self._start_reading(self._own.start)
         for number, (block, empty) in enumerate(zip(self._blocks, self._empty, strict=True)):
+            if number not in self._own:
+                yield block
+                continue
             arrays, ahead = ahead, {}
-            if number + 1 < len(self._blocks):
+            if number + 1 in self._own:
                 ahead = self._start_reading(number + 1)
             block.load_weights(self._weights(number, arrays), strict=True)
             del arrays

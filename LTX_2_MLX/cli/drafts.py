@@ -9,7 +9,6 @@ from LTX_2_MLX.cli.batch import Named, item_of, planned_batch, videos_asked_for
 from LTX_2_MLX.cli.echo import echo
 from LTX_2_MLX.cli.options import NAME_TEMPLATE, STDIN, prompt_from_stdin
 from LTX_2_MLX.errors import RequestError
-from LTX_2_MLX.runtime import launch
 
 if TYPE_CHECKING:
     from LTX_2_MLX.cli.generate import GenerateOptions
@@ -23,13 +22,11 @@ _FOREIGN = ("save_latents", "resume", "save_audio")
 def generate_drafts(typed: dict[str, Any], own: "GenerateOptions", seeds: Sequence[int]) -> None:
     """Make the drafts, and write their page."""
     from LTX_2_MLX.cli.command import progress_from
-    from LTX_2_MLX.cli.reporting import plan_text
+    from LTX_2_MLX.cli.generate import dry_run_text
     from LTX_2_MLX.pipelines import drafts
     from LTX_2_MLX.pipelines.generation.record import check_outputs
 
     assert own.drafts is not None, "the caller has seen it"
-    if launch.RANK is not None:
-        raise RequestError("--drafts runs on one machine. Start it without mlx.launch.")
     folder = own.drafts.expanduser()
     _refuse_foreign(typed, own)
     if typed.get("prompt") == STDIN:
@@ -43,7 +40,7 @@ def generate_drafts(typed: dict[str, Any], own: "GenerateOptions", seeds: Sequen
         items.append(drafts.draft_item(ready, video.prompt, video.seed, folder / _place(video)))
         check_outputs(shared.options, shared.request, folder / drafts.PAGE, folder / drafts.SHEET)
     if own.dry_run:
-        echo(plan_text(batch.ready.plan, as_json=own.json))
+        echo(dry_run_text(batch.ready, own))
     else:
         _write(items, folder, own, batch.ready)
 

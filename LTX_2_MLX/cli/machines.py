@@ -58,7 +58,8 @@ def machines_text(ready: "Prepared", own: "GenerateOptions") -> str:
     """
     from LTX_2_MLX.ops.device import as_backend
     from LTX_2_MLX.pipelines.generate import plan_for
-    from LTX_2_MLX.pipelines.generation.machine_plan import mac_budgets, text_of
+    from LTX_2_MLX.pipelines.generation.fastest_way import measured_speed
+    from LTX_2_MLX.pipelines.generation.machine_plan import mac_budgets, published_speeds, text_of
     from LTX_2_MLX.pipelines.generation.request import request_for
     from LTX_2_MLX.runtime.machines import machines
     from LTX_2_MLX.runtime.memory import budget_bytes
@@ -66,12 +67,13 @@ def machines_text(ready: "Prepared", own: "GenerateOptions") -> str:
     options = ready.options
     if own.machines is None:
         budgets = [value for _, value in machines().exchange(budget_bytes(options.memory_limit_gb))]
-        return text_of(ready.request, options, ready.plan, budgets, as_json=own.json)
+        speeds = {"the measured speed": measured_speed(machines(), ready.request.models.dtype)}
+        return text_of(ready.request, options, ready.plan, budgets, speeds, as_json=own.json)
     budgets = mac_budgets(own.machines)
     # Planned for Macs, whatever this machine is.
     with as_backend("gpu"):
         request = request_for(options)
-        return text_of(request, options, plan_for(request, options), budgets, as_json=own.json)
+        return text_of(request, options, plan_for(request, options), budgets, published_speeds(), as_json=own.json)
 
 
 def follower_text(text: str, alike: bool) -> str:

@@ -1,13 +1,26 @@
 """One step's work shared among the processes of a run: the passes of guidance, or the tokens of the video."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import NamedTuple
 
 import mlx.core as mx
 
 from LTX_2_MLX.diffusion.guidance import Pass, Predict
 from LTX_2_MLX.diffusion.state import LatentState, State, StreamArrays
-from LTX_2_MLX.ops.collective import Group, TokenShare
+from LTX_2_MLX.ops.collective import Group, TokenShare, share_of
 from LTX_2_MLX.shapes import StreamName
+
+
+class TokenWidths(NamedTuple):
+    """Values of a token in the operations on them: matrix products, scores of the attention to a text, activations."""
+
+    products: Collection[int]
+    activations: Collection[int]
+
+
+NO_WIDTHS = TokenWidths((), ())
+# Whether a step of so many passes is shared by the tokens.
+ByTokens = Callable[[State, int], bool]
 
 
 def share_passes(predict: Predict, group: Group) -> Predict:
@@ -35,19 +48,30 @@ def share_passes(predict: Predict, group: Group) -> Predict:
     return shared
 
 
-def share_tokens(predict: Predict, group: Group) -> Predict:
-    """Every process computes a run of the video's tokens, and all of the audio's."""
+def share_tokens(predict: Predict, group: Group, widths: TokenWidths = NO_WIDTHS) -> Predict:
+    """Every process computes a run of the video's tokens, and all of the audio's.
+
+    On a CPU shares of few tokens are longer than they need be, so that their products are rounded as one process's.
+
+    Args:
+        predict: The transformer.
+        group: The processes.
+        widths: Of its operations on the tokens.
+    """
 
     def shared(
         state: State, sigma: float, passes: Sequence[Pass], computed: Collection[StreamName]
     ) -> Mapping[Pass, StreamArrays]:
-        share = TokenShare(group, state["video"].num_tokens)
+        share = token_share(group, state, widths)
         estimates = predict(state | {"video": shared_stream(state["video"], share)}, sigma, passes, computed)
         whole: dict[Pass, StreamArrays] = {}
         for kind, streams in estimates.items():
-            whole[kind] = dict(streams)
+            whole[kind] = {}
             if "video" in streams:
                 whole[kind]["video"] = share.gather(streams["video"])
+            if "audio" in streams:
+                # Machines of another kind may round differently.
+                whole[kind]["audio"] = group.gather(streams["audio"])[0]
         mx.eval(whole)
         group.check_order()
         return whole
@@ -74,26 +98,48 @@ def share_blocks(predict: Predict, group: Group) -> Predict:
     return shared
 
 
-def share_either(predict: Predict, group: Group) -> Predict:
-    """Guided steps are shared by their passes, the others by the video's tokens."""
-    by_passes = share_passes(predict, group)
-    by_tokens = share_tokens(predict, group)
+def share_either(predict: Predict, group: Group, widths: TokenWidths, by_tokens: ByTokens) -> Predict:
+    """Steps are shared by the video's tokens where ``by_tokens`` says so, the others by their passes."""
+    ways = {True: share_tokens(predict, group, widths), False: share_passes(predict, group)}
 
     def shared(
         state: State, sigma: float, passes: Sequence[Pass], computed: Collection[StreamName]
     ) -> Mapping[Pass, StreamArrays]:
-        return (by_passes if len(passes) > 1 else by_tokens)(state, sigma, passes, computed)
+        return ways[by_tokens(state, len(passes))](state, sigma, passes, computed)
 
     return shared
 
 
-# By the name of the mode.
-SHARED: dict[str, Callable[[Predict, Group], Predict]] = {
-    "auto": share_either,
-    "blocks": share_blocks,
-    "guidance": share_passes,
-    "sequence": share_tokens,
-}
+def unguided(state: State, num_passes: int) -> bool:
+    """Whether a step has one pass."""
+    return num_passes == 1
+
+
+def shared_by(
+    mode: str, predict: Predict, group: Group, widths: TokenWidths = NO_WIDTHS, by_tokens: ByTokens = unguided
+) -> Predict:
+    """``predict`` shared among processes.
+
+    Args:
+        mode: ``guidance``, ``sequence``, ``blocks``, or ``auto`` for the one or the other of the first two.
+        predict: The transformer.
+        group: The processes.
+        widths: Of its operations on the video's tokens.
+        by_tokens: Which steps ``auto`` shares by the tokens.
+    """
+    if mode == "guidance":
+        return share_passes(predict, group)
+    if mode == "blocks":
+        return share_blocks(predict, group)
+    if mode == "sequence":
+        return share_tokens(predict, group, widths)
+    return share_either(predict, group, widths, by_tokens)
+
+
+def token_share(group: Group, state: State, widths: TokenWidths) -> TokenShare:
+    """The share of the video's tokens, which attend to those of every stream."""
+    products = [*widths.products, *widths.activations, *(stream.num_tokens for stream in state.values())]
+    return share_of(group, state["video"].num_tokens, products, widths.activations)
 
 
 def shared_stream(stream: LatentState, share: TokenShare) -> LatentState:
@@ -109,6 +155,7 @@ def shared_stream(stream: LatentState, share: TokenShare) -> LatentState:
         attention_mask=mask if mask is None or mask.shape[1] == 1 else mask[:, own],
         keyframe_mask=None if keyframes is None else keyframes[:, own],
         share=share,
+        mask_of_all=stream.denoise_mask,
     )
 
 

@@ -38,6 +38,7 @@ class LatentState:
             without a keyframe embedding.
         frozen: Whether the whole stream is given and only attended to; its noise level is 0 throughout.
         share: The tokens are a share of the stream's; other processes have the rest. None: they are all.
+        mask_of_all: With a share, the ``denoise_mask`` of all tokens.
     """
 
     latent: mx.array
@@ -48,6 +49,7 @@ class LatentState:
     keyframe_mask: mx.array | None = None
     frozen: bool = False
     share: TokenShare | None = None
+    mask_of_all: mx.array | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -61,6 +63,10 @@ class LatentState:
     def timesteps(self, sigma: float) -> mx.array:
         """Noise level of every token, ``(B, N, 1)`` float32."""
         return self.denoise_mask * sigma
+
+    def timesteps_of_all(self, sigma: float) -> mx.array:
+        """The same of the tokens of all processes."""
+        return self.timesteps(sigma) if self.mask_of_all is None else self.mask_of_all * sigma
 
     def hold(self, denoised: mx.array) -> mx.array:
         """``denoised`` with held tokens put back to their clean values."""

@@ -81,10 +81,15 @@ def check_free(path: str | Path, needed_bytes: int) -> None:
 def made_folder(folder: str | Path) -> Iterator[Path]:
     """Create a folder if it is missing; a created one is removed again if it is empty when the block ends.
 
+    A process that keeps no files makes none.
+
     Raises:
         MediaError: If it cannot be created; its parent must exist.
     """
     folder = Path(folder)
+    if not KEEPS_WRITES.get():
+        yield folder
+        return
     missing = not os.path.isdir(folder)
     try:
         folder.mkdir(exist_ok=True)

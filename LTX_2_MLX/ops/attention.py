@@ -41,7 +41,7 @@ def attention(
         # MLX would round scores and probabilities to 16 bit here, as its fused kernels on a GPU do not.
         queries, keys, values = (array.astype(mx.float32) for array in (queries, keys, values))
         return attention(queries, keys, values, scale=scale, mask=mask).astype(dtype)
-    if on_cpu() and cpu.attention_is_faster(queries, keys):
+    if on_cpu() and cpu.attention_is_faster(keys):
         return cpu.attention(queries, keys, values, scale=scale, mask=mask)
     num_queries = queries.shape[2]
     size = _group_size(queries, keys)

@@ -4,12 +4,15 @@ Collectives match by order alone: every process has to evaluate the same ones in
 wrong arrays without an error. A checked group sends a counter along, which finds that.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
+
+from LTX_2_MLX.ops.cpu.rows import BLOCK, fewest_rows
+from LTX_2_MLX.ops.device import on_cpu
 
 _COUNTER_BYTES = 4
 
@@ -86,7 +89,10 @@ class Group:
 
 
 def _evaluated(array: mx.array) -> np.ndarray:
-    """The array in NumPy, which tries another way at an error of MLX's evaluation: after a lost connection, for ever."""
+    """The array in NumPy.
+
+    NumPy tries again at an error of MLX, and evaluating anew after a lost connection takes for ever.
+    """
     mx.eval(array)
     return np.array(array)
 
@@ -96,20 +102,26 @@ ALONE = Group()
 
 @dataclass(frozen=True)
 class TokenShare:
-    """The run of tokens that one process computes. All shares have one length, so the last ones may overlap.
+    """The run of tokens that one process computes. All shares have one length, so some may overlap.
 
     Attributes:
         group: The processes.
         num_tokens: Tokens of all shares together.
+        fewest: Tokens of a share at least, where there are as many.
+        block: Shares begin at a multiple of it, and end with as many tokens over a multiple as all tokens together.
     """
 
     group: Group
     num_tokens: int
+    fewest: int = 1
+    block: int = 1
 
     @property
     def length(self) -> int:
         """Tokens of a share."""
-        return -(-self.num_tokens // self.group.size)
+        blocks, over = divmod(self.num_tokens, self.block)
+        most = max(-(-blocks // self.group.size), -(-(self.fewest - over) // self.block))
+        return min(most * self.block + over, self.num_tokens)
 
     @property
     def tokens(self) -> slice:
@@ -122,10 +134,27 @@ class TokenShare:
         rows = self.group.gather(array)
         parts = []
         for rank in range(self.group.size):
-            first = rank * self.length - self._start(rank)
-            if first < self.length:
-                parts.append(mx.take(rows[rank], mx.arange(first, self.length), axis) if first else rows[rank])
+            # Of tokens that two processes have, those of the later one: at the end of a share rows are left over.
+            last = rank == self.group.size - 1
+            count = self.length if last else self._start(rank + 1) - self._start(rank)
+            if count:
+                parts.append(rows[rank] if count == self.length else mx.take(rows[rank], mx.arange(count), axis))
         return mx.concatenate(parts, axis=axis)
 
     def _start(self, rank: int) -> int:
-        return min(rank * self.length, self.num_tokens - self.length)
+        over = self.num_tokens % self.block
+        return min(rank * (self.length - over), self.num_tokens - self.length)
+
+
+def share_of(group: Group, num_tokens: int, products: Collection[int], activations: Collection[int]) -> TokenShare:
+    """The share of tokens of each process; on a CPU one whose results have the bits of all tokens together.
+
+    Args:
+        group: The processes.
+        num_tokens: Of all shares.
+        products: Values of a token in each matrix product.
+        activations: Values of a token in each activation.
+    """
+    if not on_cpu():
+        return TokenShare(group, num_tokens)
+    return TokenShare(group, num_tokens, fewest_rows(num_tokens, products, activations), BLOCK)

@@ -76,13 +76,9 @@ def generate_batch(
         automatic: Options that a repeated run had settled by itself.
         **written: Settings of the videos' files, which go into the records too.
     """
-    if launch.RANK is not None:
-        from LTX_2_MLX.pipelines.generation.sharing import agreed
-
-        items = [replace(item, request=agreed(item.request, stages_for(item.request))) for item in items]
     holder = HoldingRunner(runner)
     try:
-        runs = _opened_all(items, automatic, holder)
+        runs = _opened_all(_agreed(items, runner), automatic, holder)
         _advance_all(runs, holder)
         holder.release()
         while runs:
@@ -90,6 +86,16 @@ def generate_batch(
             yield run.item, _video(run, holder, written)
     finally:
         holder.release()
+
+
+def _agreed(items: Sequence[Item], runner: StageRunner) -> Sequence[Item]:
+    """The items, when they are those of all machines of the run."""
+    if launch.RANK is None:
+        return items
+    from LTX_2_MLX.pipelines.generation.sharing import agreed
+
+    requests = agreed([(item.request, stages_for(item.request)) for item in items], runner.progress.note)
+    return [replace(item, request=request) for item, request in zip(items, requests, strict=True)]
 
 
 def draft_batch(items: Sequence[Item], runner: StageRunner) -> Iterator[tuple[Item, FrameStream]]:
@@ -103,7 +109,7 @@ def draft_batch(items: Sequence[Item], runner: StageRunner) -> Iterator[tuple[It
     """
     holder = HoldingRunner(runner)
     try:
-        runs = _opened_all(items, (), holder, last=_DRAFT_STAGE)
+        runs = _opened_all(_agreed(items, runner), (), holder, last=_DRAFT_STAGE)
         _advance_all(runs, holder)
         for run in runs:
             run.state = _draft_sound(run, holder)

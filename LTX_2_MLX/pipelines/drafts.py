@@ -28,6 +28,7 @@ from LTX_2_MLX.pipelines.batch import Item, draft_batch
 from LTX_2_MLX.pipelines.generate import Prepared, prepare
 from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.pipelines.options import options_of
+from LTX_2_MLX.runtime import launch
 from LTX_2_MLX.runtime.job import REQUEST_FILE
 from LTX_2_MLX.runtime.progress import Progress
 from LTX_2_MLX.runtime.runner import StageRunner
@@ -125,8 +126,13 @@ def write_drafts(items: Sequence[Item], folder: Path, runner: StageRunner) -> Pa
         place = Path(item.options.resume or item.options.save_latents or folder)
         seen = _Seen()
         path = write_video(_watched(stream, seen), place / VIDEO, crf=_CRF, progress=runner.progress)
+        if launch.FOLLOWS:
+            # The first machine has the videos.
+            continue
         cards.append(_card(item, place.name, stream, seen, path.read_bytes(), finishing(folder, place.name)))
         rows.append(preview_sheet(f"{place.name}   {item.options.prompt}", seen.frames, seen.labels, seen.peaks))
+    if launch.FOLLOWS:
+        return folder / PAGE
     shared = {name: value for name, value in asdict(items[0].options).items() if name not in _NOT_SHARED}
     page = drafts_page(cards, setting_words(shared), finishing(folder), _where(folder))
     image = io.BytesIO()

@@ -148,7 +148,7 @@ def plan_for(request: Request, options: Options) -> Plan:
     if entry is not None and (contexts := load_entry(entry)) is not None:
         stages = [*remaining(stages_for(request), GenerationState(contexts=contexts))]
         sizes.append("Prompt: embeddings of an earlier run")
-    if request.enhancer is not None:
+    if request.enhancer is not None and request.models.is_first_machine:
         from LTX_2_MLX.pipelines.generation.enhance import EnhancePrompt
 
         stages.insert(0, EnhancePrompt(request))
@@ -203,7 +203,7 @@ def generate_video(
     if launch.RANK is not None:
         from LTX_2_MLX.pipelines.generation.sharing import agreed
 
-        request = agreed(request, stages_for(request))
+        (request,) = agreed([(request, stages_for(request))], runner.progress.note)
     if request.enhancer is not None:
         # Most runs take the prompt as it is.
         from LTX_2_MLX.pipelines.generation.enhance import enhanced

@@ -28,7 +28,7 @@ _GREETING_SECONDS = 1.0
 _GREETING = b"LTX-2-MLX"
 _ALL_THERE = b"1"
 _GO = b"2"
-# In MLX the last process connects first; one that finds nobody listening waits for a second.
+# In MLX the last process connects first; where the other does not listen yet, it waits for a second.
 _HEAD_START_SECONDS = 0.1
 
 Address = tuple[str, int]

@@ -17,6 +17,7 @@ from LTX_2_MLX.diffusion.state import Noise, State, unpatchify_audio
 from LTX_2_MLX.pipelines.dfr import LatentStage, LatentStages
 from LTX_2_MLX.pipelines.generation.denoise import ImageConditioning
 from LTX_2_MLX.pipelines.generation.files import Models
+from LTX_2_MLX.pipelines.generation.option_groups.memory import ParallelMode
 from LTX_2_MLX.pipelines.generation.rendering_stages import RenderingStage, RoundStage
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState
 from LTX_2_MLX.runtime.runner import StageRunner
@@ -34,9 +35,15 @@ _LORA_MARKS = (".lora_A.", ".lora_B.")
 
 @dataclass(frozen=True)
 class Files:
-    """The published files whose tensors stand side by side in a case."""
+    """The published files whose tensors stand side by side in a case.
+
+    Attributes:
+        case: The case.
+        parallel: How the processes of a run share the transformer's work.
+    """
 
     case: Case
+    parallel: ParallelMode = "auto"
 
     def models(self, distilled: float = 0.0, detailing: float = 0.0, *, downscale: int = 2) -> Models:
         """The files, with the adapters of the given strengths."""
@@ -46,6 +53,7 @@ class Files:
             text_encoder=None,
             distilled=True,
             dtype=self.case.dtype,
+            parallel=self.parallel,
             loras=(Lora(self.checkpoint("lora"), distilled),) if distilled else (),
             spatial_upscaler=self.checkpoint("upscaler"),
             temporal_upscaler=self.checkpoint("temporal_upscaler") if has_rounds else None,
@@ -96,11 +104,11 @@ def _kind(name: str) -> str:
     return "vae" if name.startswith("vae.") else "upscaler"
 
 
-def dfr(case: Case) -> Outputs:
-    """The form of 400fd31."""
+def dfr(case: Case, parallel: ParallelMode = "auto") -> Outputs:
+    """The form of 400fd31; ``parallel`` shares it among the processes of a run."""
     p = case.parameters
     height, width = p["hw"]
-    models = Files(case).models(
+    models = Files(case, parallel).models(
         p.get("lora", 0.0), p.get("detailing", 0.0), downscale=p.get("reference_downscale_factor", 2)
     )
     images = [ImageConditioning(frame, strength) for frame, strength in p.get("images", [])]
@@ -110,11 +118,11 @@ def dfr(case: Case) -> Outputs:
     return {names.get(name, name): value for name, value in outputs.items()}
 
 
-def dfr_new(case: Case) -> Outputs:
-    """The newer form."""
+def dfr_new(case: Case, parallel: ParallelMode = "auto") -> Outputs:
+    """The newer form; ``parallel`` shares it among the processes of a run."""
     p = case.parameters
     lora = p.get("detailing_lora") or {}
-    models = Files(case).models(
+    models = Files(case, parallel).models(
         (p.get("distilled_lora") or {}).get("strength", 0.0),
         lora.get("strength", 0.0),
         downscale=lora.get("reference_downscale_factor", 2),

@@ -15,6 +15,7 @@ from LTX_2_MLX.pipelines.dfr import LatentStages
 from LTX_2_MLX.pipelines.generation.denoise import ImageConditioning
 from LTX_2_MLX.pipelines.generation.files import Models
 from LTX_2_MLX.pipelines.generation.keyframes import enlarge, enlarged_keyframe
+from LTX_2_MLX.pipelines.generation.option_groups.memory import ParallelMode
 from LTX_2_MLX.pipelines.generation.rendering_stages import SpatialStage
 from LTX_2_MLX.pipelines.generation.state import GenerationState
 from LTX_2_MLX.runtime.runner import StageRunner
@@ -24,21 +25,21 @@ from LTX_2_MLX.verify.ltx_dfr import Files
 from LTX_2_MLX.verify.ltx_positions import compression_of
 
 
-def dfr_spatial_stage(case: Case) -> Outputs:
-    """Every run of the case."""
+def dfr_spatial_stage(case: Case, parallel: ParallelMode = "auto") -> Outputs:
+    """Every run of the case; ``parallel`` shares it among the processes of a run."""
     outputs: Outputs = {}
     for name in case.parameter("runs"):
-        outputs |= _Run(case, name).outputs()
+        outputs |= _Run(case, name, parallel).outputs()
     return outputs
 
 
 class _Run:
     """One run of the spatial stage, on the keyframes that are given at its size."""
 
-    def __init__(self, case: Case, name: str):
+    def __init__(self, case: Case, name: str, parallel: ParallelMode):
         self.case = case
         self.name = name
-        self.files = Files(case)
+        self.files = Files(case, parallel)
         self.parameters = case.parameter("runs")[name]
 
     def latent(self, name: str) -> mx.array:

@@ -1,5 +1,7 @@
 """Programs for ``mlx.launch``: what several processes do together, each a function that the test names."""
 
+import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +11,9 @@ import mlx.core as mx
 import LTX_2_MLX  # noqa: F401  (loads BLAS before MLX)
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.ops.collective import CollectiveOrderError, TokenShare
-from LTX_2_MLX.pipelines.generation.sharing import SharedJob
+from LTX_2_MLX.pipelines.generation.fastest_way import measured_speed
+from LTX_2_MLX.pipelines.generation.sharing import SharedJob, answer_of_first, number_of_first, state_of_first
+from LTX_2_MLX.pipelines.generation.state import GenerationState
 from LTX_2_MLX.runtime.machines import Machines, joined
 
 
@@ -64,6 +68,32 @@ def error_of_one(machines: Machines, folder: Path) -> str:
     except RequestError as error:
         return str(error)
     raise AssertionError("the error was not found")
+
+
+def lost_machine(machines: Machines, folder: Path) -> str:
+    """The second process is killed while the first one exchanges bytes with it."""
+    if machines.group.rank == 1:
+        machines.exchange("here")
+        os.kill(os.getpid(), signal.SIGKILL)
+    try:
+        while True:
+            machines.exchange("here")
+    except RuntimeError as error:
+        return str(error)
+
+
+def first_one_counts(machines: Machines, folder: Path) -> str:
+    """Each process has computed something else, and all go on with what the first one has."""
+    rank = machines.group.rank
+    assert answer_of_first(lambda: f"the answer of {rank}") == "the answer of 0"
+    assert number_of_first(0.1 + rank) == 0.1
+    images = {"stage_1.0": mx.full((1, 1, 2, 3, 4), rank, mx.bfloat16)}
+    state = state_of_first(GenerationState(contexts={"positive.video": mx.array([rank + 0.5])}, images=images))
+    assert state.contexts["positive.video"].item() == 0.5 and state.latents == {}
+    assert state.images["stage_1.0"].dtype == mx.bfloat16 and not state.images["stage_1.0"].any()
+    speed = measured_speed(machines, mx.float32)
+    assert len(set(value for _, value in machines.exchange(str(speed)))) == 1 and min(speed) > 0
+    return "the first one's"
 
 
 if __name__ == "__main__":

@@ -3,7 +3,9 @@
 import json
 import os
 import random
+import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -46,6 +48,8 @@ def launched(processes: int, *arguments: object) -> tuple[str, str]:
         ("wrong_order", "Collective 0 of process 0 met number 1 of process 1"),
         ("different_tasks", "differs from machine 1 in weights. Start"),
         ("error_of_one", "cannot take part. RequestError: There is no prompt."),
+        ("lost_machine", "LINE [ring] connection to a peer was lost"),
+        ("first_one_counts", "LINE the first one's"),
     ],
 )
 def test_two_processes(work, line, tmp_path):
@@ -102,13 +106,70 @@ def test_run_without_launch_opens_no_socket(tmp_path):
     assert done.stdout.endswith("checked\n"), done.stderr
 
 
+def alone(*arguments: object) -> str:
+    """Standard error of a command on one machine."""
+    command = [sys.executable, GENERATE, *arguments]
+    return subprocess.run(command, env=ENVIRONMENT, check=True, capture_output=True, text=True).stderr
+
+
 def test_two_processes_make_the_video_of_one(tmp_path):
-    alone = [sys.executable, GENERATE, *SMALL, "--quiet", "-o", tmp_path / "one.mp4"]
-    subprocess.run(alone, env=ENVIRONMENT, check=True, capture_output=True)
-    for way in ("guidance", "blocks"):
-        video = tmp_path / f"{way}.mp4"
-        _, err = launched(2, GENERATE, *SMALL, "--quiet", "--parallel", way, "-o", video)
+    alone(*SMALL, "--quiet", "-o", tmp_path / "one.mp4")
+    for way in (["guidance"], ["blocks", "--low-ram"]):
+        video = tmp_path / f"{way[0]}.mp4"
+        _, err = launched(2, GENERATE, *SMALL, "--quiet", "--parallel", *way, "-o", video)
         assert video.read_bytes() == (tmp_path / "one.mp4").read_bytes(), err
+
+
+def test_two_processes_reuse_the_block_outputs_that_one_reuses(tmp_path):
+    cached = (*SMALL, "--steps-stage1", "5", "--step-cache", "0.6", "--no-cache")
+    expected = reuse_lines(alone(*cached, "-o", tmp_path / "one.mp4"))
+    assert expected and not expected[0].startswith("stage_1: 0 of"), expected
+    for way in ("guidance", "sequence", "blocks"):
+        video = tmp_path / f"{way}.mp4"
+        _, err = launched(2, GENERATE, *cached, "--parallel", way, "-o", video)
+        assert reuse_lines(err) == expected
+        assert video.read_bytes() == (tmp_path / "one.mp4").read_bytes(), err
+
+
+def reuse_lines(text: str) -> list[str]:
+    """What a command says of reused block outputs."""
+    return re.findall(r"stage_\d: \d+ of \d+ passes reused block outputs", text)
+
+
+def test_drafts_of_two_processes_are_those_of_one(tmp_path):
+    drafts = (*SMALL, "--seed", "3", "--quiet")
+    alone(*drafts, "--drafts", tmp_path / "one")
+    _, err = launched(2, GENERATE, *drafts, "--drafts", tmp_path / "two", "--parallel", "guidance")
+    names = ["drafts.html", "drafts.png", "seed-3"]
+    assert sorted(path.name for path in (tmp_path / "two").iterdir()) == names, err
+    videos = [(tmp_path / name / "seed-3" / "draft.mp4").read_bytes() for name in ("one", "two")]
+    assert videos[0] == videos[1]
+
+
+def test_a_process_that_waits_for_the_others_answers_a_signal(tmp_path):
+    port = random.randrange(20_000, 30_000)
+    ring = tmp_path / "ring.json"
+    ring.write_text(json.dumps([[f"127.0.0.1:{port}"], [f"127.0.0.1:{port + 1}"]]))
+    for rank, words in ((0, "Terminated; nothing half-written"), (1, "Machine 2")):
+        environment = ENVIRONMENT | {"MLX_HOSTFILE": str(ring), "MLX_RANK": str(rank)}
+        command = [sys.executable, GENERATE, *SMALL]
+        process = subprocess.Popen(command, env=environment, text=True, stderr=subprocess.PIPE)
+        wait_for_port(port + rank)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 143 and words in err and "Terminated" in err, err
+
+
+def wait_for_port(port: int) -> None:
+    """Return when something listens there."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return
+        except OSError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
 
 def test_golden_pipeline_is_shared_in_every_way():

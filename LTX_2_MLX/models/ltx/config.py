@@ -235,6 +235,20 @@ class TransformerConfig:
     # Tokens of single pixel frames get a learned embedding (use_keyframes_abs_pos_embedding).
     keyframe_embedding: bool
 
+    @property
+    def token_widths(self) -> set[int]:
+        """Values of a video token in each linear layer that it goes through, the activations' excepted."""
+        widths = {self.video.width, self.video.out_channels}
+        for stream in (self.video, self.audio):
+            if stream is not None:
+                widths |= {stream.width, *([stream.heads] if self.gated_attention else [])}
+        return widths
+
+    @property
+    def activation_width(self) -> int:
+        """Values of a video token inside the feed-forward."""
+        return 4 * self.video.width
+
     @classmethod
     def from_header(cls, header: Header) -> "TransformerConfig | None":
         """The config of the transformer in a checkpoint; None without a transformer.

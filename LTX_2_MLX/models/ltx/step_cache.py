@@ -25,8 +25,9 @@ class StepCache:
         num_calls, num_reused: Calls so far, and those of them that skipped the blocks.
     """
 
-    def __init__(self, limit: float):
+    def __init__(self, limit: float, agree: Callable[[float], float]):
         self.limit = limit
+        self._agree = agree
         self.is_last = False
         self.num_calls = 0
         self.num_reused = 0
@@ -45,11 +46,13 @@ class StepCache:
         self.num_calls += 1
         rows = args.modulation
         entering = modulate(rms_norm(tokens["video"], _NORM_EPS), rows.row(SCALE_SELF), rows.row(SHIFT_SELF))
+        if args.share is not None:
+            entering = args.share.gather(entering)
         mx.eval(entering)
         before = self._input
         self._input = entering
         if before is not None:
-            self._change += float(_mean(entering - before) / _mean(before))
+            self._change += self._agree(float(_mean(entering - before) / _mean(before)))
         if self._added.keys() == tokens.keys() and not self.is_last and self._change < self.limit:
             self.num_reused += 1
             return {name: tokens[name] + added for name, added in self._added.items()}
@@ -66,18 +69,34 @@ class StepCaches:
     Args:
         limit: As in ``StepCache``.
         last_sigma: Noise level of the last step.
+        agree: A change to that by which all processes decide that share the blocks' work; None: its own.
     """
 
-    def __init__(self, limit: float, last_sigma: float):
+    def __init__(self, limit: float, last_sigma: float, agree: Callable[[float], float] | None = None):
         self._limit = limit
+        self._agree = agree
         self._last_sigma = last_sigma
         self._caches: dict[str, StepCache] = {}
+        self._kinds: set[str] = set()
+        self._change: float | None = None
 
     def of(self, kind: str, sigma: float) -> StepCache:
         """The cache of a kind of pass, for a call at ``sigma``."""
-        cache = self._caches.setdefault(kind, StepCache(self._limit))
+        if kind in self._kinds:
+            self._kinds.clear()
+            self._change = None
+        self._kinds.add(kind)
+        cache = self._caches.setdefault(kind, StepCache(self._limit, self._agreed))
         cache.is_last = sigma <= self._last_sigma
         return cache
+
+    def _agreed(self, change: float) -> float:
+        """The change of a step, which all of its passes have: one exchange for each would hold them up."""
+        if self._agree is None:
+            return change
+        if self._change is None:
+            self._change = self._agree(change)
+        return self._change
 
     @property
     def num_calls(self) -> int:

@@ -58,7 +58,7 @@ class StreamInput:
         text_keys_values: Keys and values of each block's text attention, filled by the first call with this context;
             not for networks that modulate their text. None: computed in every call.
         share: The tokens are a share of the stream's, and ``attention_mask`` has the rows of these; other processes
-            have the rest.
+            have the rest. ``timesteps`` are those of all tokens.
     """
 
     latent: mx.array
@@ -375,7 +375,8 @@ def _log_weights(weights: mx.array, dtype: mx.Dtype) -> mx.array:
 def _timesteps(stream: StreamInput) -> tuple[mx.array, mx.array]:
     """The stream's distinct noise levels ``(K,)``, and which of them each token has, ``(B, N or 1)``."""
     if stream.timesteps is not None:
-        return distinct_timesteps(stream.timesteps)
+        values, index = distinct_timesteps(stream.timesteps)
+        return values, index if stream.share is None or index.shape[1] == 1 else index[:, stream.share.tokens]
     return stream.sigma.astype(mx.float32), _sample_index(stream.sigma)
 
 

@@ -26,14 +26,15 @@ Item = TypeVar("Item")
 # Values of one piece: they stay in a core's cache.
 _PIECE = 2**16
 # With fewer values MLX's own forms are taken; the two are even at twice as many.
-_FEW_VALUES = 2**12
+FEW_VALUES = 2**12
 _SLOPE = math.sqrt(2 / math.pi)
 # Bytes of the scores of one group of one head: fewer make the products slow, more leave the caches.
 _SCORES_BYTES = 4 * 2**20
 _FEWEST_QUERIES = 32
 # Rows whose softmax is taken at once.
 _ROWS = 16
-# With fewer scores MLX's own form is taken. The two are even at four times as many; plans of memory count on one form.
+# With fewer scores of as many queries as keys MLX's own form is taken. The two are even at four times as many; plans of
+# memory count on one form.
 _FEW_SCORES = 2**14
 _TAPS = 3
 # Output channels of one piece of work: the transformed kernel of 512 input channels then takes 14 MB.
@@ -91,7 +92,7 @@ def with_plain_gradient(form: Callable[..., mx.array], plain: Callable[..., mx.a
 
 def activation_is_faster(x: mx.array) -> bool:
     """Whether these forms are the faster ones: for all but short arrays."""
-    return x.size >= _FEW_VALUES
+    return x.size >= FEW_VALUES
 
 
 def silu(x: mx.array) -> mx.array:
@@ -138,10 +139,13 @@ def _over_exponential(x: mx.array, *, exponent: Callable[[np.ndarray, np.ndarray
     return result
 
 
-def attention_is_faster(queries: mx.array, keys: mx.array) -> bool:
-    """Whether this form is the faster one: for all but short runs of tokens."""
-    batch, heads, num_queries, _ = queries.shape
-    return batch * heads * num_queries * keys.shape[2] >= _FEW_SCORES
+def attention_is_faster(keys: mx.array) -> bool:
+    """Whether this form is the faster one: for all but short runs of tokens.
+
+    The number of queries decides nothing, so that a share of them is computed as all of them are.
+    """
+    batch, heads, num_keys, _ = keys.shape
+    return batch * heads * num_keys**2 >= _FEW_SCORES
 
 
 def attention(

@@ -45,6 +45,7 @@ from LTX_2_MLX.shapes import StreamName
 if TYPE_CHECKING:
     from LTX_2_MLX.models.ltx.step_cache import StepCaches
     from LTX_2_MLX.pipelines.generation.control import Control
+    from LTX_2_MLX.pipelines.generation.fastest_way import StepWork
     from LTX_2_MLX.pipelines.generation.preview import StagePreview, Watch
 
 
@@ -154,6 +155,15 @@ class Denoise:
             tokens += self.control.latent.num_tokens
         return {"tokens": tokens, "audio_tokens": self._audio_tokens(), "text_tokens": self.context_size[1]}
 
+    def step_works(self) -> "list[StepWork]":
+        """The kinds of steps: guided ones first."""
+        from LTX_2_MLX.pipelines.generation.fastest_way import StepWork
+
+        config = config_of(Transformer, self.models.weights)
+        steps = range(len(self.sigmas) - 1)
+        found = {len(passes(self.guidance)) if step in self._guided_steps() else 1 for step in steps}
+        return [StepWork(config, **self.size(), dtype=self.models.dtype, num_passes=n) for n in sorted(found)[::-1]]
+
     def _memory(self) -> tuple[int, int, int]:
         """Bytes of the weights, of one pass, and of kept keys and values of the text: none where they do not fit."""
         models = self.models
@@ -202,12 +212,11 @@ class Denoise:
             return self.sample(transformer, state, report, watch, caches)
 
         models = self.models
-        caches = None
-        if self.step_cache is not None:
-            # Most runs compute every step.
-            from LTX_2_MLX.models.ltx.step_cache import StepCaches
+        if launch.RANK is not None:
+            from LTX_2_MLX.pipelines.generation.sharing import state_of_first
 
-            caches = StepCaches(self.step_cache, float(self.sigmas[-2]))
+            state = state_of_first(state)
+        caches = None if self.step_cache is None else self._step_caches(self.step_cache)
         load_transformer = partial(
             load, Transformer, models.weights, loras=self.loras, note=runner.progress.note, **load_options(models)
         )
@@ -216,7 +225,8 @@ class Denoise:
         else:
             latents = self.preview.run_beside(runner, load_transformer, work, total)
         if caches is not None:
-            runner.progress.note(f"{self.name}: {caches.num_reused} of {caches.num_calls} passes reused block outputs")
+            reused, calls = self._reused_passes(caches)
+            runner.progress.note(f"{self.name}: {reused} of {calls} passes reused block outputs")
         check_result(self.name, latents)
         check_moving(self.name, latents["video"])
         return replace(state, latents=latents)
@@ -245,7 +255,7 @@ class Denoise:
             step_caches=step_caches,
         )
         if launch.RANK is not None:
-            predict = shared(predict, self.models.parallel)
+            predict = shared(predict, self._parallel, transformer, contexts, speed=self.models.speed)
         denoise = guided(predict, self.guidance, self._guided_steps())
         if watch is not None:
             denoise, on_step = watch(denoise, on_step)
@@ -260,6 +270,34 @@ class Denoise:
         if "audio" in result:
             latents["audio"] = result["audio"].latent
         return latents
+
+    @property
+    def _parallel(self) -> str:
+        """How several machines share the steps."""
+        if self.step_cache is None:
+            return self.models.parallel
+        from LTX_2_MLX.pipelines.generation.sharing import settled_way
+
+        return settled_way(self.models, self.step_works()[0])
+
+    def _step_caches(self, limit: float) -> "StepCaches":
+        # Most runs compute every step.
+        from LTX_2_MLX.models.ltx.step_cache import StepCaches
+
+        last_sigma = float(self.sigmas[-2])
+        if launch.RANK is None:
+            return StepCaches(limit, last_sigma)
+        from LTX_2_MLX.pipelines.generation.sharing import shared_caches
+
+        return shared_caches(limit, last_sigma, self._parallel)
+
+    def _reused_passes(self, caches: "StepCaches") -> tuple[int, int]:
+        """Passes that skipped the blocks, and all passes."""
+        if launch.RANK is None:
+            return caches.num_reused, caches.num_calls
+        from LTX_2_MLX.pipelines.generation.sharing import reused_passes
+
+        return reused_passes(caches, self._parallel)
 
     def facts(self) -> dict[str, Any]:
         """The settings of the run, the checkpoint and its adapters."""

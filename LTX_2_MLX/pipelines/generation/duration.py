@@ -23,6 +23,7 @@ from LTX_2_MLX.pipelines.generation.run import chained_facts, run_saved
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationStage, GenerationState, Result, contents
 from LTX_2_MLX.pipelines.options import AUTO
 from LTX_2_MLX.planning.plan import Estimate, dtype_for, dtype_name, network_weights_bytes
+from LTX_2_MLX.runtime import launch
 from LTX_2_MLX.runtime.job import Job
 from LTX_2_MLX.runtime.runner import StageRunner, check_result, run_stages
 
@@ -135,6 +136,10 @@ def settled(
 ) -> tuple[Options, Request]:
     """Options and request with the number of frames that the head answered; ``note`` gets a line on it."""
     seconds = float(state.duration["seconds"][0])
+    if launch.RANK is not None:
+        from LTX_2_MLX.pipelines.generation.sharing import number_of_first
+
+        seconds = number_of_first(seconds)
     num_frames = settled_frames(request, seconds)
     note(
         f"Length: {num_frames} frames, {float(num_frames / request.frame_rate):.2f} s. The duration head says "

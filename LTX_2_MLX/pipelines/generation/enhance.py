@@ -17,6 +17,7 @@ from LTX_2_MLX.errors import OutputError, RequestError
 from LTX_2_MLX.pipelines.generation.files import Models
 from LTX_2_MLX.pipelines.generation.request import Request
 from LTX_2_MLX.planning.plan import Estimate, largest_tensor_bytes, network_weights_bytes
+from LTX_2_MLX.runtime import launch
 from LTX_2_MLX.runtime.runner import StageRunner
 
 # The same prompt is rewritten to the same text, whatever the seed of the video.
@@ -142,12 +143,21 @@ class EnhancePrompt:
         return {"dtype": models.text_dtype, "quantize": quantize}
 
 
+def _answer(request: Request, runner: StageRunner) -> str:
+    """The rewritten prompt; of several machines the first one asks."""
+    if launch.RANK is None:
+        return EnhancePrompt(request).run(runner)
+    from LTX_2_MLX.pipelines.generation.sharing import answer_of_first
+
+    return answer_of_first(lambda: EnhancePrompt(request).run(runner))
+
+
 def enhanced(request: Request, runner: StageRunner) -> Request:
     """The request with its prompt rewritten and noted; as it is where that is not asked for."""
     if request.enhancer is None:
         return request
     if request.images:
         runner.progress.note(IMAGE_NOTE)
-    text = EnhancePrompt(request).run(runner)
+    text = _answer(request, runner)
     runner.progress.note(f"Prompt: {text}")
     return replace(request, prompt=text, enhancer=None)

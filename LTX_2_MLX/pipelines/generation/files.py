@@ -40,11 +40,13 @@ from LTX_2_MLX.pipelines.generation.option_groups.guidance import TWO_STAGES
 from LTX_2_MLX.pipelines.generation.option_groups.memory import ParallelMode
 from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.planning.plan import PRECISIONS, dtype_for
+from LTX_2_MLX.runtime import launch
 from LTX_2_MLX.runtime.digest import content_digest
 from LTX_2_MLX.shapes import Compression
 
 if TYPE_CHECKING:
     from LTX_2_MLX.checkpoints.block_run import BlockRun
+    from LTX_2_MLX.pipelines.generation.fastest_way import Speed
 
 # Users search for the first sentence.
 _NO_UPSCALER = (
@@ -72,6 +74,7 @@ class Models:
         quantize: Bits that the large layers of transformer and text encoder are quantized to while they load.
         low_ram: Leave the blocks of both on disk and read each ahead of its use.
         parallel: How the processes of a run share the transformer's work, where there are several.
+        speed: Of these processes, where it was measured.
         embeddings_encoder: Folder of the text encoder that saved embeddings are compared with, where there is one.
         high_quality: Whether the high-quality pipeline sets steps, guidance, sampler and strengths of the adapter.
         own_video_vae: The video autoencoder where it is not that of ``weights``.
@@ -92,6 +95,7 @@ class Models:
     quantize: int | None = None
     low_ram: bool = False
     parallel: ParallelMode = "auto"
+    speed: "Speed | None" = None
     embeddings_encoder: Path | None = None
     high_quality: bool = False
     own_video_vae: Checkpoint | None = None
@@ -154,6 +158,11 @@ class Models:
         from LTX_2_MLX.runtime.machines import machines
 
         return BlockRun(machines().group)
+
+    @property
+    def is_first_machine(self) -> bool:
+        """Whether this machine, or the one that a run is planned for, does what one of several does for all."""
+        return not launch.FOLLOWS and (self.parallel != "blocks" or self.block_run.group.rank == 0)
 
     @property
     def text_encoder_files(self) -> Path:

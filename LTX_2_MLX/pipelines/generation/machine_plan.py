@@ -1,31 +1,26 @@
 """Plan of a run on several machines: memory of each, bytes that they exchange in a step, and the time of a step."""
 
 import json
-import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
-from LTX_2_MLX.checkpoints.recognise import config_of
-from LTX_2_MLX.diffusion.guidance import passes
 from LTX_2_MLX.errors import RequestError
-from LTX_2_MLX.models.ltx.config import TransformerConfig, transformer_operations
-from LTX_2_MLX.models.ltx.transformer import Transformer
 from LTX_2_MLX.ops.collective import Group
+from LTX_2_MLX.ops.device import device_name
 from LTX_2_MLX.pipelines.generate import plan_for, stages_for
-from LTX_2_MLX.pipelines.generation.denoise import Denoise
-from LTX_2_MLX.pipelines.generation.option_groups.memory import ParallelMode
+from LTX_2_MLX.pipelines.generation.fastest_way import Speed, StepWork, Way, ways_text, work_of, works_of
 from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.pipelines.generation.request import Request
-from LTX_2_MLX.planning.plan import Plan, format_bytes, seconds_of
+from LTX_2_MLX.planning.plan import RATES, Plan, format_bytes, seconds_of
 from LTX_2_MLX.runtime.machines import Machines, acting_as
 from LTX_2_MLX.runtime.memory import mac_budget_bytes
 
-MODES: tuple[ParallelMode, ...] = ("guidance", "sequence", "blocks")
+MODES: tuple[Way, ...] = ("guidance", "sequence", "blocks")
 # Bytes a second: 10GBASE-T by IEEE 802.3an, and the rates that Intel publishes for Thunderbolt 4 and 5. TCP and RDMA
 # reach less.
 LINKS = {"10 GbE": 10e9 / 8, "Thunderbolt 4": 40e9 / 8, "Thunderbolt 5": 80e9 / 8}
-_FLOAT32_BYTES = 4
 _MOST_MACHINES = 64
 
 
@@ -41,7 +36,7 @@ class ModePlan:
         work: Time of the transformer's work in such a step, one machine's being 1; the machines are equally fast.
     """
 
-    mode: ParallelMode
+    mode: Way
     peaks: tuple[int, ...]
     fits: bool
     step_bytes: int
@@ -67,11 +62,10 @@ def sizes_of(machines: str) -> list[float]:
 
 def mode_plans(request: Request, options: Options, budgets: Sequence[int]) -> list[ModePlan]:
     """Every way to share the work among machines that may take so many bytes."""
-    first = _first_denoising(request)
-    config = config_of(Transformer, request.models.weights)
+    first = first_step(request)
     found = []
     for mode in MODES:
-        if mode == "blocks" and config.num_layers < len(budgets):
+        if mode == "blocks" and first.config.num_layers < len(budgets):
             continue
         shared = replace(request, models=replace(request.models, parallel=mode))
         peaks = []
@@ -86,52 +80,28 @@ def mode_plans(request: Request, options: Options, budgets: Sequence[int]) -> li
                 mode=mode,
                 peaks=tuple(peaks),
                 fits=all(peak <= budget for peak, budget in zip(peaks, budgets, strict=True)),
-                step_bytes=step_bytes(mode, config, first, len(budgets)),
-                work=work_of(mode, len(passes(first.guidance)), len(budgets)),
+                step_bytes=first.sent_bytes(mode, len(budgets)),
+                work=work_of(mode, first.num_passes, len(budgets)),
             )
         )
     return found
 
 
-def best_mode(plans: Sequence[ModePlan]) -> ModePlan | None:
-    """The way that fits and has the least work in a step, of equal ones that with the fewest bytes; None: none fits."""
-    fitting = [plan for plan in plans if plan.fits]
-    return min(fitting, key=lambda plan: (plan.work, plan.step_bytes)) if fitting else None
+def fitting_modes(plans: Sequence[ModePlan]) -> list[Way]:
+    """The ways that auto chooses from: those that need the memory of one machine, or else its blocks; none may fit."""
+    fitting = [plan.mode for plan in plans if plan.fits]
+    return [mode for mode in fitting if mode != "blocks"] or fitting
 
 
-def step_bytes(mode: ParallelMode, config: TransformerConfig, stage: Denoise, machines: int) -> int:
-    """Bytes that the machine which sends most sends in a step. In a ring every gathered array passes every machine."""
-    size = stage.size()
-    tokens = size["tokens"]
-    item = stage.models.dtype.size
-    num_passes = len(passes(stage.guidance))
-    video, audio = config.video, config.audio
-    latents = _FLOAT32_BYTES * tokens * video.in_channels
-    hidden = item * tokens * video.width
-    # Keys and values: those of the video, and those that the audio attends to.
-    keys = 2 * item * tokens * video.width
-    if audio is not None:
-        latents += _FLOAT32_BYTES * size["audio_tokens"] * audio.in_channels
-        hidden += item * size["audio_tokens"] * audio.width
-        keys += 2 * item * tokens * audio.width
-    if mode == "guidance":
-        return (machines - 1) * math.ceil(num_passes / machines) * latents
-    if mode == "blocks":
-        return num_passes * (hidden + (machines - 1) * latents)
-    return num_passes * (machines - 1) * (config.num_layers * keys + latents) // machines
-
-
-def work_of(mode: ParallelMode, num_passes: int, machines: int) -> float:
-    """Time of a step's work, one machine's being 1."""
-    if mode == "guidance":
-        return math.ceil(num_passes / machines) / num_passes
-    if mode == "blocks":
-        # The first pass goes through all machines, the others follow one behind the other.
-        return (num_passes + machines - 1) / (machines * num_passes)
-    return 1 / machines
-
-
-def text_of(request: Request, options: Options, plan: Plan, budgets: Sequence[int], *, as_json: bool) -> str:
+def text_of(
+    request: Request,
+    options: Options,
+    plan: Plan,
+    budgets: Sequence[int],
+    speeds: Mapping[str, Speed],
+    *,
+    as_json: bool,
+) -> str:
     """The plan of one machine and those of several, as a dry run prints them.
 
     Args:
@@ -139,20 +109,21 @@ def text_of(request: Request, options: Options, plan: Plan, budgets: Sequence[in
         options: That it came from.
         plan: Of one machine.
         budgets: Bytes that each machine may take.
+        speeds: Of the machines, by a name; auto chooses by them.
         as_json: For a program, not for a person.
 
     Raises:
         RequestError: If the pipeline has no such plan.
     """
     plans = mode_plans(request, options, budgets)
-    best = best_mode(plans)
+    works = works_of(stages_for(request))
     if as_json:
-        machines = {"budgets": list(budgets), "ways": [asdict(each) for each in plans], "best": best and best.mode}
+        machines = {"budgets": list(budgets), "ways": [asdict(each) for each in plans]}
+        machines["auto"] = auto_json(plans, works, len(budgets), speeds)
         return json.dumps(plan.as_json() | {"machines": machines}, indent=1)
-    first = _first_denoising(request)
-    config = config_of(Transformer, request.models.weights)
-    seconds = seconds_of(transformer_operations(config, **first.size()) * len(passes(first.guidance)))
-    return "\n".join([*plan.lines(), *lines_of(plans, budgets, seconds)])
+    seconds = seconds_of(first_step(request).operations)
+    lines = [*plan.lines(), *lines_of(plans, budgets, seconds), *auto_lines(plans, works, len(budgets), speeds)]
+    return "\n".join(lines)
 
 
 def lines_of(plans: Sequence[ModePlan], budgets: Sequence[int], seconds: float | None) -> Iterator[str]:
@@ -175,15 +146,53 @@ def lines_of(plans: Sequence[ModePlan], budgets: Sequence[int], seconds: float |
             times.append(f"{link} {sent:.3f} s{total}")
         sends = f"sends {format_bytes(plan.step_bytes)} in a step ({'; '.join(times)})"
         yield f"  {plan.work:.2f} of one machine's work in a step, {sends}"
-    best = best_mode(plans)
-    yield "No way fits: name more machines, or pass --quantize 8." if best is None else f"Best: --parallel {best.mode}"
 
 
-def _first_denoising(request: Request) -> Denoise:
-    for stage in stages_for(request):
-        if isinstance(stage, Denoise):
-            return stage
-    raise RequestError("--pipeline dfr has no plan for several machines. Plan another pipeline.")
+def auto_lines(
+    plans: Sequence[ModePlan], works: Mapping[str, Sequence[StepWork]], machines: int, speeds: Mapping[str, Speed]
+) -> Iterator[str]:
+    """What auto takes: of the ways that fit the fastest in each kind of step, for each of the speeds."""
+    modes = fitting_modes(plans)
+    if not modes:
+        yield "No way fits: name more machines, or pass --quantize 8."
+    elif modes == ["blocks"]:
+        yield "auto takes blocks, the only way that fits."
+    else:
+        for name, speed in speeds.items():
+            yield f"auto at {name} ({speed}): {ways_text(works, machines, speed)}"
+
+
+def auto_json(
+    plans: Sequence[ModePlan], works: Mapping[str, Sequence[StepWork]], machines: int, speeds: Mapping[str, Speed]
+) -> Any:
+    """The same for a program."""
+    modes = fitting_modes(plans)
+    if not modes or modes == ["blocks"]:
+        return modes[0] if modes else None
+    found = {}
+    for name, speed in speeds.items():
+        stages = {}
+        for stage, kinds in works.items():
+            ways = []
+            for work in kinds:
+                way = work.fastest(machines, speed)
+                seconds = work.seconds(way, machines, speed)
+                ways.append({"passes": work.num_passes, "way": way, "seconds": seconds})
+            stages[stage] = ways
+        found[name] = stages
+    return found
+
+
+def published_speeds() -> dict[str, Speed]:
+    """This chip, or where its rate is unknown those that are known, with every link."""
+    own = device_name()
+    chips = {own: RATES[own]} if own in RATES else RATES
+    return {f"{chip}, {link}": Speed(rate, sent) for chip, rate in chips.items() for link, sent in LINKS.items()}
+
+
+def first_step(request: Request) -> StepWork:
+    """A step of the first denoising stage."""
+    return next(iter(works_of(stages_for(request)).values()))[0]
 
 
 def mac_budgets(machines: str) -> list[int]:

@@ -212,11 +212,6 @@ class Options:
             given.refuse_beside_sound(declared_options(Options), self)
         if self.parallel != AUTO and launch.RANK is None:
             raise RequestError(f"--parallel {self.parallel} needs several machines. Start the command with mlx.launch.")
-        if self.step_cache is not None and launch.RANK is not None:
-            raise RequestError("--step-cache runs on one machine. Leave it out, or start without mlx.launch.")
-        if self.parallel == "blocks" and (self.low_ram or self.enhance_prompt):
-            flag = "--low-ram" if self.low_ram else "--enhance-prompt"
-            raise RequestError(f"--parallel blocks and {flag} are mutually exclusive. Leave one out.")
         if self.audio is False and self.save_audio is not None:
             raise RequestError("--save-audio and --no-audio are mutually exclusive. Leave one out.")
         if self.guidance_start >= self.guidance_end:

@@ -15,6 +15,7 @@ from LTX_2_MLX.shapes import StreamName
 
 if TYPE_CHECKING:
     from LTX_2_MLX.models.ltx.step_cache import StepCaches
+    from LTX_2_MLX.pipelines.generation.fastest_way import Speed
 
 
 def predictor(
@@ -77,13 +78,43 @@ def predictor(
     return predict
 
 
-def shared(predict: Predict, parallel: str) -> Predict:
-    """``predict`` shared among the processes of a run in the way of that name."""
+def shared(
+    predict: Predict,
+    parallel: str,
+    transformer: Transformer,
+    contexts: Arrays,
+    *,
+    speed: "Speed | None" = None,
+) -> Predict:
+    """``predict`` shared among the processes of a run.
+
+    Args:
+        predict: The transformer as guidance calls it.
+        parallel: Name of the way to share it.
+        transformer: The network.
+        contexts: Contexts of the prompts.
+        speed: Of the machines, by which ``auto`` chooses a way for each step; None: by the number of passes alone.
+    """
     # Most runs are alone on one machine.
-    from LTX_2_MLX.diffusion.sharing import SHARED
+    from LTX_2_MLX.diffusion.sharing import TokenWidths, shared_by, unguided
     from LTX_2_MLX.runtime.machines import machines
 
-    return SHARED[parallel](predict, machines().group)
+    config = transformer.config
+    text_tokens = {context.shape[1] for context in contexts.values()}
+    group = machines().group
+
+    def by_tokens(state: State, passes: int) -> bool:
+        if speed is None:
+            return unguided(state, passes)
+        from LTX_2_MLX.pipelines.generation.fastest_way import StepWork
+
+        audio_tokens = state["audio"].num_tokens if "audio" in state else 0
+        dtype = next(iter(contexts.values())).dtype
+        work = StepWork(config, state["video"].num_tokens, audio_tokens, max(text_tokens), dtype, passes)
+        return work.fastest(group.size, speed) == "sequence"
+
+    widths = TokenWidths(config.token_widths | text_tokens, {config.activation_width})
+    return shared_by(parallel, predict, group, widths, by_tokens)
 
 
 def _with_shared_sigma(inputs: dict[StreamName, StreamInput]) -> dict[StreamName, StreamInput]:
@@ -124,7 +155,7 @@ def _stream_input(
         sigma=mx.full((batch,), 0.0 if state.frozen else sigma),
         positions=state.positions,
         context=mx.broadcast_to(context, (batch, *context.shape[1:])),
-        timesteps=state.timesteps(sigma),
+        timesteps=state.timesteps_of_all(sigma),
         attention_mask=state.attention_mask,
         keyframe_mask=state.keyframe_mask,
         enabled=enabled,

@@ -45,6 +45,7 @@ from LTX_2_MLX.runtime.runner import StageRunner, check_moving, check_result
 from LTX_2_MLX.shapes import LatentShape
 
 if TYPE_CHECKING:
+    from LTX_2_MLX.pipelines.generation.fastest_way import StepWork
     from LTX_2_MLX.pipelines.generation.preview import StagePreview, Watch
 
 
@@ -138,12 +139,23 @@ class RenderingStage(ABC):
         )
         return estimate if self.preview is None else self.preview.added_to(estimate)
 
+    def step_works(self) -> "list[StepWork]":
+        """The largest call of a step."""
+        from LTX_2_MLX.pipelines.generation.fastest_way import StepWork
+
+        config = config_of(Transformer, self.models.weights)
+        return [StepWork(config, **self._size(max(self.calls(config))), dtype=self.models.dtype, num_passes=1)]
+
     def run(self, runner: StageRunner, state: GenerationState) -> GenerationState:
         """Denoise.
 
         Raises:
             OutputError: If the result is not finite, all one value, or one frame over and over.
         """
+        if launch.RANK is not None:
+            from LTX_2_MLX.pipelines.generation.sharing import state_of_first
+
+            state = state_of_first(state)
         total = (len(self.sigmas) - 1) * self._runs
         done = itertools.count(1)
 
@@ -156,7 +168,8 @@ class RenderingStage(ABC):
             guidance = both_streams(Guidance())
             predict = predictor(transformer, state.contexts, guidance, shared_cross_modal_sigma=self.rendering.newer)
             if launch.RANK is not None:
-                predict = shared(predict, self.models.parallel)
+                parallel, speed = self.models.parallel, self.models.speed
+                predict = shared(predict, parallel, transformer, state.contexts, speed=speed)
             denoise = guided(predict, guidance)
             denoise, on_step = (denoise, report) if watch is None else watch(denoise, report)
             return self.sample(transformer.config, denoise, state, on_step)

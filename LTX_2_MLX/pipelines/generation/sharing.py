@@ -8,14 +8,20 @@ from typing import Any
 import mlx.core as mx
 
 from LTX_2_MLX.errors import MemoryBudgetError
+from LTX_2_MLX.models.ltx.step_cache import StepCaches
+from LTX_2_MLX.pipelines.generation.fastest_way import StepWork, measured_speed, ways_text, works_of
+from LTX_2_MLX.pipelines.generation.files import Models
 from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.pipelines.generation.request import Request, request_for
 from LTX_2_MLX.pipelines.generation.run import chained_facts
-from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationStage
+from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationStage, GenerationState
 from LTX_2_MLX.pipelines.options import AUTO
 from LTX_2_MLX.runtime import launch
 from LTX_2_MLX.runtime.job import Job
 from LTX_2_MLX.runtime.machines import Machines, machines
+
+# Results that denoising stages read.
+_READ = ("contexts", "images", "control", "latents")
 
 
 def settled_ways(options: Options, note: Callable[[str], None]) -> Options:
@@ -24,7 +30,7 @@ def settled_ways(options: Options, note: Callable[[str], None]) -> Options:
     Raises:
         RequestError: If another machine cannot take part.
     """
-    if options.parallel != AUTO or options.low_ram or options.enhance_prompt:
+    if options.parallel != AUTO:
         return options
     # The plan is part of the pipelines' entry.
     from LTX_2_MLX.pipelines.generate import plan_for
@@ -40,20 +46,85 @@ def settled_ways(options: Options, note: Callable[[str], None]) -> Options:
     return replace(options, parallel="blocks")
 
 
-def agreed(request: Request, stages: Sequence[GenerationStage]) -> Request:
-    """The request, when it and its files are those of all machines; previews are left to the first.
+def agreed(videos: Sequence[tuple[Request, Sequence[GenerationStage]]], note: Callable[[str], None]) -> list[Request]:
+    """The requests of all videos, when they and their files are those of all machines.
+
+    Previews are left to the first machine. Where the way to share the work is left open, the machines' speed is
+    measured for it.
+
+    Args:
+        videos: Request and stages of each.
+        note: Callback for the line on the ways that are taken.
 
     Raises:
         RequestError: If they differ.
     """
     # The first machine decodes, with tiles by its own memory.
-    machines().agree({"stages": chained_facts(stages[:-1]), "parallel": request.models.parallel})
-    return replace(request, previews=None) if launch.FOLLOWS else request
+    facts = {f"video {number}": chained_facts(stages[:-1]) for number, (_, stages) in enumerate(videos, 1)}
+    request, stages = videos[0]
+    machines().agree(facts | {"parallel": request.models.parallel})
+    speed = None
+    if request.models.parallel == AUTO:
+        speed = measured_speed(machines(), request.models.dtype)
+        note(f"--parallel auto, measured {speed}: {ways_text(works_of(stages), machines().group.size, speed)}")
+    found = []
+    for request, _ in videos:
+        previews = None if launch.FOLLOWS else request.previews
+        found.append(replace(request, models=replace(request.models, speed=speed), previews=previews))
+    return found
 
 
 def contexts_of_first(contexts: Arrays | None) -> Arrays | None:
     """The contexts that the first machine has of an earlier run, on all machines; None where it has none."""
     return broadcast_arrays(machines(), contexts)
+
+
+def answer_of_first(ask: Callable[[], str]) -> str:
+    """An answer that the first machine alone asks for, on all machines."""
+    own = "" if launch.FOLLOWS else ask()
+    answer: str = machines().exchange(own)[0][1]
+    return answer
+
+
+def number_of_first(own: float) -> float:
+    """The first machine's number, on all machines; another kind of machine may have rounded its own differently."""
+    number: float = machines().exchange(own)[0][1]
+    return number
+
+
+def state_of_first(state: GenerationState) -> GenerationState:
+    """What a denoising stage reads, as the first machine has it: every machine has computed it for itself."""
+    own: Arrays = {}
+    for result in _READ:
+        own |= {f"{result}/{name}": array for name, array in getattr(state, result).items()}
+    found: dict[str, Arrays] = {result: {} for result in _READ}
+    for key, array in (broadcast_arrays(machines(), own) or {}).items():
+        result, _, name = key.partition("/")
+        found[result][name] = array
+    results: dict[str, Any] = {**found}
+    return replace(state, **results)
+
+
+def settled_way(models: Models, work: StepWork) -> str:
+    """``auto`` as the way that is taken in all steps, by one of them: caches of block outputs are those of one way."""
+    if models.parallel != AUTO:
+        return models.parallel
+    if models.speed is None:
+        return "guidance" if work.num_passes > 1 else "sequence"
+    return work.fastest(machines().group.size, models.speed)
+
+
+def shared_caches(limit: float, last_sigma: float, way: str) -> StepCaches:
+    """Caches of block outputs; where the machines share every pass, they skip the blocks by the first one's numbers."""
+    return StepCaches(limit, last_sigma, None if way == "guidance" else number_of_first)
+
+
+def reused_passes(caches: StepCaches, way: str) -> tuple[int, int]:
+    """Passes that skipped the blocks, and all passes, of all machines."""
+    counts = [value for _, value in machines().exchange([caches.num_reused, caches.num_calls])]
+    if way != "guidance":
+        return tuple(counts[0])
+    return sum(reused for reused, _ in counts), sum(calls for _, calls in counts)
 
 
 class SharedJob(Job):
