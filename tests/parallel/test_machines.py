@@ -113,10 +113,11 @@ def alone(*arguments: object) -> str:
 
 
 def test_two_processes_make_the_video_of_one(tmp_path):
-    alone(*SMALL, "--quiet", "-o", tmp_path / "one.mp4")
-    for way in (["guidance"], ["blocks", "--low-ram"]):
-        video = tmp_path / f"{way[0]}.mp4"
-        _, err = launched(2, GENERATE, *SMALL, "--quiet", "--parallel", *way, "-o", video)
+    streamed = (*SMALL, "--low-ram", "--quiet")
+    alone(*streamed, "-o", tmp_path / "one.mp4")
+    for way in ("guidance", "blocks"):
+        video = tmp_path / f"{way}.mp4"
+        _, err = launched(2, GENERATE, *streamed, "--parallel", way, "-o", video)
         assert video.read_bytes() == (tmp_path / "one.mp4").read_bytes(), err
 
 
