@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from LTX_2_MLX.checkpoints.torch_file import TORCH_SUFFIXES
-
 Role = Literal[
     "model", "video-vae", "audio-vae", "duration-head",
     "spatial-upscaler", "temporal-upscaler", "distilled-lora", "text-encoder", "interpolator", "upscaler",
@@ -20,6 +18,8 @@ Role = Literal[
 Variant = Literal["dev", "distilled"]
 Family = Literal["LTX-2", "LTX-2.3", "LTX-2.5", "demo"]
 
+# Endings of files that torch.save writes.
+TORCH_SUFFIXES = (".pth", ".pkl", ".ckpt", ".pt", ".bin")
 _HUB = "https://huggingface.co"
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from LTX_2_MLX.checkpoints.catalog import ENTRIES, FAMILIES
 from LTX_2_MLX.checkpoints.convert import as_safetensors
 from LTX_2_MLX.checkpoints.entries import (
+    TORCH_SUFFIXES,
     Entry,
     Family,
     PublishedFile,
@@ -23,7 +24,6 @@ from LTX_2_MLX.checkpoints.entries import (
     obtain,
 )
 from LTX_2_MLX.checkpoints.reader import Checkpoint
-from LTX_2_MLX.checkpoints.torch_file import TORCH_SUFFIXES
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.invocation import command_line
 

@@ -21,8 +21,6 @@ import numpy as np
 
 from LTX_2_MLX.errors import CheckpointError
 
-# Endings of files that torch.save writes.
-TORCH_SUFFIXES = (".pth", ".pkl", ".ckpt", ".pt", ".bin")
 # Storage class -> NumPy dtype of its raw little-endian values.
 _STORAGES = {
     "FloatStorage": "<f4", "HalfStorage": "<f2", "BFloat16Storage": "<u2", "DoubleStorage": "<f8", "LongStorage": "<i8",
