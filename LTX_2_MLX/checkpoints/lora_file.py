@@ -11,7 +11,6 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -159,22 +158,16 @@ def scale_settings(checkpoint: Checkpoint) -> ScaleSettings:
     if own:
         fields = {name: _json_value(checkpoint, value) for name, value in own.items()}
         return _settings(checkpoint, fields, "the file's metadata")
-    config_file = _peft_config(checkpoint.path)
-    if config_file is not None:
+    # A PEFT folder is given as the folder or its file of weights.
+    path = checkpoint.path
+    config_file = (path.parent if path.name == _PEFT_WEIGHTS else path) / _PEFT_FILE
+    if config_file.is_file():
         try:
             text = config_file.read_bytes()
         except OSError as error:
             raise CheckpointError(f"{config_file} cannot be read: {error.strerror}.") from error
         return _settings(checkpoint, _json(checkpoint, text), _PEFT_FILE)
     return ScaleSettings()
-
-
-def _peft_config(path: Path) -> Path | None:
-    """Settings of a PEFT folder, given as the folder or its file of weights."""
-    if path.name == _PEFT_WEIGHTS:
-        path = path.parent
-    config_file = path / _PEFT_FILE
-    return config_file if config_file.is_file() else None
 
 
 def _json(checkpoint: Checkpoint, text: str | bytes) -> dict[str, Any]:

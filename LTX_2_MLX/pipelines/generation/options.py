@@ -33,6 +33,21 @@ from LTX_2_MLX.runtime import launch
 
 __all__ = ["Options", "PipelineName", "Precision"]
 
+# Options of which one at most may be given.
+_EXCLUSIVE = (
+    ("save_latents", "resume"),
+    ("frames", "duration"),
+    ("frames", "min_duration"),
+    ("frames", "max_duration"),
+    ("frames", "duration_head"),
+    ("duration", "min_duration"),
+    ("duration", "max_duration"),
+    ("duration", "duration_head"),
+    ("height", "output_height"),
+    ("width", "output_width"),
+    ("embeddings", "save_embeddings"),
+)
+
 
 @dataclass(frozen=True)
 class Options:
@@ -226,14 +241,10 @@ class Options:
                 "--enhance-prompt reads all layers for each word, which --low-ram would do from disk. Use --quantize 4 "
                 "instead of --low-ram, or enhance the prompt in a run of its own."
             )
-        self._refuse_both("save_latents", "resume")
-        for name in ("duration", "min_duration", "max_duration", "duration_head"):
-            self._refuse_both("frames", name)
-        for name in ("min_duration", "max_duration", "duration_head"):
-            self._refuse_both("duration", name)
-        self._refuse_both("height", "output_height")
-        self._refuse_both("width", "output_width")
-        self._refuse_both("embeddings", "save_embeddings")
+        for first, second in _EXCLUSIVE:
+            if getattr(self, first) not in (None, AUTO) and getattr(self, second) not in (None, AUTO):
+                flags = [declared_options(Options)[name].flag for name in (first, second)]
+                raise RequestError(f"{flags[0]} and {flags[1]} are mutually exclusive. Leave one out.")
 
     @property
     def post_processes(self) -> bool:
@@ -272,8 +283,3 @@ class Options:
                 raise RequestError(
                     f"{declared.flag} belongs to {others}, but --pipeline is {self.pipeline}. Leave it out."
                 )
-
-    def _refuse_both(self, first: str, second: str) -> None:
-        if all(getattr(self, name) not in (None, AUTO) for name in (first, second)):
-            flags = [declared_options(Options)[name].flag for name in (first, second)]
-            raise RequestError(f"{flags[0]} and {flags[1]} are mutually exclusive. Leave one out.")
