@@ -65,6 +65,7 @@ class Kill:
         seconds: Until the other process had ended too, and mlx.launch with it.
         codes: Exit codes as mlx.launch prints them.
         said: Last line of the other process.
+        had_finished: Whether the video was complete.
     """
 
     rank: int
@@ -72,17 +73,17 @@ class Kill:
     seconds: float
     codes: list[int]
     said: str
+    had_finished: bool
 
     def is_good(self) -> bool:
-        """Whether the other process ended in time, by itself, with a line, or had done its work."""
-        if self.codes == [-9]:
-            return self.seconds <= LONGEST_SECONDS
-        return self.seconds <= LONGEST_SECONDS and bool(self.said) and len(self.codes) == 2 and max(self.codes) > 0
+        """Whether the other process ended in time, with a line and an exit code that is not 0, or had done its work."""
+        ended = self.had_finished or (bool(self.said) and len(self.codes) == 2)
+        return self.seconds <= LONGEST_SECONDS and ended
 
     def row(self) -> list[str]:
         """Cells of the table."""
         codes = " ".join(map(str, self.codes))
-        said = self.said or ("nothing, it had finished" if self.codes == [-9] else "NOTHING")
+        said = self.said or ("nothing, it had finished" if self.had_finished else "NOTHING")
         return [f"process {self.rank}", self.phase, f"{self.seconds:.1f} s", codes, said]
 
 
@@ -136,8 +137,8 @@ def killed(
     _, errors = process.communicate()
     took = time.monotonic() - start
     codes = sorted(map(int, re.findall(r"exited with code (-?\d+)", errors)))
-    said = re.findall(r"Terminated|Another machine ended or was lost|Ended by SIGTERM", errors)
-    return Kill(rank, phase, took, codes, said[-1] if said else "")
+    said = re.findall(r"Terminated|Another machine ended or was lost|Ended (?:by SIGTERM|while MLX connected)", errors)
+    return Kill(rank, phase, took, codes, said[-1] if said else "", states.with_suffix(".mp4").exists())
 
 
 def phase_of(states: Path) -> str:

@@ -191,13 +191,13 @@ def run_program(program: Callable[..., Any], **settings: Any) -> None:
     try:
         program(**settings)
     except SystemExit as error:
-        if error.code in (HANGUP, INTERRUPTED, TERMINATED) or (error.code and launch.RANK is not None):
+        if error.code in (HANGUP, INTERRUPTED, TERMINATED) or launch.RANK is not None:
             # Everything is cleaned up. MLX may still compute in its threads, and ending Python under them is a memory
-            # fault.
+            # fault. One of several processes would be ended without its exit code while Python ends.
             with suppress(OSError):
                 sys.stdout.flush()
                 sys.stderr.flush()
-            os._exit(int(error.code))
+            os._exit(int(error.code or 0))
         raise
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -141,7 +142,7 @@ def joined(leave: Callable[[int], None]) -> Iterator[Machines]:
 
 
 def _connected() -> Group:
-    with met(launch.RANK or 0), _ended_by_the_system():
+    with met(launch.RANK or 0), _line_by_a_shell(), _ended_by_the_system():
         handle = mx.distributed.init(strict=True)
     _watch_connections()
     return Group(handle.rank(), handle.size(), handle, checked=ORDER_VARIABLE in os.environ)
@@ -157,6 +158,19 @@ def _ended_by_the_system() -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _line_by_a_shell() -> Iterator[None]:
+    """Let a shell print a line if this process is ended inside the block, where Python does not run."""
+    text = f"{launch.name()}: Ended while MLX connected the machines; nothing half-written is left behind."
+    script = 'trap "" HUP INT TERM; read -r word || echo "$0" >&2'
+    with subprocess.Popen(["/bin/sh", "-c", script, text], stdin=subprocess.PIPE) as shell:
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                shell.communicate(b"connected\n")
 
 
 @contextmanager

@@ -29,7 +29,7 @@ _GREETING = b"LTX-2-MLX"
 _ALL_THERE = b"1"
 _GO = b"2"
 # In MLX the last process connects first; where the other does not listen yet, it waits for a second.
-_HEAD_START_SECONDS = 0.1
+_HEAD_START_SECONDS = 0.05
 
 Address = tuple[str, int]
 

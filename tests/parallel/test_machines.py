@@ -18,6 +18,7 @@ from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.ops.collective import ALONE, Group, TokenShare
 from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.runtime import launch
+from LTX_2_MLX.runtime.meeting import met
 
 ROOT = Path(__file__).parents[2]
 LAUNCHED = Path(__file__).with_name("launched.py")
@@ -159,6 +160,21 @@ def test_a_process_that_waits_for_the_others_answers_a_signal(tmp_path):
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=60)
         assert process.returncode == 143 and words in err and "Terminated" in err, err
+
+
+def test_a_process_that_is_ended_while_mlx_connects_leaves_a_line(tmp_path, monkeypatch):
+    port = random.randrange(20_000, 30_000)
+    ring = tmp_path / "ring.json"
+    ring.write_text(json.dumps([[f"127.0.0.1:{port}"], [f"127.0.0.1:{port + 1}"]]))
+    monkeypatch.setenv("MLX_HOSTFILE", str(ring))
+    environment = ENVIRONMENT | {"MLX_HOSTFILE": str(ring), "MLX_RANK": "0"}
+    process = subprocess.Popen([sys.executable, GENERATE, *SMALL], env=environment, text=True, stderr=subprocess.PIPE)
+    with met(1):
+        # This process meets the other, but MLX does not connect it.
+        wait_for_port(port)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGTERM and "Ended while MLX connected the machines" in err
 
 
 def wait_for_port(port: int) -> None:
