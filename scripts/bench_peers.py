@@ -4,20 +4,15 @@ The others are read from folders that environment variables name: BENCH_DGRAUET,
 the entries of a PYTHONPATH. ``torch`` is the plain form of this repository, where torch is installed.
 """
 
-import json
 import math
 import os
-import statistics
 import subprocess
-import sys
-from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Annotated
 
 import typer
+from comparison import workers as comparison
 
 WORKS = ("block20", "block23", "vae20", "vae23")
-ROOT = Path(__file__).parents[1]
 # Implementation -> its module in scripts/comparison.
 MODULES = {
     "ours": "peer_ours",
@@ -26,7 +21,6 @@ MODULES = {
     "acelogic": "peer_forks",
     "dmlsrc": "peer_forks",
 }
-FIGURES = ("wall", "cpu", "peak", "rss")
 
 
 def main(
@@ -63,7 +57,7 @@ def main(
     workers = started(chosen, work)
     if not workers:
         raise typer.Exit(1)
-    print("\n".join(table(measured(workers, turns))))
+    print("\n".join(table(comparison.measured(workers, turns))))
 
 
 def check_known(chosen: list[str]) -> None:
@@ -75,47 +69,23 @@ def check_known(chosen: list[str]) -> None:
 def folders(implementation: str) -> str:
     """Entries of the implementation's PYTHONPATH; empty where its variable is not set."""
     if implementation in ("ours", "torch"):
-        return str(ROOT)
+        return str(comparison.ROOT)
     named = os.environ.get(f"BENCH_{implementation.upper()}", "")
     return os.pathsep.join(os.path.abspath(folder) for folder in named.split(os.pathsep) if folder)
 
 
 def started(chosen: list[str], work: dict[str, object]) -> dict[str, subprocess.Popen]:
-    """One process for each implementation after its first call; one that cannot start is named and left out."""
+    """One process for each implementation; one that cannot start is named and left out."""
     workers = {}
     for each in chosen:
         if not folders(each):
             print(f"{each}: left out, BENCH_{each.upper()} does not name its folder")
             continue
-        errors = TemporaryFile("w+")  # noqa: SIM115 - the process outlives this function
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "comparison.peer_worker", MODULES[each], json.dumps(work)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,
-            env=os.environ | {"PYTHONPATH": folders(each)}, cwd=ROOT / "scripts",
-        )  # fmt: skip
-        if any(line.strip() == "ready" for line in worker.stdout):
-            workers[each] = worker
-            continue
-        errors.seek(0)
-        print(f"{each}: left out, {(errors.read().strip().splitlines() or ['it ended'])[-1]}")
+        try:
+            workers[each] = comparison.started(MODULES[each], work, folders(each))
+        except comparison.WorkerError as error:
+            print(f"{each}: left out, {error}")
     return workers
-
-
-def measured(workers: dict[str, subprocess.Popen], turns: int) -> dict[str, dict[str, float]]:
-    """Medians of each implementation's turns; the order is turned round every time."""
-    rows: dict[str, list[dict[str, float]]] = {each: [] for each in workers}
-    for turn in range(turns):
-        for each in list(workers)[:: -1 if turn % 2 else 1]:
-            worker = workers[each]
-            worker.stdin.write("go\n")
-            worker.stdin.flush()
-            rows[each].append(json.loads(worker.stdout.readline()))
-    for worker in workers.values():
-        worker.communicate()
-    return {
-        each: {figure: statistics.median(row[figure] for row in taken) for figure in FIGURES}
-        for each, taken in rows.items()
-    }
 
 
 def table(medians: dict[str, dict[str, float]]) -> list[str]:
@@ -128,17 +98,9 @@ def table(medians: dict[str, dict[str, float]]) -> list[str]:
         sizes = ["" if each == "torch" else f"{figures['peak'] / 2**20:.0f}", f"{figures['rss'] / 2**20:.0f}"]
         ratios = [f"{figures[figure] / first[figure]:.2f}" for figure in ("wall", "cpu")]
         ratios.append("" if each == "torch" else f"{figures['peak'] / first['peak']:.2f}")
-        lines.append(f"| {each} | {' | '.join([commit(each), *seconds, *sizes, *ratios])} |")
+        commit = comparison.commit(folders(each).split(os.pathsep)[0])
+        lines.append(f"| {each} | {' | '.join([commit, *seconds, *sizes, *ratios])} |")
     return lines
-
-
-def commit(implementation: str) -> str:
-    """The commit that the implementation's first folder is at; empty outside a repository."""
-    folder = folders(implementation).split(os.pathsep)[0]
-    asked = subprocess.run(
-        ["git", "-C", folder, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
-    return asked.stdout.strip()
 
 
 if __name__ == "__main__":

@@ -46,8 +46,10 @@ def flags_of(script: Path, subcommand: str | None) -> set[str]:
 
 
 @pytest.mark.parametrize("words", COMMANDS)
-def test_command_lines_in_documents_name_scripts_and_flags_that_exist(words):
+def test_command_lines_in_documents_name_scripts_and_flags_that_exist(words, monkeypatch):
     script = ROOT / words[0]
+    # Where a script looks for the modules beside it.
+    monkeypatch.syspath_prepend(script.parent)
     assert script.is_file()
     given = {word.split("=")[0] for word in words[1:] if re.match(r"--?[a-z]", word)}
     subcommand = next((word for word in words[1:] if not word.startswith("-")), None)
