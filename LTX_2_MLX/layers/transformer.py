@@ -19,7 +19,7 @@ import numpy as np
 from LTX_2_MLX.ops.activation import gelu_tanh, silu
 from LTX_2_MLX.ops.attention import attention
 from LTX_2_MLX.ops.collective import TokenShare
-from LTX_2_MLX.ops.device import fused
+from LTX_2_MLX.ops.device import eval_if_large, fused, in_token_runs
 
 SINUSOID_WIDTH = 256
 _MAX_PERIOD = 10000
@@ -69,7 +69,7 @@ class FeedForward(nn.Module):
         self.project_out = nn.Linear(4 * width, width, bias=bias)
 
     def __call__(self, x: mx.array) -> mx.array:
-        return self.project_out(gelu_tanh(self.project_in(x)))
+        return in_token_runs([self.project_in, gelu_tanh, self.project_out], x)
 
 
 def sinusoid(timesteps: mx.array, width: int = SINUSOID_WIDTH) -> mx.array:
@@ -353,48 +353,55 @@ class Attention(nn.Module):
             keys_values: Those of the context, where it was attended to before.
             share: The context is a share of the tokens that are attended to; other processes have the rest.
         """
-        keys, values = keys_values or self.keys_values(tokens if context is None else context)
-        if bypass is not None and bypass.all():
-            attended = values
-        else:
-            attended = self._attend(tokens, keys, values, mask, rotary, context_rotary, share)
-            if bypass is not None and bypass.any():
-                attended = mx.where(mx.array(bypass)[:, None, None], values, attended)
+        context = tokens if context is None else context
+        attended = self._attend(tokens, context, mask, rotary, context_rotary or rotary, bypass, keys_values, share)
         if "to_gate_logits" in self:
             gates = 2 * mx.sigmoid(self.to_gate_logits(tokens))
-            attended = (self._split(attended) * gates[..., None]).flatten(-2)
-        return self.to_out(attended)
+            attended = eval_if_large((self._split(attended) * gates[..., None]).flatten(-2), on_gpu=False)
+        return eval_if_large(self.to_out(attended), on_gpu=False)
 
     def keys_values(self, context: mx.array) -> KeysValues:
         """Keys, normed, and values of a context, ``(B, L, heads * head_dim)`` each."""
-        return self.k_norm(self.to_k(context)), self.to_v(context)
+        return eval_if_large(self.k_norm(self.to_k(context)), on_gpu=False), eval_if_large(
+            self.to_v(context), on_gpu=False
+        )
 
     def _attend(
         self,
         tokens: mx.array,
-        keys: mx.array,
-        values: mx.array,
+        context: mx.array,
         mask: mx.array | None,
         rotary: RotaryTable | None,
         context_rotary: RotaryTable | None,
+        bypass: np.ndarray | None,
+        keys_values: KeysValues | None,
         share: TokenShare | None,
     ) -> mx.array:
-        queries = self._split(self.q_norm(self.to_q(tokens)))
-        keys = self._split(keys)
-        if rotary is not None:
-            queries = rotate(queries, rotary)
-            keys = rotate(keys, context_rotary or rotary)
-        values = self._split(values)
+        """What the tokens attend to, or the values of samples that skip the attention."""
+        keys, own_values = keys_values or self.keys_values(context)
+        if bypass is not None and bypass.all():
+            return own_values
+        keys = self._heads(keys, context_rotary)
+        queries = self._heads(eval_if_large(self.q_norm(self.to_q(tokens)), on_gpu=False), rotary)
+        values = self._split(own_values)
         if share is not None:
             keys, values = mx.split(share.gather(mx.concatenate([keys, values], axis=-1)), 2, axis=-1)
-        result = attention(
+        attended = attention(
             queries.swapaxes(1, 2),
             keys.swapaxes(1, 2),
             values.swapaxes(1, 2),
             scale=queries.shape[-1] ** -0.5,
             mask=mask,
         )
-        return result.swapaxes(1, 2).flatten(-2)
+        attended = attended.swapaxes(1, 2).flatten(-2)
+        if bypass is None or not bypass.any():
+            return attended
+        return mx.where(mx.array(bypass)[:, None, None], own_values, attended)
+
+    def _heads(self, x: mx.array, rotary: RotaryTable | None) -> mx.array:
+        """Queries or keys by heads, ``(B, N, heads, head_dim)``, at their positions."""
+        heads = self._split(x)
+        return eval_if_large(heads if rotary is None else rotate(heads, rotary), on_gpu=False)
 
     def _split(self, x: mx.array) -> mx.array:
         return x.reshape(*x.shape[:-1], self.heads, -1)

@@ -13,7 +13,7 @@ from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.models.interfaces import Header
 from LTX_2_MLX.ops.conv import conv2d_3x3, conv2d_3x3_stride2, conv_transpose2d_2x, pixel_shuffle
 from LTX_2_MLX.ops.device import eval_if_large
-from LTX_2_MLX.ops.sampling import resize, warp, warp_resized
+from LTX_2_MLX.ops.sampling import resize, to_be_warped, warp, warp_resized
 
 _COLORS = 3
 # Channels of a block's output: two flows (x, y), a mask, features for the next block.
@@ -114,7 +114,7 @@ class IFNet(nn.Module):
         It serves the pairs before and after the frame.
         """
         frame = frame.astype(self.dtype)
-        return mx.concatenate([frame, self.encode(frame)], axis=-1)
+        return to_be_warped(mx.concatenate([frame, self.encode(frame)], axis=-1))
 
     def between(self, first: mx.array, second: mx.array, fraction: float, scale: float) -> mx.array:
         """The frame at ``fraction`` between two results of ``encode_frame``, at their size: ``(B, H, W, 3)``."""

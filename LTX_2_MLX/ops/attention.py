@@ -19,6 +19,10 @@ _GROUPS_AHEAD = 12
 _METAL_HEAD_DIMS = (64, 72, 80, 96, 128)
 # Source: ml-explore/mlx, mlx/backend/cuda/scaled_dot_product_attention.cpp at 846d176.
 _CUDA_LARGEST_HEAD_DIM = 128
+# A CPU's forms for long and for short runs of tokens, to be compared, and which of them float32 arrays take.
+LONG_FORM = cpu.attention
+SHORT_FORM = mx.fast.scaled_dot_product_attention
+takes_long_form = cpu.attention_is_faster
 
 
 def attention(

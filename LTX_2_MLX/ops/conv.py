@@ -7,12 +7,12 @@ import mlx.core as mx
 
 from LTX_2_MLX.ops.cpu import conv as cpu
 from LTX_2_MLX.ops.cpu import numpy_forms, winograd
-from LTX_2_MLX.ops.device import eval_if_large, fused, on_cpu
+from LTX_2_MLX.ops.device import eval_if_large, fused, on_cpu, with_plain_gradient
 
 # MLX unfolds the whole input, nine values for each pixel and channel. From so many bytes on, which caches do not hold,
 # other forms are faster on the CPU (measured with OpenBLAS on two cores), for stride 1 and for stride 2.
 _LARGE_UNFOLDED_BYTES = 4 * 2**20
-_LARGE_STRIDED_BYTES = 16 * 2**20
+_LARGE_STRIDED_BYTES = 8 * 2**20
 
 # Chains of layers at least so wide take the CPU's Winograd form, for images that are not small.
 WINOGRAD_CHANNELS = winograd.FEW_CHANNELS
@@ -33,7 +33,7 @@ def conv2d_3x3(x: mx.array, weight: mx.array, bias: mx.array) -> mx.array:
         ``(B, H, W, O)``.
     """
     if _cpu_form(x) and 9 * x.nbytes >= _LARGE_UNFOLDED_BYTES:
-        return cpu.conv2d_3x3(x, weight, bias)
+        return with_plain_gradient(cpu.conv2d_3x3, lambda x, w, b: mx.conv2d(x, w, padding=1) + b, x, weight, bias)
     return mx.conv2d(x, weight, padding=1) + bias
 
 
@@ -50,7 +50,9 @@ def conv2d_3x3_stride2(x: mx.array, weight: mx.array, bias: mx.array) -> mx.arra
     """
     is_even = x.shape[1] % 2 == 0 and x.shape[2] % 2 == 0
     if _cpu_form(x) and is_even and 9 * x.nbytes // 4 >= _LARGE_STRIDED_BYTES:
-        return cpu.conv2d_3x3_stride2(x, weight, bias)
+        return with_plain_gradient(
+            cpu.conv2d_3x3_stride2, lambda x, w, b: mx.conv2d(x, w, stride=2, padding=1) + b, x, weight, bias
+        )
     return mx.conv2d(x, weight, stride=2, padding=1) + bias
 
 
@@ -66,7 +68,9 @@ def conv_transpose2d_2x(x: mx.array, weight: mx.array, bias: mx.array) -> mx.arr
         ``(B, 2 * H, 2 * W, O)``.
     """
     if _cpu_form(x):
-        return cpu.conv_transpose2d_2x(x, weight, bias)
+        return with_plain_gradient(
+            cpu.conv_transpose2d_2x, lambda x, w, b: mx.conv_transpose2d(x, w, stride=2, padding=1) + b, x, weight, bias
+        )
     return mx.conv_transpose2d(x, weight, stride=2, padding=1) + bias
 
 

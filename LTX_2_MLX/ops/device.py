@@ -1,11 +1,11 @@
 """The backend that arrays are computed on, or that a run is planned for; its large arrays and its BLAS."""
 
 import ctypes
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, wraps
 from glob import glob
-from typing import Any, Literal, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar, cast
 
 import mlx.core as mx
 import numpy as np
@@ -21,6 +21,10 @@ _LARGE_BYTES_ON_CPU = 2**18
 _QUEUED_BYTES = 32 * 2**20
 # ml-explore/mlx#3248: wrong results from 2^31 elements on, open.
 _MOST_ELEMENTS = 2**31 - 1
+# Tokens that a CPU takes through layers at once: what lies between the layers is there for one run at a time. A matrix
+# product of fewer rows is slower by more than a percent, as it lays the weights out each time.
+_RUN_BYTES = 2**22
+_FEWEST_ROWS = 512
 # Where BLAS does not tell.
 _THREADS = 2
 _assumed_backend: Backend | None = None
@@ -87,14 +91,15 @@ def largest_array_bytes(item_bytes: int | None = None) -> int | None:
     return int(limit) if item_bytes is None else min(int(limit), _MOST_ELEMENTS * item_bytes)
 
 
-def eval_if_large(x: mx.array) -> mx.array:
-    """``x``, evaluated now if it is large.
+def eval_if_large(x: mx.array, *, on_gpu: bool = True) -> mx.array:
+    """``x``, evaluated now if it is large; without ``on_gpu`` on a CPU alone.
 
     Of a chain of lazy operations several are in flight at once, and each holds its working memory: for a chain of
     convolutions eight times that of one. Small arrays stay lazy, so that a GPU's queue stays full.
     """
-    limit = _LARGE_BYTES_ON_CPU if on_cpu() else _LARGE_BYTES
-    if x.nbytes >= limit:
+    is_cpu = on_cpu()
+    limit = _LARGE_BYTES_ON_CPU if is_cpu else _LARGE_BYTES
+    if (is_cpu or on_gpu) and x.nbytes >= limit:
         mx.eval(x)
     return x
 
@@ -115,19 +120,62 @@ def evaluated(x: mx.array) -> mx.array:
     return x
 
 
+def in_token_runs(layers: Sequence[Callable[[mx.array], mx.array]], tokens: mx.array) -> mx.array:
+    """``tokens`` through layers that treat each by itself: on a CPU in runs, on a GPU all at once.
+
+    Args:
+        layers: In order, each ``(..., D)`` to ``(..., D')``.
+        tokens: ``(..., D)``.
+
+    Returns:
+        ``(..., D')`` of the last layer.
+    """
+    rows = tokens.reshape(-1, tokens.shape[-1])
+    size = max(_FEWEST_ROWS, _RUN_BYTES // (tokens.shape[-1] * tokens.dtype.size))
+    count = -(-len(rows) // size) if on_cpu() else 1
+    runs = []
+    for number in range(count):
+        run = rows[len(rows) * number // count : len(rows) * (number + 1) // count] if count > 1 else tokens
+        for layer in layers:
+            run = layer(run)
+        if count > 1:
+            mx.eval(run)
+        runs.append(run)
+    return runs[0] if count == 1 else mx.concatenate(runs).reshape(*tokens.shape[:-1], -1)
+
+
 def fused(function: Callable[Parameters, mx.array]) -> Callable[Parameters, mx.array]:
     """Compute ``function`` in one GPU kernel instead of two or three.
 
-    On the CPU it is not compiled, because MLX would start a C++ compiler first.
+    On the CPU it is not compiled, because MLX would start a C++ compiler first; a large result is evaluated, so that
+    what lies between the operations is freed.
     """
     compiled = mx.compile(function)
 
     @wraps(function)
     def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> mx.array:
-        chosen = function if on_cpu() else compiled
-        return chosen(*args, **kwargs)
+        if on_cpu():
+            return eval_if_large(function(*args, **kwargs))
+        return compiled(*args, **kwargs)
 
     return call
+
+
+def with_plain_gradient(form: Callable[..., mx.array], plain: Callable[..., mx.array], *arrays: mx.array) -> mx.array:
+    """``form`` of the arrays, whose gradient is that of ``plain``, the same function in MLX's operations."""
+
+    @mx.custom_function
+    def evaluate(*arrays: Any) -> Any:
+        return form(*arrays)
+
+    @evaluate.vjp
+    def gradients(primals: Any, cotangent: mx.array, output: mx.array) -> Any:
+        # MLX passes a single argument by itself.
+        several = isinstance(primals, (tuple, list))
+        _, results = mx.vjp(plain, list(primals) if several else [primals], [cotangent])
+        return tuple(results) if several else results[0]
+
+    return cast(mx.array, evaluate(*arrays))
 
 
 def traced(function: Callable[Parameters, Result], **options: Any) -> Callable[Parameters, Result]:

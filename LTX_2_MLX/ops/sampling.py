@@ -11,7 +11,7 @@ import numpy as np
 
 from LTX_2_MLX.ops.conv import pad_edge
 from LTX_2_MLX.ops.cpu import sampling as cpu
-from LTX_2_MLX.ops.device import on_cpu
+from LTX_2_MLX.ops.device import on_cpu, with_plain_gradient
 
 Kernel = Literal["linear", "cubic", "lanczos4"]
 # Matrix products enlarge an image of so many channels faster than sums do (measured on two cores).
@@ -124,6 +124,16 @@ def _lanczos4(distance: np.ndarray) -> np.ndarray:
     return weight
 
 
+def to_be_warped(pixels: mx.array) -> mx.array:
+    """``pixels`` ``(B, H, W, C)``, in memory as warping reads them here: images that are warped often are moved once.
+
+    The CPU's form reads one channel after another.
+    """
+    if not (on_cpu() and pixels.dtype == mx.float32):
+        return pixels
+    return mx.contiguous(pixels.transpose(0, 3, 1, 2)).transpose(0, 2, 3, 1)
+
+
 def warp(pixels: mx.array, flow: mx.array) -> mx.array:
     """Sample each output pixel at its own position plus ``flow``.
 
@@ -177,10 +187,16 @@ def mean_of_samples(pixels: mx.array, x: mx.array, y: mx.array) -> mx.array:
     x = mx.clip(x, 0, width - 1)
     y = mx.clip(y, 0, height - 1)
     if on_cpu() and pixels.dtype == mx.float32:
-        return cpu.mean_of_samples(pixels, x, y)
+        return with_plain_gradient(cpu.mean_of_samples, _mean_of_samples, pixels, x, y)
+    return _mean_of_samples(pixels, x, y)
+
+
+def _mean_of_samples(pixels: mx.array, x: mx.array, y: mx.array) -> mx.array:
+    """The mean for coordinates inside the image."""
+    height, width = pixels.shape[1:3]
     # No coordinate is negative, so that the conversion rounds down.
-    left = x.astype(mx.int32)
-    top = y.astype(mx.int32)
+    left = mx.stop_gradient(x).astype(mx.int32)
+    top = mx.stop_gradient(y).astype(mx.int32)
     right = mx.minimum(left + 1, width - 1)
     bottom = mx.minimum(top + 1, height - 1)
     image = mx.arange(pixels.shape[0])[:, None, None, None]

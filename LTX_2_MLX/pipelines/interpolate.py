@@ -20,6 +20,7 @@ from LTX_2_MLX.checkpoints.resolve import open_checkpoint
 from LTX_2_MLX.media.frames import FrameStream, subdivide_times, to_levels, to_unit
 from LTX_2_MLX.media.writer import waiting_bytes
 from LTX_2_MLX.models.rife import IFNet, pad_for, padding_multiple
+from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.ops.sampling import resize
 from LTX_2_MLX.ops.similarity import structural_similarity
 from LTX_2_MLX.pipelines.requests import InterpolateRequest as Request
@@ -35,6 +36,13 @@ _THUMBNAIL = 32
 # waits while gaps beside it are halved. Measured (tests/pipelines/test_interpolate.py compares).
 _PAIR_BYTES = 780
 _SMALL_PAIR_BYTES = 430
+# On a CPU: of what has the frame's size, and what has the flow's, per pixel of each. Where the flow is small its
+# convolutions are in flight together, each with its scaled kernel.
+_FRAME_BYTES_ON_CPU = 90
+_FLOW_BYTES_ON_CPU = 330
+_SMALL_FLOW_BYTES_ON_CPU = 450
+_KERNELS_BYTES_ON_CPU = 9_000_000
+_MOST_SMALL_BYTES_ON_CPU = 22_000_000
 _WAITING_BYTES = 40
 # Both frames with their features, the fraction, and the mask, features and flow of the block before.
 _BLOCK_CHANNELS = 2 * (3 + 4) + 1 + 1 + 8 + 4
@@ -193,9 +201,14 @@ def activation_bytes(height: int, width: int, request: Request) -> int:
     """Memory of the pairs of frames at work beside the weights, about. The largest arrays are always float32."""
     multiple = padding_multiple(request.scale)
     pixels = (height + -height % multiple) * (width + -width % multiple)
-    pair = _PAIR_BYTES * request.scale**2 if request.scale >= 1 else _SMALL_PAIR_BYTES
-    waiting = _WAITING_BYTES * (request.exp - 1)
-    return int(pixels * num_workers() * (pair + waiting))
+    flow_pixels = pixels * request.scale**2
+    if on_cpu():
+        small = min(_KERNELS_BYTES_ON_CPU + _SMALL_FLOW_BYTES_ON_CPU * flow_pixels, _MOST_SMALL_BYTES_ON_CPU)
+        pair = _FRAME_BYTES_ON_CPU * pixels + max(_FLOW_BYTES_ON_CPU * flow_pixels, small)
+    else:
+        pair = _PAIR_BYTES * flow_pixels if request.scale >= 1 else _SMALL_PAIR_BYTES * pixels
+    waiting = pixels * _WAITING_BYTES * (request.exp - 1)
+    return int(num_workers() * (pair + waiting))
 
 
 def array_bytes(height: int, width: int, request: Request) -> int:

@@ -49,11 +49,12 @@ _SMALLEST_TILE = 64
 _USUAL_CONTEXT = 32
 _EXACT_CONTEXT = 64
 # Arrays of the widest layer's size that a network holds at once, measured (tests/pipelines/test_upscale.py compares).
-# The CPU's convolutions hold sums of their input beside it, or three neighbours of every pixel.
+# The CPU's chains of wide convolutions hold sums of their input beside it.
 _SRVGG_ARRAYS = 4
 _RRDBNET_ARRAYS = 5
 _WINOGRAD_ARRAYS = 5
-_UNFOLDED_ARRAYS = 8
+_NARROW_SRVGG_ARRAYS = 3.2
+_RRDBNET_ARRAYS_ON_CPU = 4.1
 # Float copies while the result becomes integers; and while it is resized: of the network's result, of it with one side
 # resized, and of the final size. Measured.
 _FINISHING_COPIES = 5
@@ -169,12 +170,12 @@ def bytes_per_pixel(network: Network) -> int:
     """Memory of the network's work for each input pixel, about."""
     if isinstance(network, SRVGG):
         by_winograd = network.width >= WINOGRAD_CHANNELS
-        arrays_on_cpu = _WINOGRAD_ARRAYS if by_winograd else _UNFOLDED_ARRAYS
+        arrays_on_cpu = _WINOGRAD_ARRAYS if by_winograd else _NARROW_SRVGG_ARRAYS
         arrays = arrays_on_cpu if on_cpu() else _SRVGG_ARRAYS
-        return arrays * max(network.width, 3 * network.scale**2) * network.dtype.size
+        return int(arrays * max(network.width, 3 * network.scale**2) * network.dtype.size)
     # The last layers work at the output's size.
-    arrays = _UNFOLDED_ARRAYS if on_cpu() else _RRDBNET_ARRAYS
-    return arrays * network.scale**2 * network.width * network.dtype.size
+    arrays = _RRDBNET_ARRAYS_ON_CPU if on_cpu() else _RRDBNET_ARRAYS
+    return int(arrays * network.scale**2 * network.width * network.dtype.size)
 
 
 def activation_bytes(network: Network, height: int, width: int, request: Request) -> int:

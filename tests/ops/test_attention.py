@@ -26,7 +26,8 @@ def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     """Groups of 32 queries on both backends, however short the runs of tokens."""
     for owner in (module, cpu):
         monkeypatch.setattr(owner, "_SCORES_BYTES", 1)
-    monkeypatch.setattr(cpu, "_FEW_SCORES", 1)
+    monkeypatch.setattr(cpu, "_CALL_SCORES", 1)
+    monkeypatch.setattr(cpu, "_HEAD_SCORES", 0)
     monkeypatch.setattr(module, "_LAUNCH_OPERATIONS", 1)
 
 
@@ -43,6 +44,18 @@ def test_groups_equal_the_whole(backend: Backend, mask_rows: int | None) -> None
         result = attention(queries, keys, values, scale=0.125, mask=mask)
     assert result.shape == expected.shape
     assert _largest_error(result, expected) < 1e-5
+
+
+@pytest.mark.parametrize(("heads", "tokens", "ours"), [(1, 128, True), (32, 22, False), (32, 64, True), (1, 64, False)])
+def test_short_runs_of_tokens_take_the_plain_form(
+    heads: int, tokens: int, ours: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = []
+    monkeypatch.setattr(cpu, "attention", lambda queries, keys, values, **options: taken.append(True) or values)
+    x = mx.ones((1, heads, tokens, 16))
+    with as_backend("cpu"):
+        attention(x, x, x, scale=0.25)
+    assert bool(taken) is ours
 
 
 def test_no_launch_exceeds_the_limit_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

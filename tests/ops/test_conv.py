@@ -44,6 +44,28 @@ def test_the_cpu_form_equals_the_plain_one(always_cpu_form, operation, module, f
     np.testing.assert_allclose(np.array(computed), np.array(expected), atol=1e-4)
 
 
+@pytest.mark.parametrize("rows", [1, 2, 3, 7])
+@pytest.mark.parametrize(("operation", "module", "form", "kernel"), OPERATIONS[:2], ids=["plain", "stride2"])
+def test_pieces_of_rows_give_the_whole(always_cpu_form, monkeypatch, operation, module, form, kernel, rows):
+    x, weight, bias = arrays((14, 8), kernel)
+    with as_backend("cpu"):
+        expected = np.array(operation(x, weight, bias))
+        monkeypatch.setattr(cpu, "_rows_at_once", lambda values: rows)
+        computed = np.array(operation(x, weight, bias))
+    np.testing.assert_allclose(computed, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("operation", "module", "form", "kernel"), OPERATIONS, ids=["plain", "stride2", "transposed"])
+def test_the_gradient_passes_through_the_cpu_form(always_cpu_form, operation, module, form, kernel):
+    inputs = arrays((6, 8), kernel)
+    gradients = []
+    for backend in ("gpu", "cpu"):
+        with as_backend(backend):
+            gradients.append(mx.grad(lambda *x: (operation(2 * x[0], *x[1:]) ** 2).sum(), argnums=(0, 1, 2))(*inputs))
+    for plain, computed in zip(*gradients, strict=True):
+        assert mx.abs(plain - computed).max() < 1e-4 * mx.abs(plain).max()
+
+
 @pytest.mark.parametrize(
     ("backend", "dtype", "takes_cpu_form"),
     [("cpu", mx.float32, True), ("cpu", mx.float16, False), ("cpu", mx.bfloat16, False), ("gpu", mx.float32, False)],

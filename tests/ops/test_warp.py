@@ -2,8 +2,9 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from LTX_2_MLX.ops.cpu import sampling
 from LTX_2_MLX.ops.device import as_backend
-from LTX_2_MLX.ops.sampling import mean_of_samples, resize, warp, warp_resized
+from LTX_2_MLX.ops.sampling import mean_of_samples, resize, to_be_warped, warp, warp_resized
 
 PIXELS = np.random.default_rng(0).random((2, 7, 11, 3), dtype=np.float32)
 BACKENDS = pytest.mark.parametrize("backend", ["cpu", "gpu"])
@@ -30,6 +31,15 @@ def test_warp_samples_each_pixel_at_its_position_plus_flow_and_clamps_at_the_bor
     for b, row, column in np.ndindex(2, 7, 11):
         dx, dy = flow[b, row, column].astype(np.float64)
         np.testing.assert_allclose(warped[b, row, column], sample(PIXELS[b], column + dx, row + dy), atol=2e-6)
+
+
+@BACKENDS
+def test_an_image_that_is_moved_to_be_warped_keeps_its_pixels(backend):
+    flow = mx.random.normal((2, 7, 11, 2), key=mx.random.key(8))
+    with as_backend(backend):
+        moved = to_be_warped(mx.array(PIXELS))
+        np.testing.assert_array_equal(np.array(moved), PIXELS)
+        np.testing.assert_array_equal(np.array(warp(moved, flow)), np.array(warp(mx.array(PIXELS), flow)))
 
 
 @BACKENDS
@@ -93,6 +103,27 @@ def test_the_cpu_form_equals_the_plain_one():
     with as_backend("cpu"):
         computed = mean_of_samples(pixels, x, y)
     np.testing.assert_allclose(np.array(computed), np.array(plain), atol=2e-6)
+
+
+def test_the_cpu_form_takes_large_images_in_pieces(monkeypatch):
+    mx.random.seed(6)
+    pixels = mx.random.uniform(shape=(2, 13, 27, 3))
+    x, y = mx.random.uniform(0, 26, (2, 2, 13, 27)), mx.random.uniform(0, 12, (2, 2, 13, 27))
+    whole = sampling.mean_of_samples(pixels, x, y)
+    monkeypatch.setattr(sampling, "_PIECE_PIXELS", 100)
+    assert np.array_equal(np.array(sampling.mean_of_samples(pixels, x, y)), np.array(whole))
+
+
+def test_the_gradient_passes_through_the_cpu_form():
+    mx.random.seed(7)
+    pixels, flow = mx.random.uniform(shape=(1, 7, 11, 2)), mx.random.normal((1, 7, 11, 2))
+    gradients = []
+    for backend in ("gpu", "cpu"):
+        with as_backend(backend):
+            gradients.append(mx.grad(lambda p, f: (warp(2 * p, f) ** 2).sum(), argnums=(0, 1))(pixels, flow))
+    for plain, computed in zip(*gradients, strict=True):
+        np.testing.assert_allclose(np.array(computed), np.array(plain), atol=1e-4)
+        assert mx.abs(plain).max() > 1
 
 
 @BACKENDS

@@ -1,115 +1,151 @@
-"""Convolutions as few matrix products, over unfolded rows of the image: 3×3, at stride 2, and transposed."""
+"""Convolutions as few matrix products: 3×3 and 3×3 at stride 2 of pixels as they lie, and transposed of windows."""
 
-from functools import lru_cache
+from itertools import product
 
 import mlx.core as mx
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
+
+from LTX_2_MLX.ops.cpu.numpy_forms import on_all_cores
+
+# Bytes of the products of one piece of rows: they stay in a core's cache until they are added.
+_PIECE_BYTES = 2**20
 
 
 def conv2d_3x3(x: mx.array, weight: mx.array, bias: mx.array) -> mx.array:
-    """``(B, H, W, C)`` convolved with ``(O, 3, 3, C)``, zeros around the image.
+    """``(B, H, W, C)`` convolved with ``(O, 3, 3, C)``, zeros around the image; evaluated.
 
-    MLX unfolds all nine neighbours of every pixel before it multiplies. Three neighbours and a sum of three products
-    take a third of the memory and, where that does not fit into the caches, half the time (at 128×224 pixels with
-    64 channels: 40 ms instead of 86).
+    MLX unfolds all nine neighbours of every pixel before it multiplies. Here every pixel is multiplied by the kernel's
+    columns where it lies, and what belongs to its neighbours is added to them.
     """
-    by_row = mx.contiguous(weight.transpose(1, 0, 2, 3))
-    # The transpose of contiguous rows is a view that BLAS takes without a copy.
-    kernel_rows = [row.flatten(1).T for row in by_row]
-    images = [_convolve_image(image, kernel_rows, bias)[None] for image in x]
-    return mx.concatenate(images)
+    batch, height, width, channels = x.shape
+    outputs = weight.shape[0]
+    x = mx.contiguous(x)
+    convolved = mx.zeros((batch, height, width, outputs))
+    mx.eval(x, weight, bias, convolved)
+    # The arrays' own memory.
+    images, biases, out = (np.array(array, copy=False) for array in (x, bias, convolved))
+    # For each row of the kernel, its columns side by side: (C, 3 * O).
+    taps = np.array(weight, copy=False).transpose(1, 3, 2, 0)
+    above, middle, below = np.ascontiguousarray(taps).reshape(3, channels, 3 * outputs)
+    size = _rows_at_once(width * 3 * outputs)
+
+    def convolve(piece: tuple[int, int]) -> None:
+        number, start = piece
+        image = images[number]
+        stop = min(start + size, height)
+        products = _product(image[start:stop], middle)
+        first = max(start, 1)
+        products[first - start :] += _product(image[first - 1 : stop - 1], above)
+        last = min(stop, height - 1)
+        products[: last - start] += _product(image[start + 1 : last + 1], below)
+        rows = out[number, start:stop]
+        np.add(products[:, :, outputs : 2 * outputs], biases, out=rows)
+        rows[:, 1:] += products[:, :-1, :outputs]
+        rows[:, :-1] += products[:, 1:, 2 * outputs :]
+
+    on_all_cores(convolve, product(range(batch), range(0, height, size)))
+    return convolved
 
 
-def _convolve_image(image: mx.array, kernel_rows: list[mx.array], bias: mx.array) -> mx.array:
-    height, width, _ = image.shape
-    unfolded = unfold(image, window_height=1, window_width=3)
-    total = bias
-    for i, kernel_row in enumerate(kernel_rows):
-        # Kernel row i reads the image shifted by i - 1 rows; the unfolded array has one more at either end.
-        shifted = unfolded[i * width : (i + height) * width]
-        total = mx.addmm(total, shifted, kernel_row)
-    return total.reshape(height, width, -1)
+def _rows_at_once(values: int) -> int:
+    """Rows of one piece, by the values that one of them makes."""
+    return max(1, _PIECE_BYTES // (values * mx.float32.size))
 
 
-def unfold(image: mx.array, window_height: int, window_width: int) -> mx.array:
-    """All windows of the image, with one pixel of zeros around it.
-
-    Args:
-        image: ``(H, W, C)``, float32.
-        window_height: Rows of a window, 1 or 2.
-        window_width: Columns of a window, 2 or 3.
-
-    Returns:
-        ``((H + 3 - window_height) * (W + 3 - window_width), window_height * window_width * C)``.
-    """
-    height, width, channels = image.shape
-    border = mx.zeros(((width + 1) * channels,), dtype=image.dtype)
-    line = mx.concatenate([border, image.reshape(-1), border])
-    # Neighbours in a row are adjacent in memory, but beyond either end of a row lies another row: multiplying by a
-    # mask goes through memory by runs of a row, which is twice as fast as a copy value by value.
-    row_step = width * channels
-    sizes = (height + 3 - window_height, width + 3 - window_width, window_height, window_width * channels)
-    windows = mx.as_strided(line, sizes, (row_step, channels, row_step, 1))
-    windows = windows * mx.array(_inside_row(width, channels, window_width))
-    return windows.reshape(-1, window_height * window_width * channels)
-
-
-@lru_cache(maxsize=16)
-def _inside_row(width: int, channels: int, window_width: int) -> np.ndarray:
-    """1 for window columns inside the image row, 0 beyond its ends; ``(windows, 1, window_width * C)``."""
-    mask = np.ones((width + 3 - window_width, window_width, channels), np.float32)
-    mask[0, 0] = 0
-    mask[-1, -1] = 0
-    return mask.reshape(-1, 1, window_width * channels)
+def _product(rows: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """``(h, w, C)`` times ``(C, O)``."""
+    product: np.ndarray = rows.reshape(-1, rows.shape[-1]) @ kernel
+    return product.reshape(*rows.shape[:-1], kernel.shape[1])
 
 
 def conv2d_3x3_stride2(x: mx.array, weight: mx.array, bias: mx.array) -> mx.array:
-    """``(B, H, W, C)``, H and W even, to ``(B, H / 2, W / 2, O)``, zeros around the image.
+    """``(B, H, W, C)``, H and W even, to ``(B, H / 2, W / 2, O)``, zeros around the image; evaluated.
 
-    MLX unfolds nine pixels for every output pixel; three at a time stay in the caches (480×704 pixels from 27 to
-    16 channels: 55 ms instead of 126).
+    Two neighbours in a row are one input of twice the channels, which reaches its own output pixel and the next one.
     """
-    kernel_rows = [weight[:, i].flatten(1).T for i in range(3)]
-    images = [_convolve_image_stride2(image, kernel_rows, bias)[None] for image in x]
-    return mx.concatenate(images)
+    batch, height, width = x.shape[0], x.shape[1] // 2, x.shape[2] // 2
+    outputs = weight.shape[0]
+    x = mx.contiguous(x)
+    convolved = mx.zeros((batch, height, width, outputs))
+    mx.eval(x, weight, bias, convolved)
+    # The arrays' own memory.
+    images = np.array(x, copy=False).reshape(batch, height, 2, width, -1)
+    biases, out = np.array(bias, copy=False), np.array(convolved, copy=False)
+    above, upper, lower = _pair_kernels(np.array(weight, copy=False))
+    size = _rows_at_once(width * 2 * outputs)
+
+    def convolve(piece: tuple[int, int]) -> None:
+        number, start = piece
+        image = images[number]
+        stop = min(start + size, height)
+        products = image[start:stop, 0] @ upper
+        products += image[start:stop, 1] @ lower
+        first = max(start, 1)
+        products[first - start :] += image[first - 1 : stop - 1, 1] @ above
+        rows = out[number, start:stop]
+        np.add(products[:, :, :outputs], biases, out=rows)
+        rows[:, 1:] += products[:, :-1, outputs:]
+
+    on_all_cores(convolve, product(range(batch), range(0, height, size)))
+    return convolved
 
 
-def _convolve_image_stride2(image: mx.array, kernel_rows: list[mx.array], bias: mx.array) -> mx.array:
-    height = image.shape[0] // 2
-    width = image.shape[1] // 2
-    channels = image.shape[2]
-    # At stride 2 the kernel reaches beyond the first row and column only.
-    padded = mx.pad(image, [(1, 0), (1, 0), (0, 0)])
-    row_step = padded.shape[1] * channels
-    total = bias
-    for i, kernel_row in enumerate(kernel_rows):
-        sizes = (height, width, 3 * channels)
-        windows = mx.as_strided(padded, sizes, (2 * row_step, 2 * channels, 1), i * row_step)
-        total = mx.addmm(total, windows.reshape(height * width, 3 * channels), kernel_row)
-    return total.reshape(height, width, -1)
+def _pair_kernels(weight: np.ndarray) -> np.ndarray:
+    """For each row of a kernel ``(O, 3, 3, C)`` what two neighbours give their own output pixel and the next one.
+
+    ``(3, 2 * C, 2 * O)``.
+    """
+    outputs, _, _, channels = weight.shape
+    taps = weight.transpose(1, 2, 3, 0)
+    kernels = np.zeros((3, 2 * channels, 2 * outputs), np.float32)
+    kernels[:, :channels, :outputs] = taps[:, 1]
+    kernels[:, channels:, :outputs] = taps[:, 2]
+    kernels[:, channels:, outputs:] = taps[:, 0]
+    return kernels
 
 
 def conv_transpose2d_2x(x: mx.array, weight: mx.array, bias: mx.array) -> mx.array:
-    """``(B, H, W, C)`` to ``(B, 2 * H, 2 * W, O)``, padding 1.
+    """``(B, H, W, C)`` to ``(B, 2 * H, 2 * W, O)``, padding 1; evaluated.
 
-    Each output pixel depends on 2×2 input pixels. One convolution of that size gives the four output pixels of
-    every input pixel; MLX puts zeros between the input pixels, which is four times the work.
+    Each output pixel depends on 2×2 input pixels. One product with windows of that size gives the four output pixels
+    of every input pixel; MLX puts zeros between the input pixels, which is four times the work.
     """
-    channels = weight.shape[0]
+    batch, height, width, channels = x.shape
+    outputs = weight.shape[0]
+    doubled = mx.zeros((batch, height, 2, width, 2, outputs))
+    mx.eval(x, weight, bias, doubled)
+    # The arrays' own memory.
+    images, out = np.array(x, copy=False), np.array(doubled, copy=False)
+    biases = np.array(bias, copy=False)
     # Tap k of the kernel, counted from its end, meets input pixel k // 2 in the output pixel k % 2 of a pair.
-    taps = weight[:, ::-1, ::-1].reshape(channels, 2, 2, 2, 2, -1)
-    kernel = taps.transpose(1, 3, 5, 2, 4, 0).reshape(-1, 4 * channels)
-    images = [_double(image, kernel, channels) for image in x]
-    return mx.stack(images) + bias
+    taps = np.array(weight, copy=False)[:, ::-1, ::-1].reshape(outputs, 2, 2, 2, 2, channels)
+    kernel = taps.transpose(1, 3, 5, 2, 4, 0).reshape(4 * channels, 4 * outputs)
+    size = max(1, _PIECE_BYTES // (width * kernel.shape[1] * mx.float32.size))
+    for number, start in product(range(batch), range(0, height, size)):
+        stop = min(start + size, height)
+        windows = _windows_2x2(images[number], start, stop)
+        quarters = (windows @ kernel).reshape(stop - start + 1, width + 1, 2, 2, outputs)
+        # The second output pixel of a pair comes from the window that begins one input pixel later.
+        for i, j in product(range(2), range(2)):
+            quarter = quarters[i : i + stop - start, j : j + width, i, j]
+            np.add(quarter, biases, out=out[number, start:stop, i, :, j])
+    return doubled.reshape(batch, 2 * height, 2 * width, outputs)
 
 
-def _double(image: mx.array, kernel: mx.array, channels: int) -> mx.array:
-    height, width, _ = image.shape
-    windows = unfold(image, window_height=2, window_width=2)
-    quarters = (windows @ kernel).reshape(height + 1, width + 1, 2, 2, channels)
-    # The second output pixel of a pair comes from the window that begins one input pixel later.
-    rows = []
-    for i in range(2):
-        columns = [quarters[i : i + height, j : j + width, i, j] for j in range(2)]
-        rows.append(mx.stack(columns, axis=2))
-    return mx.stack(rows, axis=1).reshape(2 * height, 2 * width, channels)
+def _windows_2x2(image: np.ndarray, start: int, stop: int) -> np.ndarray:
+    """Windows of 2×2 pixels that meet rows ``start`` up to ``stop`` of ``(H, W, C)``, zeros around the image.
+
+    ``((stop - start + 1) * (W + 1), 4 * C)``.
+    """
+    height, width, channels = image.shape
+    padded = np.zeros((stop - start + 2, width + 2, channels), np.float32)
+    first, last = max(start - 1, 0), min(stop + 1, height)
+    padded[first - start + 1 : last - start + 1, 1:-1] = image[first:last]
+    # Two neighbours in a row with all their channels are adjacent in memory.
+    row, column, value = padded.strides
+    pairs = as_strided(padded, (stop - start + 2, width + 1, 2 * channels), (row, column, value))
+    windows = np.empty((stop - start + 1, width + 1, 2, 2 * channels), np.float32)
+    windows[:, :, 0] = pairs[:-1]
+    windows[:, :, 1] = pairs[1:]
+    return windows.reshape(-1, 4 * channels)

@@ -13,14 +13,14 @@ import math
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
-from typing import Any, TypeVar, cast
+from typing import TypeVar
 
 import mlx.core as mx
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from LTX_2_MLX.ops.cpu.winograd import INPUT_SUMS, KERNEL_SUMS, PRODUCT_SUMS, TILE, WINDOW
-from LTX_2_MLX.ops.device import blas_threads, one_blas_thread
+from LTX_2_MLX.ops.device import blas_threads, one_blas_thread, with_plain_gradient
 
 Item = TypeVar("Item")
 # Values of one piece: they stay in a core's cache.
@@ -33,9 +33,10 @@ _SCORES_BYTES = 4 * 2**20
 _FEWEST_QUERIES = 32
 # Rows whose softmax is taken at once.
 _ROWS = 16
-# With fewer scores of as many queries as keys MLX's own form is taken. The two are even at four times as many; plans of
-# memory count on one form.
-_FEW_SCORES = 2**14
+# With fewer scores of as many queries as keys MLX's own form of attention is taken: calls cost as much as so many
+# scores, once and for each head (measured by `bench.py attention`).
+_CALL_SCORES = 2**13
+_HEAD_SCORES = 2**11
 _TAPS = 3
 # Output channels of one piece of work: the transformed kernel of 512 input channels then takes 14 MB.
 _PIECE_CHANNELS = 64
@@ -71,23 +72,6 @@ def on_all_cores(function: Callable[[Item], None], items: Iterable[Item]) -> Non
 @lru_cache(maxsize=1)
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="on_all_cores")
-
-
-def with_plain_gradient(form: Callable[..., mx.array], plain: Callable[..., mx.array], *arrays: mx.array) -> mx.array:
-    """``form`` of the arrays, whose gradient is that of ``plain``, the same function in MLX's operations."""
-
-    @mx.custom_function
-    def evaluate(*arrays: Any) -> Any:
-        return form(*arrays)
-
-    @evaluate.vjp
-    def gradients(primals: Any, cotangent: mx.array, output: mx.array) -> Any:
-        # MLX passes a single argument by itself.
-        several = isinstance(primals, (tuple, list))
-        _, results = mx.vjp(plain, list(primals) if several else [primals], [cotangent])
-        return tuple(results) if several else results[0]
-
-    return cast(mx.array, evaluate(*arrays))
 
 
 def activation_is_faster(x: mx.array) -> bool:
@@ -145,7 +129,7 @@ def attention_is_faster(keys: mx.array) -> bool:
     The number of queries decides nothing, so that a share of them is computed as all of them are.
     """
     batch, heads, num_keys, _ = keys.shape
-    return batch * heads * num_keys**2 >= _FEW_SCORES
+    return batch * heads * num_keys**2 >= _CALL_SCORES + batch * heads * _HEAD_SCORES
 
 
 def attention(
