@@ -82,7 +82,7 @@ def check_multiple(name: str, value: int, multiple: int) -> None:
     if value > 0 and value % multiple == 0:
         return
     near, far = nearest_multiples(value, multiple)
-    advice = _use(near, far)
+    advice = advice_on(near, far)
     raise RequestError(f"{name} is {value}, but it must be a multiple of {multiple}. {advice}")
 
 
@@ -95,13 +95,14 @@ def check_num_frames(num_frames: int, compression: Compression) -> None:
     if num_frames > 0 and (num_frames - 1) % compression.time == 0:
         return
     near, far = nearest_multiples(num_frames - 1, compression.time)
-    advice = _use(near + 1, far + 1)
+    advice = advice_on(near + 1, far + 1)
     raise RequestError(
         f"num_frames is {num_frames}, but this checkpoint takes {compression.time}k + 1 frames. {advice}"
     )
 
 
-def _use(near: int, far: int) -> str:
+def advice_on(near: int, far: int) -> str:
+    """What to use in place of a size that is not legal."""
     return f"Use {near}." if near == far else f"Use {near} (or {far})."
 
 

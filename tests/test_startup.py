@@ -30,6 +30,7 @@ def test_help_and_errors_in_the_arguments_import_nothing_heavy():
     assert answer("generate", "--help") == [0, []]
     assert answer("generate", "A ball", "--nope") == [2, []]
     assert answer("generate", "A ball", "--cfg", "-7") == [2, []]
+    assert answer("generate", "A ball", "--height", "7") == [2, []]
 
 
 def test_layers_of_mlx_lm_come_without_what_its_package_imports():

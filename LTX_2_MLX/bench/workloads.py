@@ -193,22 +193,32 @@ def transformer_config(widths: Widths, *, audio: bool = True) -> TransformerConf
 
 
 def _transformer(shape: VideoShape, text_tokens: int, widths: Widths, dtype: mx.Dtype) -> Workload:
-    config = transformer_config(widths)
+    return transformer_workload(transformer_config(widths), shape, text_tokens, dtype)
+
+
+def transformer_workload(config: TransformerConfig, shape: VideoShape, text_tokens: int, dtype: mx.Dtype) -> Workload:
+    """One pass of a transformer with an audio stream over the tokens of a video."""
+    assert config.audio is not None
     grid, clock = VideoGrid(shape.latent(_COMPRESSION), _COMPRESSION, _FRAME_RATE), AudioClock()
     tokens, sounds = grid.shape.num_tokens, clock.num_latents(shape.num_frames, _FRAME_RATE)
     sigma = mx.array([0.7])
 
-    def given(count: int, positions: mx.array) -> StreamInput:
-        context = _random(1, text_tokens, widths.text).astype(dtype)
-        return StreamInput(_random(1, count, widths.latent), sigma, positions, context)
+    def given(count: int, stream: StreamConfig, positions: mx.array) -> StreamInput:
+        context = _random(1, text_tokens, config.caption_channels or stream.width).astype(dtype)
+        return StreamInput(_random(1, count, stream.in_channels), sigma, positions, context)
 
     def call(network: Transformer) -> None:
-        inputs = given(tokens, grid.positions()), given(sounds, clock.positions(sounds))
+        assert config.audio is not None
+        inputs = (
+            given(tokens, config.video, grid.positions()),
+            given(sounds, config.audio, clock.positions(sounds)),
+        )
         mx.eval(network(*inputs, on_block=evaluate_each()))
 
+    blocks = f"{config.num_layers} blocks of {config.video.width}"
     return Workload(
         "transformer",
-        f"{tokens} video, {sounds} audio, {text_tokens} text tokens; {widths.layers} blocks of {config.video.width}",
+        f"{tokens} video, {sounds} audio, {text_tokens} text tokens; {blocks}",
         partial(_built, Transformer, config, dtype),
         call,
         transformer_operations(config, tokens, sounds, text_tokens),

@@ -312,6 +312,14 @@ class Checkpoint:
         """The file that holds a tensor."""
         return self._source[name][0]
 
+    def stored_names(self, names: Iterable[str]) -> dict[Path, set[str]]:
+        """By file, the names that these tensors have in it."""
+        stored: dict[Path, set[str]] = {}
+        for name in names:
+            file, tensor = self._source[name]
+            stored.setdefault(file, set()).add(tensor.name)
+        return stored
+
     def arrays(self, names: Iterable[str]) -> dict[str, mx.array]:
         """Lazy arrays by published name, in published axis order; data is read when an array is evaluated.
 

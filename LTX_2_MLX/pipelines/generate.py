@@ -224,11 +224,18 @@ def generate_video(
     stages = stages_for(request)
     facts = settled_facts(request, options, stages, automatic)
     runner.facts["settings"] = facts["request"]
+    budget = budget_bytes(request.memory_limit_gb)
     if job is None:
-        video = run_stages(remaining(stages, state), runner, state)
+        stages = remaining(stages, state)
+        if ahead := plan(stages, budget_bytes=budget).ahead:
+            # Small models have none.
+            from LTX_2_MLX.pipelines.generation.read_ahead import ReadsAhead
+
+            runner.progress = ReadsAhead(runner.progress, ahead)
+        video = run_stages(stages, runner, state)
     else:
         job.remember(facts)
-        video = run_generation(stages, runner, job, state)
+        video = run_generation(stages, runner, job, state, budget)
     return finished_video(video, facts, options, runner, written, request.given)
 
 

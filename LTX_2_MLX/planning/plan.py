@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import groupby, pairwise
 from math import prod
 from operator import attrgetter
 from pathlib import Path
@@ -13,6 +13,7 @@ import mlx.core as mx
 from LTX_2_MLX.checkpoints.load import weights_bytes
 from LTX_2_MLX.checkpoints.lora import Lora
 from LTX_2_MLX.checkpoints.network_weights import Quantization
+from LTX_2_MLX.checkpoints.read_ahead import StoredNetwork
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.errors import MemoryBudgetError
 from LTX_2_MLX.models.interfaces import PublishedNetwork
@@ -35,6 +36,8 @@ PRECISIONS = {dtype: name for name, dtype in DTYPES.items()}
 # xocialize/ltx-2-mlx-swift, SPEED-PLAN, the median of a machine that is warm.
 RATES = {"Apple M1 Max": 6.4e12, "Apple M5 Max": 18.2e12}
 
+# Smaller weights are read in no time.
+_READ_AHEAD_BYTES = 2**26
 # Memory of decoding that a plan mentions.
 _LARGE_SOURCE = 2**27
 
@@ -122,6 +125,7 @@ class Estimate:
         dtype: Precision of its networks.
         array_bytes: The largest single array, where it is large.
         size: A line on the size of the result, for the head of the plan; may be empty.
+        stored: Its networks on disk, where they may be read ahead of the stage.
     """
 
     name: str
@@ -134,6 +138,7 @@ class Estimate:
     dtype: str = ""
     array_bytes: int = 0
     size: str = ""
+    stored: tuple[StoredNetwork, ...] = ()
 
     @property
     def peak_bytes(self) -> int:
@@ -253,7 +258,7 @@ class Plan:
         if not self.stages:
             return list(self.sizes)
         peak = f"Peak: {self.largest.name} with {format_bytes(self.largest_bytes)}{self._verdict()}."
-        lines = [*self.sizes, *self._rows(), peak]
+        lines = [*self.sizes, *self._rows(), peak, *self._read_ahead()]
         if disk := self._disk():
             lines.append(f"Disk: {disk}.")
         if self.seconds is not None:
@@ -270,6 +275,25 @@ class Plan:
             f"{stage.file.name}"
             for stage in self.stages
         ]
+
+    @property
+    def ahead(self) -> dict[str, Estimate]:
+        """By stage, the one after it whose weights are read from disk while its last step runs, where there is room.
+
+        What is read stays in the system's file cache, beside the memory of the stage that runs.
+        """
+        ahead = {}
+        for stage, following in pairwise(self.stages):
+            if following.weights_bytes < _READ_AHEAD_BYTES or not following.stored:
+                continue
+            read = sum(stored.num_bytes for stored in following.stored)
+            if self.budget_bytes is None or stage.peak_bytes + read <= self.budget_bytes:
+                ahead[stage.name] = following
+        return ahead
+
+    def _read_ahead(self) -> list[str]:
+        stages = ", ".join(following.name for following in self.ahead.values())
+        return [f"Weights of {stages}: read from disk during the last step of the stage before."] if stages else []
 
     def _disk(self) -> str:
         uses = []

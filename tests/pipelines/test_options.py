@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 
 import LTX_2_MLX
+from LTX_2_MLX.checkpoints.reader import Checkpoint
+from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.media.output import RunRecord
+from LTX_2_MLX.models.ltx.video_vae import VideoDecoder
 from LTX_2_MLX.pipelines.generate import Options, generate
+from LTX_2_MLX.pipelines.generation.options import SMALLEST_CELL
 from LTX_2_MLX.pipelines.generation.record import options_from
 from LTX_2_MLX.pipelines.options import declared_options, options_of
 from LTX_2_MLX.pipelines.requests import (
@@ -21,6 +25,7 @@ from LTX_2_MLX.pipelines.requests import (
 )
 from LTX_2_MLX.pipelines.super_resolve.decoders import ALIASES, DECODERS
 
+DEMO = Path(__file__).parents[2] / "weights" / "demo"
 REQUESTS = [InterpolateRequest, UpscaleRequest, UpscaleTemporalRequest, PostprocessRequest, SuperResolveRequest]
 
 
@@ -76,6 +81,31 @@ def test_values_that_would_crash_are_refused_in_one_short_line(given, words):
     with pytest.raises(RequestError, match=words) as caught:
         Options(**{"prompt": "A ball"} | given)
     assert len(str(caught.value)) < 300 and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"height": 7}, r"--height is 7, but it must be a multiple of 32, or of 16 with the demo model\. Use 32\."),
+        ({"width": 70}, r"--width is 70.* Use 64 \(or 96\)\."),
+        ({"output_height": 8}, r"--output-height is 8.* Use 32\."),
+        ({"frames": 12}, r"--frames is 12, but it must be 8k \+ 1, or 4k \+ 1 with the demo model\. Use 9 \(or 17\)\."),
+    ],
+)
+def test_sizes_that_no_model_has_are_refused_before_files_are_opened(given, words):
+    with pytest.raises(RequestError, match=words):
+        Options("A ball", **given)
+    # A model that is named may have others.
+    Options("A ball", weights="mine.safetensors", **given)
+
+
+def test_sizes_that_suit_a_model_are_left_to_it():
+    Options("A ball", height=80, width=96, frames=13)
+
+
+def test_the_demo_model_has_the_smallest_cell():
+    config = config_of(VideoDecoder, Checkpoint(DEMO / "ltx-2-demo-dev.safetensors"))
+    assert config.decoder_compression == SMALLEST_CELL
 
 
 def test_precision_is_a_flag_or_a_value():

@@ -15,6 +15,7 @@ import mlx.core as mx
 import numpy as np
 
 from LTX_2_MLX.checkpoints.load import load
+from LTX_2_MLX.checkpoints.read_ahead import StoredNetwork
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.diffusion.state import key_for
@@ -117,6 +118,7 @@ class DecodeVideo:
             activation_bytes=memory.num_bytes,
             streams=True,
             array_bytes=memory.array_bytes,
+            stored=(StoredNetwork(self.weights, VideoDecoder),),
         )
 
     def run(self, runner: StageRunner, state: GenerationState) -> FrameStream:

@@ -13,6 +13,7 @@ import mlx.core as mx
 import numpy as np
 
 from LTX_2_MLX.checkpoints.load import load
+from LTX_2_MLX.checkpoints.read_ahead import StoredNetwork
 from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.diffusion.state import key_for
 from LTX_2_MLX.media.frames import signed_to_levels
@@ -61,6 +62,7 @@ class DecodeByDiffusion(DecodeVideo):
             activation_bytes=plan.num_bytes,
             streams=True,
             array_bytes=array_bytes(config, self.shape, plan, self.dtype, self.attention),
+            stored=(StoredNetwork(self.weights, DiffusionVideoDecoder),),
         )
 
     def facts(self) -> dict[str, Any]:

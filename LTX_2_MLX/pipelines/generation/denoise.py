@@ -10,6 +10,7 @@ import mlx.core as mx
 from LTX_2_MLX.checkpoints.load import load, quantization_for
 from LTX_2_MLX.checkpoints.lora import Lora
 from LTX_2_MLX.checkpoints.network_weights import Quantization
+from LTX_2_MLX.checkpoints.read_ahead import StoredNetwork
 from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.diffusion import sampler as samplers
 from LTX_2_MLX.diffusion.conditioning import append_keyframe, append_slots, fix_latent_frames, regenerate_region
@@ -142,6 +143,7 @@ class Denoise:
                 config, tokens=size["tokens"], text_tokens=size["text_tokens"], dtype=models.dtype
             ),
             seconds=seconds_of(transformer_operations(config, **size) * self.num_calls),
+            stored=stored_transformer(models, self.loras),
         )
         return estimate if self.preview is None else self.preview.added_to(estimate)
 
@@ -390,6 +392,16 @@ class Denoise:
 
     def _guided_steps(self) -> range:
         return steps_within(self.guided_share, len(self.sigmas) - 1)
+
+
+def stored_transformer(models: Models, loras: Sequence[Lora]) -> tuple[StoredNetwork, ...]:
+    """The transformer and its adapters on disk; nothing where the blocks stay there, or other machines have some."""
+    if models.low_ram or models.parallel == "blocks":
+        return ()
+    stored = [StoredNetwork(models.weights, Transformer)]
+    for lora in loras:
+        stored.append(StoredNetwork(lora.checkpoint))
+    return tuple(stored)
 
 
 def transformer_facts(models: Models, loras: Sequence[Lora]) -> dict[str, Any]:

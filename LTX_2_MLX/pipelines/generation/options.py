@@ -13,7 +13,7 @@ from LTX_2_MLX.pipelines.generation.option_groups import (
     video,
 )
 from LTX_2_MLX.pipelines.generation.option_groups.video import PipelineName
-from LTX_2_MLX.pipelines.options import AUTO, check_options, declared_options, refuse_without_effect
+from LTX_2_MLX.pipelines.options import AUTO, check_options, declared_options, flag_of, refuse_without_effect
 from LTX_2_MLX.pipelines.requests import (
     AnyPrecision,
     EnableFrameInterpolation,
@@ -30,9 +30,12 @@ from LTX_2_MLX.pipelines.requests import (
     UpscalingScale,
 )
 from LTX_2_MLX.runtime import launch
+from LTX_2_MLX.shapes import Compression, advice_on, nearest_multiples
 
 __all__ = ["Options", "PipelineName", "Precision"]
 
+# Frames and pixels of a latent cell of LTX-2, and of the demo model's, which divides it.
+LTX_CELL, SMALLEST_CELL = Compression(8, 32, 32), Compression(4, 16, 16)
 # Options of which one at most may be given.
 _EXCLUSIVE = (
     ("save_latents", "resume"),
@@ -245,6 +248,7 @@ class Options:
             if getattr(self, first) not in (None, AUTO) and getattr(self, second) not in (None, AUTO):
                 flags = [declared_options(Options)[name].flag for name in (first, second)]
                 raise RequestError(f"{flags[0]} and {flags[1]} are mutually exclusive. Leave one out.")
+        self._refuse_illegal_sizes()
 
     @property
     def post_processes(self) -> bool:
@@ -271,6 +275,30 @@ class Options:
     def renders(self) -> bool:
         """Whether the pipeline is detail-fidelity rendering."""
         return self.pipeline == dfr.NAME
+
+    def _refuse_illegal_sizes(self) -> None:
+        """Refuse a size that no model has that ``auto`` may choose, before any file is opened.
+
+        A size that suits one of them is checked when it is chosen, as is every size beside weights that are named.
+        """
+        if self.weights != AUTO:
+            return
+        for name in ("height", "width", "output_height", "output_width"):
+            side = getattr(self, name)
+            axis = name.removeprefix("output_")
+            of_ltx, of_demo = getattr(LTX_CELL, axis), getattr(SMALLEST_CELL, axis)
+            if side is not None and not (side > 0 and side % of_demo == 0):
+                raise RequestError(
+                    f"{flag_of(name)} is {side}, but it must be a multiple of {of_ltx}, or of {of_demo} with the demo "
+                    f"model. {advice_on(*nearest_multiples(side, of_ltx))}"
+                )
+        frames = self.frames
+        if frames is not None and not (frames > 0 and (frames - 1) % SMALLEST_CELL.time == 0):
+            near, far = nearest_multiples(frames - 1, LTX_CELL.time)
+            raise RequestError(
+                f"--frames is {frames}, but it must be {LTX_CELL.time}k + 1, or {SMALLEST_CELL.time}k + 1 with the "
+                f"demo model. {advice_on(near + 1, far + 1)}"
+            )
 
     def _refuse_other_pipelines(self) -> None:
         """Refuse an option that only other pipelines have: it would be ignored."""

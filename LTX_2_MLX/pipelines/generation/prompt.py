@@ -172,10 +172,18 @@ class EncodeContexts:
         models = self.request.models
         assert state.text is not None
         states, mask = state.text
+
+        def work(network: TextFeatures) -> tuple[mx.array, mx.array | None]:
+            runner.progress.advance(self.name, 0, 1)
+            features = network(states, mask)
+            mx.eval(features)
+            runner.progress.advance(self.name, 1, 1)
+            return features
+
         video, audio = runner.run(
             self.name,
             partial(load, TextFeatures, models.text_features, dtype=models.text_dtype),
-            lambda network: network(states, mask),
+            work,
         )
         contexts = {}
         for row, prompt in enumerate(("positive", "negative")[: len(video)]):

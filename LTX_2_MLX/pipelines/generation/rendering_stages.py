@@ -35,7 +35,12 @@ from LTX_2_MLX.models.ltx.config import (
     transformer_operations,
 )
 from LTX_2_MLX.models.ltx.transformer import Transformer
-from LTX_2_MLX.pipelines.generation.denoise import ImageConditioning, load_options, transformer_facts
+from LTX_2_MLX.pipelines.generation.denoise import (
+    ImageConditioning,
+    load_options,
+    stored_transformer,
+    transformer_facts,
+)
 from LTX_2_MLX.pipelines.generation.files import Models
 from LTX_2_MLX.pipelines.generation.predict import predictor, shared
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result
@@ -136,6 +141,7 @@ class RenderingStage(ABC):
                 config, tokens=max(calls).video, text_tokens=self.text_tokens, dtype=models.dtype
             ),
             seconds=seconds_of(operations * (len(self.sigmas) - 1)),
+            stored=stored_transformer(models, self.loras),
         )
         return estimate if self.preview is None else self.preview.added_to(estimate)
 

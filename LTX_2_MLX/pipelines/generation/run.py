@@ -1,6 +1,6 @@
 """Run the stages of a generation whose results are saved, resuming from those of an earlier run."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +11,9 @@ from LTX_2_MLX.errors import OutputError
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.pipelines.generation.decode import DecodeVideo
 from LTX_2_MLX.pipelines.generation.prompt import remaining
+from LTX_2_MLX.pipelines.generation.read_ahead import ReadsAhead
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationStage, GenerationState, Result
+from LTX_2_MLX.planning.plan import plan
 from LTX_2_MLX.runtime.job import Job
 from LTX_2_MLX.runtime.runner import StageRunner
 
@@ -23,6 +25,7 @@ def run_generation(
     runner: StageRunner,
     job: Job,
     state: GenerationState,
+    budget_bytes: int,
 ) -> FrameStream:
     """The video: its latent is done when this returns, frames are decoded as they are read.
 
@@ -31,13 +34,19 @@ def run_generation(
         runner: Runs the stages.
         job: Saves their results, and holds those of an earlier run.
         state: Results that no stage makes, such as contexts from a file.
+        budget_bytes: Memory that the run may use, by which weights are read ahead.
     """
     *latent_stages, decode = stages
     assert isinstance(decode, DecodeVideo), decode
     facts = chained_facts(stages)
     frames = saved_frames(job, facts[decode.name])
     needed: set[Result] = {"sound"} if frames is not None else {"latents", "sound"}
-    state = run_saved(latent_stages, runner, job, facts, state, needed)
+    latent_stages = remaining(latent_stages, state)
+    saved = saved_results(latent_stages, runner, job, facts, needed)
+    to_run: list[GenerationStage] = [stage for stage in latent_stages if saved.get(stage.name, {}) is None]
+    to_run += [decode] if frames is None else []
+    runner.progress = ReadsAhead(runner.progress, plan(to_run, budget_bytes=budget_bytes).ahead)
+    state = _run_unsaved(latent_stages, runner, job, facts, state, saved)
     if frames is not None:
         return decode.stream(frames, state.sound)
     stream = decode.run(runner, state)
@@ -54,7 +63,18 @@ def run_saved(
 ) -> GenerationState:
     """The state with the results in ``needed``. Only those stages run whose results are used and were not saved."""
     stages = remaining(stages, state)
-    saved = saved_results(stages, runner, job, facts, needed)
+    return _run_unsaved(stages, runner, job, facts, state, saved_results(stages, runner, job, facts, needed))
+
+
+def _run_unsaved(
+    stages: Sequence[GenerationStage],
+    runner: StageRunner,
+    job: Job,
+    facts: Facts,
+    state: GenerationState,
+    saved: Mapping[str, Arrays | None],
+) -> GenerationState:
+    """The state after ``stages``, with the results that were ``saved``; stages that it does not hold are not needed."""
     for stage in stages:
         if stage.name not in saved:
             continue

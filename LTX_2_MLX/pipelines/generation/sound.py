@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import mlx.core as mx
 
 from LTX_2_MLX.checkpoints.load import load
+from LTX_2_MLX.checkpoints.read_ahead import StoredNetwork
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.recognise import build, config_of
 from LTX_2_MLX.diffusion.state import AudioClock, unpatchify_audio
@@ -90,6 +91,7 @@ class DecodeSound:
             weights_bytes=network_weights_bytes([AudioDecoder, type(vocoder)], self.weights, dtype=_DTYPE),
             activation_bytes=piece + waveform,
             array_bytes=max(waveform, array),
+            stored=(StoredNetwork(self.weights, AudioDecoder), StoredNetwork(self.weights, type(vocoder))),
         )
 
     def run(self, runner: StageRunner, state: GenerationState) -> GenerationState:

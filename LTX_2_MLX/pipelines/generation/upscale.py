@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import mlx.core as mx
 
 from LTX_2_MLX.checkpoints.load import load
+from LTX_2_MLX.checkpoints.read_ahead import StoredNetwork
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.errors import CheckpointError
@@ -81,6 +82,7 @@ class UpscaleLatent:
             activation_bytes=upscaler_bytes(config, self.shape, self.dtype.size) + self.waiting_bytes,
             # A group norm's values are float32.
             array_bytes=config.output_shape(self.shape).num_tokens * config.mid_channels * mx.float32.size,
+            stored=(StoredNetwork(self.upscaler, LatentUpscaler),),
         )
 
     def run(self, runner: StageRunner, state: GenerationState) -> GenerationState:
@@ -89,9 +91,11 @@ class UpscaleLatent:
         def work(networks: tuple[LatentUpscaler, LatentStatistics]) -> Arrays:
             upscaler, statistics = networks
             larger = {}
+            runner.progress.advance(self.name, 0, len(self.latents))
             for name in self.latents:
                 larger[name] = upscaler.upscale(state.latents[name], statistics)
                 mx.eval(larger[name])
+                runner.progress.advance(self.name, len(larger), len(self.latents))
             return larger
 
         larger = runner.run(self.name, self._load, work)
