@@ -138,6 +138,9 @@ def killed(
     took = time.monotonic() - start
     codes = sorted(map(int, re.findall(r"exited with code (-?\d+)", errors)))
     said = re.findall(r"Terminated|Another machine ended or was lost|Ended (?:by SIGTERM|while MLX connected)", errors)
+    others = [line for line in errors.splitlines() if line.strip() and "[ring]" not in line and "[WARN]" not in line]
+    if not said and others:
+        typer.echo(f"Not recognised: {others[-1]}", err=True)
     return Kill(rank, phase, took, codes, said[-1] if said else "", states.with_suffix(".mp4").exists())
 
 
