@@ -7,6 +7,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from LTX_2_MLX.ops.cpu.numpy_forms import on_all_cores
+from LTX_2_MLX.ops.device import one_blas_thread
 
 # Bytes of the products of one piece of rows: they stay in a core's cache until they are added.
 _PIECE_BYTES = 2**20
@@ -125,7 +126,9 @@ def conv_transpose2d_2x(x: mx.array, weight: mx.array, bias: mx.array) -> mx.arr
     for number, start in product(range(batch), range(0, height, size)):
         stop = min(start + size, height)
         windows = _windows_2x2(images[number], start, stop)
-        quarters = (windows @ kernel).reshape(stop - start + 1, width + 1, 2, 2, outputs)
+        # Small products: threads of NumPy's BLAS would wait for each other, and use up a core meanwhile.
+        with one_blas_thread():
+            quarters = (windows @ kernel).reshape(stop - start + 1, width + 1, 2, 2, outputs)
         # The second output pixel of a pair comes from the window that begins one input pixel later.
         for i, j in product(range(2), range(2)):
             quarter = quarters[i : i + stop - start, j : j + width, i, j]
