@@ -44,7 +44,9 @@ def duplicate(own: CopyOptions) -> None:
                 yield chunk
                 if mood == "slow":
                     print("working", flush=True)
-                    time.sleep(3600)
+                    # A sleep that begins just after a signal is not ended by it.
+                    for _ in range(36_000):
+                        time.sleep(0.1)
             if mood == "bug":
                 raise ZeroDivisionError("a fault of ours")
             if mood == "memory":
