@@ -1,13 +1,15 @@
-"""Time and memory of a denoising step on several processes beside one: ``mlx.launch -n 2 -- python scripts/…``."""
+"""Time and memory of a denoising step, and of work on frames, on several processes beside one (``mlx.launch``)."""
 
 import gzip
 import json
+import os
 import re
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -62,6 +64,63 @@ def memory(blocks: Annotated[int, typer.Option(help="Of the published file's 48.
         peaks = machines().exchange(peak(blocks, "blocks"))
         for name, value in peaks if launch.RANK == 0 else ():
             typer.echo(f"{name}: {value / 2**30:.2f} GiB")
+
+
+@app.command()
+def frames(
+    names: Annotated[list[str] | None, typer.Argument(help="Kinds of work; all unless given.")] = None,
+    height: Annotated[int, typer.Option(help="Of the video.")] = 128,
+    width: Annotated[int, typer.Option(help="Of the video.")] = 192,
+    frames: Annotated[int, typer.Option(help="Of the video.")] = 49,
+    rounds: Annotated[int, typer.Option(help="Runs by one process and by all, in turns.")] = 3,
+) -> None:
+    """Time work on frames by the first process alone and by all together, in turns, and print a table.
+
+    Every process keeps to one core, as a machine of its own would have.
+    """
+    from LTX_2_MLX.bench.shared_frames import WORK, shared_work
+    from LTX_2_MLX.ops.collective import ALONE
+    from LTX_2_MLX.runtime.machines import Machines, acting_as
+    from LTX_2_MLX.shapes import VideoShape
+
+    with joined(sys.exit), ExitStack() as opened:
+        use_one_core()
+        say("| work | one process | all processes | ratio |")
+        say("|---|---|---|---|")
+        for name in names or WORK:
+            work = shared_work(name, VideoShape(frames, height, width), opened)
+            alone: list[float] = []
+            together: list[float] = []
+            work()
+            for _ in range(rounds):
+                with acting_as(Machines(ALONE)):
+                    by_one = work if launch.RANK == 0 else (lambda: None)
+                    single = clocked(by_one)
+                alone.append(max(value for _, value in machines().exchange(single)))
+                together.append(timed(work))
+            ratio = statistics.median(together) / statistics.median(alone)
+            cells = [" ".join(f"{seconds:.2f}" for seconds in found) for found in (alone, together)]
+            say(f"| {name} | {cells[0]} s | {cells[1]} s | {ratio:.2f} |")
+
+
+def use_one_core() -> None:
+    """Keep this process to a core of its own, where the system allows that."""
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[(launch.RANK or 0) % len(cores)]})
+
+
+def say(line: str) -> None:
+    """Print on the first process."""
+    if launch.RANK == 0:
+        typer.echo(line)
+
+
+def clocked(work: Callable[[], object]) -> float:
+    """Seconds of this process's work."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
 
 
 def timed(work: Callable[[], object]) -> float:

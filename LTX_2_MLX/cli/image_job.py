@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from LTX_2_MLX.errors import MediaError
 from LTX_2_MLX.pipelines.requests import UpscaleRequest, upscaled_size
+from LTX_2_MLX.runtime import launch
 
 if TYPE_CHECKING:
     from LTX_2_MLX.media.image import ImageHeader, StillImage
@@ -88,6 +89,24 @@ class ImageJob:
             return
         self.pairs.append((path, target))
         self.headers.append(header)
+
+    def take_those_of_first(self) -> None:
+        """Of several machines, do the images that the first one does: it knows which are finished.
+
+        Raises:
+            MediaError: If one of them is not here, or cannot be read.
+        """
+        if launch.RANK is None:
+            return
+        from LTX_2_MLX.runtime.machines import machines
+
+        wanted = machines().exchange([path.name for path, _ in self.pairs])[0][1]
+        found = {pair[0].name: (pair, header) for pair, header in zip(self.pairs, self.headers, strict=True)}
+        missing = [name for name in wanted if name not in found]
+        if missing:
+            raise MediaError(f"{', '.join(missing)} cannot be read here, but on machine 1. Copy the folder from there.")
+        self.pairs = [found[name][0] for name in wanted]
+        self.headers = [found[name][1] for name in wanted]
 
     def run(self, request: UpscaleRequest, runner: "StageRunner") -> None:
         """Upscale the images one after another."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from LTX_2_MLX.cli.generate import GenerateOptions
     from LTX_2_MLX.pipelines.generate import Prepared
 
-SHARED = ("generate",)
+SHARED = ("generate", "decode", "interpolate", "upscale", "postprocess", "super_resolve", "upscale_temporal")
 # The first process takes this long at the most to print an error and to end.
 _PATIENCE_SECONDS = 10.0
 _ENDS = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED, signal.SIGHUP: HANGUP}

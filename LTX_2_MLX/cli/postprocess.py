@@ -6,6 +6,7 @@ from LTX_2_MLX.cli.command import command
 from LTX_2_MLX.cli.options import VideoOptions
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.pipelines.requests import PostprocessRequest
+from LTX_2_MLX.runtime import launch
 
 
 def postprocess(typed: dict[str, Any], own: VideoOptions) -> None:
@@ -16,18 +17,22 @@ def postprocess(typed: dict[str, Any], own: VideoOptions) -> None:
     from LTX_2_MLX.cli.reporting import preflight, report, write_result
     from LTX_2_MLX.media.video import read_video
     from LTX_2_MLX.pipelines import postprocess as pipeline
+    from LTX_2_MLX.pipelines.sharing import agree, with_least_memory
 
     with report(
         own.output, source=own.video, quiet=own.quiet, progress=own.progress, yes=own.yes, page=own.report
     ) as runner:
+        shared = request if launch.RANK is None else with_least_memory(request)
         stream = read_video(own.video, **own.reading)
         preflight(
-            pipeline.plan_for(stream, request),
+            pipeline.plan_for(stream, shared),
             own,
             "Run interpolate and upscale one after the other, or pass a smaller video.",
             runner,
         )
-        write_result(pipeline.postprocess(stream, request, runner), request, "postprocess", own, runner)
+        if launch.RANK is not None:
+            agree(request, own.video, pipeline.weight_files(request))
+        write_result(pipeline.postprocess(stream, shared, runner), request, "postprocess", own, runner)
 
 
 main = command("postprocess", postprocess, VideoOptions, PostprocessRequest)

@@ -21,7 +21,9 @@ from LTX_2_MLX.media.encoder import CRF
 from LTX_2_MLX.media.frames import FrameStream, validated
 from LTX_2_MLX.media.output import check_free, check_writable, with_run_record
 from LTX_2_MLX.media.video import write_video
+from LTX_2_MLX.pipelines.sharing import run_group
 from LTX_2_MLX.planning.plan import Plan, format_bytes
+from LTX_2_MLX.runtime import launch
 from LTX_2_MLX.runtime.memory import memory_limits
 from LTX_2_MLX.runtime.mlx_library import idle_gpu_warning
 from LTX_2_MLX.runtime.progress import JsonProgress, Progress, TerminalProgress
@@ -53,7 +55,8 @@ def report(
         preview_inline: Show previews in the terminal.
     """
     reporter = progress_from({"quiet": quiet, "progress": progress, "preview_inline": preview_inline})
-    with exit_codes(reporter), memory_limits(wired_bytes):
+    # Of several processes, an error goes to the other ones first.
+    with exit_codes(reporter) if launch.RANK is None else nullcontext(), memory_limits(wired_bytes):
         if output is not None:
             check_output(output, source)
             check_existing(output, yes=yes)
@@ -120,10 +123,18 @@ def preflight(plan: Plan, own: PlanOptions, advice: str, runner: StageRunner) ->
     """Print a plan and end the command, or refuse one that does not fit; ``advice`` says what to pass instead."""
     if own.dry_run:
         echo(plan_text(plan, as_json=own.json))
+        tell_machines(own)
         raise typer.Exit
     runner.facts["plan"] = plan
     if not own.force:
         plan.check(advice)
+
+
+def tell_machines(own: PlanOptions) -> None:
+    """Say with a plan that several machines share the run."""
+    size = run_group().size
+    if size > 1 and not own.json:
+        echo(f"{size} machines share the work; each needs this memory. docs/SEVERAL-MACS.md says what is shared.")
 
 
 def check_disk(plan: Plan, output: Path, states: Path | None = None) -> None:

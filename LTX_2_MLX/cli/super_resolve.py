@@ -1,6 +1,7 @@
 """Enlarge and restore a video with FlashVSR."""
 
 import os
+from collections import deque
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from fractions import Fraction
@@ -15,6 +16,7 @@ from LTX_2_MLX.cli.options import BitDepth, Deinterlacing, ExactSize, KeepMetada
 from LTX_2_MLX.errors import MediaError
 from LTX_2_MLX.pipelines.options import Opt
 from LTX_2_MLX.pipelines.requests import MEMORY_GROUP, MemoryLimit, SuperResolveRequest
+from LTX_2_MLX.runtime import launch
 
 if TYPE_CHECKING:
     from LTX_2_MLX.media.frames import FrameStream
@@ -64,10 +66,11 @@ class SuperResolveOptions(PlanOptions):
 def super_resolve(typed: dict[str, Any], own: SuperResolveOptions) -> None:
     """Write INPUT at SCALE times its size, with as many frames and its audio."""
     request = SuperResolveRequest(**typed)
-    from LTX_2_MLX.cli.reporting import plan_text, report
+    from LTX_2_MLX.cli.reporting import plan_text, report, tell_machines
     from LTX_2_MLX.media.frames import validated
     from LTX_2_MLX.media.output import free_bytes, made_folder, with_run_record
     from LTX_2_MLX.pipelines import super_resolve as pipeline
+    from LTX_2_MLX.pipelines.sharing import agree, with_least_memory
     from LTX_2_MLX.runtime.memory import budget_bytes
     from LTX_2_MLX.runtime.spool import spool_folder
 
@@ -77,7 +80,7 @@ def super_resolve(typed: dict[str, Any], own: SuperResolveOptions) -> None:
     reports: dict[str, Any] = {"quiet": own.quiet, "progress": own.progress, "yes": own.yes, "page": own.report}
     with folder, report(checked, source=own.input, **reports) as runner:
         stream = _read_clip(own)
-        budget = budget_bytes(own.memory_limit_gb)
+        budget = budget_bytes(with_least_memory(own).memory_limit_gb)
         _check_kind(target, stream, request, own)
         disk = free_bytes(spool_folder())
         refuse = not (own.dry_run or own.force)
@@ -85,7 +88,9 @@ def super_resolve(typed: dict[str, Any], own: SuperResolveOptions) -> None:
         request = ready.options
         if own.dry_run:
             echo(plan_text(ready.plan, as_json=own.json))
+            tell_machines(own)
             raise typer.Exit
+        agree(request, own.input, pipeline.weight_files(request))
         _tell(ready, runner)
         stream = stream if own.keep_audio else stream.replace(audio=None)
         video = pipeline.super_resolve(stream, request, runner)
@@ -112,7 +117,10 @@ def _write(video: "FrameStream", target: Path, own: SuperResolveOptions, progres
     from LTX_2_MLX.media.image import StillImage, write_image
     from LTX_2_MLX.media.video import write_video
 
-    if _is_image(target):
+    if launch.FOLLOWS:
+        # The first machine has the frames.
+        deque(video, maxlen=0)
+    elif _is_image(target):
         write_image(StillImage(video.array()[0]), target)
     else:
         write_video(video, target, crf=crf_of_quality(own.quality), exact_size=own.exact_size, progress=progress)

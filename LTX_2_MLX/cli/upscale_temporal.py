@@ -5,6 +5,7 @@ from typing import Any
 from LTX_2_MLX.cli.command import command
 from LTX_2_MLX.cli.options import VideoOptions
 from LTX_2_MLX.pipelines.requests import UpscaleTemporalRequest
+from LTX_2_MLX.runtime import launch
 
 
 def upscale_temporal(typed: dict[str, Any], own: VideoOptions) -> None:
@@ -13,15 +14,19 @@ def upscale_temporal(typed: dict[str, Any], own: VideoOptions) -> None:
     from LTX_2_MLX.cli.reporting import preflight, report, write_result
     from LTX_2_MLX.media.video import read_video
     from LTX_2_MLX.pipelines import upscale_temporal as pipeline
+    from LTX_2_MLX.pipelines.sharing import agree, with_least_memory
 
     with report(
         own.output, source=own.video, quiet=own.quiet, progress=own.progress, yes=own.yes, page=own.report
     ) as runner:
+        shared = request if launch.RANK is None else with_least_memory(request)
         stream = read_video(own.video, **own.reading)
         preflight(
-            pipeline.plan_for(stream, request), own, "Pass a smaller --tile-size, --fp16, or a smaller video.", runner
+            pipeline.plan_for(stream, shared), own, "Pass a smaller --tile-size, --fp16, or a smaller video.", runner
         )
-        write_result(pipeline.upscale_temporal(stream, request, runner), request, "upscale_temporal", own, runner)
+        if launch.RANK is not None:
+            agree(request, own.video, pipeline.weight_files(stream, request))
+        write_result(pipeline.upscale_temporal(stream, shared, runner), request, "upscale_temporal", own, runner)
 
 
 main = command("upscale_temporal", upscale_temporal, VideoOptions, UpscaleTemporalRequest)

@@ -22,7 +22,7 @@ graph, which MLX can compile and differentiate.
 """
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,6 +34,8 @@ from LTX_2_MLX.ops.device import on_cpu, queued_if_large
 
 Layer = Callable[[mx.array, "StreamState"], mx.array]
 TimePadding = Literal["edge", "zeros"]
+# Frames of a clip, and whether they are its last.
+Piece = tuple[mx.array, bool]
 SpatialPadding = Literal["zeros", "reflect"]
 _KERNEL = 3
 # macOS ends a command buffer that holds the GPU for about five seconds: this is under two of an M1 Max.
@@ -207,14 +209,16 @@ class FrameQueue:
         return frames[:, :count]
 
 
-def stream_layer(layer: Layer, chunks: Iterable[mx.array], most: int) -> Iterator[mx.array]:
+def stream_layer(
+    layer: Layer, chunks: Iterable[mx.array], most: int, state: StreamState | None = None
+) -> Iterator[mx.array]:
     """Run ``layer`` over a clip, at most ``most`` frames at a time; yields what each piece completes, evaluated.
 
     The clip comes in consecutive chunks of any lengths. Smaller ones are gathered first, so that a clip of up to
     ``most`` frames is one piece. A chain of generators, one for each layer, holds little: a piece goes all the way
-    before the next one starts.
+    before the next one starts. ``state.last`` tells of the piece that was yielded.
     """
-    state = StreamState()
+    state = StreamState() if state is None else state
     waiting = FrameQueue()
     for chunk in chunks:
         waiting.put(chunk)
@@ -225,6 +229,36 @@ def stream_layer(layer: Layer, chunks: Iterable[mx.array], most: int) -> Iterato
     if len(waiting):
         state.last = True
         yield state.checkpoint(layer(waiting.take(len(waiting)), state))
+
+
+def stream_pieces(layer: Layer, chunks: Iterable[mx.array], most: int) -> Iterator[Piece]:
+    """The pieces of ``stream_layer``, each with whether it is the last."""
+    state = StreamState()
+    for piece in stream_layer(layer, chunks, most, state):
+        yield piece, state.last
+        del piece
+
+
+def continue_pieces(layer: Layer, pieces: Iterable[Piece]) -> Iterator[Piece]:
+    """Run ``layer`` over a clip in the pieces that it comes in."""
+    state = StreamState()
+    for piece, last in pieces:
+        state.last = last
+        yield state.checkpoint(layer(piece, state)), last
+        del piece
+
+
+def joined_steps(steps: Sequence[Layer]) -> Layer:
+    """Layers one after another on every piece, as one layer."""
+    if len(steps) == 1:
+        return steps[0]
+
+    def layer(x: mx.array, state: StreamState) -> mx.array:
+        for number, step in enumerate(steps):
+            x = step(x, state[number])
+        return x
+
+    return layer
 
 
 def join_frames(*pieces: mx.array) -> mx.array:

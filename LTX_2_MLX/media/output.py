@@ -88,6 +88,7 @@ def made_folder(folder: str | Path) -> Iterator[Path]:
     """
     folder = Path(folder)
     if not KEEPS_WRITES.get():
+        # Another process of the run makes it.
         yield folder
         return
     missing = not os.path.isdir(folder)

@@ -4,9 +4,12 @@ Collectives match by order alone: every process has to evaluate the same ones in
 wrong arrays without an error. A checked group sends a counter along, which finds that.
 """
 
-from collections.abc import Collection, Sequence
+import json
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 
 import mlx.core as mx
 import numpy as np
@@ -14,7 +17,12 @@ import numpy as np
 from LTX_2_MLX.ops.cpu.rows import BLOCK, fewest_rows
 from LTX_2_MLX.ops.device import on_cpu
 
+Task = TypeVar("Task")
+
 _COUNTER_BYTES = 4
+# Before a piece of a stream: whether it is the last, its type, the number of its axes, and their lengths.
+_PIECE_HEADER = 12
+_PIECE_TYPES = (mx.float32, mx.float16, mx.bfloat16)
 
 
 class CollectiveOrderError(RuntimeError):
@@ -55,6 +63,27 @@ class Group:
         gathered = _evaluated(self.gather(mx.array(padded)))
         return [row[:length].tobytes() for row, length in zip(gathered, lengths, strict=True)]
 
+    def gather_arrays(self, arrays: Sequence[mx.array]) -> list[list[mx.array]]:
+        """The arrays of every process, as many and of such shapes and types as each of them has; evaluated."""
+        if self.size == 1:
+            mx.eval(list(arrays))
+            return [list(arrays)]
+        header = json.dumps([[str(array.dtype).rpartition(".")[2], array.shape] for array in arrays])
+        headers = [json.loads(data) for data in self.gather_bytes(header.encode())]
+        longest = max(sum(map(_num_bytes, header)) for header in headers)
+        if not longest:
+            return [[mx.zeros(shape, getattr(mx, name)) for name, shape in header] for header in headers]
+        content = [mx.contiguous(array).reshape(-1).view(mx.uint8) for array in arrays if array.size]
+        missing = longest - sum(part.size for part in content)
+        gathered = self.gather(mx.concatenate([*content, mx.zeros((missing,), mx.uint8)]))
+        mx.eval(gathered)
+        self.check_order()
+        return [_arrays_in(row, header) for row, header in zip(gathered, headers, strict=True)]
+
+    def first_arrays(self, arrays: Sequence[mx.array]) -> list[mx.array]:
+        """The arrays of the first process, on all of them; those of the others are not looked at."""
+        return self.gather_arrays(arrays if self.rank == 0 else [])[0]
+
     def send(self, array: mx.array, to: int) -> mx.array:
         """``array``, sent to a neighbouring process when it is evaluated."""
         return mx.distributed.send(array, to, group=self.handle)
@@ -62,6 +91,30 @@ class Group:
     def receive(self, shape: Sequence[int], dtype: mx.Dtype, origin: int) -> mx.array:
         """An array that a neighbouring process sends."""
         return mx.distributed.recv(shape, dtype, origin, group=self.handle)
+
+    def send_piece(self, piece: mx.array, to: int, *, last: bool) -> None:
+        """Send a piece of a stream to a neighbouring process as soon as that asks for it by ``receive_piece``.
+
+        Data that waits unread for seconds would end the connection, as if the other machine were lost.
+        """
+        mx.eval(self.receive((1,), mx.int32, to))
+        header = [last, _PIECE_TYPES.index(piece.dtype), piece.ndim, *piece.shape]
+        header += [0] * (_PIECE_HEADER - len(header))
+        mx.eval(self.send(mx.array(header, dtype=mx.int32), to))
+        if piece.size:
+            mx.eval(self.send(mx.contiguous(piece), to))
+
+    def receive_piece(self, origin: int) -> tuple[mx.array, bool]:
+        """The next piece of a neighbouring process's stream, and whether it is the last."""
+        mx.eval(self.send(mx.zeros((1,), mx.int32), origin))
+        header = self.receive((_PIECE_HEADER,), mx.int32, origin)
+        mx.eval(header)
+        last, type_number, num_axes, *lengths = np.array(header).tolist()
+        shape = lengths[:num_axes]
+        dtype = _PIECE_TYPES[type_number]
+        piece = self.receive(shape, dtype, origin) if all(shape) else mx.zeros(shape, dtype)
+        mx.eval(piece)
+        return piece, bool(last)
 
     def check_order(self) -> None:
         """Compare the counters of a checked group; evaluates what was gathered.
@@ -98,6 +151,54 @@ def _evaluated(array: mx.array) -> np.ndarray:
 
 
 ALONE = Group()
+
+
+def share_out(
+    group: Group, tasks: Iterable[Task], work: Callable[[list[Task]], list[mx.array]], *, at_once: int = 1
+) -> Iterator[mx.array]:
+    """The result of every task in their order, each computed by one of the processes.
+
+    Every process goes through the same tasks and has all results. One round of them is in memory at a time; the
+    results of several processes are evaluated.
+
+    Args:
+        group: The processes.
+        tasks: In order.
+        work: Consecutive tasks to their results.
+        at_once: Tasks that ``work`` gets, or fewer at the end.
+    """
+    tasks = iter(tasks)
+    while turn := list(islice(tasks, group.size * at_once)):
+        own = turn[group.rank * at_once : (group.rank + 1) * at_once]
+        results = work(own) if own else []
+        del turn, own
+        if group.size > 1:
+            results = [result for of_rank in group.gather_arrays(results) for result in of_rank]
+        # No reference stays here.
+        results.reverse()
+        while results:
+            yield results.pop()
+
+
+def _num_bytes(header: tuple[str, Sequence[int]]) -> int:
+    """Bytes of an array with such a type and shape."""
+    name, shape = header
+    dtype: mx.Dtype = getattr(mx, name)
+    return math.prod(shape) * dtype.size
+
+
+def _arrays_in(row: mx.array, headers: Sequence[tuple[str, Sequence[int]]]) -> list[mx.array]:
+    """The arrays whose bytes lie one after another in ``row``, each in memory of its own."""
+    arrays = []
+    start = 0
+    for header in headers:
+        name, shape = header
+        stop = start + _num_bytes(header)
+        content = mx.contiguous(row[start:stop])
+        arrays.append(content.view(getattr(mx, name)).reshape(shape) if stop > start else mx.zeros(shape))
+        start = stop
+    mx.eval(arrays)
+    return arrays
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,22 @@ network's receptive field, the result is that of the whole image.
 """
 
 from collections.abc import Callable
+from itertools import product
 
 import mlx.core as mx
 import numpy as np
 
+from LTX_2_MLX.ops.collective import ALONE, Group, share_out
+
 
 def in_tiles(
-    network: Callable[[mx.array], mx.array], pixels: mx.array, *, scale: int, tile: int, context: int
+    network: Callable[[mx.array], mx.array],
+    pixels: mx.array,
+    *,
+    scale: int,
+    tile: int,
+    context: int,
+    group: Group = ALONE,
 ) -> mx.array:
     """``network(pixels)`` computed tile by tile; each is evaluated before the next one begins.
 
@@ -21,29 +30,46 @@ def in_tiles(
         scale: Factor of the sides.
         tile: Side of a tile in input pixels; the last ones are smaller.
         context: Input pixels around a tile that the network sees as well, as far as the image goes.
+        group: Processes that have the same pixels, share the tiles out, and all get the result.
 
     Returns:
         ``(B, scale * H, scale * W, C')``.
     """
     height, width = pixels.shape[1:3]
+
+    def enlarged(corners: list[tuple[int, int]]) -> list[mx.array]:
+        tiles = [_enlarged_tile(network, pixels, corner, scale, tile, context) for corner in corners]
+        mx.eval(tiles)
+        return tiles
+
+    corners = list(product(range(0, height, tile), range(0, width, tile)))
+    tiles = share_out(group, corners, enlarged)
     rows = []
-    for top in range(0, height, tile):
-        tile_height = min(tile, height - top)
-        upper = max(top - context, 0)
-        lower = min(top + tile + context, height)
-        row = []
-        for left in range(0, width, tile):
-            tile_width = min(tile, width - left)
-            near = max(left - context, 0)
-            far = min(left + tile + context, width)
-            enlarged = network(pixels[:, upper:lower, near:far])
-            y = (top - upper) * scale
-            x = (left - near) * scale
-            row.append(enlarged[:, y : y + tile_height * scale, x : x + tile_width * scale])
-            mx.eval(row[-1])
-        rows.append(mx.concatenate(row, axis=2))
+    for _ in range(0, height, tile):
+        rows.append(mx.concatenate([next(tiles) for _ in range(0, width, tile)], axis=2))
         mx.eval(rows[-1])
     return mx.concatenate(rows, axis=1)
+
+
+def _enlarged_tile(
+    network: Callable[[mx.array], mx.array],
+    pixels: mx.array,
+    corner: tuple[int, int],
+    scale: int,
+    tile: int,
+    context: int,
+) -> mx.array:
+    """One tile without its context; ``corner`` is its first row and column."""
+    top, left = corner
+    height, width = pixels.shape[1:3]
+    tile_height = min(tile, height - top)
+    tile_width = min(tile, width - left)
+    upper = max(top - context, 0)
+    near = max(left - context, 0)
+    enlarged = network(pixels[:, upper : top + tile + context, near : left + tile + context])
+    y = (top - upper) * scale
+    x = (left - near) * scale
+    return enlarged[:, y : y + tile_height * scale, x : x + tile_width * scale]
 
 
 def pad_reflected(pixels: mx.array, below: int, right: int) -> mx.array:

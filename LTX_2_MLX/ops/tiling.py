@@ -8,12 +8,15 @@ Source: Lightricks/LTX-2, packages/ltx-core/src/ltx_core/tiling.py and model/vid
 conv_video_decoder}.py at 400fd31.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import mlx.core as mx
 import numpy as np
+
+from LTX_2_MLX.ops.collective import ALONE, Group, share_out
 
 # Weights that sum to one within this are not divided by their sum.
 _SUM_TOLERANCE = 1e-5
@@ -152,16 +155,21 @@ class TilePlan:
         return all(axis.sums_to_one for axis in (self.time, self.height, self.width))
 
 
-def blend_tiles(plan: TilePlan, work: Callable[[Tile], mx.array]) -> Iterator[mx.array]:
+def blend_tiles(plan: TilePlan, work: Callable[[Tile], mx.array], group: Group = ALONE) -> Iterator[mx.array]:
     """Work on every tile by itself and join the results.
 
     Args:
         plan: Where tiles lie.
         work: One tile to its result ``(B, T, H, W, C)``; called in the plan's order.
+        group: Processes that share the tiles out. The first one joins them, and the others yield nothing.
 
     Yields:
         Consecutive chunks of the joined result, float32, evaluated; each as soon as no later tile reaches it.
     """
+    results = share_out(group, _all_tiles(plan), lambda tiles: [work(tile) for tile in tiles])
+    if group.rank:
+        deque(results, maxlen=0)
+        return
     waiting: mx.array | None = None
     position = 0
     for number, target in enumerate(plan.time.targets):
@@ -170,22 +178,29 @@ def blend_tiles(plan: TilePlan, work: Callable[[Tile], mx.array]) -> Iterator[mx
             yield _divided(plan, waiting[:, :num_finished], position)
             waiting = waiting[:, num_finished:]
         position = target.start
-        group = _blend_space(plan, number, work)
-        mx.eval(group)
-        waiting = group if waiting is None else _add_overlapping(waiting, group)
+        span = _blend_space(plan, number, results)
+        mx.eval(span)
+        waiting = span if waiting is None else _add_overlapping(waiting, span)
     if waiting is not None:
         yield _divided(plan, waiting, position)
 
 
-def _blend_space(plan: TilePlan, number: int, work: Callable[[Tile], mx.array]) -> mx.array:
-    """All tiles of one span of time, weighted and added up."""
+def _all_tiles(plan: TilePlan) -> Iterator[Tile]:
+    for time in plan.time.sources:
+        for height in plan.height.sources:
+            for width in plan.width.sources:
+                yield Tile(time, height, width)
+
+
+def _blend_space(plan: TilePlan, number: int, results: Iterator[mx.array]) -> mx.array:
+    """The next results, which are all tiles of one span of time, weighted and added up."""
     height = plan.height.targets[-1].stop
     width = plan.width.targets[-1].stop
     time_weights = plan.time.weights[number][:, None, None]
     total: mx.array | None = None
-    for source_rows, rows, row_weights in _tiles(plan.height):
-        for source_columns, columns, column_weights in _tiles(plan.width):
-            tile = work(Tile(plan.time.sources[number], source_rows, source_columns)).astype(mx.float32)
+    for rows, row_weights in _targets(plan.height):
+        for columns, column_weights in _targets(plan.width):
+            tile = next(results).astype(mx.float32)
             weights = time_weights * row_weights[:, None] * column_weights
             weighted = tile * mx.array(weights)[None, ..., None]
             if total is None:
@@ -197,8 +212,8 @@ def _blend_space(plan: TilePlan, number: int, work: Callable[[Tile], mx.array]) 
     return total
 
 
-def _tiles(axis: TiledAxis) -> Iterator[tuple[Interval, Interval, np.ndarray]]:
-    return zip(axis.sources, axis.targets, axis.weights, strict=True)
+def _targets(axis: TiledAxis) -> Iterator[tuple[Interval, np.ndarray]]:
+    return zip(axis.targets, axis.weights, strict=True)
 
 
 def _add_overlapping(first: mx.array, second: mx.array) -> mx.array:

@@ -10,7 +10,7 @@ from LTX_2_MLX.invocation import command_line
 from LTX_2_MLX.media.audio import Waveform
 from LTX_2_MLX.media.encoder import least_bytes
 from LTX_2_MLX.media.frames import FrameStream
-from LTX_2_MLX.media.output import run_record
+from LTX_2_MLX.media.output import RunRecord, run_record
 from LTX_2_MLX.media.sound import write_wav
 from LTX_2_MLX.media.writer import waiting_bytes
 from LTX_2_MLX.pipelines import postprocess
@@ -27,6 +27,7 @@ from LTX_2_MLX.pipelines.generation.state import GenerationStage, GenerationStat
 from LTX_2_MLX.pipelines.generation.upscale import UpscaleLatent
 from LTX_2_MLX.pipelines.one_stage import one_stage
 from LTX_2_MLX.pipelines.options import AUTO, options_of
+from LTX_2_MLX.pipelines.sharing import on_every_machine, with_least_memory
 from LTX_2_MLX.pipelines.stage import Stage
 from LTX_2_MLX.pipelines.two_stage import two_stage
 from LTX_2_MLX.planning.fit import refusal
@@ -203,7 +204,8 @@ def generate_video(
     if launch.RANK is not None:
         from LTX_2_MLX.pipelines.generation.sharing import agreed
 
-        (request,) = agreed([(request, stages_for(request))], runner.progress.note)
+        finishing = postprocess.weight_files(options.finishing) if options.post_processes else []
+        (request,) = agreed([(request, stages_for(request))], runner.progress.note, finishing)
     if request.enhancer is not None:
         # Most runs take the prompt as it is.
         from LTX_2_MLX.pipelines.generation.enhance import enhanced
@@ -277,14 +279,13 @@ def finished_video(
     given: Given | None = None,
 ) -> FrameStream:
     """The decoded video post-processed, with its record; its sound is written to a file of its own if so requested."""
-    if launch.FOLLOWS:
-        return video
     if given is not None:
         video = given.finish(video)
     if options.save_audio is not None and isinstance(video.audio, Waveform):
         write_wav(video.audio, options.save_audio)
     if options.post_processes:
-        video = run_stages(postprocess.stages(video, options.finishing), runner, video)
+        video = on_every_machine(video)
+        video = run_stages(postprocess.stages(video, with_least_memory(options.finishing)), runner, video)
     facts["request"] |= written
     return video.replace(metadata=run_record("generate", **facts))
 
@@ -300,7 +301,7 @@ def decode_saved(folder: Path, runner: StageRunner, *, tile_size: int | None = N
     Raises:
         RequestError: If the run has not come to its latent yet, or was made from other files.
     """
-    options = options_from(saved_record(folder), {"resume": folder, "cache": False}, runner.progress.note)
+    options = options_from(_record_in(folder), {"resume": folder, "cache": False}, runner.progress.note)
     if tile_size is not None:
         options = replace(options, tile_size=tile_size)
     request = request_for(options, runner.progress.note)
@@ -311,6 +312,14 @@ def decode_saved(folder: Path, runner: StageRunner, *, tile_size: int | None = N
     if job is None or job.load(last, **chained_facts(stages)[last]) is None:
         raise RequestError(f"{folder} has no latent to decode. Finish it: {command_line('generate')} --resume {folder}")
     return generate_video(request, runner, options)
+
+
+def _record_in(folder: Path) -> RunRecord:
+    if launch.RANK is None:
+        return saved_record(folder)
+    from LTX_2_MLX.pipelines.generation.sharing import record_of_first
+
+    return record_of_first(folder)
 
 
 def job_of(options: Options, note: Callable[[str], None]) -> Job | None:

@@ -4,12 +4,13 @@ Input frames pass through untouched. Only a few neighbours and the frames betwee
 the length of the video does not matter.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from itertools import islice, pairwise
 from math import ceil
+from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
@@ -25,6 +26,7 @@ from LTX_2_MLX.ops.sampling import resize
 from LTX_2_MLX.ops.similarity import structural_similarity
 from LTX_2_MLX.pipelines.requests import InterpolateRequest as Request
 from LTX_2_MLX.planning.plan import Estimate, Plan, dtype_name, network_weights_bytes, plan
+from LTX_2_MLX.runtime import launch
 from LTX_2_MLX.runtime.memory import budget_bytes
 from LTX_2_MLX.runtime.progress import Progress
 from LTX_2_MLX.runtime.runner import StageRunner, map_on_cores, num_workers, run_stages
@@ -58,6 +60,11 @@ def interpolate(stream: FrameStream, request: Request | None = None, runner: Sta
     """
     request = request or Request()
     return run_stages(stages(stream, request), runner or StageRunner(), stream)
+
+
+def weight_files(request: Request) -> list[Path]:
+    """Files of the network. Raises CheckpointError if one is missing."""
+    return [open_checkpoint(request.model_path, "interpolator").path]
 
 
 def plan_for(stream: FrameStream, request: Request) -> Plan:
@@ -219,6 +226,21 @@ def array_bytes(height: int, width: int, request: Request) -> int:
 
 
 @dataclass(frozen=True)
+class Gap:
+    """Two neighbouring input frames, and where new ones lie between them.
+
+    Attributes:
+        first: ``(H, W, 3)``, uint8 or uint16.
+        second: The frame after it.
+        fractions: Of the output frames from the first up to but without the second, in [0, 1).
+    """
+
+    first: np.ndarray
+    second: np.ndarray
+    fractions: list[Fraction]
+
+
+@dataclass(frozen=True)
 class InputFrame:
     """An input frame with the arrays that its two gaps share.
 
@@ -237,30 +259,73 @@ def interpolated_chunks(
     network: IFNet, *, stream: FrameStream, request: Request, timeline: Timeline, progress: Progress
 ) -> Iterator[np.ndarray]:
     """Chunks of the output video, one for each gap between input frames; several gaps are filled at once."""
-    last = None
-    num_inputs = 0
+    inputs = _Counted(stream.frames())
     num_outputs = 0
     try:
-        inputs = stream.frames()
-        while levels := list(islice(inputs, num_workers())):
-            frames = map_on_cores(partial(_encode, network, request.scale), levels)
-            tasks = []
-            for index, gap in enumerate(pairwise([last, *frames] if last else frames), max(num_inputs - 1, 0)):
-                tasks.append((gap, timeline.fractions(index)))
-            last = frames[-1]
-            num_inputs += len(frames)
-            for chunk in map_on_cores(partial(_fill_gap, network, request), tasks):
-                num_outputs += len(chunk)
-                if len(chunk):
-                    yield chunk
+        for chunk in _filled(_gaps(inputs, timeline), _Filling(network, request)):
+            num_outputs += len(chunk)
+            if len(chunk):
+                yield chunk
             progress.advance(STAGE, num_outputs, timeline.num_frames(stream.num_frames))
-        if last is not None:
-            for _ in range(timeline.repeats_of_last(num_inputs)):
-                yield last.levels[None]
+        if inputs.last is not None:
+            for _ in range(timeline.repeats_of_last(inputs.number)):
+                yield inputs.last[None]
         total = timeline.num_frames(stream.num_frames)
         progress.advance(STAGE, total or num_outputs, total)
     finally:
         stream.close()
+
+
+class _Counted:
+    """The frames of a clip, with the last one that was read and the number of them."""
+
+    def __init__(self, frames: Iterator[np.ndarray]):
+        self.number = 0
+        self.last: np.ndarray | None = None
+        self._frames = frames
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for frame in self._frames:
+            self.number += 1
+            self.last = frame
+            yield frame
+
+
+def _gaps(frames: Iterable[np.ndarray], timeline: Timeline) -> Iterator[Gap]:
+    for index, (first, second) in enumerate(pairwise(frames)):
+        yield Gap(first, second, timeline.fractions(index))
+
+
+class _Filling:
+    """Fills gaps, and keeps the arrays of the last frame for the gap after it."""
+
+    def __init__(self, network: IFNet, request: Request):
+        self._network = network
+        self._request = request
+        self._last: InputFrame | None = None
+
+    def __call__(self, gaps: list[Gap]) -> list[np.ndarray]:
+        """The output frames of consecutive gaps, ``(T, H, W, 3)`` each."""
+        levels = [gaps[0].first, *(gap.second for gap in gaps)]
+        known = []
+        if self._last is not None and self._last.levels is levels[0]:
+            known = [self._last]
+        encode = partial(_encode, self._network, self._request.scale)
+        frames = [*known, *map_on_cores(encode, levels[len(known) :])]
+        self._last = frames[-1]
+        tasks = [(pair, gap.fractions) for pair, gap in zip(pairwise(frames), gaps, strict=True)]
+        return map_on_cores(partial(_fill_gap, self._network, self._request), tasks)
+
+
+def _filled(gaps: Iterator[Gap], filling: _Filling) -> Iterator[np.ndarray]:
+    """The output frames of every gap; several machines share the gaps out."""
+    if launch.RANK is not None:
+        from LTX_2_MLX.pipelines.sharing import shared_frames
+
+        yield from shared_frames(gaps, filling, at_once=num_workers())
+        return
+    while own := list(islice(gaps, num_workers())):
+        yield from filling(own)
 
 
 def _encode(network: IFNet, scale: float, levels: np.ndarray) -> InputFrame:

@@ -3,6 +3,8 @@
 Both work frame by frame on the same stream, so neither holds the video, and their order does not matter for memory.
 """
 
+from pathlib import Path
+
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.media.writer import waiting_bytes
 from LTX_2_MLX.pipelines import interpolate, upscale
@@ -20,6 +22,16 @@ def postprocess(stream: FrameStream, request: Request, runner: StageRunner | Non
         CheckpointError: If a file is missing or of another network. Errors in the input are raised while reading.
     """
     return run_stages(stages(stream, request), runner or StageRunner(), stream)
+
+
+def weight_files(request: Request) -> list[Path]:
+    """Files of the networks. Raises CheckpointError if one is missing."""
+    files = []
+    if request.interpolation is not None:
+        files += interpolate.weight_files(request.interpolation)
+    if request.upscaling is not None:
+        files += upscale.weight_files(request.upscaling)
+    return files
 
 
 def plan_for(stream: FrameStream, request: Request) -> Plan:

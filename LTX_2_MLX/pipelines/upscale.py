@@ -4,11 +4,13 @@ The file tells which network it is. Frames are cut into tiles and put into batch
 batch is in memory at a time, so the length of the video does not matter.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
+from itertools import groupby, islice
 from math import isqrt
+from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
@@ -23,6 +25,7 @@ from LTX_2_MLX.media.frames import FrameStream, to_levels, to_unit
 from LTX_2_MLX.media.image import StillImage
 from LTX_2_MLX.models.rrdbnet import RRDBNet
 from LTX_2_MLX.models.srvgg import SRVGG
+from LTX_2_MLX.ops.collective import ALONE, Group
 from LTX_2_MLX.ops.color import adain_transfer, wavelet_transfer
 from LTX_2_MLX.ops.context_tiles import in_tiles, pad_reflected
 from LTX_2_MLX.ops.conv import WINOGRAD_CHANNELS
@@ -30,6 +33,7 @@ from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.ops.sampling import resize
 from LTX_2_MLX.pipelines.requests import ColorFix, upscaled_size
 from LTX_2_MLX.pipelines.requests import UpscaleRequest as Request
+from LTX_2_MLX.pipelines.sharing import run_group, shared_frames
 from LTX_2_MLX.planning.plan import Estimate, Plan, dtype_name, network_weights_bytes, plan
 from LTX_2_MLX.runtime.memory import budget_bytes
 from LTX_2_MLX.runtime.progress import Progress
@@ -39,6 +43,8 @@ STAGE = "upscale"
 NETWORKS: tuple[type[RRDBNet] | type[SRVGG], ...] = (RRDBNet, SRVGG)
 Network = RRDBNet | SRVGG
 
+# Strengths of denoising that take one checkpoint.
+_UNMIXED = (None, 1)
 # Larger pieces gain nothing: convolutions are as fast or faster on pieces of this size.
 _MAX_WORKING_BYTES = 2 * 2**30
 _MAX_BATCH_BYTES = 2**28
@@ -96,11 +102,19 @@ def upscale_images(
     runner = runner or StageRunner()
 
     def work(network: Network) -> Iterator[StillImage]:
-        for done, image in enumerate(images, start=1):
-            yield upscale_image(network, image, request)
+        for done, image in enumerate(_upscaled_images(network, images, request), start=1):
+            yield image
             runner.progress.advance(STAGE, done, None)
 
     return runner.stream(STAGE, _loader(request), work)
+
+
+def weight_files(request: Request) -> list[Path]:
+    """Files of the network, and of the one that it is mixed with. Raises CheckpointError if one is missing."""
+    names = [request.model_path]
+    if request.denoise_strength not in _UNMIXED:
+        names.append(request.weak_model_path)
+    return [open_checkpoint(name, "upscaler").path for name in names]
 
 
 def plan_for(height: int, width: int, request: Request, source_bytes: int = 0, writer_bytes: int = 0) -> Plan:
@@ -211,15 +225,22 @@ def array_bytes(network: Network, height: int, width: int, request: Request) -> 
 
 
 def upscale_pixels(
-    network: Network, pixels: mx.array, scale: float, tiles: Tiles, color_fix: ColorFix = "none"
+    network: Network,
+    pixels: mx.array,
+    scale: float,
+    tiles: Tiles,
+    color_fix: ColorFix = "none",
+    group: Group = ALONE,
 ) -> mx.array:
     """Pixels ``(B, H, W, 3)`` in [0, 1] at ``scale`` times their size, float32, not clipped.
+
+    The processes of ``group`` have the same pixels, share the tiles out, and all get the result.
 
     Bicubic on floats where the network's own factor is another, as sgl-project/sglang,
     python/sglang/multimodal_gen/runtime/postprocess/realesrgan_upscaler.py at a56b7a68.
     """
     height, width = pixels.shape[1:3]
-    larger = enlarge(network, pixels.astype(network.dtype), tiles).astype(mx.float32)
+    larger = enlarge(network, pixels.astype(network.dtype), tiles, group).astype(mx.float32)
     size = upscaled_size(height, width, scale)
     larger = resize(larger, *size, "cubic")
     if color_fix == "none":
@@ -232,7 +253,7 @@ def upscale_pixels(
     return transfer(larger[:, None], reference[:, None])[:, 0]
 
 
-def enlarge(network: Network, pixels: mx.array, tiles: Tiles) -> mx.array:
+def enlarge(network: Network, pixels: mx.array, tiles: Tiles, group: Group = ALONE) -> mx.array:
     """The network's own result, ``(B, network.scale * H, network.scale * W, 3)``.
 
     Sides that are no multiple of what the network folds are continued by their mirror image and cut back.
@@ -242,12 +263,12 @@ def enlarge(network: Network, pixels: mx.array, tiles: Tiles) -> mx.array:
     if tiles.tile is None:
         larger = network(padded)
     else:
-        larger = in_tiles(network, padded, scale=network.scale, tile=tiles.tile, context=tiles.context)
+        larger = in_tiles(network, padded, scale=network.scale, tile=tiles.tile, context=tiles.context, group=group)
     return larger[:, : height * network.scale, : width * network.scale]
 
 
-def upscale_image(network: Network, image: StillImage, request: Request) -> StillImage:
-    """One image at ``request.scale`` times its size.
+def upscale_image(network: Network, image: StillImage, request: Request, group: Group = ALONE) -> StillImage:
+    """One image at ``request.scale`` times its size; the processes of ``group`` share its tiles out.
 
     Alpha and grey go through the network as three equal colours, and become their luma afterwards.
 
@@ -259,7 +280,7 @@ def upscale_image(network: Network, image: StillImage, request: Request) -> Stil
     levels_of = partial(to_levels, bit_depth=8 * image.pixels.itemsize)
 
     def enlarged(levels: np.ndarray, color_fix: ColorFix = "none") -> mx.array:
-        return upscale_pixels(network, to_unit(levels[None]), request.scale, tiles, color_fix)[0]
+        return upscale_pixels(network, to_unit(levels[None]), request.scale, tiles, color_fix, group)[0]
 
     def grey_levels(pixels: mx.array) -> np.ndarray:
         return np.repeat(levels_of(luma(mx.clip(pixels, 0, 1)))[..., None], 3, axis=-1)
@@ -270,6 +291,44 @@ def upscale_image(network: Network, image: StillImage, request: Request) -> Stil
     if alpha is not None:
         alpha = levels_of(luma(enlarged(np.repeat(alpha[..., None], 3, axis=-1))))
     return replace(image, pixels=pixels, alpha=alpha)
+
+
+def _upscaled_images(network: Network, images: Iterable[StillImage], request: Request) -> Iterator[StillImage]:
+    """Larger images; several machines share the tiles of a large one out, and others image by image."""
+
+    def is_cut(image: StillImage) -> bool:
+        height, width = image.pixels.shape[:2]
+        return tiles_for(network, height, width, request).tile is not None
+
+    group = run_group()
+    for cut, run in groupby(images, key=is_cut):
+        if cut or group.size == 1:
+            for image in run:
+                yield upscale_image(network, image, request, group)
+        else:
+            yield from _shared_images(network, run, request)
+
+
+def _shared_images(network: Network, images: Iterable[StillImage], request: Request) -> Iterator[StillImage]:
+    """Larger images, each made by one of the machines; all of them have all images."""
+    waiting: deque[StillImage] = deque()
+
+    def noted() -> Iterator[StillImage]:
+        for image in images:
+            waiting.append(replace(image, pixels=np.empty((0, 0, 3), image.pixels.dtype), alpha=None))
+            yield image
+
+    def work(own: list[StillImage]) -> list[np.ndarray]:
+        return [_planes(upscale_image(network, image, request)) for image in own]
+
+    for planes in shared_frames(noted(), work):
+        alpha = planes[..., 3] if planes.shape[-1] > 3 else None
+        yield replace(waiting.popleft(), pixels=planes[..., :3], alpha=alpha)
+
+
+def _planes(image: StillImage) -> np.ndarray:
+    """Colours ``(H, W, 3)`` of an image, or ``(H, W, 4)`` with alpha."""
+    return image.pixels if image.alpha is None else np.concatenate([image.pixels, image.alpha[..., None]], axis=-1)
 
 
 def luma(pixels: mx.array) -> mx.array:
@@ -319,15 +378,21 @@ def upscaled_chunks(
 ) -> Iterator[np.ndarray]:
     """Chunks of the larger video, batch by batch."""
     tiles = tiles_for(network, stream.height, stream.width, request)
-    done = 0
     batch_size = _batch_size(network, stream.height, stream.width)
+
+    def work(batches: list[list[np.ndarray]]) -> list[np.ndarray]:
+        larger = []
+        for frames in batches:
+            pixels = upscale_pixels(network, to_unit(np.stack(frames)), request.scale, tiles, request.color_fix)
+            larger.append(to_levels(pixels, stream.bit_depth))
+        return larger
+
+    done = 0
     try:
-        for frames in _batches(stream.frames(), batch_size):
-            pixels = to_unit(np.stack(frames))
-            larger = upscale_pixels(network, pixels, request.scale, tiles, request.color_fix)
-            yield to_levels(larger, stream.bit_depth)
-            done += len(frames)
+        for chunk in shared_frames(_batches(stream.frames(), batch_size), work):
+            done += len(chunk)
             progress.advance(STAGE, done, stream.num_frames)
+            yield chunk
     finally:
         stream.close()
 
@@ -341,7 +406,7 @@ def _loader(request: Request) -> Callable[[], Network]:
     """Check the files' headers, and return the function that loads the network."""
     checkpoint = open_checkpoint(request.model_path, "upscaler")
     network = recognise(NETWORKS, checkpoint)
-    if request.denoise_strength in (None, 1):
+    if request.denoise_strength in _UNMIXED:
         return partial(load, NETWORKS, checkpoint, dtype=request.dtype)
     weak = open_checkpoint(request.weak_model_path, "upscaler")
     config = network.Config.from_header(checkpoint.header)

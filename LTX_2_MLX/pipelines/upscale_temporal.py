@@ -6,6 +6,7 @@ as they are asked for: only the latent is in memory as a whole. Each network is 
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -95,6 +96,13 @@ def autoencoder_file(request: Request, note: Callable[[str], None]) -> ResolvedF
 
 def _has_autoencoder(entry: Entry) -> bool:
     return "video VAE" in entry.networks or "convolutional decoder" in entry.networks
+
+
+def weight_files(stream: FrameStream, request: Request) -> list[Path]:
+    """Files of the networks for a clip of the stream's size. Raises as ``stages`` does."""
+    encode, upscale, _ = stages(stream, request)
+    assert isinstance(encode, EncodeClip) and isinstance(upscale, UpscaleLatent)
+    return [*encode.weights.paths, upscale.upscaler.path]
 
 
 def plan_for(stream: FrameStream, request: Request | None = None) -> Plan:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import mlx.core as mx
 import pytest
+from launching import ENVIRONMENT, ROOT, launched, start
 
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.ops.collective import ALONE, Group, TokenShare
@@ -20,26 +21,10 @@ from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.runtime import launch
 from LTX_2_MLX.runtime.meeting import met
 
-ROOT = Path(__file__).parents[2]
 LAUNCHED = Path(__file__).with_name("launched.py")
 GENERATE = ROOT / "scripts" / "generate.py"
 PROMPT = "A blue ball bouncing on green grass"
 SMALL = (PROMPT, "--frames", "9", "--steps-stage1", "2", "--steps-stage2", "1", "--cfg", "5", "--allow-blank")
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-
-
-def start(processes: int, *arguments: object) -> subprocess.Popen:
-    """A program as ``mlx.launch`` starts it, on ports that no other test has."""
-    port = random.randrange(20_000, 30_000)
-    command = [sys.executable, "-c", "from mlx._distributed_utils.launch import main; main()"]
-    command += ["-n", str(processes), "-p", str(port), "--", sys.executable, *map(str, arguments)]
-    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, env=ENVIRONMENT, text=True, **pipes)
-
-
-def launched(processes: int, *arguments: object) -> tuple[str, str]:
-    """Standard output and error of a program that has come to its end."""
-    return start(processes, *arguments).communicate(timeout=240)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,8 @@ from LTX_2_MLX.models.wan.transformer import Attend, WanTransformer, join_heads,
 
 # Latent frames of a clip's first chunk and of every later one.
 FIRST_FRAMES, NEXT_FRAMES = 6, 2
+# Tokens of a chunk in time, height and width.
+Grid = tuple[int, int, int]
 # The model was distilled to one step from pure noise.
 _TIMESTEP = 1000.0
 
@@ -90,27 +92,45 @@ class TransformerStream:
 
     def predict(self, noise: mx.array, lq_tokens: Sequence[mx.array]) -> mx.array:
         """The network's own output for ``step``: noise minus clean."""
+        x, grid = self.start(noise)
+        x = self.run_blocks(x, grid, lq_tokens, range(len(self.transformer.blocks)))
+        return self.finish(x, grid)
+
+    def start(self, noise: mx.array) -> tuple[mx.array, Grid]:
+        """Tokens of noise, window by window ``(N, D)``, and their numbers in time, height and width."""
         x = self.transformer.embed_latent(noise)
-        frames, rows, columns = x.shape[:3]
-        grid = (frames, rows, columns)
+        grid = self.grid_of(noise)
         if any(size % window for size, window in zip(grid, WINDOW_SIZE, strict=True)):
             raise RequestError(
                 f"A latent of {noise.shape[1:4]} cells does not make whole windows of {WINDOW_SIZE} tokens. "
                 f"Pad the frames to multiples of 128 pixels."
             )
+        return to_windows(x), grid
+
+    def grid_of(self, noise: mx.array) -> Grid:
+        """Numbers of tokens of a latent in time, height and width."""
+        frames, rows, columns = noise.shape[1:4]
+        t, h, w = self.transformer.config.patch_size
+        return frames // t, rows // h, columns // w
+
+    def run_blocks(self, x: mx.array, grid: Grid, lq_tokens: Sequence[mx.array], blocks: range) -> mx.array:
+        """Tokens ``(N, D)`` after some consecutive blocks; every chunk goes through the same ones."""
         tables = self._tables(grid)
-        x = to_windows(x)
-        for i, block in enumerate(self.transformer.blocks):
+        for i in blocks:
             if i < len(lq_tokens):
                 x = x + to_windows(lq_tokens[i][0]).astype(x.dtype)
             attend_block = self._attention(i, grid, tables)
-            x = block(x, self.modulation, self.context[i], attend_block)
+            x = self.transformer.blocks[i](x, self.modulation, self.context[i], attend_block)
             mx.eval(x)
             self.memories[i].forget(self.kv_ratio)
         self.frames_seen += grid[0]
+        return x
+
+    def finish(self, x: mx.array, grid: Grid) -> mx.array:
+        """The network's own output of the last block's tokens."""
         return self.transformer.unembed(from_windows(x, grid), self.time)
 
-    def _tables(self, grid: tuple[int, int, int]) -> tuple[mx.array, mx.array]:
+    def _tables(self, grid: Grid) -> tuple[mx.array, mx.array]:
         frames, rows, columns = grid
         positions = np.stack(np.meshgrid(range(frames), range(rows), range(columns), indexing="ij"), axis=-1)
         positions[..., 0] += self.frames_seen
@@ -118,7 +138,7 @@ class TransformerStream:
             self.transformer.config.head_dim, np.array(to_windows(mx.array(positions))).astype(np.float64)
         )
 
-    def _attention(self, index: int, grid: tuple[int, int, int], tables: tuple[mx.array, mx.array]) -> Attend:
+    def _attention(self, index: int, grid: Grid, tables: tuple[mx.array, mx.array]) -> Attend:
         """Self-attention of block ``index``: windows of now over windows of now and before."""
         heads, block = self.transformer.config.num_heads, self.sparsity.keys_per_block
         near = locality(grid[1] // WINDOW_SIZE[1], grid[2] // WINDOW_SIZE[2], self.sparsity.local_range)
@@ -142,7 +162,7 @@ def to_windows(tokens: mx.array) -> mx.array:
     return x.transpose(0, 2, 4, 1, 3, 5, 6).reshape(-1, features)
 
 
-def from_windows(tokens: mx.array, grid: tuple[int, int, int]) -> mx.array:
+def from_windows(tokens: mx.array, grid: Grid) -> mx.array:
     """``(N, D)`` window by window back to ``(T, h, w, D)``."""
     frames, rows, columns = grid
     t, h, w = WINDOW_SIZE

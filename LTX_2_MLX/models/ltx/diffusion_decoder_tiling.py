@@ -13,6 +13,7 @@ from LTX_2_MLX.errors import MemoryBudgetError, RequestError
 from LTX_2_MLX.models.ltx.diffusion_decoder import DiffusionVideoDecoder
 from LTX_2_MLX.models.ltx.diffusion_decoder_blocks import AttentionMode
 from LTX_2_MLX.models.ltx.diffusion_decoder_config import Axes, DiffusionDecoderConfig
+from LTX_2_MLX.ops.collective import ALONE, Group
 from LTX_2_MLX.ops.tiling import Interval, Tile, TiledAxis, TilePlan, blend_tiles, split_axis, tiled_axis
 from LTX_2_MLX.shapes import LatentShape, VideoShape
 
@@ -246,6 +247,7 @@ def decode(
     tiling: DiffusionTiling | None = None,
     mode: AttentionMode = "chunked",
     frames_at_once: int | None = None,
+    group: Group = ALONE,
 ) -> Iterator[mx.array]:
     """Consecutive chunks ``(B, F, H, W, C)`` of a video, float32, about [-1, 1].
 
@@ -258,6 +260,7 @@ def decode(
         mode: See ``AttentionMode``.
         frames_at_once: Latent frames that stages 1 to 3 run on at a time, beside the ones on both sides that they
             see; four times as many as these unless given. Memory then does not grow with the length of the clip.
+        group: Processes that share the tiles out. The first one has the video, and the others yield nothing.
     """
     config = decoder.config
     padded, rows, columns = _padded(latent, config.smallest_latent)
@@ -273,7 +276,7 @@ def decode(
         whole = noise((batch, video.num_frames, video.height, video.width, config.out_channels), (0, 0, 0))
     work = _TileWork(decoder, features, plan, noise, whole, mode)
     position = 0
-    for chunk in blend_tiles(plan, work):
+    for chunk in blend_tiles(plan, work, group):
         kept = chunk[:, : max(content.num_frames - position, 0)]
         position += chunk.shape[1]
         if kept.shape[1]:

@@ -14,6 +14,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from LTX_2_MLX.errors import CheckpointError, RequestError
+from LTX_2_MLX.layers.chain import ChainLayer, run_chain
 from LTX_2_MLX.layers.streaming import (
     WHOLE_CLIP,
     CausalConv3d,
@@ -35,6 +36,7 @@ from LTX_2_MLX.models.ltx.video_vae_blocks import (
     activate,
 )
 from LTX_2_MLX.models.ltx.video_vae_memory import LayerMemory, decoder_layers, encoder_layers, frames_at_once
+from LTX_2_MLX.ops.collective import ALONE, Group
 from LTX_2_MLX.ops.conv import pixel_shuffle, pixel_unshuffle
 from LTX_2_MLX.shapes import Compression, check_multiple
 
@@ -150,14 +152,17 @@ class VideoEncoder(nn.Module):
         """
         return join_frames(*self.stream([frames], piece_bytes))
 
-    def stream(self, chunks: Iterable[mx.array], piece_bytes: int | None = None) -> Iterator[mx.array]:
+    def stream(
+        self, chunks: Iterable[mx.array], piece_bytes: int | None = None, group: Group = ALONE
+    ) -> Iterator[mx.array]:
         """Consecutive chunks of frames to consecutive pieces of the latent.
 
-        ``piece_bytes`` bounds one copy of the largest array; chosen by the backend unless given.
+        ``piece_bytes`` bounds one copy of the largest array; chosen by the backend unless given. The processes of
+        ``group`` share the layers out, and the first one has the latent (see ``layers.chain``).
         """
         layers: list[Layer] = [self.input_layer, *self.down_blocks, self.output_layer]
         dtype = self.conv_in.conv.weight.dtype
-        return _stream(layers, encoder_layers(self.config), map(self._checked, chunks), dtype, piece_bytes)
+        return _stream(layers, encoder_layers(self.config), map(self._checked, chunks), dtype, piece_bytes, group)
 
     def _checked(self, frames: mx.array) -> mx.array:
         height, width = frames.shape[2:4]
@@ -280,12 +285,14 @@ class VideoDecoder(nn.Module):
         timestep: mx.array | None = None,
         key: mx.array | None = None,
         piece_bytes: int | None = None,
+        group: Group = ALONE,
     ) -> Iterator[mx.array]:
         """Consecutive pieces of a latent to consecutive chunks of frames; joined, they are :meth:`decode` of the whole.
 
-        Memory does not depend on the length of the clip.
+        Memory does not depend on the length of the clip. The processes of ``group`` share the layers out, and the
+        first one has the frames (see ``layers.chain``).
         """
-        return self.stream_noisy(self.add_noise(latents, key), timestep, piece_bytes)
+        return self.stream_noisy(self.add_noise(latents, key), timestep, piece_bytes, group)
 
     def add_noise(self, latents: Iterable[mx.array], key: mx.array | None = None) -> Iterator[mx.array]:
         """Latents with the noise that a timestep-conditioned decoder expects; unchanged for any other.
@@ -303,7 +310,11 @@ class VideoDecoder(nn.Module):
             yield latent
 
     def stream_noisy(
-        self, latents: Iterable[mx.array], timestep: mx.array | None = None, piece_bytes: int | None = None
+        self,
+        latents: Iterable[mx.array],
+        timestep: mx.array | None = None,
+        piece_bytes: int | None = None,
+        group: Group = ALONE,
     ) -> Iterator[mx.array]:
         """:meth:`stream` of latents that already went through :meth:`add_noise`."""
         latents = iter(latents)
@@ -315,12 +326,12 @@ class VideoDecoder(nn.Module):
         scaled = self.scale_timestep(timestep, len(first))
         layers: list[Layer] = [self.input_layer]
         for block in self.up_blocks:
-            layers.append(partial(self.up_block, block, timestep=scaled))
+            layers.append(partial(block, timestep=scaled) if isinstance(block, ResGroup) else block)
         layers.append(partial(self.output_layer, timestep=scaled))
         latents = chain([first], latents)
         del first
         dtype = self.conv_in.conv.weight.dtype
-        yield from _stream(layers, decoder_layers(self.config), latents, dtype, piece_bytes)
+        yield from _stream(layers, decoder_layers(self.config), latents, dtype, piece_bytes, group)
 
 
 def _parameter_name(published: str, network: str) -> str | None:
@@ -337,6 +348,7 @@ def _stream(
     chunks: Iterable[mx.array],
     dtype: mx.Dtype,
     piece_bytes: int | None,
+    group: Group,
 ) -> Iterator[mx.array]:
     """Run a clip through ``layers``, each in pieces of as many frames as its memory allows."""
     chunks = iter(chunks)
@@ -346,11 +358,26 @@ def _stream(
     shape = first.shape
     frames: Iterator[mx.array] = chain([first], chunks)
     del first
+    links = []
     for layer, sizes in zip(layers, memory, strict=True):
-        frames = stream_layer(layer, frames, frames_at_once(sizes, shape, dtype.size, piece_bytes))
-    for chunk in frames:
+        most = frames_at_once(sizes, shape, dtype.size, piece_bytes)
+        if group.size == 1:
+            frames = stream_layer(layer, frames, most)
+            continue
+        late = sizes.frames_late / (sizes.num_steps * sizes.rate * shape[1])
+        links.append(ChainLayer(_steps(layer), most, sizes.products * sizes.rate, late))
+    for chunk in run_chain(links, frames, group) if links else frames:
         if chunk.shape[1]:
             yield chunk
+
+
+def _steps(layer: Layer) -> list[Layer]:
+    """The blocks of a residual group; any other layer itself."""
+    if isinstance(layer, ResGroup):
+        return layer.steps()
+    if isinstance(layer, partial) and isinstance(layer.func, ResGroup):
+        return layer.func.steps(**layer.keywords)
+    return [layer]
 
 
 def _mix(latent: mx.array, noise: mx.array) -> mx.array:

@@ -6,13 +6,14 @@ Each block takes and gives ``(B, T, H, W, C)``, a whole clip or piece by piece (
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from LTX_2_MLX.errors import CheckpointError
-from LTX_2_MLX.layers.streaming import WHOLE_CLIP, CausalConv3d, Padding, SpatialPadding, StreamState
+from LTX_2_MLX.layers.streaming import WHOLE_CLIP, CausalConv3d, Layer, Padding, SpatialPadding, StreamState
 from LTX_2_MLX.layers.transformer import SINUSOID_WIDTH, rms_norm, sinusoid
 from LTX_2_MLX.models.interfaces import Header
 from LTX_2_MLX.models.ltx.config import ConfigSection
@@ -286,6 +287,11 @@ class ResGroup(nn.Module):
         for number, block in enumerate(self.res_blocks):
             x = block(x, state[number], embedding)
         return x
+
+    def steps(self, timestep: mx.array | None = None) -> list[Layer]:
+        """The blocks one by one, each with the embedding of a scaled timestep ``(B,)``."""
+        embedding = None if timestep is None else self.time_embedder(timestep)
+        return [partial(block, embedding=embedding) for block in self.res_blocks]
 
 
 class Downsample(nn.Module):

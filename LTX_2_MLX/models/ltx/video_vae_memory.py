@@ -1,4 +1,4 @@
-"""Memory of the video autoencoder: how many frames each layer takes at once, and what a run needs beside the weights.
+"""Memory and work of the video autoencoder: frames that layers take at once, and what a run needs beside the weights.
 
 Computed from the config and sizes alone; nothing is loaded.
 """
@@ -47,27 +47,40 @@ class LayerMemory:
         widest: Values of its largest array, per frame that goes in.
         kept: Values that it keeps between two pieces.
         frames_late: Frames by which its result lags behind its input until the last piece.
+        products: Of each of its steps, per frame that goes in.
+        num_steps: Residual blocks of a group; 1 for other layers.
+        rate: Frames that go in, per frame of the network's input.
     """
 
     widest: float
     kept: float
     frames_late: int = 0
+    products: float = 0.0
+    num_steps: int = 1
+    rate: float = 1.0
 
 
 def encoder_layers(config: VideoVAEConfig) -> list[LayerMemory]:
     """Layers of a ``VideoEncoder`` in order: ``conv_in``, each block, ``conv_out``."""
     width = config.latent_channels
     area = 1 / config.patch_size**2
-    layers = [LayerMemory(max(width * area, config.in_channels), _KEPT_FRAMES * config.in_channels)]
+    rate = 1.0
+    widest = max(width * area, config.in_channels)
+    products = config.in_channels * config.patch_size**2 * width * area
+    layers = [LayerMemory(widest, _KEPT_FRAMES * config.in_channels, products=products)]
     for block in config.encoder_blocks:
         if block.stride is None:
-            layers.append(_res_group(block, width, area, causal=True))
+            layers.append(_res_group(block, width, area, rate, causal=True))
             continue
+        made = width * block.multiplier / math.prod(block.stride)
         # The convolution's frames, and those of a group that is not complete.
-        layers.append(LayerMemory(width * area, 2 * _KEPT_FRAMES * width * area))
+        kept = 2 * _KEPT_FRAMES * width * area
+        layers.append(LayerMemory(width * area, kept, products=width * made * area, rate=rate))
         area /= math.prod(block.stride[1:])
+        rate /= block.stride[0]
         width *= block.multiplier
-    layers.append(LayerMemory(width * area, _KEPT_FRAMES * width * area))
+    products = width * (config.latent_channels + 1) * area
+    layers.append(LayerMemory(width * area, _KEPT_FRAMES * width * area, products=products, rate=rate))
     return layers
 
 
@@ -75,27 +88,33 @@ def decoder_layers(config: VideoVAEConfig) -> list[LayerMemory]:
     """Layers of a ``VideoDecoder`` in order: ``conv_in``, each block, ``conv_out``."""
     width = config.bottleneck_channels
     area = 1.0
-    layers = [LayerMemory(width, _KEPT_FRAMES * config.latent_channels)]
+    rate = 1.0
+    layers = [LayerMemory(width, _KEPT_FRAMES * config.latent_channels, products=config.latent_channels * width)]
     for block in reversed(config.decoder_blocks):
         if block.stride is None:
-            layers.append(_res_group(block, width, area, config.causal_decoder))
+            layers.append(_res_group(block, width, area, rate, config.causal_decoder))
             continue
         # The convolution's frames, and one of the shortcut.
         kept = (_KEPT_FRAMES + block.residual) * width * area
         frames_late = 0 if config.causal_decoder else 1
-        layers.append(LayerMemory(_upsampled_channels(block, width) * area, kept, frames_late))
+        made = _upsampled_channels(block, width)
+        layers.append(LayerMemory(made * area, kept, frames_late, products=width * made * area, rate=rate))
         area *= math.prod(block.stride[1:])
+        rate *= block.stride[0]
         width //= block.multiplier
-    widest = max(width, config.out_channels * config.patch_size**2)
-    layers.append(LayerMemory(widest * area, _KEPT_FRAMES * width * area))
+    written = config.out_channels * config.patch_size**2
+    kept = _KEPT_FRAMES * width * area
+    layers.append(LayerMemory(max(width, written) * area, kept, products=width * written * area, rate=rate))
     return layers
 
 
-def _res_group(block: Block, width: int, area: float, causal: bool) -> LayerMemory:
+def _res_group(block: Block, width: int, area: float, rate: float, causal: bool) -> LayerMemory:
     # Of each residual block two convolutions keep frames, and the shortcut if they look ahead.
     branches = 2 if causal else 3
+    kept = block.num_layers * branches * _KEPT_FRAMES * width * area
     frames_late = 0 if causal else 2 * block.num_layers
-    return LayerMemory(width * area, block.num_layers * branches * _KEPT_FRAMES * width * area, frames_late)
+    products = 2 * width * width * area
+    return LayerMemory(width * area, kept, frames_late, products=products, num_steps=block.num_layers, rate=rate)
 
 
 def _upsampled_channels(block: Block, width: int) -> int:

@@ -4,6 +4,7 @@ Not exact: the networks see further than any overlap. In time no tiles are neede
 piece by piece with the exact result; they serve where height and width alone are too much.
 """
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ import mlx.core as mx
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.layers.streaming import copy_frames, join_frames
 from LTX_2_MLX.models.ltx.video_vae import VideoDecoder, VideoEncoder
+from LTX_2_MLX.ops.collective import ALONE, Group
 from LTX_2_MLX.ops.tiling import (
     Interval,
     Tile,
@@ -117,31 +119,36 @@ def _cells(latent: LatentShape, tiling: Tiling) -> tuple[list[Interval], list[In
 
 
 def decode_tiled(
-    decoder: VideoDecoder, latent: mx.array, plan: TilePlan, key: mx.array | None = None
+    decoder: VideoDecoder, latent: mx.array, plan: TilePlan, key: mx.array | None = None, group: Group = ALONE
 ) -> Iterator[mx.array]:
     """Consecutive chunks of the video ``(B, T, H, W, 3)``, float32, about [-1, 1].
 
-    ``key`` is that of :meth:`VideoDecoder.decode`.
+    ``key`` is that of :meth:`VideoDecoder.decode`; the processes of ``group`` share the tiles out (``blend_tiles``).
     """
     (noisy,) = decoder.add_noise([latent], key)
 
     def work(tile: Tile) -> mx.array:
         return join_frames(*decoder.stream_noisy([tile.crop(noisy[:, tile.time.start : tile.time.stop])]))
 
-    return blend_tiles(plan, work)
+    return blend_tiles(plan, work, group)
 
 
-def encode_tiled(encoder: VideoEncoder, chunks: Iterable[mx.array], plan: TilePlan) -> Iterator[mx.array]:
+def encode_tiled(
+    encoder: VideoEncoder, chunks: Iterable[mx.array], plan: TilePlan, group: Group = ALONE
+) -> Iterator[mx.array]:
     """Consecutive pieces of the normalised latent of frames ``(B, T, H, W, 3)`` in [-1, 1], which come in chunks.
 
-    No more frames are held than the tiles of one span of time reach.
+    No more frames are held than the tiles of one span of time reach. The processes of ``group`` share the tiles out
+    (``blend_tiles``); each has the frames.
     """
     window = _Window(chunks)
-    return blend_tiles(plan, lambda tile: encoder.encode(tile.crop(window.frames(tile.time))))
+    yield from blend_tiles(plan, lambda tile: encoder.encode(tile.crop(window.frames(tile.time))), group)
+    # Where another process has the last tile.
+    window.read_on()
 
 
 class _Window:
-    """The frames of a stream that the current tiles look at; it only moves forward."""
+    """The frames of a stream that the current tiles look at; it only moves forward, maybe past some frames."""
 
     def __init__(self, chunks: Iterable[mx.array]):
         self._chunks = iter(chunks)
@@ -150,9 +157,16 @@ class _Window:
 
     def frames(self, span: Interval) -> mx.array:
         """Those of one span of time, which begins no earlier than the span before."""
+        while self._start + self._frames.shape[1] <= span.start:
+            self._start += self._frames.shape[1]
+            self._frames = next(self._chunks)
         self._frames = copy_frames(self._frames, span.start - self._start, self._frames.shape[1])
         self._start = span.start
         while self._frames.shape[1] < len(span):
             self._frames = join_frames(self._frames, next(self._chunks))
         mx.eval(self._frames)
         return self._frames[:, : len(span)]
+
+    def read_on(self) -> None:
+        """Read the stream to its end."""
+        deque(self._chunks, maxlen=0)

@@ -31,6 +31,7 @@ from LTX_2_MLX.pipelines.generation.files import Models
 from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.pipelines.generation.request import Request
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, contents
+from LTX_2_MLX.pipelines.sharing import run_group
 from LTX_2_MLX.planning.plan import Estimate, dtype_name, network_weights_bytes
 from LTX_2_MLX.runtime.runner import StageRunner, check_result
 from LTX_2_MLX.shapes import LatentShape, VideoShape, nearest_multiples
@@ -252,6 +253,7 @@ class EncodeControl:
                 size=(shape.height, shape.width),
                 num_frames=shape.num_frames,
                 budget=self.budget,
+                group=run_group(),
             )
             return {"reference": latent.astype(mx.float32)}
 

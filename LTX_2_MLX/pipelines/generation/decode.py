@@ -4,11 +4,12 @@ Decoding runs over consecutive frames with the exact result, whatever the video'
 are used where a frame is too large for that, or where the user gives their size.
 """
 
+from collections import deque
 from collections.abc import Generator, Iterator
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from functools import partial
-from math import prod
+from math import inf, prod
 from typing import Any, ClassVar, NamedTuple
 
 import mlx.core as mx
@@ -33,12 +34,14 @@ from LTX_2_MLX.models.ltx.video_vae_memory import (
     run_bytes,
 )
 from LTX_2_MLX.models.ltx.video_vae_tiling import TileSize, Tiling, decode_plan, decode_tiled
+from LTX_2_MLX.ops.collective import ALONE, Group
 from LTX_2_MLX.ops.device import largest_array_bytes
 from LTX_2_MLX.pipelines.generation.files import upscaler_config
 from LTX_2_MLX.pipelines.generation.prompt import contexts_bytes
 from LTX_2_MLX.pipelines.generation.request import Request
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, contents
 from LTX_2_MLX.pipelines.generation.upscale import UpscaleLatent
+from LTX_2_MLX.pipelines.sharing import run_group, smallest
 from LTX_2_MLX.planning.plan import Estimate, dtype_name, network_weights_bytes
 from LTX_2_MLX.runtime import launch
 from LTX_2_MLX.runtime.memory import GIB, budget_bytes
@@ -122,10 +125,11 @@ class DecodeVideo:
         )
 
     def run(self, runner: StageRunner, state: GenerationState) -> FrameStream:
-        """The video; its decoder is freed after the last chunk, or when the stream is closed."""
-        # Of several processes the first one decodes.
-        chunks = iter(()) if launch.FOLLOWS else self._chunks(runner, state.latents["video"])
-        return self.stream(chunks, state.sound)
+        """The video; its decoder is freed after the last chunk, or when the stream is closed.
+
+        Several machines share the work, and the first one has the frames.
+        """
+        return self.stream(self._chunks(runner, state.latents["video"]), state.sound)
 
     def stream(self, chunks: Iterator[np.ndarray], sound: Arrays) -> FrameStream:
         """A stream of the video's size from chunks ``(T, H, W, 3)`` uint8, with the sound of the generation's state."""
@@ -155,16 +159,17 @@ class DecodeVideo:
 
     def decoded(self, runner: StageRunner, latent: mx.array) -> Generator[np.ndarray, None, None]:
         """Chunks ``(T, H, W, 3)`` uint8 of all the frames that the latent holds."""
+        group = ALONE if launch.RANK is None else run_group()
         return runner.stream(
             self.name,
             partial(load, VideoDecoder, self.weights, dtype=self.dtype),
-            partial(self.chunks_of, latent=latent),
+            partial(self.chunks_of, latent=latent, group=group),
         )
 
-    def chunks_of(self, decoder: VideoDecoder, latent: mx.array) -> Iterator[np.ndarray]:
-        """The same chunks by a decoder that is loaded."""
+    def chunks_of(self, decoder: VideoDecoder, latent: mx.array, group: Group = ALONE) -> Iterator[np.ndarray]:
+        """The same chunks by a decoder that is loaded; of several processes the first one has them."""
         key = key_for(self.seed, self.name)
-        return decode_frames(decoder, latent, self.tile_size, key, self.budget, self.bit_depth)
+        return decode_frames(decoder, latent, self.tile_size, key, self.budget, self.bit_depth, group)
 
     def size(self) -> VideoShape:
         """Size of the video."""
@@ -186,7 +191,10 @@ class DecodeVideo:
                 runner.progress.advance(self.name, done, num_frames)
                 yield chunk
                 if done == num_frames:
-                    return
+                    break
+            if launch.RANK is not None:
+                # The other machines go on to the end.
+                deque(chunks, maxlen=0)
         finally:
             chunks.close()
 
@@ -254,6 +262,7 @@ def decode_frames(
     key: mx.array | None = None,
     budget: int | None = None,
     bit_depth: int = 8,
+    group: Group = ALONE,
 ) -> Iterator[np.ndarray]:
     """Consecutive chunks ``(T, H, W, 3)`` of the video of a normalised latent ``(1, T', H', W', C)``.
 
@@ -266,6 +275,7 @@ def decode_frames(
         key: Key of the noise that a timestep-conditioned decoder adds.
         budget: Bytes for activations; see ``choose_tiling``.
         bit_depth: Of the frames.
+        group: Processes that share the layers out, or the tiles. The first one has the frames.
 
     Raises:
         MemoryBudgetError: If no tile is small enough.
@@ -273,10 +283,12 @@ def decode_frames(
     """
     shape = LatentShape(*latent.shape[1:4])
     tiling = choose_tiling(decoder, shape, tile_size, budget)
+    if group.size > 1:
+        tiling = shared_tiling(tiling)
     if tiling is None:
-        chunks = decoder.stream([latent], key=key)
+        chunks = decoder.stream([latent], key=key, group=group)
     else:
-        chunks = decode_tiled(decoder, latent, decode_plan(shape, tiling, decoder.compression), key)
+        chunks = decode_tiled(decoder, latent, decode_plan(shape, tiling, decoder.compression), key, group)
     for chunk in chunks:
         yield signed_to_levels(chunk[0], bit_depth)
 
@@ -365,6 +377,22 @@ def choose_tiling(
         f"Frames of {latent.width * compression.width}×{latent.height * compression.height} pixels do not fit into the "
         f"{budget / GIB:.1f} GiB that this stage may use, not even in tiles. Use smaller frames, or --fp16."
     )
+
+
+def shared_tiling(tiling: Tiling | None) -> Tiling | None:
+    """The smallest of the tiles that the machines have chosen; None where all have whole frames."""
+
+    def area(choice: dict[str, Any] | None) -> float:
+        if choice is None:
+            return inf
+        return prod(choice[axis]["size"] for axis in ("height", "width") if choice[axis] is not None)
+
+    def found(choice: dict[str, Any] | None) -> Tiling | None:
+        if choice is None:
+            return None
+        return Tiling(**{axis: None if tile is None else TileSize(**tile) for axis, tile in choice.items()})
+
+    return smallest(tiling, area, found)
 
 
 def square_tiles(side: int, compression: Compression) -> Tiling:

@@ -7,6 +7,7 @@ means the same video whatever the tiles. The reference draws for each tile.
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from typing import Any
 
 import mlx.core as mx
@@ -21,8 +22,9 @@ from LTX_2_MLX.models.ltx.diffusion_decoder import DiffusionVideoDecoder
 from LTX_2_MLX.models.ltx.diffusion_decoder_blocks import AttentionMode
 from LTX_2_MLX.models.ltx.diffusion_decoder_config import Axes
 from LTX_2_MLX.models.ltx.diffusion_decoder_memory import DecodingPlan, array_bytes, decoding_plan
-from LTX_2_MLX.models.ltx.diffusion_decoder_tiling import Noise, decode, padded_shape
+from LTX_2_MLX.models.ltx.diffusion_decoder_tiling import AxisTiling, DiffusionTiling, Noise, decode, padded_shape
 from LTX_2_MLX.pipelines.generation.decode import DecodeVideo, activation_budget
+from LTX_2_MLX.pipelines.sharing import run_group, smallest
 from LTX_2_MLX.planning.plan import Estimate, dtype_name, network_weights_bytes
 from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.shapes import Compression
@@ -89,14 +91,31 @@ class DecodeByDiffusion(DecodeVideo):
         )
 
     def _decode(self, latent: mx.array, decoder: DiffusionVideoDecoder) -> Iterator[np.ndarray]:
-        plan = self.plan()
+        group = run_group()
+        plan = smallest(self.plan(), _tile_volume, _plan_of)
         video = padded_shape(decoder.config, self.shape).pixels(self.compression)
         noise = frame_noise(self.seed, (video.height, video.width, decoder.config.out_channels))
         chunks = decode(
-            decoder, latent, noise, tiling=plan.tiling, mode=self.attention, frames_at_once=plan.frames_at_once
+            decoder,
+            latent,
+            noise,
+            tiling=plan.tiling,
+            mode=self.attention,
+            frames_at_once=plan.frames_at_once,
+            group=group,
         )
         for chunk in chunks:
             yield signed_to_levels(chunk[0])
+
+
+def _tile_volume(plan: dict[str, Any]) -> float:
+    """Size of a plan's tiles, of a plan as JSON has it, and that of its pieces."""
+    return prod(tile["size"] for tile in plan["tiling"].values() if tile is not None) * plan["frames_at_once"]
+
+
+def _plan_of(plan: dict[str, Any]) -> DecodingPlan:
+    tiling = {axis: None if tile is None else AxisTiling(**tile) for axis, tile in plan["tiling"].items()}
+    return DecodingPlan(DiffusionTiling(**tiling), plan["frames_at_once"], plan["num_bytes"])
 
 
 def frame_noise(seed: int, frame: Axes) -> Noise:

@@ -16,8 +16,10 @@ from LTX_2_MLX.models.ltx.video_vae import VideoEncoder
 from LTX_2_MLX.models.ltx.video_vae_blocks import VideoVAEConfig
 from LTX_2_MLX.models.ltx.video_vae_memory import encoder_layers, largest_array, run_bytes
 from LTX_2_MLX.models.ltx.video_vae_tiling import encode_plan, encode_tiled
-from LTX_2_MLX.pipelines.generation.decode import choose_tiling, square_tiles
+from LTX_2_MLX.ops.collective import ALONE, Group
+from LTX_2_MLX.pipelines.generation.decode import choose_tiling, shared_tiling, square_tiles
 from LTX_2_MLX.pipelines.generation.state import GenerationState
+from LTX_2_MLX.pipelines.sharing import run_group
 from LTX_2_MLX.planning.plan import Estimate, dtype_name, network_weights_bytes
 from LTX_2_MLX.runtime.progress import Progress
 from LTX_2_MLX.runtime.runner import StageRunner, check_result
@@ -78,7 +80,7 @@ class EncodeClip:
         )
 
     def run(self, runner: StageRunner, stream: FrameStream) -> GenerationState:
-        """Encode the clip and close it.
+        """Encode the clip and close it. Several machines share the work; each has the clip, and gets the latent.
 
         Raises:
             MediaError: If the clip has no frame.
@@ -94,6 +96,7 @@ class EncodeClip:
                 num_frames=None if stream.num_frames is None else shape.num_frames,
                 tile_size=self.tile_size,
                 budget=self.budget,
+                group=run_group(),
             )
 
         try:
@@ -139,10 +142,13 @@ def encode_frames(
     num_frames: int | None,
     tile_size: int | None = None,
     budget: int | None = None,
+    group: Group = ALONE,
 ) -> mx.array:
     """The latent of a clip in chunks ``(T, H, W, 3)`` uint8 or uint16; the rest as for ``encode_pixels``."""
     pixels = (to_signed(chunk)[None] for chunk in chunks)
-    return encode_pixels(encoder, pixels, size=size, num_frames=num_frames, tile_size=tile_size, budget=budget)
+    return encode_pixels(
+        encoder, pixels, size=size, num_frames=num_frames, tile_size=tile_size, budget=budget, group=group
+    )
 
 
 def encode_pixels(
@@ -153,6 +159,7 @@ def encode_pixels(
     num_frames: int | None,
     tile_size: int | None = None,
     budget: int | None = None,
+    group: Group = ALONE,
 ) -> mx.array:
     """The normalised latent ``(1, T', H', W', C)`` of a clip that comes in chunks ``(1, T, H, W, 3)`` in [-1, 1].
 
@@ -163,6 +170,7 @@ def encode_pixels(
         num_frames: Number of frames; None where only reading them tells, which is enough without tiles.
         tile_size: Side of a tile in pixels; None: whole frames wherever memory allows.
         budget: Bytes for activations; see ``choose_tiling``.
+        group: Processes that share the layers out, or the tiles. All have the clip and get the latent.
 
     Raises:
         RequestError: If a size is not legal, or tiles are needed and the number of frames is unknown.
@@ -170,11 +178,19 @@ def encode_pixels(
     """
     latent = VideoShape(num_frames or 1, *size).latent(encoder.compression)
     tiling = choose_tiling(encoder, latent, tile_size, budget)
+    if group.size > 1:
+        tiling = shared_tiling(tiling)
     if tiling is None:
-        return join_frames(*encoder.stream(pixels))
+        return _joined(encoder.stream(pixels, group=group), group)
     if num_frames is None:
         raise RequestError(
             "The clip does not say how many frames it has, which tiles have to know. "
             "Convert it to .mp4, or leave out --tile-size."
         )
-    return join_frames(*encode_tiled(encoder, pixels, encode_plan(latent, tiling, encoder.compression)))
+    return _joined(encode_tiled(encoder, pixels, encode_plan(latent, tiling, encoder.compression), group), group)
+
+
+def _joined(pieces: Iterable[mx.array], group: Group) -> mx.array:
+    """The pieces of a latent, which the first process of a group has, as one for all of them."""
+    latent = [join_frames(*pieces)] if group.rank == 0 else list(pieces)
+    return group.first_arrays(latent)[0]

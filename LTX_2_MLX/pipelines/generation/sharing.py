@@ -1,22 +1,25 @@
 """A generation on several machines: how they share its work, what they compare first, and whose states they keep."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 
 from LTX_2_MLX.errors import MemoryBudgetError
+from LTX_2_MLX.media.output import RunRecord
 from LTX_2_MLX.models.ltx.step_cache import StepCaches
 from LTX_2_MLX.pipelines.generation.fastest_way import StepWork, measured_speed, ways_text, works_of
 from LTX_2_MLX.pipelines.generation.files import Models
 from LTX_2_MLX.pipelines.generation.options import Options
+from LTX_2_MLX.pipelines.generation.record import saved_record
 from LTX_2_MLX.pipelines.generation.request import Request, request_for
 from LTX_2_MLX.pipelines.generation.run import chained_facts
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationStage, GenerationState
 from LTX_2_MLX.pipelines.options import AUTO
 from LTX_2_MLX.runtime import launch
+from LTX_2_MLX.runtime.digest import content_digest
 from LTX_2_MLX.runtime.job import Job
 from LTX_2_MLX.runtime.machines import Machines, machines
 
@@ -46,7 +49,11 @@ def settled_ways(options: Options, note: Callable[[str], None]) -> Options:
     return replace(options, parallel="blocks")
 
 
-def agreed(videos: Sequence[tuple[Request, Sequence[GenerationStage]]], note: Callable[[str], None]) -> list[Request]:
+def agreed(
+    videos: Sequence[tuple[Request, Sequence[GenerationStage]]],
+    note: Callable[[str], None],
+    finishing: Sequence[Path] = (),
+) -> list[Request]:
     """The requests of all videos, when they and their files are those of all machines.
 
     Previews are left to the first machine. Where the way to share the work is left open, the machines' speed is
@@ -55,14 +62,18 @@ def agreed(videos: Sequence[tuple[Request, Sequence[GenerationStage]]], note: Ca
     Args:
         videos: Request and stages of each.
         note: Callback for the line on the ways that are taken.
+        finishing: Files of the networks that post-process.
 
     Raises:
         RequestError: If they differ.
     """
-    # The first machine decodes, with tiles by its own memory.
-    facts = {f"video {number}": chained_facts(stages[:-1]) for number, (_, stages) in enumerate(videos, 1)}
+    # Tiles of decoding follow the smallest machine's memory.
+    facts: dict[str, Any] = {
+        f"video {number}": chained_facts(stages[:-1]) for number, (_, stages) in enumerate(videos, 1)
+    }
     request, stages = videos[0]
-    machines().agree(facts | {"parallel": request.models.parallel})
+    finishes = [content_digest(path) for path in finishing]
+    machines().agree(facts | {"parallel": request.models.parallel, "finishing": finishes})
     speed = None
     if request.models.parallel == AUTO:
         speed = measured_speed(machines(), request.models.dtype)
@@ -125,6 +136,13 @@ def reused_passes(caches: StepCaches, way: str) -> tuple[int, int]:
     if way != "guidance":
         return tuple(counts[0])
     return sum(reused for reused, _ in counts), sum(calls for _, calls in counts)
+
+
+def record_of_first(folder: Path) -> RunRecord:
+    """The record of the run whose stages the first machine has saved in a folder. Raises as ``saved_record`` does."""
+    facts = asdict(saved_record(folder)) if machines().group.rank == 0 else None
+    found = machines().exchange(facts)[0][1]
+    return RunRecord(found["request"], found["files"], tuple(found["automatic"]), folder)
 
 
 class SharedJob(Job):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,12 @@ def _chunks(stream: FrameStream, setup: Setup, runner: StageRunner) -> Iterator[
     with ExitStack() as open_files:
         open_files.callback(stream.close)
         yield from run_stages(_stages(setup), runner, Work(stream, open_files))
+
+
+def weight_files(request: Request) -> list[Path]:
+    """Files of the networks and the prompt. Raises CheckpointError as ``super_resolve`` does."""
+    files = open_files(request)
+    return [each.path for each in (files.transformer, files.projector, files.prompt, files.decoder)]
 
 
 def plan_of(stream: FrameStream, request: Request, budget: int | None = None) -> Plan:

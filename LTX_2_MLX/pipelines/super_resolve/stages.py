@@ -22,7 +22,7 @@ from LTX_2_MLX.diffusion.state import seeded_noise
 from LTX_2_MLX.media.frames import FrameStream, signed_to_levels
 from LTX_2_MLX.models.flashvsr.block_attention import Sparsity, max_elements, topk_ratio
 from LTX_2_MLX.models.flashvsr.lq_projection import LQProjection
-from LTX_2_MLX.models.flashvsr.stream import Decoder, FrameDecoder, LatentStream
+from LTX_2_MLX.models.flashvsr.stream import BlockShare, Decoder, FrameDecoder, LatentStream
 from LTX_2_MLX.models.flashvsr.transformer import FIRST_FRAMES, NEXT_FRAMES, TransformerStream
 from LTX_2_MLX.models.tae import ConditionalConfig, TinyConfig
 from LTX_2_MLX.models.wan.tiled_decoder import PUBLISHED_TILE, TiledDecoder
@@ -31,10 +31,12 @@ from LTX_2_MLX.models.wan.vae import WanDecoder, WanVAEConfig
 from LTX_2_MLX.ops.color import adain_transfer, wavelet_transfer
 from LTX_2_MLX.ops.device import largest_array_bytes, on_cpu
 from LTX_2_MLX.pipelines.requests import SuperResolveRequest as Request
+from LTX_2_MLX.pipelines.sharing import run_group
 from LTX_2_MLX.pipelines.super_resolve.decoders import DECODERS, LATENT_CHANNELS
 from LTX_2_MLX.pipelines.super_resolve.files import Files
 from LTX_2_MLX.pipelines.super_resolve.lq_frames import Fit, LQChunk, in_groups, lq_chunks
-from LTX_2_MLX.pipelines.super_resolve.tiles import Layout, Tile, feather, join_tiles
+from LTX_2_MLX.pipelines.super_resolve.shares import TileResult, all_tiles, block_share, own_tiles
+from LTX_2_MLX.pipelines.super_resolve.tiles import Layout, Tile
 from LTX_2_MLX.planning.plan import Estimate, dtype_name, format_bytes, network_weights_bytes
 from LTX_2_MLX.runtime.progress import Progress
 from LTX_2_MLX.runtime.runner import StageRunner
@@ -78,13 +80,13 @@ class Work:
         stream: The source.
         open_files: Closes the temporary files.
         source: The source's frames, once they are in a file.
-        latents: A file for each tile.
+        latents: A file for each tile of this machine, by the tile's number.
     """
 
     stream: FrameStream
     open_files: ExitStack
     source: Spool | None = None
-    latents: list[Spool] = field(default_factory=list)
+    latents: dict[int, Spool] = field(default_factory=dict)
 
     @property
     def num_frames(self) -> int | None:
@@ -227,13 +229,14 @@ class SuperResolve:
         layout = self.setup.layout
         if len(layout.tiles) > 1:
             work.spool_source()
+        share = block_share(run_group(), transformer, projection, layout, self.setup.request.mode)
 
         def tile_result(number: int) -> Iterator[np.ndarray]:
             frames = work.tile_frames(layout.tiles[number])
-            latents = _make_latents(self.setup, projection, transformer, frames, layout.fits[number])
+            latents = _make_latents(self.setup, projection, transformer, frames, layout.fits[number], share)
             return _decode(self.setup, decoder, latents, layout.fits[number])
 
-        return _all_tiles(self.setup, work, tile_result, self.name, progress)
+        return _whole_frames(self.setup, work, tile_result, partial(progress.advance, self.name))
 
 
 @dataclass(frozen=True)
@@ -265,15 +268,20 @@ class MakeLatents:
 
     def _spool_latents(self, progress: Progress, work: Work, networks: tuple[LQProjection, WanTransformer]) -> None:
         layout = self.setup.layout
+        projection, transformer = networks
+        share = block_share(run_group(), transformer, projection, layout)
+        numbers = own_tiles(layout, run_group())
         num_done = 0
-        num_all = (work.num_frames or 0) * len(layout.tiles)
-        for tile, fit in zip(layout.tiles, layout.fits, strict=True):
+        num_all = (work.num_frames or 0) * len(numbers)
+        for number in numbers:
+            fit = layout.fits[number]
             spool = work.spool(_latent_frame_shape(fit), np.float32)
-            for latent, chunk in _make_latents(self.setup, *networks, work.tile_frames(tile), fit):
+            frames = work.tile_frames(layout.tiles[number])
+            for latent, chunk in _make_latents(self.setup, projection, transformer, frames, fit, share):
                 spool.append(np.array(latent[0].astype(mx.float32)))
                 num_done += chunk.num_output
                 progress.advance(self.name, num_done, num_all)
-            work.latents.append(spool)
+            work.latents[number] = spool
 
 
 @dataclass(frozen=True)
@@ -305,17 +313,25 @@ class DecodeLatents:
         layout = self.setup.layout
 
         def tile_result(number: int) -> Iterator[np.ndarray]:
+            if len(layout.tiles) == 1 and run_group().rank:
+                # The first machine has the latents of a whole frame.
+                return iter(())
             chunks = lq_chunks(work.tile_frames(layout.tiles[number]))
             latents = _read_latents(chunks, work.latents[number])
             return _decode(self.setup, decoder, latents, layout.fits[number])
 
-        return _all_tiles(self.setup, work, tile_result, self.name, progress)
+        return _whole_frames(self.setup, work, tile_result, partial(progress.advance, self.name))
 
 
 def _make_latents(
-    setup: Setup, projection: LQProjection, transformer: WanTransformer, frames: Iterable[np.ndarray], fit: Fit
+    setup: Setup,
+    projection: LQProjection,
+    transformer: WanTransformer,
+    frames: Iterable[np.ndarray],
+    fit: Fit,
+    share: BlockShare | None,
 ) -> Iterator[tuple[mx.array, LQChunk]]:
-    """Each chunk's latent and its low-quality frames."""
+    """Each chunk's latent and its low-quality frames; with a share of several machines' the first one has them."""
     request = setup.request
     noise = seeded_noise(request.seed)
     sparsity = Sparsity(request.attention, topk_ratio(request.sparse_ratio, *fit.target), request.local_range)
@@ -324,8 +340,11 @@ def _make_latents(
     for index, chunk in enumerate(lq_chunks(frames)):
         num_latents = NEXT_FRAMES if index else FIRST_FRAMES
         shape = (1, num_latents, *_latent_frame_shape(fit))
-        latent = latents.step(in_groups(chunk.projected, fit.lq), noise(f"super_resolve.chunk_{index}", shape))
-        yield latent, chunk
+        chunk_noise = noise(f"super_resolve.chunk_{index}", shape)
+        groups = in_groups(chunk.projected, fit.lq)
+        latent = latents.step(groups, chunk_noise) if share is None else latents.shared_step(groups, chunk_noise, share)
+        if latent is not None:
+            yield latent, chunk
 
 
 def _read_latents(chunks: Iterable[LQChunk], spool: Spool) -> Iterator[tuple[mx.array, LQChunk]]:
@@ -355,43 +374,13 @@ def _decode(
             num_left -= frames.shape[1]
 
 
-def _all_tiles(
-    setup: Setup,
-    work: Work,
-    tile_result: Callable[[int], Iterator[np.ndarray]],
-    name: str,
-    progress: Progress,
+def _whole_frames(
+    setup: Setup, work: Work, tile_result: TileResult, report: Callable[[int, int | None], None]
 ) -> Iterator[np.ndarray]:
-    """Whole frames of the results of all tiles, each of which is made in full before the next."""
-    layout = setup.layout
-    if len(layout.tiles) == 1:
-        yield from _report(tile_result(0), progress, name, work.num_frames)
-        return
-    num_frames = work.num_frames or 0
-    spools = []
-    for number, fit in enumerate(layout.fits):
-        spool = work.spool((*fit.output, 3), work.levels)
-        num_before = number * num_frames
-        for chunk in _report(tile_result(number), progress, name, num_frames * len(layout.tiles), num_before):
-            spool.append(chunk)
-        spools.append(spool)
-    targets = layout.targets(setup.request.scale)
-    overlap = round(setup.request.overlap * setup.request.scale)
-    weights = [feather(target, *layout.output, overlap) for target in targets]
-    for tiles in zip(*spools, strict=True):
-        frame = join_tiles(tiles, targets, weights, *layout.output)
-        yield np.rint(frame).astype(work.levels)[None]
-
-
-def _report(
-    chunks: Iterator[np.ndarray], progress: Progress, stage: str, total: int | None, num_before: int = 0
-) -> Iterator[np.ndarray]:
-    """The same chunks; their frames are counted in ``progress``."""
-    num_done = num_before
-    for chunk in chunks:
-        num_done += len(chunk)
-        progress.advance(stage, num_done, total)
-        yield chunk
+    """Frames of all tiles; ``report`` receives the number of those that are done, and of all."""
+    scale = setup.request.scale
+    overlap = round(setup.request.overlap * scale)
+    return all_tiles(setup.layout, work, tile_result, group=run_group(), report=report, overlap=overlap, scale=scale)
 
 
 def _latent_frame_shape(fit: Fit) -> tuple[int, int, int]:
