@@ -70,7 +70,7 @@ def super_resolve(typed: dict[str, Any], own: SuperResolveOptions) -> None:
     from LTX_2_MLX.media.frames import validated
     from LTX_2_MLX.media.output import free_bytes, made_folder, with_run_record
     from LTX_2_MLX.pipelines import super_resolve as pipeline
-    from LTX_2_MLX.pipelines.sharing import agree, with_least_memory
+    from LTX_2_MLX.pipelines.sharing import with_least_memory
     from LTX_2_MLX.runtime.memory import budget_bytes
     from LTX_2_MLX.runtime.spool import spool_folder
 
@@ -90,7 +90,7 @@ def super_resolve(typed: dict[str, Any], own: SuperResolveOptions) -> None:
             echo(plan_text(ready.plan, as_json=own.json))
             tell_machines(own)
             raise typer.Exit
-        agree(request, own.input, pipeline.weight_files(request))
+        _agree(request, own)
         _tell(ready, runner)
         stream = stream if own.keep_audio else stream.replace(audio=None)
         video = pipeline.super_resolve(stream, request, runner)
@@ -100,6 +100,14 @@ def super_resolve(typed: dict[str, Any], own: SuperResolveOptions) -> None:
         video = video.replace(metadata=tags)
         video = video if own.allow_blank else validated(video)
         _write(video, target, own, runner.progress)
+
+
+def _agree(request: SuperResolveRequest, own: SuperResolveOptions) -> None:
+    """Compare the run with those of the other machines."""
+    from LTX_2_MLX.pipelines.sharing import agree
+    from LTX_2_MLX.pipelines.super_resolve import weight_files
+
+    agree(request, own.input, weight_files(request))
 
 
 def _tell(ready: "Fitted[SuperResolveRequest]", runner: "StageRunner") -> None:
