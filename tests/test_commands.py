@@ -68,6 +68,10 @@ def another_value(declared: Declared) -> tuple[str, Any]:
         return "25", Fraction(25)
     if declared.name == "local_range":
         return "13", 13
+    if declared.name in ("height", "width", "output_height", "output_width"):
+        return "64", 64
+    if declared.name == "frames" and declared.default is None:
+        return "17", 17
     if declared.name in ("guidance_start", "guidance_end"):
         return "0.5", 0.5
     if declared.kind in (int, float):

@@ -5,7 +5,6 @@ for half a minute. Here signals are answered, and a machine that ends is noticed
 MLX opens afterwards.
 """
 
-import json
 import os
 import select
 import socket
@@ -15,6 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from LTX_2_MLX.errors import OutputError
+from LTX_2_MLX.outside import parse_json
 from LTX_2_MLX.runtime import launch
 
 LOST = (
@@ -60,7 +60,7 @@ def ring_addresses() -> list[Address]:
     name = os.environ.get(launch.RING_FILE)
     text = "" if name is None else Path(name).read_text().strip()
     addresses = []
-    for host in json.loads(text) if text else ():
+    for host in parse_json(text) if text else ():
         name, _, port = host[0].partition(":")
         addresses.append((name, int(port)))
     return addresses

@@ -269,9 +269,7 @@ def _with_companions(models: Models, options: Options, model: ResolvedFile, note
             models, temporal_upscaler=_open_upscaler(options.temporal_weights, "temporal-upscaler", model, note)
         )
     if options.two_stages:
-        models = replace(
-            models, spatial_upscaler=_open_upscaler(options.spatial_upscaler_weights, "spatial-upscaler", model, note)
-        )
+        models = replace(models, spatial_upscaler=_spatial_upscaler(options.spatial_upscaler_weights, model, note))
     return models
 
 
@@ -386,15 +384,19 @@ def _embeddings_encoder(spec: str, model: ResolvedFile, weights: Checkpoint) -> 
         return None
 
 
-def _open_upscaler(spec: str, role: Role, model: ResolvedFile, note: Callable[[str], None]) -> Checkpoint:
+def _spatial_upscaler(spec: str, model: ResolvedFile, note: Callable[[str], None]) -> Checkpoint:
     try:
-        upscaler = resolve(spec, role, model=model)
-        check_generation(upscaler, model, note)
-        return Checkpoint(upscaler.path)
+        return _open_upscaler(spec, "spatial-upscaler", model, note)
     except CheckpointError as error:
-        if spec != AUTO or role != "spatial-upscaler":
+        if spec != AUTO:
             raise
         raise RequestError(_NO_UPSCALER) from error
+
+
+def _open_upscaler(spec: str, role: Role, model: ResolvedFile, note: Callable[[str], None]) -> Checkpoint:
+    upscaler = resolve(spec, role, model=model)
+    check_generation(upscaler, model, note)
+    return Checkpoint(upscaler.path)
 
 
 def _open_lora(model: ResolvedFile, spec: str, role: Role = "lora") -> Lora:
