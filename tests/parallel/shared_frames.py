@@ -167,16 +167,15 @@ def peaks(folder: Path, together: Machines) -> None:
     for num_frames in (10, 10, 40):
         frames = (scene(1, 64, 96) + np.uint8(number) for number in range(num_frames))
         stream = FrameStream(frames, 64, 96, Fraction(24), num_frames)
-        large = upscale.upscale(
-            interpolate.interpolate(stream, request), upscale.Request(str(folder / "esrgan.safetensors"), scale=2)
-        )
+        runner = StageRunner()
+        smooth = interpolate.interpolate(stream, request, runner)
+        large = upscale.upscale(smooth, upscale.Request(str(folder / "esrgan.safetensors"), scale=2), runner)
         tracemalloc.start()
-        mx.reset_peak_memory()
         for _ in large:
             pass
         _, python_peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-        found = together.exchange([mx.get_peak_memory(), python_peak])
+        found = together.exchange([max(stage.peak_bytes for stage in runner.reports), python_peak])
         if together.group.rank == 0:
             print("LINE peaks", num_frames, *(value for _, both in found for value in both))
 
