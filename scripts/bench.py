@@ -11,10 +11,7 @@ from LTX_2_MLX import OPENBLAS_LOADED, cli  # The package first: it loads the fa
 
 import mlx.core as mx  # isort: skip
 
-from LTX_2_MLX.bench.attention import attention_lines
 from LTX_2_MLX.bench.decoding import decoding_lines, decoding_ways
-from LTX_2_MLX.bench.growth import growth_lines, steps_by_tokens
-from LTX_2_MLX.bench.reading import reading_seconds
 from LTX_2_MLX.bench.report import measured
 from LTX_2_MLX.bench.workloads import NAMES, PUBLISHED, Widths, checked_names, workloads
 from LTX_2_MLX.bench.writing import writing_seconds
@@ -42,11 +39,6 @@ Clock = Annotated[
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the operations of each network, and stop.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-
-
-def load() -> str:
-    """How busy the machine is."""
-    return f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
 
 
 @app.command()
@@ -120,56 +112,12 @@ def writing(
 ) -> None:
     """Time decoding, encoding, and both at once as every command writes a video."""
     with cli.exit_codes():
-        typer.echo(load())
+        typer.echo(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
         seconds = writing_seconds(VideoShape(frames, height, width), Widths(vae=channels), turns)
         for name, each in seconds.items():
             typer.echo(f"{name}: {each:.2f} s")
         decoding, encoding, both = seconds.values()
         typer.echo(f"At once over one after the other: {both / (decoding + encoding):.2f}")
-
-
-@app.command()
-def attention(
-    head_dim: Annotated[int, typer.Option("--head-dim", help="Features of a head.", min=1)] = 128,
-    turns: Annotated[int, typer.Option("--turns", help="Turns of each form.", min=1)] = 9,
-) -> None:
-    """Time attention on a CPU in this library's form and in MLX's own, by the number of scores and heads."""
-    typer.echo(load())
-    typer.echo("\n".join(attention_lines(head_dim, turns)))
-
-
-@app.command()
-def reading(
-    height: Height = 352,
-    width: Width = 416,
-    frames: Frames = 57,
-    mebibytes: Annotated[int, typer.Option("--mebibytes", help="Weights of the next stage.", min=16)] = 1024,
-    turns: Annotated[int, typer.Option("--turns", help="Turns of each way.", min=1)] = 5,
-) -> None:
-    """Time a denoising step and reading the next stage's weights from disk, one after the other and at once."""
-    with cli.exit_codes():
-        typer.echo(load())
-        seconds = reading_seconds(VideoShape(frames, height, width), Widths(), mebibytes, turns)
-        for name, each in seconds.items():
-            typer.echo(f"{name}: {each:.2f} s")
-        _, _, in_turn, at_once = seconds.values()
-        typer.echo(f"At once over one after the other: {at_once / in_turn:.2f}")
-
-
-@app.command()
-def growth(
-    heads: Annotated[int, typer.Option("--heads", help="Heads of the transformer, 128 features each.", min=1)] = 6,
-    layers: Annotated[int, typer.Option("--layers", help="Blocks of the transformer.", min=1)] = 1,
-    text_tokens: TextTokens = 256,
-    dtype: Dtype = None,
-    turns: Annotated[int, typer.Option("--turns", help="Turns of each size.", min=1)] = 5,
-) -> None:
-    """Time a denoising step of 2.3 at 1,000 to 8,000 tokens: how it grows, beside its operations."""
-    with cli.exit_codes():
-        precision = dtype or ("fp32" if on_cpu() else "bf16")
-        typer.echo(f"{heads} heads, {layers} blocks, {text_tokens} text tokens, {precision}; {load()}\n")
-        steps = steps_by_tokens(heads, layers, text_tokens, DTYPES[precision], turns)
-        typer.echo("\n".join(growth_lines(steps)))
 
 
 @app.command()

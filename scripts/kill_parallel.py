@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -17,9 +16,12 @@ import typer
 from safetensors.numpy import load_file
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from LTX_2_MLX.development.killed_runs import Kill, phase_of  # noqa: E402
+
 PROMPT = "A blue ball bouncing on green grass"
 SIZE = ("--frames", "9", "--steps-stage1", "4", "--steps-stage2", "2", "--cfg", "5", "--quiet")
-LONGEST_SECONDS = 10
 
 
 def main(
@@ -53,38 +55,6 @@ def main(
             failures += not kill.is_good() or row[-1] == "DIFFERENT"
             typer.echo(f"| {' | '.join(row)} |")
     raise typer.Exit(1 if failures else 0)
-
-
-@dataclass(frozen=True)
-class Kill:
-    """One run whose process was killed.
-
-    Attributes:
-        rank: Of the process.
-        phase: What the run did then.
-        seconds: Until the other process had ended too, and mlx.launch with it.
-        codes: Exit codes as mlx.launch prints them.
-        said: Last line of the other process.
-        had_finished: Whether the video was complete.
-    """
-
-    rank: int
-    phase: str
-    seconds: float
-    codes: list[int]
-    said: str
-    had_finished: bool
-
-    def is_good(self) -> bool:
-        """Whether the other process ended in time, with a line and an exit code that is not 0, or had done its work."""
-        ended = self.had_finished or (bool(self.said) and len(self.codes) == 2)
-        return self.seconds <= LONGEST_SECONDS and ended
-
-    def row(self) -> list[str]:
-        """Cells of the table."""
-        codes = " ".join(map(str, self.codes))
-        said = self.said or ("nothing, it had finished" if self.had_finished else "NOTHING")
-        return [f"process {self.rank}", self.phase, f"{self.seconds:.1f} s", codes, said]
 
 
 def script() -> list[str]:
@@ -142,14 +112,6 @@ def killed(
     if not said and others:
         typer.echo(f"Not recognised: {others[-1]}", err=True)
     return Kill(rank, phase, took, codes, said[-1] if said else "", states.with_suffix(".mp4").exists())
-
-
-def phase_of(states: Path) -> str:
-    """What a run does, by the results that it has saved."""
-    if not (states / "request.json").exists():
-        return "start"
-    done = {"frames_0": "writing", "stage_2": "decoding", "stage_1": "stage 2", "text": "stage 1"}
-    return next((phase for name, phase in done.items() if (states / f"{name}.safetensors").exists()), "text")
 
 
 def resumed(states: Path, work: Path, expected: bytes) -> str:

@@ -34,7 +34,7 @@ _FEWEST_QUERIES = 32
 # Rows whose softmax is taken at once.
 _ROWS = 16
 # With fewer scores of as many queries as keys MLX's own form of attention is taken: calls cost as much as so many
-# scores, once and for each head (measured by `bench.py attention`).
+# scores, once and for each head (measured by `bench_steps.py attention`).
 _CALL_SCORES = 2**13
 _HEAD_SCORES = 2**11
 _TAPS = 3
