@@ -3,7 +3,6 @@
 import gzip
 import json
 import os
-import re
 import statistics
 import sys
 import tempfile
@@ -136,28 +135,14 @@ def peak(blocks: int, mode: str | None) -> int:
     """Peak of MLX's memory in a step of the published network with its first blocks."""
     import mlx.core as mx
 
-    from LTX_2_MLX.development.full_size import denoised_step, write_hollow
+    from LTX_2_MLX.development.full_size import denoised_step, first_blocks, write_hollow
     from LTX_2_MLX.shapes import VideoShape
 
     with tempfile.TemporaryDirectory() as folder:
         manifest = Path(folder) / "few_blocks.json.gz"
-        manifest.write_bytes(gzip.compress(json.dumps(first_blocks(blocks)).encode()))
+        manifest.write_bytes(gzip.compress(json.dumps(first_blocks(MANIFEST, blocks)).encode()))
         checkpoint = write_hollow(Path(folder) / "few_blocks.safetensors", manifest)
         return denoised_step(checkpoint, VideoShape(9, 64, 96), mx.bfloat16, parallel=mode or "auto")
-
-
-def first_blocks(blocks: int) -> dict:
-    """The published manifest with the first blocks alone."""
-    spec = json.loads(gzip.decompress(MANIFEST.read_bytes()))
-    tensors = {}
-    for name, tensor in spec["tensors"].items():
-        number = re.search(r"transformer_blocks\.(\d+)\.", name)
-        if number is None or int(number[1]) < blocks:
-            tensors[name] = tensor
-    config = spec["metadata"]["config"]
-    config = json.loads(config) if isinstance(config, str) else config
-    config["transformer"]["num_layers"] = blocks
-    return {"tensors": tensors, "metadata": {"config": config}}
 
 
 if __name__ == "__main__":

@@ -180,3 +180,17 @@ def predicted_and_measured(options: Options) -> list[tuple[str, int, int]]:
             pass
     measured = {report.name: report.peak_bytes for report in runner.reports}
     return [(stage.name, stage.peak_bytes, measured[stage.name]) for stage in prepared.plan.stages]
+
+
+def first_blocks(manifest: Path, blocks: int) -> dict[str, Any]:
+    """The manifest of a published transformer with its first blocks alone."""
+    spec = json.loads(gzip.decompress(manifest.read_bytes()))
+    tensors = {}
+    for name, tensor in spec["tensors"].items():
+        number = re.search(r"transformer_blocks\.(\d+)\.", name)
+        if number is None or int(number[1]) < blocks:
+            tensors[name] = tensor
+    config = spec["metadata"]["config"]
+    config = json.loads(config) if isinstance(config, str) else config
+    config["transformer"]["num_layers"] = blocks
+    return {"tensors": tensors, "metadata": {"config": config}}

@@ -1,4 +1,4 @@
-"""What became of a run on several machines when one of its processes was killed."""
+"""The end of a run on several machines when one of its processes was killed."""
 
 from dataclasses import dataclass
 from pathlib import Path

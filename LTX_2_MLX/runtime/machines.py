@@ -32,8 +32,8 @@ _PROBES = 3
 _MOST_DESCRIPTORS = 1024
 # Of MLX's errors when a connection ends (mlx/distributed/ring, jaccl and nccl).
 _LOST_WORDS = ("[ring]", "[jaccl]", "[nccl]", "nccl error", "peer was lost")
-# Options of TCP that the socket module does not name on every system: seconds of silence before the first probe, and
-# before data that is not confirmed is given up (Linux: milliseconds).
+# The option of TCP for the seconds of silence before the first probe, by system. No limit is set for data that is not
+# confirmed: a machine reads none while it computes.
 _IDLE_OPTIONS = ("TCP_KEEPIDLE", "TCP_KEEPALIVE")
 
 
@@ -212,9 +212,6 @@ def _watch(connection: socket.socket) -> None:
             connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), _IDLE_SECONDS)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _PROBE_SECONDS)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _PROBES)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        silence = _IDLE_SECONDS + _PROBES * _PROBE_SECONDS
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * silence)
 
 
 @contextmanager
