@@ -3,6 +3,7 @@
 import gzip
 import json
 import math
+import re
 import struct
 import time
 from collections.abc import Mapping
