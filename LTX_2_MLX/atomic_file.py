@@ -2,6 +2,7 @@
 
 import errno
 import os
+import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,9 +47,12 @@ def replaced_file(path: Path) -> Iterator[Path]:
     """
     if not _WRITES.get():
         raise OSError(errno.EROFS, "a dry run writes nothing", str(path))
-    temporary = _temporary_file(path)
+    temporary = _temporary_path(path)
+    # Before it is there, since a signal may come in between.
     _unfinished.add(temporary)
     try:
+        # Links are not followed.
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
         yield temporary
         if KEEPS_WRITES.get():
             os.replace(temporary, path)
@@ -73,13 +77,8 @@ def write_file(path: Path, content: bytes | str) -> None:
         temporary.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
 
 
-def _temporary_file(path: Path) -> Path:
-    """Create an empty file beside ``path`` under a random, unused name; links are not followed."""
+def _temporary_path(path: Path) -> Path:
+    """A random, unused name beside ``path``."""
     # Absolute, since FFmpeg reads a relative "a:b.mp4" as a protocol; short, since a character may take four bytes.
     folder = path.absolute().parent if KEEPS_WRITES.get() else Path(tempfile.gettempdir())
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem[:40]}.", suffix=f".partial{path.suffix}", dir=folder)
-    mask = os.umask(0)
-    os.umask(mask)
-    os.fchmod(handle, 0o666 & ~mask)
-    os.close(handle)
-    return Path(name)
+    return folder / f".{path.stem[:40]}.{secrets.token_hex(6)}.partial{path.suffix}"

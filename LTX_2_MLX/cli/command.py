@@ -20,7 +20,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
-from LTX_2_MLX.atomic_file import without_writing
+from LTX_2_MLX.atomic_file import remove_unfinished, without_writing
 from LTX_2_MLX.cli.options import RunOptions, WriteOptions, parameters, typed_options, with_each_seed, with_random_seed
 from LTX_2_MLX.errors import LTXError, OutputError, RequestError
 from LTX_2_MLX.outside import printable
@@ -192,8 +192,9 @@ def run_program(program: Callable[..., Any], **settings: Any) -> None:
         program(**settings)
     except SystemExit as error:
         if error.code in (HANGUP, INTERRUPTED, TERMINATED) or launch.RANK is not None:
-            # Everything is cleaned up. MLX may still compute in its threads, and ending Python under them is a memory
-            # fault. One of several processes would be ended without its exit code while Python ends.
+            # MLX may still compute in its threads, and ending Python under them is a memory fault. One of several
+            # processes would be ended without its exit code while Python ends.
+            remove_unfinished()
             with suppress(OSError):
                 sys.stdout.flush()
                 sys.stderr.flush()

@@ -16,6 +16,7 @@ import numpy as np
 
 from LTX_2_MLX.ops.cpu.rows import BLOCK, fewest_rows
 from LTX_2_MLX.ops.device import on_cpu
+from LTX_2_MLX.outside import parse_json
 
 Task = TypeVar("Task")
 
@@ -69,7 +70,7 @@ class Group:
             mx.eval(list(arrays))
             return [list(arrays)]
         header = json.dumps([[str(array.dtype).rpartition(".")[2], array.shape] for array in arrays])
-        headers = [json.loads(data) for data in self.gather_bytes(header.encode())]
+        headers = [parse_json(data) for data in self.gather_bytes(header.encode())]
         longest = max(sum(map(_num_bytes, header)) for header in headers)
         if not longest:
             return [[mx.zeros(shape, getattr(mx, name)) for name, shape in header] for header in headers]

@@ -63,7 +63,7 @@ def test_dash_reads_the_prompt_from_standard_input(tmp_path, text, code):
 
 def test_notes_on_the_demo_model_come_after_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr("LTX_2_MLX.checkpoints.resolve.installed_path", _only_demo)
-    result = run("A blue ball", *SHORT, "--height", "65", "-o", tmp_path / "a.mp4")
+    result = run("A blue ball", *SHORT, "--stg-scale", "1", "--stg-blocks", "99", "-o", tmp_path / "a.mp4")
     lines = result.stderr.splitlines()
     assert result.exit_code == cli.REFUSED
     assert lines[0].startswith("RequestError") and "demo model" in " ".join(lines[1:])
