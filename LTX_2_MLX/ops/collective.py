@@ -94,10 +94,7 @@ class Group:
         return mx.distributed.recv(shape, dtype, origin, group=self.handle)
 
     def send_piece(self, piece: mx.array, to: int, *, last: bool) -> None:
-        """Send a piece of a stream to a neighbouring process as soon as that asks for it by ``receive_piece``.
-
-        Data that waits unread for seconds would end the connection, as if the other machine were lost.
-        """
+        """Send a piece of a stream to a neighbouring process as soon as that asks for it by ``receive_piece``."""
         mx.eval(self.receive((1,), mx.int32, to))
         header = [last, _PIECE_TYPES.index(piece.dtype), piece.ndim, *piece.shape]
         header += [0] * (_PIECE_HEADER - len(header))
@@ -195,8 +192,9 @@ def _arrays_in(row: mx.array, headers: Sequence[tuple[str, Sequence[int]]]) -> l
     for header in headers:
         name, shape = header
         stop = start + _num_bytes(header)
+        dtype: mx.Dtype = getattr(mx, name)
         content = mx.contiguous(row[start:stop])
-        arrays.append(content.view(getattr(mx, name)).reshape(shape) if stop > start else mx.zeros(shape))
+        arrays.append(content.view(dtype).reshape(shape) if stop > start else mx.zeros(shape, dtype))
         start = stop
     mx.eval(arrays)
     return arrays
