@@ -23,7 +23,7 @@ graph, which MLX can compile and differentiate.
 
 import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import mlx.core as mx
@@ -42,6 +42,7 @@ _KERNEL = 3
 _LAUNCH_OPERATIONS = 8e12
 
 
+@dataclass(eq=False)
 class StreamState:
     """Frames that a layer and the layers inside it keep between consecutive pieces of one clip.
 
@@ -49,20 +50,17 @@ class StreamState:
         last: Whether no piece follows the one that comes with this state.
     """
 
-    def __init__(self) -> None:
-        self.last = False
-        self._children: dict[Hashable, StreamState] = {}
-        self._frames: dict[str, mx.array] = {}
-        self._num_started = 0
-        # One list for a state and all states inside it.
-        self._unevaluated: list[mx.array] = []
+    last: bool = False
+    _children: "dict[Hashable, StreamState]" = field(default_factory=dict)
+    _frames: dict[str, mx.array] = field(default_factory=dict)
+    _num_started: int = 0
+    # One list for a state and all states inside it.
+    _unevaluated: list[mx.array] = field(default_factory=list)
 
     def __getitem__(self, name: Hashable) -> "StreamState":
         """The state of an inner layer, or of one of several passes such as a tile's."""
         if name not in self._children:
-            child = StreamState()
-            child._unevaluated = self._unevaluated
-            self._children[name] = child
+            self._children[name] = StreamState(_unevaluated=self._unevaluated)
         self._children[name].last = self.last
         return self._children[name]
 
@@ -90,7 +88,12 @@ class StreamState:
             Frames kept from earlier pieces and frames of ``x``, ``kernel + (n - 1) * stride`` of them for n outputs;
             T = 0 if no output is complete.
         """
-        frames = self._padded(x, before, after, padding)
+        earlier = self._frames.get("window")
+        frames = x if earlier is None else join_frames(earlier, x)
+        if frames.shape[1] and (earlier is None or self.last):
+            in_front = before if earlier is None else 0
+            behind = after if self.last else 0
+            frames = pad_time(frames, in_front, behind, padding)
         num_outputs = max(0, (frames.shape[1] - kernel) // stride + 1)
         self._keep("window", frames, num_outputs * stride)
         num_read = kernel + (num_outputs - 1) * stride if num_outputs else 0
@@ -101,14 +104,16 @@ class StreamState:
 
         ``num_frames`` is the length of the slower branch's result, to which these are added.
         """
-        frames = self._join("delay", x)
+        earlier = self._frames.get("delay")
+        frames = x if earlier is None else join_frames(earlier, x)
         self._keep("delay", frames, num_frames)
         return frames[:, :num_frames]
 
     def split_start(self, x: mx.array, count: int) -> tuple[mx.array, mx.array]:
         """``x`` in two: those of its frames that are among the clip's first ``count``, and the others."""
         length = min(count - self._num_started, x.shape[1])
-        self._count_started(length)
+        if not self.last:
+            self._num_started += length
         return x[:, :length], x[:, length:]
 
     def each_frame(self, function: Callable[[mx.array], mx.array], x: mx.array) -> mx.array:
@@ -130,23 +135,6 @@ class StreamState:
         self._unevaluated.clear()
         return x
 
-    def _padded(self, x: mx.array, before: int, after: int, padding: TimePadding) -> mx.array:
-        starts = "window" not in self._frames
-        frames = self._join("window", x)
-        if frames.shape[1] == 0:
-            return frames
-        in_front = before if starts else 0
-        behind = after if self.last else 0
-        if padding == "edge":
-            return pad_edge(frames, 1, before=in_front, after=behind)
-        widths = [(0, 0)] * frames.ndim
-        widths[1] = (in_front, behind)
-        return mx.pad(frames, widths)
-
-    def _join(self, slot: str, x: mx.array) -> mx.array:
-        kept = self._frames.get(slot)
-        return x if kept is None else join_frames(kept, x)
-
     def _keep(self, slot: str, frames: mx.array, start: int) -> None:
         if self.last or frames.shape[1] == 0:
             return
@@ -154,16 +142,12 @@ class StreamState:
         self._frames[slot] = kept
         self._unevaluated.append(kept)
 
-    def _count_started(self, length: int) -> None:
-        self._num_started += length
 
-
+@dataclass(eq=False)
 class _WholeClip(StreamState):
     """The state of a run of one piece, which is the clip: keeps nothing, evaluates nothing, may be shared."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.last = True
+    last: bool = True
 
     def __getitem__(self, name: Hashable) -> StreamState:
         return self
@@ -173,12 +157,6 @@ class _WholeClip(StreamState):
 
     def checkpoint(self, x: mx.array) -> mx.array:
         return x
-
-    def _keep(self, slot: str, frames: mx.array, start: int) -> None:
-        pass
-
-    def _count_started(self, length: int) -> None:
-        pass
 
 
 WHOLE_CLIP: StreamState = _WholeClip()
@@ -269,6 +247,15 @@ def join_frames(*pieces: mx.array) -> mx.array:
     return with_frames[0] if with_frames else pieces[0]
 
 
+def pad_time(frames: mx.array, before: int, after: int, padding: TimePadding) -> mx.array:
+    """Frames, at least one, with copies of the first and the last one at the ends, or zeros."""
+    if padding == "edge":
+        return pad_edge(frames, 1, before=before, after=after)
+    widths = [(0, 0)] * frames.ndim
+    widths[1] = (before, after)
+    return mx.pad(frames, widths)
+
+
 def copy_frames(x: mx.array, start: int, stop: int) -> mx.array:
     """Frames ``start`` to ``stop`` in memory of their own: a slice would keep all of ``x`` alive."""
     return mx.take(x, mx.arange(start, stop), axis=1)
@@ -305,29 +292,16 @@ class CausalConv3d(nn.Module):
     def __call__(self, x: mx.array, state: StreamState = WHOLE_CLIP) -> mx.array:
         before = _KERNEL - 1 - self.frames_ahead
         window = state.window(x, _KERNEL, before=before, after=self.frames_ahead)
-        if self.spatial_padding == "zeros":
-            return state.checkpoint(convolve_frames(self.conv, window))
-        mirrored = pad_mirror(pad_mirror(window, 2), 3)
-        return state.checkpoint(convolve_frames(self.conv, mirrored, spatial_padding=0))
-
-
-def convolve_frames(conv: nn.Conv3d, window: mx.array, spatial_padding: int = 1) -> mx.array:
-    """Convolve ``(B, T + 2, H, W, C)``, padded in time beforehand, to ``(B, T, H', W', O)`` by a kernel of three."""
-    if window.shape[1] < _KERNEL:
-        return _no_frames(conv, window, spatial_padding)
-    return conv3d_3x3x3(window, conv.weight, conv.bias, spatial_padding=spatial_padding)
-
-
-def _no_frames(conv: nn.Conv3d, window: mx.array, spatial_padding: int) -> mx.array:
-    border = _KERNEL - 1 - 2 * spatial_padding
-    batch, _, height, width, _ = window.shape
-    shape = (batch, 0, height - border, width - border, conv.weight.shape[0])
-    return mx.zeros(shape, window.dtype)
+        zeros = 1 if self.spatial_padding == "zeros" else 0
+        if not zeros:
+            window = pad_mirror(pad_mirror(window, 2), 3)
+        return state.checkpoint(conv3d_3x3x3(window, self.conv.weight, self.conv.bias, spatial_padding=zeros))
 
 
 def convolve_zero_padded(conv: nn.Conv3d, x: mx.array) -> mx.array:
     """``(B, T, H, W, C)`` to ``(B, T, H, W, O)`` by a kernel of three, one zero on each side of every axis."""
-    return convolve_frames(conv, mx.pad(x, [(0, 0), (1, 1), (0, 0), (0, 0), (0, 0)]))
+    padded = mx.pad(x, [(0, 0), (1, 1), (0, 0), (0, 0), (0, 0)])
+    return conv3d_3x3x3(padded, conv.weight, conv.bias, spatial_padding=1)
 
 
 def convolve_each(conv: nn.Conv2d, x: mx.array) -> mx.array:

@@ -7,9 +7,9 @@ in float32 in the reference's order, cosines and sines are taken by NumPy, and o
 import hashlib
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache, partial
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 
 import mlx.core as mx
@@ -198,99 +198,82 @@ def frequency_ladder(width: int, axes: int, theta: float = 10000.0, precision: P
     return np.asarray(frequencies * np.float32(np.pi) / np.float32(2))
 
 
-def rotary_table(
-    positions: mx.array | np.ndarray,
-    *,
-    width: int,
-    heads: int,
-    max_positions: Sequence[float],
-    theta: float = 10000.0,
-    precision: Precision = "float64",
-    pairing: Pairing = "split",
-    dtype: mx.Dtype = mx.float32,
-) -> RotaryTable:
-    """Cosines and sines of a set of positions.
+@dataclass(kw_only=True)
+class RotaryEmbedding:
+    """Rotary tables of one attention. The last two are cached: positions stay the same from step to step.
 
-    Args:
-        positions: ``(B, axes, N, 2)`` float32 bounds ``[start, end)``, whose middle counts, or ``(B, axes, N)``.
+    Attributes:
         width: Features of all heads together.
         heads: Number of heads.
         max_positions: Positions are divided by these, one entry for each axis.
         theta: Ratio of the last frequency to the first.
         precision: Of the frequencies, see ``frequency_ladder``.
-        pairing: Pairing of the table.
-        dtype: Dtype of the table.
+        pairing: Pairing of the tables.
 
     Source: Lightricks/LTX-2, packages/ltx-core/src/ltx_core/model/transformer/rope.py at 400fd31.
     """
-    middle = np.asarray(positions, dtype=np.float32)
-    if middle.ndim == 4:
-        middle = (middle[..., 0] + middle[..., 1]) / np.float32(2)
-    batch, axes, tokens = middle.shape
-    ladder = frequency_ladder(width, axes, theta, precision)
-    cosines = []
-    sines = []
-    for axis in range(axes):
-        cos, sin = _axis(middle[:, axis], max_positions[axis], ladder, dtype)
-        cosines.append(cos)
-        sines.append(sin)
 
-    def interleave_axes(tables: list[mx.array], unrotated: float) -> mx.array:
-        flat = mx.stack(tables, axis=-1).reshape(batch, tokens, -1)
-        # Elements that the axes do not fill come first and are not rotated.
-        fill = mx.full((batch, tokens, width // 2 - flat.shape[-1]), unrotated, dtype=dtype)
-        return mx.concatenate([fill, flat], axis=-1).reshape(batch, tokens, heads, -1)
-
-    return RotaryTable(cos=interleave_axes(cosines, 1.0), sin=interleave_axes(sines, 0.0), pairing=pairing)
-
-
-def _axis(middle: np.ndarray, max_position: float, ladder: np.ndarray, dtype: mx.Dtype) -> tuple[mx.array, mx.array]:
-    # A video's tokens share few coordinates along one axis, so each distinct one is computed once and gathered.
-    values, inverse = np.unique(middle, return_inverse=True)
-    index = mx.array(inverse.reshape(middle.shape).astype(np.int32))
-    fractions = values / np.float32(max_position) * np.float32(2) - np.float32(1)
-    angles = (ladder * fractions[:, None]).astype(np.float64)
-    cos = mx.array(np.cos(angles).astype(np.float32)).astype(dtype)
-    sin = mx.array(np.sin(angles).astype(np.float32)).astype(dtype)
-    return cos[index], sin[index]
-
-
-class RotaryEmbedding:
-    """Rotary tables of one attention. The last two are cached: positions stay the same from step to step."""
-
-    def __init__(
-        self,
-        *,
-        width: int,
-        heads: int,
-        max_positions: Sequence[float],
-        theta: float = 10000.0,
-        precision: Precision = "float64",
-        pairing: Pairing = "split",
-    ):
-        self._table = partial(
-            rotary_table,
-            width=width,
-            heads=heads,
-            max_positions=tuple(max_positions),
-            theta=theta,
-            precision=precision,
-            pairing=pairing,
-        )
-        self._tables: OrderedDict[tuple[bytes, tuple[int, ...], mx.Dtype], RotaryTable] = OrderedDict()
+    width: int
+    heads: int
+    max_positions: Sequence[float]
+    theta: float = 10000.0
+    precision: Precision = "float64"
+    pairing: Pairing = "split"
+    _tables: OrderedDict[tuple[bytes, tuple[int, ...], mx.Dtype], RotaryTable] = field(default_factory=OrderedDict)
 
     def __call__(self, positions: mx.array | np.ndarray, dtype: mx.Dtype) -> RotaryTable:
-        """The table of these positions, see ``rotary_table``."""
+        """The table of these positions, see ``table``."""
         host = np.ascontiguousarray(np.asarray(positions, dtype=np.float32))
         if (host == host[:1]).all():
             host = host[:1]
         key = (hashlib.sha256(host.tobytes()).digest(), host.shape, dtype)
         if key not in self._tables:
-            self._tables[key] = self._table(host, dtype=dtype)
+            self._tables[key] = self.table(host, dtype)
         self._tables.move_to_end(key)
         while len(self._tables) > _CACHED_TABLES:
             self._tables.popitem(last=False)
         return self._tables[key]
+
+    def table(self, positions: mx.array | np.ndarray, dtype: mx.Dtype = mx.float32) -> RotaryTable:
+        """Cosines and sines of a set of positions.
+
+        Args:
+            positions: ``(B, axes, N, 2)`` float32 bounds ``[start, end)``, whose middle counts, or ``(B, axes, N)``.
+            dtype: Dtype of the table.
+        """
+        middle = np.asarray(positions, dtype=np.float32)
+        if middle.ndim == 4:
+            middle = (middle[..., 0] + middle[..., 1]) / np.float32(2)
+        batch, axes, tokens = middle.shape
+        ladder = frequency_ladder(self.width, axes, self.theta, self.precision)
+        # Elements that the axes do not fill come first and are not rotated.
+        num_filled = axes * len(ladder)
+        fill = mx.zeros((batch, tokens, self.width // 2 - num_filled), dtype)
+        tables = []
+        for function, unrotated in ((np.cos, fill + 1), (np.sin, fill)):
+            columns = []
+            for axis in range(axes):
+                columns.append(_axis(function, middle[:, axis], self.max_positions[axis], ladder, dtype))
+            interleaved = mx.stack(columns, axis=-1).reshape(batch, tokens, num_filled)
+            table = mx.concatenate([unrotated, interleaved], axis=-1)
+            tables.append(table.reshape(batch, tokens, self.heads, -1))
+        return RotaryTable(cos=tables[0], sin=tables[1], pairing=self.pairing)
+
+
+def _axis(
+    function: Callable[[np.ndarray], np.ndarray],
+    middle: np.ndarray,
+    max_position: float,
+    ladder: np.ndarray,
+    dtype: mx.Dtype,
+) -> mx.array:
+    """Cosines or sines of the angles along one axis, ``(B, N, len(ladder))``."""
+    # A video's tokens share few coordinates along one axis, so each distinct one is computed once and gathered.
+    values, inverse = np.unique(middle, return_inverse=True)
+    index = mx.array(inverse.reshape(middle.shape).astype(np.int32))
+    fractions = values / np.float32(max_position) * np.float32(2) - np.float32(1)
+    angles = (ladder * fractions[:, None]).astype(np.float64)
+    return mx.array(function(angles).astype(np.float32)).astype(dtype)[index]
 
 
 class Attention(nn.Module):
@@ -357,7 +340,7 @@ class Attention(nn.Module):
         attended = self._attend(tokens, context, mask, rotary, context_rotary or rotary, bypass, keys_values, share)
         if "to_gate_logits" in self:
             gates = 2 * mx.sigmoid(self.to_gate_logits(tokens))
-            attended = eval_if_large((self._split(attended) * gates[..., None]).flatten(-2), on_gpu=False)
+            attended = eval_if_large((self._heads(attended) * gates[..., None]).flatten(-2), on_gpu=False)
         return eval_if_large(self.to_out(attended), on_gpu=False)
 
     def keys_values(self, context: mx.array) -> KeysValues:
@@ -383,7 +366,7 @@ class Attention(nn.Module):
             return own_values
         keys = self._heads(keys, context_rotary)
         queries = self._heads(eval_if_large(self.q_norm(self.to_q(tokens)), on_gpu=False), rotary)
-        values = self._split(own_values)
+        values = self._heads(own_values)
         if share is not None:
             keys, values = mx.split(share.gather(mx.concatenate([keys, values], axis=-1)), 2, axis=-1)
         attended = attention(
@@ -398,10 +381,7 @@ class Attention(nn.Module):
             return attended
         return mx.where(mx.array(bypass)[:, None, None], own_values, attended)
 
-    def _heads(self, x: mx.array, rotary: RotaryTable | None) -> mx.array:
-        """Queries or keys by heads, ``(B, N, heads, head_dim)``, at their positions."""
-        heads = self._split(x)
-        return eval_if_large(heads if rotary is None else rotate(heads, rotary), on_gpu=False)
-
-    def _split(self, x: mx.array) -> mx.array:
-        return x.reshape(*x.shape[:-1], self.heads, -1)
+    def _heads(self, x: mx.array, rotary: RotaryTable | None = None) -> mx.array:
+        """``x`` by heads, ``(B, N, heads, head_dim)``; queries and keys are rotated to their positions."""
+        heads = x.reshape(*x.shape[:-1], self.heads, -1)
+        return heads if rotary is None else eval_if_large(rotate(heads, rotary), on_gpu=False)

@@ -78,7 +78,7 @@ def conv3d_3x3x3(x: mx.array, weight: mx.array, bias: mx.array, *, spatial_paddi
     """Convolution over time, height and width.
 
     Args:
-        x: ``(B, T + 2, H, W, C)``, padded in time beforehand, T at least 1.
+        x: ``(B, T + 2, H, W, C)``, padded in time beforehand. Fewer than three frames are none of the result's.
         weight: ``(O, 3, 3, 3, C)``.
         bias: ``(O,)``.
         spatial_padding: Zeros around each frame, 0 or 1.
@@ -86,10 +86,14 @@ def conv3d_3x3x3(x: mx.array, weight: mx.array, bias: mx.array, *, spatial_paddi
     Returns:
         ``(B, T, H', W', O)``, H' and W' smaller by two where nothing is padded.
     """
+    if x.shape[1] < 3:
+        batch, _, height, width, _ = x.shape
+        border = 2 - 2 * spatial_padding
+        return mx.zeros((batch, 0, height - border, width - border, len(weight)), x.dtype)
     if not _cpu_form(x):
         return mx.conv3d(x, weight, padding=(0, spatial_padding, spatial_padding)) + bias
-    border = (spatial_padding, spatial_padding)
-    return numpy_forms.conv3d_3x3x3(mx.pad(x, [(0, 0), (0, 0), border, border, (0, 0)]), weight, bias)
+    zeros = (spatial_padding, spatial_padding)
+    return numpy_forms.conv3d_3x3x3(mx.pad(x, [(0, 0), (0, 0), zeros, zeros, (0, 0)]), weight, bias)
 
 
 def conv3d_scratch_bytes(frames: float, pixels: float, channels_in: int, channels_out: int) -> int:
@@ -146,11 +150,10 @@ def _cpu_form(x: mx.array) -> bool:
 
 def pad_edge(x: mx.array, axis: int, before: int, after: int) -> mx.array:
     """``x`` with its first slice along ``axis`` repeated ``before`` times in front, its last ``after`` times behind."""
-    length = x.shape[axis]
     if before == after == 0:
         return x
-    first = _cut(x, axis, 0, 1)
-    last = _cut(x, axis, length - 1, length)
+    first = mx.split(x, [1], axis=axis)[0]
+    last = mx.split(x, [x.shape[axis] - 1], axis=axis)[1]
     return mx.concatenate([first] * before + [x] + [last] * after, axis=axis)
 
 
@@ -160,11 +163,9 @@ def pad_mirror(x: mx.array, axis: int) -> mx.array:
     The axis must hold at least two slices.
     """
     length = x.shape[axis]
-    return mx.concatenate([_cut(x, axis, 1, 2), x, _cut(x, axis, length - 2, length - 1)], axis=axis)
-
-
-def _cut(x: mx.array, axis: int, start: int, stop: int) -> mx.array:
-    return x[(slice(None),) * (axis % x.ndim) + (slice(start, stop),)]
+    second = mx.split(x, [1, 2], axis=axis)[1]
+    last_but_one = mx.split(x, [length - 2, length - 1], axis=axis)[1]
+    return mx.concatenate([second, x, last_but_one], axis=axis)
 
 
 def pixel_shuffle(x: mx.array, factors: tuple[int, ...]) -> mx.array:

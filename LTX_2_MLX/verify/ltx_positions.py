@@ -11,7 +11,7 @@ from LTX_2_MLX.diffusion.state import (
     unpatchify_audio,
     unpatchify_video,
 )
-from LTX_2_MLX.layers.transformer import RotaryTable, frequency_ladder, rotary_table, rotate
+from LTX_2_MLX.layers.transformer import RotaryEmbedding, RotaryTable, frequency_ladder, rotate
 from LTX_2_MLX.shapes import Compression, LatentShape, VideoShape
 from LTX_2_MLX.verify.case import Case, Outputs
 from LTX_2_MLX.verify.layout import channels_first, channels_last
@@ -78,9 +78,10 @@ def _tables(case: Case) -> Outputs:
     for name, width, heads, max_positions, stream, precision, pairing in case.parameter("tables"):
         # Cross-modal attention turns by time alone.
         positions = io[f"positions.{stream}"][:, : len(max_positions)]
-        table = rotary_table(
-            positions, width=width, heads=heads, max_positions=max_positions, precision=precision, pairing=pairing
+        embedding = RotaryEmbedding(
+            width=width, heads=heads, max_positions=max_positions, precision=precision, pairing=pairing
         )
+        table = embedding.table(positions)
         outputs[f"rope.{name}.cos"] = _published(table, table.cos)
         outputs[f"rope.{name}.sin"] = _published(table, table.sin)
         if name == f"small_{pairing}":

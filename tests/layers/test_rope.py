@@ -2,7 +2,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from LTX_2_MLX.layers.transformer import RotaryEmbedding, frequency_ladder, rotary_table, rotate
+from LTX_2_MLX.layers.transformer import RotaryEmbedding, frequency_ladder, rotate
 
 
 def _random(*shape):
@@ -10,7 +10,7 @@ def _random(*shape):
 
 
 def _table(positions, *, width=24, heads=3, axes=2, **settings):
-    return rotary_table(positions, width=width, heads=heads, max_positions=(7.0, 11.0)[:axes], **settings)
+    return RotaryEmbedding(width=width, heads=heads, max_positions=(7.0, 11.0)[:axes], **settings).table(positions)
 
 
 @pytest.mark.parametrize("pairing", ["split", "interleaved"])
@@ -49,7 +49,7 @@ def test_bounds_count_by_their_middle():
 
 def test_what_the_axes_do_not_fill_stands_in_front_and_does_not_turn():
     # 13 pairs over 2 axes: 6 frequencies each, one pair left.
-    table = rotary_table(_random(1, 2, 5), width=26, heads=1, max_positions=(7.0, 11.0))
+    table = _table(_random(1, 2, 5), width=26, heads=1)
     assert table.cos.shape == (1, 5, 1, 13)
     cos, sin = np.array(table.cos), np.array(table.sin)
     assert np.all(cos[..., 0] == 1) and np.all(sin[..., 0] == 0)

@@ -136,8 +136,10 @@ class VideoEncoder(nn.Module):
 
     def input_layer(self, frames: mx.array, state: StreamState = WHOLE_CLIP) -> mx.array:
         """The first layer: patches of pixels to channels, then ``conv_in``."""
-        x = _fold(frames.astype(self.conv_in.conv.weight.dtype), self.config.patch_size)
-        return self.conv_in(x, state)
+        frames = frames.astype(self.conv_in.conv.weight.dtype)
+        patch = (1, self.config.patch_size, self.config.patch_size)
+        # In this index the offset in width is slower than that in height: axes exchanged, here and in the decoder.
+        return self.conv_in(pixel_unshuffle(frames.swapaxes(2, 3), patch).swapaxes(2, 3), state)
 
     def output_layer(self, x: mx.array, state: StreamState = WHOLE_CLIP) -> mx.array:
         """The last layer: norm, SiLU and ``conv_out``, then the normalised mean."""
@@ -244,7 +246,8 @@ class VideoDecoder(nn.Module):
             shift = rows[:, 0]
             scale = rows[:, 1]
         x = self.conv_out(activate(x, shift, scale), state)
-        return _unfold(x, self.config.patch_size)
+        patch = (1, self.config.patch_size, self.config.patch_size)
+        return pixel_shuffle(x.swapaxes(2, 3), patch).swapaxes(2, 3)
 
     def scale_timestep(self, timestep: mx.array | None, batch: int) -> mx.array | None:
         """What the layers take for a timestep ``(B,)``; None unless the network is conditioned on it."""
@@ -390,12 +393,3 @@ def _check_borders(padding: SpatialPadding, cells: tuple[int, int], compression:
             f"The latent is {cells[0]}×{cells[1]} cells, but this network mirrors its borders and needs two on each "
             f"side. Use frames of at least {2 * compression.height}×{2 * compression.width} pixels."
         )
-
-
-def _fold(frames: mx.array, patch: int) -> mx.array:
-    # In this index the offset in width is slower than that in height: pixel_unshuffle with the axes exchanged.
-    return pixel_unshuffle(frames.swapaxes(2, 3), (1, patch, patch)).swapaxes(2, 3)
-
-
-def _unfold(x: mx.array, patch: int) -> mx.array:
-    return pixel_shuffle(x.swapaxes(2, 3), (1, patch, patch)).swapaxes(2, 3)
