@@ -9,7 +9,7 @@ import os
 import re
 import struct
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -71,17 +71,6 @@ class StoredTensor:
     axes: tuple[int, ...] | None = None
     is_copy: bool = False
 
-    def published(self, info: TensorInfo) -> TensorInfo:
-        """The stored tensor's description with the published shape."""
-        if self.axes is None:
-            return info
-        return TensorInfo(tuple(info.shape[axis] for axis in self.axes), info.dtype, info.num_bytes)
-
-    def turned(self, arrays: Mapping[str, mx.array]) -> mx.array:
-        """The tensor among those of its file, in published axis order; lazy."""
-        array = arrays[self.name]
-        return array if self.axes is None else array.transpose(self.axes)
-
 
 def published_layout(
     file: Path, tensors: Mapping[str, TensorInfo], metadata: dict[str, str]
@@ -101,7 +90,10 @@ def published_layout(
         layout, beside = read_part(file, part, tensors)
         return layout, metadata | beside
     prefix = _TRANSFORMER_PREFIX if _TRANSFORMER_PROBE in tensors else ""
-    return {f"{prefix}{name}": StoredTensor(name) for name in tensors}, metadata
+    layout = {}
+    for name in tensors:
+        layout[f"{prefix}{name}"] = StoredTensor(name)
+    return layout, metadata
 
 
 def holds_language_model(names: Collection[str]) -> bool:
@@ -206,11 +198,13 @@ def _tensors(path: Path, entries: Iterable[tuple[str, Any]], data_bytes: int) ->
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged: its header does not describe tensors. Download it again.") from error
     spans.sort()
+    in_order: dict[str, TensorInfo] = {}
     end = 0
     for start, stop, name in spans:
         if start != end:
             raise CheckpointError(_wrong_tensor(path, name))
         end = stop
+        in_order[name] = infos[name]
     if end != data_bytes:
         raise CheckpointError(
             f"{path} is truncated or damaged: its header describes {end} bytes of tensors, the file has {data_bytes}. "
@@ -218,7 +212,7 @@ def _tensors(path: Path, entries: Iterable[tuple[str, Any]], data_bytes: int) ->
         )
     if len(infos) != len(spans):
         raise CheckpointError(f"{path} is damaged: its header holds a name twice. Download it again.")
-    return {name: infos[name] for _, _, name in spans}
+    return in_order
 
 
 def _tensor_info(path: Path, name: str, entry: dict[str, Any]) -> TensorInfo:
@@ -268,7 +262,7 @@ class Checkpoint:
         Raises:
             CheckpointError: If nothing readable is there, a shard is missing, or two files contradict each other.
         """
-        paths = [Path(path)] if isinstance(path, str | Path) else [Path(each) for each in path]
+        paths = [Path(path)] if isinstance(path, str | Path) else list(map(Path, path))
         self.paths = tuple(paths)
         self.path = paths[0]
         self.files: list[Path] = []
@@ -286,7 +280,10 @@ class Checkpoint:
                     if stored.is_copy:
                         continue
                     raise CheckpointError(_held_twice(name, self._source[name][0], file))
-                tensors[name] = stored.published(file_tensors[stored.name])
+                info = file_tensors[stored.name]
+                if stored.axes is not None:
+                    info = replace(info, shape=tuple(info.shape[axis] for axis in stored.axes))
+                tensors[name] = info
                 self._source[name] = (file, stored)
         metadata = {}
         for file in reversed(self.files):
@@ -328,14 +325,16 @@ class Checkpoint:
         Raises:
             CheckpointError: If a file has gone, or holds a dtype that MLX does not read.
         """
-        names_by_file: dict[Path, list[str]] = {}
+        stored_by_file: dict[Path, dict[str, StoredTensor]] = {}
         for name in names:
-            names_by_file.setdefault(self.file_of(name), []).append(name)
+            file, stored = self._source[name]
+            stored_by_file.setdefault(file, {})[name] = stored
         arrays: dict[str, mx.array] = {}
-        for file, own_names in names_by_file.items():
+        for file, own in stored_by_file.items():
             opened = self._open(file)
-            for name in own_names:
-                arrays[name] = self._source[name][1].turned(opened)
+            for name, stored in own.items():
+                array = opened[stored.name]
+                arrays[name] = array if stored.axes is None else array.transpose(stored.axes)
         return arrays
 
     def _open(self, file: Path) -> dict[str, mx.array]:
