@@ -47,7 +47,9 @@ def replaced_file(path: Path) -> Iterator[Path]:
     """
     if not _WRITES.get():
         raise OSError(errno.EROFS, "a dry run writes nothing", str(path))
-    temporary = _temporary_path(path)
+    # Absolute, since FFmpeg reads a relative "a:b.mp4" as a protocol; short, since a character may take four bytes.
+    folder = path.absolute().parent if KEEPS_WRITES.get() else Path(tempfile.gettempdir())
+    temporary = folder / f".{path.stem[:40]}.{secrets.token_hex(6)}.partial{path.suffix}"
     # Before it is there, since a signal may come in between.
     _unfinished.add(temporary)
     try:
@@ -75,10 +77,3 @@ def write_file(path: Path, content: bytes | str) -> None:
     """
     with replaced_file(path) as temporary:
         temporary.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
-
-
-def _temporary_path(path: Path) -> Path:
-    """A random, unused name beside ``path``."""
-    # Absolute, since FFmpeg reads a relative "a:b.mp4" as a protocol; short, since a character may take four bytes.
-    folder = path.absolute().parent if KEEPS_WRITES.get() else Path(tempfile.gettempdir())
-    return folder / f".{path.stem[:40]}.{secrets.token_hex(6)}.partial{path.suffix}"

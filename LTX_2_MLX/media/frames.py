@@ -184,18 +184,18 @@ def validated(stream: FrameStream, *, moving: bool = False) -> FrameStream:
     if isinstance(stream.audio, Waveform):
         check_sound(stream.audio)
     check = FrameCheck(moving)
-    return stream.replace(chunks=_checked_chunks(stream, check, raises=True))
+    return replace(stream, chunks=_checked_chunks(stream, check, raises=True))
 
 
 def observed(stream: FrameStream) -> FrameStream:
     """Return the same stream, whose frames are compared while they are read, for ``validated`` of the result."""
     check = FrameCheck()
-    return stream.replace(chunks=_checked_chunks(stream, check), source_check=check)
+    return replace(stream, chunks=_checked_chunks(stream, check), source_check=check)
 
 
 def _checked_chunks(stream: FrameStream, check: "FrameCheck", *, raises: bool = False) -> Iterator[np.ndarray]:
     try:
-        for chunk in stream:
+        for chunk in stream.chunks:
             check.add(chunk)
             yield chunk
     finally:

@@ -4,7 +4,6 @@ A run record holds the command, its settled request, files and versions, in a vi
 """
 
 import errno
-import io
 import json
 import os
 import shutil
@@ -119,34 +118,6 @@ def replaced_when_complete(path: str | Path) -> Iterator[Path]:
         if error.errno == errno.ENOSPC:
             free = f" {free_bytes(path.parent) / 2**20:.0f} MiB are free there."
         raise MediaError(f"{path} cannot be written: {reason(error)}.{free}") from error
-
-
-@dataclass
-class NullFile:
-    """A file that forgets what is written; muxers can seek in it.
-
-    Attributes:
-        position: Where the next byte goes.
-        size: Bytes up to the end.
-    """
-
-    position: int = 0
-    size: int = 0
-
-    def write(self, data: bytes) -> int:
-        """Take the bytes."""
-        self.position += len(data)
-        self.size = max(self.size, self.position)
-        return len(data)
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move within the file."""
-        self.position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self.position, io.SEEK_END: self.size}[whence]
-        return self.position
-
-    def tell(self) -> int:
-        """Position within the file."""
-        return self.position
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from fractions import Fraction
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +168,7 @@ class _Probe:
             extras=read_extras(self._container, self._video, start or Fraction(0), rate),
             has_tracks=bool(self._container.streams.audio or self._container.streams.subtitles),
             interlaced=interlaced,
-            bit_depth=max(component.bits for component in first.format.components),
+            bit_depth=max(map(attrgetter("bits"), first.format.components)),
             notes=tuple([*self._notes, *self._notes_on_tracks()]),
             damage=tuple(damage),
             decoding_bytes=self._frames.decoding_bytes,

@@ -298,15 +298,17 @@ def scan_packets(path: Path, video_index: int) -> Packets:
     error = None
     with open_media(path) as container:
         is_joined_format = container.format.name in _JOINED_FORMATS
-        streams = [container.streams[video_index], *container.streams.audio, *container.streams.subtitles]
-        timed = [stream for stream in streams if stream.codec_context is not None]
+        timed = []
+        for stream in (container.streams[video_index], *container.streams.audio, *container.streams.subtitles):
+            if stream.codec_context is not None:
+                timed.append(stream)
         try:
             for position, packet in enumerate(container.demux(*timed)):
                 if packet.size:
-                    stream = packet.stream
-                    if stream.index not in tracks:
-                        tracks[stream.index] = Track(stream.type, Stamps(packet.time_base))
-                    tracks[stream.index].add(packet, position)
+                    index = packet.stream.index
+                    if index not in tracks:
+                        tracks[index] = Track(packet.stream.type, Stamps(packet.time_base))
+                    tracks[index].add(packet, position)
         except av.FFmpegError as failure:
             error = failure.strerror
     restarts = []

@@ -4,6 +4,7 @@ A track is described before the output is opened: writing it is tried out before
 refuses it after the last frame is computed.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -14,7 +15,6 @@ import av
 from av.container import OutputContainer
 
 from LTX_2_MLX.media.encoder import Container
-from LTX_2_MLX.media.output import NullFile
 from LTX_2_MLX.media.source import ffmpeg_messages, open_media, reason
 from LTX_2_MLX.media.timeline import Shifts
 
@@ -224,7 +224,7 @@ def _try_out(way: OutputTrack, container: Container) -> str:
     """Write a track alone to nowhere; returns what the container has against it, or an empty text."""
     num_packets = 0
     try:
-        with ffmpeg_messages() as messages, av.open(NullFile(), "w", format=container.name) as output:
+        with ffmpeg_messages() as messages, av.open(os.devnull, "w", format=container.name) as output:
             packets = way.attach(output)
             output.start_encoding()
             for _, packet in packets:

@@ -5,6 +5,7 @@ A file gets its final name when it is complete and holds every frame.
 
 import heapq
 import math
+import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +26,7 @@ from LTX_2_MLX.media.audio import Audio
 from LTX_2_MLX.media.display import Display, YuvWriter
 from LTX_2_MLX.media.encoder import CRF, SQUARE_ENCODERS, Codec, Encoding, choose_encoding, least_bytes
 from LTX_2_MLX.media.extras import Extras, lost_extras, write_extras
-from LTX_2_MLX.media.output import NullFile, check_free, check_writable, replaced_when_complete
+from LTX_2_MLX.media.output import check_free, check_writable, replaced_when_complete
 from LTX_2_MLX.media.source import count_packets, ffmpeg_messages, reason
 from LTX_2_MLX.media.suffixes import IMAGE_OUTPUTS
 from LTX_2_MLX.media.tracks import OutputTrack, TimedPackets, choose_tracks
@@ -211,7 +212,9 @@ class _Layout:
             if container.holds_tag(name):
                 output.metadata[name] = text
         video = self.encoding.add_stream(output, self._stream.frame_rate, self.clock.tick, self._stream.display)
-        packets = [track.attach(output) for track in self._tracks]
+        packets: list[TimedPackets] = []
+        for track in self._tracks:
+            packets.append(track.attach(output))
         extras = self._stream.extras
         if extras != Extras():
             first = write_extras(output, video, extras, container, self._stream.frame_rate, self._lead)
@@ -240,7 +243,7 @@ class _Layout:
         name = self.encoding.container.name
         messages: list[str] = []
         try:
-            with av.open(NullFile(), "w", format=name, container_options=options) as output:
+            with av.open(os.devnull, "w", format=name, container_options=options) as output:
                 video, _ = self.add_to(output)
                 with ffmpeg_messages() as messages:
                     output.start_encoding()
@@ -360,13 +363,20 @@ class _VideoPackets:
 
     def packets(self, track: av.VideoStream) -> TimedPackets:
         """Encode all frames that arrive."""
-        while (image := self.waiting.get()) is not None:
-            yield from self._timed(track.encode(self._frame(image)))
-            self.num_encoded += 1
-        if self.stopped:
-            raise MediaError("Writing was stopped.")
-        if self.num_encoded:
-            yield from self._timed(track.encode(None))
+        is_last = False
+        while not is_last:
+            image = self.waiting.get()
+            is_last = image is None
+            if is_last and self.stopped:
+                raise MediaError("Writing was stopped.")
+            if is_last and not self.num_encoded:
+                return
+            for packet in track.encode(None if image is None else self._frame(image)):
+                assert packet.pts is not None and packet.dts is not None, "encoders set both"
+                index = self._index_of.pop(packet.pts)
+                packet.duration = self._clock.ticks(index + 1) - packet.pts
+                yield packet.dts * packet.time_base, packet
+            self.num_encoded += not is_last
 
     def stop(self) -> None:
         """Let neither side wait."""
@@ -396,13 +406,6 @@ class _VideoPackets:
         frame.color_primaries = self._stream.display.primaries
         frame.color_trc = self._stream.display.transfer
         return frame
-
-    def _timed(self, packets: list[av.Packet]) -> TimedPackets:
-        for packet in packets:
-            assert packet.pts is not None and packet.dts is not None, "encoders set both"
-            index = self._index_of.pop(packet.pts)
-            packet.duration = self._clock.ticks(index + 1) - packet.pts
-            yield packet.dts * packet.time_base, packet
 
 
 def _check_count(stream: FrameSource, file: Path, path: Path, num_written: int) -> None:
