@@ -5,9 +5,9 @@ adapters -> axis order -> quantise -> evaluate. All problems of names and shapes
 before a tensor is read.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -79,7 +79,8 @@ def load(
     """
     network = recognise(networks, checkpoint)
     result = network(config_of(network, checkpoint))
-    model = _as_module(result)
+    # A protocol cannot say that its classes inherit from nn.Module.
+    model = cast(nn.Module, result)
     sources: dict[str, list[mx.array]] = {}
     weights, merge = _checked_weights(network, model, checkpoint, dtype, loras, sources)
     if note is not None:
@@ -118,7 +119,7 @@ def weights_bytes(
     read. Raises as ``load`` does.
     """
     network = recognise(networks, checkpoint)
-    model = _as_module(network(config_of(network, checkpoint)))
+    model = cast(nn.Module, network(config_of(network, checkpoint)))
     weights, _ = _checked_weights(network, model, checkpoint, dtype, loras)
     finish = _Finish(model, dtype, quantize)
     if run is not None:
@@ -145,7 +146,7 @@ def quantization_for(network: type[PublishedNetwork[Any]], checkpoint: Checkpoin
         CheckpointError: If the file holds no such network.
         RequestError: If the bits are not 8 or 4.
     """
-    model = _as_module(network(config_of(network, checkpoint)))
+    model = cast(nn.Module, network(config_of(network, checkpoint)))
     for quantization in (Quantization(bits, 64), Quantization(bits, 32)):
         try:
             layers_to_quantize(model, quantization)
@@ -153,12 +154,6 @@ def quantization_for(network: type[PublishedNetwork[Any]], checkpoint: Checkpoin
             continue
         return None if is_quantized(checkpoint) else quantization
     return None
-
-
-def _as_module(model: object) -> nn.Module:
-    # A protocol cannot say that its classes inherit from nn.Module.
-    assert isinstance(model, nn.Module), type(model)
-    return model
 
 
 def _checked_weights(
@@ -248,7 +243,8 @@ class _BlockReader:
         weights = network_weights(
             self.network, self.checkpoint, dtype=self.dtype, merge=self.merge, arrays=arrays, sources=sources
         )
-        _read(sources.values())
+        # Before anything is computed from them, as in ``_evaluated``.
+        mx.eval(list(sources.values()))
         finished = []
         for name, value in weights.items():
             for parameter, array in self.finish(name, value).items():
@@ -293,7 +289,9 @@ def _evaluated(
     parameters: list[tuple[str, mx.array]] = []
     for name in list(weights):
         try:
-            _read([sources.pop(name, [])])
+            # From disk, before anything is computed: the host waits as long as it takes, but macOS ends a command
+            # buffer of the GPU that waits for some seconds.
+            mx.eval(sources.pop(name, []))
             finished = finish(name, weights.pop(name))
             mx.eval(finished)
         except RuntimeError as error:
@@ -302,14 +300,6 @@ def _evaluated(
             ) from error
         parameters += finished.items()
     return parameters
-
-
-def _read(tensors: Iterable[list[mx.array]]) -> None:
-    """Read tensors from disk before anything is computed from them.
-
-    The host waits for the disk as long as it takes; macOS ends a command buffer of the GPU that waits for some seconds.
-    """
-    mx.eval(list(tensors))
 
 
 def _axis_orders(model: nn.Module) -> dict[str, tuple[int, ...]]:

@@ -98,12 +98,6 @@ class _Pair:
     scale: float
     scale_origin: str
 
-    def delta(self, arrays: dict[str, mx.array], strength: float) -> mx.array:
-        """What is added to the weight, ``(out, in)`` float32; lazy."""
-        down = arrays[self.down].astype(mx.float32)
-        up = arrays[self.up].astype(mx.float32)
-        return (up * mx.array(strength * self.scale, mx.float32)) @ down
-
 
 class LoraMerge:
     """The changes of several adapters to one network of a checkpoint.
@@ -157,7 +151,9 @@ class LoraMerge:
             arrays = self._take(index, pair)
             if on_disk is not None:
                 on_disk += arrays.values()
-            total = total + pair.delta(arrays, self._loras[index].strength)
+            down = arrays[pair.down].astype(mx.float32)
+            up = arrays[pair.up].astype(mx.float32)
+            total = total + (up * mx.array(self._loras[index].strength * pair.scale, mx.float32)) @ down
         return total
 
     def _take(self, index: int, pair: _Pair) -> dict[str, mx.array]:

@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 import mlx.core as mx
@@ -154,9 +155,11 @@ def scale_settings(checkpoint: Checkpoint) -> ScaleSettings:
     if _DIFFUSERS_KEY in metadata:
         fields = _json(checkpoint, metadata[_DIFFUSERS_KEY])
         return _settings(checkpoint, fields, "the file's metadata")
-    own = {name: value for name, value in metadata.items() if name.removeprefix(_NETWORK) in _FIELDS}
-    if own:
-        fields = {name: _json_value(checkpoint, value) for name, value in own.items()}
+    fields = {}
+    for name, value in metadata.items():
+        if name.removeprefix(_NETWORK) in _FIELDS:
+            fields[name] = _json_value(checkpoint, value)
+    if fields:
         return _settings(checkpoint, fields, "the file's metadata")
     # A PEFT folder is given as the folder or its file of weights.
     path = checkpoint.path
@@ -251,7 +254,7 @@ def read_scalars(checkpoint: Checkpoint, names: Iterable[str]) -> dict[str, floa
 def read_arrays(checkpoint: Checkpoint, names: Iterable[str]) -> dict[str, mx.array]:
     """Arrays of an adapter; lazy, unless a 64-bit float in the file keeps MLX from opening it."""
     tensors = checkpoint.header.tensors
-    if all(info.dtype != "F64" for info in tensors.values()):
+    if "F64" not in map(attrgetter("dtype"), tensors.values()):
         return checkpoint.arrays(names)
     arrays = _numpy_arrays(checkpoint, names)
     return {name: mx.array(array) for name, array in arrays.items()}

@@ -223,7 +223,7 @@ def network_weights(
     scales = float8_scales(checkpoint)
     parameters = parameter_names(network, checkpoint)
     if arrays is None:
-        arrays = checkpoint.arrays(with_scales(parameters, scales))
+        arrays = checkpoint.arrays(with_scales(parameters, scales) if scales else parameters)
     weights: dict[str, mx.array] = {}
     for name, parameter in parameters.items():
         if name not in arrays:

@@ -93,7 +93,7 @@ def generation_of(checkpoint: Checkpoint) -> Family | None:
     if version:
         minor = int(version[1])
         return "LTX-2.5" if minor >= 5 else "LTX-2.3" if minor >= 3 else "LTX-2"
-    stated = " ".join(metadata[field] for field in _BASE_FIELDS if field in metadata)
+    stated = " ".join(filter(None, map(metadata.get, _BASE_FIELDS)))
     for text in (stated, Path(checkpoint.path).name):
         for family, pattern in _FAMILY_NAMES:
             if pattern.search(text):
@@ -107,36 +107,32 @@ def refuse_unsupported(checkpoint: Checkpoint) -> None:
     Raises:
         CheckpointError: Names the kind, and the file to use instead.
     """
-    kind = _unsupported_kind(checkpoint)
-    if kind is not None:
-        raise CheckpointError(
-            f"{checkpoint.path} {kind}, which is not supported. Use the published file instead: "
-            f"{command_line('download_weights')} {_replacement(checkpoint.path)}"
-        )
-
-
-def _unsupported_kind(checkpoint: Checkpoint) -> str | None:
-    """What a file that cannot be read holds or is; None for other files."""
     tensors = checkpoint.header.tensors
     settings = []
     has_audio = False
     for name, info in tensors.items():
         if name.endswith(".weight_scale_2"):
-            return "holds weights in 4-bit floats (nvfp4)"
+            raise _unsupported(checkpoint, "holds weights in 4-bit floats (nvfp4)")
         if info.dtype == "I8" and name.endswith(".weight"):
-            return "holds weights in 8-bit integers (int8)"
+            raise _unsupported(checkpoint, "holds weights in 8-bit integers (int8)")
         if name.startswith("time_embed.") and "proj_in.weight" in tensors:
-            return "is a transformer of diffusers, whose tensors have other names"
+            raise _unsupported(checkpoint, "is a transformer of diffusers, whose tensors have other names")
         if name.endswith(_COMFY):
             settings.append(name)
         has_audio = has_audio or name.startswith(f"{_PREFIX}audio_")
     for kind in _comfy_formats(checkpoint, settings) if settings else ():
         if kind != _READABLE:
-            return f"holds weights in the format {kind!r:.40} of ComfyUI"
+            raise _unsupported(checkpoint, f"holds weights in the format {kind!r:.40} of ComfyUI")
     caption = tensors.get(f"{_PREFIX}caption_projection.linear_1.weight")
     if caption is not None and not has_audio and caption.shape[-1:] == (_T5_WIDTH,):
-        return "is of LTX-Video 0.9, an earlier model with another text encoder"
-    return None
+        raise _unsupported(checkpoint, "is of LTX-Video 0.9, an earlier model with another text encoder")
+
+
+def _unsupported(checkpoint: Checkpoint, kind: str) -> CheckpointError:
+    return CheckpointError(
+        f"{checkpoint.path} {kind}, which is not supported. Use the published file instead: "
+        f"{command_line('download_weights')} {_replacement(checkpoint.path)}"
+    )
 
 
 def _comfy_formats(checkpoint: Checkpoint, names: Sequence[str]) -> set[str]:

@@ -324,12 +324,19 @@ def newest_set(
 ) -> ResolvedFile | None:
     """The model of the newest complete set; of the newest incomplete one where none is complete, None without any.
 
+    Installed models are looked through from the newest on, without the demo.
+
     Args:
         serves: Whether an entry is a model that may be taken.
         needs: Roles of the files that a pipeline needs beside a model.
         note: Callback for the lines on what was taken and what was passed over.
     """
-    sets = installed_sets(serves, needs)
+    sets = []
+    for family in FAMILIES:
+        for entry in ENTRIES:
+            path = installed_path(entry) if entry.family == family and serves(entry) else None
+            if path is not None:
+                sets.append(ModelSet(ResolvedFile(path, entry), _missing(entry, needs(entry))))
     for number, candidate in enumerate(sets):
         if not candidate.missing:
             for newer in sets[:number]:
@@ -337,17 +344,6 @@ def newest_set(
             note(f"Taken is {candidate.model.path.name}, the newest on this machine that is complete.")
             return candidate.model
     return sets[0].model if sets else None
-
-
-def installed_sets(serves: Callable[[Entry], bool], needs: Callable[[Entry], Sequence[Role]]) -> list[ModelSet]:
-    """Installed models with what is missing beside each, the newest first, without the demo."""
-    sets = []
-    for family in FAMILIES:
-        for entry in ENTRIES:
-            path = installed_path(entry) if entry.family == family and serves(entry) else None
-            if path is not None:
-                sets.append(ModelSet(ResolvedFile(path, entry), _missing(entry, needs(entry))))
-    return sets
 
 
 def _missing(model: Entry, roles: Sequence[Role]) -> tuple[Entry, ...]:

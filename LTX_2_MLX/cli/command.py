@@ -21,7 +21,15 @@ import typer
 from typer.core import TyperCommand
 
 from LTX_2_MLX.atomic_file import remove_unfinished, without_writing
-from LTX_2_MLX.cli.options import RunOptions, WriteOptions, parameters, typed_options, with_each_seed, with_random_seed
+from LTX_2_MLX.cli.options import (
+    SEED_FLAG,
+    RunOptions,
+    WriteOptions,
+    parameters,
+    typed_options,
+    with_each_seed,
+    with_random_seed,
+)
 from LTX_2_MLX.errors import LTXError, OutputError, RequestError
 from LTX_2_MLX.outside import printable
 from LTX_2_MLX.pipelines.options import declared_options
@@ -48,9 +56,10 @@ class OneLineCommand(TyperCommand):
         """Parse the arguments; an error in them ends the program."""
         # Typer takes the words out of the list.
         words = list(args)
-        seed = next((parameter for parameter in self.params if parameter.name == "seed"), None)
-        if seed is not None:
-            args = with_random_seed(with_each_seed(words) if getattr(seed, "multiple", False) else words)
+        if SEED_FLAG in " ".join(words):
+            for parameter in self.params:
+                if parameter.name == "seed":
+                    args = with_random_seed(with_each_seed(words) if getattr(parameter, "multiple", False) else words)
         try:
             return super().make_context(info_name, args, *rest, **options)
         except UsageError as error:

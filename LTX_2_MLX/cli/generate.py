@@ -88,8 +88,11 @@ class GenerateOptions(PlanOptions):
 
 def generate(typed: dict[str, Any], own: GenerateOptions) -> None:
     """Generate a video of PROMPT and write it to OUTPUT."""
-    _check_together(typed, own)
-    typed, seeds = _with_one_seed(typed)
+    if own.machines is not None or own.preview_inline:
+        _check_together(typed, own)
+    seeds: tuple[int, ...] = ()
+    if "seed" in typed:
+        typed, seeds = _with_one_seed(typed)
     if own.replay is None and "resume" not in typed:
         # Errors in the options answer before MLX and FFmpeg are imported.
         Options(**({"prompt": STDIN} | typed))
@@ -107,7 +110,8 @@ def generate(typed: dict[str, Any], own: GenerateOptions) -> None:
 
 
 def _generate_one(typed: dict[str, Any], own: GenerateOptions) -> None:
-    if own.replay is None and "resume" not in typed and "prompt" not in typed:
+    is_new = own.replay is None and "resume" not in typed
+    if is_new and "prompt" not in typed:
         raise RequestError("There is no prompt. Give one, or --replay a video.")
     from LTX_2_MLX.media.output import made_folder
     from LTX_2_MLX.pipelines.generation.record import check_outputs, check_same_size, notes_without_effect, options_from
@@ -117,7 +121,7 @@ def _generate_one(typed: dict[str, Any], own: GenerateOptions) -> None:
     if typed.get("prompt") == STDIN:
         typed = typed | {"prompt": prompt_from_stdin()}
     progress = progress_from(vars(own))
-    record, own = recorded(typed, own)
+    record, own = (None, own) if is_new else recorded(typed, own)
     if record is not None:
         check_recorded_files(files_outside(record, typed), yes=own.yes, note=progress.note)
         if typed.get("enhance_prompt") and "prompt" not in typed:
@@ -164,9 +168,7 @@ def _check_together(typed: dict[str, Any], own: GenerateOptions) -> None:
 
 
 def _with_one_seed(typed: dict[str, Any]) -> tuple[dict[str, Any], tuple[int, ...]]:
-    """The typed options with the seed as a number where there is one, and all seeds."""
-    if "seed" not in typed:
-        return typed, ()
+    """The typed options with the seed as a number where there is one, and all of the typed seeds."""
     given = typed["seed"]
     seeds = tuple(given) if isinstance(given, list | tuple) else (given,)
     others = {name: value for name, value in typed.items() if name != "seed"}

@@ -78,7 +78,7 @@ RANDOM = "random"
 STDIN = "-"
 # Outputs without a name of their own.
 NAME_TEMPLATE = Path("gens/<prompt>-<seed>.mp4")
-_SEED_FLAG = "--seed"
+SEED_FLAG = "--seed"
 _LONGEST_NAME = 60
 
 
@@ -127,7 +127,7 @@ class PlanOptions(WriteOptions):
 
     def __post_init__(self) -> None:
         """Validate the fields; raises RequestError."""
-        super().__post_init__()
+        check_options(self)
         if self.json and not self.dry_run:
             raise RequestError("--json does nothing without --dry-run. Pass both.")
 
@@ -325,9 +325,9 @@ def with_each_seed(words: list[str]) -> list[str]:
         if word == "--":
             return settled + words[index:]
         is_seed = (word.isascii() and word.isdigit()) or word == RANDOM
-        if follows and is_seed and words[index - 1] != _SEED_FLAG:
-            settled.append(_SEED_FLAG)
-        follows = word == _SEED_FLAG or word.startswith(f"{_SEED_FLAG}=") or (follows and is_seed)
+        if follows and is_seed and words[index - 1] != SEED_FLAG:
+            settled.append(SEED_FLAG)
+        follows = word == SEED_FLAG or word.startswith(f"{SEED_FLAG}=") or (follows and is_seed)
         settled.append(word)
     return settled
 
@@ -338,9 +338,9 @@ def with_random_seed(words: list[str]) -> list[str]:
     for index, word in enumerate(words):
         if word == "--":
             break
-        if word == f"{_SEED_FLAG}={RANDOM}":
-            settled[index] = f"{_SEED_FLAG}={secrets.randbits(32)}"
-        elif word == RANDOM and index and words[index - 1] == _SEED_FLAG:
+        if word == f"{SEED_FLAG}={RANDOM}":
+            settled[index] = f"{SEED_FLAG}={secrets.randbits(32)}"
+        elif word == RANDOM and index and words[index - 1] == SEED_FLAG:
             settled[index] = str(secrets.randbits(32))
     return settled
 

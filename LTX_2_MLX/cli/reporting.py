@@ -62,7 +62,8 @@ def report(
             check_existing(output, yes=yes)
         if page is not None:
             check_page(page, output, source, yes=yes)
-        keep_awake()
+        if sys.platform == "darwin":
+            keep_awake()
         runner = StageRunner(reporter)
         if (warning := idle_gpu_warning()) is not None:
             reporter.note(warning)
@@ -73,15 +74,14 @@ def report(
 
 
 def keep_awake() -> None:
-    """Hold off idle sleep until this process ends, however it ends; does nothing on other systems."""
+    """Hold off idle sleep of macOS until this process ends, however it ends."""
     # -i: no idle sleep. -w: until the process with this number has gone.
     command = ["caffeinate", "-i", "-w", str(os.getpid())]
-    if sys.platform == "darwin":
-        try:
-            subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        except OSError:
-            # The work does not depend on it.
-            return
+    try:
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    except OSError:
+        # The work does not depend on it.
+        return
 
 
 def check_page(page: Path, output: Path | None, source: Path | None, *, yes: bool) -> None:

@@ -218,7 +218,7 @@ def map_on_cores(function: Callable[[Item], Result], items: Sequence[Item]) -> l
     and it has to evaluate those that it returns.
     """
     if num_workers() == 1 or len(items) < 2:
-        return [function(item) for item in items]
+        return list(map(function, items))
     with one_blas_thread():
         return list(_pool().map(function, items))
 
