@@ -7,10 +7,10 @@ import sys
 HEAVY = ("mlx", "av", "huggingface_hub", "mlx_lm", "transformers")
 PROBE = """
 import json, sys
-from LTX_2_MLX.cli.command import run_program
+from LTX_2_MLX.cli.command import run_command
 from LTX_2_MLX.cli.app import program
 try:
-    run_program(program(), prog_name="ltx-2-mlx")
+    run_command(program(), prog_name="ltx-2-mlx")
 except SystemExit as end:
     code = end.code
 heavy = [name for name in {heavy!r} if name in sys.modules]

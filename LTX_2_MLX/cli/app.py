@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from LTX_2_MLX._version import __version__
-from LTX_2_MLX.cli.command import OneLineCommand, run_program
+from LTX_2_MLX.cli.command import OneLineCommand, run_command
 from LTX_2_MLX.cli.echo import echo
 from LTX_2_MLX.invocation import ENTRY_POINT
 
@@ -76,4 +76,4 @@ def program() -> typer.Typer:
 
 def main() -> None:
     """Run the program on the arguments of this process."""
-    run_program(program(), prog_name=ENTRY_POINT)
+    run_command(program(), prog_name=ENTRY_POINT)

@@ -187,16 +187,12 @@ def _typed_names(context: typer.Context | None, values: Mapping[str, Any]) -> li
     return typed
 
 
-def run_command(main: Callable[..., Any]) -> None:
-    """Run a function as the program."""
+def run_command(main: Callable[..., Any], **settings: Any) -> None:
+    """Run a function, or a Typer program of several, as the program, and leave at once where a signal has ended it."""
     if hasattr(sys.stdout, "reconfigure"):
         # A terminal without Unicode gets question marks instead of a traceback.
         sys.stdout.reconfigure(errors="replace")
-    run_program(as_program(main))
-
-
-def run_program(program: Callable[..., Any], **settings: Any) -> None:
-    """Run a Typer program, and leave at once where a signal has ended it."""
+    program = main if isinstance(main, typer.Typer) else as_program(main)
     try:
         program(**settings)
     except SystemExit as error:

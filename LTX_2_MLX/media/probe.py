@@ -342,7 +342,7 @@ class _Probe:
             # AVI stores the order of decoding only: FFmpeg's times are a frame late where it suspects reordering.
             start = self._stamps.first_order()
         elif self._has_times:
-            first = next(index for index, count in enumerate(repeats) if count)
+            first = list(map(bool, repeats)).index(True)
             stamp = self._frames.stamps[first]
             start = None if stamp is None else stamp * self._tick
         if start is None or self._container.start_time is None:

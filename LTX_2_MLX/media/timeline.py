@@ -134,7 +134,10 @@ def find_restarts(stamps: Stamps, close_gaps: bool) -> list[tuple[int, Fraction]
     most = int(_LARGEST_GAP / stamps.tick) if close_gaps else NO_LIMIT
     # Reordered frames start out of order: their starts tell nothing unless there is nothing else.
     orders = stamps.orders if max(stamps.orders, default=NO_STAMP) != NO_STAMP else stamps.starts
-    known = [ordinal for ordinal, order in enumerate(orders) if order != NO_STAMP]
+    known = []
+    for ordinal, order in enumerate(orders):
+        if order != NO_STAMP:
+            known.append(ordinal)
     restarts = []
     before: int | None = None
     for index, ordinal in enumerate(known):
@@ -267,8 +270,14 @@ def order_stamps(stamps: Sequence[int | None], duration: Fraction) -> Times | No
 
 def usual_step(stamps: Sequence[int | None]) -> Fraction:
     """Median step between neighbouring stamps that ascend; 0 without any."""
-    known = [stamp for stamp in stamps if stamp is not None]
-    steps = [after - before for before, after in pairwise(known) if after > before]
+    steps = []
+    before: int | None = None
+    for stamp in stamps:
+        if stamp is None:
+            continue
+        if before is not None and stamp > before:
+            steps.append(stamp - before)
+        before = stamp
     return Fraction(median(steps)) if steps else Fraction(0)
 
 

@@ -228,7 +228,9 @@ class FlowBlock(nn.Module):
             [nn.Conv2d(inputs, channels // 2, 3, stride=2, padding=1)],
             [nn.Conv2d(channels // 2, channels, 3, stride=2, padding=1)],
         ]
-        self.convblock = [ScaledResidual(channels) for _ in range(num_residuals)]
+        self.convblock = []
+        for _ in range(num_residuals):
+            self.convblock.append(ScaledResidual(channels))
         self.lastconv = [nn.ConvTranspose2d(channels, 4 * (_FLOW + _MASK + _FEATURES), 4, stride=2, padding=1)]
 
     def __call__(self, x: mx.array, outputs: int) -> mx.array:

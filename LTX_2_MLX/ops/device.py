@@ -35,14 +35,14 @@ def on_cpu() -> bool:
 
     The CPU backend unfolds the input of a convolution and stores the scores of attention.
     """
-    return backend() == "cpu"
+    if _assumed_backend is not None:
+        return _assumed_backend == "cpu"
+    return device().type == mx.cpu
 
 
 def backend() -> Backend:
     """The backend whose forms operations take: this machine's, or the one that ``as_backend`` names."""
-    if _assumed_backend is not None:
-        return _assumed_backend
-    return "cpu" if device().type == mx.cpu else "gpu"
+    return "cpu" if on_cpu() else "gpu"
 
 
 @contextmanager
@@ -200,8 +200,9 @@ def blas_threads() -> int:
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
     """Let OpenBLAS, MLX's and NumPy's, compute with one thread: two products at once would wait for each other's."""
-    previous = [(set_threads, get_threads()) for get_threads, set_threads in _openblas_threads()]
-    for set_threads, _ in previous:
+    previous = []
+    for get_threads, set_threads in _openblas_threads():
+        previous.append((set_threads, get_threads()))
         set_threads(1)
     try:
         yield

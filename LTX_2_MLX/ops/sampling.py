@@ -62,8 +62,9 @@ def middle_pixels(x: mx.array, step: int) -> mx.array:
         ``(B, 4, H / step, W / step, ...)``.
     """
     first = step // 2 - 1
-    rows = [x[:, first::step], x[:, first + 1 :: step]]
-    samples = [row[:, :, first + j :: step] for row in rows for j in range(2)]
+    samples = []
+    for rows in (x[:, first::step], x[:, first + 1 :: step]):
+        samples += [rows[:, :, first::step], rows[:, :, first + 1 :: step]]
     return mx.stack(samples, axis=1)
 
 

@@ -131,17 +131,17 @@ def _per_token_norm(section: ConfigSection) -> bool:
 
 def _connector(header: Header, section: ConfigSection, stream: StreamName) -> ConnectorConfig:
     prefix = f"{PREFIX}{stream}_embeddings_connector."
-
-    def size(field: str, default: int) -> int:
+    sizes = {"num_attention_heads": 30, "attention_head_dim": 128, "num_layers": 2}
+    for field in sizes:
+        sizes[field] = section.size(f"connector_{field}", sizes[field])
         # The audio connector's sizes default to the video connector's.
-        default = section.size(f"connector_{field}", default)
-        return section.size(f"audio_connector_{field}", default) if stream == "audio" else default
-
+        if stream == "audio":
+            sizes[field] = section.size(f"audio_connector_{field}", sizes[field])
     shape = tuple(header.tensors[f"{prefix}learnable_registers"].shape)
     config = ConnectorConfig(
-        heads=size("num_attention_heads", 30),
-        head_dim=size("attention_head_dim", 128),
-        num_layers=size("num_layers", 2),
+        heads=sizes["num_attention_heads"],
+        head_dim=sizes["attention_head_dim"],
+        num_layers=sizes["num_layers"],
         num_registers=shape[0] if shape else 0,
     )
     blocks = set()

@@ -279,7 +279,7 @@ class VideoDecoder(nn.Module):
             RequestError: If the latent is too small for the decoder's padding.
         """
         noisy = self.add_noise([latent], key) if noise is None else [_mix(latent, noise)]
-        return join_frames(*self.stream_noisy(noisy, timestep, piece_bytes))
+        return join_frames(*self.stream(noisy, timestep=timestep, piece_bytes=piece_bytes, noisy=True))
 
     def stream(
         self,
@@ -289,13 +289,28 @@ class VideoDecoder(nn.Module):
         key: mx.array | None = None,
         piece_bytes: int | None = None,
         group: Group = ALONE,
+        noisy: bool = False,
     ) -> Iterator[mx.array]:
         """Consecutive pieces of a latent to consecutive chunks of frames; joined, they are :meth:`decode` of the whole.
 
         Memory does not depend on the length of the clip. The processes of ``group`` share the layers out, and the
-        first one has the frames (see ``layers.chain``).
+        first one has the frames (see ``layers.chain``). ``noisy`` latents already went through :meth:`add_noise`.
         """
-        return self.stream_noisy(self.add_noise(latents, key), timestep, piece_bytes, group)
+        latents = iter(latents) if noisy else self.add_noise(latents, key)
+        first = next(latents, None)
+        if first is None:
+            return
+        height, width = first.shape[2:4]
+        _check_borders(self.config.spatial_padding_mode, (height, width), self.compression)
+        scaled = self.scale_timestep(timestep, len(first))
+        layers: list[Layer] = [self.input_layer]
+        for block in self.up_blocks:
+            layers.append(partial(block, timestep=scaled) if isinstance(block, ResGroup) else block)
+        layers.append(partial(self.output_layer, timestep=scaled))
+        latents = chain([first], latents)
+        del first
+        dtype = self.conv_in.conv.weight.dtype
+        yield from _stream(layers, decoder_layers(self.config), latents, dtype, piece_bytes, group)
 
     def add_noise(self, latents: Iterable[mx.array], key: mx.array | None = None) -> Iterator[mx.array]:
         """Latents with the noise that a timestep-conditioned decoder expects; unchanged for any other.
@@ -311,30 +326,6 @@ class VideoDecoder(nn.Module):
                     frames.append(mx.random.normal((latent.shape[0], 1, *latent.shape[2:]), key=frame_key))
                 latent = _mix(latent, join_frames(*frames))
             yield latent
-
-    def stream_noisy(
-        self,
-        latents: Iterable[mx.array],
-        timestep: mx.array | None = None,
-        piece_bytes: int | None = None,
-        group: Group = ALONE,
-    ) -> Iterator[mx.array]:
-        """:meth:`stream` of latents that already went through :meth:`add_noise`."""
-        latents = iter(latents)
-        first = next(latents, None)
-        if first is None:
-            return
-        height, width = first.shape[2:4]
-        _check_borders(self.config.spatial_padding_mode, (height, width), self.compression)
-        scaled = self.scale_timestep(timestep, len(first))
-        layers: list[Layer] = [self.input_layer]
-        for block in self.up_blocks:
-            layers.append(partial(block, timestep=scaled) if isinstance(block, ResGroup) else block)
-        layers.append(partial(self.output_layer, timestep=scaled))
-        latents = chain([first], latents)
-        del first
-        dtype = self.conv_in.conv.weight.dtype
-        yield from _stream(layers, decoder_layers(self.config), latents, dtype, piece_bytes, group)
 
 
 def _parameter_name(published: str, network: str) -> str | None:

@@ -97,7 +97,7 @@ def decoder_layers(config: VideoVAEConfig) -> list[LayerMemory]:
         # The convolution's frames, and one of the shortcut.
         kept = (_KEPT_FRAMES + block.residual) * width * area
         frames_late = 0 if config.causal_decoder else 1
-        made = _upsampled_channels(block, width)
+        made = math.prod(block.stride) * (width // block.multiplier)
         layers.append(LayerMemory(made * area, kept, frames_late, products=width * made * area, rate=rate))
         area *= math.prod(block.stride[1:])
         rate *= block.stride[0]
@@ -115,11 +115,6 @@ def _res_group(block: Block, width: int, area: float, rate: float, causal: bool)
     frames_late = 0 if causal else 2 * block.num_layers
     products = 2 * width * width * area
     return LayerMemory(width * area, kept, frames_late, products=products, num_steps=block.num_layers, rate=rate)
-
-
-def _upsampled_channels(block: Block, width: int) -> int:
-    assert block.stride is not None
-    return math.prod(block.stride) * (width // block.multiplier)
 
 
 def default_piece_bytes() -> int:
@@ -254,7 +249,7 @@ def _widest_convolutions(config: VideoVAEConfig, latent: LatentShape, item_bytes
         if block.stride is None:
             convolutions.append(_Convolution(frames, frame_bytes, width, width, _RESIDUAL_ARRAYS * width, item_bytes))
             continue
-        wide = _upsampled_channels(block, width)
+        wide = math.prod(block.stride) * (width // block.multiplier)
         convolutions.append(_Convolution(frames, frame_bytes, width, wide, _SHUFFLED_ARRAYS * wide, item_bytes))
         frames = (frames - 1) * block.stride[0] + 1
         frame_bytes *= math.prod(block.stride[1:])

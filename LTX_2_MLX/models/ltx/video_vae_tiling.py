@@ -128,7 +128,7 @@ def decode_tiled(
     (noisy,) = decoder.add_noise([latent], key)
 
     def work(tile: Tile) -> mx.array:
-        return join_frames(*decoder.stream_noisy([tile.crop(noisy[:, tile.time.start : tile.time.stop])]))
+        return join_frames(*decoder.stream([tile.crop(noisy[:, tile.time.start : tile.time.stop])], noisy=True))
 
     return blend_tiles(plan, work, group)
 
