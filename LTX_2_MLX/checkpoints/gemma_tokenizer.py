@@ -5,6 +5,7 @@ A tokenizer.json is limited to the kinds of steps that Gemma's tokenizers have, 
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -270,7 +271,7 @@ def check_kinds(tokenizer: bytes, source: Path) -> None:
         raise CheckpointError(f"{source} is of another model: its tokens have a prefix or suffix, which Gemma's lack.")
     for part, kinds in _KINDS.items():
         steps = _steps(spec.get(part), part)
-        if len(steps) > _MAX_STEPS or not all(_is_known(step, kinds) for step in steps):
+        if len(steps) > _MAX_STEPS or not all(map(partial(_is_known, kinds), steps)):
             raise CheckpointError(f"{source} is of another model: its {part} has steps that Gemma's tokenizers lack.")
 
 
@@ -284,7 +285,7 @@ def _steps(value: Any, part: str) -> list[Any]:
     return [value]
 
 
-def _is_known(step: Any, kinds: tuple[str, ...]) -> bool:
+def _is_known(kinds: tuple[str, ...], step: Any) -> bool:
     if not isinstance(step, dict) or step.get("type") not in kinds:
         return False
     pattern = step.get("pattern")

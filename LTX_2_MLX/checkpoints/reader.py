@@ -11,6 +11,7 @@ import struct
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,7 @@ def published_layout(
 
 def holds_language_model(names: Collection[str]) -> bool:
     """Whether tensors are those of a text encoder, whose config and tokenizer may lie beside its file."""
-    return any(name.endswith(_LANGUAGE_MODEL_PROBE) for name in names)
+    return any(map(methodcaller("endswith", _LANGUAGE_MODEL_PROBE), names))
 
 
 def pack_part(names: Collection[str]) -> str | None:
@@ -294,8 +295,11 @@ class Checkpoint:
         """Config of all files: sections of one name are joined, and have to agree where they overlap."""
         config: dict[str, Any] = {}
         for file in self.files:
-            text = self.metadata_of[file].get("config", "{}")
-            _join_sections(config, _json_object(file, "the config in its metadata", text), file)
+            own = _json_object(file, "the config in its metadata", self.metadata_of[file].get("config", "{}"))
+            if config:
+                _join_sections(config, own, file)
+            else:
+                config = own
         for path in paths:
             config_file = path / "config.json"
             if path in self.files:

@@ -112,13 +112,21 @@ def weights_folders() -> list[Path]:
 
 
 def installed_path(entry: Entry) -> Path | None:
-    """Local path of a catalogue entry; None if it is absent or incomplete."""
+    """Local path of a catalogue entry, in ``weights/`` or in the hub's cache; None if it is absent or incomplete."""
     for root in weights_folders():
         for folder in _folders_for(entry, root):
             path = _path_in_folder(entry, folder, is_root=folder == root)
             if path is not None:
                 return path
-    return _path_in_cache(entry)
+    if entry.repository is None:
+        return None
+    for file in entry.files:
+        if "*" not in file.path:
+            break
+    path = _cached_file(entry.repository, file.path)
+    if path is None or not entry.is_folder:
+        return path
+    return path.parent if _is_complete(entry, path.parent) else None
 
 
 def _folders_for(entry: Entry, root: Path) -> list[Path]:
@@ -152,18 +160,6 @@ def _may_be_named(entry: Entry, folder_name: str) -> bool:
     folder = Path(entry.folder)
     repository_name = (entry.repository or "").rsplit("/", 1)[-1]
     return folder_name in (folder.name, folder.parts[0], entry.name, repository_name)
-
-
-def _path_in_cache(entry: Entry) -> Path | None:
-    if entry.repository is None:
-        return None
-    for file in entry.files:
-        if "*" not in file.path:
-            break
-    path = _cached_file(entry.repository, file.path)
-    if path is None or not entry.is_folder:
-        return path
-    return path.parent if _is_complete(entry, path.parent) else None
 
 
 def _cached_file(repository: str, file: str) -> Path | None:

@@ -124,7 +124,11 @@ class StageRunner:
         try:
             yield stage
         except BaseException as error:
-            _forget_locals(error)
+            # It refers to finished frames, and the model is one of their local variables.
+            cause: BaseException | None = error
+            while cause is not None:
+                traceback.clear_frames(cause.__traceback__)
+                cause = cause.__cause__ or cause.__context__
             raise
         finally:
             # Reference cycles in a module would keep its weights until the collector happens to run.
@@ -180,13 +184,6 @@ def run_stages(stages: Sequence[Runnable], runner: StageRunner, value: Any = Non
 
 
 _END: Any = object()
-
-
-def _forget_locals(error: BaseException | None) -> None:
-    """Clear the local variables of finished frames that an error refers to: the model is one of them."""
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error = error.__cause__ or error.__context__
 
 
 def arrays_in(value: Any) -> list[mx.array]:

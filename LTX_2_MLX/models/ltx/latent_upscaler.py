@@ -60,14 +60,18 @@ class LatentUpscalerConfig:
                 fields[name] = value
         section = ConfigSection(_CLASS_NAME, fields)
         section.check_fields(cls.__dataclass_fields__.keys(), {"_class_name": _CLASS_NAME, "dims": 3})
+        spatial = section.flag("spatial_upsample", cls.spatial_upsample)
+        temporal = section.flag("temporal_upsample", cls.temporal_upsample)
+        # The reference ignores the rational resampler with both axes, or with time alone.
+        rational = section.flag("rational_resampler", cls.rational_resampler) and spatial and not temporal
         config = cls(
             in_channels=section.size("in_channels", cls.in_channels, most=_LARGEST_SIZE),
             mid_channels=section.size("mid_channels", cls.mid_channels, most=_LARGEST_SIZE),
             num_blocks_per_stage=section.size("num_blocks_per_stage", cls.num_blocks_per_stage, most=_LARGEST_SIZE),
-            spatial_upsample=section.flag("spatial_upsample", cls.spatial_upsample),
-            temporal_upsample=section.flag("temporal_upsample", cls.temporal_upsample),
+            spatial_upsample=spatial,
+            temporal_upsample=temporal,
             spatial_scale=section.number("spatial_scale", cls.spatial_scale),
-            rational_resampler=section.flag("rational_resampler", cls.rational_resampler),
+            rational_resampler=rational,
         )
         config.check()
         return config
@@ -77,12 +81,7 @@ class LatentUpscalerConfig:
         """Factor of height and width; 1 for an upscaler in time alone."""
         if not self.spatial_upsample:
             return Fraction(1)
-        return _RATIONAL_SCALES[self.spatial_scale] if self._is_rational else Fraction(2)
-
-    @property
-    def _is_rational(self) -> bool:
-        # The reference ignores the rational resampler with both axes, or with time alone.
-        return self.rational_resampler and self.spatial_upsample and not self.temporal_upsample
+        return _RATIONAL_SCALES[self.spatial_scale] if self.rational_resampler else Fraction(2)
 
     def check(self) -> None:
         """Raise ``CheckpointError`` for unsupported sizes and flags."""
@@ -92,7 +91,7 @@ class LatentUpscalerConfig:
             )
         if not (self.spatial_upsample or self.temporal_upsample):
             raise CheckpointError(f"config.{_CLASS_NAME} upscales neither space nor time. Use the file as published.")
-        if self._is_rational and self.spatial_scale not in _RATIONAL_SCALES:
+        if self.rational_resampler and self.spatial_scale not in _RATIONAL_SCALES:
             raise CheckpointError(
                 f"config.{_CLASS_NAME}.spatial_scale is {self.spatial_scale:g}; "
                 f"supported are {', '.join(f'{scale:g}' for scale in _RATIONAL_SCALES)}."
