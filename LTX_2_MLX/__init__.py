@@ -1,5 +1,10 @@
 """Generate video with LTX-2 on a Mac and post-process it, all in MLX."""
 
+from LTX_2_MLX.runtime import launch
+
+# Loading BLAS takes long on a busy machine, and a process of several may be ended meanwhile.
+launch.end_with_a_line()
+
 from LTX_2_MLX.runtime.mlx_library import load_openblas, require_mlx, set_mlx_defaults
 
 set_mlx_defaults()

@@ -3,11 +3,6 @@
 from importlib import import_module
 from typing import Any
 
-from LTX_2_MLX.runtime import launch
-
-# mlx.launch ends the processes of a run by this signal when one has ended, which may be while modules are imported.
-launch.end_with_a_line()
-
 # Name -> module that has it; imported when it is first asked for.
 _SHARED = {
     "FAILED": "command",

@@ -106,6 +106,10 @@ class Ended(BaseException):
         self.code = code
 
 
+# Signals that came.
+_arrived: list[Ended] = []
+
+
 def command(
     name: str, run: Callable[..., None], own: type = RunOptions, request: type | None = None
 ) -> Callable[..., None]:
@@ -231,7 +235,8 @@ def progress_from(values: Mapping[str, Any]) -> Progress:
 def exit_codes(progress: Progress | None = None) -> Iterator[None]:
     """Turn an error inside into one line on stderr and the exit code of the command."""
     try:
-        with _ended_by_signals():
+        # One of several processes ends at once until it has joined the others, see ``joined_command``.
+        with ended_by_signals() if launch.RANK is None else nullcontext():
             yield
     except LTXError as error:
         code = FAILED if isinstance(error, OutputError) else REFUSED
@@ -247,6 +252,9 @@ def exit_codes(progress: Progress | None = None) -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(FAILED) from None
     except Exception as error:
+        if _arrived:
+            # An import that a signal interrupts may turn it into an error of its own.
+            _leave(progress, f"{_arrived[0].word}; nothing half-written is left behind.", _arrived[0].code)
         if os.environ.get(TRACEBACK_VARIABLE):
             raise
         _leave(progress, _explanation(error), FAILED)
@@ -264,7 +272,8 @@ def _explanation(error: Exception) -> str:
 
 
 @contextmanager
-def _ended_by_signals() -> Iterator[None]:
+def ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP raise ``Ended`` inside the block, so that it cleans up."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -281,7 +290,8 @@ def _ended_by_signals() -> Iterator[None]:
 
 
 def _raise_ended(word: str, code: int, *_: Any) -> None:
-    raise Ended(word, code)
+    _arrived.append(Ended(word, code))
+    raise _arrived[-1]
 
 
 def _leave(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from LTX_2_MLX.atomic_file import without_keeping
-from LTX_2_MLX.cli.command import FAILED, HANGUP, INTERRUPTED, REFUSED, TERMINATED
+from LTX_2_MLX.cli.command import FAILED, HANGUP, INTERRUPTED, REFUSED, TERMINATED, ended_by_signals
 from LTX_2_MLX.errors import LTXError, OutputError, RequestError
 from LTX_2_MLX.invocation import command_line
 from LTX_2_MLX.runtime import launch
@@ -40,7 +40,7 @@ def joined_command(name: str) -> Iterator[None]:
     if name not in SHARED:
         raise RequestError(f"{command_line(name)} runs on one machine. Start it without mlx.launch.")
     try:
-        with joined(_leave), without_keeping() if launch.FOLLOWS else nullcontext():
+        with joined(_leave), ended_by_signals(), without_keeping() if launch.FOLLOWS else nullcontext():
             yield
     except LTXError as error:
         if launch.FOLLOWS and machines().failed_together:

@@ -19,7 +19,7 @@ from LTX_2_MLX.ops.collective import ALONE, Group
 from LTX_2_MLX.outside import parse_json
 from LTX_2_MLX.runtime import launch
 from LTX_2_MLX.runtime.job import differing_facts
-from LTX_2_MLX.runtime.meeting import LOST, met
+from LTX_2_MLX.runtime.meeting import LONGEST_SECONDS, LOST, met
 
 # Set to anything to send a counter along with every exchange, which finds one that is out of order.
 ORDER_VARIABLE = "LTX_2_MLX_CHECK_ORDER"
@@ -142,35 +142,34 @@ def joined(leave: Callable[[int], None]) -> Iterator[Machines]:
 
 
 def _connected() -> Group:
-    with met(launch.RANK or 0), _line_by_a_shell(), _ended_by_the_system():
+    with met(launch.RANK or 0), _ended_by_a_shell():
         handle = mx.distributed.init(strict=True)
     _watch_connections()
     return Group(handle.rank(), handle.size(), handle, checked=ORDER_VARIABLE in os.environ)
 
 
 @contextmanager
-def _ended_by_the_system() -> Iterator[None]:
-    """Let a signal end the process at once: MLX waits for the other machines without letting Python run a handler."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    previous = {number: signal.signal(number, signal.SIG_DFL) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+def _ended_by_a_shell() -> Iterator[None]:
+    """Let a shell answer a signal inside the block, where MLX waits for the other machines and Python does not run.
 
-
-@contextmanager
-def _line_by_a_shell() -> Iterator[None]:
-    """Let a shell print a line if this process is ended inside the block, where Python does not run."""
+    Python's own handlers, which C calls, write to the shell, and that prints a line and kills this process. In this
+    order, since ``mlx.launch`` reads nothing after a process has ended. A clock ends it where another machine is lost
+    in the middle, for which MLX waits for ever.
+    """
     text = f"{launch.name()}: Ended while MLX connected the machines; nothing half-written is left behind."
-    script = 'trap "" HUP INT TERM; read -r word || echo "$0" >&2'
+    script = 'trap "" HUP INT TERM; [ "$(head -c 1 | wc -c)" -eq 0 ] || { echo "$0" >&2; kill -KILL $PPID; }'
     with subprocess.Popen(["/bin/sh", "-c", script, text], stdin=subprocess.PIPE) as shell:
+        assert shell.stdin is not None
+        os.set_blocking(shell.stdin.fileno(), False)
+        previous = signal.set_wakeup_fd(shell.stdin.fileno(), warn_on_full_buffer=False)
+        before = signal.signal(signal.SIGALRM, lambda *_: None)
+        signal.setitimer(signal.ITIMER_REAL, LONGEST_SECONDS)
         try:
             yield
         finally:
-            with suppress(OSError):
-                shell.communicate(b"connected\n")
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+            signal.set_wakeup_fd(previous)
 
 
 @contextmanager

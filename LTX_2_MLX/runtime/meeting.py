@@ -21,8 +21,8 @@ LOST = (
     "Another machine ended or was lost, and so this one ends; nothing half-written is left behind. "
     "Stages saved by --save-latents are kept: continue with --resume on the machines that are left."
 )
-# As long as a machine may take from its start to this place.
-_LONGEST_SECONDS = 120.0
+# As long as a machine may take from its start to this place, and MLX to connect them afterwards.
+LONGEST_SECONDS = 120.0
 _POLL_SECONDS = 0.1
 _GREETING_SECONDS = 1.0
 _GREETING = b"LTX-2-MLX"
@@ -88,7 +88,7 @@ def _meet(rank: int, addresses: list[Address], opened: ExitStack) -> None:
 def _neighbours(rank: int, addresses: list[Address], opened: ExitStack) -> tuple[socket.socket, socket.socket]:
     """Connections from the process before this one, and to the one after it."""
     following = (rank + 1) % len(addresses)
-    deadline = time.monotonic() + _LONGEST_SECONDS
+    deadline = time.monotonic() + LONGEST_SECONDS
     left = right = None
     with _listening(addresses[rank]) as listener:
         while left is None or right is None:

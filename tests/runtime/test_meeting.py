@@ -79,7 +79,7 @@ def test_a_lost_process_ends_those_that_wait_for_others(ring, known):
 
 def test_a_process_that_does_not_come_is_named(ring, monkeypatch):
     addresses = ring(2)
-    monkeypatch.setattr(meeting, "_LONGEST_SECONDS", 0.3)
+    monkeypatch.setattr(meeting, "LONGEST_SECONDS", 0.3)
     with pytest.raises(OutputError, match=rf"Machine 2 does not answer at 127.0.0.1:{addresses[1][1]}"), meeting.met(0):
         pass
 
