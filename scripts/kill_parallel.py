@@ -2,7 +2,6 @@
 
 import os
 import random
-import re
 import shutil
 import signal
 import subprocess
@@ -18,7 +17,7 @@ from safetensors.numpy import load_file
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from LTX_2_MLX.development.killed_runs import Kill, phase_of  # noqa: E402
+from LTX_2_MLX.development.killed_runs import Kill, answer, codes_of, line_of, phase_of, processes_of  # noqa: E402
 
 PROMPT = "A blue ball bouncing on green grass"
 SIZE = ("--frames", "9", "--steps-stage1", "4", "--steps-stage2", "2", "--cfg", "5", "--quiet")
@@ -30,8 +29,8 @@ def main(
 ) -> None:
     """Kill KILLS runs in guidance mode at random moments; exit code 1 if one does not end or resumes differently.
 
-    Prints a row of a table for each. Most of a small run's time is its start, so every other kill waits until the work
-    has begun.
+    Prints a row of a table for each. Before Python has begun with the program a process can print no line, so that all
+    kills wait for that; most of a small run's time is its start, and every other kill waits until the work has begun.
     """
     moments = random.Random(seed)
     with tempfile.TemporaryDirectory() as folder:
@@ -90,28 +89,27 @@ def killed(
     process: subprocess.Popen, states: Path, moments: random.Random, seconds: float, *, wait: bool
 ) -> Kill | None:
     """Kill one of the run's processes after a random time; None if they were not there yet, or no more."""
+    own = processes_of(states)
+    while process.poll() is None and not (len(own) == 2 and answer(own)):
+        time.sleep(0.01)
+        own = processes_of(states)
     while wait and process.poll() is None and not (states / "request.json").exists():
         time.sleep(0.01)
     time.sleep(moments.uniform(0, seconds))
-    listed = subprocess.run(["ps", "-axwwo", "pid=,args="], capture_output=True, text=True, check=True).stdout
-    own = [line.split() for line in listed.splitlines() if str(states) in line and "launch import" not in line]
-    if len(own) < 2:
+    if process.poll() is not None or len(own) != 2 or processes_of(states) != own:
         process.communicate()
         shutil.rmtree(states, ignore_errors=True)
         return None
     phase = phase_of(states)
     rank = moments.randrange(2)
-    # mlx.launch starts them in this order.
-    os.kill(sorted(int(words[0]) for words in own)[rank], signal.SIGKILL)
+    os.kill(own[rank], signal.SIGKILL)
     start = time.monotonic()
     _, errors = process.communicate()
     took = time.monotonic() - start
-    codes = sorted(map(int, re.findall(r"exited with code (-?\d+)", errors)))
-    said = re.findall(r"Terminated|Another machine ended or was lost|Ended (?:by SIGTERM|while MLX connected)", errors)
-    others = [line for line in errors.splitlines() if line.strip() and "[ring]" not in line and "[WARN]" not in line]
-    if not said and others:
-        typer.echo(f"Not recognised: {others[-1]}", err=True)
-    return Kill(rank, phase, took, codes, said[-1] if said else "", states.with_suffix(".mp4").exists())
+    said = line_of(errors)
+    if not said:
+        typer.echo(f"Not recognised: {errors}", err=True)
+    return Kill(rank, phase, took, codes_of(errors), said, states.with_suffix(".mp4").exists())
 
 
 def resumed(states: Path, work: Path, expected: bytes) -> str:

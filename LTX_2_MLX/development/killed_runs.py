@@ -1,8 +1,14 @@
 """The end of a run on several machines when one of its processes was killed."""
 
+import re
+import signal
+import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+# What a process of several says when it ends because of another.
+_LINES = "Terminated|Another machine ended or was lost|Ended (?:by SIGTERM|while MLX connected)"
 _LONGEST_SECONDS = 10
 
 
@@ -44,3 +50,30 @@ def phase_of(states: Path) -> str:
         return "start"
     done = {"frames_0": "writing", "stage_2": "decoding", "stage_1": "stage 2", "text": "stage 1"}
     return next((phase for name, phase in done.items() if (states / f"{name}.safetensors").exists()), "text")
+
+
+def processes_of(states: Path) -> list[int]:
+    """Numbers of the processes that mlx.launch has started with a folder of states, in the order of their ranks."""
+    listed = subprocess.run(["ps", "-axwwo", "pid=,args="], capture_output=True, text=True, check=True).stdout
+    own = [line.split() for line in listed.splitlines() if str(states) in line and "launch import" not in line]
+    # mlx.launch starts them in this order.
+    return sorted(int(words[0]) for words in own)
+
+
+def answer(processes: Sequence[int]) -> bool:
+    """Whether all processes have a handler of SIGTERM, so that Python has begun with the program."""
+    numbers = ",".join(map(str, processes))
+    found = subprocess.run(["ps", "-o", "caught=", "-p", numbers], capture_output=True, text=True, check=False)
+    masks = [int(word, 16) for word in found.stdout.split()]
+    return len(masks) == len(processes) and all(mask >> signal.SIGTERM - 1 & 1 for mask in masks)
+
+
+def line_of(errors: str) -> str:
+    """What the process said that was not killed; empty if nothing is known of its lines."""
+    said: list[str] = re.findall(_LINES, errors)
+    return said[-1] if said else ""
+
+
+def codes_of(errors: str) -> list[int]:
+    """Exit codes of the processes, as mlx.launch prints them."""
+    return sorted(map(int, re.findall(r"exited with code (-?\d+)", errors)))
