@@ -5,7 +5,6 @@ Imported before everything else, since a signal may come at any time; so it impo
 
 import os
 import signal
-import sys
 
 # Set by mlx.launch for the ring, JACCL and NCCL, and by Open MPI.
 _RANKS = ("MLX_RANK", "OMPI_COMM_WORLD_RANK")
