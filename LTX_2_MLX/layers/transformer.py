@@ -95,13 +95,16 @@ class ModulationRows:
     values: mx.array
     index: mx.array
 
-    def plus(self, table: mx.array) -> "ModulationRows":
-        """The rows plus a block's table ``(rows, D)``, in the rows' dtype."""
-        return ModulationRows(self.values + table.astype(self.values.dtype), self.index)
+    def rows(self, *numbers: int, table: mx.array | None = None) -> list[mx.array]:
+        """Rows by their numbers, each for every token: ``(B, N or 1, D)``.
 
-    def row(self, number: int) -> mx.array:
-        """One row for every token, ``(B, N or 1, D)``."""
-        return self.values[:, number][self.index]
+        A block's ``table`` ``(rows, D)`` is added, in the rows' dtype.
+        """
+        values = self.values if table is None else self.values + table.astype(self.values.dtype)
+        rows = []
+        for number in numbers:
+            rows.append(values[:, number][self.index])
+        return rows
 
 
 class TimestepModulation(nn.Module):

@@ -12,14 +12,14 @@ _SLOPE = math.sqrt(2 / math.pi)
 
 def silu(x: mx.array) -> mx.array:
     """``x * sigmoid(x)``; keeps shape and dtype."""
-    if on_cpu() and cpu.activation_is_faster(x):
+    if on_cpu() and x.size >= cpu.FEW_VALUES:
         return cpu.silu(x.astype(mx.float32)).astype(x.dtype)
     return _silu(x)
 
 
 def gelu_tanh(x: mx.array) -> mx.array:
     """GELU in its tanh form; keeps shape and dtype."""
-    if on_cpu() and cpu.activation_is_faster(x):
+    if on_cpu() and x.size >= cpu.FEW_VALUES:
         return cpu.gelu_tanh(x.astype(mx.float32)).astype(x.dtype)
     return _gelu_tanh(x)
 

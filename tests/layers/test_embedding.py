@@ -17,10 +17,10 @@ def test_rows_of_distinct_timesteps_equal_rows_of_every_token():
     modulation, table = TimestepModulation(6, rows=4), mx.array(np.arange(24, dtype=np.float32).reshape(4, 6))
     values, index = distinct_timesteps(timesteps)
     assert values.shape == (3,) and index.shape == (2, 3)
-    gathered = ModulationRows(modulation(values)[0], index).plus(table)
+    gathered = ModulationRows(modulation(values)[0], index).rows(0, 1, 2, 3, table=table)
     each = (modulation(timesteps.reshape(-1))[0] + table).reshape(2, 3, 4, 6)
     for row in range(4):
-        assert np.allclose(gathered.row(row), each[:, :, row], atol=1e-6)
+        assert np.allclose(gathered[row], each[:, :, row], atol=1e-6)
 
 
 def test_samples_with_a_single_timestep_take_a_single_row():
@@ -28,8 +28,8 @@ def test_samples_with_a_single_timestep_take_a_single_row():
     assert np.allclose(values, [0.2, 0.7]) and index.tolist() == [[1], [0]]
     values, index = distinct_timesteps(mx.full((2, 5, 1), 0.7))
     assert np.allclose(values, [0.7]) and index.tolist() == [[0], [0]]
-    rows = ModulationRows(mx.ones((1, 2, 6)), index)
-    assert rows.row(1).shape == (2, 1, 6)
+    (row,) = ModulationRows(mx.ones((1, 2, 6)), index).rows(1)
+    assert row.shape == (2, 1, 6)
 
 
 def test_rows_take_the_dtype_of_the_weights_and_tables_do_not_change_it():
@@ -38,4 +38,5 @@ def test_rows_take_the_dtype_of_the_weights_and_tables_do_not_change_it():
     rows, embedded = modulation(mx.array([1000.0, 0.1]))
     table = mx.zeros((4, 6), dtype=mx.float32)
     assert rows.dtype == embedded.dtype == mx.bfloat16
-    assert ModulationRows(rows, mx.array([[0], [1]])).plus(table).row(3).dtype == mx.bfloat16
+    (row,) = ModulationRows(rows, mx.array([[0], [1]])).rows(3, table=table)
+    assert row.dtype == mx.bfloat16

@@ -44,8 +44,7 @@ class StepCache:
             blocks: Tokens through all blocks.
         """
         self.num_calls += 1
-        rows = args.modulation
-        entering = modulate(rms_norm(tokens["video"], _NORM_EPS), rows.row(SCALE_SELF), rows.row(SHIFT_SELF))
+        entering = modulate(rms_norm(tokens["video"], _NORM_EPS), *args.modulation.rows(SCALE_SELF, SHIFT_SELF))
         if args.share is not None:
             entering = args.share.gather(entering)
         mx.eval(entering)

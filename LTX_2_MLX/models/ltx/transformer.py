@@ -117,9 +117,8 @@ class OutputHead(nn.Module):
         self.linear = nn.Linear(width, out_channels)
 
     def __call__(self, tokens: mx.array, timestep_embedding: ModulationRows) -> mx.array:
-        rows = timestep_embedding.plus(self.scale_shift_table)
-        normed = layer_norm(tokens, self.norm_eps)
-        return self.linear(modulate(normed, scale=rows.row(1), shift=rows.row(0)))
+        shift, scale = timestep_embedding.rows(0, 1, table=self.scale_shift_table)
+        return self.linear(modulate(layer_norm(tokens, self.norm_eps), scale, shift))
 
 
 class StreamNetwork(nn.Module):

@@ -103,15 +103,16 @@ class StreamLayers(nn.Module):
 
     def add_self_attention(self, tokens: mx.array, args: StreamArgs, bypass: np.ndarray | None) -> mx.array:
         """``x + gate * self_attention(norm(x) * (1 + scale) + shift)``."""
-        rows = args.modulation.plus(self.scale_shift_table)
+        table = self.scale_shift_table
+        shift, scale, gate = args.modulation.rows(SHIFT_SELF, SCALE_SELF, GATE_SELF, table=table)
         update = self.self_attention(
-            modulate(rms_norm(tokens, self.norm_eps), rows.row(SCALE_SELF), rows.row(SHIFT_SELF)),
+            modulate(rms_norm(tokens, self.norm_eps), scale, shift),
             rotary=args.rotary,
             mask=args.attention_mask,
             bypass=bypass,
             share=args.share,
         )
-        return gated_add(tokens, update, rows.row(GATE_SELF))
+        return gated_add(tokens, update, gate)
 
     def add_text_attention(self, tokens: mx.array, args: StreamArgs) -> mx.array:
         """``x + text_attention(norm(x), context)``; queries, context and result modulated where the config says so."""
@@ -122,35 +123,36 @@ class StreamLayers(nn.Module):
                 mask=args.context_mask,
                 keys_values=args.text_keys_values,
             )
-        rows = args.modulation.plus(self.scale_shift_table)
+        table = self.scale_shift_table
+        shift, scale, gate = args.modulation.rows(SHIFT_TEXT, SCALE_TEXT, GATE_TEXT, table=table)
         update = self.text_attention(
-            modulate(rms_norm(tokens, self.norm_eps), rows.row(SCALE_TEXT), rows.row(SHIFT_TEXT)),
+            modulate(rms_norm(tokens, self.norm_eps), scale, shift),
             self._modulated_context(args),
             mask=args.context_mask,
         )
-        return gated_add(tokens, update, rows.row(GATE_TEXT))
+        return gated_add(tokens, update, gate)
 
     def _modulated_context(self, args: StreamArgs) -> mx.array:
         if args.prompt_modulation is None:
             shift, scale = self.prompt_scale_shift_table.astype(args.context.dtype)
-            return modulate(args.context, scale, shift)
-        rows = args.prompt_modulation.plus(self.prompt_scale_shift_table)
-        return modulate(args.context, rows.row(1), rows.row(0))
+        else:
+            shift, scale = args.prompt_modulation.rows(0, 1, table=self.prompt_scale_shift_table)
+        return modulate(args.context, scale, shift)
 
     def add_feed_forward(self, tokens: mx.array, args: StreamArgs) -> mx.array:
         """``x + gate * feed_forward(norm(x) * (1 + scale) + shift)``."""
-        rows = args.modulation.plus(self.scale_shift_table)
-        update = self.feed_forward(modulate(rms_norm(tokens, self.norm_eps), rows.row(SCALE_FF), rows.row(SHIFT_FF)))
-        return gated_add(tokens, update, rows.row(GATE_FF))
+        shift, scale, gate = args.modulation.rows(SHIFT_FF, SCALE_FF, GATE_FF, table=self.scale_shift_table)
+        update = self.feed_forward(modulate(rms_norm(tokens, self.norm_eps), scale, shift))
+        return gated_add(tokens, update, gate)
 
     def cross_modal_input(self, tokens: mx.array, args: CrossModalArgs, scale: int, shift: int) -> mx.array:
         """Queries or context of a cross-modal attention: ``norm(x) * (1 + scale) + shift``, rows by their numbers."""
-        rows = args.modulation.plus(self.cross_modal_table[:GATE_CROSS_MODAL])
-        return modulate(rms_norm(tokens, self.norm_eps), rows.row(scale), rows.row(shift))
+        rows = args.modulation.rows(scale, shift, table=self.cross_modal_table[:GATE_CROSS_MODAL])
+        return modulate(rms_norm(tokens, self.norm_eps), *rows)
 
     def cross_modal_gate(self, args: CrossModalArgs, skipped: np.ndarray | None) -> mx.array:
         """Gate of the stream's cross-modal attention, 0 for samples that skip it."""
-        gate = args.gate.plus(self.cross_modal_table[GATE_CROSS_MODAL:]).row(0)
+        (gate,) = args.gate.rows(0, table=self.cross_modal_table[GATE_CROSS_MODAL:])
         if skipped is None:
             return gate
         return mx.where(mx.array(skipped)[:, None, None], mx.zeros_like(gate), gate)

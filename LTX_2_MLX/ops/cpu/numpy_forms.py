@@ -25,7 +25,7 @@ from LTX_2_MLX.ops.device import blas_threads, one_blas_thread, with_plain_gradi
 Item = TypeVar("Item")
 # Values of one piece: they stay in a core's cache.
 _PIECE = 2**16
-# With fewer values MLX's own forms are taken; the two are even at twice as many.
+# With fewer values MLX's own forms of activations are taken; the two are even at twice as many.
 FEW_VALUES = 2**12
 _SLOPE = math.sqrt(2 / math.pi)
 # Bytes of the scores of one group of one head: fewer make the products slow, more leave the caches.
@@ -72,11 +72,6 @@ def on_all_cores(function: Callable[[Item], None], items: Iterable[Item]) -> Non
 @lru_cache(maxsize=1)
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="on_all_cores")
-
-
-def activation_is_faster(x: mx.array) -> bool:
-    """Whether these forms are the faster ones: for all but short arrays."""
-    return x.size >= FEW_VALUES
 
 
 def silu(x: mx.array) -> mx.array:
