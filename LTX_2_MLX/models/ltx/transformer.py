@@ -54,7 +54,7 @@ class StreamInput:
         cross_modal_sigma: Noise level ``(B,)`` that modulates all tokens in the cross-modal attention; None: each
             token's own.
         enabled: False leaves the tokens as they enter the blocks; the other stream still attends to them.
-        context_projected: Whether ``context`` comes from ``Transformer.project_context``.
+        context_projected: Whether ``context`` comes from the stream's ``project_context``.
         text_keys_values: Keys and values of each block's text attention, filled by the first call with this context;
             not for networks that modulate their text. None: computed in every call.
         share: The tokens are a share of the stream's, and ``attention_mask`` has the rows of these; other processes
@@ -194,7 +194,10 @@ class StreamNetwork(nn.Module):
         )
 
     def project_context(self, context: mx.array) -> mx.array:
-        """Context at the stream's width, ``(B, L, D)``; it comes at that width where there is no projection."""
+        """Context at the stream's width, ``(B, L, D)``; it comes at that width where there is no projection.
+
+        Computed once, it serves many calls (``context_projected``).
+        """
         context = context.astype(self.dtype)
         return self.caption_projection(context) if "caption_projection" in self else context
 
@@ -311,15 +314,6 @@ class Transformer(nn.Module):
             if on_block is not None:
                 on_block(number, tuple(tokens.values()))
         return tokens
-
-    def project_context(
-        self, video: mx.array | None, audio: mx.array | None = None
-    ) -> tuple[mx.array | None, mx.array | None]:
-        """Contexts at the streams' widths, computed once for many calls (``context_projected``)."""
-        return (
-            None if video is None else self.video.project_context(video),
-            None if audio is None else self.audio.project_context(audio),
-        )
 
     @staticmethod
     def quantizes(path: str, config: TransformerConfig) -> bool:

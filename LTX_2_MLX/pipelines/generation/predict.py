@@ -136,12 +136,12 @@ def _perturbation(kind: Pass, guidance: Mapping[StreamName, Guidance], num_layer
 
 
 def _projected(transformer: Transformer, contexts: Arrays, prompt: str) -> StreamArrays:
-    video, audio = transformer.project_context(contexts.get(f"{prompt}.video"), contexts.get(f"{prompt}.audio"))
+    streams: tuple[StreamName, ...] = ("video", "audio")
     projected: StreamArrays = {}
-    if video is not None:
-        projected["video"] = video
-    if audio is not None:
-        projected["audio"] = audio
+    for name in streams:
+        context = contexts.get(f"{prompt}.{name}")
+        if context is not None:
+            projected[name] = transformer[name].project_context(context)
     mx.eval(projected)
     return projected
 

@@ -307,7 +307,9 @@ def test_projected_context_stands_for_the_context(tmp_path):
         )
         for stream in ("video", "audio")
     ]
-    contexts = network.project_context(*(stream.context for stream in streams))
+    contexts = [
+        network[name].project_context(each.context) for name, each in zip(("video", "audio"), streams, strict=True)
+    ]
     projected = [replace(s, context=c, context_projected=True) for s, c in zip(streams, contexts, strict=True)]
     assert all(mx.array_equal(a, b) for a, b in zip(network(*streams), network(*projected), strict=True))
 
