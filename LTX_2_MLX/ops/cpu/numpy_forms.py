@@ -31,6 +31,8 @@ _SLOPE = math.sqrt(2 / math.pi)
 # Bytes of the scores of one group of one head: fewer make the products slow, more leave the caches.
 _SCORES_BYTES = 4 * 2**20
 _FEWEST_QUERIES = 32
+# With fewer one thread is faster than two: it takes a millisecond for so many.
+_FEW_EXPONENTIALS = 2**18
 # Rows whose softmax is taken at once.
 _ROWS = 16
 # With fewer scores of as many queries as keys MLX's own form of attention is taken: calls cost as much as so many
@@ -53,18 +55,24 @@ _KERNEL = np.kron(KERNEL_SUMS, KERNEL_SUMS).astype(np.float32)
 _PRODUCTS = np.kron(PRODUCT_SUMS, PRODUCT_SUMS).astype(np.float32)
 
 
-def on_all_cores(function: Callable[[Item], None], items: Iterable[Item]) -> None:
+def on_all_cores(function: Callable[[Item], None], items: Iterable[Item], *, exponentials: int | None = None) -> None:
     """``function`` of every item, as many at once as BLAS has threads.
 
     It computes with NumPy, which lets the other threads run meanwhile. MLX's streams belong to the thread that made
     them, and arrays evaluated by another thread would lose their gradients.
+
+    Args:
+        function: Computes an item.
+        items: What is computed, in any order.
+        exponentials: How many all items take together, where they are most of the work. Few are taken by this thread
+            alone: handing them over would cost more than the other core saves.
     """
     threads = blas_threads()
-    if threads == 1:
-        for item in items:
-            function(item)
-        return
     with one_blas_thread():
+        if threads == 1 or (exponentials is not None and exponentials < _FEW_EXPONENTIALS):
+            for item in items:
+                function(item)
+            return
         for _ in _pool(threads).map(function, items):
             pass
 
@@ -114,7 +122,7 @@ def _over_exponential(x: mx.array, *, exponent: Callable[[np.ndarray, np.ndarray
         piece += 1
         np.divide(source, piece, out=piece)
 
-    on_all_cores(compute, range(0, x.size, _PIECE))
+    on_all_cores(compute, range(0, x.size, _PIECE), exponentials=x.size)
     return result
 
 
@@ -179,7 +187,8 @@ def _attend(queries: mx.array, keys: mx.array, values: mx.array, *, scale: float
         out /= sums
 
     starts = range(0, num_queries, size)
-    on_all_cores(attend_group, [(b, h, start) for b in range(batch) for h in range(heads) for start in starts])
+    groups = [(b, h, start) for b in range(batch) for h in range(heads) for start in starts]
+    on_all_cores(attend_group, groups, exponentials=batch * heads * num_queries * num_keys)
     return attended
 
 
