@@ -5,6 +5,7 @@ Exit codes: 0 success; 1 failure of the library; 2 invalid request, file or mach
 arguments answer at once.
 """
 
+import gc
 import inspect
 import os
 import signal
@@ -197,6 +198,8 @@ def run_command(main: Callable[..., Any], **settings: Any) -> None:
         # A terminal without Unicode gets question marks instead of a traceback.
         sys.stdout.reconfigure(errors="replace")
     program = main if isinstance(main, typer.Typer) else as_program(main)
+    # Says to ``report`` that all that is imported before the work stays until the end.
+    gc.freeze()
     try:
         program(**settings)
     except SystemExit as error:

@@ -1,5 +1,6 @@
 """The runner of a command: checks of its output before the work, seconds and peak memory by stage after it."""
 
+import gc
 import json
 import os
 import subprocess
@@ -20,7 +21,7 @@ from LTX_2_MLX.errors import MediaError
 from LTX_2_MLX.media.encoder import CRF
 from LTX_2_MLX.media.frames import FrameStream, validated
 from LTX_2_MLX.media.output import check_free, check_writable, with_run_record
-from LTX_2_MLX.media.video import write_video
+from LTX_2_MLX.media.writer import write_video
 from LTX_2_MLX.pipelines.sharing import run_group
 from LTX_2_MLX.planning.plan import Plan, format_bytes
 from LTX_2_MLX.runtime import launch
@@ -64,6 +65,9 @@ def report(
             check_page(page, output, source, yes=yes)
         if sys.platform == "darwin":
             keep_awake()
+        if gc.get_freeze_count():
+            # The collections at the ends of stages pass over what the program has imported.
+            gc.freeze()
         runner = StageRunner(reporter)
         if (warning := idle_gpu_warning()) is not None:
             reporter.note(warning)
