@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from LTX_2_MLX.checkpoints.catalog import ENTRIES, FAMILIES
-from LTX_2_MLX.checkpoints.convert import as_safetensors
 from LTX_2_MLX.checkpoints.entries import (
     TORCH_SUFFIXES,
     Entry,
@@ -88,7 +87,11 @@ def open_checkpoint(spec: str, role: Role) -> Checkpoint:
     path = resolve(spec, role).path
     if path.is_dir():
         path = _only_file(path)
-    return Checkpoint(path if path.suffix == ".safetensors" else as_safetensors(path))
+    if path.suffix == ".safetensors":
+        return Checkpoint(path)
+    from LTX_2_MLX.checkpoints.convert import as_safetensors
+
+    return Checkpoint(as_safetensors(path))
 
 
 def _only_file(folder: Path) -> Path:
@@ -163,7 +166,11 @@ def _may_be_named(entry: Entry, folder_name: str) -> bool:
 
 
 def _cached_file(repository: str, file: str) -> Path | None:
-    # Imported here: the import takes a moment, and most runs have their files in weights/.
+    from huggingface_hub import constants
+
+    # What follows takes a moment to import, and most runs have their files in weights/.
+    if not Path(constants.HF_HUB_CACHE, "--".join(("models", *repository.split("/")))).is_dir():
+        return None
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 

@@ -221,8 +221,7 @@ def _write(ready: "Prepared", own: GenerateOptions, output: Path, automatic: set
     from LTX_2_MLX.cli.reporting import check_disk, report
     from LTX_2_MLX.media.encoder import CRF
     from LTX_2_MLX.media.frames import validated
-    from LTX_2_MLX.media.video import write_video
-    from LTX_2_MLX.media.writer import check_format
+    from LTX_2_MLX.media.writer import check_format, write_video
     from LTX_2_MLX.pipelines.generate import finished_shape, generate_video
 
     crf = CRF if own.crf is None else own.crf

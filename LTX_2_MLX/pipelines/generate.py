@@ -13,7 +13,6 @@ from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.media.output import RunRecord, run_record
 from LTX_2_MLX.media.sound import write_wav
 from LTX_2_MLX.media.writer import waiting_bytes
-from LTX_2_MLX.pipelines import postprocess
 from LTX_2_MLX.pipelines.generation.denoise import Denoise
 from LTX_2_MLX.pipelines.generation.embeddings import compare_text_encoder, load_contexts, save_contexts
 from LTX_2_MLX.pipelines.generation.fit import nearest_options
@@ -154,6 +153,8 @@ def plan_for(request: Request, options: Options) -> Plan:
 
         stages.insert(0, EnhancePrompt(request))
     if options.post_processes:
+        from LTX_2_MLX.pipelines import postprocess
+
         decoded = FrameStream((), shape.height, shape.width, request.output_rate, num_frames=shape.num_frames)
         stages += postprocess.stages(decoded, options.finishing)
     saves = options.save_latents is not None or options.resume is not None
@@ -202,6 +203,7 @@ def generate_video(
         **written: Settings of the video's file, which go into the record too.
     """
     if launch.RANK is not None:
+        from LTX_2_MLX.pipelines import postprocess
         from LTX_2_MLX.pipelines.generation.sharing import agreed
 
         finishing = postprocess.weight_files(options.finishing) if options.post_processes else []
@@ -284,6 +286,8 @@ def finished_video(
     if options.save_audio is not None and isinstance(video.audio, Waveform):
         write_wav(video.audio, options.save_audio)
     if options.post_processes:
+        from LTX_2_MLX.pipelines import postprocess
+
         video = on_every_machine(video)
         video = run_stages(postprocess.stages(video, with_least_memory(options.finishing)), runner, video)
     facts["request"] |= written

@@ -2,7 +2,6 @@
 
 from LTX_2_MLX.pipelines.generation.decode import frame_stages
 from LTX_2_MLX.pipelines.generation.given import given_stages
-from LTX_2_MLX.pipelines.generation.image import image_stage
 from LTX_2_MLX.pipelines.generation.prompt import prompt_stages
 from LTX_2_MLX.pipelines.generation.request import Request
 from LTX_2_MLX.pipelines.generation.sound import sound_stage
@@ -17,6 +16,8 @@ def one_stage(request: Request) -> list[GenerationStage]:
     if request.given is not None:
         stages += given_stages(request.given, request.models, request.num_frames, request.frame_rate)
     if request.images:
+        from LTX_2_MLX.pipelines.generation.image import image_stage
+
         stages.append(image_stage(request, [denoise]))
     if request.control is not None:
         # Few runs have a reference video.

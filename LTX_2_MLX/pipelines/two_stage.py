@@ -11,7 +11,6 @@ from LTX_2_MLX.pipelines.generation.decode import frame_stages
 from LTX_2_MLX.pipelines.generation.denoise import Denoise, ImageConditioning
 from LTX_2_MLX.pipelines.generation.files import Models
 from LTX_2_MLX.pipelines.generation.given import given_stages
-from LTX_2_MLX.pipelines.generation.image import image_stage
 from LTX_2_MLX.pipelines.generation.prompt import context_size, contexts_bytes, prompt_stages
 from LTX_2_MLX.pipelines.generation.request import Request
 from LTX_2_MLX.pipelines.generation.sound import sound_stage
@@ -44,6 +43,8 @@ def two_stage(request: Request) -> list[GenerationStage]:
     if request.given is not None:
         stages += given_stages(request.given, request.models, request.num_frames, request.frame_rate)
     if request.images:
+        from LTX_2_MLX.pipelines.generation.image import image_stage
+
         stages.append(image_stage(request, [stage_1, stage_2]))
     if request.control is not None:
         # Few runs have a reference video.
