@@ -7,6 +7,7 @@ Source: Lightricks/LTX-2, packages/ltx-core/src/ltx_core/conditioning/ at 400fd3
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import mlx.core as mx
 
@@ -37,7 +38,7 @@ def fix_latent_frames(
     mask = mx.array(state.denoise_mask)
     clean[:, span] = patchify_video(latent)
     mask[:, span] = 1 - strength
-    return state.replace(clean_latent=clean, denoise_mask=mask)
+    return replace(state, clean_latent=clean, denoise_mask=mask)
 
 
 def append_keyframe(
@@ -95,7 +96,7 @@ def append_slots(
         latent = mx.array(state.latent)
         if latents is not None:
             latent[:, before:] = patchify_video(latents[:, number : number + 1])
-        state = state.replace(latent=latent, keyframe_mask=mask)
+        state = replace(state, latent=latent, keyframe_mask=mask)
     return state
 
 
@@ -153,7 +154,7 @@ def weigh_attention(
     mask[:, old:, old:] = 1.0
     mask[:, :target, old:] = weights[:, None, :]
     mask[:, old:, :target] = weights[:, :, None]
-    return after.replace(attention_mask=mask)
+    return replace(after, attention_mask=mask)
 
 
 def regenerate_region(state: LatentState, start_seconds: float, end_seconds: float) -> LatentState:
@@ -161,7 +162,7 @@ def regenerate_region(state: LatentState, start_seconds: float, end_seconds: flo
     time = state.positions[:, 0]
     inside = (time[..., 1] > start_seconds) & (time[..., 0] < end_seconds)
     mask = mx.broadcast_to(inside[..., None].astype(mx.float32), state.denoise_mask.shape)
-    return state.replace(denoise_mask=mask)
+    return replace(state, denoise_mask=mask)
 
 
 def _grid_of(latent: mx.array, grid: VideoGrid) -> VideoGrid:
@@ -174,7 +175,8 @@ def _append(state: LatentState, latent: mx.array, positions: mx.array, grid: Vid
     keyframe_mask = state.keyframe_mask
     if keyframe_mask is not None:
         keyframe_mask = mx.concatenate([keyframe_mask, mx.zeros_like(mask)], axis=1)
-    after = state.replace(
+    after = replace(
+        state,
         latent=mx.concatenate([state.latent, mx.zeros_like(tokens)], axis=1),
         clean_latent=mx.concatenate([state.clean_latent, tokens], axis=1),
         denoise_mask=mx.concatenate([state.denoise_mask, mask], axis=1),

@@ -72,7 +72,7 @@ class StageTokens:
         grid = self.grid
         video = start_state(patchify_video(self.latent), grid.positions())
         first = mx.arange(video.num_tokens) < grid.shape.height * grid.shape.width
-        video = video.replace(keyframe_mask=first[None, :, None].astype(mx.float32))
+        video = replace(video, keyframe_mask=first[None, :, None].astype(mx.float32))
         for image in self.images:
             if image.frame == 0:
                 video = fix_latent_frames(video, image.latent, grid, strength=image.strength)
@@ -222,7 +222,7 @@ class TemporalRound:
             denoised = result["video"].latent
             if self.hold_result:
                 denoised = result["video"].hold(denoised)
-            on_tile(number, tokens, {**result, "video": result["video"].replace(latent=denoised)})
+            on_tile(number, tokens, {**result, "video": replace(result["video"], latent=denoised)})
             joined.append(tokens.video(denoised)[:, tile.dropped_latents :])
             generated = tokens.generated_keyframes(denoised)
             for index, frame in enumerate(tile.slots):

@@ -4,7 +4,7 @@ Source: huggingface/diffusers 0.42.1, pipelines/ltx2/pipeline_ltx2_dfr.py.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import mlx.core as mx
 import numpy as np
@@ -35,7 +35,8 @@ class TokenTile:
         """The tile's part of the stream, with positions counted from its first corner."""
         indices = mx.array(self.indices)
         keyframe_mask = video.keyframe_mask
-        return video.replace(
+        return replace(
+            video,
             latent=video.latent[:, indices],
             clean_latent=video.clean_latent[:, indices],
             denoise_mask=video.denoise_mask[:, indices],

@@ -40,11 +40,6 @@ class Guidance:
     guidance_rescale: float = 0.0
     skip_step: int = 0
 
-    @property
-    def uses_negative(self) -> bool:
-        """Whether the negative prompt has an effect."""
-        return self.guidance_scale != 1
-
     def skips(self, step: int) -> bool:
         """Whether the stream reuses its last estimate at ``step``."""
         return step % (self.skip_step + 1) != 0
@@ -54,6 +49,8 @@ def both_streams(guidance: Guidance) -> dict[StreamName, Guidance]:
     """The same guidance of video and audio."""
     return {"video": guidance, "audio": guidance}
 
+
+UNGUIDED = both_streams(Guidance())
 
 # (state, sigma, passes, streams to compute) -> clean estimates of these streams for each pass.
 Predict = Callable[[State, float, Sequence[Pass], Collection[StreamName]], Mapping[Pass, StreamArrays]]
@@ -65,7 +62,7 @@ def passes(guidance: Mapping[StreamName, Guidance]) -> list[Pass]:
     """The passes that any of the streams needs, the conditional one first."""
     negative = perturbed = isolated = False
     for stream in guidance.values():
-        negative = negative or stream.uses_negative
+        negative = negative or stream.guidance_scale != 1
         perturbed = perturbed or bool(stream.stg_scale and stream.stg_blocks)
         isolated = isolated or stream.modality_scale != 1
     needed: list[Pass] = ["conditional"]

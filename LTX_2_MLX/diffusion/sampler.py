@@ -10,9 +10,9 @@ Source: Lightricks/LTX-2, packages/ltx-core/src/ltx_core/components/{schedulers,
 packages/ltx-pipelines/src/ltx_pipelines/utils/{constants,samplers,res2s}.py at 400fd31.
 """
 
-import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import mlx.core as mx
@@ -62,7 +62,8 @@ def ltx2_schedule(
         base_shift: Exponent of the shift at 1024 tokens.
         terminal: The last noise level above 0, to which the schedule is stretched; None leaves it as it is.
     """
-    _check_steps(num_steps)
+    if num_steps < 1:
+        raise _too_few(num_steps)
     slope = (max_shift - base_shift) / (_MAX_TOKENS - _BASE_TOKENS)
     factor = np.float32(math.exp(num_tokens * slope + base_shift - slope * _BASE_TOKENS))
     one = np.float32(1)
@@ -82,14 +83,14 @@ def stretched(sigmas: tuple[float, ...], num_steps: int) -> tuple[float, ...]:
     """A schedule interpolated linearly to ``num_steps`` steps, its ends kept; unchanged where it has as many."""
     if num_steps == len(sigmas) - 1:
         return sigmas
-    _check_steps(num_steps)
+    if num_steps < 1:
+        raise _too_few(num_steps)
     positions = np.linspace(0, len(sigmas) - 1, num_steps + 1)
     return tuple(np.interp(positions, np.arange(len(sigmas)), sigmas).astype(np.float32).tolist())
 
 
-def _check_steps(num_steps: int) -> None:
-    if num_steps < 1:
-        raise RequestError(f"The number of steps is {num_steps}, expected at least 1.")
+def _too_few(num_steps: int) -> RequestError:
+    return RequestError(f"The number of steps is {num_steps}, expected at least 1.")
 
 
 def ignore(step: int, state: State) -> None:
@@ -98,7 +99,7 @@ def ignore(step: int, state: State) -> None:
 
 def euler(denoise: Denoise, state: State, sigmas: Sequence[float], on_step: OnStep = ignore) -> State:
     """Straight steps along the velocity."""
-    for step, sigma, next_sigma in _steps(sigmas):
+    for step, (sigma, next_sigma) in enumerate(pairwise(map(float, sigmas))):
         denoised = hold(state, denoise(state, sigma, step))
         latents: StreamArrays = {}
         for name, stream in state.items():
@@ -113,7 +114,7 @@ def gradient_estimation(
 ) -> State:
     """Euler steps whose velocity is extrapolated from the last one by ``gamma``."""
     last: StreamArrays = {}
-    for step, sigma, next_sigma in _steps(sigmas):
+    for step, (sigma, next_sigma) in enumerate(pairwise(map(float, sigmas))):
         denoised = hold(state, denoise(state, sigma, step))
         latents: StreamArrays = {}
         for name, stream in state.items():
@@ -138,7 +139,7 @@ def ancestral(
     eta: float = 1.0,
 ) -> State:
     """Euler steps that go below the next noise level by ``eta`` and back up with new noise."""
-    for step, sigma, next_sigma in _steps(sigmas):
+    for step, (sigma, next_sigma) in enumerate(pairwise(map(float, sigmas))):
         latents = hold(state, denoise(state, sigma, step))
         if next_sigma:
             new_noise = noise(step)
@@ -196,7 +197,7 @@ def res_2s(
         refine_anchor: Move the start of a step until its middle, with the new noise, agrees with it.
         renew: How new noise replaces part of the old.
     """
-    for step, sigma, next_sigma in _steps(sigmas):
+    for step, (sigma, next_sigma) in enumerate(pairwise(map(float, sigmas))):
         target = next_sigma or _SMALLEST_SIGMA
         middle_sigma = math.sqrt(sigma * target)
         length = math.log(sigma / target)
@@ -316,9 +317,3 @@ def refined_slope(middle: mx.array, slope: mx.array, denoised: mx.array, length:
     # The rounds are a geometric series, so its sum replaces a hundred passes over the latent.
     share = length**_ANCHOR_ROUNDS
     return share * slope + (1 - share) / (1 - length) * (denoised - middle)
-
-
-def _steps(sigmas: Sequence[float]) -> Iterator[tuple[int, float, float]]:
-    """Number, noise level and next noise level of each step."""
-    for step, (sigma, next_sigma) in enumerate(itertools.pairwise(sigmas)):
-        yield step, float(sigma), float(next_sigma)

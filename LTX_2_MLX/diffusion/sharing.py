@@ -1,6 +1,7 @@
 """One step's work shared among the processes of a run: the passes of guidance, or the tokens of the video."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import mlx.core as mx
@@ -147,7 +148,8 @@ def shared_stream(stream: LatentState, share: TokenShare) -> LatentState:
     own = share.tokens
     mask = stream.attention_mask
     keyframes = stream.keyframe_mask
-    return stream.replace(
+    return replace(
+        stream,
         latent=stream.latent[:, own],
         clean_latent=stream.clean_latent[:, own],
         denoise_mask=stream.denoise_mask[:, own],

@@ -10,7 +10,6 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -56,17 +55,9 @@ class LatentState:
         """Number of tokens, including appended ones."""
         return self.latent.shape[1]
 
-    def replace(self, **changes: Any) -> "LatentState":
-        """A copy with some fields replaced."""
-        return replace(self, **changes)
-
     def timesteps(self, sigma: float) -> mx.array:
         """Noise level of every token, ``(B, N, 1)`` float32."""
         return self.denoise_mask * sigma
-
-    def timesteps_of_all(self, sigma: float) -> mx.array:
-        """The same of the tokens of all processes."""
-        return self.timesteps(sigma) if self.mask_of_all is None else self.mask_of_all * sigma
 
     def hold(self, denoised: mx.array) -> mx.array:
         """``denoised`` with held tokens put back to their clean values."""
@@ -81,7 +72,7 @@ def with_latents(state: State, latents: StreamArrays) -> State:
     """The state with new latents, evaluated, so that the graph of one step is freed before the next."""
     moved: State = {}
     for name, stream in state.items():
-        moved[name] = stream.replace(latent=latents[name])
+        moved[name] = replace(stream, latent=latents[name])
     mx.eval(list(latents.values()))
     return moved
 
@@ -114,7 +105,7 @@ def add_noise(state: LatentState, noise: mx.array, scale: float = 1.0) -> Latent
     Source: Lightricks/LTX-2, packages/ltx-core/src/ltx_core/components/noisers.py at 400fd31.
     """
     noisy = state.latent + scale * (noise.astype(mx.float32) - state.latent)
-    return state.replace(latent=state.clean_latent + state.denoise_mask * (noisy - state.clean_latent))
+    return replace(state, latent=state.clean_latent + state.denoise_mask * (noisy - state.clean_latent))
 
 
 def to_denoised(latent: mx.array, velocity: mx.array, timesteps: mx.array) -> mx.array:
@@ -214,6 +205,6 @@ def key_for(seed: int, purpose: str) -> mx.array:
     return mx.random.key(int.from_bytes(digest[:8], "little"))
 
 
-def seeded_noise(seed: int) -> Noise:
-    """Noise for every purpose of a run."""
-    return lambda purpose, shape: mx.random.normal(shape, key=key_for(seed, purpose))
+def seeded_noise(seed: int, purpose: str, shape: tuple[int, ...]) -> mx.array:
+    """Standard normal noise of a run for one purpose, float32. With its seed bound, it is the ``Noise`` of the run."""
+    return mx.random.normal(shape, key=key_for(seed, purpose))

@@ -26,6 +26,7 @@ from LTX_2_MLX.pages.document import setting_words
 from LTX_2_MLX.pages.drafts import DraftCard, drafts_page
 from LTX_2_MLX.pipelines.batch import Item, draft_batch
 from LTX_2_MLX.pipelines.generate import Prepared, prepare
+from LTX_2_MLX.pipelines.generation.option_groups.guidance import TWO_STAGES
 from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.pipelines.options import options_of
 from LTX_2_MLX.runtime import launch
@@ -97,7 +98,7 @@ def draft_item(ready: Prepared, prompt: str, seed: int, folder: Path) -> Item:
         RequestError: If the pipeline has no stage 1 of two, or the length is not settled.
     """
     options = ready.options
-    if not options.two_stages:
+    if options.pipeline not in TWO_STAGES:
         raise RequestError(
             f"--drafts ends after stage 1 of two, but --pipeline is {options.pipeline}. Use two-stage or hq."
         )

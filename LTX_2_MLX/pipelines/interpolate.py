@@ -25,7 +25,7 @@ from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.ops.sampling import resize
 from LTX_2_MLX.ops.similarity import structural_similarity
 from LTX_2_MLX.pipelines.requests import InterpolateRequest as Request
-from LTX_2_MLX.planning.plan import Estimate, Plan, dtype_name, network_weights_bytes, plan
+from LTX_2_MLX.planning.plan import Estimate, Plan, network_weights_bytes, plan
 from LTX_2_MLX.runtime import launch
 from LTX_2_MLX.runtime.memory import budget_bytes
 from LTX_2_MLX.runtime.progress import Progress
@@ -178,7 +178,7 @@ class Interpolate:
         return Estimate(
             name=self.name,
             work=f"{self.clip.height}×{self.clip.width}",
-            dtype=dtype_name(self.request.dtype),
+            dtype=self.request.dtype,
             file=checkpoint.path,
             weights_bytes=network_weights_bytes([IFNet], checkpoint, dtype=self.request.dtype),
             activation_bytes=activation_bytes(self.clip.height, self.clip.width, self.request),

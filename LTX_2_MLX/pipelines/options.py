@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -82,9 +82,14 @@ class Opt:
     one_or_more: bool = False
     is_text: bool = False
 
-    def is_idle(self, values: Mapping[str, Any]) -> bool:
-        """Whether all options that it needs are off, among the values of all options."""
-        return bool(self.needs) and all(values[name] in (None, False) for name in self.needs)
+    def has_effect(self, values: Mapping[str, Any]) -> bool:
+        """Whether it has an effect in the pipeline and beside the other options, by the values of all options."""
+        if self.only_in and values["pipeline"] not in self.only_in:
+            return False
+        for name in self.needs:
+            if values[name] not in (None, False):
+                return True
+        return not self.needs
 
 
 @dataclass(frozen=True)
@@ -173,14 +178,19 @@ def check_options(request: Any) -> None:
 
 
 def refuse_without_effect(request: Any) -> None:
-    """Raise ``RequestError`` for an option that was changed but needs another one that is off."""
+    """Raise ``RequestError`` for a changed option that belongs to other pipelines, or needs another that is off."""
     options: type = type(request)
     for name, declared in declared_options(options).items():
-        if declared.opt.reported or not declared.opt.is_idle(vars(request)):
+        opt = declared.opt
+        if opt.reported or getattr(request, name) == declared.default or opt.has_effect(vars(request)):
             continue
-        if getattr(request, name) != declared.default:
-            needed = " or ".join(map(flag_of, declared.opt.needs))
-            raise RequestError(f"{declared.flag} does nothing without {needed}. Pass both.")
+        if opt.only_in and request.pipeline not in opt.only_in:
+            others = " and ".join(other for other in opt.only_in if other != "text-to-video")
+            raise RequestError(
+                f"{declared.flag} belongs to {others}, but --pipeline is {request.pipeline}. Leave it out."
+            )
+        needed = " or ".join(map(flag_of, opt.needs))
+        raise RequestError(f"{declared.flag} does nothing without {needed}. Pass both.")
 
 
 def converted(declared: Declared, value: Any) -> Any:
@@ -191,17 +201,13 @@ def converted(declared: Declared, value: Any) -> Any:
     """
     if value is None and declared.optional:
         return None
-    if declared.opt.one_or_more and isinstance(value, list | tuple) and value:
-        values = tuple(_scalar(declared, element) for element in value)
-        return values[0] if len(values) == 1 else values
-    if not declared.repeated:
+    is_list = isinstance(value, list | tuple)
+    if not declared.repeated and not (declared.opt.one_or_more and is_list and value):
         return _scalar(declared, value)
-    if not isinstance(value, list | tuple):
+    if not is_list:
         raise _wrong_type(declared, value)
-    elements = []
-    for element in value:
-        elements.append(_scalar(declared, element))
-    return tuple(elements)
+    elements = tuple(map(partial(_scalar, declared), value))
+    return elements if declared.repeated or len(elements) > 1 else elements[0]
 
 
 def _scalar(declared: Declared, value: Any) -> Any:
@@ -218,11 +224,17 @@ def _scalar(declared: Declared, value: Any) -> Any:
     if kind is str and isinstance(value, Path):
         return str(value)
     if kind is float and isinstance(value, int | float | Fraction) and not isinstance(value, bool):
-        return _finite(declared, value)
+        with suppress(OverflowError):
+            if math.isfinite(value):
+                return float(value)
+        raise RequestError(f"{declared.flag} is {shown(value)}, expected a finite number.")
     if type(value) is not kind:
         raise _wrong_type(declared, value)
     if isinstance(value, str) and not declared.opt.is_file:
-        _check_text(declared, value)
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise _not_utf8(declared, error) from error
     return value
 
 
@@ -232,24 +244,11 @@ def _wrong_type(declared: Declared, value: Any) -> RequestError:
     return RequestError(f"{declared.name} is {shown(value)}, expected {expected}{none}.")
 
 
-def _finite(declared: Declared, value: int | float | Fraction) -> float:
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        raise RequestError(f"{declared.flag} is {shown(value)}, expected a finite number.")
-    return number
-
-
-def _check_text(declared: Declared, text: str) -> None:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise RequestError(
-            f"The text of {declared.name} is not UTF-8: it has a stray byte after {text[: error.start][-20:]!r}. "
-            f"Check the encoding of the terminal or the file that it comes from."
-        ) from error
+def _not_utf8(declared: Declared, error: UnicodeEncodeError) -> RequestError:
+    return RequestError(
+        f"The text of {declared.name} is not UTF-8: it has a stray byte after {error.object[: error.start][-20:]!r}. "
+        f"Check the encoding of the terminal or the file that it comes from."
+    )
 
 
 def _check_bounds(declared: Declared, value: Any) -> None:

@@ -95,9 +95,9 @@ def dtype_for(network: NetworkName, *, asked: str | None = None, stored: mx.Dtyp
     return stored or mx.bfloat16
 
 
-def dtype_name(dtype: mx.Dtype) -> str:
-    """A type's own name, such as bfloat16."""
-    return str(dtype).rpartition(".")[2]
+def dtype_name(dtype: mx.Dtype | None) -> str:
+    """A type's own name, such as bfloat16; empty for None."""
+    return "" if dtype is None else str(dtype).rpartition(".")[2]
 
 
 def precision_table() -> Iterator[str]:
@@ -135,7 +135,7 @@ class Estimate:
     activation_bytes: int = 0
     seconds: float | None = None
     streams: bool = False
-    dtype: str = ""
+    dtype: mx.Dtype | None = None
     array_bytes: int = 0
     size: str = ""
     stored: tuple[StoredNetwork, ...] = ()
@@ -151,7 +151,7 @@ class Estimate:
             "stage": self.name,
             "work": self.work,
             "file": str(self.file),
-            "dtype": self.dtype,
+            "dtype": dtype_name(self.dtype),
             "weights_bytes": self.weights_bytes,
             "activation_bytes": self.activation_bytes,
             "peak_bytes": self.peak_bytes,
@@ -197,7 +197,7 @@ class Plan:
     @property
     def largest_bytes(self) -> int:
         """Peak of the run; 0 without stages."""
-        return self.largest.peak_bytes if self.stages else 0
+        return max(map(attrgetter("peak_bytes"), self.stages), default=0)
 
     @property
     def fits(self) -> bool:
@@ -268,9 +268,9 @@ class Plan:
     def _rows(self) -> list[str]:
         name_width = max(len(stage.name) for stage in self.stages)
         work_width = max(len(stage.work) for stage in self.stages)
-        dtype_width = max(len(stage.dtype) for stage in self.stages)
+        dtype_width = max(len(dtype_name(stage.dtype)) for stage in self.stages)
         return [
-            f"{stage.name:<{name_width}}  {stage.work:<{work_width}}  {stage.dtype:<{dtype_width}}  "
+            f"{stage.name:<{name_width}}  {stage.work:<{work_width}}  {dtype_name(stage.dtype):<{dtype_width}}  "
             f"weights {format_bytes(stage.weights_bytes):>10}  peak {format_bytes(stage.peak_bytes):>10}  "
             f"{stage.file.name}"
             for stage in self.stages

@@ -6,6 +6,7 @@ Source: Lightricks/LTX-2, packages/ltx-core/src/ltx_core/{components,conditionin
 """
 
 import math
+from dataclasses import replace
 
 import mlx.core as mx
 import numpy as np
@@ -148,7 +149,8 @@ def renew_by_token(
 def fix_masked(state: LatentState, latent: mx.array, mask: mx.array, *, strength: float = 1.0) -> LatentState:
     """Hold the cells where ``mask`` ``(B, T, H, W)`` is 1 at ``latent`` ``(B, T, H, W, C)``."""
     held = patchify_video(mask[..., None]).astype(mx.float32)
-    return state.replace(
+    return replace(
+        state,
         clean_latent=state.clean_latent * (1 - held) + patchify_video(latent) * held,
         denoise_mask=state.denoise_mask * (1 - held) + (1 - strength) * held,
     )

@@ -1,5 +1,6 @@
 """Properties of conditioning; golden cases hold its values."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import mlx.core as mx
@@ -76,7 +77,7 @@ def test_groups_of_appended_tokens_do_not_see_one_another():
 
 def test_generated_keyframes_are_denoised_and_marked():
     grid = VideoGrid(LatentShape(3, 2, 3), Compression(8, 32, 32), Fraction(24))
-    state = start_state(mx.zeros((1, 18, 4)), grid.positions()).replace(keyframe_mask=mx.zeros((1, 18, 1)))
+    state = replace(start_state(mx.zeros((1, 18, 4)), grid.positions()), keyframe_mask=mx.zeros((1, 18, 1)))
     seeds = mx.random.normal((1, 2, 2, 3, 4), key=mx.random.key(1))
     after = conditioning.append_slots(state, grid, [5, 11], seeds)
     assert after.num_tokens == 30
@@ -94,4 +95,4 @@ def test_generated_keyframes_need_their_embedding_and_lie_in_the_video():
     with pytest.raises(RequestError, match="--keyframes"):
         conditioning.append_slots(state, grid, [5])
     with pytest.raises(RequestError, match="17 frames"):
-        conditioning.append_slots(state.replace(keyframe_mask=mx.zeros((1, 18, 1))), grid, [17])
+        conditioning.append_slots(replace(state, keyframe_mask=mx.zeros((1, 18, 1))), grid, [17])

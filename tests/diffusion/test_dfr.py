@@ -1,5 +1,7 @@
 """Detail-fidelity rendering: joined tiles, carried keyframes and shares of appended tokens."""
 
+from dataclasses import replace
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -34,7 +36,7 @@ def spatial_tokens(frames=(24, 48)):
 
 def test_tiles_share_every_token_out_and_a_pointwise_estimate_comes_back_whole():
     tokens, tiles = spatial_tokens()
-    video = tokens.state().replace(latent=normal(1, 7 * 20 + 2 * 20 + 7 * 6, 3, seed=3))
+    video = replace(tokens.state(), latent=normal(1, 7 * 20 + 2 * 20 + 7 * 6, 3, seed=3))
     parts = token_tiles(video, tokens.grid.shape, tiles)
     shares = np.zeros(video.num_tokens)
     for part in parts:

@@ -57,7 +57,7 @@ def test_the_table_names_every_network():
 
 def test_a_plan_prints_the_precision_of_every_stage(tmp_path):
     stages = [
-        Estimate(name, "work", tmp_path / "file", 1, dtype=dtype) for name, dtype in (("a", "bfloat16"), ("b", ""))
+        Estimate(name, "work", tmp_path / "file", 1, dtype=dtype) for name, dtype in (("a", mx.bfloat16), ("b", None))
     ]
     printed = Plan((), tuple(stages)).lines()
     assert "bfloat16" in printed[0] and "bfloat16" not in printed[1]

@@ -51,7 +51,7 @@ def automatic_model(options: Options, variant: Variant | None, note: Callable[[s
 
     def serves(entry: Entry) -> bool:
         # Detail-fidelity rendering generates keyframes, which LTX-2.5 alone does.
-        fits = not options.renders or entry.family == "LTX-2.5"
+        fits = options.pipeline != "dfr" or entry.family == "LTX-2.5"
         return entry.role == "model" and variant in (None, entry.variant) and fits
 
     model = newest_set(serves, partial(companion_roles, options), note)
@@ -68,12 +68,12 @@ def companion_roles(options: Options, model: Entry) -> list[Role]:
         roles.append("text-encoder")
     if "video VAE" not in model.networks and options.video_vae == AUTO:
         roles.append("video-vae")
-    if (options.two_stages or options.renders) and options.spatial_upscaler_weights == AUTO:
+    if options.pipeline in (*TWO_STAGES, "dfr") and options.spatial_upscaler_weights == AUTO:
         roles.append("spatial-upscaler")
     has_lora = options.pipeline in (*TWO_STAGES, "distilled", "dfr")
     if model.variant == "dev" and has_lora and options.distilled_lora == AUTO:
         roles.append("distilled-lora")
-    doubles = options.temporal_upscale or (options.renders and options.rounds)
+    doubles = options.temporal_upscale or (options.pipeline == "dfr" and options.rounds)
     if doubles and options.temporal_weights == AUTO:
         roles.append("temporal-upscaler")
     return roles

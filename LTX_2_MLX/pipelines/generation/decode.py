@@ -42,7 +42,7 @@ from LTX_2_MLX.pipelines.generation.request import Request
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, contents
 from LTX_2_MLX.pipelines.generation.upscale import UpscaleLatent
 from LTX_2_MLX.pipelines.sharing import run_group, smallest
-from LTX_2_MLX.planning.plan import Estimate, dtype_name, network_weights_bytes
+from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes
 from LTX_2_MLX.runtime import launch
 from LTX_2_MLX.runtime.memory import GIB, budget_bytes
 from LTX_2_MLX.runtime.mlx_library import winograd_convolutions
@@ -115,7 +115,7 @@ class DecodeVideo:
         return Estimate(
             name=self.name,
             work=f"{size.height}×{size.width}, {self.size().num_frames} frames",
-            dtype=dtype_name(self.dtype),
+            dtype=self.dtype,
             file=self.weights.path,
             weights_bytes=network_weights_bytes([VideoDecoder], self.weights, dtype=self.dtype),
             activation_bytes=memory.num_bytes,

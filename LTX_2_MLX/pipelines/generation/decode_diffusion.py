@@ -25,7 +25,7 @@ from LTX_2_MLX.models.ltx.diffusion_decoder_memory import DecodingPlan, array_by
 from LTX_2_MLX.models.ltx.diffusion_decoder_tiling import AxisTiling, DiffusionTiling, Noise, decode, padded_shape
 from LTX_2_MLX.pipelines.generation.decode import DecodeVideo, activation_budget
 from LTX_2_MLX.pipelines.sharing import run_group, smallest
-from LTX_2_MLX.planning.plan import Estimate, dtype_name, network_weights_bytes
+from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes
 from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.shapes import Compression
 
@@ -58,7 +58,7 @@ class DecodeByDiffusion(DecodeVideo):
         return Estimate(
             name=self.name,
             work=f"{size.height}×{size.width}, {size.num_frames} frames, by diffusion",
-            dtype=dtype_name(self.dtype),
+            dtype=self.dtype,
             file=self.weights.path,
             weights_bytes=network_weights_bytes([DiffusionVideoDecoder], self.weights, dtype=self.dtype),
             activation_bytes=plan.num_bytes,

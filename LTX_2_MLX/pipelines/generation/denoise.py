@@ -14,7 +14,7 @@ from LTX_2_MLX.checkpoints.read_ahead import StoredNetwork
 from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.diffusion import sampler as samplers
 from LTX_2_MLX.diffusion.conditioning import append_keyframe, append_slots, fix_latent_frames, regenerate_region
-from LTX_2_MLX.diffusion.guidance import Guidance, both_streams, guided, passes, steps_within
+from LTX_2_MLX.diffusion.guidance import UNGUIDED, Guidance, guided, passes, steps_within
 from LTX_2_MLX.diffusion.state import (
     AudioClock,
     LatentState,
@@ -38,7 +38,7 @@ from LTX_2_MLX.models.ltx.transformer import Transformer
 from LTX_2_MLX.pipelines.generation.files import Models
 from LTX_2_MLX.pipelines.generation.predict import predictor, shared
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, SamplerName, contents
-from LTX_2_MLX.planning.plan import Estimate, dtype_name, network_weights_bytes, seconds_of
+from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes, seconds_of
 from LTX_2_MLX.runtime import launch
 from LTX_2_MLX.runtime.runner import StageRunner, check_moving, check_result
 from LTX_2_MLX.shapes import StreamName
@@ -97,7 +97,7 @@ class Denoise:
     sigmas: Sequence[float]
     context_size: tuple[int, int]
     loras: tuple[Lora, ...] = ()
-    guidance: Mapping[StreamName, Guidance] = field(default_factory=partial(both_streams, Guidance()))
+    guidance: Mapping[StreamName, Guidance] = field(default_factory=UNGUIDED.copy)
     guided_share: tuple[float, float] = (0.0, 1.0)
     step_cache: float | None = None
     sampler: SamplerName = "euler"
@@ -135,7 +135,7 @@ class Denoise:
         estimate = Estimate(
             name=self.name,
             work=work if num_passes == 1 else f"{work} of {num_passes} passes",
-            dtype=dtype_name(models.dtype),
+            dtype=models.dtype,
             file=models.weights.path,
             weights_bytes=weights,
             activation_bytes=activations + kept,
@@ -242,7 +242,7 @@ class Denoise:
         step_caches: "StepCaches | None" = None,
     ) -> Arrays:
         """The latents that a loaded transformer denoises to, without appended tokens; ``watch`` sees all estimates."""
-        noise = self.noise or seeded_noise(self.seed)
+        noise = self.noise or partial(seeded_noise, self.seed)
         start = self.first_state(transformer.config, state, noise)
         contexts = state.contexts
         if self.frozen_audio:
@@ -347,7 +347,7 @@ class Denoise:
         video = start_state(tokens, grid.positions())
         if config.keyframe_embedding:
             first = mx.arange(grid.shape.num_tokens) < grid.shape.height * grid.shape.width
-            video = video.replace(keyframe_mask=first[None, :, None].astype(mx.float32))
+            video = replace(video, keyframe_mask=first[None, :, None].astype(mx.float32))
         for number, image in enumerate(self.images):
             latent = state.images[f"{self.name}.{number}"]
             if image.frame == 0:

@@ -22,7 +22,7 @@ from LTX_2_MLX.pipelines.generation.request import DurationLimits, Request, requ
 from LTX_2_MLX.pipelines.generation.run import chained_facts, run_saved
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationStage, GenerationState, Result, contents
 from LTX_2_MLX.pipelines.options import AUTO
-from LTX_2_MLX.planning.plan import Estimate, dtype_for, dtype_name, network_weights_bytes
+from LTX_2_MLX.planning.plan import Estimate, dtype_for, network_weights_bytes
 from LTX_2_MLX.runtime import launch
 from LTX_2_MLX.runtime.job import Job
 from LTX_2_MLX.runtime.runner import StageRunner, check_result, run_stages
@@ -59,7 +59,7 @@ class PredictDuration:
         return Estimate(
             name=self.name,
             work=f"length of the video, {limits.min_seconds:g} to {limits.max_seconds:g} s",
-            dtype=dtype_name(_DTYPE),
+            dtype=_DTYPE,
             file=self.head.path,
             weights_bytes=network_weights_bytes([DurationHead], self.head, dtype=_DTYPE),
             activation_bytes=contexts_bytes(self.request) + _TOKEN_ARRAYS * tokens,

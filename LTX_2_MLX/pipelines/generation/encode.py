@@ -20,7 +20,7 @@ from LTX_2_MLX.ops.collective import ALONE, Group
 from LTX_2_MLX.pipelines.generation.decode import choose_tiling, shared_tiling, square_tiles
 from LTX_2_MLX.pipelines.generation.state import GenerationState
 from LTX_2_MLX.pipelines.sharing import run_group
-from LTX_2_MLX.planning.plan import Estimate, dtype_name, network_weights_bytes
+from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes
 from LTX_2_MLX.runtime.progress import Progress
 from LTX_2_MLX.runtime.runner import StageRunner, check_result
 from LTX_2_MLX.shapes import VideoShape
@@ -68,7 +68,7 @@ class EncodeClip:
         return Estimate(
             name=self.name,
             work=f"{shape.height}×{shape.width}",
-            dtype=dtype_name(self.dtype),
+            dtype=self.dtype,
             file=self.weights.path,
             weights_bytes=network_weights_bytes([VideoEncoder], self.weights, dtype=self.dtype),
             activation_bytes=run_bytes(

@@ -196,7 +196,7 @@ def open_models(options: Options, note: Callable[[str], None]) -> Models:
     weights = Checkpoint([model.path, *specs[1:]])
     model = replace(model, stated_family=generation_of(weights))
     config_of(Transformer, weights)
-    if options.renders:
+    if options.pipeline == "dfr":
         from LTX_2_MLX.pipelines.generation.rendering_files import check_generates_keyframes
 
         check_generates_keyframes(weights)
@@ -217,7 +217,7 @@ def open_models(options: Options, note: Callable[[str], None]) -> Models:
     if distilled or options.pipeline not in (*TWO_STAGES, "distilled", "dfr"):
         return models
     lora = _open_lora(model, options.distilled_lora, "distilled-lora")
-    if options.two_stages:
+    if options.pipeline in TWO_STAGES:
         return replace(models, distilled_lora=lora)
     return replace(models, loras=(*models.loras, lora), distilled=True)
 
@@ -260,7 +260,7 @@ def _with_companions(models: Models, options: Options, model: ResolvedFile, note
         from LTX_2_MLX.pipelines.generation.control import with_reference
 
         models = replace(models, loras=with_reference(models.loras))
-    if options.renders:
+    if options.pipeline == "dfr":
         from LTX_2_MLX.pipelines.generation.rendering_files import with_detailing
 
         return with_detailing(models, options, partial(_open_upscaler, model=model, note=note))
@@ -268,7 +268,7 @@ def _with_companions(models: Models, options: Options, model: ResolvedFile, note
         models = replace(
             models, temporal_upscaler=_open_upscaler(options.temporal_weights, "temporal-upscaler", model, note)
         )
-    if options.two_stages:
+    if options.pipeline in TWO_STAGES:
         models = replace(models, spatial_upscaler=_spatial_upscaler(options.spatial_upscaler_weights, model, note))
     return models
 

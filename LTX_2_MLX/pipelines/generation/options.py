@@ -223,8 +223,7 @@ class Options:
                 object.__setattr__(self, "pipeline", "one-stage")
             given.refuse_beside_clip(declared_options(Options), self)
         refuse_without_effect(self)
-        self._refuse_other_pipelines()
-        if self.renders:
+        if self.pipeline == dfr.NAME:
             dfr.refuse_foreign(declared_options(Options), self)
         if self.audio_input is not None:
             given.refuse_beside_sound(declared_options(Options), self)
@@ -266,16 +265,6 @@ class Options:
         """Whether a clip is made anew in part or continued."""
         return self.retake is not None or self.extend is not None
 
-    @property
-    def two_stages(self) -> bool:
-        """Whether the pipeline has two stages."""
-        return self.pipeline in guidance.TWO_STAGES
-
-    @property
-    def renders(self) -> bool:
-        """Whether the pipeline is detail-fidelity rendering."""
-        return self.pipeline == dfr.NAME
-
     def _refuse_illegal_sizes(self) -> None:
         """Refuse a size that no model has that ``auto`` may choose, before any file is opened.
 
@@ -299,15 +288,3 @@ class Options:
                 f"--frames is {frames}, but it must be {LTX_CELL.time}k + 1, or {SMALLEST_CELL.time}k + 1 with the "
                 f"demo model. {advice_on(near + 1, far + 1)}"
             )
-
-    def _refuse_other_pipelines(self) -> None:
-        """Refuse an option that only other pipelines have: it would be ignored."""
-        for name, declared in declared_options(Options).items():
-            only_in = declared.opt.only_in
-            if declared.opt.reported:
-                continue
-            if only_in and self.pipeline not in only_in and getattr(self, name) != declared.default:
-                others = " and ".join(other for other in only_in if other != "text-to-video")
-                raise RequestError(
-                    f"{declared.flag} belongs to {others}, but --pipeline is {self.pipeline}. Leave it out."
-                )

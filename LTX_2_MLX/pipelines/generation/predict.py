@@ -155,7 +155,7 @@ def _stream_input(
         sigma=mx.full((batch,), 0.0 if state.frozen else sigma),
         positions=state.positions,
         context=mx.broadcast_to(context, (batch, *context.shape[1:])),
-        timesteps=state.timesteps_of_all(sigma),
+        timesteps=sigma * (state.denoise_mask if state.mask_of_all is None else state.mask_of_all),
         attention_mask=state.attention_mask,
         keyframe_mask=state.keyframe_mask,
         enabled=enabled,

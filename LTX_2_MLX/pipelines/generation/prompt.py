@@ -32,7 +32,7 @@ from LTX_2_MLX.pipelines.generation.embeddings import load_contexts, save_contex
 from LTX_2_MLX.pipelines.generation.files import language_model, text_encoder_digest, text_encoder_fits
 from LTX_2_MLX.pipelines.generation.request import Request
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationStage, GenerationState, Result, contents
-from LTX_2_MLX.planning.plan import Estimate, dtype_name, largest_tensor_bytes, network_weights_bytes
+from LTX_2_MLX.planning.plan import Estimate, largest_tensor_bytes, network_weights_bytes
 from LTX_2_MLX.runtime.digest import content_digest, digest_of, file_stamps, load_whole, sum_of
 from LTX_2_MLX.runtime.runner import StageRunner
 
@@ -96,7 +96,7 @@ class EncodeText:
         return Estimate(
             name=self.name,
             work=_WORK[prompts],
-            dtype=dtype_name(models.text_dtype),
+            dtype=models.text_dtype,
             file=encoder.path,
             weights_bytes=network_weights_bytes([network], encoder, **self._load_options(encoder)),
             activation_bytes=states_bytes(self.request) + layer_bytes,
@@ -160,7 +160,7 @@ class EncodeContexts:
         return Estimate(
             name=self.name,
             work=_WORK[len(self.request.prompts)],
-            dtype=dtype_name(models.text_dtype),
+            dtype=models.text_dtype,
             file=models.weights.path,
             weights_bytes=network_weights_bytes([TextFeatures], models.text_features, dtype=models.text_dtype),
             activation_bytes=states_bytes(self.request) + contexts_bytes(self.request) + connector,

@@ -91,7 +91,7 @@ def record_of(
         value = settled.get(name, getattr(options, name))
         if name in files and not declared.repeated and len(value) == 1:
             value = value[0]
-        if not declared.opt.recorded or value is None or not has_effect(declared, options):
+        if not declared.opt.recorded or value is None or not declared.opt.has_effect(vars(options)):
             continue
         if declared.opt.is_file and name not in files and value != NONE:
             continue
@@ -121,14 +121,6 @@ def _settled_guidance(request: Request) -> dict[str, Any]:
             "audio_stg_blocks": list(audio.stg_blocks) or None,
         }
     return settled
-
-
-def has_effect(declared: Declared, options: Options) -> bool:
-    """Whether an option has an effect in the pipeline and beside the other options."""
-    opt = declared.opt
-    if opt.only_in and options.pipeline not in opt.only_in:
-        return False
-    return not opt.is_idle(vars(options))
 
 
 def files_of(options: Options, request: Request) -> dict[str, list[tuple[str, Path]]]:
@@ -276,9 +268,7 @@ def _with_effect(recorded: dict[str, Any], typed: Mapping[str, Any], note: Calla
     switches = {name: option.default for name, option in declared.items()} | recorded | dict(typed)
     left_out = []
     for name in list(recorded):
-        opt = declared[name].opt
-        foreign = opt.only_in and switches["pipeline"] not in opt.only_in
-        if foreign or opt.is_idle(switches):
+        if not declared[name].opt.has_effect(switches):
             if recorded[name] != declared[name].default:
                 left_out.append(declared[name].flag)
             recorded.pop(name)
@@ -343,7 +333,7 @@ def _check_files(options: Options, record: RunRecord, typed: Mapping[str, Any], 
 def _recorded_paths(options: Options, typed: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Path and flag of every file that the record names, and no typed option replaces."""
     for name, declared in declared_options(Options).items():
-        if not declared.opt.is_file or name in typed or not has_effect(declared, options):
+        if not declared.opt.is_file or name in typed or not declared.opt.has_effect(vars(options)):
             continue
         value = getattr(options, name)
         for text in value if isinstance(value, tuple) else [value]:
@@ -367,7 +357,7 @@ def notes_without_effect(options: Options, request: Request, typed: Mapping[str,
     lines = []
     for name in typed:
         option = declared[name]
-        if not has_effect(option, options):
+        if not option.opt.has_effect(vars(options)):
             reason = f"without {' or '.join(map(flag_of, option.opt.needs))}"
             if option.opt.only_in:
                 reason = f"in --pipeline {options.pipeline}"
@@ -376,7 +366,7 @@ def notes_without_effect(options: Options, request: Request, typed: Mapping[str,
         lines.append("--negative-prompt has no effect without guidance (--cfg 1).")
     if typed.get("guidance_rescale") and passes(request.guidance) == ["conditional"]:
         lines.append("--guidance-rescale has no effect without guidance (--cfg 1).")
-    if "distilled_lora" in typed and has_effect(declared["distilled_lora"], options):
+    if "distilled_lora" in typed and declared["distilled_lora"].opt.has_effect(vars(options)):
         unused = request.models.distilled_lora is None and len(request.models.loras) == len(options.lora)
         if unused:
             lines.append("--distilled-lora has no effect: the checkpoint is a distilled one.")

@@ -25,7 +25,7 @@ from LTX_2_MLX.diffusion.dfr import (
 from LTX_2_MLX.diffusion.dfr_layout import SPATIAL_OVERLAP, RoundTile
 from LTX_2_MLX.diffusion.dfr_rendering import Rendering
 from LTX_2_MLX.diffusion.dfr_spatial import TokenTile, denoise_in_tiles, token_tiles
-from LTX_2_MLX.diffusion.guidance import Denoise, Guidance, both_streams, guided
+from LTX_2_MLX.diffusion.guidance import UNGUIDED, Denoise, guided
 from LTX_2_MLX.diffusion.sampler import DISTILLED, REFINEMENT, OnStep, ignore
 from LTX_2_MLX.diffusion.state import AudioClock, LatentState, Noise, State, VideoGrid, seeded_noise, start_state
 from LTX_2_MLX.models.ltx.config import (
@@ -44,7 +44,7 @@ from LTX_2_MLX.pipelines.generation.denoise import (
 from LTX_2_MLX.pipelines.generation.files import Models
 from LTX_2_MLX.pipelines.generation.predict import predictor, shared
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result
-from LTX_2_MLX.planning.plan import Estimate, dtype_name, network_weights_bytes, seconds_of
+from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes, seconds_of
 from LTX_2_MLX.runtime import launch
 from LTX_2_MLX.runtime.runner import StageRunner, check_moving, check_result
 from LTX_2_MLX.shapes import LatentShape
@@ -133,7 +133,7 @@ class RenderingStage(ABC):
         estimate = Estimate(
             name=self.name,
             work=self._work(len(calls)),
-            dtype=dtype_name(models.dtype),
+            dtype=models.dtype,
             file=models.weights.path,
             weights_bytes=network_weights_bytes([Transformer], models.weights, loras=self.loras, **options),
             activation_bytes=transformer_bytes(config, **self._size(max(calls)), prompts=1, dtype=models.dtype),
@@ -171,12 +171,11 @@ class RenderingStage(ABC):
 
         def work(transformer: Transformer, watch: "Watch | None" = None) -> Arrays:
             runner.progress.advance(self.name, 0, total)
-            guidance = both_streams(Guidance())
-            predict = predictor(transformer, state.contexts, guidance, shared_cross_modal_sigma=self.rendering.newer)
+            predict = predictor(transformer, state.contexts, UNGUIDED, shared_cross_modal_sigma=self.rendering.newer)
             if launch.RANK is not None:
                 parallel, speed = self.models.parallel, self.models.speed
                 predict = shared(predict, parallel, transformer, state.contexts, speed=speed)
-            denoise = guided(predict, guidance)
+            denoise = guided(predict, UNGUIDED)
             denoise, on_step = (denoise, report) if watch is None else watch(denoise, report)
             return self.sample(transformer.config, denoise, state, on_step)
 
@@ -212,7 +211,7 @@ class RenderingStage(ABC):
 
     @property
     def _noise(self) -> Noise:
-        return self.noise or seeded_noise(self.seed)
+        return self.noise or partial(seeded_noise, self.seed)
 
     @property
     def _cells(self) -> int:

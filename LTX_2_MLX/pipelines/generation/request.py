@@ -3,15 +3,13 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from functools import partial
-from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.diffusion.dfr_layout import even_slots
 from LTX_2_MLX.diffusion.dfr_rendering import Rendering
-from LTX_2_MLX.diffusion.guidance import Guidance, both_streams, passes
+from LTX_2_MLX.diffusion.guidance import UNGUIDED, Guidance, passes
 from LTX_2_MLX.diffusion.state import VideoGrid
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.models.ltx.transformer import Transformer
@@ -19,6 +17,7 @@ from LTX_2_MLX.pipelines.generation.files import Models, asks_duration_head, ope
 from LTX_2_MLX.pipelines.generation.given import Given, given_by
 from LTX_2_MLX.pipelines.generation.image_places import ImagePlace, image_places
 from LTX_2_MLX.pipelines.generation.model_defaults import settled_guidance, version_of
+from LTX_2_MLX.pipelines.generation.option_groups.guidance import TWO_STAGES
 from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.pipelines.generation.state import SamplerName
 from LTX_2_MLX.pipelines.options import flag_of
@@ -93,7 +92,7 @@ class Request:
     steps: int | None = None
     steps_stage2: int | None = None
     sampler: SamplerName | None = None
-    guidance: Mapping[StreamName, Guidance] = field(default_factory=partial(both_streams, Guidance()))
+    guidance: Mapping[StreamName, Guidance] = field(default_factory=UNGUIDED.copy)
     guided_share: tuple[float, float] = (0.0, 1.0)
     step_cache: float | None = None
     seed: int = 0
@@ -140,7 +139,7 @@ class Request:
     @property
     def uses_negative(self) -> bool:
         """Whether the negative prompt has an effect on a stream."""
-        return any(map(attrgetter("uses_negative"), self.guidance.values()))
+        return "negative" in passes(self.guidance)
 
     @property
     def prompts(self) -> tuple[str, ...]:
@@ -204,7 +203,7 @@ def request_for(options: Options, note: Callable[[str], None] = lambda text: Non
     frame_rate = defaults.frame_rate if options.fps is None else Fraction(options.fps)
     num_frames, duration = _length(options, models, frame_rate, note)
     return Request(
-        two_stages=options.two_stages,
+        two_stages=options.pipeline in TWO_STAGES,
         models=models,
         prompt=options.prompt,
         negative_prompt=defaults.negative_prompt if options.negative_prompt is None else options.negative_prompt,
@@ -214,7 +213,7 @@ def request_for(options: Options, note: Callable[[str], None] = lambda text: Non
         height=_side(options, models, "height"),
         width=_side(options, models, "width"),
         motion_speed=options.motion_speed,
-        steps=options.steps_stage1 if options.two_stages else options.steps,
+        steps=options.steps_stage1 if options.pipeline in TWO_STAGES else options.steps,
         steps_stage2=options.steps_stage2,
         sampler=options.sampler,
         guidance=settled_guidance(options, models, note, frozen_audio=given is not None and given.frozen_audio),
@@ -259,7 +258,7 @@ def _asked_for(
         parts["control"] = _control(options, models, num_frames, frame_rate, note)
     if options.decoder_attention is not None:
         parts["decoder_attention"] = _decoder_attention(options, models)
-    if options.renders:
+    if options.pipeline == "dfr":
         parts["rendering"] = _rendering(options, models, num_frames, frame_rate)
     if options.enhance_prompt:
         parts["enhancer"] = _enhancer(models)
@@ -391,7 +390,7 @@ def _has_audio(options: Options, models: Models, num_frames: int, note: Callable
 
 def _side(options: Options, models: Models, name: Literal["height", "width"]) -> int:
     """Pixels of the first stage along one axis; of the output in detail-fidelity rendering."""
-    if options.renders:
+    if options.pipeline == "dfr":
         from LTX_2_MLX.pipelines.generation.rendering_request import output_side
 
         return output_side(options, models, name)
@@ -399,7 +398,7 @@ def _side(options: Options, models: Models, name: Literal["height", "width"]) ->
     output = getattr(options, f"output_{name}")
     if output is not None:
         scale = Fraction(1)
-        if options.two_stages and models.spatial_upscaler is not None:
+        if options.pipeline in TWO_STAGES and models.spatial_upscaler is not None:
             scale = upscaler_config(models.spatial_upscaler, temporal=False, flag=SPATIAL_FLAG).scale
         # Output sizes that a whole number of stage-1 cells leads to.
         check_multiple(f"--output-{name}", output, scale.numerator * cell)

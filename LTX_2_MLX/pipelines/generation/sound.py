@@ -23,7 +23,7 @@ from LTX_2_MLX.models.ltx.vocoder_config import GeneratorConfig
 from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.pipelines.generation.request import Request
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, contents
-from LTX_2_MLX.planning.plan import Estimate, dtype_for, dtype_name, network_weights_bytes
+from LTX_2_MLX.planning.plan import Estimate, dtype_for, network_weights_bytes
 from LTX_2_MLX.runtime.runner import StageRunner, check_result
 
 _CHANNELS = 2
@@ -86,7 +86,7 @@ class DecodeSound:
         return Estimate(
             name=self.name,
             work=f"{float(self.num_frames / self.frame_rate):.2f} s at {vocoder.sample_rate} Hz",
-            dtype=dtype_name(_DTYPE),
+            dtype=_DTYPE,
             file=self.weights.path,
             weights_bytes=network_weights_bytes([AudioDecoder, type(vocoder)], self.weights, dtype=_DTYPE),
             activation_bytes=piece + waveform,

@@ -13,7 +13,7 @@ from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.media.frames import signed_to_levels
 from LTX_2_MLX.models.tae import TinyAutoencoder
 from LTX_2_MLX.ops.device import on_cpu
-from LTX_2_MLX.planning.plan import Estimate, dtype_name, network_weights_bytes
+from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes
 from LTX_2_MLX.shapes import Compression, LatentShape
 
 NAME = "taeltx2_3"
@@ -47,7 +47,7 @@ class TinyFrames:
         return Estimate(
             name="preview",
             work="single frames",
-            dtype=dtype_name(self.dtype),
+            dtype=self.dtype,
             file=self.weights.path,
             weights_bytes=network_weights_bytes([TinyAutoencoder], self.weights, dtype=self.dtype),
             activation_bytes=cells * max(widths) * arrays * self.dtype.size,

@@ -15,7 +15,7 @@ from LTX_2_MLX.models.ltx.video_vae import LatentStatistics
 from LTX_2_MLX.ops.conv import conv3d_scratch_bytes
 from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, contents
-from LTX_2_MLX.planning.plan import Estimate, dtype_for, dtype_name, network_weights_bytes
+from LTX_2_MLX.planning.plan import Estimate, dtype_for, network_weights_bytes
 from LTX_2_MLX.runtime.runner import StageRunner, check_result
 from LTX_2_MLX.shapes import LatentShape
 
@@ -76,7 +76,7 @@ class UpscaleLatent:
         return Estimate(
             name=self.name,
             work=self.work,
-            dtype=dtype_name(self.dtype),
+            dtype=self.dtype,
             file=self.upscaler.path,
             weights_bytes=network_weights_bytes([LatentUpscaler], self.upscaler, dtype=self.dtype),
             activation_bytes=upscaler_bytes(config, self.shape, self.dtype.size) + self.waiting_bytes,

@@ -37,7 +37,7 @@ from LTX_2_MLX.pipelines.super_resolve.files import Files
 from LTX_2_MLX.pipelines.super_resolve.lq_frames import Fit, LQChunk, in_groups, lq_chunks
 from LTX_2_MLX.pipelines.super_resolve.shares import TileResult, all_tiles, block_share, own_tiles
 from LTX_2_MLX.pipelines.super_resolve.tiles import Layout, Tile
-from LTX_2_MLX.planning.plan import Estimate, dtype_name, format_bytes, network_weights_bytes
+from LTX_2_MLX.planning.plan import Estimate, format_bytes, network_weights_bytes
 from LTX_2_MLX.runtime.progress import Progress
 from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.runtime.spool import Spool
@@ -207,7 +207,7 @@ class SuperResolve:
         return Estimate(
             name=self.name,
             work=f"keys and values {format_bytes(cache)}",
-            dtype=dtype_name(setup.request.mlx_dtype),
+            dtype=setup.request.mlx_dtype,
             file=setup.files.transformer.path,
             weights_bytes=setup.generator_bytes() + setup.decoder_bytes(),
             activation_bytes=cache + max(setup.latent_bytes(), setup.frame_bytes()),
@@ -253,7 +253,7 @@ class MakeLatents:
         return Estimate(
             name=self.name,
             work=f"keys and values {format_bytes(cache)}",
-            dtype=dtype_name(setup.request.mlx_dtype),
+            dtype=setup.request.mlx_dtype,
             file=setup.files.transformer.path,
             weights_bytes=setup.generator_bytes(),
             activation_bytes=cache + setup.latent_bytes(),
@@ -297,7 +297,7 @@ class DecodeLatents:
         return Estimate(
             name=self.name,
             work=f"decoder {setup.files.decoder_name}",
-            dtype=dtype_name(setup.request.mlx_dtype),
+            dtype=setup.request.mlx_dtype,
             file=setup.files.decoder.path,
             weights_bytes=setup.decoder_bytes(),
             activation_bytes=setup.frame_bytes(),
@@ -333,7 +333,7 @@ def _make_latents(
 ) -> Iterator[tuple[mx.array, LQChunk]]:
     """Each chunk's latent and its low-quality frames; with a share of several machines' the first one has them."""
     request = setup.request
-    noise = seeded_noise(request.seed)
+    noise = partial(seeded_noise, request.seed)
     sparsity = Sparsity(request.attention, topk_ratio(request.sparse_ratio, *fit.target), request.local_range)
     stream = TransformerStream(transformer, setup.files.read_prompt(), sparsity, request.kv_ratio)
     latents = LatentStream(projection, stream, request.causal)

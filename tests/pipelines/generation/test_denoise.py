@@ -3,6 +3,7 @@
 import gzip
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import mlx.core as mx
@@ -134,7 +135,7 @@ def test_keyframe_tokens_are_cut_off_again(request_of):
 
 def test_motion_speed_moves_the_times_of_the_video_and_leaves_those_of_the_audio(request_of, models):
     config = TransformerConfig.from_header(models().weights.header)
-    noise = seeded_noise(0)
+    noise = partial(seeded_noise, 0)
     plain = first_stage(request_of(num_frames=17), "denoise").first_state(config, GenerationState(), noise)
     slower = first_stage(request_of(num_frames=17, motion_speed=0.25), "denoise")
     slow = slower.first_state(config, GenerationState(), noise)

@@ -89,7 +89,7 @@ Seconds = Annotated[
 def refuse_beside_sound(declared: Mapping[str, Declared], options: Any) -> None:
     """Raise ``RequestError`` for an option that has no place beside ``--audio-input``."""
     _refuse(declared, options, _OF_SOUND, "--audio-input")
-    if options.renders:
+    if options.pipeline == "dfr":
         raise RequestError("--audio-input has no place in --pipeline dfr, which makes its own sound. Use two-stage.")
     if options.frames == 1:
         raise RequestError("--audio-input needs more than one frame: a still image has no sound.")
