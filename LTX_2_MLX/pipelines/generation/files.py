@@ -269,7 +269,13 @@ def _with_companions(models: Models, options: Options, model: ResolvedFile, note
             models, temporal_upscaler=_open_upscaler(options.temporal_weights, "temporal-upscaler", model, note)
         )
     if options.pipeline in TWO_STAGES:
-        models = replace(models, spatial_upscaler=_spatial_upscaler(options.spatial_upscaler_weights, model, note))
+        try:
+            upscaler = _open_upscaler(options.spatial_upscaler_weights, "spatial-upscaler", model, note)
+        except CheckpointError as error:
+            if options.spatial_upscaler_weights != AUTO:
+                raise
+            raise RequestError(_NO_UPSCALER) from error
+        models = replace(models, spatial_upscaler=upscaler)
     return models
 
 
@@ -382,15 +388,6 @@ def _embeddings_encoder(spec: str, model: ResolvedFile, weights: Checkpoint) -> 
         return _text_encoder(spec, model, weights, lambda text: None)
     except CheckpointError:
         return None
-
-
-def _spatial_upscaler(spec: str, model: ResolvedFile, note: Callable[[str], None]) -> Checkpoint:
-    try:
-        return _open_upscaler(spec, "spatial-upscaler", model, note)
-    except CheckpointError as error:
-        if spec != AUTO:
-            raise
-        raise RequestError(_NO_UPSCALER) from error
 
 
 def _open_upscaler(spec: str, role: Role, model: ResolvedFile, note: Callable[[str], None]) -> Checkpoint:

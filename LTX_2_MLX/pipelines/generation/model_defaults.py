@@ -11,6 +11,7 @@ from LTX_2_MLX.diffusion.guidance import Guidance, passes
 from LTX_2_MLX.diffusion.sampler import REFINEMENT
 from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.models.interfaces import Header
+from LTX_2_MLX.models.ltx.config import TransformerConfig
 from LTX_2_MLX.models.ltx.transformer import Transformer
 from LTX_2_MLX.outside import fraction, parse_object
 from LTX_2_MLX.pipelines.generation.options import Options
@@ -119,7 +120,17 @@ class ModelDefaults:
         for generation in _GENERATIONS:
             if version >= generation[0]:
                 break
-        own = _own_defaults(header.metadata.get("defaults", "{}"))
+        text = header.metadata.get("defaults", "{}")
+        own: dict[str, Any] = {}
+        try:
+            settings = parse_object(text)
+            for name in settings.keys() & _READERS.keys():
+                own[name] = _READERS[name](settings[name])
+        except (ValueError, TypeError, ArithmeticError) as error:
+            raise CheckpointError(f"The checkpoint's own defaults cannot be read: {text:.60} ({error}).") from error
+        for value in own.values():
+            if not isinstance(value, str | tuple) and value <= 0:
+                raise CheckpointError(f"The checkpoint's own defaults are out of range: {text:.60}.")
         return cls(**generation[1] | own)
 
     def stg_blocks(self, num_layers: int) -> tuple[int, ...]:
@@ -131,20 +142,6 @@ def version_of(header: Header) -> tuple[int, ...]:
     """``model_version`` as numbers, (2, 4) for "2.4-rc2"; () where it is missing or unreadable, before all others."""
     match = re.match(r"\d+(\.\d+)*", header.metadata.get("model_version", ""))
     return tuple(map(int, match.group().split("."))) if match else ()
-
-
-def _own_defaults(text: str) -> dict[str, Any]:
-    own: dict[str, Any] = {}
-    try:
-        settings = parse_object(text)
-        for name in settings.keys() & _READERS.keys():
-            own[name] = _READERS[name](settings[name])
-    except (ValueError, TypeError, ArithmeticError) as error:
-        raise CheckpointError(f"The checkpoint's own defaults cannot be read: {text:.60} ({error}).") from error
-    for value in own.values():
-        if not isinstance(value, str | tuple) and value <= 0:
-            raise CheckpointError(f"The checkpoint's own defaults are out of range: {text:.60}.")
-    return own
 
 
 def _read_rate(rate: float | str) -> Fraction:
@@ -196,14 +193,13 @@ def settled_guidance(
     """
     config = config_of(Transformer, models.weights)
     has_audio = config.audio is not None
-    if not has_audio:
-        _refuse_audio_options(options, models)
+    _check_guidance(options, config, models.weights.path.name)
     defaults = replace(models.defaults, **_UNGUIDED) if models.distilled else models.defaults
     stg_scale = defaults.stg_scale if options.stg_scale is None else options.stg_scale
     rescale = defaults.guidance_rescale if options.guidance_rescale is None else options.guidance_rescale
     modality_scale = defaults.modality_scale if options.modality_scale is None else options.modality_scale
-    blocks = _blocks(options.stg_blocks, "--stg-blocks", config.num_layers) or defaults.stg_blocks(config.num_layers)
-    audio_blocks = _blocks(options.audio_stg_blocks, "--audio-stg-blocks", config.num_layers) or blocks
+    blocks = options.stg_blocks or defaults.stg_blocks(config.num_layers)
+    audio_blocks = options.audio_stg_blocks or blocks
     scale = _video_scale(options, models, note)
     video = Guidance(
         guidance_scale=scale,
@@ -228,19 +224,17 @@ def settled_guidance(
     return guidance
 
 
-def _refuse_audio_options(options: Options, models: "Models") -> None:
+def _check_guidance(options: Options, config: TransformerConfig, file: str) -> None:
+    """Refuse options of an audio stream that the network lacks, and numbers of blocks that it does not have."""
     for name in _AUDIO_OPTIONS:
-        if getattr(options, name) is not None:
+        if config.audio is None and getattr(options, name) is not None:
             flag = flag_of(name)
-            file = models.weights.path.name
             raise RequestError(f"{flag} is given, but {file} has no audio stream. Leave {flag} out.")
-
-
-def _blocks(blocks: tuple[int, ...] | None, flag: str, num_layers: int) -> tuple[int, ...]:
-    for block in blocks or ():
-        if not 0 <= block < num_layers:
-            raise RequestError(f"{flag} is {block}, but this checkpoint has blocks 0 to {num_layers - 1}.")
-    return blocks or ()
+    for name in ("stg_blocks", "audio_stg_blocks"):
+        for block in getattr(options, name) or ():
+            if not 0 <= block < config.num_layers:
+                last = config.num_layers - 1
+                raise RequestError(f"{flag_of(name)} is {block}, but this checkpoint has blocks 0 to {last}.")
 
 
 def _video_scale(options: Options, models: "Models", note: Callable[[str], None]) -> float:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import mlx.core as mx
-import numpy as np
 
 from LTX_2_MLX.atomic_file import replaced_file
 from LTX_2_MLX.checkpoints.gemma3 import encode_tokens
@@ -82,7 +81,7 @@ class EncodeText:
             )
         network = language_model(encoder)
         config = config_of(network, encoder)
-        _, mask = tokenize(self.request)
+        _, mask = _tokenizer(self.request.models.text_encoder_files)(self.request.prompts)
         prompts = len(mask)
         tokens = int(mask.sum(axis=1).max())
         if self.request.enhancer is not None:
@@ -106,7 +105,7 @@ class EncodeText:
     def run(self, runner: StageRunner, state: GenerationState) -> GenerationState:
         """Encode the prompts in one batch."""
         encoder = Checkpoint(self.request.models.text_encoder_files)
-        ids, mask = tokenize(self.request)
+        ids, mask = _tokenizer(self.request.models.text_encoder_files)(self.request.prompts)
         text = runner.run(
             self.name,
             partial(load, language_model(encoder), encoder, **self._load_options(encoder)),
@@ -232,11 +231,6 @@ def remaining(stages: Sequence[GenerationStage], state: GenerationState) -> list
     return [stage for stage in stages if stage.gives not in ("text", "contexts")]
 
 
-def tokenize(request: Request) -> tuple[np.ndarray, np.ndarray]:
-    """Token ids of the request's prompts and their mask, ``(B, L)`` int32 each. Planning and running share them."""
-    return _tokenizer(request.models.text_encoder_files)(request.prompts)
-
-
 def notes_on_length(request: Request) -> list[str]:
     """A line for each prompt that has more tokens than the networks read."""
     if request.models.text_encoder is None:
@@ -257,7 +251,8 @@ def context_size(request: Request) -> tuple[int, int]:
     """Number of prompts, and tokens of each context."""
     if request.embeddings is not None:
         return len(request.prompts), load_contexts(request)["positive.video"].shape[1]
-    prompts, length = tokenize(request)[0].shape
+    ids, _ = _tokenizer(request.models.text_encoder_files)(request.prompts)
+    prompts, length = ids.shape
     return prompts, length
 
 

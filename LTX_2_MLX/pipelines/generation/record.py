@@ -5,7 +5,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from LTX_2_MLX.checkpoints.lora import Lora
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.resolve import resolve
 from LTX_2_MLX.diffusion.guidance import passes
@@ -126,7 +125,7 @@ def _settled_guidance(request: Request) -> dict[str, Any]:
 def files_of(options: Options, request: Request) -> dict[str, list[tuple[str, Path]]]:
     """Files that a run reads: by the option's name, what to type for each file, and its absolute path."""
     models = request.models
-    files: dict[str, list[tuple[str, Path]]] = {"weights": [_named(path) for path in models.weights.paths]}
+    files: dict[str, list[tuple[str, Path]]] = {"weights": list(map(_named, models.weights.paths))}
     checkpoints = {
         "video_vae": models.own_video_vae,
         "audio_vae": models.own_audio_vae,
@@ -139,16 +138,18 @@ def files_of(options: Options, request: Request) -> dict[str, list[tuple[str, Pa
             files[name] = [_named(checkpoint.path)]
     if models.text_encoder is not None:
         files["gemma"] = [_named(models.text_encoder)]
-    adapters = list(map(_named_lora, models.loras))
+    adapters = []
+    # The distillation LoRA comes after those of the user, which it is among in the pipelines `distilled` and `dfr`.
+    for lora in (*models.loras, models.distilled_lora):
+        if lora is not None:
+            adapters.append(_named(lora.checkpoint.path, "" if lora.strength == 1 else f":{lora.strength!r}"))
     files["lora"] = adapters[: len(options.lora)]
-    # The pipelines `distilled` and `dfr` append the distillation LoRA to the others.
-    distillation = adapters[len(options.lora) :]
-    if models.distilled_lora is not None:
-        distillation = [_named_lora(models.distilled_lora)]
-    if distillation:
-        files["distilled_lora"] = distillation
+    if len(adapters) > len(options.lora):
+        files["distilled_lora"] = adapters[len(options.lora) :]
     if models.detailing_lora is not None:
-        files["detailing_lora"] = [_named_detailing(models.detailing_lora)]
+        # With its strength always: the one that is left out is not 1.
+        lora = models.detailing_lora
+        files["detailing_lora"] = [_named(lora.checkpoint.path, f":{lora.strength!r}")]
     if request.images:
         files["image"] = list(map(_named_image, request.images))
     for name in ("audio_input", "retake", "extend", "control", "embeddings"):
@@ -162,27 +163,15 @@ def files_of(options: Options, request: Request) -> dict[str, list[tuple[str, Pa
     return files
 
 
-def _named(path: Path) -> tuple[str, Path]:
+def _named(path: Path, after: str = "") -> tuple[str, Path]:
     absolute = path.expanduser().absolute()
-    return str(absolute), absolute
+    return f"{absolute}{after}", absolute
 
 
 def _named_image(image: ImagePlace) -> tuple[str, Path]:
-    text, path = _named(image.path)
     if (image.frame, image.strength) == (0, 1):
-        return text, path
-    return f"{text}:{image.frame}" + ("" if image.strength == 1 else f":{image.strength:g}"), path
-
-
-def _named_lora(lora: Lora) -> tuple[str, Path]:
-    text, path = _named(lora.checkpoint.path)
-    return text if lora.strength == 1 else f"{text}:{lora.strength!r}", path
-
-
-def _named_detailing(lora: Lora) -> tuple[str, Path]:
-    """With its strength always: the one that is left out is not 1."""
-    text, path = _named(lora.checkpoint.path)
-    return f"{text}:{lora.strength!r}", path
+        return _named(image.path)
+    return _named(image.path, f":{image.frame}" + ("" if image.strength == 1 else f":{image.strength:g}"))
 
 
 def saved_record(folder: Path) -> RunRecord:

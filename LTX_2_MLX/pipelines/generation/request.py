@@ -281,13 +281,25 @@ def _rendering(options: Options, models: Models, num_frames: int, frame_rate: Fr
 def _length(
     options: Options, models: Models, frame_rate: Fraction, note: Callable[[str], None]
 ) -> tuple[int, DurationLimits | None]:
-    """Number of frames, and the limits of the duration head where it has yet to decide: then it is the longest."""
+    """Number of frames, and the limits of the duration head where it has yet to decide: then it is the longest.
+
+    Without a head it is the model's usual one, and a line says so where a head would decide.
+    """
     if options.frames is not None:
         return options.frames, None
     if options.duration is not None:
         return frames_lasting(Fraction(str(options.duration)), frame_rate, models.compression), None
     if models.duration_head is None:
-        return _usual_length(options, models, note), None
+        for name in ("min_duration", "max_duration"):
+            if getattr(options, name) is not None:
+                raise RequestError(
+                    f"{flag_of(name)} needs a duration head, but there is none. Give its file with --duration-head, or "
+                    f"the length with --frames or --duration."
+                )
+        usual = models.defaults.num_frames
+        if asks_duration_head(options, models.weights):
+            note(f"Without a duration head the video has {usual} frames. Give --duration-head FILE, or --frames.")
+        return usual, None
     from LTX_2_MLX.models.ltx.duration_head import longest_answer
 
     limits = DurationLimits(
@@ -295,24 +307,6 @@ def _length(
         max_seconds=DurationLimits.max_seconds if options.max_duration is None else options.max_duration,
     )
     return longest_answer(limits.min_seconds, limits.max_seconds, frame_rate), limits
-
-
-def _usual_length(options: Options, models: Models, note: Callable[[str], None]) -> int:
-    """The model's usual number of frames; a line where a duration head would decide.
-
-    Raises:
-        RequestError: If the user gave limits that nothing keeps.
-    """
-    num_frames = models.defaults.num_frames
-    for name in ("min_duration", "max_duration"):
-        if getattr(options, name) is not None:
-            raise RequestError(
-                f"{flag_of(name)} needs a duration head, but there is none. Give its file with --duration-head, or the "
-                f"length with --frames or --duration."
-            )
-    if asks_duration_head(options, models.weights):
-        note(f"Without a duration head the video has {num_frames} frames. Give --duration-head FILE, or --frames.")
-    return num_frames
 
 
 def _decoder_attention(options: Options, models: Models) -> AttentionMode:
