@@ -100,10 +100,10 @@ def ignore(step: int, state: State) -> None:
 def euler(denoise: Denoise, state: State, sigmas: Sequence[float], on_step: OnStep = ignore) -> State:
     """Straight steps along the velocity."""
     for step, (sigma, next_sigma) in enumerate(pairwise(map(float, sigmas))):
-        denoised = hold(state, denoise(state, sigma, step))
+        estimates = denoise(state, sigma, step)
         latents: StreamArrays = {}
         for name, stream in state.items():
-            latents[name] = euler_step(stream.latent, denoised[name], sigma, next_sigma)
+            latents[name] = euler_step(stream.latent, stream.hold(estimates[name]), sigma, next_sigma)
         state = with_latents(state, latents)
         on_step(step, state)
     return state

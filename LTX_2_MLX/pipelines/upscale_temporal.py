@@ -69,6 +69,7 @@ def stages(
         weights=weights,
         dtype=dtype,
         shape=config.output_shape(latent),
+        compression=encode.config.decoder_compression,
         frame_rate=2 * stream.frame_rate,
         seed=request.seed,
         tile_size=request.tile_size,

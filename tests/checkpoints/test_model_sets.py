@@ -9,7 +9,7 @@ import pytest
 from LTX_2_MLX.checkpoints.catalog import ENTRIES
 from LTX_2_MLX.checkpoints.resolve import companion_entries, entry_by_name, installed_path, resolve
 from LTX_2_MLX.errors import CheckpointError
-from LTX_2_MLX.pipelines.generation.companion_files import automatic_model
+from LTX_2_MLX.pipelines.generation.files import automatic_model
 from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.pipelines.requests import UpscaleTemporalRequest
 from LTX_2_MLX.pipelines.upscale_temporal import autoencoder_file

@@ -1,31 +1,23 @@
-"""The model that ``--weights auto`` takes, and the files beside a model's own.
+"""Files beside a model's own: the video autoencoder with the decoder asked for, audio networks, the duration head."""
 
-These are the video autoencoder with the decoder asked for, the audio networks and the duration head.
-"""
-
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from LTX_2_MLX.checkpoints.entries import Entry, ResolvedFile, Role, Variant
+from LTX_2_MLX.checkpoints.entries import Entry, ResolvedFile, Variant
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.checkpoints.resolve import (
     AUTO,
-    DEMO_NOTE,
     DOWNLOAD,
     companion_entries,
     installed_path,
-    newest_set,
     resolve,
 )
 from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.models.ltx.audio_vae import AudioDecoder
 from LTX_2_MLX.models.ltx.text_features import TextFeatures
 from LTX_2_MLX.models.ltx.video_vae import VideoDecoder
-from LTX_2_MLX.pipelines.generation.option_groups.guidance import TWO_STAGES
-from LTX_2_MLX.pipelines.generation.options import Options
 
 # Variants that pipelines look for.
 VARIANTS: dict[str, Variant] = {"distilled": "distilled", "hq": "dev"}
@@ -35,48 +27,6 @@ _FILES = {
     "diffusion": "ltx-2.5-video-vae-bf16.safetensors",
 }
 _WORDS = {"conv": "convolutional", "diffusion": "diffusion"}
-
-
-def automatic_model(options: Options, variant: Variant | None, note: Callable[[str], None]) -> ResolvedFile:
-    """The newest complete model on this machine, else the demo's.
-
-    Args:
-        options: They say which files are needed, and which of them the user has named.
-        variant: Consider models of this variant only; of the demo, whose dev checkpoint shows guidance, dev by default.
-        note: Callback for the lines on what was taken.
-
-    Raises:
-        CheckpointError: If not even the demo is there.
-    """
-
-    def serves(entry: Entry) -> bool:
-        # Detail-fidelity rendering generates keyframes, which LTX-2.5 alone does.
-        fits = options.pipeline != "dfr" or entry.family == "LTX-2.5"
-        return entry.role == "model" and variant in (None, entry.variant) and fits
-
-    model = newest_set(serves, partial(companion_roles, options), note)
-    if model is not None:
-        return model
-    note(DEMO_NOTE)
-    return resolve(AUTO, "model", variant=variant or "dev")
-
-
-def companion_roles(options: Options, model: Entry) -> list[Role]:
-    """Roles of the published files that a model needs beside it where the options name none."""
-    roles: list[Role] = []
-    if options.embeddings is None and options.gemma == AUTO:
-        roles.append("text-encoder")
-    if "video VAE" not in model.networks and options.video_vae == AUTO:
-        roles.append("video-vae")
-    if options.pipeline in (*TWO_STAGES, "dfr") and options.spatial_upscaler_weights == AUTO:
-        roles.append("spatial-upscaler")
-    has_lora = options.pipeline in (*TWO_STAGES, "distilled", "dfr")
-    if model.variant == "dev" and has_lora and options.distilled_lora == AUTO:
-        roles.append("distilled-lora")
-    doubles = options.temporal_upscale or (options.pipeline == "dfr" and options.rounds)
-    if doubles and options.temporal_weights == AUTO:
-        roles.append("temporal-upscaler")
-    return roles
 
 
 def decoder_in(checkpoint: Checkpoint) -> DecoderName | None:
@@ -152,18 +102,16 @@ def _no_autoencoder(weights: Checkpoint, reason: str) -> str:
 
 
 def open_audio_vae(spec: str, weights: Checkpoint, model: ResolvedFile) -> Checkpoint | None:
-    """The audio autoencoder and the vocoder of a file of their own; None where there is none.
+    """The audio autoencoder and the vocoder of a file of their own; None where ``auto`` finds none.
 
-    ``auto`` looks for a published file only where the model's checkpoint has no audio autoencoder.
+    It looks for a published file only where the model's checkpoint has no audio autoencoder.
 
     Raises:
         CheckpointError: If the file holds none, or the model's checkpoint holds one too.
     """
-    published = [] if model.family is None else companion_entries("audio-vae", model.family)
-    if spec == AUTO and not published:
-        return None
     has_own = AudioDecoder.Config.from_header(weights.header) is not None
     if spec == AUTO:
+        published = companion_entries("audio-vae", model.family)
         paths = [path for path in map(installed_path, published) if path is not None and not has_own]
         return Checkpoint(paths[0]) if paths else None
     audio = Checkpoint(resolve(spec, "audio-vae", model=model).path)

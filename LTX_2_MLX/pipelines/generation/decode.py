@@ -5,7 +5,7 @@ are used where a frame is too large for that, or where the user gives their size
 """
 
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from functools import partial
@@ -23,10 +23,10 @@ from LTX_2_MLX.diffusion.state import key_for
 from LTX_2_MLX.errors import MemoryBudgetError, RequestError
 from LTX_2_MLX.media.audio import Waveform
 from LTX_2_MLX.media.frames import FrameStream, signed_to_levels
+from LTX_2_MLX.models.interfaces import PublishedNetwork
 from LTX_2_MLX.models.ltx.video_vae import VideoDecoder, VideoEncoder
 from LTX_2_MLX.models.ltx.video_vae_blocks import VideoVAEConfig
 from LTX_2_MLX.models.ltx.video_vae_memory import (
-    LayerMemory,
     decoder_bytes,
     decoder_layers,
     encoder_layers,
@@ -69,6 +69,7 @@ class DecodeVideo:
         weights: The checkpoint with the decoder.
         dtype: Precision of the network.
         shape: Size of the latent.
+        compression: Pixels per latent step.
         frame_rate: Frames per second of the video.
         seed: Of the noise that some decoders mix in.
         tile_size: Side of a tile in pixels; None: whole frames wherever memory allows.
@@ -82,6 +83,7 @@ class DecodeVideo:
     weights: Checkpoint
     dtype: mx.Dtype
     shape: LatentShape
+    compression: Compression
     frame_rate: Fraction
     seed: int = 0
     tile_size: int | None = None
@@ -94,6 +96,7 @@ class DecodeVideo:
     needs: ClassVar[tuple[Result, ...]] = ("latents",)
     gives: ClassVar[Result] = "frames"
     saved_as = "frames"
+    network: ClassVar[type[PublishedNetwork[Any]]] = VideoDecoder
 
     def estimate(self) -> Estimate:
         """One chunk of frames, or one tile and the frames that tiles are blended into.
@@ -103,8 +106,8 @@ class DecodeVideo:
             MemoryBudgetError: If no tile is small enough.
         """
         config = config_of(VideoDecoder, self.weights)
-        size = self.shape.pixels(config.decoder_compression)
-        cell = config.decoder_compression
+        cell = self.compression
+        size = self.shape.pixels(cell)
         height, width = config.fewest_cells * cell.height, config.fewest_cells * cell.width
         if size.height < height or size.width < width:
             raise RequestError(
@@ -152,22 +155,11 @@ class DecodeVideo:
             "winograd": self.winograd,
         }
 
-    @property
-    def compression(self) -> Compression:
-        """Pixels per latent step."""
-        return config_of(VideoDecoder, self.weights).decoder_compression
+    def chunks_of(self, decoder: Any, latent: mx.array, group: Group = ALONE) -> Iterator[np.ndarray]:
+        """Chunks ``(T, H, W, 3)`` of all the frames that the latent holds; of several processes the first one has them.
 
-    def decoded(self, runner: StageRunner, latent: mx.array) -> Generator[np.ndarray, None, None]:
-        """Chunks ``(T, H, W, 3)`` uint8 of all the frames that the latent holds."""
-        group = ALONE if launch.RANK is None else run_group()
-        return runner.stream(
-            self.name,
-            partial(load, VideoDecoder, self.weights, dtype=self.dtype),
-            partial(self.chunks_of, latent=latent, group=group),
-        )
-
-    def chunks_of(self, decoder: VideoDecoder, latent: mx.array, group: Group = ALONE) -> Iterator[np.ndarray]:
-        """The same chunks by a decoder that is loaded; of several processes the first one has them."""
+        ``decoder`` is of the class ``network``, loaded.
+        """
         key = key_for(self.seed, self.name)
         return decode_frames(decoder, latent, self.tile_size, key, self.budget, self.bit_depth, group)
 
@@ -181,7 +173,11 @@ class DecodeVideo:
     def _chunks(self, runner: StageRunner, latent: mx.array) -> Iterator[np.ndarray]:
         size = self.size()
         num_frames = size.num_frames
-        chunks = self.decoded(runner, latent)
+        chunks = runner.stream(
+            self.name,
+            partial(load, self.network, self.weights, dtype=self.dtype),
+            partial(self.chunks_of, latent=latent, group=ALONE if launch.RANK is None else run_group()),
+        )
         made = _by_winograd(chunks) if self.winograd else chunks
         done = 0
         try:
@@ -210,35 +206,21 @@ def _by_winograd(chunks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
 
 
 def frame_stages(request: Request) -> list[UpscaleLatent | DecodeVideo]:
-    """Stages from the last denoised latent to frames; the frame rate is doubled in between if so requested."""
+    """Stages from the last denoised latent to frames, by the decoder that the video autoencoder's file holds.
+
+    The frame rate is doubled before it if so requested.
+    """
     models = request.models
     shape = request.output_grid.shape
     stages: list[UpscaleLatent | DecodeVideo] = []
     if request.temporal_upscale:
-        assert models.temporal_upscaler is not None
-        config = upscaler_config(models.temporal_upscaler, temporal=True, flag="--temporal-weights")
-        stages.append(
-            UpscaleLatent(
-                name="temporal_upscaler",
-                upscaler=models.temporal_upscaler,
-                weights=models.video_vae,
-                shape=shape,
-                dtype=models.dtype,
-                work=f"{request.num_frames} to {request.output_shape.num_frames} frames",
-                waiting_bytes=contexts_bytes(request),
-            )
-        )
-        shape = config.output_shape(shape)
-    return [*stages, decode_stage(request, shape)]
-
-
-def decode_stage(request: Request, shape: LatentShape) -> DecodeVideo:
-    """The stage that decodes a latent of this size, by the decoder that the video autoencoder's file holds."""
-    models = request.models
+        upscaler, shape = _temporal_upscaler(request, shape)
+        stages.append(upscaler)
     settings: dict[str, Any] = {
         "weights": models.video_vae,
         "dtype": mx.float32 if request.decode_dtype else models.dtype,
         "shape": shape,
+        "compression": models.compression,
         "frame_rate": request.output_rate,
         "seed": request.seed,
         "tile_size": request.tile_size,
@@ -248,11 +230,28 @@ def decode_stage(request: Request, shape: LatentShape) -> DecodeVideo:
         size = request.given.clip.shape
         settings |= {"num_frames": size.num_frames, "crop": (size.height, size.width)}
     if not models.decodes_by_diffusion:
-        return DecodeVideo(**settings, winograd=bool(request.decode_dtype))
+        return [*stages, DecodeVideo(**settings, winograd=bool(request.decode_dtype))]
     # Few runs decode by diffusion.
     from LTX_2_MLX.pipelines.generation.decode_diffusion import DecodeByDiffusion
 
-    return DecodeByDiffusion(**settings, attention=request.decoder_attention)
+    return [*stages, DecodeByDiffusion(**settings, attention=request.decoder_attention)]
+
+
+def _temporal_upscaler(request: Request, shape: LatentShape) -> tuple[UpscaleLatent, LatentShape]:
+    """The stage that doubles the frame rate of a latent, and the size of what it makes."""
+    models = request.models
+    assert models.temporal_upscaler is not None
+    config = upscaler_config(models.temporal_upscaler, temporal=True, flag="--temporal-weights")
+    stage = UpscaleLatent(
+        name="temporal_upscaler",
+        upscaler=models.temporal_upscaler,
+        weights=models.video_vae,
+        shape=shape,
+        dtype=models.dtype,
+        work=f"{request.num_frames} to {request.output_shape.num_frames} frames",
+        waiting_bytes=contexts_bytes(request),
+    )
+    return stage, config.output_shape(shape)
 
 
 def decode_frames(
@@ -331,7 +330,7 @@ def decode_memory(
         span = replace(latent, num_frames=tile.num_frames).pixels(config.decoder_compression)
         joined = _CHANNELS * mx.float32.size * span.num_frames * span.height * span.width
     num_bytes = decoder_bytes(config, tile, item_bytes=dtype.size, winograd=winograd)
-    largest = largest_array(*_run_of(decoder, tile.height, tile.width))
+    largest = largest_array(decoder_layers(config), (1, 1, tile.height, tile.width), dtype.size)
     return DecodeMemory(num_bytes + _BLEND_COPIES * joined, max(largest, joined))
 
 
@@ -413,19 +412,14 @@ def square_tiles(side: int, compression: Compression) -> Tiling:
 
 def _fits(network: VideoEncoder | VideoDecoder, height: int, width: int, budget: int) -> bool:
     """Whether a run over a latent of this size stays within a budget, and its arrays within what the device holds."""
-    run = _run_of(network, height, width)
-    most = largest_array_bytes(network.conv_in.conv.weight.dtype.size)
-    if most is not None and largest_array(*run) > most:
-        return False
-    return run_bytes(*run) <= budget
-
-
-def _run_of(
-    network: VideoEncoder | VideoDecoder, height: int, width: int
-) -> tuple[list[LayerMemory], tuple[int, ...], int]:
-    """Layers, shape of the input and bytes of a value of a run over a latent of this size."""
     item_bytes = network.conv_in.conv.weight.dtype.size
     if isinstance(network, VideoDecoder):
-        return decoder_layers(network.config), (1, 1, height, width), item_bytes
-    pixels = (height * network.compression.height, width * network.compression.width)
-    return encoder_layers(network.config), (1, 1, *pixels), item_bytes
+        layers = decoder_layers(network.config)
+    else:
+        layers = encoder_layers(network.config)
+        height *= network.compression.height
+        width *= network.compression.width
+    most = largest_array_bytes(item_bytes)
+    if most is not None and largest_array(layers, (1, 1, height, width), item_bytes) > most:
+        return False
+    return run_bytes(layers, (1, 1, height, width), item_bytes) <= budget

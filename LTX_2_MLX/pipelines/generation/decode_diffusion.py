@@ -4,16 +4,14 @@ Noise is drawn for each frame of the video by itself, so that tiles see the same
 means the same video whatever the tiles. The reference draws for each tile.
 """
 
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from math import prod
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
-from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.read_ahead import StoredNetwork
 from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.diffusion.state import key_for
@@ -23,11 +21,10 @@ from LTX_2_MLX.models.ltx.diffusion_decoder_blocks import AttentionMode
 from LTX_2_MLX.models.ltx.diffusion_decoder_config import Axes
 from LTX_2_MLX.models.ltx.diffusion_decoder_memory import DecodingPlan, array_bytes, decoding_plan
 from LTX_2_MLX.models.ltx.diffusion_decoder_tiling import AxisTiling, DiffusionTiling, Noise, decode, padded_shape
+from LTX_2_MLX.ops.collective import ALONE, Group
 from LTX_2_MLX.pipelines.generation.decode import DecodeVideo, activation_budget
-from LTX_2_MLX.pipelines.sharing import run_group, smallest
+from LTX_2_MLX.pipelines.sharing import smallest
 from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes
-from LTX_2_MLX.runtime.runner import StageRunner
-from LTX_2_MLX.shapes import Compression
 
 
 @dataclass(frozen=True)
@@ -39,11 +36,7 @@ class DecodeByDiffusion(DecodeVideo):
     """
 
     attention: AttentionMode = "chunked"
-
-    @property
-    def compression(self) -> Compression:
-        """Pixels per latent step."""
-        return config_of(DiffusionVideoDecoder, self.weights).compression
+    network = DiffusionVideoDecoder
 
     def estimate(self) -> Estimate:
         """One tile, what it is made from and the frames that tiles are blended into.
@@ -82,16 +75,8 @@ class DecodeByDiffusion(DecodeVideo):
             side=self.tile_size,
         )
 
-    def decoded(self, runner: StageRunner, latent: mx.array) -> Generator[np.ndarray, None, None]:
-        """Chunks ``(T, H, W, 3)`` uint8 of all the frames that the latent holds."""
-        return runner.stream(
-            self.name,
-            partial(load, DiffusionVideoDecoder, self.weights, dtype=self.dtype),
-            partial(self._decode, latent),
-        )
-
-    def _decode(self, latent: mx.array, decoder: DiffusionVideoDecoder) -> Iterator[np.ndarray]:
-        group = run_group()
+    def chunks_of(self, decoder: Any, latent: mx.array, group: Group = ALONE) -> Iterator[np.ndarray]:
+        """Chunks ``(T, H, W, 3)`` uint8 of all the frames that the latent holds, by a loaded diffusion decoder."""
         plan = smallest(self.plan(), _tile_volume, _plan_of)
         video = padded_shape(decoder.config, self.shape).pixels(self.compression)
         noise = frame_noise(self.seed, (video.height, video.width, decoder.config.out_channels))

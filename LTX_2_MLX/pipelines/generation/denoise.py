@@ -87,7 +87,7 @@ class Denoise:
         budget: Bytes that the stage may take, by which it keeps keys and values of the text; None: it keeps none.
         seed: Of the noise.
         noise: Noise by purpose instead of the seed's.
-        on_step: Callback after each step.
+        on_step: Callback after each step; None: none.
         preview: Shows the clean estimate after steps; None: nothing does.
     """
 
@@ -111,7 +111,7 @@ class Denoise:
     budget: int | None = None
     seed: int = 0
     noise: Noise | None = None
-    on_step: samplers.OnStep = samplers.ignore
+    on_step: samplers.OnStep | None = None
     preview: "StagePreview | None" = None
     needs: ClassVar[tuple[Result, ...]] = ("contexts", "images", "control", "latents")
     gives: ClassVar[Result] = "latents"
@@ -155,15 +155,18 @@ class Denoise:
             tokens += cells if image.frame else 0
         if self.control is not None:
             tokens += self.control.latent.num_tokens
-        return {"tokens": tokens, "audio_tokens": self._audio_tokens(), "text_tokens": self.context_size[1]}
+        has_audio = config_of(Transformer, self.models.weights).audio is not None
+        audio_tokens = self._audio_tokens() if has_audio else 0
+        return {"tokens": tokens, "audio_tokens": audio_tokens, "text_tokens": self.context_size[1]}
 
     def step_works(self) -> "list[StepWork]":
         """The kinds of steps: guided ones first."""
         from LTX_2_MLX.pipelines.generation.fastest_way import StepWork
 
         config = config_of(Transformer, self.models.weights)
-        steps = range(len(self.sigmas) - 1)
-        found = {len(passes(self.guidance)) if step in self._guided_steps() else 1 for step in steps}
+        steps = len(self.sigmas) - 1
+        guided_steps = steps_within(self.guided_share, steps)
+        found = {len(passes(self.guidance)) if step in guided_steps else 1 for step in range(steps)}
         return [StepWork(config, **self.size(), dtype=self.models.dtype, num_passes=n) for n in sorted(found)[::-1]]
 
     def _memory(self) -> tuple[int, int, int]:
@@ -194,7 +197,8 @@ class Denoise:
         if self.sampler == "res-2s":
             # Twice in a step, and once more after the last.
             evaluated += [*evaluated, len(evaluated)]
-        guided_times = len(list(filter(self._guided_steps().__contains__, evaluated)))
+        guided_steps = steps_within(self.guided_share, len(self.sigmas) - 1)
+        guided_times = len(list(filter(guided_steps.__contains__, evaluated)))
         return len(evaluated) + guided_times * (len(passes(self.guidance)) - 1)
 
     def run(self, runner: StageRunner, state: GenerationState) -> GenerationState:
@@ -206,7 +210,8 @@ class Denoise:
         total = len(self.sigmas) - 1
 
         def report(step: int, latents: State) -> None:
-            self.on_step(step, latents)
+            if self.on_step is not None:
+                self.on_step(step, latents)
             runner.progress.advance(self.name, step + 1, total)
 
         def work(transformer: Transformer, watch: "Watch | None" = None) -> Arrays:
@@ -258,7 +263,7 @@ class Denoise:
         )
         if launch.RANK is not None:
             predict = shared(predict, self._parallel, transformer, contexts, speed=self.models.speed)
-        denoise = guided(predict, self.guidance, self._guided_steps())
+        denoise = guided(predict, self.guidance, steps_within(self.guided_share, len(self.sigmas) - 1))
         if watch is not None:
             denoise, on_step = watch(denoise, on_step)
         result = self._sampler(noise, start)(denoise, start, self.sigmas, on_step)
@@ -389,9 +394,6 @@ class Denoise:
             middle_noise = partial(draw_normalised, "middle")
             return partial(samplers.res_2s, noise=step_noise, middle_noise=middle_noise)
         return {"euler": samplers.euler, "gradient-estimation": samplers.gradient_estimation}[self.sampler]
-
-    def _guided_steps(self) -> range:
-        return steps_within(self.guided_share, len(self.sigmas) - 1)
 
 
 def stored_transformer(models: Models, loras: Sequence[Lora]) -> tuple[StoredNetwork, ...]:

@@ -6,6 +6,7 @@ import mlx.core as mx
 
 from LTX_2_MLX.checkpoints.digest import tensors_digest
 from LTX_2_MLX.checkpoints.reader import Checkpoint
+from LTX_2_MLX.diffusion.guidance import passes
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.media.output import check_writable, replaced_when_complete
 from LTX_2_MLX.models.ltx.text_features import TextFeatures
@@ -109,7 +110,8 @@ def load_contexts(request: Request) -> Arrays:
             f"{request.models.weights.path} was made for {version or 'Gemma 3'}. Write it again with --save-embeddings."
         )
     expected = {"prompt": request.prompt}
-    if request.uses_negative:
+    uses_negative = "negative" in passes(request.guidance)
+    if uses_negative:
         expected["negative_prompt"] = request.negative_prompt
     for name, value in expected.items():
         if metadata.get(name) != value:
@@ -117,7 +119,7 @@ def load_contexts(request: Request) -> Arrays:
                 f"{path} was made with the {name.replace('_', ' ')} {metadata.get(name, '')!r:.60}, not {value!r:.60}. "
                 f"Give the same, or write other embeddings with --save-embeddings."
             )
-    names = [name for name in saved.header.tensors if request.uses_negative or name.startswith("positive.")]
-    if "positive.video" not in names or (request.uses_negative and "negative.video" not in names):
+    names = [name for name in saved.header.tensors if uses_negative or name.startswith("positive.")]
+    if "positive.video" not in names or (uses_negative and "negative.video" not in names):
         raise RequestError(f"{path} lacks the negative prompt's embeddings. Write it again with --cfg above 1.")
     return saved.arrays(names)

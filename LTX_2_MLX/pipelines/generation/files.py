@@ -12,13 +12,22 @@ from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
-from LTX_2_MLX.checkpoints.entries import ResolvedFile, Role, Variant
+from LTX_2_MLX.checkpoints.entries import Entry, ResolvedFile, Role, Variant
 from LTX_2_MLX.checkpoints.gemma3 import Gemma, GemmaConfig
 from LTX_2_MLX.checkpoints.gemma_tokenizer import encoder_folder, files_outside
 from LTX_2_MLX.checkpoints.lora import Lora, split_strength
 from LTX_2_MLX.checkpoints.reader import Checkpoint, holds_language_model
 from LTX_2_MLX.checkpoints.recognise import check_generation, config_of, generation_of
-from LTX_2_MLX.checkpoints.resolve import AUTO, DOWNLOAD, entries_for_role, installed_path, resolve
+from LTX_2_MLX.checkpoints.resolve import (
+    AUTO,
+    DEMO_NOTE,
+    DOWNLOAD,
+    companion_entries,
+    entries_for_role,
+    installed_path,
+    newest_set,
+    resolve,
+)
 from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.models.interfaces import PublishedNetwork
 from LTX_2_MLX.models.ltx.audio_vae import AudioDecoder
@@ -29,7 +38,6 @@ from LTX_2_MLX.models.ltx.video_vae import VideoDecoder, VideoEncoder
 from LTX_2_MLX.models.ltx.vocoder import VOCODERS
 from LTX_2_MLX.pipelines.generation.companion_files import (
     VARIANTS,
-    automatic_model,
     checked_autoencoder,
     open_audio_vae,
     open_autoencoder,
@@ -222,6 +230,48 @@ def open_models(options: Options, note: Callable[[str], None]) -> Models:
     return replace(models, loras=(*models.loras, lora), distilled=True)
 
 
+def automatic_model(options: Options, variant: Variant | None, note: Callable[[str], None]) -> ResolvedFile:
+    """The newest complete model on this machine, else the demo's.
+
+    Args:
+        options: They say which files are needed, and which of them the user has named.
+        variant: Consider models of this variant only; of the demo, whose dev checkpoint shows guidance, dev by default.
+        note: Callback for the lines on what was taken.
+
+    Raises:
+        CheckpointError: If not even the demo is there.
+    """
+
+    def serves(entry: Entry) -> bool:
+        # Detail-fidelity rendering generates keyframes, which LTX-2.5 alone does.
+        fits = options.pipeline != "dfr" or entry.family == "LTX-2.5"
+        return entry.role == "model" and variant in (None, entry.variant) and fits
+
+    model = newest_set(serves, partial(companion_roles, options), note)
+    if model is not None:
+        return model
+    note(DEMO_NOTE)
+    return resolve(AUTO, "model", variant=variant or "dev")
+
+
+def companion_roles(options: Options, model: Entry) -> list[Role]:
+    """Roles of the published files that a model needs beside it where the options name none."""
+    roles: list[Role] = []
+    if options.embeddings is None and options.gemma == AUTO:
+        roles.append("text-encoder")
+    if "video VAE" not in model.networks and options.video_vae == AUTO:
+        roles.append("video-vae")
+    if options.pipeline in (*TWO_STAGES, "dfr") and options.spatial_upscaler_weights == AUTO:
+        roles.append("spatial-upscaler")
+    has_lora = options.pipeline in (*TWO_STAGES, "distilled", "dfr")
+    if model.variant == "dev" and has_lora and options.distilled_lora == AUTO:
+        roles.append("distilled-lora")
+    doubles = options.temporal_upscale or (options.pipeline == "dfr" and options.rounds)
+    if doubles and options.temporal_weights == AUTO:
+        roles.append("temporal-upscaler")
+    return roles
+
+
 def usual_dtype(checkpoint: Checkpoint) -> mx.Dtype:
     """Precision that a checkpoint's networks run in unless the user asks for another.
 
@@ -243,8 +293,10 @@ def _with_companions(models: Models, options: Options, model: ResolvedFile, note
         models = replace(models, own_video_vae=autoencoder)
     elif options.video_decoder != AUTO:
         checked_autoencoder(weights, options.video_decoder)
-    audio_vae = open_audio_vae(options.audio_vae, weights, model)
-    models = replace(models, own_audio_vae=audio_vae, parallel=options.parallel)
+    models = replace(models, parallel=options.parallel)
+    # Models of most families have no audio autoencoder in a file of its own.
+    if options.audio_vae != AUTO or (model.family is not None and companion_entries("audio-vae", model.family)):
+        models = replace(models, own_audio_vae=open_audio_vae(options.audio_vae, weights, model))
     encoder = models.text_encoder
     if encoder is not None and (encoder.is_file() or "gemma_source_checkpoint" in weights.header.metadata):
         from LTX_2_MLX.pipelines.generation.split_files import checked_text_features

@@ -69,7 +69,7 @@ def record_of(
         "audio": None if options.audio_input is not None else request.audio,
         **_settled_guidance(request),
         "cfg_stage1": None,
-        "negative_prompt": request.negative_prompt if request.uses_negative else None,
+        "negative_prompt": request.negative_prompt if "negative" in passes(request.guidance) else None,
         "precision": {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}[str(models.dtype).rpartition(".")[2]],
         **steps,
     }
@@ -351,7 +351,7 @@ def notes_without_effect(options: Options, request: Request, typed: Mapping[str,
             if option.opt.only_in:
                 reason = f"in --pipeline {options.pipeline}"
             lines.append(f"{option.flag} has no effect {reason}.")
-    if typed.get("negative_prompt") is not None and not request.uses_negative:
+    if typed.get("negative_prompt") is not None and "negative" not in passes(request.guidance):
         lines.append("--negative-prompt has no effect without guidance (--cfg 1).")
     if typed.get("guidance_rescale") and passes(request.guidance) == ["conditional"]:
         lines.append("--guidance-rescale has no effect without guidance (--cfg 1).")

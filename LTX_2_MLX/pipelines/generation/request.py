@@ -137,14 +137,9 @@ class Request:
             )
 
     @property
-    def uses_negative(self) -> bool:
-        """Whether the negative prompt has an effect on a stream."""
-        return "negative" in passes(self.guidance)
-
-    @property
     def prompts(self) -> tuple[str, ...]:
         """Texts to encode: the negative prompt only where guidance uses it."""
-        return (self.prompt, self.negative_prompt) if self.uses_negative else (self.prompt,)
+        return (self.prompt, self.negative_prompt) if "negative" in passes(self.guidance) else (self.prompt,)
 
     @property
     def grid(self) -> VideoGrid:
