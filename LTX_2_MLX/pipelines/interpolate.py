@@ -4,11 +4,11 @@ Input frames pass through untouched. Only a few neighbours and the frames betwee
 the length of the video does not matter.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
-from itertools import islice, pairwise
+from itertools import islice, repeat
 from math import ceil
 from pathlib import Path
 
@@ -88,7 +88,9 @@ def stages(stream: FrameStream, request: Request) -> list["Interpolate"]:
     """The interpolation of a video of this size, length and rate; empty if there is no frame to add."""
     if stream.num_frames == 1 or (request.target_fps is None and request.exp == 0):
         return []
-    return [Interpolate(request, stream)]
+    rate = request.target_fps
+    assert rate is None or isinstance(rate, Fraction), "the request makes it one"
+    return [Interpolate(request, stream, Timeline(stream.frame_rate, stream.times, request.exp, rate))]
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,8 @@ class Timeline:
         A fraction of 0 is the input frame itself.
         """
         if self.target_rate is None:
-            return [Fraction(step, 2**self.exp) for step in range(2**self.exp)]
+            halvings: int = 2**self.exp
+            return list(map(Fraction, range(halvings), repeat(halvings)))
         start = self._start(index)
         duration = self._start(index + 1) - start
         outputs = range(self._first_output(index), self._first_output(index + 1))
@@ -156,24 +159,20 @@ class Interpolate:
     Attributes:
         request: The options.
         clip: Size, length and rate of the input; its frames are not read.
+        timeline: When the output frames are due.
     """
 
     request: Request
     clip: FrameStream
+    timeline: Timeline
     name: str = STAGE
-
-    @property
-    def timeline(self) -> Timeline:
-        """When the output frames are due."""
-        rate = self.request.target_fps
-        assert rate is None or isinstance(rate, Fraction), "the request makes it one"
-        return Timeline(self.clip.frame_rate, self.clip.times, self.request.exp, rate)
 
     def estimate(self) -> Estimate:
         """Memory, from the file's header and the frames' size."""
         checkpoint = open_checkpoint(self.request.model_path, "interpolator")
         num_outputs = self.timeline.num_frames(self.clip.num_frames)
         lengths = "" if num_outputs is None else f"{self.clip.num_frames} to {num_outputs} frames, "
+        activations, largest = work_bytes(self.clip.height, self.clip.width, self.request)
         rates = f"{float(self.clip.frame_rate):g} to {float(self.timeline.frame_rate):g} fps"
         return Estimate(
             name=self.name,
@@ -181,9 +180,9 @@ class Interpolate:
             dtype=self.request.dtype,
             file=checkpoint.path,
             weights_bytes=network_weights_bytes([IFNet], checkpoint, dtype=self.request.dtype),
-            activation_bytes=activation_bytes(self.clip.height, self.clip.width, self.request),
+            activation_bytes=activations,
             streams=True,
-            array_bytes=array_bytes(self.clip.height, self.clip.width, self.request),
+            array_bytes=largest,
             size=f"Interpolate: {lengths}{rates}",
         )
 
@@ -204,8 +203,11 @@ class Interpolate:
         )
 
 
-def activation_bytes(height: int, width: int, request: Request) -> int:
-    """Memory of the pairs of frames at work beside the weights, about. The largest arrays are always float32."""
+def work_bytes(height: int, width: int, request: Request) -> tuple[int, int]:
+    """Memory of the pairs of frames at work beside the weights, about, and of the largest array.
+
+    That is what the last block reads, at the flow's scale.
+    """
     multiple = padding_multiple(request.scale)
     pixels = (height + -height % multiple) * (width + -width % multiple)
     flow_pixels = pixels * request.scale**2
@@ -215,14 +217,23 @@ def activation_bytes(height: int, width: int, request: Request) -> int:
     else:
         pair = _PAIR_BYTES * flow_pixels if request.scale >= 1 else _SMALL_PAIR_BYTES * pixels
     waiting = pixels * _WAITING_BYTES * (request.exp - 1)
-    return int(num_workers() * (pair + waiting))
+    largest = pixels * max(request.scale, 1.0) ** 2 * _BLOCK_CHANNELS * request.dtype.size
+    return int(num_workers() * (pair + waiting)), int(largest)
 
 
-def array_bytes(height: int, width: int, request: Request) -> int:
-    """Bytes of the largest array: what the last block reads, at the flow's scale."""
-    multiple = padding_multiple(request.scale)
-    pixels = (height + -height % multiple) * (width + -width % multiple)
-    return int(pixels * max(request.scale, 1.0) ** 2 * _BLOCK_CHANNELS * request.dtype.size)
+@dataclass(eq=False)
+class InputFrame:
+    """An input frame with the arrays that its two gaps share, once one of them is filled.
+
+    Attributes:
+        levels: ``(H, W, 3)``, uint8 or uint16.
+        encoded: Result of ``IFNet.encode_frame``; None: not yet.
+        thumbnail: ``(32, 32, 3)``, by which cuts are found.
+    """
+
+    levels: np.ndarray
+    encoded: mx.array | None = None
+    thumbnail: mx.array | None = None
 
 
 @dataclass(frozen=True)
@@ -230,120 +241,87 @@ class Gap:
     """Two neighbouring input frames, and where new ones lie between them.
 
     Attributes:
-        first: ``(H, W, 3)``, uint8 or uint16.
-        second: The frame after it.
+        first: The frame before.
+        second: The frame after it; after the last frame, that frame again.
         fractions: Of the output frames from the first up to but without the second, in [0, 1).
     """
 
-    first: np.ndarray
-    second: np.ndarray
+    first: InputFrame
+    second: InputFrame
     fractions: list[Fraction]
-
-
-@dataclass(frozen=True)
-class InputFrame:
-    """An input frame with the arrays that its two gaps share.
-
-    Attributes:
-        levels: ``(H, W, 3)``, uint8 or uint16.
-        encoded: Result of ``IFNet.encode_frame``.
-        thumbnail: ``(32, 32, 3)``, by which cuts are found.
-    """
-
-    levels: np.ndarray
-    encoded: mx.array
-    thumbnail: mx.array
 
 
 def interpolated_chunks(
     network: IFNet, *, stream: FrameStream, request: Request, timeline: Timeline, progress: Progress
 ) -> Iterator[np.ndarray]:
     """Chunks of the output video, one for each gap between input frames; several gaps are filled at once."""
-    inputs = _Counted(stream.frames())
     num_outputs = 0
+    total = timeline.num_frames(stream.num_frames)
     try:
-        for chunk in _filled(_gaps(inputs, timeline), _Filling(network, request)):
+        for chunk in _filled(_gaps(stream, timeline), partial(_fill_gaps, network, request)):
             num_outputs += len(chunk)
             if len(chunk):
                 yield chunk
-            progress.advance(STAGE, num_outputs, timeline.num_frames(stream.num_frames))
-        if inputs.last is not None:
-            for _ in range(timeline.repeats_of_last(inputs.number)):
-                yield inputs.last[None]
-        total = timeline.num_frames(stream.num_frames)
+            progress.advance(STAGE, num_outputs, total)
         progress.advance(STAGE, total or num_outputs, total)
     finally:
         stream.close()
 
 
-class _Counted:
-    """The frames of a clip, with the last one that was read and the number of them."""
-
-    def __init__(self, frames: Iterator[np.ndarray]):
-        self.number = 0
-        self.last: np.ndarray | None = None
-        self._frames = frames
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        for frame in self._frames:
-            self.number += 1
-            self.last = frame
-            yield frame
+def _gaps(stream: FrameStream, timeline: Timeline) -> Iterator[Gap]:
+    """The gap after each input frame; the one after the last has no new frame."""
+    last = None
+    for number, levels in enumerate(stream.frames()):
+        frame = InputFrame(levels)
+        if last is not None:
+            yield Gap(last, frame, timeline.fractions(number - 1))
+        last = frame
+    if last is not None:
+        yield Gap(last, last, [Fraction(0)] * timeline.repeats_of_last(number + 1))
 
 
-def _gaps(frames: Iterable[np.ndarray], timeline: Timeline) -> Iterator[Gap]:
-    for index, (first, second) in enumerate(pairwise(frames)):
-        yield Gap(first, second, timeline.fractions(index))
-
-
-class _Filling:
-    """Fills gaps, and keeps the arrays of the last frame for the gap after it."""
-
-    def __init__(self, network: IFNet, request: Request):
-        self._network = network
-        self._request = request
-        self._last: InputFrame | None = None
-
-    def __call__(self, gaps: list[Gap]) -> list[np.ndarray]:
-        """The output frames of consecutive gaps, ``(T, H, W, 3)`` each."""
-        levels = [gaps[0].first, *(gap.second for gap in gaps)]
-        known = []
-        if self._last is not None and self._last.levels is levels[0]:
-            known = [self._last]
-        encode = partial(_encode, self._network, self._request.scale)
-        frames = [*known, *map_on_cores(encode, levels[len(known) :])]
-        self._last = frames[-1]
-        tasks = [(pair, gap.fractions) for pair, gap in zip(pairwise(frames), gaps, strict=True)]
-        return map_on_cores(partial(_fill_gap, self._network, self._request), tasks)
-
-
-def _filled(gaps: Iterator[Gap], filling: _Filling) -> Iterator[np.ndarray]:
+def _filled(gaps: Iterator[Gap], fill: Callable[[list[Gap]], list[np.ndarray]]) -> Iterator[np.ndarray]:
     """The output frames of every gap; several machines share the gaps out."""
     if launch.RANK is not None:
         from LTX_2_MLX.pipelines.sharing import shared_frames
 
-        yield from shared_frames(gaps, filling, at_once=num_workers())
+        yield from shared_frames(gaps, fill, at_once=num_workers())
         return
     while own := list(islice(gaps, num_workers())):
-        yield from filling(own)
+        yield from fill(own)
 
 
-def _encode(network: IFNet, scale: float, levels: np.ndarray) -> InputFrame:
-    pixels = to_unit(levels[None])
-    encoded = network.encode_frame(pad_for(pixels, scale))
-    thumbnail = resize(pixels, _THUMBNAIL, _THUMBNAIL)[0]
-    mx.eval(encoded, thumbnail)
-    return InputFrame(levels, encoded, thumbnail)
+def _fill_gaps(network: IFNet, request: Request, gaps: list[Gap]) -> list[np.ndarray]:
+    """The output frames of each gap, ``(T, H, W, 3)``."""
+    frames: list[InputFrame] = []
+    for gap in gaps:
+        for frame in (gap.first, gap.second):
+            if any(gap.fractions) and frame.encoded is None and frame not in frames:
+                frames.append(frame)
+    map_on_cores(partial(_encode, network, request.scale), frames)
+    return map_on_cores(partial(_fill_gap, network, request), gaps)
 
 
-def _fill_gap(network: IFNet, request: Request, task: tuple[tuple[InputFrame, InputFrame], list]) -> np.ndarray:
+def _encode(network: IFNet, scale: float, frame: InputFrame) -> None:
+    pixels = to_unit(frame.levels[None])
+    frame.encoded = network.encode_frame(pad_for(pixels, scale))
+    frame.thumbnail = resize(pixels, _THUMBNAIL, _THUMBNAIL)[0]
+    mx.eval(frame.encoded, frame.thumbnail)
+
+
+def _fill_gap(network: IFNet, request: Request, gap: Gap) -> np.ndarray:
     """Output frames from the first input frame up to but without the second, ``(T, H, W, 3)``, in their type."""
-    (first, second), fractions = task
+    first, second = gap.first, gap.second
     height, width = first.levels.shape[:2]
     bit_depth = 8 * first.levels.itemsize
-    new = [fraction for fraction in fractions if fraction]
-    frames = [first.levels] * (len(fractions) - len(new))
-    if new and is_cut(first.thumbnail, second.thumbnail, request.scene_threshold):
+    new = list(filter(None, gap.fractions))
+    if not new:
+        return np.repeat(first.levels[None], len(gap.fractions), axis=0)
+    frames = [first.levels] * (len(gap.fractions) - len(new))
+    assert first.encoded is not None and second.encoded is not None, "gaps with new frames are encoded before"
+    threshold = request.scene_threshold
+    if threshold > 0 and structural_similarity(np.array(first.thumbnail), np.array(second.thumbnail)) < threshold:
+        # A cut: the nearer frame is repeated.
         frames += [first.levels if fraction <= 0.5 else second.levels for fraction in new]
     elif request.target_fps is None:
         size = (height, width)
@@ -353,7 +331,7 @@ def _fill_gap(network: IFNet, request: Request, task: tuple[tuple[InputFrame, In
         for fraction in new:
             frame = network.between(first.encoded, second.encoded, float(fraction), request.scale)
             frames.append(to_levels(frame[:, :height, :width], bit_depth)[0])
-    return np.stack(frames) if frames else np.empty((0, height, width, 3), first.levels.dtype)
+    return np.stack(frames)
 
 
 def halve_gap(
@@ -387,8 +365,3 @@ def halve_gap(
     yield from halve_gap(network, first, encoded, exp - 1, scale, size)
     yield middle
     yield from halve_gap(network, encoded, second, exp - 1, scale, size)
-
-
-def is_cut(first: mx.array, second: mx.array, threshold: float) -> bool:
-    """Whether two thumbnails ``(H, W, 3)`` in [0, 1] are of different scenes."""
-    return threshold > 0 and structural_similarity(np.array(first), np.array(second)) < threshold
