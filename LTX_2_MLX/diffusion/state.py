@@ -55,10 +55,6 @@ class LatentState:
         """Number of tokens, including appended ones."""
         return self.latent.shape[1]
 
-    def timesteps(self, sigma: float) -> mx.array:
-        """Noise level of every token, ``(B, N, 1)`` float32."""
-        return self.denoise_mask * sigma
-
     def hold(self, denoised: mx.array) -> mx.array:
         """``denoised`` with held tokens put back to their clean values."""
         return denoised * self.denoise_mask + self.clean_latent * (1 - self.denoise_mask)

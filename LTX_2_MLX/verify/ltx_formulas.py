@@ -143,7 +143,7 @@ def renew_by_token(
     """``sde_step`` at each token's own noise level; as in the reference, not for streams that hold any token fully."""
     if mx.any(stream.denoise_mask == 0).item():
         return arrival
-    return sde_step(origin, arrival, stream.timesteps(sigma), stream.timesteps(next_sigma), noise, eta=eta)
+    return sde_step(origin, arrival, stream.denoise_mask * sigma, stream.denoise_mask * next_sigma, noise, eta=eta)
 
 
 def fix_masked(state: LatentState, latent: mx.array, mask: mx.array, *, strength: float = 1.0) -> LatentState:

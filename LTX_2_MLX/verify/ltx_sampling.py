@@ -80,7 +80,7 @@ def _noise_levels(parameters: dict[str, Any], io: dict[str, mx.array]) -> Output
     outputs: Outputs = {
         "timesteps": state.denoise_mask * sigmas[:, None, None],
         "velocity": to_velocity(state.latent, denoised, sigma),
-        "denoised": to_denoised(state.latent, denoised, state.timesteps(sigma)),
+        "denoised": to_denoised(state.latent, denoised, state.denoise_mask * sigma),
         "postprocess": state.hold(denoised),
     }
     for scale in parameters["noise_scales"]:

@@ -36,13 +36,12 @@ from LTX_2_MLX.models.ltx.video_vae_memory import (
 from LTX_2_MLX.models.ltx.video_vae_tiling import TileSize, Tiling, decode_plan, decode_tiled
 from LTX_2_MLX.ops.collective import ALONE, Group
 from LTX_2_MLX.ops.device import largest_array_bytes
-from LTX_2_MLX.pipelines.generation.files import upscaler_config
 from LTX_2_MLX.pipelines.generation.prompt import contexts_bytes
 from LTX_2_MLX.pipelines.generation.request import Request
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, contents
-from LTX_2_MLX.pipelines.generation.upscale import UpscaleLatent
+from LTX_2_MLX.pipelines.generation.upscale import UpscaleLatent, upscaler_config
 from LTX_2_MLX.pipelines.sharing import run_group, smallest
-from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes
+from LTX_2_MLX.planning.plan import Estimate, network_estimate
 from LTX_2_MLX.runtime import launch
 from LTX_2_MLX.runtime.memory import GIB, budget_bytes
 from LTX_2_MLX.runtime.mlx_library import winograd_convolutions
@@ -115,12 +114,12 @@ class DecodeVideo:
                 f"needs at least {height}×{width}."
             )
         memory = decode_memory(config, self.shape, self.dtype, self.tile_size, self.budget, winograd=self.winograd)
-        return Estimate(
+        return network_estimate(
+            [VideoDecoder],
+            self.weights,
+            self.dtype,
             name=self.name,
             work=f"{size.height}×{size.width}, {self.size().num_frames} frames",
-            dtype=self.dtype,
-            file=self.weights.path,
-            weights_bytes=network_weights_bytes([VideoDecoder], self.weights, dtype=self.dtype),
             activation_bytes=memory.num_bytes,
             streams=True,
             array_bytes=memory.array_bytes,

@@ -31,7 +31,6 @@ from LTX_2_MLX.checkpoints.resolve import (
 from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.models.interfaces import PublishedNetwork
 from LTX_2_MLX.models.ltx.audio_vae import AudioDecoder
-from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler, LatentUpscalerConfig
 from LTX_2_MLX.models.ltx.text_features import TextFeatures
 from LTX_2_MLX.models.ltx.transformer import Transformer
 from LTX_2_MLX.models.ltx.video_vae import VideoDecoder, VideoEncoder
@@ -340,20 +339,6 @@ def asks_duration_head(options: Options, weights: Checkpoint) -> bool:
     if lengths != {None}:
         return False
     return options.duration_head != AUTO or version_of(weights.header) >= (2, 5)
-
-
-def upscaler_config(checkpoint: Checkpoint, *, temporal: bool, flag: str) -> LatentUpscalerConfig:
-    """The config of an upscaler that works in time, or in space.
-
-    Raises:
-        CheckpointError: If it works in the other, or is no upscaler.
-    """
-    config = config_of(LatentUpscaler, checkpoint)
-    if (config.temporal_upsample, config.spatial_upsample) != (temporal, not temporal):
-        actual = "time" if config.temporal_upsample else "space"
-        expected = "time" if temporal else "space"
-        raise CheckpointError(f"{checkpoint.path} upscales in {actual}. Give {flag} an upscaler in {expected}.")
-    return config
 
 
 def text_encoder_fits(encoder: Checkpoint, weights: Checkpoint) -> bool:

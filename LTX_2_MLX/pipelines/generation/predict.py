@@ -71,7 +71,7 @@ def predictor(
             estimates[kind] = {}
             for (name, stream), velocity in zip(state.items(), velocities, strict=False):
                 if velocity is not None:
-                    estimates[kind][name] = to_denoised(stream.latent, velocity, stream.timesteps(sigma))
+                    estimates[kind][name] = to_denoised(stream.latent, velocity, stream.denoise_mask * sigma)
             mx.eval(estimates[kind])
         return estimates
 

@@ -15,7 +15,7 @@ from LTX_2_MLX.models.ltx.video_vae import LatentStatistics
 from LTX_2_MLX.ops.conv import conv3d_scratch_bytes
 from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, contents
-from LTX_2_MLX.planning.plan import Estimate, dtype_for, network_weights_bytes
+from LTX_2_MLX.planning.plan import Estimate, dtype_for, network_estimate
 from LTX_2_MLX.runtime.runner import StageRunner, check_result
 from LTX_2_MLX.shapes import LatentShape
 
@@ -73,12 +73,12 @@ class UpscaleLatent:
                 f"{self.upscaler.path} upscales latents of {config.in_channels} channels, those of "
                 f"{self.weights.path} have {channels}. Use the upscaler that was published with this model."
             )
-        return Estimate(
+        return network_estimate(
+            [LatentUpscaler],
+            self.upscaler,
+            self.dtype,
             name=self.name,
             work=self.work,
-            dtype=self.dtype,
-            file=self.upscaler.path,
-            weights_bytes=network_weights_bytes([LatentUpscaler], self.upscaler, dtype=self.dtype),
             activation_bytes=upscaler_bytes(config, self.shape, self.dtype.size) + self.waiting_bytes,
             # A group norm's values are float32.
             array_bytes=config.output_shape(self.shape).num_tokens * config.mid_channels * mx.float32.size,
@@ -115,6 +115,20 @@ class UpscaleLatent:
     def _load(self) -> tuple[LatentUpscaler, LatentStatistics]:
         upscaler = load(LatentUpscaler, self.upscaler, dtype=self.dtype)
         return upscaler, load(LatentStatistics, self.weights, dtype=dtype_for("latent statistics"))
+
+
+def upscaler_config(checkpoint: Checkpoint, *, temporal: bool, flag: str) -> LatentUpscalerConfig:
+    """The config of an upscaler that works in time, or in space.
+
+    Raises:
+        CheckpointError: If it works in the other, or is no upscaler.
+    """
+    config = config_of(LatentUpscaler, checkpoint)
+    if (config.temporal_upsample, config.spatial_upsample) != (temporal, not temporal):
+        actual = "time" if config.temporal_upsample else "space"
+        expected = "time" if temporal else "space"
+        raise CheckpointError(f"{checkpoint.path} upscales in {actual}. Give {flag} an upscaler in {expected}.")
+    return config
 
 
 def upscaler_bytes(config: LatentUpscalerConfig, shape: LatentShape, item_bytes: int) -> int:
