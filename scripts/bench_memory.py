@@ -3,7 +3,6 @@
 import gzip
 import json
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,24 +10,23 @@ import numpy as np
 import typer
 
 from LTX_2_MLX import cli
-from LTX_2_MLX.development.decoder_memory import decoder_peak, shallow_decoder
+from LTX_2_MLX.development.decoder_memory import peak_lines, shallow_decoder
 from LTX_2_MLX.development.full_size import (
-    predicted_and_measured,
+    five_sizes,
+    prediction_lines,
     streamed_step,
     write_hollow,
     write_hollow_model,
     write_hollow_split_model,
 )
 from LTX_2_MLX.development.memory_table import MACS, PRESETS, RENDERINGS, table_lines
-from LTX_2_MLX.development.quantized import ERROR_BAND, MID_SIZE_BAND, golden_errors, mid_size_error
+from LTX_2_MLX.development.quantized import error_lines
 from LTX_2_MLX.media.image import StillImage, write_image
 from LTX_2_MLX.pipelines.generate import Options
 from LTX_2_MLX.shapes import VideoShape
 from LTX_2_MLX.verify import find_cases
 
 TESTS = Path(__file__).parents[1] / "tests"
-# Half heights, half widths and lengths of the five videos, in those of the smallest.
-SIZES = ((2, 2, 1), (3, 2, 3), (3, 4, 2), (4, 3, 4), (5, 4, 3))
 DECODER_MANIFEST = "ltx-2.5-video-vae-bf16.safetensors.json.gz"
 DEMO = Path(__file__).parents[1] / "weights" / "demo"
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -40,16 +38,8 @@ def quantization(
 ) -> None:
     """Print how far quantised transformers are from the reference, for every golden case of the transformer."""
     with cli.exit_codes():
-        print("| case | bits | layers quantised | worst output | a wider network |\n|---|---|---|---|---|")
-        for path in find_cases([cases]):
-            if not path.name.startswith("transformer_"):
-                continue
-            for bits in sorted(ERROR_BAND, reverse=True):
-                errors, share = golden_errors(path, bits)
-                wider, _ = mid_size_error(path, bits)
-                print(f"| {path.name} | {bits} | {share} | {max(errors.values()):.2%} | {wider:.2%} |")
-        for bits in sorted(ERROR_BAND, reverse=True):
-            print(f"Band at {bits} bits: {ERROR_BAND[bits]:.1%} at the cases, {MID_SIZE_BAND[bits]:.1%} when wider.")
+        for line in error_lines(path for path in find_cases([cases]) if path.name.startswith("transformer_")):
+            print(line, flush=True)
 
 
 @app.command()
@@ -94,14 +84,8 @@ def prediction(
         image = Path(folder) / "first.png"
         write_image(StillImage(np.random.default_rng(0).integers(0, 255, (120, 180, 3)).astype(np.uint8)), image)
         usual = Options("a red ball", **given, image=image, temporal_upscale=True, steps_stage1=1, steps_stage2=1)
-        print("| stage 1 | stage | predicted, MiB | measured, MiB | ratio |\n|---|---|---|---|---|")
-        for tall, wide, longer in SIZES:
-            size = {"height": height * tall // 2, "width": width * wide // 2, "frames": (frames - 1) * longer + 1}
-            for name, expected, measured in predicted_and_measured(replace(usual, **size)):
-                print(
-                    f"| {'×'.join(map(str, size.values()))} | {name} | {expected / 2**20:.1f} | "
-                    f"{measured / 2**20:.1f} | {expected / measured:.3f} |"
-                )
+        for line in prediction_lines(usual, five_sizes(VideoShape(frames, height, width))):
+            print(line, flush=True)
 
 
 @app.command()
@@ -116,15 +100,9 @@ def decoder(
     manifest = json.loads(gzip.decompress((TESTS / "manifests" / DECODER_MANIFEST).read_bytes()))
     with cli.exit_codes():
         network = shallow_decoder(manifest["metadata"]["config"])
-        print("| video | planned, MiB | measured, MiB | ratio |\n|---|---|---|---|")
-        for tall, wide, longer in SIZES[:sizes]:
-            video = VideoShape((frames - 1) * longer + 1, height * tall // 2, width * wide // 2)
-            peak = decoder_peak(network, video, "chunked", budget=int(limit * 2**30))
-            print(
-                f"| {video.height}×{video.width}×{video.num_frames} | {peak.planned / 2**20:.1f} | "
-                f"{peak.measured / 2**20:.1f} | {peak.planned / peak.measured:.3f} |",
-                flush=True,
-            )
+        videos = five_sizes(VideoShape(frames, height, width))[:sizes]
+        for line in peak_lines(network, videos, budget=int(limit * 2**30)):
+            print(line, flush=True)
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """Planned and measured memory of LTX-2.5's diffusion decoder, with weights of no meaning."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -62,3 +63,15 @@ def decoder_peak(
                 del chunk
         largest = max(largest, mx.get_peak_memory() - before)
     return DecoderPeak(plan.num_bytes, largest)
+
+
+def peak_lines(decoder: DiffusionVideoDecoder, videos: Iterable[VideoShape], *, budget: int) -> Iterator[str]:
+    """A Markdown table of the planned and the measured peaks of videos."""
+    yield "| video | planned, MiB | measured, MiB | ratio |"
+    yield "|---|---|---|---|"
+    for video in videos:
+        peak = decoder_peak(decoder, video, "chunked", budget=budget)
+        yield (
+            f"| {video.height}×{video.width}×{video.num_frames} | {peak.planned / 2**20:.1f} | "
+            f"{peak.measured / 2**20:.1f} | {peak.planned / peak.measured:.3f} |"
+        )

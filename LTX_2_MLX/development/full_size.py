@@ -6,7 +6,7 @@ import math
 import re
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -181,6 +181,28 @@ def predicted_and_measured(options: Options) -> list[tuple[str, int, int]]:
             pass
     measured = {report.name: report.peak_bytes for report in runner.reports}
     return [(stage.name, stage.peak_bytes, measured[stage.name]) for stage in prepared.plan.stages]
+
+
+def five_sizes(smallest: VideoShape) -> list[VideoShape]:
+    """The smallest video and four that grow from it in height, width and length."""
+    sizes = []
+    for half_heights, half_widths, lengths in ((2, 2, 1), (3, 2, 3), (3, 4, 2), (4, 3, 4), (5, 4, 3)):
+        num_frames = (smallest.num_frames - 1) * lengths + 1
+        sizes.append(VideoShape(num_frames, smallest.height * half_heights // 2, smallest.width * half_widths // 2))
+    return sizes
+
+
+def prediction_lines(options: Options, sizes: Iterable[VideoShape]) -> Iterator[str]:
+    """A Markdown table of each stage's planned and measured peak, for videos of these sizes in stage 1."""
+    yield "| stage 1 | stage | predicted, MiB | measured, MiB | ratio |"
+    yield "|---|---|---|---|---|"
+    for size in sizes:
+        sized = replace(options, height=size.height, width=size.width, frames=size.num_frames)
+        for name, expected, measured in predicted_and_measured(sized):
+            yield (
+                f"| {size.height}×{size.width}×{size.num_frames} | {name} | {expected / 2**20:.1f} | "
+                f"{measured / 2**20:.1f} | {expected / measured:.3f} |"
+            )
 
 
 def first_blocks(manifest: Path, blocks: int) -> dict[str, Any]:

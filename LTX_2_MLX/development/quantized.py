@@ -1,6 +1,7 @@
 """Errors of quantised transformers: the golden cases again, with weights in 8 and 4 bits."""
 
 import tempfile
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,19 @@ def golden_errors(path: Path, bits: int) -> tuple[dict[str, float], str]:
         name: _error(np.array(got[name]), wanted) for name, wanted in case.outputs().items() if "velocity" in name
     }
     return errors, _share(network)
+
+
+def error_lines(cases: Iterable[Path]) -> Iterator[str]:
+    """A Markdown table of the errors of golden cases and of wider networks by bits, and the bands that they are in."""
+    yield "| case | bits | layers quantised | worst output | a wider network |"
+    yield "|---|---|---|---|---|"
+    for path in cases:
+        for bits in sorted(ERROR_BAND, reverse=True):
+            errors, share = golden_errors(path, bits)
+            wider, _ = mid_size_error(path, bits)
+            yield f"| {path.name} | {bits} | {share} | {max(errors.values()):.2%} | {wider:.2%} |"
+    for bits in sorted(ERROR_BAND, reverse=True):
+        yield f"Band at {bits} bits: {ERROR_BAND[bits]:.1%} at the cases, {MID_SIZE_BAND[bits]:.1%} when wider."
 
 
 def mid_size_error(path: Path, bits: int, seed: int = 7) -> tuple[float, str]:

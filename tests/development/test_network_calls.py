@@ -19,7 +19,7 @@ from LTX_2_MLX.ops.device import as_backend
 from LTX_2_MLX.pipelines.generation import duration, sound
 from LTX_2_MLX.pipelines.generation.decode import decode_memory
 from LTX_2_MLX.pipelines.generation.prompt import connector_bytes
-from LTX_2_MLX.pipelines.interpolate import array_bytes
+from LTX_2_MLX.pipelines.interpolate import work_bytes
 from LTX_2_MLX.pipelines.requests import InterpolateRequest
 from LTX_2_MLX.pipelines.super_resolve.stages import _tile_pixels, _tiny_array_bytes, _wan_array_bytes
 from LTX_2_MLX.planning.plan import largest_tensor_bytes
@@ -66,7 +66,8 @@ def test_plans_know_the_largest_array_of_the_transformer_the_upscaler_and_the_fr
     upscaler = record_call(CALLS["latent upscaler, spatial ×2"], MANIFESTS, tmp_path)
     assert upscaler.largest_array == pytest.approx(1024 * tokens * 4, rel=0.25)
     frames = record_call(CALLS["RIFE"], MANIFESTS, tmp_path)
-    assert frames.largest_array == pytest.approx(array_bytes(1080, 1920, InterpolateRequest(precision="fp16")), rel=0.1)
+    _, planned = work_bytes(1080, 1920, InterpolateRequest(precision="fp16"))
+    assert frames.largest_array == pytest.approx(planned, rel=0.1)
 
 
 @pytest.mark.parametrize("name", ["sound 2.0", "sound 2.3", "diffusion decoder 2.5"])
