@@ -14,7 +14,7 @@ import mlx.core as mx  # isort: skip
 from LTX_2_MLX.bench.decoding import decoding_lines, decoding_ways
 from LTX_2_MLX.bench.report import measured
 from LTX_2_MLX.bench.workloads import NAMES, PUBLISHED, Widths, checked_names, workloads
-from LTX_2_MLX.bench.writing import writing_seconds
+from LTX_2_MLX.bench.writing import writing_lines, writing_seconds
 from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.pipelines.generate import Options, generate_video, request_for
 from LTX_2_MLX.planning.plan import precision_table
@@ -114,10 +114,7 @@ def writing(
     with cli.exit_codes():
         typer.echo(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
         seconds = writing_seconds(VideoShape(frames, height, width), Widths(vae=channels), turns)
-        for name, each in seconds.items():
-            typer.echo(f"{name}: {each:.2f} s")
-        decoding, encoding, both = seconds.values()
-        typer.echo(f"At once over one after the other: {both / (decoding + encoding):.2f}")
+        typer.echo("\n".join(writing_lines(seconds)))
 
 
 @app.command()

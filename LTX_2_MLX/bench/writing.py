@@ -65,3 +65,10 @@ def writing_seconds(shape: VideoShape, widths: Widths, turns: int) -> dict[str, 
                 taken[name].append(time.perf_counter() - start)
     # The first turn compiles and fills caches.
     return {name: statistics.median(seconds[1:]) for name, seconds in taken.items()}
+
+
+def writing_lines(seconds: dict[str, float]) -> list[str]:
+    """The seconds of each way, and the share that both at once take of one after the other."""
+    decoding, encoding, both = seconds.values()
+    lines = [f"{name}: {each:.2f} s" for name, each in seconds.items()]
+    return [*lines, f"At once over one after the other: {both / (decoding + encoding):.2f}"]

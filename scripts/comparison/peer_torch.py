@@ -10,7 +10,8 @@ import mlx.core as mx
 import numpy as np
 import torch
 from comparison.peer_work import Work
-from comparison.torch_ltx import TorchBlock, TorchDecoder, torch_weights
+from comparison.torch_decoder import TorchDecoder
+from comparison.torch_ltx import TorchBlock, torch_weights
 
 from LTX_2_MLX.bench.workloads import stand_in
 from LTX_2_MLX.models.ltx.transformer import StreamNetwork

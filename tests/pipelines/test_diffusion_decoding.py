@@ -8,9 +8,11 @@ import pytest
 import tiny_split_files
 
 from LTX_2_MLX.checkpoints.reader import Checkpoint
+from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.media.output import read_run_record
 from LTX_2_MLX.models.ltx import diffusion_decoder_memory
+from LTX_2_MLX.models.ltx.diffusion_decoder import DiffusionVideoDecoder
 from LTX_2_MLX.pipelines.generate import Options, decode_saved, generate_video, plan_for, prepare, request_for
 from LTX_2_MLX.pipelines.generation.decode_diffusion import DecodeByDiffusion, frame_noise
 from LTX_2_MLX.pipelines.generation.record import options_from
@@ -53,7 +55,9 @@ def plain(split) -> np.ndarray:
 def stage(split, frames: int, height: int = 2, width: int = 3, **changes) -> DecodeByDiffusion:
     """The stage for a latent of this size."""
     shape = LatentShape(frames, height, width)
-    return DecodeByDiffusion(Checkpoint(split.video_vae), mx.float32, shape, Fraction(24), seed=3, **changes)
+    checkpoint = Checkpoint(split.video_vae)
+    cell = config_of(DiffusionVideoDecoder, checkpoint).compression
+    return DecodeByDiffusion(checkpoint, mx.float32, shape, cell, Fraction(24), seed=3, **changes)
 
 
 def decoded(stage: DecodeByDiffusion) -> np.ndarray:

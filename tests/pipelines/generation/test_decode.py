@@ -96,15 +96,14 @@ def test_only_decoding_in_float32_goes_by_winograd(winograd, expected, monkeypat
     monkeypatch.setattr(mlx_library, "_ours", {"MLX_CONV_WINOGRAD"})
     seen = []
 
-    class Recorded(DecodeVideo):
-        compression = Compression(8, 32, 32)
-
-        def decoded(self, runner, latent):
+    class Recorded(StageRunner):
+        def stream(self, name, load, work):
             for _ in range(2):
                 seen.append(os.environ["MLX_CONV_WINOGRAD"])
                 yield np.zeros((1, 32, 32, 3), np.uint8)
 
-    stage = Recorded(None, mx.float32, LatentShape(2, 1, 1), Fraction(24), winograd=winograd)
-    for _ in stage.run(StageRunner(), GenerationState(latents={"video": mx.zeros((1, 2, 1, 1, 8))})).chunks:
+    cell = Compression(8, 32, 32)
+    stage = DecodeVideo(None, mx.float32, LatentShape(2, 1, 1), cell, Fraction(24), winograd=winograd)
+    for _ in stage.run(Recorded(), GenerationState(latents={"video": mx.zeros((1, 2, 1, 1, 8))})).chunks:
         seen.append(os.environ["MLX_CONV_WINOGRAD"])
     assert seen == expected
