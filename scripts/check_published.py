@@ -38,7 +38,8 @@ def main(
         models = sorted((place / "files").rglob("*.param"))
         if not clips or not models:
             raise SystemExit(f"{wheels} holds {len(models)} models and {len(clips)} clips.")
-        failures = [*compared(models, clips[0], place), *commands_run(clips, models[0], stand_in_rife(place), place)]
+        failures = [*compared(models, clips[0], place)]
+        failures += commands_run(clips, models[0], stand_in_rife(place), place, typer.echo)
     typer.echo("\n".join(failures) or "Everything agrees.")
     raise typer.Exit(1 if failures else 0)
 

@@ -102,6 +102,6 @@ def lacks_torch(step: Step) -> bool:
 
 def machine() -> str:
     """The card's name, as MLX knows it."""
-    code = "import LTX_2_MLX; import mlx.core as mx; print(mx.device_info(mx.default_device()).get('device_name', ''))"
+    code = "from LTX_2_MLX.ops.device import device_name; print(device_name())"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     return done.stdout.strip()

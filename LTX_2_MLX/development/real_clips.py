@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from LTX_2_MLX.media.video import read_video, write_video
 ROOT = Path(__file__).parents[2]
 
 
-def commands_run(clips: list[Path], model: Path, rife: Path, place: Path) -> Iterator[str]:
+def commands_run(clips: list[Path], model: Path, rife: Path, place: Path, note: Callable[[str], None]) -> Iterator[str]:
     """Lines on commands that fail, or that do not keep a clip's duration.
 
     Args:
@@ -20,6 +20,7 @@ def commands_run(clips: list[Path], model: Path, rife: Path, place: Path) -> Ite
         model: Weights of Real-ESRGAN.
         rife: Weights of RIFE.
         place: Folder to write into.
+        note: Callback for a line on each command.
     """
     commands = {
         "interpolate": ["--model-path", str(rife), "--scale", "0.5"],
@@ -34,7 +35,7 @@ def commands_run(clips: list[Path], model: Path, rife: Path, place: Path) -> Ite
         short = shortened(clip, place / clip.name)
         for name, words in commands.items():
             for suffix in (".mp4", ".mkv"):
-                yield from run_command(name, short, place / f"{clip.stem}-{name}{suffix}", words)
+                yield from run_command(name, short, place / f"{clip.stem}-{name}{suffix}", words, note)
 
 
 def shortened(clip: Path, target: Path, num_frames: int = 5) -> Path:
@@ -47,11 +48,11 @@ def shortened(clip: Path, target: Path, num_frames: int = 5) -> Path:
     return write_video(short, target)
 
 
-def run_command(name: str, clip: Path, output: Path, words: list[str]) -> Iterator[str]:
+def run_command(name: str, clip: Path, output: Path, words: list[str], note: Callable[[str], None]) -> Iterator[str]:
     """Lines on one command."""
     line = [sys.executable, str(ROOT / "scripts" / f"{name}.py"), str(clip), "-o", str(output), "--quiet", *words]
     done = subprocess.run(line, capture_output=True, text=True)
-    print(f"{name} {clip.name} to {output.suffix}: exit code {done.returncode}")
+    note(f"{name} {clip.name} to {output.suffix}: exit code {done.returncode}")
     if done.returncode:
         yield f"{name} {clip.name}: {done.stderr.strip()[-500:]}"
         return
