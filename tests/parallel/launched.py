@@ -4,17 +4,25 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
+import LTX_2_MLX  # noqa: F401  (loads BLAS before MLX)
+
+# isort: split
 import mlx.core as mx
 
-import LTX_2_MLX  # noqa: F401  (loads BLAS before MLX)
+from LTX_2_MLX.atomic_file import without_keeping
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.ops.collective import CollectiveOrderError, TokenShare
+from LTX_2_MLX.pipelines.generate import generate_video, prepare
 from LTX_2_MLX.pipelines.generation.fastest_way import measured_speed
+from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.pipelines.generation.sharing import SharedJob, answer_of_first, number_of_first, state_of_first
 from LTX_2_MLX.pipelines.generation.state import GenerationState
 from LTX_2_MLX.runtime.machines import Machines, joined
+from LTX_2_MLX.runtime.progress import SilentProgress
+from LTX_2_MLX.runtime.runner import StageRunner
 
 
 def exchange(machines: Machines, folder: Path) -> str:
@@ -97,6 +105,28 @@ def first_one_counts(machines: Machines, folder: Path) -> str:
     speed = measured_speed(machines, mx.float32)
     assert len(set(value for _, value in machines.exchange(str(speed)))) == 1 and min(speed) > 0
     return "the first one's"
+
+
+class Notes(SilentProgress):
+    """Prints the notes of the first process."""
+
+    def note(self, text: str) -> None:
+        """Show one line."""
+        print(text, flush=True)
+
+
+def reused_block_outputs(machines: Machines, folder: Path) -> str:
+    """A video by each way to share, whose blocks' outputs are reused; all saved, with a line before each."""
+    progress = Notes() if machines.group.rank == 0 else SilentProgress()
+    cached = {"frames": 9, "steps_stage1": 5, "steps_stage2": 1, "cfg": 5.0, "step_cache": 0.6, "cache": False}
+    for way in ("guidance", "sequence", "blocks"):
+        progress.note(f"WAY {way}")
+        options = Options("A blue ball bouncing on green grass", parallel=way, save_latents=folder / way, **cached)
+        prepared = prepare(options)
+        with without_keeping() if machines.group.rank else nullcontext():
+            for _ in generate_video(prepared.request, StageRunner(progress), prepared.options):
+                pass
+    return "made"
 
 
 if __name__ == "__main__":

@@ -5,11 +5,12 @@ from collections.abc import Collection
 from LTX_2_MLX.ops.cpu.numpy_forms import FEW_VALUES
 
 # OpenBLAS has another kernel for products of up to so many values by a transposed matrix, as linear layers and the
-# scores of attention have them, which rounds differently. It takes rows in fours, and what is left of them in another
-# way; otherwise a row does not depend on the others.
+# scores of attention have them, which rounds differently.
 # Source: OpenMathLib/OpenBLAS, kernel/x86_64/sgemm_small_kernel_permit_skylakex.c at 7d3ecc9.
 _SMALL_PRODUCT = 1200
-BLOCK = 4
+# Its kernels take rows in twelves without AVX-512 and in fours with it, and what is left of them in another way;
+# otherwise a row does not depend on the others.
+BLOCK = 12
 
 
 def fewest_rows(num_rows: int, products: Collection[int], activations: Collection[int]) -> int:

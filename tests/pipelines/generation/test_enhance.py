@@ -1,7 +1,11 @@
 """Prompts that a chat model rewrites before the text encoder reads them."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
+from launching import ROOT, launched
 
 import LTX_2_MLX
 from LTX_2_MLX.errors import CheckpointError, RequestError
@@ -13,6 +17,8 @@ from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.pipelines.generation.record import options_from, saved_record
 from LTX_2_MLX.runtime.progress import SilentProgress
 from LTX_2_MLX.runtime.runner import StageRunner
+
+REWRITTEN = Path(__file__).parents[2] / "parallel" / "rewritten_prompt.py"
 
 
 class Notes(SilentProgress):
@@ -123,3 +129,16 @@ def test_the_public_call_rewrites_too(asked, files):
 def test_demo_model_has_no_chat_model():
     with pytest.raises(CheckpointError, match="no chat model"):
         prepare(Options("A blue ball", weights="demo-dev", enhance_prompt=True))
+
+
+def test_the_first_of_two_processes_rewrites_the_prompt_for_both(files, tmp_path):
+    files_given = ("--weights", files.weights, "--gemma", files.gemma, "--pipeline", "one-stage", "--steps", "1")
+    size = ("--height", "64", "--width", "96", "--frames", "9", "--cfg", "5", "--allow-blank")
+    words = ("A blue ball", *files_given, *size, "--enhance-prompt")
+    out, err = launched(
+        2, REWRITTEN, ROOT / "scripts" / "generate.py", *words, "--parallel", "guidance", "-o", tmp_path / "two.mp4"
+    )
+    prompts = dict(re.findall("LINE ([01]) (.*)", out))
+    assert prompts["0"] == prompts["1"] not in ("", "A blue ball"), err
+    record = read_run_record(tmp_path / "two.mp4", "generate")
+    assert record.request["prompt"] == prompts["0"]
