@@ -162,11 +162,11 @@ class _WholeClip(StreamState):
 WHOLE_CLIP: StreamState = _WholeClip()
 
 
+@dataclass(eq=False)
 class FrameQueue:
     """Frames of a clip that wait for their turn."""
 
-    def __init__(self) -> None:
-        self._waiting: mx.array | None = None
+    _waiting: mx.array | None = None
 
     def __len__(self) -> int:
         return 0 if self._waiting is None else self._waiting.shape[1]
