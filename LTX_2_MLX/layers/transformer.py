@@ -25,6 +25,8 @@ SINUSOID_WIDTH = 256
 _MAX_PERIOD = 10000
 Pairing = Literal["split", "interleaved"]
 Precision = Literal["float32", "float64"]
+PAIRINGS: tuple[Pairing, ...] = ("split", "interleaved")
+PRECISIONS: tuple[Precision, ...] = ("float64", "float32")
 # One table for each stage of a two-stage run. A table takes the memory of a few activations.
 _CACHED_TABLES = 2
 KeysValues = tuple[mx.array, mx.array]

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import mlx.core as mx
 
 from LTX_2_MLX.errors import CheckpointError
-from LTX_2_MLX.layers.transformer import Pairing, Precision
+from LTX_2_MLX.layers.transformer import PAIRINGS, PRECISIONS, Pairing, Precision
 from LTX_2_MLX.models.interfaces import Header
 from LTX_2_MLX.ops.attention import scores_bytes
 from LTX_2_MLX.ops.device import on_cpu
@@ -175,15 +175,6 @@ def transformer_section(header: Header) -> ConfigSection:
     return section
 
 
-def rotary_settings(section: ConfigSection) -> tuple[Pairing, Precision]:
-    """Pairing and precision of the rotary tables, shared by transformer and connectors."""
-    pairings: tuple[Pairing, ...] = ("split", "interleaved")
-    precisions: tuple[Precision, ...] = ("float64", "float32")
-    pairing = section.choice("rope_type", pairings, "split")
-    precision = section.choice("frequencies_precision", precisions, "float32")
-    return pairing, precision
-
-
 def layer_name(published: str) -> str:
     """Path of a parameter in its attention or feed-forward layer: ``.net.0.proj.weight`` to ``.project_in.weight``."""
     for published_path, path in _LAYER_PATHS.items():
@@ -269,7 +260,6 @@ class TransformerConfig:
         _check_stream(header, section, "", video, caption_channels)
         if audio is not None:
             _check_stream(header, section, "audio_", audio, caption_channels)
-        pairing, precision = rotary_settings(section)
         text_modulation = section.flag("cross_attention_adaln", False)
         return cls(
             num_layers=section.size("num_layers", 48),
@@ -278,8 +268,8 @@ class TransformerConfig:
             caption_channels=caption_channels,
             norm_eps=section.number("norm_eps", 1e-6),
             rotary_theta=section.number("positional_embedding_theta", 10000.0),
-            rotary_pairing=pairing,
-            rotary_precision=precision,
+            rotary_pairing=section.choice("rope_type", PAIRINGS, "split"),
+            rotary_precision=section.choice("frequencies_precision", PRECISIONS, "float32"),
             timestep_scale=section.number("timestep_scale_multiplier", 1000),
             cross_modal_gate_scale=section.number("av_ca_timestep_scale_multiplier", 1),
             gated_attention=section.flag("apply_gated_attention", False),

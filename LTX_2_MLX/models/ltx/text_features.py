@@ -14,6 +14,8 @@ import numpy as np
 
 from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.layers.transformer import (
+    PAIRINGS,
+    PRECISIONS,
     Attention,
     FeedForward,
     Pairing,
@@ -23,7 +25,7 @@ from LTX_2_MLX.layers.transformer import (
     rms_norm,
 )
 from LTX_2_MLX.models.interfaces import Header
-from LTX_2_MLX.models.ltx.config import PREFIX, ConfigSection, layer_name, rotary_settings, transformer_section
+from LTX_2_MLX.models.ltx.config import PREFIX, ConfigSection, layer_name, transformer_section
 from LTX_2_MLX.shapes import StreamName
 
 _PROJECTION = "text_embedding_projection."
@@ -88,7 +90,6 @@ class TextFeaturesConfig:
         audio = None
         if f"{PREFIX}audio_embeddings_connector.learnable_registers" in header.tensors:
             audio = _connector(header, section, "audio")
-        pairing, precision = rotary_settings(section)
         projection = f"{_PROJECTION}{'video_' * per_token}aggregate_embed.weight"
         matrix = header.tensors.get(projection)
         if matrix is None and lacks_projection(header):
@@ -106,8 +107,8 @@ class TextFeaturesConfig:
             gated_attention=section.flag("connector_apply_gated_attention", False),
             ff_bias=section.flag("connector_ff_bias", True),
             max_position=section.numbers("connector_positional_embedding_max_pos", (1,), count=1)[0],
-            rotary_pairing=pairing,
-            rotary_precision=precision,
+            rotary_pairing=section.choice("rope_type", PAIRINGS, "split"),
+            rotary_precision=section.choice("frequencies_precision", PRECISIONS, "float32"),
         )
 
 

@@ -140,9 +140,8 @@ def run_bytes(
     """
     value_bytes = shape[0] * shape[2] * shape[3] * item_bytes
     kept = sum(map(attrgetter("kept"), layers))
-    largest = _widest_piece(layers, shape, item_bytes, piece_bytes)
     copies = _CPU_COPIES if on_cpu() else _COPIES
-    return int((kept + largest * copies) * value_bytes)
+    return int(kept * value_bytes) + copies * largest_array(layers, shape, item_bytes, piece_bytes)
 
 
 def largest_array(
@@ -150,17 +149,12 @@ def largest_array(
 ) -> int:
     """Bytes of the largest array of a run over ``(B, T, H, W, C)``, for any T."""
     value_bytes = shape[0] * shape[2] * shape[3] * item_bytes
-    return int(_widest_piece(layers, shape, item_bytes, piece_bytes) * value_bytes)
-
-
-def _widest_piece(layers: list[LayerMemory], shape: tuple[int, ...], item_bytes: int, piece_bytes: int | None) -> float:
-    """Values of the largest array per row and column of the input."""
     largest = 0.0
     for layer in layers:
         # A piece, two frames more of the kernel and those that the last piece brings.
         frames = frames_at_once(layer, shape, item_bytes, piece_bytes) + _KEPT_FRAMES + layer.frames_late
         largest = max(largest, frames * layer.widest)
-    return largest
+    return int(largest * value_bytes)
 
 
 def decoder_bytes(config: VideoVAEConfig, latent: LatentShape, *, item_bytes: int, winograd: bool = False) -> int:
