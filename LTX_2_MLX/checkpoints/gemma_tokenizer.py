@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from LTX_2_MLX.checkpoints.reader import Checkpoint
+from LTX_2_MLX.checkpoints.reader import Checkpoint, json_object
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.outside import parse_json
 
@@ -79,7 +79,7 @@ class GemmaTokenizer:
             are_pieces: ``tokenizer`` is a SentencePiece model instead.
 
         Raises:
-            CheckpointError: If the tokenizer is damaged, or has no token to pad with.
+            CheckpointError: If tokenizer or settings are damaged, or there is no token to pad with.
         """
         self._source = source
         self._tokenizer = self._from_pieces(tokenizer) if are_pieces else self._from_json(tokenizer)
@@ -91,7 +91,7 @@ class GemmaTokenizer:
             raise CheckpointError(f"{source} is of another model: it has no <bos>, or neither <pad> nor <eos>.")
         self._bos: int = bos
         self._pad: int = pad
-        limit = _settings(settings, source).get("model_max_length")
+        limit = json_object(source, f"its {_SETTINGS}", settings).get("model_max_length")
         self.max_length = min(MAX_LENGTH, limit) if type(limit) is int and limit > 0 else MAX_LENGTH
 
     def _from_json(self, tokenizer: bytes) -> Any:
@@ -198,16 +198,6 @@ class GemmaTokenizer:
             return count, ""
         first_unused = self.max_length - (not has_bos)
         return count, text[encoding.offsets[first_unused][0] :]
-
-
-def _settings(text: bytes, source: Path) -> dict[str, Any]:
-    try:
-        settings = parse_json(text)
-    except ValueError as error:
-        raise CheckpointError(
-            f"{source}: its tokenizer_config.json is not JSON ({error}). Download it again."
-        ) from error
-    return settings if isinstance(settings, dict) else {}
 
 
 def tokenizer_of(encoder: Checkpoint) -> GemmaTokenizer:

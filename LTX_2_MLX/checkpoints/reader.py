@@ -295,7 +295,7 @@ class Checkpoint:
         """Config of all files: sections of one name are joined, and have to agree where they overlap."""
         config: dict[str, Any] = {}
         for file in self.files:
-            own = _json_object(file, "the config in its metadata", self.metadata_of[file].get("config", "{}"))
+            own = json_object(file, "the config in its metadata", self.metadata_of[file].get("config", "{}"))
             if config:
                 _join_sections(config, own, file)
             else:
@@ -306,7 +306,7 @@ class Checkpoint:
                 has_own = config or not holds_language_model(self._source)
                 config_file = path if has_own else path.with_name("config.json")
             if config_file != path and config_file.is_file():
-                config = _json_object(config_file, "it") | config
+                config = json_object(config_file, "it") | config
         return config
 
     def file_of(self, name: str) -> Path:
@@ -411,7 +411,7 @@ def shards(folder: Path) -> list[Path]:
     indexes = sorted(folder.glob("[!.]*.safetensors.index.json"))
     if len(indexes) != 1:
         return present
-    weight_map = _json_object(indexes[0], "it").get("weight_map")
+    weight_map = json_object(indexes[0], "it").get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
         raise CheckpointError(f"{indexes[0]} does not say which file holds which tensor. Download it again.")
     files = [folder / name for name in sorted(set(weight_map.values()))]
@@ -422,8 +422,12 @@ def shards(folder: Path) -> list[Path]:
     return files
 
 
-def _json_object(path: Path, subject: str, text: str | None = None) -> dict[str, Any]:
-    """The JSON object that a text in a file is; without a text, the file itself."""
+def json_object(path: Path, subject: str, text: str | bytes | None = None) -> dict[str, Any]:
+    """The JSON object that a text in a file is; without a text, the file itself.
+
+    Raises:
+        CheckpointError: If it cannot be read, or is no JSON object; ``subject`` names it in the message.
+    """
     try:
         value = parse_json(read_small_file(path) if text is None else text)
     except OSError as error:

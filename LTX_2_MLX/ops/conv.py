@@ -17,6 +17,9 @@ _LARGE_STRIDED_BYTES = 8 * 2**20
 # Chains of layers at least so wide take the CPU's Winograd form, for images that are not small.
 WINOGRAD_CHANNELS = winograd.FEW_CHANNELS
 
+# Memory of ``conv3d_3x3x3`` on a CPU beside its input and its result.
+conv3d_scratch_bytes = numpy_forms.scratch_bytes
+
 # Weight ``(O, 3, 3, C)``, bias ``(O,)``, and the slopes of the PReLU that follows, ``(O,)``, or None.
 Convolution = tuple[mx.array, mx.array, mx.array | None]
 
@@ -94,18 +97,6 @@ def conv3d_3x3x3(x: mx.array, weight: mx.array, bias: mx.array, *, spatial_paddi
         return mx.conv3d(x, weight, padding=(0, spatial_padding, spatial_padding)) + bias
     zeros = (spatial_padding, spatial_padding)
     return numpy_forms.conv3d_3x3x3(mx.pad(x, [(0, 0), (0, 0), zeros, zeros, (0, 0)]), weight, bias)
-
-
-def conv3d_scratch_bytes(frames: float, pixels: float, channels_in: int, channels_out: int) -> int:
-    """Memory of ``conv3d_3x3x3`` on a CPU beside its input, padded, and its result.
-
-    Args:
-        frames: Of the result; a fraction stands between its neighbours.
-        pixels: Of a frame.
-        channels_in: Of the input.
-        channels_out: Of the result.
-    """
-    return numpy_forms.scratch_bytes(frames, pixels, channels_in, channels_out)
 
 
 def conv3x3_chain(x: mx.array, layers: Sequence[Convolution]) -> mx.array:

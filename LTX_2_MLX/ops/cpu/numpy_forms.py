@@ -216,7 +216,14 @@ def conv3d_3x3x3(x: mx.array, weight: mx.array, bias: mx.array) -> mx.array:
 
 
 def scratch_bytes(frames: float, pixels: float, channels_in: int, channels_out: int) -> int:
-    """Memory of a convolution to ``frames`` of ``pixels`` beside its input, padded, and its result."""
+    """Memory of ``conv3d_3x3x3`` beside its input, padded, and its result.
+
+    Args:
+        frames: Of the result; a fraction stands between its neighbours.
+        pixels: Of a frame.
+        channels_in: Of the input.
+        channels_out: Of the result.
+    """
     windows = _windows_bytes(frames, pixels, channels_in, channels_out)
     frames_at_once = min(frames, max(1.0, _WINDOWS_BYTES / windows))
     if _takes_winograd(frames * pixels, channels_in, channels_out):
