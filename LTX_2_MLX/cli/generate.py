@@ -218,9 +218,10 @@ def recorded(typed: dict[str, Any], own: GenerateOptions) -> "tuple[RunRecord | 
 
 def _write(ready: "Prepared", own: GenerateOptions, output: Path, automatic: set[str]) -> None:
     """Generate the video that was planned, and write it to ``output``."""
-    from LTX_2_MLX.cli.reporting import check_disk, report
+    from LTX_2_MLX.cli.reporting import report
     from LTX_2_MLX.media.encoder import CRF
     from LTX_2_MLX.media.frames import validated
+    from LTX_2_MLX.media.output import check_free
     from LTX_2_MLX.media.writer import check_format, write_video
     from LTX_2_MLX.pipelines.generate import finished_shape, generate_video
 
@@ -241,7 +242,9 @@ def _write(ready: "Prepared", own: GenerateOptions, output: Path, automatic: set
         shape = finished_shape(ready.request, options)
         check_format(output, (shape.height, shape.width), shape.num_frames, crf)
         states = options.save_latents or options.resume
-        check_disk(ready.plan, output, None if states is None else Path(states))
+        check_free(output, ready.plan.output_bytes)
+        if states is not None:
+            check_free(states, ready.plan.states_bytes)
         if not own.quiet:
             for line in (*ready.plan.sizes, f"Seed: {options.seed}"):
                 runner.progress.note(line)

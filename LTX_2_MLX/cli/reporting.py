@@ -20,7 +20,7 @@ from LTX_2_MLX.cli.options import PlanOptions
 from LTX_2_MLX.errors import MediaError
 from LTX_2_MLX.media.encoder import CRF
 from LTX_2_MLX.media.frames import FrameStream, validated
-from LTX_2_MLX.media.output import check_free, check_writable, with_run_record
+from LTX_2_MLX.media.output import check_writable, with_run_record
 from LTX_2_MLX.media.writer import write_video
 from LTX_2_MLX.pipelines.sharing import run_group
 from LTX_2_MLX.planning.plan import Plan, format_bytes
@@ -139,13 +139,6 @@ def tell_machines(own: PlanOptions) -> None:
     size = run_group().size
     if size > 1 and not own.json:
         echo(f"{size} machines share the work; each needs this memory. docs/SEVERAL-MACS.md says what is shared.")
-
-
-def check_disk(plan: Plan, output: Path, states: Path | None = None) -> None:
-    """Raise ``MediaError`` if the video, or the states that are saved of it, do not fit on their disks."""
-    check_free(output, plan.output_bytes)
-    if states is not None:
-        check_free(states, plan.states_bytes)
 
 
 def check_output(output: Path, source: Path | None = None) -> None:
