@@ -10,19 +10,17 @@ products: frames are cut into windows of 6×6 pixels, one every 4, their sums ar
 """
 
 import math
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache, partial
-from typing import TypeVar
+from collections.abc import Callable
+from functools import partial
 
 import mlx.core as mx
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from LTX_2_MLX.ops.cpu.cores import on_all_cores
 from LTX_2_MLX.ops.cpu.winograd import INPUT_SUMS, KERNEL_SUMS, PRODUCT_SUMS, TILE, WINDOW
-from LTX_2_MLX.ops.device import blas_threads, one_blas_thread, with_plain_gradient
+from LTX_2_MLX.ops.device import with_plain_gradient
 
-Item = TypeVar("Item")
 # Values of one piece: they stay in a core's cache.
 _PIECE = 2**16
 # With fewer values MLX's own forms of activations are taken; the two are even at twice as many.
@@ -31,8 +29,6 @@ _SLOPE = math.sqrt(2 / math.pi)
 # Bytes of the scores of one group of one head: fewer make the products slow, more leave the caches.
 _SCORES_BYTES = 4 * 2**20
 _FEWEST_QUERIES = 32
-# With fewer one thread is faster than two: it takes a millisecond for so many.
-_FEW_EXPONENTIALS = 2**18
 # Rows whose softmax is taken at once.
 _ROWS = 16
 # With fewer scores of as many queries as keys MLX's own form of attention is taken: calls cost as much as so many
@@ -53,33 +49,6 @@ _WINDOWS_BYTES = 2**25
 _INPUTS = np.kron(INPUT_SUMS, INPUT_SUMS).astype(np.float32)
 _KERNEL = np.kron(KERNEL_SUMS, KERNEL_SUMS).astype(np.float32)
 _PRODUCTS = np.kron(PRODUCT_SUMS, PRODUCT_SUMS).astype(np.float32)
-
-
-def on_all_cores(function: Callable[[Item], None], items: Iterable[Item], *, exponentials: int | None = None) -> None:
-    """``function`` of every item, as many at once as BLAS has threads.
-
-    It computes with NumPy, which lets the other threads run meanwhile. MLX's streams belong to the thread that made
-    them, and arrays evaluated by another thread would lose their gradients.
-
-    Args:
-        function: Computes an item.
-        items: What is computed, in any order.
-        exponentials: How many all items take together, where they are most of the work. Few are taken by this thread
-            alone: handing them over would cost more than the other core saves.
-    """
-    threads = blas_threads()
-    with one_blas_thread():
-        if threads == 1 or (exponentials is not None and exponentials < _FEW_EXPONENTIALS):
-            for item in items:
-                function(item)
-            return
-        for _ in _pool(threads).map(function, items):
-            pass
-
-
-@lru_cache(maxsize=1)
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="on_all_cores")
 
 
 def silu(x: mx.array) -> mx.array:

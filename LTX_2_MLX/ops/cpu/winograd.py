@@ -1,198 +1,207 @@
 """Chains of 3×3 convolutions with a quarter of the multiplications, by Winograd's algorithm F(4×4, 3×3).
 
-The image is cut into tiles of 4×4 pixels. The pixels at one position of their tiles form an array of their own, so
-that all sums of the algorithm run over whole contiguous arrays, several of them in one pass where MLX finds a C++
-compiler. Four outputs in a row share their inputs: six products of sums replace twelve, along both axes 36 replace
-144.
+The image is cut into tiles of 4×4 pixels, each computed from a window of 6×6. Sums of the windows are multiplied by
+sums of the kernel, and sums of these products are the outputs: 36 products replace 144. Pieces of a few tiles are
+computed apart, on all cores, so that what lies between their steps stays in the caches.
 
 Source: Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, arXiv 1509.09308.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache, reduce
-from itertools import pairwise
-from operator import add
+from itertools import product
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
-from LTX_2_MLX.ops.device import one_blas_thread
+from LTX_2_MLX.ops.cpu.cores import on_all_cores
+from LTX_2_MLX.ops.device import blas_threads, one_blas_thread, with_plain_gradient
 
 TILE = 4
 WINDOW = TILE + 2
 # Below these sizes the sums cost more than the products they save (measured, two cores).
 _FEW_PIXELS = 4096
 FEW_CHANNELS = 48
-# Bytes of one position's pixels in a band: smaller bands make too many operations, larger ones take memory.
-_BAND_BYTES = 2**20
+# Values of each of a window's pixels in one piece: fewer make the products slow, more leave the caches.
+_PIECE_VALUES = 2**13
 # The polynomials are evaluated at these points and at infinity. With 1 and 2 instead of these roots rounding errors
 # are several times as large.
 _POINTS = np.array([0, 0.5**0.5, -(0.5**0.5), 2**0.5, -(2**0.5)])
-# Input sums are scaled by these and the kernel by their inverse, so that no two input sums share a product: the
-# compiler would make a pass of its own for it.
+# Sums of inputs are scaled by these and the kernel by their inverse, which leaves small factors.
 _SCALES = 2.0 ** np.array([0, 0, 1, -3, -4, 0])[:, None]
 
-# For each row and column of a tile an array.
-Grid = list[list[mx.array]]
+# Weight ``(O, 3, 3, C)``, bias ``(O,)``, and the slopes of the PReLU that follows, ``(O,)``, or None.
+Layer = tuple[mx.array, mx.array, mx.array | None]
+# Two arrays of one piece's values, one read while the other is written.
+Space = tuple[np.ndarray, np.ndarray]
 
 
-def is_faster(x: mx.array, layers: Sequence[tuple[mx.array, mx.array, mx.array | None]]) -> bool:
+def is_faster(x: mx.array, layers: Sequence[Layer]) -> bool:
     """Whether this form of ``ops.conv.conv3x3_chain`` is the faster one: for large images and wide layers."""
     channels = layers[0][0].shape[0]
     return x.shape[1] * x.shape[2] >= _FEW_PIXELS and channels >= FEW_CHANNELS
 
 
-def conv3x3_chain(x: mx.array, layers: Sequence[tuple[mx.array, mx.array, mx.array | None]]) -> mx.array:
-    """Convolutions with zeros around the image, and the slopes of the activations after them.
+def conv3x3_chain(x: mx.array, layers: Sequence[Layer]) -> mx.array:
+    """Convolutions with zeros around the image, and the slopes of the activations after them; evaluated.
+
+    Gradients pass through.
 
     Args:
         x: ``(B, H, W, C)``, float32.
-        layers: Weight ``(O, 3, 3, C)``, bias ``(O,)``, and slopes of the PReLU ``(O,)`` or None.
+        layers: Weight, bias, and slopes or None, of each.
 
     Returns:
         ``(B, H, W, O)`` of the last layer.
     """
+    weights, biases, given = zip(*layers, strict=True)
+    slopes = [mx.ones_like(bias) if slope is None else slope for bias, slope in zip(biases, given, strict=True)]
+    return with_plain_gradient(_convolve_images, _plain, x, *weights, *biases, *slopes)
+
+
+def _plain(x: mx.array, *arrays: mx.array) -> mx.array:
+    for weight, bias, slope in _by_layer(arrays):
+        x = mx.conv2d(x, weight, padding=1) + bias
+        x = mx.maximum(x, 0) + slope * mx.minimum(x, 0)
+    return x
+
+
+def _by_layer(arrays: Sequence[Any]) -> list[tuple[Any, ...]]:
+    """Weights, biases and slopes, one kind after another, by layer."""
+    count = len(arrays) // 3
+    return list(zip(arrays[:count], arrays[count : 2 * count], arrays[2 * count :], strict=True))
+
+
+def _convolve_images(x: mx.array, *arrays: mx.array) -> mx.array:
+    mx.eval(x, *arrays)
+    # The arrays' own memory.
+    layers = [Convolution(*layer) for layer in _by_layer([np.array(array, copy=False) for array in arrays])]
     images = []
-    for image in x:
-        tiles = Tiles.from_image(image)
-        for weight, bias, slope in layers:
-            tiles = tiles.convolve(weight, bias, slope)
-        images.append(tiles.to_image())
+    height, width = x.shape[1:3]
+    for image in np.array(x, copy=False):
+        padded, spare = PaddedImage.from_image(image), None
+        for layer in layers:
+            if spare is None or spare.pixels.shape[-1] != layer.channels:
+                spare = PaddedImage(height, width, layer.channels)
+            layer.convolve(padded, spare)
+            padded, spare = spare, padded
+        images.append(padded.to_image())
         mx.eval(images[-1])
     return mx.stack(images)
 
 
-@dataclass(frozen=True)
-class Tiles:
-    """An image cut into tiles.
+class PaddedImage:
+    """An image of whole tiles with one pixel around them; all that lies beyond the image is zero.
 
     Attributes:
-        grid: For each row and column of a tile the pixels there, ``(pixels, C)``, tile after tile. Zeros pad them: one
-            tile to the right of each row of tiles, one row of tiles above and below, one pixel before and after all,
-            and what the last tiles reach beyond the image.
-        height: Rows of the image.
-        width: Columns of the image.
+        pixels: ``(TILE * rows + 2, TILE * columns + 2, C)``.
+        rows: Rows of tiles.
+        columns: Columns of tiles.
     """
 
-    grid: Grid
-    height: int
-    width: int
+    def __init__(self, height: int, width: int, channels: int):
+        self._size = (height, width)
+        self.rows = -(-height // TILE)
+        self.columns = -(-width // TILE)
+        self._array = mx.zeros((TILE * self.rows + 2, TILE * self.columns + 2, channels))
+        mx.eval(self._array)
+        self.pixels = np.array(self._array, copy=False)
 
     @classmethod
-    def from_image(cls, image: mx.array) -> "Tiles":
-        """Tiles of ``(H, W, C)``."""
+    def from_image(cls, image: np.ndarray) -> "PaddedImage":
+        """``(H, W, C)`` with zeros around it."""
         height, width, channels = image.shape
-        tile_rows = _num_tiles(height)
-        tile_columns = _num_tiles(width)
-        grid: Grid = []
-        for i in range(TILE):
-            grid.append([])
-            for j in range(TILE):
-                pixels = image[i::TILE, j::TILE]
-                below = tile_rows + 1 - pixels.shape[0]
-                right = tile_columns + 1 - pixels.shape[1]
-                pixels = mx.pad(pixels, [(1, below), (0, right), (0, 0)]).reshape(-1, channels)
-                grid[i].append(mx.pad(pixels, [(1, 1), (0, 0)]))
-        return cls(grid, height, width)
+        padded = cls(height, width, channels)
+        padded._inside[...] = image
+        return padded
 
     @property
-    def tile_rows(self) -> int:
-        """Rows of tiles."""
-        return _num_tiles(self.height)
+    def _inside(self) -> np.ndarray:
+        height, width = self._size
+        return self.pixels[1 : height + 1, 1 : width + 1]
 
     @property
-    def row_step(self) -> int:
-        """Pixels of a grid array from one row of tiles to the next."""
-        return _num_tiles(self.width) + 1
+    def tiles(self) -> np.ndarray:
+        """The pixels by tile, ``(rows, TILE, columns, TILE, C)``: a view."""
+        return self.pixels[1:-1, 1:-1].reshape(self.rows, TILE, self.columns, TILE, -1)
+
+    def clear_beyond(self) -> None:
+        """Make zero what the last tiles reach beyond the image."""
+        height, width = self._size
+        self.pixels[height + 1 :] = 0
+        self.pixels[:, width + 1 :] = 0
 
     def to_image(self) -> mx.array:
         """The image, ``(H, W, C)``."""
-        rows = []
-        for row in self.grid:
-            columns = [pixels[1:-1].reshape(self.tile_rows + 2, self.row_step, -1)[1:-1, :-1] for pixels in row]
-            rows.append(mx.stack(columns, axis=2))
-        padded = mx.stack(rows, axis=1)
-        padded = padded.reshape(TILE * self.tile_rows, TILE * (self.row_step - 1), -1)
-        return padded[: self.height, : self.width]
-
-    def convolve(self, weight: mx.array, bias: mx.array, slope: mx.array | None = None) -> "Tiles":
-        """Convolve with ``(O, 3, 3, C)``, add the bias, and multiply negative values by a slope per channel."""
-        kernel = _transform_kernel(weight)
-        slope = mx.ones_like(bias) if slope is None else slope
-        pixel_bytes = max(weight.shape[0], weight.shape[-1]) * weight.dtype.size
-        bands: list[Grid] = []
-        with one_blas_thread():
-            edges = self._band_edges(pixel_bytes)
-            for start in range(0, len(edges), 2):
-                # Operations other than products keep one core busy each, so two bands are computed at once.
-                pair = []
-                for stream, (first, stop) in zip(_streams(), edges[start : start + 2], strict=False):
-                    with mx.stream(stream):
-                        pair.append(self._convolve_band(first, stop, kernel, bias, slope))
-                        mx.async_eval(pair[-1])
-                mx.eval(pair)
-                bands += pair
-        return Tiles(self._join_bands(bands, weight.shape[0]), self.height, self.width)
-
-    def _band_edges(self, pixel_bytes: int) -> list[tuple[int, int]]:
-        """First row of tiles of each band, and the one after its last; more than one band are even in number."""
-        bands = -(-self.tile_rows * self.row_step * pixel_bytes // _BAND_BYTES)
-        bands = min(bands + bands % 2, self.tile_rows)
-        return list(pairwise(self.tile_rows * k // bands for k in range(bands + 1)))
-
-    def _convolve_band(self, first: int, stop: int, kernel: Grid, bias: mx.array, slope: mx.array) -> Grid:
-        """The grid of rows ``first`` to ``stop`` of tiles after the convolution, without padding above and below."""
-        begin = 1 + (first + 1) * self.row_step
-        end = 1 + (stop + 1) * self.row_step
-        row_sums = []
-        for j in range(TILE):
-            rows = []
-            for i in range(-1, TILE + 1):
-                # Rows -1 and 4 belong to the tiles above and below; one pixel more at both ends is read as a neighbour.
-                offset = self.row_step * (i // TILE)
-                rows.append(self.grid[i % TILE][j][begin + offset - 1 : end + offset + 1])
-            row_sums.append(_sum_inputs(rows))
-        products = []
-        for i, kernel_row in enumerate(kernel):
-            products.append(_multiply([sums[i] for sums in row_sums], kernel_row))
-        bias = mx.contiguous(mx.broadcast_to(bias, (end - begin, bias.size)))
-        slopes = self._slopes(first, stop, slope)
-        columns = []
-        for j in range(TILE):
-            columns.append(_activate([row[j] for row in products], bias, [row[j] for row in slopes]))
-        return [[columns[j][i] for j in range(TILE)] for i in range(TILE)]
-
-    def _slopes(self, first: int, stop: int, slope: mx.array) -> list[list[tuple[mx.array, mx.array]]]:
-        """Factors of the value and of its absolute value at each position of a tile; zero beyond the image."""
-
-        @lru_cache
-        def factors(tile_rows: int, tile_columns: int) -> tuple[mx.array, mx.array]:
-            halves = np.zeros((stop - first, self.row_step), np.float32)
-            halves[: tile_rows - first, :tile_columns] = 0.5
-            inside = mx.array(halves.reshape(-1, 1))
-            return inside * (1 + slope), inside * (1 - slope)
-
-        rows = [_num_tiles(self.height - i) for i in range(TILE)]
-        columns = [_num_tiles(self.width - j) for j in range(TILE)]
-        return [[factors(tile_rows, tile_columns) for tile_columns in columns] for tile_rows in rows]
-
-    def _join_bands(self, bands: list[Grid], channels: int) -> Grid:
-        border = mx.zeros((self.row_step + 1, channels))
-        grid: Grid = []
-        for i in range(TILE):
-            grid.append([mx.concatenate([border, *(band[i][j] for band in bands), border]) for j in range(TILE)])
-            mx.eval(grid[-1])
-        return grid
+        height, width = self._size
+        return mx.contiguous(self._array[1 : height + 1, 1 : width + 1])
 
 
-@lru_cache(maxsize=1)
-def _streams() -> tuple[mx.ThreadLocalStream, mx.ThreadLocalStream]:
-    return mx.new_thread_local_stream(mx.cpu), mx.new_thread_local_stream(mx.cpu)
+class Convolution:
+    """One layer of a chain, its kernel transformed."""
 
+    def __init__(self, weight: np.ndarray, bias: np.ndarray, slopes: np.ndarray):
+        self._kernel = _transform_kernel(weight)
+        self._bias = bias
+        self._slopes = slopes
+        self._is_linear = bool((slopes == 1).all())
+        self._is_convex = bool((slopes <= 1).all())
+        self.channels = len(weight)
 
-def _num_tiles(size: int) -> int:
-    return -(-size // TILE)
+    def convolve(self, source: PaddedImage, target: PaddedImage) -> None:
+        """Convolve with zeros around the image, add the bias, multiply negative values by their slopes."""
+        tiles = max(1, _PIECE_VALUES // max(self._kernel.shape[1:]))
+        columns = min(tiles, source.columns)
+        rows = max(1, tiles // columns)
+        # A thread takes one and puts it back.
+        size = (WINDOW**2 + 1) * rows * columns * max(self._kernel.shape[1:])
+        spaces = [(np.empty(size, np.float32), np.empty(size, np.float32)) for _ in range(blas_threads())]
+        outputs = target.tiles
+
+        def compute(corner: tuple[int, int]) -> None:
+            row, column = corner
+            space = spaces.pop()
+            piece = outputs[row : row + rows, :, column : column + columns]
+            below, right = TILE * (row + piece.shape[0]) + 2, TILE * (column + piece.shape[2]) + 2
+            self._compute(source.pixels[TILE * row : below, TILE * column : right], piece, space)
+            spaces.append(space)
+
+        on_all_cores(compute, product(range(0, source.rows, rows), range(0, source.columns, columns)))
+        target.clear_beyond()
+
+    def _compute(self, pixels: np.ndarray, piece: np.ndarray, space: Space) -> None:
+        """``(TILE * rows + 2, TILE * columns + 2, C)`` to ``(rows, TILE, columns, TILE, O)``."""
+        rows, _, columns = piece.shape[:3]
+        inputs, outputs = self._kernel.shape[1:]
+        first, second = space
+        windows = first[: WINDOW**2 * rows * columns * inputs].reshape(WINDOW, WINDOW, rows, columns, inputs)
+        for row in range(rows):
+            lines = pixels[TILE * row : TILE * row + WINDOW]
+            sums = second[: lines.size].reshape(WINDOW, -1)
+            np.matmul(_INPUT_SUMS, lines.reshape(WINDOW, -1), out=sums)
+            # Columns of the windows come first from here on, so that sums of them are one product, too.
+            across = sliding_window_view(sums.reshape(lines.shape), WINDOW, 1)[:, ::TILE]
+            windows[:, :, row] = across.transpose(3, 0, 1, 2)
+        sums = second[: windows.size].reshape(WINDOW, -1)
+        np.matmul(_INPUT_SUMS, windows.reshape(WINDOW, -1), out=sums)
+        products = first[: (WINDOW**2 + 1) * rows * columns * outputs].reshape(WINDOW**2 + 1, -1, outputs)
+        np.matmul(sums.reshape(WINDOW**2, -1, inputs), self._kernel, out=products[:-1])
+        products[-1] = self._bias
+        values = second[: TILE**2 * rows * columns * outputs].reshape(TILE**2, -1)
+        np.matmul(_BIASED_SUMS, products.reshape(WINDOW**2 + 1, -1), out=values)
+        values = values.reshape(TILE, TILE, rows, columns, outputs)
+        if not self._is_linear:
+            self._activate(values, first[: values.size].reshape(values.shape))
+        piece[...] = values.transpose(2, 1, 3, 0, 4)
+
+    def _activate(self, values: np.ndarray, scaled: np.ndarray) -> None:
+        """PReLU in place; ``scaled`` is written."""
+        np.multiply(values, self._slopes, out=scaled)
+        if self._is_convex:
+            np.maximum(values, scaled, out=values)
+        else:
+            np.copyto(values, scaled, where=values < 0)
 
 
 def _matrices() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -210,40 +219,15 @@ def _matrices() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 # Sums of the inputs, of the kernel and of the products along one axis.
 INPUT_SUMS, KERNEL_SUMS, PRODUCT_SUMS = _matrices()
+_INPUT_SUMS = INPUT_SUMS.astype(np.float32)
+# Along both axes, and one product more, the bias, which each output takes.
+_BIASED_SUMS = np.pad(np.kron(PRODUCT_SUMS, PRODUCT_SUMS), [(0, 0), (0, 1)], constant_values=1).astype(np.float32)
+_KERNEL_SUMS = np.kron(KERNEL_SUMS, KERNEL_SUMS).astype(np.float32)
 
 
-def _transform_kernel(weight: mx.array) -> Grid:
-    """A kernel ``(O, 3, 3, C)`` as 6×6 of ``(C, O)``."""
-    taps = weight.transpose(1, 2, 3, 0)
-    sums = mx.array(np.kron(KERNEL_SUMS, KERNEL_SUMS).astype(np.float32)) @ taps.reshape(9, -1)
-    return [list(row) for row in sums.reshape(WINDOW, WINDOW, *taps.shape[2:])]
-
-
-@mx.compile
-def _sum_inputs(terms: list[mx.array]) -> list[mx.array]:
-    return [_weighted_sum(row, terms) for row in INPUT_SUMS.tolist()]
-
-
-@mx.compile
-def _multiply(columns: list[mx.array], kernel_row: list[mx.array]) -> list[mx.array]:
-    """Sums over a row of the window to the contributions of its products to each output column of a tile."""
-    before = columns[-1][:-2]
-    after = columns[0][2:]
-    sums = _sum_inputs([before, *(column[1:-1] for column in columns), after])
-    products = [x @ kernel for x, kernel in zip(sums, kernel_row, strict=True)]
-    return [_weighted_sum(row, products) for row in PRODUCT_SUMS.tolist()]
-
-
-@mx.compile
-def _activate(products: list[mx.array], bias: mx.array, slopes: list[tuple[mx.array, mx.array]]) -> list[mx.array]:
-    """One output column of a tile, row by row, after bias and activation."""
-    outputs = []
-    for row, (value_factor, absolute_factor) in zip(PRODUCT_SUMS.tolist(), slopes, strict=True):
-        total = _weighted_sum(row, products) + bias
-        outputs.append(value_factor * total + absolute_factor * mx.abs(total))
-    return outputs
-
-
-def _weighted_sum(factors: list[float], terms: list[mx.array]) -> mx.array:
-    used = [(factor, term) for factor, term in zip(factors, terms, strict=True) if factor]
-    return reduce(add, (term if factor == 1 else factor * term for factor, term in used))
+def _transform_kernel(weight: np.ndarray) -> np.ndarray:
+    """A kernel ``(O, 3, 3, C)`` as 36 of ``(C, O)``, by columns of the window, then by rows."""
+    outputs, _, _, inputs = weight.shape
+    with one_blas_thread():
+        sums: np.ndarray = _KERNEL_SUMS @ weight.transpose(2, 1, 3, 0).reshape(9, -1)
+    return sums.reshape(WINDOW**2, inputs, outputs)
