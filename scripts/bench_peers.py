@@ -11,8 +11,8 @@ from typing import Annotated
 
 import typer
 from comparison import workers as comparison
+from comparison.peer_work import WORKS
 
-WORKS = ("block20", "block23", "vae20", "vae23")
 # Implementation -> its module in scripts/comparison.
 MODULES = {
     "ours": "peer_ours",

@@ -5,19 +5,21 @@ OPENBLAS_NUM_THREADS in the environment sets the threads of both.
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from comparison import workers
 
-# Network -> frames, rows and columns in pixels that it is given [default].
+# Network -> frames, rows and columns that it is given [default]: of the latent for the first two, else in pixels.
 SHAPES = {
+    "block23": (13, 15, 22),
+    "vae23": (2, 4, 6),
     "ifnet": (2, 480, 704),
     "srvgg": (1, 256, 448),
     "rrdbnet": (1, 96, 128),
-    "wan-encoder": (5, 128, 192),
-    "wan-decoder": (5, 128, 192),
-    "light-decoder": (9, 256, 384),
+    "wan-encoder": (5, 64, 96),
+    "wan-decoder": (5, 64, 96),
+    "light-decoder": (9, 128, 192),
     "flashvsr": (25, 64, 96),
 }
 
@@ -29,8 +31,9 @@ def main(
     ] = None,
     shape: Annotated[
         str | None,
-        typer.Option("--shape", help="Frames x rows x columns in pixels [default: by network].", show_default=False),
+        typer.Option("--shape", help="Frames x rows x columns [default: by network].", show_default=False),
     ] = None,
+    heads: Annotated[int, typer.Option("--heads", help="Heads of the block, 128 features each.", min=1)] = 6,
     turns: Annotated[int, typer.Option("--turns", help="Turns of each.", min=1)] = 7,
 ) -> None:
     """Print medians of seconds of both, and this checkout's over the other's: below 1 this one is faster."""
@@ -45,7 +48,8 @@ def main(
     print("| network | size | CPU, s: this | other | this over other | wall, s: this | other | this over other |")
     print("|---|---|---|---|---|---|---|---|")
     for each in chosen:
-        print(row(each, sizes or SHAPES[each], other, turns), flush=True)
+        work = {"name": each, "shape": sizes or SHAPES[each], "heads": heads}
+        print(row(work, other, turns), flush=True)
 
 
 def sizes_from(shape: str) -> tuple[int, ...]:
@@ -56,16 +60,15 @@ def sizes_from(shape: str) -> tuple[int, ...]:
     return sizes
 
 
-def row(name: str, sizes: tuple[int, ...], other: Path, turns: int) -> str:
+def row(work: dict[str, Any], other: Path, turns: int) -> str:
     """One line of the table, of medians."""
-    work = {"name": name, "shape": sizes}
     folders = {"this": workers.ROOT, "other": other.resolve()}
     try:
         started = {each: workers.started("peer_version", work, str(folder)) for each, folder in folders.items()}
     except workers.WorkerError as error:
-        raise typer.BadParameter(f"{name}: {error}") from error
+        raise typer.BadParameter(f"{work['name']}: {error}") from error
     medians = workers.measured(started, turns)
-    cells = [name, "×".join(map(str, sizes))]
+    cells = [work["name"], "×".join(map(str, work["shape"]))]
     for clock in ("cpu", "wall"):
         this, that = (medians[each][clock] for each in folders)
         cells += [f"{this:.3f}", f"{that:.3f}", f"{this / that:.2f}"]

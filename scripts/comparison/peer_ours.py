@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import LTX_2_MLX  # noqa: F401 - the package first: it sets MLX's switches
 
@@ -10,17 +11,17 @@ import numpy as np
 from comparison.peer_work import Work
 
 from LTX_2_MLX.bench.workloads import PUBLISHED, stand_in, transformer_config, vae_config
-from LTX_2_MLX.models.ltx.config import TransformerConfig
 from LTX_2_MLX.models.ltx.transformer import StreamInput, Transformer, evaluate_each
 from LTX_2_MLX.models.ltx.video_vae import VideoDecoder
-from LTX_2_MLX.models.ltx.video_vae_blocks import Block, VideoVAEConfig
+
+if TYPE_CHECKING:
+    # These modules had other names before; everything else here is as old as the networks.
+    from LTX_2_MLX.models.ltx.config import TransformerConfig
+    from LTX_2_MLX.models.ltx.video_vae_blocks import VideoVAEConfig
 
 _SPACE, _TIME, _ALL = (1, 2, 2), (2, 1, 1), (2, 2, 2)
-# config.vae.decoder_blocks of the 2.3 file, from the pixels inwards.
-_BLOCKS_2_3 = (
-    Block(None, 4), Block(_SPACE, 0, 2), Block(None, 6), Block(_TIME, 0, 2), Block(None, 4), Block(_ALL, 0, 1),
-    Block(None, 2), Block(_ALL, 0, 2), Block(None, 2),
-)  # fmt: skip
+# config.vae.decoder_blocks of the 2.3 file, from the pixels inwards: stride, layers, multiplier.
+_BLOCKS_2_3 = [(None, 4), (_SPACE, 0, 2), (None, 6), (_TIME, 0, 2), (None, 4), (_ALL, 0, 1), (None, 2), (_ALL, 0, 2)]
 
 
 def make(work: Work) -> Callable[[], object]:
@@ -28,7 +29,7 @@ def make(work: Work) -> Callable[[], object]:
     return _block(work) if work.is_block else _decoder(work)
 
 
-def block_config(work: Work) -> TransformerConfig:
+def block_config(work: Work) -> "TransformerConfig":
     """The transformer with the flags of the work's generation, at its width."""
     widths = replace(PUBLISHED, heads=work.heads, layers=work.layers)
     config = transformer_config(widths, audio=bool(work.audio))
@@ -38,10 +39,13 @@ def block_config(work: Work) -> TransformerConfig:
     return replace(config, caption_channels=None, **flags)
 
 
-def decoder_config(work: Work) -> VideoVAEConfig:
+def decoder_config(work: Work) -> "VideoVAEConfig":
     """The video decoder of the work's generation, at the published widths."""
     config = vae_config(PUBLISHED)
-    return replace(config, decoder_blocks=_BLOCKS_2_3) if work.is_2_3 else config
+    if not work.is_2_3:
+        return config
+    block = type(config.decoder_blocks[0])
+    return replace(config, decoder_blocks=tuple(block(*sizes) for sizes in [*_BLOCKS_2_3, (None, 2)]))
 
 
 def positions(work: Work) -> mx.array:

@@ -1,4 +1,4 @@
-"""One call of each network of post-processing and super-resolution, by names that this repository has long had."""
+"""One call of a network, by names that this repository has long had."""
 
 import tempfile
 from collections.abc import Callable
@@ -11,7 +11,8 @@ import LTX_2_MLX  # noqa: F401 - the package first: it sets MLX's switches
 import mlx.core as mx  # isort: skip
 import mlx.nn as nn
 import numpy as np
-from comparison.peer_work import Work
+from comparison import peer_ours
+from comparison.peer_work import WORKS, Work
 from mlx.utils import tree_map
 
 from LTX_2_MLX.models.rife import IFNet, IFNetConfig
@@ -24,7 +25,9 @@ _FLASHVSR_SIZES = (256, 2, 64)
 
 
 def make(work: Work) -> Callable[[], object]:
-    """The call at frames x rows x columns, in pixels."""
+    """The call at frames x rows x columns: of the latent for LTX-2's networks, else in pixels."""
+    if work.name in WORKS:
+        return peer_ours.make(work)
     calls: dict[str, Callable[[int, int, int], Callable[[], object]]] = {
         "ifnet": _interpolation,
         "srvgg": partial(_upscaling, lambda: SRVGG(SRVGGConfig(64, 16, 4))),

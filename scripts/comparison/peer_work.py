@@ -2,13 +2,16 @@
 
 from dataclasses import dataclass
 
+WORKS = ("block20", "block23", "vae20", "vae23")
+
 
 @dataclass(frozen=True)
 class Work:
     """One call of a network with random weights: time and memory depend on shapes alone.
 
     Attributes:
-        name: block20 or block23, a transformer with the flags of that generation; vae20 or vae23, its video decoder.
+        name: Of ``WORKS``: block20 or block23, a transformer with the flags of that generation; vae20 or vae23, its
+            video decoder.
         shape: Frames, rows and columns of the latent.
         heads: Of the block: 128 features each in the video stream, 64 in the audio stream.
         layers: Blocks.
