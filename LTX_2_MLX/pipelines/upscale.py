@@ -55,10 +55,9 @@ _SMALLEST_TILE = 64
 _USUAL_CONTEXT = 32
 _EXACT_CONTEXT = 64
 # Arrays of the widest layer's size that a network holds at once, measured (tests/pipelines/test_upscale.py compares).
-# The CPU's chains of wide convolutions hold sums of their input beside it.
 _SRVGG_ARRAYS = 4
 _RRDBNET_ARRAYS = 5
-_WINOGRAD_ARRAYS = 5
+_WINOGRAD_ARRAYS = 4
 _NARROW_SRVGG_ARRAYS = 3.2
 _RRDBNET_ARRAYS_ON_CPU = 4.1
 # Float copies while the result becomes integers; and while it is resized: of the network's result, of it with one side
