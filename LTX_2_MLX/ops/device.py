@@ -16,7 +16,7 @@ Backend = Literal["cpu", "gpu"]
 # From here on the cost of an evaluation, a fraction of a millisecond on a GPU and 25 microseconds on a CPU, is small
 # beside the work.
 _LARGE_BYTES = 64 * 2**20
-_LARGE_BYTES_ON_CPU = 2**18
+LARGE_BYTES_ON_CPU = 2**18
 # Work on a longer array may take a GPU a second.
 _QUEUED_BYTES = 32 * 2**20
 # ml-explore/mlx#3248: wrong results from 2^31 elements on, open.
@@ -98,7 +98,7 @@ def eval_if_large(x: mx.array, *, on_gpu: bool = True) -> mx.array:
     convolutions eight times that of one. Small arrays stay lazy, so that a GPU's queue stays full.
     """
     is_cpu = on_cpu()
-    limit = _LARGE_BYTES_ON_CPU if is_cpu else _LARGE_BYTES
+    limit = LARGE_BYTES_ON_CPU if is_cpu else _LARGE_BYTES
     if (is_cpu or on_gpu) and x.nbytes >= limit:
         mx.eval(x)
     return x
@@ -131,7 +131,7 @@ def in_token_runs(layers: Sequence[Callable[[mx.array], mx.array]], tokens: mx.a
         ``(..., D')`` of the last layer.
     """
     rows = tokens.reshape(-1, tokens.shape[-1])
-    size = max(_FEWEST_ROWS, _RUN_BYTES // (tokens.shape[-1] * tokens.dtype.size))
+    size = rows_of_run(tokens.shape[-1], tokens.dtype)
     count = -(-len(rows) // size) if on_cpu() else 1
     runs = []
     for number in range(count):
@@ -142,6 +142,11 @@ def in_token_runs(layers: Sequence[Callable[[mx.array], mx.array]], tokens: mx.a
             mx.eval(run)
         runs.append(run)
     return runs[0] if count == 1 else mx.concatenate(runs).reshape(*tokens.shape[:-1], -1)
+
+
+def rows_of_run(width: int, dtype: mx.Dtype) -> int:
+    """Tokens of ``width`` features that ``in_token_runs`` takes at once on a CPU, at most."""
+    return max(_FEWEST_ROWS, _RUN_BYTES // (width * dtype.size))
 
 
 def fused(function: Callable[Parameters, mx.array]) -> Callable[Parameters, mx.array]:

@@ -10,7 +10,7 @@ from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.layers.transformer import PAIRINGS, PRECISIONS, Pairing, Precision
 from LTX_2_MLX.models.interfaces import Header
 from LTX_2_MLX.ops.attention import scores_bytes
-from LTX_2_MLX.ops.device import on_cpu
+from LTX_2_MLX.ops.device import LARGE_BYTES_ON_CPU, on_cpu, rows_of_run
 
 # Far beyond any published value, and still a float32.
 _LARGEST = 1e30
@@ -23,8 +23,13 @@ _LAYER_PATHS = {".to_out.0.": ".to_out.", ".net.0.proj.": ".project_in.", ".net.
 # Arrays of a block and the one behind it that live at once: token arrays ``(N, D)``, and those of the text, keys,
 # values and what they are made from. Measured on the CPU; counted from the block's arrays for a GPU. The scores of
 # attention, where they are stored, come on top.
-_CPU_TOKEN_ARRAYS = 17.0
 _GPU_TOKEN_ARRAYS = 18.0
+# On a CPU of large arrays, which are evaluated one by one: in the attentions, and in the feed-forward beside what a run
+# of tokens takes there, which is more where the other stream waits; and of small arrays, or in 16 bit.
+_CPU_TOKEN_ARRAYS = 11.0
+_CPU_FEED_FORWARD_ARRAYS = 6.5
+_CPU_WAITING_ARRAYS = 2.5
+_CPU_SMALL_TOKEN_ARRAYS = 17.0
 _CPU_TEXT_ARRAYS = 3.0
 _GPU_TEXT_ARRAYS = 6.0
 # More of the text's where each block modulates it anew.
@@ -355,15 +360,10 @@ def transformer_bytes(
 
     ``audio_tokens`` have no effect where the network has no audio stream.
     """
-    token_arrays = _CPU_TOKEN_ARRAYS if on_cpu() else _GPU_TOKEN_ARRAYS
     text_arrays = _CPU_TEXT_ARRAYS if on_cpu() else _GPU_TEXT_ARRAYS
     if config.text_modulation:
         text_arrays += _CPU_MODULATED_TEXT_ARRAYS if on_cpu() else _GPU_MODULATED_TEXT_ARRAYS
-    width = config.video.width
-    streams = tokens * config.video.width
-    if config.audio is not None:
-        width += config.audio.width
-        streams += audio_tokens * config.audio.width
+    width = config.video.width + (0 if config.audio is None else config.audio.width)
     contexts = 0
     if config.caption_channels is not None:
         contexts = prompts * text_tokens * 2 * config.caption_channels * mx.float32.size
@@ -371,7 +371,22 @@ def transformer_bytes(
     # Self-attention and attention to the text come one after the other.
     keys = max(tokens, text_tokens)
     scores = scores_bytes(config.video.heads, tokens, keys, head_dim=config.video.head_dim, dtype=dtype)
-    return int(contexts + (text + token_arrays * streams) * dtype.size + scores)
+    return int(contexts + (text + _token_values(config, tokens, audio_tokens, dtype)) * dtype.size + scores)
+
+
+def _token_values(config: TransformerConfig, tokens: int, audio_tokens: int, dtype: mx.Dtype) -> float:
+    """Values of the token arrays that live at once; more tokens never make them fewer."""
+    width = config.video.width
+    values = tokens * width + (0 if config.audio is None else audio_tokens * config.audio.width)
+    if not on_cpu():
+        return _GPU_TOKEN_ARRAYS * values
+    if dtype != mx.float32:
+        return _CPU_SMALL_TOKEN_ARRAYS * values
+    small = _CPU_SMALL_TOKEN_ARRAYS * min(values, LARGE_BYTES_ON_CPU // dtype.size)
+    waiting = 0.0 if config.audio is None else _CPU_WAITING_ARRAYS
+    # Before and after the activation.
+    run = 2 * _FEED_FORWARD * width * min(tokens, rows_of_run(width, dtype))
+    return max(_CPU_TOKEN_ARRAYS * values, (_CPU_FEED_FORWARD_ARRAYS + waiting) * values + run, small)
 
 
 def transformer_array_bytes(config: TransformerConfig, *, tokens: int, text_tokens: int, dtype: mx.Dtype) -> int:
