@@ -172,23 +172,13 @@ class Convolution:
 
     def _compute(self, pixels: np.ndarray, piece: np.ndarray, space: Space) -> None:
         """``(TILE * rows + 2, TILE * columns + 2, C)`` to ``(rows, TILE, columns, TILE, O)``."""
-        rows, _, columns = piece.shape[:3]
-        inputs, outputs = self._kernel.shape[1:]
+        rows, _, columns, _, outputs = piece.shape
         first, second = space
-        windows = first[: WINDOW**2 * rows * columns * inputs].reshape(WINDOW, WINDOW, rows, columns, inputs)
-        for row in range(rows):
-            lines = pixels[TILE * row : TILE * row + WINDOW]
-            sums = second[: lines.size].reshape(WINDOW, -1)
-            np.matmul(_INPUT_SUMS, lines.reshape(WINDOW, -1), out=sums)
-            # Columns of the windows come first from here on, so that sums of them are one product, too.
-            across = sliding_window_view(sums.reshape(lines.shape), WINDOW, 1)[:, ::TILE]
-            windows[:, :, row] = across.transpose(3, 0, 1, 2)
-        sums = second[: windows.size].reshape(WINDOW, -1)
-        np.matmul(_INPUT_SUMS, windows.reshape(WINDOW, -1), out=sums)
+        sums = _sum_windows(pixels, rows, columns, space)
         products = first[: (WINDOW**2 + 1) * rows * columns * outputs].reshape(WINDOW**2 + 1, -1, outputs)
-        np.matmul(sums.reshape(WINDOW**2, -1, inputs), self._kernel, out=products[:-1])
+        np.matmul(sums, self._kernel, out=products[:-1])
         products[-1] = self._bias
-        values = second[: TILE**2 * rows * columns * outputs].reshape(TILE**2, -1)
+        values = second[: piece.size].reshape(TILE**2, -1)
         np.matmul(_BIASED_SUMS, products.reshape(WINDOW**2 + 1, -1), out=values)
         values = values.reshape(TILE, TILE, rows, columns, outputs)
         if not self._is_linear:
@@ -202,6 +192,23 @@ class Convolution:
             np.maximum(values, scaled, out=values)
         else:
             np.copyto(values, scaled, where=values < 0)
+
+
+def _sum_windows(pixels: np.ndarray, rows: int, columns: int, space: Space) -> np.ndarray:
+    """Sums of the windows of a piece, ``(36, rows * columns, C)``, in the second array of ``space``."""
+    first, second = space
+    channels = pixels.shape[-1]
+    windows = first[: WINDOW**2 * rows * columns * channels].reshape(WINDOW, WINDOW, rows, columns, channels)
+    for row in range(rows):
+        lines = pixels[TILE * row : TILE * row + WINDOW]
+        sums = second[: lines.size].reshape(WINDOW, -1)
+        np.matmul(_INPUT_SUMS, lines.reshape(WINDOW, -1), out=sums)
+        # Columns of the windows come first from here on, so that sums of them are one product, too.
+        across = sliding_window_view(sums.reshape(lines.shape), WINDOW, 1)[:, ::TILE]
+        windows[:, :, row] = across.transpose(3, 0, 1, 2)
+    sums = second[: windows.size].reshape(WINDOW, -1)
+    np.matmul(_INPUT_SUMS, windows.reshape(WINDOW, -1), out=sums)
+    return sums.reshape(WINDOW**2, -1, channels)
 
 
 def _matrices() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
