@@ -1,7 +1,8 @@
 """The backend that arrays are computed on, or that a run is planned for; its large arrays and its BLAS."""
 
 import ctypes
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache, wraps
 from glob import glob
@@ -12,6 +13,7 @@ import numpy as np
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
+Item = TypeVar("Item")
 Backend = Literal["cpu", "gpu"]
 # From here on the cost of an evaluation, a fraction of a millisecond on a GPU and 25 microseconds on a CPU, is small
 # beside the work.
@@ -23,10 +25,12 @@ _QUEUED_BYTES = 32 * 2**20
 _MOST_ELEMENTS = 2**31 - 1
 # Tokens that a CPU takes through layers at once: what lies between the layers is there for one run at a time. A matrix
 # product of fewer rows is slower by more than a percent, as it lays the weights out each time.
-_RUN_BYTES = 2**22
-_FEWEST_ROWS = 512
+RUN_BYTES = 2**22
+FEWEST_ROWS = 512
 # Where BLAS does not tell.
 _THREADS = 2
+# With fewer one thread is faster than two: it takes a millisecond for so many.
+_FEW_EXPONENTIALS = 2**18
 _assumed_backend: Backend | None = None
 
 
@@ -131,7 +135,7 @@ def in_token_runs(layers: Sequence[Callable[[mx.array], mx.array]], tokens: mx.a
         ``(..., D')`` of the last layer.
     """
     rows = tokens.reshape(-1, tokens.shape[-1])
-    size = rows_of_run(tokens.shape[-1], tokens.dtype)
+    size = max(FEWEST_ROWS, RUN_BYTES // (tokens.shape[-1] * tokens.dtype.size))
     count = -(-len(rows) // size) if on_cpu() else 1
     runs = []
     for number in range(count):
@@ -142,11 +146,6 @@ def in_token_runs(layers: Sequence[Callable[[mx.array], mx.array]], tokens: mx.a
             mx.eval(run)
         runs.append(run)
     return runs[0] if count == 1 else mx.concatenate(runs).reshape(*tokens.shape[:-1], -1)
-
-
-def rows_of_run(width: int, dtype: mx.Dtype) -> int:
-    """Tokens of ``width`` features that ``in_token_runs`` takes at once on a CPU, at most."""
-    return max(_FEWEST_ROWS, _RUN_BYTES // (width * dtype.size))
 
 
 def fused(function: Callable[Parameters, mx.array]) -> Callable[Parameters, mx.array]:
@@ -214,6 +213,33 @@ def one_blas_thread() -> Iterator[None]:
     finally:
         for set_threads, threads in previous:
             set_threads(threads)
+
+
+def on_all_cores(function: Callable[[Item], None], items: Iterable[Item], *, exponentials: int | None = None) -> None:
+    """``function`` of every item, as many at once as BLAS has threads.
+
+    It computes with NumPy, which lets the other threads run meanwhile. MLX's streams belong to the thread that made
+    them, and arrays evaluated by another thread would lose their gradients.
+
+    Args:
+        function: Computes an item.
+        items: What is computed, in any order.
+        exponentials: How many all items take together, where they are most of the work. Few are taken by this thread
+            alone: handing them over would cost more than the other core saves.
+    """
+    threads = blas_threads()
+    with one_blas_thread():
+        if threads == 1 or (exponentials is not None and exponentials < _FEW_EXPONENTIALS):
+            for item in items:
+                function(item)
+            return
+        for _ in _pool(threads).map(function, items):
+            pass
+
+
+@lru_cache(maxsize=1)
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="on_all_cores")
 
 
 @lru_cache(maxsize=1)

@@ -10,8 +10,8 @@ from LTX_2_MLX.ops.device import as_backend, in_token_runs
 
 @pytest.fixture
 def short_runs(monkeypatch):
-    monkeypatch.setattr(device, "_FEWEST_ROWS", 5)
-    monkeypatch.setattr(device, "_RUN_BYTES", 1)
+    monkeypatch.setattr(device, "FEWEST_ROWS", 5)
+    monkeypatch.setattr(device, "RUN_BYTES", 1)
 
 
 @pytest.mark.usefixtures("short_runs")

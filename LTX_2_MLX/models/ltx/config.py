@@ -10,7 +10,7 @@ from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.layers.transformer import PAIRINGS, PRECISIONS, Pairing, Precision
 from LTX_2_MLX.models.interfaces import Header
 from LTX_2_MLX.ops.attention import scores_bytes
-from LTX_2_MLX.ops.device import LARGE_BYTES_ON_CPU, on_cpu, rows_of_run
+from LTX_2_MLX.ops.device import FEWEST_ROWS, LARGE_BYTES_ON_CPU, RUN_BYTES, on_cpu
 
 # Far beyond any published value, and still a float32.
 _LARGEST = 1e30
@@ -363,7 +363,22 @@ def transformer_bytes(
     text_arrays = _CPU_TEXT_ARRAYS if on_cpu() else _GPU_TEXT_ARRAYS
     if config.text_modulation:
         text_arrays += _CPU_MODULATED_TEXT_ARRAYS if on_cpu() else _GPU_MODULATED_TEXT_ARRAYS
-    width = config.video.width + (0 if config.audio is None else config.audio.width)
+    width = config.video.width
+    streams = tokens * width
+    waiting = 0.0
+    if config.audio is not None:
+        width += config.audio.width
+        streams += audio_tokens * config.audio.width
+        waiting = _CPU_WAITING_ARRAYS
+    # Values of a stream's arrays; more tokens never make them fewer.
+    values = (_CPU_SMALL_TOKEN_ARRAYS if on_cpu() else _GPU_TOKEN_ARRAYS) * streams
+    if on_cpu() and dtype == mx.float32:
+        features = config.video.width
+        run = min(tokens, max(FEWEST_ROWS, RUN_BYTES // (features * dtype.size)))
+        # Before and after the activation.
+        feed_forward = (_CPU_FEED_FORWARD_ARRAYS + waiting) * streams + 2 * _FEED_FORWARD * features * run
+        small = _CPU_SMALL_TOKEN_ARRAYS * min(streams, LARGE_BYTES_ON_CPU // dtype.size)
+        values = max(_CPU_TOKEN_ARRAYS * streams, feed_forward, small)
     contexts = 0
     if config.caption_channels is not None:
         contexts = prompts * text_tokens * 2 * config.caption_channels * mx.float32.size
@@ -371,22 +386,7 @@ def transformer_bytes(
     # Self-attention and attention to the text come one after the other.
     keys = max(tokens, text_tokens)
     scores = scores_bytes(config.video.heads, tokens, keys, head_dim=config.video.head_dim, dtype=dtype)
-    return int(contexts + (text + _token_values(config, tokens, audio_tokens, dtype)) * dtype.size + scores)
-
-
-def _token_values(config: TransformerConfig, tokens: int, audio_tokens: int, dtype: mx.Dtype) -> float:
-    """Values of the token arrays that live at once; more tokens never make them fewer."""
-    width = config.video.width
-    values = tokens * width + (0 if config.audio is None else audio_tokens * config.audio.width)
-    if not on_cpu():
-        return _GPU_TOKEN_ARRAYS * values
-    if dtype != mx.float32:
-        return _CPU_SMALL_TOKEN_ARRAYS * values
-    small = _CPU_SMALL_TOKEN_ARRAYS * min(values, LARGE_BYTES_ON_CPU // dtype.size)
-    waiting = 0.0 if config.audio is None else _CPU_WAITING_ARRAYS
-    # Before and after the activation.
-    run = 2 * _FEED_FORWARD * width * min(tokens, rows_of_run(width, dtype))
-    return max(_CPU_TOKEN_ARRAYS * values, (_CPU_FEED_FORWARD_ARRAYS + waiting) * values + run, small)
+    return int(contexts + (text + values) * dtype.size + scores)
 
 
 def transformer_array_bytes(config: TransformerConfig, *, tokens: int, text_tokens: int, dtype: mx.Dtype) -> int:

@@ -6,8 +6,7 @@ import mlx.core as mx
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from LTX_2_MLX.ops.cpu.cores import on_all_cores
-from LTX_2_MLX.ops.device import one_blas_thread
+from LTX_2_MLX.ops.device import on_all_cores, one_blas_thread
 
 # Bytes of the products of one piece of rows: they stay in a core's cache until they are added.
 _PIECE_BYTES = 2**20

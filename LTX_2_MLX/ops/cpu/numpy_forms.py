@@ -17,9 +17,8 @@ import mlx.core as mx
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from LTX_2_MLX.ops.cpu.cores import on_all_cores
 from LTX_2_MLX.ops.cpu.winograd import INPUT_SUMS, KERNEL_SUMS, PRODUCT_SUMS, TILE, WINDOW
-from LTX_2_MLX.ops.device import with_plain_gradient
+from LTX_2_MLX.ops.device import on_all_cores, with_plain_gradient
 
 # Values of one piece: they stay in a core's cache.
 _PIECE = 2**16

@@ -15,8 +15,7 @@ import mlx.core as mx
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from LTX_2_MLX.ops.cpu.cores import on_all_cores
-from LTX_2_MLX.ops.device import blas_threads, one_blas_thread, with_plain_gradient
+from LTX_2_MLX.ops.device import blas_threads, on_all_cores, one_blas_thread, with_plain_gradient
 
 TILE = 4
 WINDOW = TILE + 2
