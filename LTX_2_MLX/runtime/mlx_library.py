@@ -17,11 +17,6 @@ _WINOGRAD = "MLX_CONV_WINOGRAD"
 _TILE_BATCH = "MLX_CONV_WINOGRAD_TILE_BATCH"
 _TF32 = "MLX_ENABLE_TF32"
 _DEFAULTS = {_WINOGRAD: "0", _TF32: "0"}
-# A thread of OpenBLAS waits for its next product by computing, 2^26 cycles unless this variable gives another exponent:
-# more than 10 ms that other threads could use. OpenBLAS reads it when it is loaded.
-# Source: OpenMathLib/OpenBLAS, driver/others/blas_server.c at 7d3ecc9.
-_OPENBLAS_TIMEOUT = "OPENBLAS_THREAD_TIMEOUT"
-_SHORT_TIMEOUT = "16"
 # Those of the variables that the user has not set.
 _ours: set[str] = set()
 
@@ -38,13 +33,11 @@ def load_openblas() -> bool:
     """Load OpenBLAS before ``mlx.core`` is imported; returns whether it was found in time.
 
     MLX's Linux wheel is linked to an unoptimised reference BLAS. The first library that exports ``cblas_sgemm``
-    globally is used, and with OpenBLAS float32 matmul and convolution are 30 to 40 times faster. Its threads, and those
-    of NumPy's own, sleep soon after a product unless the user has set OPENBLAS_THREAD_TIMEOUT. On macOS, where MLX uses
-    Accelerate, nothing is done.
+    globally is used, and with OpenBLAS float32 matmul and convolution are 30 to 40 times faster. On macOS, where MLX
+    uses Accelerate, nothing is done.
     """
     if sys.platform != "linux" or "mlx.core" in sys.modules:
         return False
-    os.environ.setdefault(_OPENBLAS_TIMEOUT, _SHORT_TIMEOUT)
     try:
         ctypes.CDLL(_OPENBLAS, mode=ctypes.RTLD_GLOBAL)
     except OSError:

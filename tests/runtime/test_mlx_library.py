@@ -39,25 +39,3 @@ print(os.environ["MLX_CONV_WINOGRAD"])
 )
 def test_winograd_is_on_only_where_it_is_wanted_and_exact(given, expected):
     assert output_of(INSIDE, given) == expected
-
-
-PRODUCTS = """
-import LTX_2_MLX, time
-import mlx.core as mx, numpy as np
-from LTX_2_MLX.ops.device import blas_threads
-for size in (512, 512, 512):
-    mx.eval(mx.random.normal((size, size)) @ mx.random.normal((size, size)))
-    np.ones((size, size), np.float32) @ np.ones((size, size), np.float32)
-begun = time.process_time()
-time.sleep(0.3)
-print(LTX_2_MLX.OPENBLAS_LOADED and blas_threads() > 1, time.process_time() - begun)
-"""
-
-
-def test_threads_of_openblas_sleep_between_products():
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("OPENBLAS_")}
-    ran = subprocess.run([sys.executable, "-c", PRODUCTS], env=environment, capture_output=True, text=True, check=True)
-    has_threads, seconds = ran.stdout.split()
-    if has_threads != "True":
-        pytest.skip("OpenBLAS has no threads here")
-    assert float(seconds) < 0.005
