@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,7 @@ import typer
 from comparison import workers
 
 PROMPT = "A blue ball bouncing on green grass"
+WORDS = ("--pipeline", "two-stage", "--seed", "1")
 
 
 def main(
@@ -20,21 +22,23 @@ def main(
     other: Annotated[Path, typer.Argument(help="Folder of the other checkout.", exists=True, file_okay=False)],
     turns: Annotated[int, typer.Option("--turns", help="Turns of each.", min=1)] = 5,
 ) -> None:
-    """Print medians of seconds; both use the other checkout's weights/. What follows -- goes to generate.py.
+    """Print medians of seconds; both use the other checkout's weights/. What follows -- goes to generate.py in place
+    of --pipeline two-stage --seed 1.
 
     "again" is this checkout's next run of the same prompt, whose embeddings are kept.
     """
     commits = [workers.commit(str(folder)) for folder in (workers.ROOT, other)]
     print(f"this at {commits[0]}, other at {commits[1]}; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores\n")
+    words = context.args or WORDS
     seconds: dict[str, list[tuple[float, float]]] = {"other": [], "this": [], "again": []}
     with tempfile.TemporaryDirectory() as folder:
         # Files in weights/ of the current folder come before a checkout's own.
         Path(folder, "weights").symlink_to(other.resolve() / "weights", target_is_directory=True)
         for turn in range(turns):
             cache = Path(folder, f"cache{turn}")
-            seconds["other"].append(run(other.resolve(), context.args, Path(folder), Path(folder, f"other{turn}")))
-            seconds["this"].append(run(workers.ROOT, context.args, Path(folder), cache))
-            seconds["again"].append(run(workers.ROOT, context.args, Path(folder), cache))
+            seconds["other"].append(run(other.resolve(), words, Path(folder), Path(folder, f"other{turn}")))
+            seconds["this"].append(run(workers.ROOT, words, Path(folder), cache))
+            seconds["again"].append(run(workers.ROOT, words, Path(folder), cache))
     print("| generate.py | CPU, s | wall, s | wall over the other's |\n|---|---|---|---|")
     walls = {name: statistics.median(wall for _, wall in each) for name, each in seconds.items()}
     for name, each in seconds.items():
@@ -42,7 +46,7 @@ def main(
         print(f"| {name} | {cpu:.2f} | {walls[name]:.2f} | {walls[name] / walls['other']:.2f} |")
 
 
-def run(checkout: Path, words: list[str], folder: Path, cache: Path) -> tuple[float, float]:
+def run(checkout: Path, words: Sequence[str], folder: Path, cache: Path) -> tuple[float, float]:
     """CPU and wall seconds of one command, whose prompt cache is ``cache``."""
     before, start = os.times(), time.perf_counter()
     done = subprocess.run(
