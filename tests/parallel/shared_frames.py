@@ -16,8 +16,10 @@ import numpy as np
 import LTX_2_MLX  # noqa: F401  (loads BLAS before MLX)
 from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.reader import Checkpoint
+from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.media.image import StillImage
+from LTX_2_MLX.models.ltx.diffusion_decoder import DiffusionVideoDecoder
 from LTX_2_MLX.models.ltx.video_vae import VideoDecoder, VideoEncoder
 from LTX_2_MLX.ops.collective import ALONE
 from LTX_2_MLX.pipelines import interpolate, super_resolve, upscale, upscale_temporal
@@ -98,7 +100,8 @@ def decoded_by_diffusion(folder: Path) -> Iterator[np.ndarray]:
     """Tiles of the diffusion decoder."""
     shape = LatentShape(1, 2, 4)
     checkpoint = Checkpoint(folder / "diffusion_vae.safetensors")
-    stage = DecodeByDiffusion(checkpoint, mx.float32, shape, Fraction(24), seed=3, tile_size=64)
+    cell = config_of(DiffusionVideoDecoder, checkpoint).compression
+    stage = DecodeByDiffusion(checkpoint, mx.float32, shape, cell, Fraction(24), seed=3, tile_size=64)
     latent = mx.random.normal((1, 1, 2, 4, 8), key=mx.random.key(0))
     yield from stage.run(StageRunner(), GenerationState(latents={"video": latent}))
 
