@@ -17,7 +17,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 MISSING = "chromium and chromedriver are not installed (Debian: apt-get install chromium chromium-driver)"
 _SWITCHES = ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--hide-scrollbars", "--disable-gpu"]
 _ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
-_SECONDS = 60
+_SECONDS = 300
 # Of text on the ground it stands on, by the rules for accessible pages.
 LEAST_CONTRAST = 4.5
 CONTRAST = """

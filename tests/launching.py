@@ -20,5 +20,8 @@ def start(processes: int, *arguments: object) -> subprocess.Popen:
 
 
 def launched(processes: int, *arguments: object) -> tuple[str, str]:
-    """Standard output and error of a program that has come to its end."""
-    return start(processes, *arguments).communicate(timeout=240)
+    """Standard output and error of a program that has come to its end.
+
+    The limit of time is for a program that waits for ever: a busy machine takes minutes for what takes seconds.
+    """
+    return start(processes, *arguments).communicate(timeout=1200)

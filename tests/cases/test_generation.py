@@ -296,6 +296,6 @@ def test_hangup_leaves_nothing_behind(tmp_path):
         if '"write"' in line:
             break
     run_of.send_signal(signal.SIGHUP)
-    _, errors = run_of.communicate(timeout=60)
+    _, errors = run_of.communicate(timeout=600)
     assert run_of.returncode == 129 and "nothing half-written" in errors
     assert list(tmp_path.iterdir()) == []

@@ -26,7 +26,7 @@ class AtImport:
             os.kill(os.getpid(), signal.SIGTERM)
         elif os.environ["MLX_RANK"] == "0":
             os.close(os.open(WAITS, os.O_CREAT))
-            time.sleep(60)
+            time.sleep(600)
         else:
             while not os.path.exists(WAITS):
                 time.sleep(0.01)

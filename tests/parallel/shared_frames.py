@@ -79,8 +79,9 @@ def upscaled_images(folder: Path) -> Iterator[np.ndarray]:
 def super_resolved(folder: Path) -> Iterator[np.ndarray]:
     """A whole frame and tiles, by each kind of decoder, with the transformer unloaded and not."""
     weights = str(folder / "flashvsr")
-    for options in ({}, {"unload_dit": True}, {"mode": "full", "vae_type": "light"}):
-        yield from super_resolve.super_resolve(clip(22, 10, 17), super_resolve.Request(weights=weights, **options))
+    for num_frames, options in ((22, {}), (22, {"unload_dit": True}), (3, {"mode": "full", "vae_type": "light"})):
+        request = super_resolve.Request(weights=weights, **options)
+        yield from super_resolve.super_resolve(clip(num_frames, 10, 17), request)
     tiles = {"scale": 1.5, "tile_dit": True, "tile_size": 48, "overlap": 8}
     for unload in (False, True):
         request = super_resolve.Request(weights=weights, unload_dit=unload, **tiles)

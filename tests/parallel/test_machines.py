@@ -150,7 +150,7 @@ def test_a_process_that_waits_for_the_others_answers_a_signal(tmp_path):
         process = subprocess.Popen(command, env=environment, text=True, stderr=subprocess.PIPE)
         wait_for_port(port + rank)
         process.send_signal(signal.SIGTERM)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=600)
         assert process.returncode == 143 and re.fullmatch(rf"Machine {rank + 1} \(.*\): Terminated\.\n", err), err
 
 
@@ -166,13 +166,13 @@ def test_a_process_that_is_ended_while_mlx_connects_leaves_a_line(tmp_path, monk
         # This process meets the other, but MLX does not connect it. It has opened the port again where it waits.
         wait_for_port(port)
         process.send_signal(number)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=600)
     assert process.returncode == -signal.SIGKILL and "Ended while MLX connected the machines" in err
 
 
 def wait_for_port(port: int) -> None:
     """Return when something listens there."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while True:
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()
@@ -198,8 +198,8 @@ def test_a_killed_process_ends_the_other_and_the_run_resumes_on_one(tmp_path):
     wait_for(states / "stage_1.safetensors", run)
     os.kill(process, signal.SIGKILL)
     killed = time.monotonic()
-    _, err = run.communicate(timeout=60)
-    assert time.monotonic() - killed < 30
+    _, err = run.communicate(timeout=600)
+    assert time.monotonic() - killed < 120
     assert "exited with code -9" in err and ("Terminated" in err or "Another machine ended" in err), err
     assert not list(tmp_path.glob(".*"))
     alone = [sys.executable, GENERATE, "--resume", states, "--quiet", "--allow-blank", "-o", tmp_path / "resumed.mp4"]
@@ -211,7 +211,7 @@ def test_a_killed_process_ends_the_other_and_the_run_resumes_on_one(tmp_path):
 
 def wait_for(path: Path, run: subprocess.Popen) -> None:
     """Return when a run has written a file."""
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 1200
     while not path.exists():
         assert time.monotonic() < deadline and run.poll() is None, run.communicate()[1]
         time.sleep(0.02)

@@ -43,10 +43,13 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
+FINISHING = ["interpolated", "upscaled", "upscaled_images", "handed_out"]
+AUTOENCODERS = ["decoded", "decoded_by_diffusion", "encoded", "doubled"]
+
+
+@pytest.mark.parametrize("work", [FINISHING, ["super_resolved"], AUTOENCODERS], ids="+".join)
 @pytest.mark.parametrize("processes", [2, 3])
-def test_processes_make_the_frames_of_one(folder, processes):
-    work = ["interpolated", "upscaled", "upscaled_images", "super_resolved", "decoded", "decoded_by_diffusion"]
-    work += ["encoded", "doubled", "handed_out"]
+def test_processes_make_the_frames_of_one(folder, processes, work):
     out, err = launched(processes, PROGRAM, folder, *work)
     lines = [line for line in out.splitlines() if line.startswith("LINE")]
     assert [line.split()[1] for line in lines] == [f"{name}:" for name in work], err
@@ -58,7 +61,8 @@ def test_memory_does_not_grow_with_the_clip(folder):
     lines = [line.split()[2:] for line in out.splitlines() if line.startswith("LINE peaks")]
     assert [line[0] for line in lines] == ["10", "10", "40"], err
     short, long = (np.array(line[1:], dtype=int) for line in lines[1:])
-    assert (long < 1.2 * short).all(), lines
+    # How many frames wait at once is chance, a few of 74 kB; the long clip makes 60 more, 4.4 MB.
+    assert (long < 1.2 * short + 1_000_000).all(), lines
 
 
 def test_an_error_in_the_middle_of_one_process_ends_all(folder):
@@ -91,6 +95,6 @@ def test_commands_plan_and_refuse_together(folder, tmp_path):
     assert out.count("2 machines share the work") == 1
     missing = [*command[:1], tmp_path / "nowhere.mp4", *command[2:]]
     run = start(2, *missing, "-o", tmp_path / "made.mp4")
-    _, err = run.communicate(timeout=60)
+    _, err = run.communicate(timeout=600)
     assert err.count("nowhere.mp4") == 1 and "exited with code 2" in err, err
     assert not list(tmp_path.iterdir())

@@ -25,7 +25,7 @@ def test_results_are_the_same_and_in_order(backend):
 
 def test_on_a_cpu_two_items_are_in_work_at_once():
     # Neither passes unless both are there.
-    barrier = threading.Barrier(2, timeout=60)
+    barrier = threading.Barrier(2, timeout=600)
     with as_backend("cpu"):
         assert num_workers() == 2
         map_on_cores(lambda item: barrier.wait(), [1, 2])
