@@ -21,7 +21,7 @@ from mlx.utils import tree_unflatten
 
 from LTX_2_MLX.checkpoints.gemma_tokenizer import STORED_PIECES, GemmaTokenizer, encoder_folder, tokenizer_of
 from LTX_2_MLX.checkpoints.load import load
-from LTX_2_MLX.checkpoints.network_weights import Quantization
+from LTX_2_MLX.checkpoints.quantization import Quantization
 from LTX_2_MLX.checkpoints.reader import Checkpoint, holds_language_model
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.interfaces import Header

@@ -16,7 +16,7 @@ import numpy as np
 from LTX_2_MLX.checkpoints.gemma3 import TextEncoder, gemma_config, mlx_lm_layers
 from LTX_2_MLX.checkpoints.gemma_tokenizer import tokenizer_of
 from LTX_2_MLX.checkpoints.load import load
-from LTX_2_MLX.checkpoints.network_weights import Quantization
+from LTX_2_MLX.checkpoints.quantization import Quantization
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.interfaces import Header

@@ -1,33 +1,29 @@
 """Loads a network from a checkpoint, with its weights evaluated. The only way to do so.
 
-Config -> build (lazy, costs nothing) -> rename -> check names and shapes -> decode 8-bit floats -> merge
-adapters -> axis order -> quantise -> evaluate. All problems of names and shapes are found from the header,
-before a tensor is read.
+Config -> build (lazy, costs nothing) -> rename -> decode 8-bit floats -> merge adapters -> check names and shapes ->
+axis order -> quantise -> evaluate. All problems of names and shapes are found from the header, before a tensor is read.
+A layer quantised by MLX has a packed ``weight`` (uint32), ``scales`` and ``biases``; bits and group size follow from
+their shapes, so the file needs no metadata.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from LTX_2_MLX.checkpoints.lora import Lora, LoraMerge
-from LTX_2_MLX.checkpoints.network_weights import (
+from LTX_2_MLX.checkpoints.quantization import (
     Quantization,
-    float8_scales,
-    is_quantized,
+    decode_e4m3,
     layers_to_quantize,
-    network_weights,
-    parameter_names,
-    quantize_as_stored,
     quantize_layers,
-    with_scales,
+    stored_settings,
 )
 from LTX_2_MLX.checkpoints.reader import Checkpoint
-from LTX_2_MLX.checkpoints.recognise import NetworkT, config_of, recognise
-from LTX_2_MLX.checkpoints.streaming import LIVE_BLOCKS, BlockStream
+from LTX_2_MLX.checkpoints.recognise import NetworkT, build, float8_scales, parameter_names, with_scales
 from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.models.interfaces import PublishedNetwork
 
@@ -43,6 +39,8 @@ AXIS_ORDERS: dict[type[nn.Module], tuple[int, ...]] = {
     nn.ConvTranspose2d: (1, 2, 3, 0),
     nn.ConvTranspose3d: (1, 2, 3, 4, 0),
 }
+# Blocks of a stream that are held at once: the one that runs, the one that is ready behind it, and the one being read.
+LIVE_BLOCKS = 3
 _SHOWN_NAMES = 5
 _SHOWN_PROBLEMS = 3
 
@@ -77,25 +75,27 @@ def load(
             was made for another model, or reading fails.
         RequestError: If there is nothing to quantise.
     """
-    network = recognise(networks, checkpoint)
-    result = network(config_of(network, checkpoint))
+    result = build(networks, checkpoint)
     # A protocol cannot say that its classes inherit from nn.Module.
-    model = cast(nn.Module, result)
+    model: object = result
+    assert isinstance(model, nn.Module)
+    network = type(result)
     sources: dict[str, list[mx.array]] = {}
-    weights, merge = _checked_weights(network, model, checkpoint, dtype, loras, sources)
+    weights, merge, finish = _checked_weights(network, model, checkpoint, dtype, loras, quantize, sources)
     if note is not None:
         for line in merge.notes if merge is not None else ():
             note(line)
-    finish = _Finish(model, dtype, quantize)
     own = None
     if run is not None:
         from LTX_2_MLX.checkpoints.block_run import hold_run
 
         in_tuples = getattr(network, "BLOCKS_RETURN_TUPLES", False)
-        path = _blocks_path(network)
+        path = blocks_path(network)
         weights, own = hold_run(model, weights, path, run, dtype or mx.bfloat16, in_tuples=in_tuples)
     if stream_blocks:
-        weights = _stream_blocks(model, weights, _BlockReader(network, checkpoint, dtype, merge, finish), own)
+        from LTX_2_MLX.checkpoints.streaming import BlockReader, replace_by_stream
+
+        weights = replace_by_stream(model, weights, BlockReader(network, checkpoint, dtype, merge, finish), own)
     # It holds tensors of the adapters, which have to go as they are used.
     del merge
     model.load_weights(_evaluated(checkpoint, weights, sources, finish), strict=True)
@@ -118,24 +118,26 @@ def weights_bytes(
     Streamed blocks count as many times as they are held at once, those of other processes not at all. No tensor is
     read. Raises as ``load`` does.
     """
-    network = recognise(networks, checkpoint)
-    model = cast(nn.Module, network(config_of(network, checkpoint)))
-    weights, _ = _checked_weights(network, model, checkpoint, dtype, loras)
-    finish = _Finish(model, dtype, quantize)
+    result = build(networks, checkpoint)
+    model: object = result
+    assert isinstance(model, nn.Module)
+    network = type(result)
+    weights, _, finish = _checked_weights(network, model, checkpoint, dtype, loras, quantize)
     if run is not None:
         from LTX_2_MLX.checkpoints.block_run import kept_names
 
-        kept = kept_names(model, weights, _blocks_path(network), run)
+        kept = kept_names(model, weights, blocks_path(network), run)
         weights = {name: value for name, value in weights.items() if name in kept}
     resident = 0
     blocks: dict[str, int] = {}
     for name, value in weights.items():
-        num_bytes = finish.num_bytes(name, value)
-        block = _block_of(network, name) if stream_blocks else None
-        if block is None:
-            resident += num_bytes
-        else:
-            blocks[block] = blocks.get(block, 0) + num_bytes
+        block = block_of(network, name) if stream_blocks else None
+        # Lazy: the sizes are known before anything is read.
+        for array in finish(name, value).values():
+            if block is None:
+                resident += array.nbytes
+            else:
+                blocks[block] = blocks.get(block, 0) + array.nbytes
     return resident + min(LIVE_BLOCKS, len(blocks)) * max(blocks.values(), default=0)
 
 
@@ -146,7 +148,8 @@ def quantization_for(network: type[PublishedNetwork[Any]], checkpoint: Checkpoin
         CheckpointError: If the file holds no such network.
         RequestError: If the bits are not 8 or 4.
     """
-    model = cast(nn.Module, network(config_of(network, checkpoint)))
+    model = build(network, checkpoint)
+    assert isinstance(model, nn.Module)
     for quantization in (Quantization(bits, 64), Quantization(bits, 32)):
         try:
             layers_to_quantize(model, quantization)
@@ -162,11 +165,13 @@ def _checked_weights(
     checkpoint: Checkpoint,
     dtype: mx.Dtype | None,
     loras: Sequence[Lora],
+    quantize: Quantization | None,
     sources: dict[str, list[mx.array]] | None = None,
-) -> tuple[dict[str, mx.array], LoraMerge | None]:
-    """Lazy weights by parameter name, which fit the model, and the adapters merged into them, if any.
+) -> tuple[dict[str, mx.array], LoraMerge | None, "_Finish"]:
+    """Lazy weights by parameter name, which fit the model, the adapters merged into them, if any, and what is left.
 
-    ``sources`` is filled with the tensors on disk that each weight is computed from.
+    Layers of the model are replaced by quantised ones. ``sources`` is filled with the tensors on disk that each weight
+    is computed from.
     """
     if loras and is_quantized(checkpoint):
         raise CheckpointError(
@@ -175,110 +180,57 @@ def _checked_weights(
         )
     merge = LoraMerge(network, checkpoint, loras) if loras else None
     weights = network_weights(network, checkpoint, dtype=dtype, merge=merge, sources=sources)
-    quantize_as_stored(model, weights, checkpoint)
-    _check(network.__name__, checkpoint, weights, model)
-    return weights, merge
-
-
-class _Finish:
-    """Published weights to those that the network holds: axis order, precision, quantisation. All lazy."""
-
-    def __init__(self, model: nn.Module, dtype: mx.Dtype | None, quantization: Quantization | None):
-        self._axes = _axis_orders(model)
-        self._dtype = dtype
-        self._quantization = quantization
-        self._quantized_paths: dict[str, str] = {}
-        if quantization is not None:
-            paths = layers_to_quantize(model, quantization)
-            quantize_layers(model, paths, quantization)
-            self._quantized_paths = {f"{path}.weight": path for path in paths}
-
-    def __call__(self, name: str, value: mx.array) -> dict[str, mx.array]:
-        """The parameters that hold one weight, by name."""
-        if name in self._axes:
-            value = mx.contiguous(value.transpose(self._axes[name]))
-        value = value.astype(self._final_dtype(value))
-        if self._quantization is None or name not in self._quantized_paths:
-            return {name: value}
-        path = self._quantized_paths[name]
-        return {f"{path}.{key}": array for key, array in self._quantization.apply(value).items()}
-
-    def num_bytes(self, name: str, value: mx.array) -> int:
-        """Size of these parameters."""
-        dtype = self._final_dtype(value)
-        if self._quantization is None or name not in self._quantized_paths:
-            return value.size * dtype.size
-        return self._quantization.num_bytes(value, dtype)
-
-    def _final_dtype(self, value: mx.array) -> mx.Dtype:
-        if self._dtype is not None and mx.issubdtype(value.dtype, mx.floating):
-            return self._dtype
-        return value.dtype
+    _quantize_as_stored(model, weights, checkpoint)
+    axes = {}
+    for path, module in model.named_modules():
+        if type(module) in AXIS_ORDERS:
+            axes[f"{path}.weight" if path else "weight"] = AXIS_ORDERS[type(module)]
+    _check(network.__name__, checkpoint, weights, model, axes)
+    quantized = {}
+    if quantize is not None:
+        paths = layers_to_quantize(model, quantize)
+        quantize_layers(model, paths, quantize)
+        quantized = {f"{path}.weight": path for path in paths}
+    return weights, merge, _Finish(axes, dtype, quantize, quantized)
 
 
 @dataclass(frozen=True)
-class _BlockReader:
-    """Reads one block's weights, exactly as a network that stays in memory gets them."""
+class _Finish:
+    """Published weights to those that the network holds: axis order, precision, quantisation. All lazy.
 
-    network: type[PublishedNetwork[Any]]
-    checkpoint: Checkpoint
+    Attributes:
+        axes: MLX axis order of each convolution's weight, by parameter name.
+        dtype: Of floating-point weights; None: as in the file.
+        quantization: Of the weights in ``quantized``.
+        quantized: Parameter name -> path of its layer.
+    """
+
+    axes: Mapping[str, tuple[int, ...]]
     dtype: mx.Dtype | None
-    merge: LoraMerge | None
-    finish: _Finish
+    quantization: Quantization | None
+    quantized: Mapping[str, str]
 
-    def tensor_names(self) -> dict[str, list[str]]:
-        """Published names of each block's tensors, scales of 8-bit floats included, by the block's number."""
-        names: dict[str, list[str]] = {}
-        for name, parameter in parameter_names(self.network, self.checkpoint).items():
-            block = _block_of(self.network, parameter)
-            if block is not None:
-                names.setdefault(block, []).append(name)
-        scales = float8_scales(self.checkpoint)
-        return {block: with_scales(own, scales) for block, own in names.items()}
-
-    def weights(self, block: str, arrays: Mapping[str, mx.array]) -> list[tuple[str, mx.array]]:
-        """A block's weights, by their names inside it, from its published tensors; these are read, the rest is lazy."""
-        prefix = f"{_blocks_path(self.network)}.{block}."
-        sources: dict[str, list[mx.array]] = {}
-        weights = network_weights(
-            self.network, self.checkpoint, dtype=self.dtype, merge=self.merge, arrays=arrays, sources=sources
-        )
-        # Before anything is computed from them, as in ``_evaluated``.
-        mx.eval(list(sources.values()))
-        finished = []
-        for name, value in weights.items():
-            for parameter, array in self.finish(name, value).items():
-                finished.append((parameter.removeprefix(prefix), array))
-        return finished
+    def __call__(self, name: str, value: mx.array) -> dict[str, mx.array]:
+        """The parameters that hold one weight, by name."""
+        if name in self.axes:
+            value = mx.contiguous(value.transpose(self.axes[name]))
+        if self.dtype is not None and mx.issubdtype(value.dtype, mx.floating):
+            value = value.astype(self.dtype)
+        if self.quantization is None or name not in self.quantized:
+            return {name: value}
+        path = self.quantized[name]
+        return {f"{path}.{key}": array for key, array in self.quantization.apply(value).items()}
 
 
-def _stream_blocks(
-    model: nn.Module, weights: dict[str, mx.array], reader: _BlockReader, own: range | None
-) -> dict[str, mx.array]:
-    """Replace the model's blocks by a stream of those of this process; returns the weights outside of them."""
-    *parents, attribute = _blocks_path(reader.network).split(".")
-    owner = model
-    for parent in parents:
-        owner = getattr(owner, parent)
-    names = reader.tensor_names()
-    stream = BlockStream(
-        getattr(owner, attribute),
-        read=lambda number: reader.checkpoint.arrays(names[str(number)]),
-        weights=lambda number, arrays: reader.weights(str(number), arrays),
-        own=own,
-    )
-    setattr(owner, attribute, stream)
-    return {name: value for name, value in weights.items() if _block_of(reader.network, name) is None}
-
-
-def _blocks_path(network: type[PublishedNetwork[Any]]) -> str:
+def blocks_path(network: type[PublishedNetwork[Any]]) -> str:
+    """Path of a network's list of blocks."""
     path: str = getattr(network, "BLOCKS")  # noqa: B009 (optional in the protocol)
     return path
 
 
-def _block_of(network: type[PublishedNetwork[Any]], parameter: str) -> str | None:
+def block_of(network: type[PublishedNetwork[Any]], parameter: str) -> str | None:
     """Number of the block that a parameter is in; None outside of blocks."""
-    prefix = f"{_blocks_path(network)}."
+    prefix = f"{blocks_path(network)}."
     return parameter.removeprefix(prefix).split(".")[0] if parameter.startswith(prefix) else None
 
 
@@ -302,28 +254,28 @@ def _evaluated(
     return parameters
 
 
-def _axis_orders(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    """MLX axis order of each convolution's weight, by parameter name."""
-    orders = {}
-    for path, module in model.named_modules():
-        if type(module) in AXIS_ORDERS:
-            orders[f"{path}.weight" if path else "weight"] = AXIS_ORDERS[type(module)]
-    return orders
-
-
-def _check(network_name: str, checkpoint: Checkpoint, weights: Mapping[str, mx.array], model: nn.Module) -> None:
+def _check(
+    network_name: str,
+    checkpoint: Checkpoint,
+    weights: Mapping[str, mx.array],
+    model: nn.Module,
+    axes: Mapping[str, tuple[int, ...]],
+) -> None:
     """Raise one error that names the missing, unknown and misshaped tensors."""
     parameters: dict[str, mx.array] = dict(tree_flatten(model.parameters()))
-    axes = _axis_orders(model)
     problems = []
     if missing := sorted(parameters.keys() - weights.keys()):
         problems.append(f"lacks {_listed(missing)}")
     if unknown := sorted(weights.keys() - parameters.keys()):
         problems.append(f"has {_listed(unknown)} that the network does not know")
     for name in sorted(weights.keys() & parameters.keys()):
-        problem = _mismatch(weights[name], parameters[name], axes.get(name))
-        if problem is not None:
-            problems.append(f"has {name} {problem}")
+        weight, parameter = weights[name], parameters[name]
+        order = axes.get(name)
+        turned = weight if order is None or len(order) != weight.ndim else weight.transpose(order)
+        if turned.shape != parameter.shape:
+            problems.append(f"has {name} in shape {weight.shape}, expected axes of {parameter.shape}")
+        elif mx.issubdtype(weight.dtype, mx.floating) != mx.issubdtype(parameter.dtype, mx.floating):
+            problems.append(f"has {name} as {weight.dtype}, expected {parameter.dtype}")
     if problems:
         more = len(problems) - _SHOWN_PROBLEMS
         raise CheckpointError(
@@ -333,17 +285,119 @@ def _check(network_name: str, checkpoint: Checkpoint, weights: Mapping[str, mx.a
         )
 
 
-def _mismatch(weight: mx.array, parameter: mx.array, axes: tuple[int, ...] | None) -> str | None:
-    """What is wrong with a published weight's shape or kind of number; None if it fits the parameter."""
-    turned = weight if axes is None or len(axes) != weight.ndim else weight.transpose(axes)
-    if turned.shape != parameter.shape:
-        return f"in shape {weight.shape}, expected axes of {parameter.shape}"
-    if mx.issubdtype(weight.dtype, mx.floating) != mx.issubdtype(parameter.dtype, mx.floating):
-        return f"as {weight.dtype}, expected {parameter.dtype}"
-    return None
-
-
 def _listed(names: list[str]) -> str:
     plural = "s" if len(names) > 1 else ""
     ellipsis = ", ..." if len(names) > _SHOWN_NAMES else ""
     return f"{len(names)} tensor{plural} ({', '.join(names[:_SHOWN_NAMES])}{ellipsis})"
+
+
+def network_weights(
+    network: type[PublishedNetwork[Any]],
+    checkpoint: Checkpoint,
+    *,
+    dtype: mx.Dtype | None = None,
+    merge: LoraMerge | None = None,
+    arrays: Mapping[str, mx.array] | None = None,
+    sources: dict[str, list[mx.array]] | None = None,
+) -> dict[str, mx.array]:
+    """Lazy arrays of one network by parameter name, in published axis order.
+
+    Merged weights and decoded 8-bit floats are rounded once to ``dtype``; other weights keep the file's dtype.
+
+    Args:
+        network: Names its own tensors.
+        checkpoint: Tensors of other networks in it are ignored.
+        dtype: Of merged weights and 8-bit floats; None means the file's, bfloat16 for 8-bit floats.
+        merge: Adapters to merge.
+        arrays: Published tensors that are open already; None opens all of the network's.
+        sources: Filled with the tensors on disk that each weight is computed from.
+    """
+    scales = float8_scales(checkpoint)
+    parameters = parameter_names(network, checkpoint)
+    if arrays is None:
+        arrays = checkpoint.arrays(with_scales(parameters, scales) if scales else parameters)
+    weights: dict[str, mx.array] = {}
+    for name, parameter in parameters.items():
+        if name not in arrays:
+            continue
+        if parameter in weights:
+            raise CheckpointError(f"{checkpoint.path}: two tensors mean {parameter}, one of them is {name}.")
+        published = value = arrays[name]
+        final_dtype = dtype or published.dtype
+        on_disk = [published]
+        if name in scales:
+            scale_name = scales[name]
+            scale = None if scale_name is None else arrays[scale_name]
+            if scale is not None:
+                on_disk.append(scale)
+            value = decode_e4m3(value, scale)
+            final_dtype = dtype or mx.bfloat16
+        if merge is not None and name in merge.changed:
+            value = merge.apply(name, value, on_disk)
+        # What was computed is float32 so far.
+        weights[parameter] = published if value is published else value.astype(final_dtype)
+        if sources is not None:
+            sources[parameter] = on_disk
+    prepare = getattr(network, "prepare", None)
+    if prepare is None:
+        return weights
+    prepared: dict[str, mx.array] = prepare(weights)
+    if sources is not None:
+        _share_sources(sources, weights, prepared)
+    return prepared
+
+
+def _share_sources(
+    sources: dict[str, list[mx.array]], weights: Mapping[str, mx.array], prepared: Mapping[str, mx.array]
+) -> None:
+    """Give the tensors of weights that were computed anew to the first of the new weights."""
+    changed = [name for name, value in prepared.items() if weights.get(name) is not value]
+    if not changed:
+        return
+    unchanged = prepared.keys() - set(changed)
+    moved: list[mx.array] = []
+    for name in list(sources):
+        if name not in unchanged:
+            moved += sources.pop(name)
+    sources[changed[0]] = moved
+
+
+def is_quantized(checkpoint: Checkpoint) -> bool:
+    """Whether a file holds layers that are quantised by MLX."""
+    tensors = checkpoint.header.tensors
+    for name in tensors:
+        path = name.removesuffix(".scales")
+        if path != name and f"{path}.weight" in tensors:
+            return True
+    return False
+
+
+def _quantize_as_stored(model: nn.Module, weights: Mapping[str, mx.array], checkpoint: Checkpoint) -> None:
+    """Replace the layers whose weights have scales beside them by quantised ones.
+
+    Args:
+        model: Built in floating point.
+        weights: By parameter name.
+        checkpoint: Where they come from, for messages.
+
+    Raises:
+        CheckpointError: If scales and weight do not belong together.
+    """
+    modules = dict(model.named_modules())
+    settings: dict[str, dict[str, int]] = {}
+    for name, scales in weights.items():
+        path = name.removesuffix(".scales")
+        module = modules.get(path)
+        if path == name or not isinstance(module, nn.Linear | nn.Embedding):
+            continue
+        packed = weights.get(f"{path}.weight")
+        stored = stored_settings(packed, scales, module.weight.shape)
+        if stored is None:
+            raise CheckpointError(
+                f"{checkpoint.path}: {path} has scales of shape {scales.shape} beside a weight of shape "
+                f"{'none' if packed is None else packed.shape}, which is no quantisation of {module.weight.shape}. "
+                f"Quantise the 16-bit file again with scripts/convert_weights.py."
+            )
+        settings[path] = stored
+    if settings:
+        nn.quantize(model, class_predicate=lambda path, _: settings.get(path, False))

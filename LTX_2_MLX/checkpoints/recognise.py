@@ -1,11 +1,11 @@
-"""Recognises what a checkpoint holds by its header: the network, the model's generation, and files that cannot be read.
+"""Recognises what a checkpoint holds by its header: networks, their tensors, the model's generation, unreadable files.
 
 Sources of the names in unreadable files: Comfy-Org/ComfyUI, comfy/quant_ops.py and comfy/utils.py (``comfy_quant``,
 ``weight_scale_2``); huggingface/diffusers, transformer_ltx2.py; Lightricks/LTX-Video for 0.9.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,22 +38,14 @@ _READABLE = "float8_e4m3fn"
 # Width of T5's features, which LTX-Video 0.9 reads; Gemma's are 3840 wide.
 _T5_WIDTH = 4096
 _PREFIX = "model.diffusion_model."
+# Marks a whole file of ComfyUI's older form; the module's settings, the scales of inputs (not needed: inputs keep
+# their precision) and of weights, of its older and newer form and of the published files.
+_MARKER = "scaled_fp8"
+_SETTINGS = "comfy_quant"
+_INPUT_SCALES = ("input_scale", "scale_input")
+_WEIGHT_SCALES = ("weight_scale", "scale_weight")
 # A setting is a line of JSON; more is none.
 _MOST_BYTES = 4096
-
-
-def recognise(networks: type[NetworkT] | Sequence[type[NetworkT]], checkpoint: Checkpoint) -> type[NetworkT]:
-    """The first network class whose config is in the header.
-
-    Raises:
-        CheckpointError: If the checkpoint holds none of them.
-    """
-    refuse_unsupported(checkpoint)
-    candidates = [networks] if isinstance(networks, type) else list(networks)
-    for network in candidates:
-        if network.Config.from_header(checkpoint.header) is not None:
-            return network
-    raise _not_recognised([network.__name__ for network in candidates], checkpoint)
 
 
 def config_of(network: type[PublishedNetwork[ConfigT]], checkpoint: Checkpoint) -> ConfigT:
@@ -70,13 +62,18 @@ def config_of(network: type[PublishedNetwork[ConfigT]], checkpoint: Checkpoint) 
 
 
 def build(networks: type[NetworkT] | Sequence[type[NetworkT]], checkpoint: Checkpoint) -> NetworkT:
-    """The first network that is in the checkpoint, without its weights. MLX is lazy: this costs nothing.
+    """The first network whose config is in the header, without its weights. MLX is lazy: this costs nothing.
 
     Raises:
         CheckpointError: If the checkpoint holds none of them.
     """
-    network = recognise(networks, checkpoint)
-    return network(config_of(network, checkpoint))
+    refuse_unsupported(checkpoint)
+    candidates = [networks] if isinstance(networks, type) else list(networks)
+    for network in candidates:
+        config = network.Config.from_header(checkpoint.header)
+        if config is not None:
+            return network(config)
+    raise _not_recognised([network.__name__ for network in candidates], checkpoint)
 
 
 def _not_recognised(names: list[str], checkpoint: Checkpoint) -> CheckpointError:
@@ -86,6 +83,62 @@ def _not_recognised(names: list[str], checkpoint: Checkpoint) -> CheckpointError
     )
 
 
+def parameter_names(network: type[PublishedNetwork[Any]], checkpoint: Checkpoint) -> dict[str, str]:
+    """Published name -> parameter name of the network's tensors, without the scales of 8-bit floats."""
+    names = {}
+    for name in checkpoint.header.tensors:
+        parameter = None if is_float8_setting(name) else network.parameter_name(name)
+        if parameter is not None:
+            names[name] = parameter
+    return names
+
+
+def with_scales(names: Mapping[str, str] | list[str], scales: Mapping[str, str | None]) -> list[str]:
+    """Published names, followed by the scales that their 8-bit floats have."""
+    with_their_scales = list(names)
+    for name in names:
+        scale = scales.get(name)
+        if scale is not None:
+            with_their_scales.append(scale)
+    return with_their_scales
+
+
+def float8_scales(checkpoint: Checkpoint) -> dict[str, str | None]:
+    """Names of the tensors in 8-bit floats, and the name of each one's scale; None without one.
+
+    Raises:
+        CheckpointError: If a scale is more than one number, or belongs to a tensor of another precision.
+    """
+    tensors = checkpoint.header.tensors
+    names: dict[str, str | None] = {}
+    for name, info in tensors.items():
+        if info.dtype == "F8_E4M3" and name.rpartition(".")[2] != _MARKER:
+            names[name] = None
+    for scale_name in tensors:
+        module, dot, last = scale_name.rpartition(".")
+        if last not in _WEIGHT_SCALES:
+            continue
+        name = f"{module}{dot}weight"
+        if name not in names:
+            raise CheckpointError(
+                f"{checkpoint.path}: {scale_name} is the scale of a weight that is not in 8-bit floats (E4M3), which "
+                f"is not supported. Use the published 8-bit file or the 16-bit one."
+            )
+        scale = tensors[scale_name]
+        if scale.num_bytes == 0 or any(size != 1 for size in scale.shape):
+            raise CheckpointError(
+                f"{checkpoint.path}: {scale_name} has shape {scale.shape}, but only one scale per tensor is supported. "
+                f"Use the published 8-bit file or the 16-bit one."
+            )
+        names[name] = scale_name
+    return names
+
+
+def is_float8_setting(name: str) -> bool:
+    """Whether a tensor only describes how others are stored: scales, settings, the marker of a whole file."""
+    return name.rpartition(".")[2] in (_MARKER, _SETTINGS, *_INPUT_SCALES, *_WEIGHT_SCALES)
+
+
 def generation_of(checkpoint: Checkpoint) -> Family | None:
     """Model generation by a file's metadata, else by its name; None if neither tells."""
     metadata = checkpoint.header.metadata
@@ -93,8 +146,10 @@ def generation_of(checkpoint: Checkpoint) -> Family | None:
     if version:
         minor = int(version[1])
         return "LTX-2.5" if minor >= 5 else "LTX-2.3" if minor >= 3 else "LTX-2"
-    stated = " ".join(filter(None, map(metadata.get, _BASE_FIELDS)))
-    for text in (stated, Path(checkpoint.path).name):
+    stated = []
+    for field in _BASE_FIELDS:
+        stated.append(metadata.get(field, ""))
+    for text in (" ".join(stated), checkpoint.path.name):
         for family, pattern in _FAMILY_NAMES:
             if pattern.search(text):
                 return family

@@ -1,12 +1,17 @@
 """Blocks of a network that stay on disk and are read ahead of their use, anew in every pass."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 
-# The block that runs, the one that is ready behind it, and the one that is being read.
-LIVE_BLOCKS = 3
+from LTX_2_MLX.checkpoints.load import block_of, blocks_path, network_weights
+from LTX_2_MLX.checkpoints.lora import LoraMerge
+from LTX_2_MLX.checkpoints.reader import Checkpoint
+from LTX_2_MLX.checkpoints.recognise import float8_scales, parameter_names, with_scales
+from LTX_2_MLX.models.interfaces import PublishedNetwork
 
 
 class BlockStream:
@@ -65,3 +70,58 @@ class BlockStream:
             arrays = self._read(number)
         mx.async_eval(list(arrays.values()))
         return arrays
+
+
+@dataclass(frozen=True)
+class BlockReader:
+    """Reads one block's weights, exactly as a network that stays in memory gets them."""
+
+    network: type[PublishedNetwork[Any]]
+    checkpoint: Checkpoint
+    dtype: mx.Dtype | None
+    merge: LoraMerge | None
+    finish: Callable[[str, mx.array], dict[str, mx.array]]
+
+    def tensor_names(self) -> dict[str, list[str]]:
+        """Published names of each block's tensors, scales of 8-bit floats included, by the block's number."""
+        names: dict[str, list[str]] = {}
+        for name, parameter in parameter_names(self.network, self.checkpoint).items():
+            block = block_of(self.network, parameter)
+            if block is not None:
+                names.setdefault(block, []).append(name)
+        scales = float8_scales(self.checkpoint)
+        return {block: with_scales(own, scales) for block, own in names.items()}
+
+    def weights(self, block: str, arrays: Mapping[str, mx.array]) -> list[tuple[str, mx.array]]:
+        """A block's weights, by their names inside it, from its published tensors; these are read, the rest is lazy."""
+        prefix = f"{blocks_path(self.network)}.{block}."
+        sources: dict[str, list[mx.array]] = {}
+        weights = network_weights(
+            self.network, self.checkpoint, dtype=self.dtype, merge=self.merge, arrays=arrays, sources=sources
+        )
+        # Before anything is computed from them, as in ``load``.
+        mx.eval(list(sources.values()))
+        finished = []
+        for name, value in weights.items():
+            for parameter, array in self.finish(name, value).items():
+                finished.append((parameter.removeprefix(prefix), array))
+        return finished
+
+
+def replace_by_stream(
+    model: nn.Module, weights: dict[str, mx.array], reader: BlockReader, own: range | None
+) -> dict[str, mx.array]:
+    """Replace the model's blocks by a stream of those of this process; returns the weights outside of them."""
+    *parents, attribute = blocks_path(reader.network).split(".")
+    owner = model
+    for parent in parents:
+        owner = getattr(owner, parent)
+    names = reader.tensor_names()
+    stream = BlockStream(
+        getattr(owner, attribute),
+        read=lambda number: reader.checkpoint.arrays(names[str(number)]),
+        weights=lambda number, arrays: reader.weights(str(number), arrays),
+        own=own,
+    )
+    setattr(owner, attribute, stream)
+    return {name: value for name, value in weights.items() if block_of(reader.network, name) is None}

@@ -52,7 +52,7 @@ class ConvertOptions:
 def convert_weights(own: ConvertOptions) -> None:
     """Write FILE as .safetensors. Nothing in a pickled file is ever executed."""
     from LTX_2_MLX.checkpoints.convert import DTYPES, check_replaceable, convert
-    from LTX_2_MLX.checkpoints.network_weights import Quantization
+    from LTX_2_MLX.checkpoints.quantization import Quantization
     from LTX_2_MLX.cli.reporting import check_output
 
     target = own.output or path_beside(own.file, own.dtype, own.quantize)

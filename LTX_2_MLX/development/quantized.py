@@ -11,7 +11,7 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
 from LTX_2_MLX.checkpoints.load import load
-from LTX_2_MLX.checkpoints.network_weights import Quantization, layers_to_quantize, quantize_layers
+from LTX_2_MLX.checkpoints.quantization import Quantization, layers_to_quantize, quantize_layers
 from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.models.ltx.config import StreamConfig, TransformerConfig
 from LTX_2_MLX.models.ltx.transformer import StreamInput, Transformer

@@ -16,7 +16,7 @@ import mlx.core as mx
 import numpy as np
 
 from LTX_2_MLX.checkpoints.load import load
-from LTX_2_MLX.checkpoints.recognise import recognise
+from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.checkpoints.resolve import open_checkpoint
 from LTX_2_MLX.media.frames import FrameStream, subdivide_times, to_levels, to_unit
 from LTX_2_MLX.media.writer import waiting_bytes
@@ -189,7 +189,8 @@ class Interpolate:
     def run(self, runner: StageRunner, stream: FrameStream) -> FrameStream:
         """The video with new frames, computed while it is read."""
         checkpoint = open_checkpoint(self.request.model_path, "interpolator")
-        recognise(IFNet, checkpoint)
+        # A file of another network is refused before frames are read.
+        config_of(IFNet, checkpoint)
         timeline = self.timeline
         work = partial(
             interpolated_chunks, stream=stream, request=self.request, timeline=timeline, progress=runner.progress

@@ -18,7 +18,7 @@ from mlx.utils import tree_map
 
 from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.reader import Checkpoint
-from LTX_2_MLX.checkpoints.recognise import build, recognise
+from LTX_2_MLX.checkpoints.recognise import build
 from LTX_2_MLX.checkpoints.resolve import open_checkpoint
 from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.media.frames import FrameStream, to_levels, to_unit
@@ -404,12 +404,12 @@ def _batches(frames: Iterator[np.ndarray], size: int) -> Iterator[list[np.ndarra
 def _loader(request: Request) -> Callable[[], Network]:
     """Check the files' headers, and return the function that loads the network."""
     checkpoint = open_checkpoint(request.model_path, "upscaler")
-    network = recognise(NETWORKS, checkpoint)
+    network = type(build(NETWORKS, checkpoint))
     if request.denoise_strength in _UNMIXED:
         return partial(load, NETWORKS, checkpoint, dtype=request.dtype)
     weak = open_checkpoint(request.weak_model_path, "upscaler")
     config = network.Config.from_header(checkpoint.header)
-    if recognise(NETWORKS, weak) is not network or network.Config.from_header(weak.header) != config:
+    if type(build(NETWORKS, weak)) is not network or network.Config.from_header(weak.header) != config:
         raise CheckpointError(f"{weak.path} is another network than {checkpoint.path}, so they cannot be mixed.")
     return partial(load_mixed, checkpoint, weak, request.denoise_strength, request.dtype)
 

@@ -7,8 +7,7 @@ import mlx.core as mx
 import numpy as np
 
 from LTX_2_MLX.checkpoints.convert import convert
-from LTX_2_MLX.checkpoints.load import load
-from LTX_2_MLX.checkpoints.network_weights import network_weights
+from LTX_2_MLX.checkpoints.load import load, network_weights
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.media.frames import to_unit

@@ -11,7 +11,7 @@ import pytest
 
 from LTX_2_MLX.checkpoints import writer
 from LTX_2_MLX.checkpoints.convert import as_safetensors, convert
-from LTX_2_MLX.checkpoints.network_weights import decode_e4m3
+from LTX_2_MLX.checkpoints.quantization import decode_e4m3
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.torch_file import read_torch_file
 from LTX_2_MLX.checkpoints.writer import write_safetensors

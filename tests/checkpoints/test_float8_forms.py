@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 from LTX_2_MLX.checkpoints.convert import convert
 from LTX_2_MLX.checkpoints.load import load, weights_bytes
-from LTX_2_MLX.checkpoints.network_weights import decode_e4m3
+from LTX_2_MLX.checkpoints.quantization import decode_e4m3
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.errors import CheckpointError
 

@@ -15,7 +15,7 @@ from LTX_2_MLX.checkpoints.contents import UNUSED_TENSORS
 from LTX_2_MLX.checkpoints.gemma3 import GemmaConfig, encode_prompts
 from LTX_2_MLX.checkpoints.gemma4 import Gemma4, Gemma4Config, load_gemma4
 from LTX_2_MLX.checkpoints.load import weights_bytes
-from LTX_2_MLX.checkpoints.network_weights import Quantization
+from LTX_2_MLX.checkpoints.quantization import Quantization
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.interfaces import Header, TensorInfo

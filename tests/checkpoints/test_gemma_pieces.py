@@ -21,7 +21,7 @@ from LTX_2_MLX.checkpoints.chat import chat_form, question
 from LTX_2_MLX.checkpoints.contents import inspect
 from LTX_2_MLX.checkpoints.gemma3 import GemmaConfig, encode_prompts, load_gemma
 from LTX_2_MLX.checkpoints.gemma_tokenizer import GemmaTokenizer
-from LTX_2_MLX.checkpoints.network_weights import decode_e4m3
+from LTX_2_MLX.checkpoints.quantization import decode_e4m3
 from LTX_2_MLX.cli.generate import main
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.interfaces import Header, TensorInfo

@@ -11,7 +11,7 @@ from mlx.utils import tree_flatten
 
 from LTX_2_MLX.checkpoints.load import load, weights_bytes
 from LTX_2_MLX.checkpoints.lora import Lora
-from LTX_2_MLX.checkpoints.network_weights import decode_e4m3
+from LTX_2_MLX.checkpoints.quantization import decode_e4m3
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.ltx.transformer import Transformer

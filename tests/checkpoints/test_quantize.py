@@ -11,7 +11,7 @@ from LTX_2_MLX.checkpoints.convert import convert
 from LTX_2_MLX.checkpoints.gemma3 import Gemma, encode_prompts, load_gemma
 from LTX_2_MLX.checkpoints.load import load, weights_bytes
 from LTX_2_MLX.checkpoints.lora import Lora
-from LTX_2_MLX.checkpoints.network_weights import Quantization
+from LTX_2_MLX.checkpoints.quantization import Quantization
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.models.ltx.text_features import TextFeatures

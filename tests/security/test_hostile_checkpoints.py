@@ -13,7 +13,7 @@ from LTX_2_MLX import cli, outside
 from LTX_2_MLX.checkpoints.contents import inspect
 from LTX_2_MLX.checkpoints.convert import as_safetensors, convert
 from LTX_2_MLX.checkpoints.gemma_tokenizer import GemmaTokenizer
-from LTX_2_MLX.checkpoints.network_weights import Quantization
+from LTX_2_MLX.checkpoints.quantization import Quantization
 from LTX_2_MLX.checkpoints.reader import Checkpoint, read_header
 from LTX_2_MLX.checkpoints.torch_file import read_torch_file
 from LTX_2_MLX.cli import convert_weights, generate, inspect_checkpoint, upscale

@@ -9,7 +9,7 @@ import mlx.core as mx
 
 from LTX_2_MLX.checkpoints.load import load, quantization_for
 from LTX_2_MLX.checkpoints.lora import Lora
-from LTX_2_MLX.checkpoints.network_weights import Quantization
+from LTX_2_MLX.checkpoints.quantization import Quantization
 from LTX_2_MLX.checkpoints.read_ahead import StoredNetwork
 from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.diffusion import sampler as samplers
