@@ -1,9 +1,99 @@
-"""The published files that this library uses: repository, size, licence, and the networks in them.
+"""Catalogue of the published files that this library uses: repository, size, licence, and the networks in them.
 
 Sizes that no public source states exactly are left out; the hub's are shown before a download.
 """
 
-from LTX_2_MLX.checkpoints.entries import Entry, Family, PublishedFile, Role, Variant
+from dataclasses import dataclass, field
+from typing import Literal
+
+Role = Literal[
+    "model", "video-vae", "audio-vae", "duration-head",
+    "spatial-upscaler", "temporal-upscaler", "distilled-lora", "text-encoder", "interpolator", "upscaler",
+    "super-resolution", "decoder", "lora", "prompt-enhancer",
+]  # fmt: skip
+Variant = Literal["dev", "distilled"]
+Family = Literal["LTX-2", "LTX-2.3", "LTX-2.5", "demo"]
+
+_HUB = "https://huggingface.co"
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """One file of a repository.
+
+    Attributes:
+        path: In the repository; may contain ``*``.
+        num_bytes: Exact size, if known.
+        sha256: Of the content, if known.
+        optional: Downloaded only if the repository has it.
+        url: Its address, if it does not lie in the entry's repository; optional then means that users may have the
+            folder without it.
+        git_blob: Git's name of the content, if known.
+    """
+
+    path: str
+    num_bytes: int | None = None
+    sha256: str | None = None
+    optional: bool = False
+    url: str | None = None
+    git_blob: str | None = None
+
+    @property
+    def name(self) -> str:
+        """File name without folders."""
+        return self.path.rsplit("/", 1)[-1]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One checkpoint, or the files of one model, downloaded together under one name.
+
+    Attributes:
+        name: What users type.
+        role: What it is used for.
+        files: One file, or the files of a folder.
+        folder: Its folder under ``weights/``; a model of several files has one of its own.
+        repository: On the Hugging Face hub; None for files at ``url``.
+        url: Address of the folder with the files, if they are not on the hub.
+        licence: Of the weights.
+        networks: The networks in it.
+        family: Generation of the model; files of one family belong together.
+        variant: How a model was trained.
+        about_bytes: Approximate size of all files from a public listing, if the exact one is not known.
+        gated: The repository needs a login and an accepted licence.
+    """
+
+    name: str
+    role: Role
+    files: tuple[PublishedFile, ...]
+    folder: str
+    licence: str
+    networks: tuple[str, ...]
+    repository: str | None = None
+    url: str | None = None
+    family: Family | None = None
+    variant: Variant | None = None
+    about_bytes: int | None = None
+    gated: bool = False
+    notes: str = field(default="")
+
+    @property
+    def num_bytes(self) -> int | None:
+        """Size of all files, exact or approximate; None if unknown."""
+        total = 0
+        for file in self.files:
+            if file.optional:
+                continue
+            if file.num_bytes is None:
+                return self.about_bytes
+            total += file.num_bytes
+        return total
+
+    @property
+    def page(self) -> str:
+        """Its web page."""
+        return f"{_HUB}/{self.repository}" if self.repository else (self.url or "comes with the code")
+
 
 LTX_LICENCE = "LTX-2 Community License"
 # The text of August 2026, under which LTX-2.5 is published.

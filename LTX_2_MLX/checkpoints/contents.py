@@ -8,13 +8,13 @@ from typing import Any
 
 import mlx.core as mx
 
-from LTX_2_MLX.checkpoints.entries import TORCH_SUFFIXES, Entry
+from LTX_2_MLX.checkpoints.catalog import Entry
 from LTX_2_MLX.checkpoints.gemma3 import Gemma
 from LTX_2_MLX.checkpoints.gemma4 import Gemma4
 from LTX_2_MLX.checkpoints.load import weights_bytes
 from LTX_2_MLX.checkpoints.lora_file import is_lora_tensor
 from LTX_2_MLX.checkpoints.reader import Checkpoint
-from LTX_2_MLX.checkpoints.resolve import entry_of_file
+from LTX_2_MLX.checkpoints.resolve import TORCH_SUFFIXES, entry_of_file
 from LTX_2_MLX.checkpoints.torch_file import read_torch_file
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.flashvsr.lq_projection import LQProjection

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from LTX_2_MLX.checkpoints.entries import Entry, PublishedFile
+from LTX_2_MLX.checkpoints.catalog import Entry, PublishedFile
 from LTX_2_MLX.checkpoints.resolve import entry_by_name, file_entry
 from LTX_2_MLX.checkpoints.transfer import Progress, RemoteFile, transfer
 from LTX_2_MLX.errors import DownloadError

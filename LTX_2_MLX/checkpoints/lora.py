@@ -13,7 +13,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from LTX_2_MLX.checkpoints.entries import Family
+from LTX_2_MLX.checkpoints.catalog import Family
 from LTX_2_MLX.checkpoints.lora_file import (
     published_paths,
     read_arrays,

@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from LTX_2_MLX.checkpoints.catalog import ENTRIES
-from LTX_2_MLX.checkpoints.entries import Family, ResolvedFile
+from LTX_2_MLX.checkpoints.catalog import ENTRIES, Family
 from LTX_2_MLX.checkpoints.reader import Checkpoint, data_starts
+from LTX_2_MLX.checkpoints.resolve import ResolvedFile
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.invocation import command_line
 from LTX_2_MLX.models.interfaces import ConfigT, PublishedNetwork
@@ -260,6 +260,6 @@ def _generations(file: ResolvedFile) -> list[Family]:
 def _families_of_size(num_bytes: int) -> list[Family]:
     families = []
     for entry in ENTRIES:
-        if entry.family and not entry.is_folder and entry.files[0].num_bytes == num_bytes:
+        if entry.family and len(entry.files) == 1 and entry.files[0].num_bytes == num_bytes:
             families.append(entry.family)
     return families

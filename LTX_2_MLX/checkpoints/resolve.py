@@ -1,27 +1,18 @@
 """Resolves a weights argument to a local path. Named files are downloaded on first use where a command allows it.
 
 The folders ``weights/`` (in the current folder and beside the package) are searched first, then the Hugging Face
-cache.
+cache. By default nothing is downloaded.
 """
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
-from LTX_2_MLX.checkpoints.catalog import ENTRIES, FAMILIES
-from LTX_2_MLX.checkpoints.entries import (
-    TORCH_SUFFIXES,
-    Entry,
-    Family,
-    PublishedFile,
-    ResolvedFile,
-    Role,
-    Variant,
-    local_names,
-    obtain,
-)
+from LTX_2_MLX.checkpoints.catalog import ENTRIES, FAMILIES, Entry, Family, PublishedFile, Role, Variant
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.invocation import command_line
@@ -29,6 +20,8 @@ from LTX_2_MLX.invocation import command_line
 AUTO = "auto"
 DOWNLOAD = command_line("download_weights")
 BY_NAME = {entry.name.lower(): entry for entry in ENTRIES}
+# Endings of files that torch.save writes.
+TORCH_SUFFIXES = (".pth", ".pkl", ".ckpt", ".pt", ".bin")
 _SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
 _REPOSITORY = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(?::(?P<file>[^:]+))?")
 _STARTER = "ltx-2-19b-distilled ltx-2-spatial-upscaler-x2-1.0 gemma-3-12b-it"
@@ -37,6 +30,35 @@ DEMO_NOTE = (
     "No LTX-2 files were found on this machine, so the small demo model is used. "
     f"To download the real model: {DOWNLOAD} {_STARTER}"
 )
+
+# Fetches the files of an entry, or raises an error that says how to get them.
+Obtain = Callable[[Entry], None]
+_OBTAIN: ContextVar[Obtain | None] = ContextVar("obtain", default=None)
+
+
+@dataclass(frozen=True)
+class ResolvedFile:
+    """A local file or folder.
+
+    Attributes:
+        path: Exists.
+        entry: The catalogue entry that it matches; None for files that are not in the catalogue.
+        stated_family: Model generation that a file states which is not in the catalogue.
+    """
+
+    path: Path
+    entry: Entry | None = None
+    stated_family: Family | None = None
+
+    @property
+    def family(self) -> Family | None:
+        """Model generation; None if unknown."""
+        return self.entry.family if self.entry else self.stated_family
+
+    @property
+    def is_demo(self) -> bool:
+        """Whether it belongs to the demo model that comes with the code."""
+        return self.family == "demo"
 
 
 def resolve(
@@ -110,26 +132,47 @@ def weights_folders() -> list[Path]:
     The last one holds the demo model alone.
     """
     package = Path(__file__).resolve().parents[1]
-    candidates = [Path.cwd() / "weights", package.parent / "weights", package / "weights"]
-    return list(dict.fromkeys(map(Path.resolve, filter(Path.is_dir, candidates))))
+    folders: list[Path] = []
+    for folder in (Path.cwd() / "weights", package.parent / "weights", package / "weights"):
+        if folder.is_dir() and folder.resolve() not in folders:
+            folders.append(folder.resolve())
+    return folders
 
 
 def installed_path(entry: Entry) -> Path | None:
     """Local path of a catalogue entry, in ``weights/`` or in the hub's cache; None if it is absent or incomplete."""
+    names = local_names(entry)
     for root in weights_folders():
         for folder in _folders_for(entry, root):
-            path = _path_in_folder(entry, folder, is_root=folder == root)
-            if path is not None:
-                return path
+            for name in names:
+                if (folder / name).exists():
+                    return folder / name
+            # A model of several files is recognised by its file names only in a folder of its own.
+            is_own = not names and folder != root and _may_be_named(entry, folder.name)
+            if is_own and _is_complete(entry, folder):
+                return folder
     if entry.repository is None:
         return None
     for file in entry.files:
         if "*" not in file.path:
             break
     path = _cached_file(entry.repository, file.path)
-    if path is None or not entry.is_folder:
+    if path is None or names:
         return path
     return path.parent if _is_complete(entry, path.parent) else None
+
+
+def local_names(entry: Entry) -> list[str]:
+    """Names that the file of an entry may have on disk: the published one and those of its conversion.
+
+    An entry of several files has none: it is a folder.
+    """
+    if len(entry.files) > 1:
+        return []
+    path = Path(entry.files[0].path)
+    if path.suffix not in TORCH_SUFFIXES:
+        return [path.name]
+    return [path.name, f"{path.name}.safetensors", f"{path.stem}.safetensors"]
 
 
 def _folders_for(entry: Entry, root: Path) -> list[Path]:
@@ -142,20 +185,8 @@ def _folders_for(entry: Entry, root: Path) -> list[Path]:
     return folders if inside == Path() else [*folders, root / entry.folder / inside]
 
 
-def _path_in_folder(entry: Entry, folder: Path, is_root: bool) -> Path | None:
-    if not entry.is_folder:
-        for name in local_names(entry):
-            if (folder / name).exists():
-                return folder / name
-        return None
-    # A model of several files is recognised by its file names only in a folder of its own.
-    if is_root or not folder.is_dir():
-        return None
-    return folder if _is_complete(entry, folder) and _may_be_named(entry, folder.name) else None
-
-
 def _is_complete(entry: Entry, folder: Path) -> bool:
-    return all(any(folder.glob(file.path)) for file in entry.files if not file.optional)
+    return folder.is_dir() and all(any(folder.glob(file.path)) for file in entry.files if not file.optional)
 
 
 def _may_be_named(entry: Entry, folder_name: str) -> bool:
@@ -179,6 +210,29 @@ def _cached_file(repository: str, file: str) -> Path | None:
     except HFValidationError:
         return None
     return Path(path) if isinstance(path, str) else None
+
+
+@contextmanager
+def downloads(obtain: Obtain) -> Iterator[None]:
+    """Allow downloads on first use inside this context."""
+    token = _OBTAIN.set(obtain)
+    try:
+        yield
+    finally:
+        _OBTAIN.reset(token)
+
+
+def obtain(entry: Entry) -> bool:
+    """Download the files of an entry if that is allowed; returns whether it was.
+
+    Raises:
+        DownloadError: If it is allowed and fails, or the user refuses.
+    """
+    fetch = _OBTAIN.get()
+    if fetch is None or entry.family == "demo":
+        return False
+    fetch(entry)
+    return True
 
 
 def _resolve_entry(entry: Entry) -> ResolvedFile:
@@ -273,7 +327,11 @@ def entry_by_name(name: str) -> Entry | None:
     lower = name.lower()
     if lower in BY_NAME:
         return BY_NAME[lower]
-    return next((e for e in ENTRIES if not e.is_folder and e.files[0].name.lower() == lower), None)
+    for entry in ENTRIES:
+        names = local_names(entry)
+        if names and names[0].lower() == lower:
+            return entry
+    return None
 
 
 def entries_for_role(role: Role, *, family: Family | None = None, variant: Variant | None = None) -> list[Entry]:
@@ -302,9 +360,8 @@ def companion_entries(role: Role, family: Family | None) -> list[Entry]:
 def entry_of_file(path: Path) -> Entry | None:
     """The entry of a published file by its name, and for the demo by its folder too; None for other files."""
     for entry in ENTRIES:
-        if entry.is_folder or path.name not in local_names(entry):
-            continue
-        if entry.family != "demo" or path.resolve().parent.name == "demo":
+        is_named = path.name in local_names(entry)
+        if is_named and (entry.family != "demo" or path.resolve().parent.name == "demo"):
             return entry
     return None
 
@@ -323,21 +380,21 @@ class ModelSet:
 
 
 def newest_set(
-    serves: Callable[[Entry], bool], needs: Callable[[Entry], Sequence[Role]], note: Callable[[str], None]
+    models: Iterable[Entry], needs: Callable[[Entry], Sequence[Role]], note: Callable[[str], None]
 ) -> ResolvedFile | None:
     """The model of the newest complete set; of the newest incomplete one where none is complete, None without any.
 
     Installed models are looked through from the newest on, without the demo.
 
     Args:
-        serves: Whether an entry is a model that may be taken.
+        models: Entries that may be taken.
         needs: Roles of the files that a pipeline needs beside a model.
         note: Callback for the lines on what was taken and what was passed over.
     """
     sets = []
     for family in FAMILIES:
-        for entry in ENTRIES:
-            path = installed_path(entry) if entry.family == family and serves(entry) else None
+        for entry in models:
+            path = installed_path(entry) if entry.family == family else None
             if path is not None:
                 sets.append(ModelSet(ResolvedFile(path, entry), _missing(entry, needs(entry))))
     for number, candidate in enumerate(sets):

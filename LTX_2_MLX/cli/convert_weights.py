@@ -71,8 +71,8 @@ def convert_weights(own: ConvertOptions) -> None:
 
 def path_beside(file: Path, dtype: str | None, quantize: int | None) -> Path:
     """A name that says what was changed: flownet.pkl.safetensors, model-bfloat16.safetensors, model-8bit."""
-    from LTX_2_MLX.checkpoints.entries import TORCH_SUFFIXES
     from LTX_2_MLX.checkpoints.ncnn_file import NCNN_SUFFIX
+    from LTX_2_MLX.checkpoints.resolve import TORCH_SUFFIXES
 
     changes = "".join(f"-{change}" for change in (dtype, quantize and f"{quantize}bit") if change)
     if file.is_dir():

@@ -16,7 +16,7 @@ from LTX_2_MLX.invocation import command_line
 from LTX_2_MLX.pipelines.options import Opt
 
 if TYPE_CHECKING:
-    from LTX_2_MLX.checkpoints.entries import Entry
+    from LTX_2_MLX.checkpoints.catalog import Entry
     from LTX_2_MLX.checkpoints.transfer import Progress as Advance
     from LTX_2_MLX.checkpoints.transfer import RemoteFile
 

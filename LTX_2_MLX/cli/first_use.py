@@ -12,7 +12,7 @@ from LTX_2_MLX.invocation import command_line
 from LTX_2_MLX.runtime.progress import JsonProgress, NotesOnly, Progress
 
 if TYPE_CHECKING:
-    from LTX_2_MLX.checkpoints.entries import Entry
+    from LTX_2_MLX.checkpoints.catalog import Entry
     from LTX_2_MLX.checkpoints.transfer import RemoteFile
 
 # Downloads above this are asked for.

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from LTX_2_MLX.checkpoints.entries import Entry, ResolvedFile, Role
+from LTX_2_MLX.checkpoints.catalog import ENTRIES, Entry, Role
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.recognise import check_generation, generation_of, refuse_unsupported
-from LTX_2_MLX.checkpoints.resolve import AUTO, DEMO_NOTE, newest_set, resolve
+from LTX_2_MLX.checkpoints.resolve import AUTO, DEMO_NOTE, ResolvedFile, newest_set, resolve
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.media.frames import FrameStream, subdivide_times
 from LTX_2_MLX.media.writer import waiting_bytes
@@ -87,7 +87,8 @@ def autoencoder_file(request: Request, note: Callable[[str], None]) -> ResolvedF
     """
     if request.weights == AUTO:
         roles: list[Role] = ["temporal-upscaler"] if request.temporal_weights == AUTO else []
-        found = newest_set(_has_autoencoder, lambda entry: roles, note)
+        models = [entry for entry in ENTRIES if _has_autoencoder(entry)]
+        found = newest_set(models, lambda entry: roles, note)
         if found is None:
             note(DEMO_NOTE)
         return found or resolve(AUTO, "model")

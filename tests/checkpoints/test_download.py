@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from LTX_2_MLX.checkpoints import transfer
+from LTX_2_MLX.checkpoints.catalog import Entry, PublishedFile
 from LTX_2_MLX.checkpoints.download import entry_for, fetch, free_bytes, is_here, look_up
-from LTX_2_MLX.checkpoints.entries import Entry, PublishedFile
 from LTX_2_MLX.checkpoints.resolve import entry_by_name
 from LTX_2_MLX.errors import DownloadError
 

@@ -6,8 +6,7 @@ import pytest
 
 from LTX_2_MLX.checkpoints import resolve as module
 from LTX_2_MLX.checkpoints.catalog import ENTRIES
-from LTX_2_MLX.checkpoints.entries import ResolvedFile
-from LTX_2_MLX.checkpoints.resolve import entry_by_name, installed_path, resolve, weights_folders
+from LTX_2_MLX.checkpoints.resolve import ResolvedFile, entry_by_name, installed_path, resolve, weights_folders
 from LTX_2_MLX.errors import CheckpointError
 
 GEMMA = ("config.json", "tokenizer.json", "tokenizer_config.json", "model-00001-of-00001.safetensors")

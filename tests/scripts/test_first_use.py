@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from LTX_2_MLX import cli, read_video
 from LTX_2_MLX.checkpoints import download
-from LTX_2_MLX.checkpoints.entries import PublishedFile
+from LTX_2_MLX.checkpoints.catalog import PublishedFile
 from LTX_2_MLX.checkpoints.resolve import BY_NAME
 from LTX_2_MLX.checkpoints.transfer import RemoteFile
 from LTX_2_MLX.cli import first_use

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from LTX_2_MLX.checkpoints.entries import Entry, ResolvedFile, Variant
+from LTX_2_MLX.checkpoints.catalog import Entry, Variant
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.checkpoints.resolve import (
     AUTO,
     DOWNLOAD,
+    ResolvedFile,
     companion_entries,
     installed_path,
     resolve,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
-from LTX_2_MLX.checkpoints.entries import Entry, ResolvedFile, Role, Variant
+from LTX_2_MLX.checkpoints.catalog import Entry, Family, Role, Variant
 from LTX_2_MLX.checkpoints.gemma3 import Gemma, GemmaConfig
 from LTX_2_MLX.checkpoints.gemma_tokenizer import encoder_folder, files_outside
 from LTX_2_MLX.checkpoints.lora import Lora, split_strength
@@ -22,6 +22,7 @@ from LTX_2_MLX.checkpoints.resolve import (
     AUTO,
     DEMO_NOTE,
     DOWNLOAD,
+    ResolvedFile,
     companion_entries,
     entries_for_role,
     installed_path,
@@ -240,13 +241,10 @@ def automatic_model(options: Options, variant: Variant | None, note: Callable[[s
     Raises:
         CheckpointError: If not even the demo is there.
     """
-
-    def serves(entry: Entry) -> bool:
-        # Detail-fidelity rendering generates keyframes, which LTX-2.5 alone does.
-        fits = options.pipeline != "dfr" or entry.family == "LTX-2.5"
-        return entry.role == "model" and variant in (None, entry.variant) and fits
-
-    model = newest_set(serves, partial(companion_roles, options), note)
+    # Detail-fidelity rendering generates keyframes, which LTX-2.5 alone does.
+    family: Family | None = "LTX-2.5" if options.pipeline == "dfr" else None
+    models = entries_for_role("model", family=family, variant=variant)
+    model = newest_set(models, partial(companion_roles, options), note)
     if model is not None:
         return model
     note(DEMO_NOTE)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from LTX_2_MLX.checkpoints.entries import Role
+from LTX_2_MLX.checkpoints.catalog import Role
 from LTX_2_MLX.checkpoints.lora import Lora, reference_downscale, split_strength
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.recognise import config_of

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from LTX_2_MLX.checkpoints.entries import Variant
+from LTX_2_MLX.checkpoints.catalog import Variant
 from LTX_2_MLX.checkpoints.gemma4 import Gemma4Config
 from LTX_2_MLX.checkpoints.lora_file import is_lora_tensor
 from LTX_2_MLX.checkpoints.reader import (
