@@ -78,6 +78,11 @@ class Request:
         enhancer: Folder of the chat model that rewrites the prompt first; None: the prompt is as it stays.
         previews: Contact sheets of the clean estimate during denoising; None: none.
         given: Sound that the video follows, or a clip; None: only the prompt and images are given.
+        prompts: Texts to encode: the negative prompt only where guidance uses it.
+        grid: Latent grid of the first stage.
+        output_grid: Latent grid of the last denoising stage; that of the finished video in detail-fidelity rendering.
+        output_shape: Size of the decoded video, its frame rate doubled if so requested.
+        output_rate: Frames per second of the decoded video.
     """
 
     two_stages: bool
@@ -114,9 +119,43 @@ class Request:
     enhancer: Path | None = None
     previews: "Previews | None" = None
     given: Given | None = None
+    prompts: tuple[str, ...] = field(init=False)
+    grid: VideoGrid = field(init=False)
+    output_grid: VideoGrid = field(init=False)
+    output_shape: VideoShape = field(init=False)
+    output_rate: Fraction = field(init=False)
 
     def __post_init__(self) -> None:
-        """Validate the fields; raises RequestError."""
+        """Validate the fields, and settle what follows from them; raises RequestError."""
+        self._check()
+        has_negative = "negative" in passes(self.guidance)
+        compression = self.models.compression
+        shape = VideoShape(self.num_frames, self.height, self.width).latent(compression)
+        grid = output_grid = VideoGrid(shape, compression, self.frame_rate)
+        rate = self.frame_rate * (2 if self.temporal_upscale else 1)
+        if self.rendering is not None:
+            output_grid = replace(grid, shape=replace(shape, num_frames=self.rendering.final_latents))
+            rate = self.frame_rate * 2**self.rendering.rounds
+        elif self.two_stages and self.models.spatial_upscaler is not None:
+            config = upscaler_config(self.models.spatial_upscaler, temporal=False, flag=SPATIAL_FLAG)
+            output_grid = replace(grid, shape=config.output_shape(shape))
+        output_shape = output_grid.shape.pixels(compression)
+        if self.rendering is None and self.given is not None and self.given.clip is not None:
+            output_shape = self.given.clip.shape
+        elif self.rendering is None and self.temporal_upscale:
+            output_shape = replace(output_shape, num_frames=2 * output_shape.num_frames - 1)
+        settled = {
+            "prompts": (self.prompt, self.negative_prompt) if has_negative else (self.prompt,),
+            "grid": grid,
+            "output_grid": output_grid,
+            "output_shape": output_shape,
+            "output_rate": rate,
+        }
+        for name, value in settled.items():
+            # Frozen from here on.
+            object.__setattr__(self, name, value)
+
+    def _check(self) -> None:
         if not self.prompt.strip():
             raise RequestError("The prompt is empty. Describe the video.")
         if not 0 < self.frame_rate <= 1000:
@@ -126,60 +165,14 @@ class Request:
                 f"--guidance-start and --guidance-end choose the steps that are guided, but with "
                 f"{self.models.weights.path.name} and these options none is. Leave them out, or pass --cfg above 1."
             )
-        if not self.two_stages:
-            return
-        if self.models.spatial_upscaler is None:
+        if self.two_stages and self.models.spatial_upscaler is None:
             raise RequestError(f"Two-stage pipeline requires {SPATIAL_FLAG}")
-        if not self.models.distilled and self.models.distilled_lora is None:
+        if self.two_stages and not self.models.distilled and self.models.distilled_lora is None:
             raise RequestError(
                 f"Stage 2 with the dev checkpoint {self.models.weights.path.name} needs --distilled-lora "
                 f"(ltx-2-19b-distilled-lora-384.safetensors for LTX-2 19B). If the checkpoint is a distilled one, "
                 f"pass --model-variant distilled."
             )
-
-    @property
-    def prompts(self) -> tuple[str, ...]:
-        """Texts to encode: the negative prompt only where guidance uses it."""
-        return (self.prompt, self.negative_prompt) if "negative" in passes(self.guidance) else (self.prompt,)
-
-    @property
-    def grid(self) -> VideoGrid:
-        """Latent grid of the first stage.
-
-        Raises:
-            RequestError: If the size or the number of frames is not legal.
-        """
-        compression = self.models.compression
-        shape = VideoShape(self.num_frames, self.height, self.width).latent(compression)
-        return VideoGrid(shape, compression, self.frame_rate)
-
-    @property
-    def output_grid(self) -> VideoGrid:
-        """Latent grid of the last denoising stage; that of the finished video in detail-fidelity rendering."""
-        grid = self.grid
-        if self.rendering is not None:
-            return replace(grid, shape=replace(grid.shape, num_frames=self.rendering.final_latents))
-        if not self.two_stages or self.models.spatial_upscaler is None:
-            return grid
-        config = upscaler_config(self.models.spatial_upscaler, temporal=False, flag=SPATIAL_FLAG)
-        return replace(grid, shape=config.output_shape(grid.shape))
-
-    @property
-    def output_shape(self) -> VideoShape:
-        """Size of the decoded video, its frame rate doubled if so requested."""
-        shape = self.output_grid.shape.pixels(self.models.compression)
-        if self.rendering is not None:
-            return shape
-        if self.given is not None and self.given.clip is not None:
-            return self.given.clip.shape
-        return replace(shape, num_frames=2 * shape.num_frames - 1) if self.temporal_upscale else shape
-
-    @property
-    def output_rate(self) -> Fraction:
-        """Frames per second of the decoded video."""
-        rounds = int(self.temporal_upscale) if self.rendering is None else self.rendering.rounds
-        rate: Fraction = self.frame_rate * 2**rounds
-        return rate
 
 
 def request_for(options: Options, note: Callable[[str], None] = lambda text: None) -> Request:
