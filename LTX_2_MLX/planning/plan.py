@@ -1,8 +1,8 @@
 """Run plan: stages with memory and time estimates, made before any weights are loaded; the precision of networks."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import groupby, pairwise
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from math import prod
 from operator import attrgetter
 from pathlib import Path
@@ -179,6 +179,9 @@ class Plan:
         output_bytes: Disk that the output takes at the very least.
         states_bytes: Disk that saved stage results take.
         temporary_bytes: Disk that temporary files take; None: it depends on a length that is not known.
+        largest_bytes: Peak of the run; 0 without stages.
+        arrays_fit: Whether no array is larger than the device allows.
+        fits: Whether every stage stays within the budget, too.
     """
 
     sizes: tuple[str, ...]
@@ -188,28 +191,27 @@ class Plan:
     states_bytes: int = 0
     temporary_bytes: int | None = 0
     max_array_bytes: int | None = None
+    largest_bytes: int = field(init=False)
+    arrays_fit: bool = field(init=False)
+    fits: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Compare the stages with what there is."""
+        largest_bytes = largest_array = 0
+        for stage in self.stages:
+            largest_bytes = max(largest_bytes, stage.peak_bytes)
+            largest_array = max(largest_array, stage.array_bytes)
+        arrays_fit = self.max_array_bytes is None or largest_array <= self.max_array_bytes
+        within_budget = self.budget_bytes is None or largest_bytes <= self.budget_bytes
+        # Frozen from here on.
+        object.__setattr__(self, "largest_bytes", largest_bytes)
+        object.__setattr__(self, "arrays_fit", arrays_fit)
+        object.__setattr__(self, "fits", arrays_fit and within_budget)
 
     @property
     def largest(self) -> Estimate:
         """The stage with the highest peak, which is the peak of the run."""
         return max(self.stages, key=attrgetter("peak_bytes"))
-
-    @property
-    def largest_bytes(self) -> int:
-        """Peak of the run; 0 without stages."""
-        return max(map(attrgetter("peak_bytes"), self.stages), default=0)
-
-    @property
-    def fits(self) -> bool:
-        """Whether every stage stays within the budget, and every array within what the device holds in one."""
-        return self.arrays_fit and (self.budget_bytes is None or self.largest_bytes <= self.budget_bytes)
-
-    @property
-    def arrays_fit(self) -> bool:
-        """Whether no array is larger than the device allows."""
-        if self.max_array_bytes is None or not self.stages:
-            return True
-        return self.with_largest_array.array_bytes <= self.max_array_bytes
 
     @property
     def with_largest_array(self) -> Estimate:
@@ -338,7 +340,8 @@ def plan(
         RequestError: If a stage cannot do what it was asked.
         MemoryBudgetError: If a stage cannot be made small enough at all.
     """
-    estimates: list[Estimate] = []
+    # Stages that stream one after another are loaded at the same time.
+    together: list[list[Estimate]] = []
     lines = list(sizes)
     if source_bytes >= _LARGE_SOURCE:
         lines.append(f"Decoding the input takes up to {format_bytes(source_bytes)}")
@@ -347,30 +350,29 @@ def plan(
         if estimate.streams:
             beside = source_bytes + writer_bytes
             estimate = replace(estimate, activation_bytes=estimate.activation_bytes + beside)
-        estimates.append(estimate)
         if estimate.size:
             lines.append(estimate.size)
+        if estimate.streams and together and together[-1][-1].streams:
+            together[-1].append(estimate)
+        else:
+            together.append([estimate])
+    estimates = []
+    for run in together:
+        weights = 0
+        for estimate in run:
+            weights += estimate.weights_bytes
+        for estimate in run:
+            others = weights - estimate.weights_bytes
+            estimates.append(replace(estimate, activation_bytes=estimate.activation_bytes + others))
     return Plan(
         sizes=tuple(lines),
-        stages=_count_streams_together(estimates),
+        stages=tuple(estimates),
         budget_bytes=budget_bytes,
         output_bytes=output_bytes,
         states_bytes=states_bytes,
         temporary_bytes=temporary_bytes,
         max_array_bytes=largest_array_bytes(),
     )
-
-
-def _count_streams_together(estimates: Sequence[Estimate]) -> tuple[Estimate, ...]:
-    """The same estimates, where each stage of a run of streaming ones also holds the weights of the others."""
-    counted: list[Estimate] = []
-    for streams, group in groupby(estimates, key=attrgetter("streams")):
-        run = list(group)
-        together = sum(map(attrgetter("weights_bytes"), run))
-        for estimate in run:
-            others = together - estimate.weights_bytes if streams else 0
-            counted.append(replace(estimate, activation_bytes=estimate.activation_bytes + others))
-    return tuple(counted)
 
 
 # Where a plan has to be made to fit, the same weights are asked for again and again.
