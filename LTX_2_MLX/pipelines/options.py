@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from fractions import Fraction
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -172,7 +172,19 @@ def check_options(request: Any) -> None:
     """
     options: type = type(request)
     for name, declared in declared_options(options).items():
-        value = converted(declared, getattr(request, name))
+        value = getattr(request, name)
+        is_list = isinstance(value, list | tuple)
+        if value is None and declared.optional:
+            continue
+        if declared.repeated and not is_list:
+            raise _wrong_type(declared, value)
+        if declared.repeated or (declared.opt.one_or_more and is_list and value):
+            elements = []
+            for element in value:
+                elements.append(_scalar(declared, element))
+            value = tuple(elements) if declared.repeated or len(elements) > 1 else elements[0]
+        else:
+            value = _scalar(declared, value)
         _check_bounds(declared, value)
         object.__setattr__(request, name, value)
 
@@ -193,24 +205,8 @@ def refuse_without_effect(request: Any) -> None:
         raise RequestError(f"{declared.flag} does nothing without {needed}. Pass both.")
 
 
-def converted(declared: Declared, value: Any) -> Any:
-    """The value in the type of its field.
-
-    Raises:
-        RequestError: If it is of another type.
-    """
-    if value is None and declared.optional:
-        return None
-    is_list = isinstance(value, list | tuple)
-    if not declared.repeated and not (declared.opt.one_or_more and is_list and value):
-        return _scalar(declared, value)
-    if not is_list:
-        raise _wrong_type(declared, value)
-    elements = tuple(map(partial(_scalar, declared), value))
-    return elements if declared.repeated or len(elements) > 1 else elements[0]
-
-
 def _scalar(declared: Declared, value: Any) -> Any:
+    """A value, or one of several, in the type of its field."""
     kind = declared.kind
     if isinstance(value, str) and (kind is Path or declared.opt.is_file) and (fault := path_fault(value)):
         raise RequestError(f"{declared.flag} is {shown(value)}, which is no path of a file: {fault}.")
@@ -253,8 +249,6 @@ def _not_utf8(declared: Declared, error: UnicodeEncodeError) -> RequestError:
 
 def _check_bounds(declared: Declared, value: Any) -> None:
     opt = declared.opt
-    if value is None:
-        return
     if declared.choices:
         if value not in declared.choices:
             raise RequestError(f"{declared.flag} is {shown(value)}, it can be {listed(declared.choices)}.")
