@@ -6,7 +6,6 @@ from typing import Any
 from LTX_2_MLX.checkpoints.lora import Lora
 from LTX_2_MLX.diffusion.guidance import Guidance
 from LTX_2_MLX.diffusion.sampler import DISTILLED, ltx2_schedule, stretched
-from LTX_2_MLX.diffusion.state import VideoGrid
 from LTX_2_MLX.pipelines.generation.decode import frame_stages
 from LTX_2_MLX.pipelines.generation.denoise import Denoise, ImageConditioning
 from LTX_2_MLX.pipelines.generation.files import Models
@@ -63,17 +62,22 @@ def first_stage(request: Request, name: str) -> Denoise:
     """The guided stage at the request's own size."""
     models = request.models
     defaults = models.defaults
-    unguided_distilled = models.distilled and all(rule == Guidance() for rule in request.guidance.values())
-    default_steps = defaults.steps_stage1 if request.two_stages else defaults.steps
+    steps = request.steps or (defaults.steps_stage1 if request.two_stages else defaults.steps)
     loras = models.loras
-    # The reference's IC-LoRA pipeline takes plain Euler steps with every generation.
-    sampler: SamplerName = defaults.distilled_sampler if unguided_distilled and request.control is None else "euler"
+    sampler: SamplerName = "euler"
     if models.high_quality:
         sampler = HIGH_QUALITY_SAMPLER
-        sigmas = high_quality_sigmas(request.grid, request.steps or default_steps)
+        # Its schedule follows from the size of the latent.
+        sigmas = tuple(ltx2_schedule(steps, num_tokens=request.grid.shape.num_tokens).tolist())
         loras = (*loras, *_distillation(models, HIGH_QUALITY_STRENGTHS[0]))
+    elif models.distilled and set(request.guidance.values()) == {Guidance()}:
+        # Without guidance the list that the checkpoint was made for, stretched where it is not its 8 steps.
+        sigmas = stretched(DISTILLED, request.steps or len(DISTILLED) - 1)
+        if request.control is None:
+            # The reference's IC-LoRA pipeline takes plain Euler steps with every generation.
+            sampler = defaults.distilled_sampler
     else:
-        sigmas = stage_sigmas(request.steps, distilled=unguided_distilled, default_steps=default_steps)
+        sigmas = tuple(ltx2_schedule(steps).tolist())
     return Denoise(
         name=name,
         grid=request.grid,
@@ -131,25 +135,9 @@ def _distillation(models: Models, share: float) -> tuple[Lora, ...]:
     return () if lora is None else (replace(lora, strength=share * lora.strength),)
 
 
-def high_quality_sigmas(grid: VideoGrid, steps: int) -> tuple[float, ...]:
-    """The schedule of the high-quality pipeline's first stage, which follows from the size of its latent."""
-    return tuple(ltx2_schedule(steps, num_tokens=grid.shape.num_tokens).tolist())
-
-
 def conditioning_images(request: Request) -> tuple[ImageConditioning, ...]:
     """Images at their pixel frames; the stage for images encodes them in this order."""
     places = []
     for image in request.images:
         places.append(ImageConditioning(image.frame, image.strength))
     return tuple(places)
-
-
-def stage_sigmas(steps: int | None, *, distilled: bool, default_steps: int) -> tuple[float, ...]:
-    """The schedule of the first stage.
-
-    A distilled checkpoint without guidance takes the list it was made for, stretched where ``steps`` is not its 8;
-    everything else the shifted schedule.
-    """
-    if distilled:
-        return stretched(DISTILLED, steps or len(DISTILLED) - 1)
-    return tuple(ltx2_schedule(default_steps if steps is None else steps).tolist())

@@ -26,7 +26,7 @@ from LTX_2_MLX.pipelines.generation.image import image_stage
 from LTX_2_MLX.pipelines.generation.image_places import ImagePlace
 from LTX_2_MLX.pipelines.generation.prompt import prompt_stages
 from LTX_2_MLX.pipelines.generation.state import GenerationState
-from LTX_2_MLX.pipelines.two_stage import first_stage, refinement_stage, stage_sigmas
+from LTX_2_MLX.pipelines.two_stage import first_stage, refinement_stage
 from LTX_2_MLX.planning.plan import seconds_of
 from LTX_2_MLX.runtime.progress import SilentProgress
 from LTX_2_MLX.runtime.runner import StageRunner, run_stages
@@ -186,16 +186,16 @@ def test_refinement_starts_from_its_first_noise_level_without_guidance(request_o
     assert set(stage.guidance.values()) == {UNGUIDED} and len(stage.loras) == 1
 
 
-def test_distilled_checkpoint_without_guidance_takes_its_own_list():
-    assert stage_sigmas(None, distilled=True, default_steps=15) == DISTILLED
-    shorter = stage_sigmas(4, distilled=True, default_steps=15)
+def test_distilled_checkpoint_without_guidance_stretches_its_own_list(request_of, models):
+    request = request_of(models=models(distilled=True), guidance=both_streams(UNGUIDED), steps=4)
+    shorter = first_stage(request, "denoise").sigmas
     assert len(shorter) == 5 and shorter[0] == 1 and shorter[-1] == 0
 
 
-def test_any_other_stage_takes_the_shifted_schedule():
+def test_any_other_stage_takes_the_shifted_schedule(request_of):
     shifted = tuple(ltx2_schedule(15).tolist())
-    assert stage_sigmas(None, distilled=False, default_steps=15) == shifted
-    assert stage_sigmas(7, distilled=False, default_steps=15) == tuple(ltx2_schedule(7).tolist())
+    assert first_stage(request_of(two_stages=True, steps=None), "stage_1").sigmas == shifted
+    assert first_stage(request_of(steps=7), "denoise").sigmas == tuple(ltx2_schedule(7).tolist())
 
 
 def test_refinement_begins_at_the_same_noise_level_whatever_its_steps():
