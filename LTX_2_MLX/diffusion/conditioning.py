@@ -64,7 +64,7 @@ def append_keyframe(
     bounds[:, 0] += frame
     if num_pixel_frames == 1:
         bounds[:, 0, :, 1] = bounds[:, 0, :, 0] + 1
-    return _append(state, latent, grid.in_seconds(bounds), grid, strength)
+    return _append(state, latent, grid.positions(bounds), grid, strength)
 
 
 def append_slots(
@@ -119,7 +119,7 @@ def append_reference(
         slower: Frame rate of the target over that of the reference.
         strength: Conditioning strength: 1 holds the tokens, 0 lets them be denoised.
     """
-    positions = grid.in_seconds(_grid_of(latent, grid).pixel_bounds(), slower)
+    positions = _grid_of(latent, grid).positions(slower=slower)
     if slower != 1:
         # The reference's last cell ends with the target's; its first cell stays at the start.
         shift = (slower - 1) * state.positions[:, 0, 0, 1].item()

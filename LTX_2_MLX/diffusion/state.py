@@ -159,15 +159,14 @@ class VideoGrid:
             bounds[:, 0] = np.maximum(bounds[:, 0] + 1 - self.compression.time, 0)
         return np.asarray(bounds, dtype=np.float32)
 
-    def in_seconds(self, pixel_bounds: np.ndarray, slower: int = 1) -> mx.array:
-        """Positions from pixel bounds: frames divided by the frame rate over ``slower``, rows and columns unchanged."""
-        positions = pixel_bounds.copy()
+    def positions(self, pixel_bounds: np.ndarray | None = None, *, slower: int = 1) -> mx.array:
+        """``(1, 3, N, 2)`` float32: seconds, pixel rows, pixel columns; start and end of each cell.
+
+        ``pixel_bounds`` are those of other cells, ``slower`` divides the frame rate.
+        """
+        positions = self.pixel_bounds() if pixel_bounds is None else pixel_bounds.copy()
         positions[:, 0] /= np.float32(float(self.frame_rate) / slower)
         return mx.array(positions)
-
-    def positions(self) -> mx.array:
-        """``(1, 3, N, 2)`` float32: seconds, pixel rows, pixel columns; start and end."""
-        return self.in_seconds(self.pixel_bounds())
 
 
 @dataclass(frozen=True)
