@@ -10,7 +10,6 @@ from typing import Any
 import mlx.core as mx
 
 from LTX_2_MLX.media.frames import FrameStream
-from LTX_2_MLX.pipelines import postprocess
 from LTX_2_MLX.pipelines.generate import finished_video, job_of, settled_facts, stages_for, start_state
 from LTX_2_MLX.pipelines.generation.decode import DecodeVideo
 from LTX_2_MLX.pipelines.generation.denoise import Denoise
@@ -95,9 +94,8 @@ def _agreed(items: Sequence[Item], runner: StageRunner) -> Sequence[Item]:
         return items
     from LTX_2_MLX.pipelines.generation.sharing import agreed
 
-    options = items[0].options
-    finishing = postprocess.weight_files(options.finishing) if options.post_processes else []
-    requests = agreed([(item.request, stages_for(item.request)) for item in items], runner.progress.note, finishing)
+    videos = [(item.request, stages_for(item.request)) for item in items]
+    requests = agreed(videos, items[0].options, runner.progress.note)
     return [replace(item, request=request) for item, request in zip(items, requests, strict=True)]
 
 

@@ -12,9 +12,9 @@ from typing import Any
 from LTX_2_MLX.checkpoints.lora import reference_downscale
 from LTX_2_MLX.diffusion.dfr_rendering import Rendering
 from LTX_2_MLX.pipelines.generation.decode import frame_stages
-from LTX_2_MLX.pipelines.generation.denoise import ImageConditioning
 from LTX_2_MLX.pipelines.generation.files import Models
 from LTX_2_MLX.pipelines.generation.image import image_stage
+from LTX_2_MLX.pipelines.generation.image_places import ImagePlace
 from LTX_2_MLX.pipelines.generation.keyframes import EnlargeKeyframes
 from LTX_2_MLX.pipelines.generation.prompt import context_size, contexts_bytes, prompt_stages
 from LTX_2_MLX.pipelines.generation.rendering_stages import (
@@ -28,7 +28,6 @@ from LTX_2_MLX.pipelines.generation.request import Request
 from LTX_2_MLX.pipelines.generation.sound import sound_stage
 from LTX_2_MLX.pipelines.generation.state import GenerationStage
 from LTX_2_MLX.pipelines.generation.upscale import UpscaleLatent
-from LTX_2_MLX.pipelines.two_stage import conditioning_images
 from LTX_2_MLX.shapes import LatentShape
 
 LatentStage = RenderingStage | UpscaleLatent | EnlargeKeyframes
@@ -41,7 +40,7 @@ def dfr(request: Request) -> list[GenerationStage]:
     latent_stages = LatentStages(
         models=request.models,
         rendering=rendering,
-        images=conditioning_images(request),
+        images=request.images,
         spatial_doubling=request.spatial_doubling,
         text_tokens=context_size(request)[1],
         seed=request.seed,
@@ -78,7 +77,7 @@ class LatentStages:
 
     models: Models
     rendering: Rendering
-    images: tuple[ImageConditioning, ...] = ()
+    images: tuple[ImagePlace, ...] = ()
     spatial_doubling: bool = False
     text_tokens: int = 1024
     seed: int = 0
@@ -166,7 +165,7 @@ class LatentStages:
             small_as="reference" if models.detailing_lora else None,
         )
 
-    def _moved(self, number: int) -> tuple[ImageConditioning, ...]:
+    def _moved(self, number: int) -> tuple[ImagePlace, ...]:
         """The images at the pixel frames where they stand after ``number`` rounds."""
         frames = [self.rendering.image_frame(image.frame, number) for image in self.images]
         return tuple(replace(image, frame=frame) for image, frame in zip(self.images, frames, strict=True))

@@ -142,24 +142,25 @@ def plan_for(request: Request, options: Options) -> Plan:
     """The plan of the request and of post-processing; every file is checked as loading checks it."""
     shape = request.output_shape
     finished = finished_shape(request, options)
-    stages: list[Stage] = [*stages_for(request)]
+    stages = stages_for(request)
     sizes = _sizes(request)
     entry = None if request.enhancer is not None else cache_entry(request)
     if entry is not None and (contexts := load_entry(entry)) is not None:
-        stages = [*remaining(stages_for(request), GenerationState(contexts=contexts))]
+        stages = remaining(stages, GenerationState(contexts=contexts))
         sizes.append("Prompt: embeddings of an earlier run")
+    to_run: list[Stage] = [*stages]
     if request.enhancer is not None and request.models.is_first_machine:
         from LTX_2_MLX.pipelines.generation.enhance import EnhancePrompt
 
-        stages.insert(0, EnhancePrompt(request))
+        to_run.insert(0, EnhancePrompt(request))
     if options.post_processes:
         from LTX_2_MLX.pipelines import postprocess
 
         decoded = FrameStream((), shape.height, shape.width, request.output_rate, num_frames=shape.num_frames)
-        stages += postprocess.stages(decoded, options.finishing)
+        to_run += postprocess.stages(decoded, options.finishing)
     saves = options.save_latents is not None or options.resume is not None
     return plan(
-        stages,
+        to_run,
         sizes=sizes,
         budget_bytes=budget_bytes(options.memory_limit_gb),
         writer_bytes=waiting_bytes(finished.height, finished.width),
@@ -203,11 +204,9 @@ def generate_video(
         **written: Settings of the video's file, which go into the record too.
     """
     if launch.RANK is not None:
-        from LTX_2_MLX.pipelines import postprocess
         from LTX_2_MLX.pipelines.generation.sharing import agreed
 
-        finishing = postprocess.weight_files(options.finishing) if options.post_processes else []
-        (request,) = agreed([(request, stages_for(request))], runner.progress.note, finishing)
+        (request,) = agreed([(request, stages_for(request))], options, runner.progress.note)
     if request.enhancer is not None:
         # Most runs take the prompt as it is.
         from LTX_2_MLX.pipelines.generation.enhance import enhanced

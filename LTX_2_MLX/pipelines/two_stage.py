@@ -7,7 +7,7 @@ from LTX_2_MLX.checkpoints.lora import Lora
 from LTX_2_MLX.diffusion.guidance import Guidance
 from LTX_2_MLX.diffusion.sampler import DISTILLED, ltx2_schedule, stretched
 from LTX_2_MLX.pipelines.generation.decode import frame_stages
-from LTX_2_MLX.pipelines.generation.denoise import Denoise, ImageConditioning
+from LTX_2_MLX.pipelines.generation.denoise import Denoise
 from LTX_2_MLX.pipelines.generation.files import Models
 from LTX_2_MLX.pipelines.generation.given import given_stages
 from LTX_2_MLX.pipelines.generation.prompt import context_size, contexts_bytes, prompt_stages
@@ -120,7 +120,7 @@ def _both_stages(request: Request) -> dict[str, Any]:
     return {
         "models": request.models,
         "context_size": context_size(request),
-        "images": conditioning_images(request),
+        "images": request.images,
         "motion_speed": request.motion_speed,
         "region_seconds": None if request.given is None else request.given.region_seconds,
         "frozen_audio": request.given is not None and request.given.frozen_audio,
@@ -133,11 +133,3 @@ def _distillation(models: Models, share: float) -> tuple[Lora, ...]:
     """The distillation adapter at a share of its strength."""
     lora = models.distilled_lora
     return () if lora is None else (replace(lora, strength=share * lora.strength),)
-
-
-def conditioning_images(request: Request) -> tuple[ImageConditioning, ...]:
-    """Images at their pixel frames; the stage for images encodes them in this order."""
-    places = []
-    for image in request.images:
-        places.append(ImageConditioning(image.frame, image.strength))
-    return tuple(places)

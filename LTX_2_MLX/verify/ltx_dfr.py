@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
@@ -15,8 +16,8 @@ from LTX_2_MLX.diffusion.dfr import KEYFRAME_STRENGTH, ROUND_ETA, ROUND_SIGMAS, 
 from LTX_2_MLX.diffusion.dfr_rendering import Rendering
 from LTX_2_MLX.diffusion.state import Noise, State, unpatchify_audio
 from LTX_2_MLX.pipelines.dfr import LatentStage, LatentStages
-from LTX_2_MLX.pipelines.generation.denoise import ImageConditioning
 from LTX_2_MLX.pipelines.generation.files import Models
+from LTX_2_MLX.pipelines.generation.image_places import ImagePlace
 from LTX_2_MLX.pipelines.generation.option_groups.memory import ParallelMode
 from LTX_2_MLX.pipelines.generation.rendering_stages import RenderingStage, RoundStage
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState
@@ -111,7 +112,7 @@ def dfr(case: Case, parallel: ParallelMode = "auto") -> Outputs:
     models = Files(case, parallel).models(
         p.get("lora", 0.0), p.get("detailing", 0.0), downscale=p.get("reference_downscale_factor", 2)
     )
-    images = [ImageConditioning(frame, strength) for frame, strength in p.get("images", [])]
+    images = [ImagePlace(Path("image"), frame, strength) for frame, strength in p.get("images", [])]
     outputs = _Run(case, models, VideoShape(p["frames"], height, width), images, newer=False).run()
     # In the order in which this form uses the upscaler.
     names = {"upscaled.keyframes": "upscaled.1", "upscaled.video": "upscaled.2"}
@@ -127,7 +128,7 @@ def dfr_new(case: Case, parallel: ParallelMode = "auto") -> Outputs:
         lora.get("strength", 0.0),
         downscale=lora.get("reference_downscale_factor", 2),
     )
-    images = [ImageConditioning(image["frame"], image["strength"]) for image in p.get("images", [])]
+    images = [ImagePlace(Path("image"), image["frame"], image["strength"]) for image in p.get("images", [])]
     return _Run(case, models, VideoShape(p["frames"], p["height"], p["width"]), images, newer=True).run()
 
 
@@ -138,7 +139,7 @@ class _Run:
     case: Case
     models: Models
     shape: VideoShape
-    images: Sequence[ImageConditioning]
+    images: Sequence[ImagePlace]
     newer: bool
     outputs: Outputs = field(default_factory=dict)
 

@@ -1,6 +1,7 @@
 """The spatial stage of detail-fidelity rendering, and the keyframes that it takes over."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
@@ -12,8 +13,8 @@ from LTX_2_MLX.diffusion.state import State, patchify_audio
 from LTX_2_MLX.media.frames import signed_to_levels
 from LTX_2_MLX.models.ltx.video_vae import LatentStatistics, VideoDecoder, VideoEncoder
 from LTX_2_MLX.pipelines.dfr import LatentStages
-from LTX_2_MLX.pipelines.generation.denoise import ImageConditioning
 from LTX_2_MLX.pipelines.generation.files import Models
+from LTX_2_MLX.pipelines.generation.image_places import ImagePlace
 from LTX_2_MLX.pipelines.generation.keyframes import enlarge, enlarged_keyframe
 from LTX_2_MLX.pipelines.generation.option_groups.memory import ParallelMode
 from LTX_2_MLX.pipelines.generation.rendering_stages import SpatialStage
@@ -106,7 +107,7 @@ class _Run:
         return replace(
             stage,
             sigmas=[*p["sigmas"], 0.0],
-            images=tuple(ImageConditioning(image["frame"], image["strength"]) for image in p["images"]),
+            images=tuple(ImagePlace(Path("image"), image["frame"], image["strength"]) for image in p["images"]),
             overlap=self.case.parameters.get("spatial_overlap", SPATIAL_OVERLAP),
             noise=lambda purpose, shape: noise.reshape(shape),
         )

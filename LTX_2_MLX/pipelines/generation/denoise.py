@@ -36,6 +36,7 @@ from LTX_2_MLX.models.ltx.config import (
 )
 from LTX_2_MLX.models.ltx.transformer import Transformer
 from LTX_2_MLX.pipelines.generation.files import Models
+from LTX_2_MLX.pipelines.generation.image_places import ImagePlace
 from LTX_2_MLX.pipelines.generation.predict import predictor, shared
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, SamplerName, contents
 from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes, seconds_of
@@ -48,14 +49,6 @@ if TYPE_CHECKING:
     from LTX_2_MLX.pipelines.generation.control import Control
     from LTX_2_MLX.pipelines.generation.fastest_way import StepWork
     from LTX_2_MLX.pipelines.generation.preview import StagePreview, Watch
-
-
-@dataclass(frozen=True)
-class ImageConditioning:
-    """Where a conditioning image stands: its pixel frame, and its strength from 0 to 1."""
-
-    frame: int = 0
-    strength: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -101,7 +94,7 @@ class Denoise:
     guided_share: tuple[float, float] = (0.0, 1.0)
     step_cache: float | None = None
     sampler: SamplerName = "euler"
-    images: tuple[ImageConditioning, ...] = ()
+    images: tuple[ImagePlace, ...] = ()
     slots: tuple[int, ...] = ()
     control: "Control | None" = None
     noise_scale: float = 1.0
@@ -316,7 +309,7 @@ class Denoise:
             "guided_share": list(self.guided_share),
             "sampler": self.sampler,
             "step_cache": self.step_cache,
-            "images": [asdict(image) for image in self.images],
+            "images": [{"frame": image.frame, "strength": image.strength} for image in self.images],
             "seed": self.seed,
             "slots": list(self.slots),
             "noise_scale": self.noise_scale,

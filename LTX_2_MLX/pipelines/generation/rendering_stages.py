@@ -36,12 +36,12 @@ from LTX_2_MLX.models.ltx.config import (
 )
 from LTX_2_MLX.models.ltx.transformer import Transformer
 from LTX_2_MLX.pipelines.generation.denoise import (
-    ImageConditioning,
     load_options,
     stored_transformer,
     transformer_facts,
 )
 from LTX_2_MLX.pipelines.generation.files import Models
+from LTX_2_MLX.pipelines.generation.image_places import ImagePlace
 from LTX_2_MLX.pipelines.generation.predict import predictor, shared
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result
 from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes, seconds_of
@@ -91,7 +91,7 @@ class RenderingStage(ABC):
     text_tokens: int
     sigmas: Sequence[float]
     loras: tuple[Lora, ...] = ()
-    images: tuple[ImageConditioning, ...] = ()
+    images: tuple[ImagePlace, ...] = ()
     images_of: str = ""
     kept_latents: int | None = None
     reference_downscale: int | None = None
@@ -197,7 +197,7 @@ class RenderingStage(ABC):
         return {
             "rendering": asdict(self.rendering),
             "sigmas": [float(sigma) for sigma in self.sigmas],
-            "images": [asdict(image) for image in self.images],
+            "images": [{"frame": image.frame, "strength": image.strength} for image in self.images],
             "seed": self.seed,
             "kept_latents": self.kept_latents,
             "reference_downscale": self.reference_downscale,

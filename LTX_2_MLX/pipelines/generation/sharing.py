@@ -50,9 +50,7 @@ def settled_ways(options: Options, note: Callable[[str], None]) -> Options:
 
 
 def agreed(
-    videos: Sequence[tuple[Request, Sequence[GenerationStage]]],
-    note: Callable[[str], None],
-    finishing: Sequence[Path] = (),
+    videos: Sequence[tuple[Request, Sequence[GenerationStage]]], options: Options, note: Callable[[str], None]
 ) -> list[Request]:
     """The requests of all videos, when they and their files are those of all machines.
 
@@ -61,8 +59,8 @@ def agreed(
 
     Args:
         videos: Request and stages of each.
+        options: With the post-processing, whose files are compared, too.
         note: Callback for the line on the ways that are taken.
-        finishing: Files of the networks that post-process.
 
     Raises:
         RequestError: If they differ.
@@ -72,7 +70,11 @@ def agreed(
         f"video {number}": chained_facts(stages[:-1]) for number, (_, stages) in enumerate(videos, 1)
     }
     request, stages = videos[0]
-    finishes = [content_digest(path) for path in finishing]
+    finishes = []
+    if options.post_processes:
+        from LTX_2_MLX.pipelines import postprocess
+
+        finishes = [content_digest(path) for path in postprocess.weight_files(options.finishing)]
     machines().agree(facts | {"parallel": request.models.parallel, "finishing": finishes})
     speed = None
     if request.models.parallel == AUTO:

@@ -81,8 +81,11 @@ class DecodeSound:
                 f"transformer of {transformer.path.name} does not have. They are of different models."
             )
         vocoder = build(VOCODERS, self.weights)
+        num_latents = self.num_latents
+        if num_latents is None:
+            num_latents = AudioClock().num_latents(self.num_frames, self.frame_rate)
         waveform = self._num_samples(vocoder.sample_rate) * _CHANNELS * mx.float32.size
-        piece, array = piece_bytes(config, vocoder, self._num_latents(), self.piece_frames)
+        piece, array = piece_bytes(config, vocoder, num_latents, self.piece_frames)
         return network_estimate(
             [AudioDecoder, type(vocoder)],
             self.weights,
@@ -100,11 +103,8 @@ class DecodeSound:
         Raises:
             OutputError: If the waveform is not finite, or a single value.
         """
-
-        def work(networks: Networks) -> Arrays:
-            return self.decode(networks, state.latents["audio"], partial(runner.progress.advance, self.name))
-
-        sound = runner.run(self.name, self.load, work)
+        on_piece = partial(runner.progress.advance, self.name)
+        sound = runner.run(self.name, self.load, partial(self.decode, tokens=state.latents["audio"], on_piece=on_piece))
         check_result(self.name, {"waveform": sound["waveform"]})
         return replace(state, sound=sound)
 
@@ -130,11 +130,6 @@ class DecodeSound:
         """Both networks."""
         vocoder: Any = load(VOCODERS, self.weights, dtype=_DTYPE)
         return load(AudioDecoder, self.weights, dtype=_DTYPE), vocoder
-
-    def _num_latents(self) -> int:
-        if self.num_latents is not None:
-            return self.num_latents
-        return AudioClock().num_latents(self.num_frames, self.frame_rate)
 
     def _num_samples(self, sample_rate: int) -> int:
         return round(self.num_frames / self.frame_rate * sample_rate)

@@ -20,7 +20,6 @@ from LTX_2_MLX.models.interfaces import Header, TensorInfo
 from LTX_2_MLX.models.ltx.config import transformer_operations
 from LTX_2_MLX.models.ltx.transformer import Transformer, TransformerConfig
 from LTX_2_MLX.models.ltx.transformer_block import TransformerBlock
-from LTX_2_MLX.pipelines.generation.denoise import ImageConditioning
 from LTX_2_MLX.pipelines.generation.embeddings import load_contexts
 from LTX_2_MLX.pipelines.generation.image import image_stage
 from LTX_2_MLX.pipelines.generation.image_places import ImagePlace
@@ -126,9 +125,9 @@ def test_image_is_encoded_at_the_size_of_each_stage(request_of, files):
     assert images["stage_2.0"].shape == (1, 1, 4, 6, 8)
 
 
-def test_keyframe_tokens_are_cut_off_again(request_of):
+def test_keyframe_tokens_are_cut_off_again(request_of, files):
     request = request_of(num_frames=17)
-    stage = replace(first_stage(request, "denoise"), images=(ImageConditioning(frame=16, strength=0.8),))
+    stage = replace(first_stage(request, "denoise"), images=(ImagePlace(files.picture, frame=16, strength=0.8),))
     latents = run(stage, request, {"denoise.0": mx.ones((1, 1, 2, 3, 8))})
     assert latents["video"].shape == (1, 3, 2, 3, 8)
 
