@@ -40,6 +40,7 @@ from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.pipelines.generation.record import options_from, saved_record
 from LTX_2_MLX.pipelines.generation.state import GenerationState
 from LTX_2_MLX.runtime.job import REQUEST_FILE, Job
+from LTX_2_MLX.runtime.progress import SilentProgress
 from LTX_2_MLX.shapes import Compression, LatentShape
 from LTX_2_MLX.verify.case import Case
 
@@ -152,7 +153,8 @@ def _denoise(model: Transformer, checkpoint: Checkpoint) -> None:
     width = model.config.caption_channels or model.config.video.width
     models = Models(checkpoint, text_encoder=None, distilled=False)
     stage = Denoise("denoise", models, grid, sigmas=(1.0, 0.0), context_size=(1, 4))
-    mx.eval(stage.sample(model, GenerationState(contexts={"positive.video": mx.zeros((1, 4, width))})))
+    state = GenerationState(contexts={"positive.video": mx.zeros((1, 4, width))})
+    mx.eval(stage.sample(model, state=state, progress=SilentProgress()))
 
 
 def _decode(model: VideoDecoder, checkpoint: Checkpoint) -> None:

@@ -12,8 +12,6 @@ from LTX_2_MLX.pipelines.options import AUTO, Opt, check_options, refuse_without
 if TYPE_CHECKING:
     import mlx.core as mx
 
-    from LTX_2_MLX.planning.plan import NetworkName
-
 FILE_HELP = "path, catalogue name, repository id or repository:file"
 MEMORY_GROUP = "Memory and precision"
 HalfOrFull = Literal["fp16", "fp32"]
@@ -145,7 +143,10 @@ class InterpolateRequest:
     @property
     def dtype(self) -> mx.Dtype:
         """What the network computes in."""
-        return _dtype("RIFE", self.precision)
+        # Imported here: `--help` and errors in the arguments need no MLX.
+        from LTX_2_MLX.planning.plan import dtype_for
+
+        return dtype_for("RIFE", asked=self.precision)
 
 
 ColorFix = Literal["wavelet", "adain", "none"]
@@ -206,7 +207,9 @@ class UpscaleRequest:
     @property
     def dtype(self) -> mx.Dtype:
         """What the network computes in."""
-        return _dtype("Real-ESRGAN", self.precision)
+        from LTX_2_MLX.planning.plan import dtype_for
+
+        return dtype_for("Real-ESRGAN", asked=self.precision)
 
 
 @dataclass(frozen=True)
@@ -237,7 +240,9 @@ class UpscaleTemporalRequest:
     @property
     def dtype(self) -> mx.Dtype:
         """What the networks compute in."""
-        return _dtype("video VAE", self.precision)
+        from LTX_2_MLX.planning.plan import dtype_for
+
+        return dtype_for("video VAE", asked=self.precision)
 
 
 @dataclass(frozen=True)
@@ -421,7 +426,9 @@ class SuperResolveRequest:
     @property
     def mlx_dtype(self) -> mx.Dtype:
         """What the networks compute in."""
-        return _dtype("FlashVSR", self.dtype)
+        from LTX_2_MLX.planning.plan import dtype_for
+
+        return dtype_for("FlashVSR", asked=self.dtype)
 
     @property
     def causal(self) -> bool:
@@ -439,10 +446,3 @@ def upscaled_size(height: int, width: int, scale: float) -> tuple[int, int]:
     if min(size) < 1:
         raise RequestError(f"--scale {scale:g} leaves no pixels of {width} x {height}.")
     return size
-
-
-def _dtype(network: NetworkName, precision: str | None) -> mx.Dtype:
-    # Imported here: `--help` and errors in the arguments need no MLX.
-    from LTX_2_MLX.planning.plan import dtype_for
-
-    return dtype_for(network, asked=precision)

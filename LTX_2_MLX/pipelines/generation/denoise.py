@@ -41,6 +41,7 @@ from LTX_2_MLX.pipelines.generation.predict import predictor, shared
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, SamplerName, contents
 from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes, seconds_of
 from LTX_2_MLX.runtime import launch
+from LTX_2_MLX.runtime.progress import Progress
 from LTX_2_MLX.runtime.runner import StageRunner, check_moving, check_result
 from LTX_2_MLX.shapes import StreamName
 
@@ -200,17 +201,6 @@ class Denoise:
         Raises:
             OutputError: If the result is not finite, all one value, or one frame over and over.
         """
-        total = len(self.sigmas) - 1
-
-        def report(step: int, latents: State) -> None:
-            if self.on_step is not None:
-                self.on_step(step, latents)
-            runner.progress.advance(self.name, step + 1, total)
-
-        def work(transformer: Transformer, watch: "Watch | None" = None) -> Arrays:
-            runner.progress.advance(self.name, 0, total)
-            return self.sample(transformer, state, report, watch, caches)
-
         models = self.models
         if launch.RANK is not None:
             from LTX_2_MLX.pipelines.generation.sharing import state_of_first
@@ -220,10 +210,11 @@ class Denoise:
         load_transformer = partial(
             load, Transformer, models.weights, loras=self.loras, note=runner.progress.note, **load_options(models)
         )
+        work = partial(self.sample, state=state, progress=runner.progress, step_caches=caches)
         if self.preview is None:
             latents = runner.run(self.name, load_transformer, work)
         else:
-            latents = self.preview.run_beside(runner, load_transformer, work, total)
+            latents = self.preview.run_beside(runner, load_transformer, work, len(self.sigmas) - 1)
         if caches is not None:
             reused, calls = self._reused_passes(caches)
             runner.progress.note(f"{self.name}: {reused} of {calls} passes reused block outputs")
@@ -234,18 +225,27 @@ class Denoise:
     def sample(
         self,
         transformer: Transformer,
-        state: GenerationState,
-        on_step: samplers.OnStep = samplers.ignore,
         watch: "Watch | None" = None,
+        *,
+        state: GenerationState,
+        progress: Progress,
         step_caches: "StepCaches | None" = None,
     ) -> Arrays:
         """The latents that a loaded transformer denoises to, without appended tokens; ``watch`` sees all estimates."""
+        steps = len(self.sigmas) - 1
+        progress.advance(self.name, 0, steps)
+
+        def on_step(step: int, streams: State) -> None:
+            if self.on_step is not None:
+                self.on_step(step, streams)
+            progress.advance(self.name, step + 1, steps)
+
         noise = self.noise or partial(seeded_noise, self.seed)
         start = self.first_state(transformer.config, state, noise)
-        contexts = state.contexts
+        contexts = dict(state.contexts)
         if self.frozen_audio:
             # Audio that is only attended to is not guided: it keeps its own context in the negative pass.
-            contexts = {name: context for name, context in contexts.items() if name != "negative.audio"}
+            contexts.pop("negative.audio", None)
         predict = predictor(
             transformer,
             contexts,
@@ -256,10 +256,9 @@ class Denoise:
         )
         if launch.RANK is not None:
             predict = shared(predict, self._parallel, transformer, contexts, speed=self.models.speed)
-        denoise = guided(predict, self.guidance, steps_within(self.guided_share, len(self.sigmas) - 1))
-        if watch is not None:
-            denoise, on_step = watch(denoise, on_step)
-        result = self._sampler(noise, start)(denoise, start, self.sigmas, on_step)
+        denoise = guided(predict, self.guidance, steps_within(self.guided_share, steps))
+        denoise, report = (denoise, on_step) if watch is None else watch(denoise, on_step)
+        result = self._sampler(noise, start)(denoise, start, self.sigmas, report)
         latents = {"video": unpatchify_video(result["video"].latent, self.grid.shape)}
         if self.slots:
             shape = replace(self.grid.shape, num_frames=len(self.slots))
