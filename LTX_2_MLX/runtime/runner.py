@@ -72,7 +72,6 @@ class StageRunner:
         self.facts: dict[str, Any] = {}
         self._open: list[_OpenStage] = []
         self._turns: list[_OpenStage] = []
-        self._since = time.perf_counter()
 
     def run(self, name: str, load: Callable[[], Model], work: Callable[[Model], Result]) -> Result:
         """``work(load())``, evaluated; the model is freed before this returns or raises.
@@ -146,20 +145,17 @@ class StageRunner:
         The limit of MLX's cache is set here, so that it holds in notebooks as well. On a CPU, MLX's own limit is so low
         that every large array would be allocated by the system anew.
         """
-        self._charge()
+        start = time.perf_counter()
         self._turns.append(stage)
         try:
             with memory_limits():
                 yield
         finally:
-            self._charge()
+            seconds = time.perf_counter() - start
             self._turns.pop()
-
-    def _charge(self) -> None:
-        now = time.perf_counter()
-        if self._turns:
-            self._turns[-1].seconds += now - self._since
-        self._since = now
+            stage.seconds += seconds
+            if self._turns:
+                self._turns[-1].seconds -= seconds
 
     def _note_peak(self) -> None:
         """Credit MLX's peak since the last call to every open stage; MLX has one counter for all of them."""
