@@ -105,14 +105,11 @@ class FrameStream:
         return stream_html(self)
 
 
-def subdivide_times(times: tuple[Fraction, ...] | None, factor: int) -> tuple[Fraction, ...] | None:
+def subdivide_times(times: tuple[Fraction, ...], factor: int) -> tuple[Fraction, ...]:
     """Insert ``factor - 1`` evenly spaced times between each two frames.
 
-    N frames become ``(N - 1) * factor + 1``; the last one lasts ``1 / factor`` of its former duration. None (a
-    constant rate) stays None.
+    N frames become ``(N - 1) * factor + 1``; the last one lasts ``1 / factor`` of its former duration.
     """
-    if times is None:
-        return None
     starts = times[:-1]
     subdivided: list[Fraction] = []
     for start, following in pairwise(starts):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
-from itertools import islice, repeat
+from itertools import islice
 from math import ceil
 from pathlib import Path
 
@@ -118,7 +118,12 @@ class Timeline:
         """Frames of the output; None while the input's number is unknown."""
         if num_inputs is None:
             return None
-        return self._first_output(num_inputs - 1) + self.repeats_of_last(num_inputs)
+        if self.target_rate is None:
+            return (num_inputs - 1) * 2**self.exp + 1
+        last = self.times[-2] if self.times else (num_inputs - 1) / self.input_rate
+        end = self.times[-1] if self.times else num_inputs / self.input_rate
+        # However short the video is, it has a frame. None of those before the last input frame is left out.
+        return max(round(end * self.target_rate), ceil(last * self.target_rate), 1)
 
     def fractions(self, index: int) -> list[Fraction]:
         """Interpolation fractions in [0, 1) of the output frames between input frames index and index + 1.
@@ -126,30 +131,14 @@ class Timeline:
         A fraction of 0 is the input frame itself.
         """
         if self.target_rate is None:
-            halvings: int = 2**self.exp
-            return list(map(Fraction, range(halvings), repeat(halvings)))
-        start = self._start(index)
-        duration = self._start(index + 1) - start
-        outputs = range(self._first_output(index), self._first_output(index + 1))
-        return [(output / self.target_rate - start) / duration for output in outputs]
-
-    def repeats_of_last(self, num_inputs: int) -> int:
-        """How often the last input frame is shown: once, or at a target rate up to the video's end."""
-        if self.target_rate is None:
-            return 1
-        end = self.times[-1] if self.times else num_inputs / self.input_rate
-        # However short the video is, it has a frame.
-        total = max(round(end * self.target_rate), 1)
-        return max(total - self._first_output(num_inputs - 1), 0)
-
-    def _first_output(self, index: int) -> int:
-        """Number of the first output frame that does not lie before input frame ``index``."""
-        if self.target_rate is None:
-            return index * 2**self.exp
-        return ceil(self._start(index) * self.target_rate)
-
-    def _start(self, index: int) -> Fraction:
-        return self.times[index] if self.times else index / self.input_rate
+            # Whatever its duration, a gap is divided evenly.
+            start, end, rate = Fraction(index), Fraction(index + 1), Fraction(2**self.exp)
+        elif self.times:
+            start, end, rate = self.times[index], self.times[index + 1], self.target_rate
+        else:
+            start, end, rate = index / self.input_rate, (index + 1) / self.input_rate, self.target_rate
+        outputs = range(ceil(start * rate), ceil(end * rate))
+        return [(output / rate - start) / (end - start) for output in outputs]
 
 
 @dataclass(frozen=True)
@@ -195,7 +184,9 @@ class Interpolate:
         work = partial(
             interpolated_chunks, stream=stream, request=self.request, timeline=timeline, progress=runner.progress
         )
-        times = None if self.request.target_fps else subdivide_times(stream.times, 2**self.request.exp)
+        times = None
+        if stream.times is not None and self.request.target_fps is None:
+            times = subdivide_times(stream.times, 2**self.request.exp)
         return stream.replace(
             chunks=runner.stream(self.name, partial(load, IFNet, checkpoint, dtype=self.request.dtype), work),
             frame_rate=timeline.frame_rate,
@@ -270,15 +261,20 @@ def interpolated_chunks(
 
 
 def _gaps(stream: FrameStream, timeline: Timeline) -> Iterator[Gap]:
-    """The gap after each input frame; the one after the last has no new frame."""
+    """The gap after each input frame; after the last one that frame is repeated up to the video's end."""
     last = None
+    num_outputs = 0
     for number, levels in enumerate(stream.frames()):
         frame = InputFrame(levels)
         if last is not None:
-            yield Gap(last, frame, timeline.fractions(number - 1))
+            fractions = timeline.fractions(number - 1)
+            num_outputs += len(fractions)
+            yield Gap(last, frame, fractions)
         last = frame
     if last is not None:
-        yield Gap(last, last, [Fraction(0)] * timeline.repeats_of_last(number + 1))
+        total = timeline.num_frames(number + 1)
+        assert total is not None, "the input's number is known"
+        yield Gap(last, last, [Fraction(0)] * (total - num_outputs))
 
 
 def _filled(gaps: Iterator[Gap], fill: Callable[[list[Gap]], list[np.ndarray]]) -> Iterator[np.ndarray]:

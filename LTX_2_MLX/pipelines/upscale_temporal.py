@@ -145,7 +145,7 @@ def upscale_temporal(
         chunks=_chunks(stream, run, runner),
         frame_rate=2 * stream.frame_rate,
         num_frames=_doubled(stream.num_frames),
-        times=subdivide_times(stream.times, 2),
+        times=None if stream.times is None else subdivide_times(stream.times, 2),
     )
 
 

@@ -20,7 +20,7 @@ def doubled(stream: FrameStream) -> FrameStream:
         chunks=[frames],
         frame_rate=stream.frame_rate * 2,
         num_frames=len(frames),
-        times=subdivide_times(stream.times, 2),
+        times=None if stream.times is None else subdivide_times(stream.times, 2),
     )
 
 
