@@ -207,12 +207,13 @@ class FrameCheck:
 
     Attributes:
         moving: Whether frames that are all identical are a fault.
+        color: The only colour of all frames; None if there are several, or no frame.
     """
 
     moving: bool = False
+    color: np.ndarray | None = None
     _first: np.ndarray | None = None
     _num_frames: int = 0
-    _blank: bool = True
     _frozen: bool = True
 
     def add(self, chunk: np.ndarray) -> None:
@@ -221,26 +222,22 @@ class FrameCheck:
             return
         if self._first is None:
             self._first = chunk[0].copy()
+            self.color = self._first[0, 0]
         self._num_frames += len(chunk)
-        # Comparisons stop as soon as one pixel differs.
-        self._blank = self._blank and bool((chunk == self._first[0, 0]).all())
+        # Frames that have differed once are compared no more.
+        if self.color is not None and not (chunk == self.color).all():
+            self.color = None
         self._frozen = self.moving and self._frozen and bool((chunk == self._first).all())
-
-    @property
-    def color(self) -> np.ndarray | None:
-        """The only colour of all frames; None if there are several, or no frame."""
-        return self._first[0, 0] if self._blank and self._first is not None else None
 
     def finish(self, source: "FrameCheck | None" = None) -> None:
         """Raise ``OutputError`` if the frames are blank unlike the source's, or frozen where motion is expected."""
-        color = self.color
-        if color is not None:
+        if self.color is not None:
             if source is not None and source.color is not None:
-                unit = 257 if color.dtype == np.uint16 else 1
-                if np.abs(color.astype(int) - source.color).max() <= _SAME_COLOR_LEVELS * unit:
+                unit = 257 if self.color.dtype == np.uint16 else 1
+                if np.abs(self.color.astype(int) - source.color).max() <= _SAME_COLOR_LEVELS * unit:
                     return
             raise OutputError(
-                f"The output is blank: every pixel is {tuple(color.tolist())}. Try --fp32, other weights, or "
+                f"The output is blank: every pixel is {tuple(self.color.tolist())}. Try --fp32, other weights, or "
                 f"--allow-blank to keep it."
             )
         if self._first is not None and self._frozen and self._num_frames > 1:
