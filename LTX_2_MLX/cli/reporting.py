@@ -20,7 +20,7 @@ from LTX_2_MLX.cli.options import PlanOptions
 from LTX_2_MLX.errors import MediaError
 from LTX_2_MLX.media.encoder import CRF
 from LTX_2_MLX.media.frames import FrameStream, validated
-from LTX_2_MLX.media.output import check_writable, with_run_record
+from LTX_2_MLX.media.output import check_writable, run_record
 from LTX_2_MLX.media.writer import write_video
 from LTX_2_MLX.pipelines.sharing import run_group
 from LTX_2_MLX.planning.plan import Plan, format_bytes
@@ -153,7 +153,7 @@ def write_result(stream: FrameStream, request: Any, command: str, own: Any, runn
     runner.facts |= {"command": command, "settings": asdict(request)}
     tags: dict[str, str] = {}
     if own.metadata:
-        tags = with_run_record(stream.metadata, command, asdict(request), runner.progress.note)
+        tags = run_record(command, asdict(request), beside=stream.metadata, note=runner.progress.note)
     stream = stream.replace(metadata=tags)
     stream = stream if own.allow_blank else validated(stream)
     crf = CRF if own.crf is None else own.crf

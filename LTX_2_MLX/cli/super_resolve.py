@@ -68,7 +68,7 @@ def super_resolve(typed: dict[str, Any], own: SuperResolveOptions) -> None:
     request = SuperResolveRequest(**typed)
     from LTX_2_MLX.cli.reporting import plan_text, report, tell_machines
     from LTX_2_MLX.media.frames import validated
-    from LTX_2_MLX.media.output import free_bytes, made_folder, with_run_record
+    from LTX_2_MLX.media.output import free_bytes, made_folder, run_record
     from LTX_2_MLX.pipelines import super_resolve as pipeline
     from LTX_2_MLX.pipelines.sharing import with_least_memory
     from LTX_2_MLX.runtime.memory import budget_bytes
@@ -96,7 +96,7 @@ def super_resolve(typed: dict[str, Any], own: SuperResolveOptions) -> None:
         video = pipeline.super_resolve(stream, request, runner)
         tags: dict[str, str] = {}
         if own.metadata:
-            tags = with_run_record(video.metadata, "super_resolve", asdict(request), runner.progress.note)
+            tags = run_record("super_resolve", asdict(request), beside=video.metadata, note=runner.progress.note)
         video = video.replace(metadata=tags)
         video = video if own.allow_blank else validated(video)
         _write(video, target, own, runner.progress)

@@ -143,31 +143,32 @@ class RunRecord:
         return as_text
 
 
-def run_record(command: str, request: Mapping[str, Any], **facts: Any) -> dict[str, str]:
+def run_record(
+    command: str,
+    request: Mapping[str, Any],
+    *,
+    beside: Mapping[str, str] | None = None,
+    note: Callable[[str], None] | None = None,
+    **facts: Any,
+) -> dict[str, str]:
     """Return metadata for a ``FrameStream`` from which the run can be repeated.
 
     Args:
         command: Name of the script, such as ``generate``.
         request: Options by name; values without a JSON form (paths, fractions) become text.
+        beside: Tags of the source, which are kept. The record goes into the first of ``_TAGS`` that is free: a record
+            of this program is replaced, a user's text never.
+        note: Gets a line where none is free.
         **facts: Further facts of the run, such as the digests of its files.
     """
     record = {"program": _PROGRAM, "version": __version__, "command": command, "request": dict(request), **facts}
-    return {_TAG: json.dumps(record, default=str)}
-
-
-def with_run_record(
-    tags: Mapping[str, str], command: str, request: Mapping[str, Any], note: Callable[[str], None]
-) -> dict[str, str]:
-    """Return the tags of a source with the record of a run, in the first of ``_TAGS`` that is free.
-
-    A record of this program is replaced, a user's text never; where all are taken, ``note`` gets a line.
-    """
-    (text,) = run_record(command, request).values()
+    tags = dict(beside or {})
     for tag in _TAGS:
         if tag not in tags or _parsed(tags[tag]) is not None:
-            return {**tags, tag: text}
-    note(f"The record of this run is not kept: {', '.join(_TAGS)} of the source hold text of yours.")
-    return dict(tags)
+            return {**tags, tag: json.dumps(record, default=str)}
+    if note is not None:
+        note(f"The record of this run is not kept: {', '.join(_TAGS)} of the source hold text of yours.")
+    return tags
 
 
 def _parsed(text: str) -> dict[str, Any] | None:

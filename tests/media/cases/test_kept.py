@@ -8,7 +8,7 @@ import pytest
 
 from LTX_2_MLX.media.encoder import CONTAINERS
 from LTX_2_MLX.media.extras import Attachment, Extras, time_code_at
-from LTX_2_MLX.media.output import with_run_record
+from LTX_2_MLX.media.output import run_record
 from LTX_2_MLX.media.subtitles import _plain
 from LTX_2_MLX.media.video import read_video, write_video
 
@@ -155,8 +155,8 @@ def test_time_code_counts_the_frames_of_the_output(rate, expected):
 def test_a_record_that_finds_no_free_tag_is_reported():
     notes = []
     free = {"comment": "mine", "description": "mine"}
-    assert with_run_record(free, "upscale", {}, notes.append).keys() == {"comment", "description", "synopsis"}
+    assert run_record("upscale", {}, beside=free, note=notes.append).keys() == {"comment", "description", "synopsis"}
     assert not notes
     taken = free | {"synopsis": "mine"}
-    assert with_run_record(taken, "upscale", {}, notes.append) == taken
+    assert run_record("upscale", {}, beside=taken, note=notes.append) == taken
     assert len(notes) == 1 and "comment, description, synopsis" in notes[0]
