@@ -184,7 +184,8 @@ class RgbReader:
             dst_color_range=_FULL_RANGE,
             interpolation=_SCALING,
         )
-        return self.orientation.apply(rgb.to_ndarray())
+        image = rgb.to_ndarray()
+        return image if self.orientation == Orientation() else self.orientation.apply(image)
 
 
 @dataclass(frozen=True)

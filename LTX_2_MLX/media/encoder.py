@@ -252,7 +252,9 @@ def choose_encoding(
     suffix = Path(path).suffix.lower()
     container = container_of(path)
     codecs = container.video_codecs
-    chosen = codec if codec != "auto" else _usual_codec(container, bit_depth)
+    chosen: str = codec
+    if codec == "auto":
+        chosen = "h265" if bit_depth > 8 and "h265" in codecs else codecs[0]
     if bit_depth != 8:
         _check_depth(chosen, bit_depth, container)
     if chosen not in codecs:
@@ -271,11 +273,11 @@ def choose_encoding(
     even = size[0] % 2 == 0 and size[1] % 2 == 0
     notes: tuple[str, ...] = ()
     encoder = _encoder(chosen, hardware=even and min(size) >= _MIN_APPLE_SIDE and not hdr)
-    pixel_format = _pixel_format(encoder, even, bit_depth)
-    if encoder in _APPLE.values() and not encodes(encoder, size, _options(encoder, crf, reordered), pixel_format):
+    pixel_format, options = _settings(encoder, crf, even, bit_depth, reordered)
+    if encoder in _APPLE.values() and not encodes(encoder, size, options, pixel_format):
         notes = (f"{encoder} refuses {size[1]}×{size[0]} on this Mac; {_SOFTWARE[chosen]} encodes the video, slower.",)
         encoder = _encoder(chosen, hardware=False)
-        pixel_format = _pixel_format(encoder, even, bit_depth)
+        pixel_format, options = _settings(encoder, crf, even, bit_depth, reordered)
     if encoder == "libx265" and min(size) < _MIN_H265_SIDE:
         raise MediaError(
             f"h265 requires at least {_MIN_H265_SIDE} pixels per side, this video is {size[1]}×{size[0]}. Use h264."
@@ -285,7 +287,7 @@ def choose_encoding(
         size=size,
         encoder=encoder,
         pixel_format=pixel_format,
-        options=_options(encoder, crf, reordered),
+        options=options,
         # QuickTime plays H.265 under this tag only.
         codec_tag="hvc1" if chosen == "h265" and container.name in ("mp4", "mov") else None,
         notes=notes,
@@ -301,17 +303,12 @@ def check_bit_depth(bit_depth: int) -> None:
 
 def can_hold_deep_color(container: Container) -> bool:
     """Whether a container is written with ten bits unless another codec is asked for."""
-    return _usual_codec(container, 10) in _DEEP_CODECS
+    return "h265" in container.video_codecs
 
 
 def keeps_pixel_aspect(container: Container) -> bool:
     """Whether its usual codec, or the container itself, holds the shape of pixels."""
     return _SOFTWARE[container.video_codecs[0]] not in SQUARE_ENCODERS
-
-
-def _usual_codec(container: Container, bit_depth: int) -> str:
-    codecs = container.video_codecs
-    return "h265" if bit_depth > 8 and "h265" in codecs else codecs[0]
 
 
 def _check_depth(codec: str, bit_depth: int, container: Container) -> None:
@@ -367,28 +364,27 @@ def _encoder(codec: str, hardware: bool) -> str:
     return name
 
 
-def _pixel_format(encoder: str, even: bool, bit_depth: int) -> str:
+def _settings(encoder: str, crf: float, even: bool, bit_depth: int, reordered: bool) -> tuple[str, dict[str, str]]:
+    """FFmpeg's name of an encoder's input format, and the encoder's options."""
     if encoder == "ffv1":
-        return "bgr0" if bit_depth == 8 else "gbrp10le"
-    if bit_depth > 8 and encoder in _APPLE.values():
-        return "p010le"
-    chroma = "yuv420p" if even or encoder == _SOFTWARE["vp9"] else "yuv444p"
-    return chroma if bit_depth == 8 else f"{chroma}10le"
-
-
-def _options(encoder: str, crf: float, reordered: bool) -> dict[str, str]:
+        return "bgr0" if bit_depth == 8 else "gbrp10le", {"level": "3", "slices": "4", "slicecrc": "1"}
+    depth = "" if bit_depth == 8 else "10le"
+    if encoder == "libvpx-vp9":
+        # Its scale ends at 63 and is about 10 higher for the same quality.
+        options = {"crf": str(round(min(63, crf + 10))), "b": "0", "row-mt": "1", "cpu-used": "4", "deadline": "good"}
+        return f"yuv420p{depth}", options
+    pixel_format = f"yuv420p{depth}" if even else f"yuv444p{depth}"
     if encoder.endswith("_videotoolbox"):
         # Quality runs from 0 to 100 there; 65 looks like crf 17.
         quality = round(max(1, min(100, 100 - 2 * crf)))
-        return {"flags": "+qscale", "global_quality": str(quality * _QUALITY_UNIT), "allow_sw": "1"}
-    if encoder == "libvpx-vp9":
-        # Its scale ends at 63 and is about 10 higher for the same quality.
-        return {"crf": str(round(min(63, crf + 10))), "b": "0", "row-mt": "1", "cpu-used": "4", "deadline": "good"}
-    if encoder == "ffv1":
-        return {"level": "3", "slices": "4", "slicecrc": "1"}
+        options = {"flags": "+qscale", "global_quality": str(quality * _QUALITY_UNIT), "allow_sw": "1"}
+        return "p010le" if depth else pixel_format, options
     options = {"crf": str(crf), "preset": "medium"}
     if encoder == "libx265":
-        return options | {"x265-params": "log-level=error" + ("" if reordered else ":bframes=0")}
+        options["x265-params"] = "log-level=error" if reordered else "log-level=error:bframes=0"
+        return pixel_format, options
     # With macroblock trees, libx264 of PyAV 18.1 writes equal frames to unequal files: it reads what was never written.
-    options |= {"x264-params": "mbtree=0"}
-    return options if reordered else options | {"bf": "0"}
+    options["x264-params"] = "mbtree=0"
+    if not reordered:
+        options["bf"] = "0"
+    return pixel_format, options

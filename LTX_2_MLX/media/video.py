@@ -63,7 +63,8 @@ def read_video(
     """
     if deinterlace is not None and deinterlace not in _MODES:
         raise MediaError(f"deinterlace is {deinterlace!r}, expected {' or '.join(get_args(Deinterlace))}.")
-    check_bit_depth(bit_depth)
+    if bit_depth != 8:
+        check_bit_depth(bit_depth)
     info = probe_video(path, unknown_rate, repair=repair)
     notes = list(info.notes)
     if info.interlaced and deinterlace is None:
