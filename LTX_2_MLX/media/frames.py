@@ -1,4 +1,4 @@
-"""The stream of frames that every pipeline reads or returns, its check for blank output, and its pixel values."""
+"""The stream of frames that every pipeline reads or returns, its other tracks, check for blank output and levels."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -7,17 +7,27 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import av
 import mlx.core as mx
 import numpy as np
 
 from LTX_2_MLX.atomic_file import KEEPS_WRITES
 from LTX_2_MLX.errors import OutputError
-from LTX_2_MLX.media.audio import Audio, Waveform
+from LTX_2_MLX.media.audio import Audio, EncodedTrack, Waveform
 from LTX_2_MLX.media.display import Display
+from LTX_2_MLX.media.encoder import Container
 from LTX_2_MLX.media.extras import Extras
 from LTX_2_MLX.media.sound import check_sound
+from LTX_2_MLX.media.source import open_media
+from LTX_2_MLX.media.subtitles import subtitle_tracks
+from LTX_2_MLX.media.timeline import Shifts
+from LTX_2_MLX.media.tracks import CopiedTrack, Note, OutputTrack, SourceTrack
 from LTX_2_MLX.media.writer import write_video
 
+# Where tracks cannot begin late, audio is copied only if it begins with the video.
+_IN_STEP_SECONDS = Fraction(1, 500)
+# Less sound than this before the first frame is not worth a note.
+_LEAST_LEAD_SECONDS = Fraction(1, 500)
 # Networks change a flat colour by up to 9 levels (Real-ESRGAN's animevideov3); an overflow makes it black.
 _SAME_COLOR_LEVELS = 24
 
@@ -103,6 +113,73 @@ class FrameStream:
         from LTX_2_MLX.media.display_html import stream_html
 
         return stream_html(self)
+
+
+@dataclass(frozen=True)
+class SourceTracks:
+    """All audio and subtitle tracks of a file.
+
+    Attributes:
+        path: The file.
+        lead: Seconds of the tracks before the first frame.
+        start: Time of the first frame in the file's clock, in seconds; None without time stamps.
+        shifts: What to add to the times of the file's packets.
+    """
+
+    path: Path
+    lead: Fraction = Fraction(0)
+    start: Fraction | None = None
+    shifts: Shifts = field(default_factory=Shifts)
+
+    def tracks(self, container: Container, note: Note) -> list[list[OutputTrack]]:
+        """Ways to write each track into a container; what is lost is reported to ``note``."""
+        tracks = []
+        with open_media(self.path, "read") as source:
+            zero = self.start
+            if zero is None:
+                zero = Fraction(source.start_time or 0, av.time_base)
+            if container.late_tracks:
+                zero -= self.lead
+            elif self.lead > _LEAST_LEAD_SECONDS and source.streams.audio:
+                note(
+                    f"{self.path.name} has {float(self.lead):.3f} s of sound before the first frame: left out, since "
+                    f"all tracks of {container.name} begin together. Write .mkv or .mp4 to keep it."
+                )
+            for stream in source.streams.audio:
+                if stream.codec_context is None or not (stream.rate and stream.channels):
+                    note(f"Audio track {stream.index} of {self.path.name} cannot be read and is left out.")
+                    continue
+                codec = stream.codec_context.codec.canonical_name
+                track = SourceTrack(self.path, stream.index, codec, zero, self.shifts)
+                tracks.append(ways_to_write(track, container))
+            if source.streams.subtitles:
+                tracks += subtitle_tracks(source, self.path, zero, self.shifts, container, note)
+        return tracks
+
+
+def ways_to_write(track: SourceTrack, container: Container) -> list[OutputTrack]:
+    """Ways to write one audio track into a container, the best first: as it is where the container can hold it."""
+    encoded = EncodedTrack(track, container)
+    can_copy = container.audio_codecs is None or track.codec in container.audio_codecs
+    if can_copy and (container.late_tracks or _is_in_step(track)):
+        return [CopiedTrack(track, keeps_early=container.late_tracks), encoded]
+    return [encoded]
+
+
+def _is_in_step(track: SourceTrack) -> bool:
+    """Whether the packets begin at the output's zero and follow each other without gaps."""
+    expected: Fraction | None = None
+    for _, packet in track.packets():
+        if packet.pts is None or packet.duration is None:
+            return False
+        start = packet.pts * packet.time_base
+        end = start + packet.duration * packet.time_base
+        if expected is None and end <= 0:
+            continue
+        if abs(start - (expected or Fraction(0))) > _IN_STEP_SECONDS + packet.time_base:
+            return False
+        expected = end
+    return True
 
 
 def subdivide_times(times: tuple[Fraction, ...], factor: int) -> tuple[Fraction, ...]:

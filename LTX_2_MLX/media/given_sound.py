@@ -11,7 +11,7 @@ import numpy as np
 
 from LTX_2_MLX.errors import MediaError
 from LTX_2_MLX.media.encoder import Container
-from LTX_2_MLX.media.extras import SourceTracks, ways_to_write
+from LTX_2_MLX.media.frames import SourceTracks, ways_to_write
 from LTX_2_MLX.media.samples import audio_frame, placed_samples, planar
 from LTX_2_MLX.media.source import open_media
 from LTX_2_MLX.media.timeline import Shifts

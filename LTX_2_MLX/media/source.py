@@ -23,7 +23,7 @@ from typing import Any
 import av
 
 from LTX_2_MLX.errors import MediaError, MemoryBudgetError
-from LTX_2_MLX.media.timeline import Restart, Shifts, Stamps, find_restarts, shifts_for
+from LTX_2_MLX.media.timeline import Restart, Shifts, Track, find_restarts, shifts_for
 from LTX_2_MLX.outside import failure
 from LTX_2_MLX.runtime.memory import GIB, budget_bytes
 
@@ -239,67 +239,32 @@ def _check(path: Path, height: int, width: int, num_bytes: int) -> None:
 
 
 @dataclass
-class Track:
-    """Packets of one track, in file order.
-
-    Attributes:
-        kind: ``video``, ``audio`` or ``subtitle``.
-        stamps: Times of the packets.
-        positions: Number of each packet in the file.
-        corrupt: Numbers of the packets in the track that the demuxer marks as damaged.
-    """
-
-    kind: str
-    stamps: Stamps
-    positions: "array[int]" = field(default_factory=partial(array, "q"))
-    corrupt: list[int] = field(default_factory=list)
-
-    def add(self, packet: av.Packet, position: int) -> None:
-        """Add one packet."""
-        self.stamps.add(packet.dts, packet.pts, packet.duration)
-        if packet.is_corrupt:
-            self.corrupt.append(len(self.positions))
-        self.positions.append(position)
-
-
-@dataclass
 class Packets:
     """All packets of a file.
 
     Attributes:
+        video_index: Index of the video among all streams.
         tracks: By index of the stream.
         shifts: What to add to the packets' times, so that joined pieces follow each other.
         error: What ended reading before the end of the file; None if nothing did.
     """
 
+    video_index: int
     tracks: dict[int, Track]
     shifts: Shifts
     error: str | None = None
 
-    def num_corrupt(self, index: int) -> int:
-        """Damaged packets of a track; those at the joints of a joined file only look so."""
-        if index not in self.tracks or not self.tracks[index].corrupt:
-            return 0
-        joints = self.shifts.starts.get(index, [])
-        return sum(
-            all(abs(ordinal - joint) > _FRAMES_AROUND_JOINT for joint in joints)
-            for ordinal in self.tracks[index].corrupt
-        )
 
-
-def scan_packets(path: Path, video_index: int) -> Packets:
-    """Read the times of all packets of a file.
-
-    Args:
-        path: The file.
-        video_index: Index of the video among all streams.
-    """
+def scan_packets(path: Path) -> Packets:
+    """Read the times of all packets of a file that holds video."""
     tracks: dict[int, Track] = {}
     error = None
     with open_media(path) as container:
         is_joined_format = container.format.name in _JOINED_FORMATS
+        video = video_stream(container, path)
+        video_index = video.index
         timed = []
-        for stream in (container.streams[video_index], *container.streams.audio, *container.streams.subtitles):
+        for stream in (video, *container.streams.audio, *container.streams.subtitles):
             if stream.codec_context is not None:
                 timed.append(stream)
         try:
@@ -307,7 +272,7 @@ def scan_packets(path: Path, video_index: int) -> Packets:
                 if packet.size:
                     index = packet.stream.index
                     if index not in tracks:
-                        tracks[index] = Track(packet.stream.type, Stamps(packet.time_base))
+                        tracks[index] = Track(packet.stream.type, packet.time_base)
                     tracks[index].add(packet, position)
         except av.FFmpegError as failure:
             error = failure.strerror
@@ -315,12 +280,19 @@ def scan_packets(path: Path, video_index: int) -> Packets:
     for index, track in tracks.items():
         # Subtitles are sparse: their gaps mean nothing.
         if track.kind != "subtitle":
-            for ordinal, jump in find_restarts(track.stamps, close_gaps=is_joined_format):
+            for ordinal, jump in find_restarts(track, close_gaps=is_joined_format):
                 restarts.append(Restart(position=track.positions[ordinal], track=index, ordinal=ordinal, jump=jump))
     shifts = Shifts()
     if restarts:
-        shifts = shifts_for(restarts, {index: track.stamps for index, track in tracks.items()}, video_index)
-    return Packets(tracks=tracks, shifts=shifts, error=error)
+        shifts = shifts_for(restarts, tracks, video_index)
+    for index, joints in shifts.starts.items():
+        tracks[index].corrupt = _away_from(joints, tracks[index].corrupt)
+    return Packets(video_index=video_index, tracks=tracks, shifts=shifts, error=error)
+
+
+def _away_from(joints: list[int], corrupt: list[int]) -> list[int]:
+    """Damaged packets of a track in a joined file, without those at its joints, which only look so."""
+    return [ordinal for ordinal in corrupt if all(abs(ordinal - joint) > _FRAMES_AROUND_JOINT for joint in joints)]
 
 
 @dataclass

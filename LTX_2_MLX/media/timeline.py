@@ -13,6 +13,8 @@ from itertools import pairwise
 from operator import lt
 from statistics import median
 
+import av
+
 # Rates that files round: their time stamps are often too coarse to distinguish them.
 _STANDARD_RATES = tuple(
     Fraction(rate)
@@ -37,28 +39,39 @@ NO_LIMIT = 2**63
 
 
 @dataclass
-class Stamps:
-    """Times of the packets of one track, in ticks; ``NO_STAMP`` for a packet without.
+class Track:
+    """Packets of one track in file order, with their times in ticks; ``NO_STAMP`` for a packet without.
 
     Attributes:
+        kind: ``video``, ``audio`` or ``subtitle``.
         tick: In seconds.
         orders: When each packet is decoded.
         starts: When it is shown.
         durations: How long; 0 where the file does not tell.
+        positions: Number of each packet in the file.
+        corrupt: Numbers of the damaged packets in the track.
+        has_times: Whether any packet has a time.
     """
 
+    kind: str
     tick: Fraction
     orders: "array[int]" = field(default_factory=partial(array, "q"))
     starts: "array[int]" = field(default_factory=partial(array, "q"))
     durations: "array[int]" = field(default_factory=partial(array, "q"))
+    positions: "array[int]" = field(default_factory=partial(array, "q"))
+    corrupt: list[int] = field(default_factory=list)
+    has_times: bool = False
 
-    def add(self, order: int | None, start: int | None, duration: int | None) -> None:
+    def add(self, packet: av.Packet, position: int) -> None:
         """Add one packet; one that does not say when it is shown is shown when it is decoded."""
-        self.orders.append(NO_STAMP if order is None else order)
-        if start is None:
-            start = order
+        start = packet.dts if packet.pts is None else packet.pts
+        self.orders.append(NO_STAMP if packet.dts is None else packet.dts)
         self.starts.append(NO_STAMP if start is None else start)
-        self.durations.append(duration or 0)
+        self.durations.append(packet.duration or 0)
+        self.has_times = self.has_times or start is not None
+        if packet.is_corrupt:
+            self.corrupt.append(len(self.positions))
+        self.positions.append(position)
 
     def first_start(self, begin: int = 0, end: int | None = None) -> Fraction:
         """Earliest start of the packets from ``begin`` to ``end``, in seconds."""
@@ -78,11 +91,6 @@ class Stamps:
         pairs = zip(self.starts[begin:end], self.durations[begin:end], strict=True)
         latest = max(start + (duration or step) for start, duration in pairs if start != NO_STAMP)
         return latest * self.tick
-
-    @property
-    def has_times(self) -> bool:
-        """Whether any packet has a time."""
-        return max(self.starts, default=NO_STAMP) != NO_STAMP
 
 
 @dataclass(frozen=True)
@@ -120,20 +128,20 @@ class Shifts:
         return self.seconds[track][index] if index >= 0 else Fraction(0)
 
 
-def find_restarts(stamps: Stamps, close_gaps: bool) -> list[tuple[int, Fraction]]:
+def find_restarts(track: Track, close_gaps: bool) -> list[tuple[int, Fraction]]:
     """Find where the times of one track begin again, or leave a gap that joined files have.
 
     Args:
-        stamps: Of the track, in file order.
+        track: Its packets.
         close_gaps: Also report steps forward of more than ten seconds.
 
     Returns:
         Ordinal and jump in seconds of each restart. A single wrong stamp is none.
     """
-    least = int(_SMALLEST_RESTART / stamps.tick)
-    most = int(_LARGEST_GAP / stamps.tick) if close_gaps else NO_LIMIT
+    least = int(_SMALLEST_RESTART / track.tick)
+    most = int(_LARGEST_GAP / track.tick) if close_gaps else NO_LIMIT
     # Reordered frames start out of order: their starts tell nothing unless there is nothing else.
-    orders = stamps.orders if max(stamps.orders, default=NO_STAMP) != NO_STAMP else stamps.starts
+    orders = track.orders if max(track.orders, default=NO_STAMP) != NO_STAMP else track.starts
     known = []
     for ordinal, order in enumerate(orders):
         if order != NO_STAMP:
@@ -146,7 +154,7 @@ def find_restarts(stamps: Stamps, close_gaps: bool) -> list[tuple[int, Fraction]
             following = orders[known[index + 1]] if index + 1 < len(known) else order
             if -least < following - before <= most:
                 continue
-            restarts.append((ordinal, (order - before) * stamps.tick))
+            restarts.append((ordinal, (order - before) * track.tick))
         before = order
     return restarts
 
@@ -164,31 +172,31 @@ def group_restarts(restarts: list[Restart]) -> list[list[Restart]]:
     return groups
 
 
-def shifts_for(restarts: list[Restart], stamps: dict[int, Stamps], leading: int) -> Shifts:
+def shifts_for(restarts: list[Restart], tracks: dict[int, Track], leading: int) -> Shifts:
     """Shift every piece of a joined file behind the one before it.
 
     Args:
         restarts: Those of all tracks.
-        stamps: Of each track.
+        tracks: By index.
         leading: Index of the track that must continue without a gap: the video.
     """
     shifts = Shifts()
     groups = group_restarts(restarts)
-    ends_of_pieces = _piece_ends(groups, stamps)
+    ends_of_pieces = _piece_ends(groups, tracks)
     for group in groups:
         ordinals = {each.track: each.ordinal for each in group}
         track = leading if leading in ordinals else group[0].track
         ordinal = ordinals[track]
         begin = shifts.starts[track][-1] if track in shifts.starts else 0
-        before = stamps[track].last_end(begin, ordinal) + shifts.of(track, begin)
-        first = stamps[track].first_start(ordinal, ends_of_pieces[track, ordinal])
+        before = tracks[track].last_end(begin, ordinal) + shifts.of(track, begin)
+        first = tracks[track].first_start(ordinal, ends_of_pieces[track, ordinal])
         for each in group:
             shifts.starts.setdefault(each.track, []).append(each.ordinal)
             shifts.seconds.setdefault(each.track, []).append(before - first)
     return shifts
 
 
-def _piece_ends(groups: list[list[Restart]], stamps: dict[int, Stamps]) -> dict[tuple[int, int], int]:
+def _piece_ends(groups: list[list[Restart]], tracks: dict[int, Track]) -> dict[tuple[int, int], int]:
     """End ordinal of the piece that begins at each (track, ordinal)."""
     starts: dict[int, list[int]] = {}
     for group in groups:
@@ -196,7 +204,7 @@ def _piece_ends(groups: list[list[Restart]], stamps: dict[int, Stamps]) -> dict[
             starts.setdefault(restart.track, []).append(restart.ordinal)
     ends = {}
     for track, ordinals in starts.items():
-        for start, end in zip(ordinals, [*ordinals[1:], len(stamps[track].starts)], strict=True):
+        for start, end in zip(ordinals, [*ordinals[1:], len(tracks[track].starts)], strict=True):
             ends[track, start] = end
     return ends
 
@@ -303,7 +311,7 @@ def constant_rate(starts: Sequence[Fraction], tick: Fraction, declared: Sequence
     return None
 
 
-def fill_gaps(starts: Sequence[Fraction], step: Fraction) -> list[int]:
+def fill_gaps(starts: list[Fraction], step: Fraction) -> tuple[list[int], list[Fraction]]:
     """Repeat frames across gaps, so that the rate becomes constant where it can.
 
     Args:
@@ -311,9 +319,14 @@ def fill_gaps(starts: Sequence[Fraction], step: Fraction) -> list[int]:
         step: Usual duration of a frame in ticks.
 
     Returns:
-        How often each frame is shown.
+        How often each frame is shown, and the starts of all that are shown.
     """
     if not step:
-        return [1] * len(starts)
-    counts = [max(1, round((after - before) / step)) for before, after in pairwise(starts)]
-    return [*counts, 1]
+        return [1] * len(starts), starts
+    counts = []
+    filled = []
+    for before, after in pairwise(starts):
+        count = max(1, round((after - before) / step))
+        counts.append(count)
+        filled += [before + number * (after - before) / count for number in range(count)]
+    return [*counts, 1], [*filled, starts[-1]]

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from LTX_2_MLX.errors import MediaError
-from LTX_2_MLX.media import probe
+from LTX_2_MLX.media import video
 from LTX_2_MLX.media.source import begins_as_video, ffmpeg_messages
 from LTX_2_MLX.media.video import read_video
 
@@ -227,7 +227,7 @@ def test_animated_image_is_refused_by_its_content(tmp_path, name, format):
 @pytest.mark.parametrize("suffix", CODECS)
 def test_only_a_file_that_begins_as_no_container_is_looked_at_as_an_image(tmp_path, clip, monkeypatch, suffix):
     looked_at = []
-    monkeypatch.setattr(probe, "refuse_images", looked_at.append)
+    monkeypatch.setattr(video, "refuse_images", looked_at.append)
     path = clip(tmp_path / f"a{suffix}", codec=CODECS[suffix])
     assert read_video(path).num_frames == 7
     # Transport streams begin with one byte of their own alone.

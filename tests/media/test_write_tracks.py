@@ -11,7 +11,6 @@ from small_streams import clip_of, grey_steps
 from LTX_2_MLX.errors import MediaError
 from LTX_2_MLX.media.audio import Waveform, read_waveform
 from LTX_2_MLX.media.output import read_run_record, run_record
-from LTX_2_MLX.media.probe import probe_video
 from LTX_2_MLX.media.video import read_video, write_video
 
 SUFFIXES = [".mp4", ".mov", ".mkv", ".avi", ".webm"]
@@ -99,7 +98,7 @@ def test_subtitles_that_do_not_fit_are_left_out_and_said(tmp_path, packets, note
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_video_that_starts_after_its_sound_stays_in_step(tmp_path, clip, suffix):
     source = clip(tmp_path / "source.mkv", num_frames=24, sounds=1, video_start=Fraction(1, 2))
-    assert probe_video(source).lead == pytest.approx(0.5, abs=0.03)
+    assert read_video(source).audio.lead == pytest.approx(0.5, abs=0.03)
     path = write_video(read_video(source), tmp_path / f"a{suffix}")
     assert starts(path)["video"] - starts(path)["audio"] == pytest.approx(
         starts(source)["video"] - starts(source)["audio"], abs=0.002

@@ -268,9 +268,9 @@ def test_a_short_video_that_unfolds_is_decoded_in_little_memory_or_refused(tmp_p
     with decoding_budget(200_000_000), pytest.raises(MemoryBudgetError, match=r"4096×2160 pixels.*GiB may be used"):
         read_video(path)
     code = (
-        "import resource, sys; from LTX_2_MLX.media.probe import probe_video\n"
+        "import resource, sys; from LTX_2_MLX.media.video import read_video\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "before = peak(); info = probe_video(sys.argv[1]); print(peak() - before, info.decoding_bytes)"
+        "before = peak(); stream = read_video(sys.argv[1]); print(peak() - before, stream.decoding_bytes)"
     )
     words = [sys.executable, "-c", code, path]
     done = subprocess.run(words, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})

@@ -10,8 +10,7 @@ import mlx.core as mx
 import numpy as np
 
 from LTX_2_MLX.errors import RequestError
-from LTX_2_MLX.media.extras import SourceTracks
-from LTX_2_MLX.media.frames import FrameStream
+from LTX_2_MLX.media.frames import FrameStream, SourceTracks
 from LTX_2_MLX.media.given_sound import sound_of_clip
 from LTX_2_MLX.media.video import read_video
 from LTX_2_MLX.pipelines.generation.decode import activation_budget

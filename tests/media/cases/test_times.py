@@ -82,9 +82,9 @@ def steady(tmp_path, clip) -> Path:
     ],
 )
 def test_repeated_and_backward_times_are_spaced_evenly(steady, tmp_path, monkeypatch, times, moved):
-    from LTX_2_MLX.media import probe
+    from LTX_2_MLX.media import video
 
-    real = probe.scan_frames
+    real = video.scan_frames
 
     def damaged(*arguments):
         frames = real(*arguments)
@@ -92,23 +92,23 @@ def test_repeated_and_backward_times_are_spaced_evenly(steady, tmp_path, monkeyp
             frames.stamps[index] = frames.stamps[0] + int(stamp * 3600)
         return frames
 
-    monkeypatch.setattr(probe, "scan_frames", damaged)
+    monkeypatch.setattr(video, "scan_frames", damaged)
     stream = read_video(steady)
     assert (stream.num_frames, stream.frame_rate, stream.times) == (12, 25, None)
     assert any(f"{moved} of 12 frames" in note for note in stream.notes)
 
 
 def test_times_that_all_stand_still_are_replaced_by_the_declared_rate(steady, monkeypatch):
-    from LTX_2_MLX.media import probe
+    from LTX_2_MLX.media import video
 
-    real = probe.scan_frames
+    real = video.scan_frames
 
     def standing(*arguments):
         frames = real(*arguments)
         frames.stamps[:] = [0] * len(frames.stamps)
         return frames
 
-    monkeypatch.setattr(probe, "scan_frames", standing)
+    monkeypatch.setattr(video, "scan_frames", standing)
     stream = read_video(steady)
     assert (stream.num_frames, stream.frame_rate, stream.times) == (12, 25, None)
     assert any("unusable" in note for note in stream.notes)

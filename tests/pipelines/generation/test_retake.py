@@ -15,8 +15,7 @@ from LTX_2_MLX import cli
 from LTX_2_MLX.diffusion.guidance import Guidance
 from LTX_2_MLX.errors import LTXError
 from LTX_2_MLX.media.audio import Waveform, read_waveform
-from LTX_2_MLX.media.extras import SourceTracks
-from LTX_2_MLX.media.frames import FrameStream
+from LTX_2_MLX.media.frames import FrameStream, SourceTracks
 from LTX_2_MLX.pipelines.generate import Options, plan_for, request_for, stages_for
 from LTX_2_MLX.pipelines.generation.prompt import prompt_stages, remaining
 from LTX_2_MLX.pipelines.generation.state import GenerationState
