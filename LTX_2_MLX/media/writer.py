@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass, field
 from fractions import Fraction
 from operator import itemgetter
 from pathlib import Path
@@ -172,18 +173,35 @@ def _write_stills(stream: FrameSource, path: Path, progress: Progress) -> Path:
 
 
 class _Layout:
-    """All that an output file holds, in the order in which it is added."""
+    """All that an output file holds, in the order in which it is added, and when each frame is shown.
+
+    Attributes:
+        encoding: Of the video.
+        to_yuv: Converts its frames.
+        tick: Unit of their time stamps, in seconds.
+    """
 
     def __init__(self, stream: FrameSource, encoding: Encoding, tracks: list[OutputTrack]):
         self._stream = stream
         self.encoding = encoding
         self._tracks = tracks
+        self.to_yuv = YuvWriter(encoding.pixel_format, stream.display.matrix(encoding.bit_depth))
         # Seconds of audio before the first frame; none where the container starts all tracks together.
         self._lead = Fraction(0)
         if stream.audio is not None and encoding.container.late_tracks:
             self._lead = stream.audio.lead
-        self.clock = _Clock(stream, self._lead)
-        self.to_yuv = YuvWriter(encoding.pixel_format, stream.display.matrix(encoding.bit_depth))
+        self.tick = 1 / stream.frame_rate
+        if self._lead or stream.times is not None:
+            times = (self.tick,) if stream.times is None else stream.times
+            per_second = math.lcm(self._lead.denominator, *(time.denominator for time in times))
+            self.tick = Fraction(1, min(per_second, _FINEST_TICK))
+        self._ticks = None if stream.times is None else _different_ticks(stream.times, self._lead, self.tick)
+
+    def ticks(self, index: int) -> int:
+        """Start of frame ``index`` in ticks; one past the last frame it is the end of the video."""
+        if self._ticks is None:
+            return round((index / self._stream.frame_rate + self._lead) / self.tick)
+        return self._ticks[index]
 
     def report_losses(self, note: Callable[[str], None]) -> None:
         """Report to ``note`` what the container cannot hold, and what is changed for it."""
@@ -211,7 +229,7 @@ class _Layout:
         for name, text in self._stream.metadata.items():
             if container.holds_tag(name):
                 output.metadata[name] = text
-        video = self.encoding.add_stream(output, self._stream.frame_rate, self.clock.tick, self._stream.display)
+        video = self.encoding.add_stream(output, self._stream.frame_rate, self.tick, self._stream.display)
         packets: list[TimedPackets] = []
         for track in self._tracks:
             packets.append(track.attach(output))
@@ -248,12 +266,21 @@ class _Layout:
                 with ffmpeg_messages() as messages:
                     output.start_encoding()
                 black = self.to_yuv(np.zeros((*self.encoding.size, 3), np.uint8))
-                black.pts, black.time_base = self.clock.ticks(0), self.clock.tick
+                black.pts, black.time_base = self.ticks(0), self.tick
                 for packet in [*video.encode(black), *video.encode(None)]:
                     with ffmpeg_messages() as messages:
                         output.mux(packet)
         except (av.FFmpegError, ValueError, OverflowError) as error:
             raise MediaError(f"{path} cannot be written: {reason(error, messages)}.") from error
+
+
+def _different_ticks(times: tuple[Fraction, ...], lead: Fraction, tick: Fraction) -> list[int]:
+    """Round times that may lie closer together than a tick; each frame begins at least a tick after the last."""
+    ticks: list[int] = []
+    for time in times:
+        rounded = round((time + lead) / tick)
+        ticks.append(max(rounded, ticks[-1] + 1) if ticks else rounded)
+    return ticks
 
 
 def waiting_bytes(height: int, width: int, bit_depth: int = 8) -> int:
@@ -264,7 +291,10 @@ def waiting_bytes(height: int, width: int, bit_depth: int = 8) -> int:
 
 def _write(stream: FrameSource, path: Path, layout: _Layout, progress: Progress) -> int:
     """Encode in a thread of its own while this one computes the frames and reports progress."""
-    video = _VideoPackets(stream, layout)
+    frame_bytes = 3 * stream.height * stream.width * (1 if stream.bit_depth == 8 else 2)
+    most = waiting_bytes(stream.height, stream.width, stream.bit_depth) // frame_bytes
+    # The last place is that of a frame which is put while encoding fails.
+    video = _VideoPackets(stream, layout, waiting=Queue(most + 1))
     progress.begin(STAGE)
     try:
         with ThreadPoolExecutor(1, thread_name_prefix="encoder") as pool:
@@ -309,57 +339,25 @@ def _encode(video: "_VideoPackets", path: Path, layout: _Layout) -> None:
         raise
 
 
-class _Clock:
-    """Start of each frame in whole ticks, all different."""
-
-    def __init__(self, stream: FrameSource, lead: Fraction):
-        self._rate = stream.frame_rate
-        self._lead = lead
-        if stream.times is None and not lead:
-            self.tick = 1 / stream.frame_rate
-        else:
-            steps = stream.times if stream.times is not None else (1 / stream.frame_rate,)
-            per_second = math.lcm(lead.denominator, *(time.denominator for time in steps))
-            self.tick = Fraction(1, min(per_second, _FINEST_TICK))
-        self._ticks = None if stream.times is None else self._different(stream.times)
-
-    def ticks(self, index: int) -> int:
-        """Start of frame ``index``; one past the last frame it is the end of the video."""
-        if self._ticks is None:
-            return round((index / self._rate + self._lead) / self.tick)
-        return self._ticks[index]
-
-    def _different(self, times: tuple[Fraction, ...]) -> list[int]:
-        """Round times that may lie closer together than a tick; each frame begins at least a tick after the last."""
-        ticks: list[int] = []
-        for time in times:
-            rounded = round((time + self._lead) / self.tick)
-            ticks.append(max(rounded, ticks[-1] + 1) if ticks else rounded)
-        return ticks
-
-
+@dataclass
 class _VideoPackets:
     """Encodes the frames to packets of the video track, and counts them.
 
     Attributes:
-        num_encoded: Frames so far.
+        stream: What the frames have to be like.
+        layout: Of the file.
         waiting: Frames that were computed; None after the last one.
+        num_encoded: Frames so far.
         stopped: Whether computing or encoding has failed: then neither side waits for the other.
     """
 
-    def __init__(self, stream: FrameSource, layout: _Layout):
-        self.num_encoded = 0
-        frame_bytes = 3 * stream.height * stream.width * (1 if stream.bit_depth == 8 else 2)
-        most = waiting_bytes(stream.height, stream.width, stream.bit_depth) // frame_bytes
-        # The last place is that of a frame which is put while encoding fails.
-        self.waiting: Queue[np.ndarray | None] = Queue(most + 1)
-        self.stopped = False
-        self._stream = stream
-        self._clock = layout.clock
-        self._size = layout.encoding.size
-        self._to_yuv = layout.to_yuv
-        # Encoders return packets late and in another order than the frames.
-        self._index_of: dict[int, int] = {}
+    stream: FrameSource
+    layout: _Layout
+    waiting: "Queue[np.ndarray | None]"
+    num_encoded: int = 0
+    stopped: bool = False
+    # Encoders return packets late and in another order than the frames.
+    _index_of: dict[int, int] = field(default_factory=dict)
 
     def packets(self, track: av.VideoStream) -> TimedPackets:
         """Encode all frames that arrive."""
@@ -374,7 +372,7 @@ class _VideoPackets:
             for packet in track.encode(None if image is None else self._frame(image)):
                 assert packet.pts is not None and packet.dts is not None, "encoders set both"
                 index = self._index_of.pop(packet.pts)
-                packet.duration = self._clock.ticks(index + 1) - packet.pts
+                packet.duration = self.layout.ticks(index + 1) - packet.pts
                 yield packet.dts * packet.time_base, packet
             self.num_encoded += not is_last
 
@@ -388,23 +386,25 @@ class _VideoPackets:
             self.waiting.put_nowait(None)
 
     def _frame(self, image: np.ndarray) -> av.VideoFrame:
-        expected = (self._stream.height, self._stream.width, 3)
-        dtype = np.dtype(np.uint8 if self._stream.bit_depth == 8 else np.uint16)
+        stream, layout = self.stream, self.layout
+        expected = (stream.height, stream.width, 3)
+        dtype = np.dtype(np.uint8 if stream.bit_depth == 8 else np.uint16)
         if image.shape != expected or image.dtype != dtype:
             raise MediaError(f"Frame {self.num_encoded} is {image.shape} {image.dtype}, expected {expected} {dtype}.")
-        times = self._stream.times
+        times = stream.times
         if times is not None and self.num_encoded + 1 >= len(times):
             raise MediaError(f"There are more frames than the {len(times) - 1} that the stream has times for.")
-        extra_rows = self._size[0] - image.shape[0]
-        extra_columns = self._size[1] - image.shape[1]
+        height, width = layout.encoding.size
+        extra_rows = height - image.shape[0]
+        extra_columns = width - image.shape[1]
         if extra_rows or extra_columns:
             image = np.pad(image, ((0, extra_rows), (0, extra_columns), (0, 0)), mode="edge")
-        frame = self._to_yuv(image)
-        frame.pts = self._clock.ticks(self.num_encoded)
-        frame.time_base = self._clock.tick
+        frame = layout.to_yuv(image)
+        frame.pts = layout.ticks(self.num_encoded)
+        frame.time_base = layout.tick
         self._index_of[frame.pts] = self.num_encoded
-        frame.color_primaries = self._stream.display.primaries
-        frame.color_trc = self._stream.display.transfer
+        frame.color_primaries = stream.display.primaries
+        frame.color_trc = stream.display.transfer
         return frame
 
 
