@@ -140,22 +140,18 @@ class CopiedTrack:
     def _packets(self, stream: Any) -> TimedPackets:
         latest: int | None = None
         for ordinal, packet in self.source.packets():
-            if ordinal in self.left_out or self._is_early(packet):
+            start = packet.pts if packet.pts is not None else packet.dts
+            is_early = False
+            if start is not None:
+                end = (start + (packet.duration or 0)) * packet.time_base
+                is_early = packet.is_discard and end < -_PREROLL_SECONDS if self.keeps_early else end <= 0 and start < 0
+            if is_early or ordinal in self.left_out:
                 continue
             latest = _place(packet, stream, latest)
             if latest is None:
                 continue
             packet.opaque = ordinal
             yield latest * stream.time_base, packet
-
-    def _is_early(self, packet: av.Packet) -> bool:
-        start = packet.pts if packet.pts is not None else packet.dts
-        if start is None:
-            return False
-        end = (start + (packet.duration or 0)) * packet.time_base
-        if self.keeps_early:
-            return packet.is_discard and end < -_PREROLL_SECONDS
-        return end <= 0 and start < 0
 
 
 def _place(packet: av.Packet, stream: Any, latest: int | None) -> int | None:
