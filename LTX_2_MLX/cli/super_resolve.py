@@ -94,9 +94,8 @@ def super_resolve(typed: dict[str, Any], own: SuperResolveOptions) -> None:
         _tell(ready, runner)
         stream = stream if own.keep_audio else stream.replace(audio=None)
         video = pipeline.super_resolve(stream, request, runner)
-        tags: dict[str, str] = {}
-        if own.metadata:
-            tags = run_record("super_resolve", asdict(request), beside=video.metadata, note=runner.progress.note)
+        note = runner.progress.note
+        tags = run_record("super_resolve", asdict(request), beside=video.metadata, note=note) if own.metadata else {}
         video = video.replace(metadata=tags)
         video = video if own.allow_blank else validated(video)
         _write(video, target, own, runner.progress)

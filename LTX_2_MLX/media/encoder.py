@@ -249,16 +249,16 @@ def choose_encoding(
     Raises:
         MediaError: If the container is not known, cannot hold the codec or the size, or its encoder is missing.
     """
-    suffix = Path(path).suffix.lower()
     container = container_of(path)
     codecs = container.video_codecs
-    chosen: str = codec
-    if codec == "auto":
-        chosen = "h265" if bit_depth > 8 and "h265" in codecs else codecs[0]
+    usual = "h265" if bit_depth > 8 and "h265" in codecs else codecs[0]
+    chosen = usual if codec == "auto" else codec
     if bit_depth != 8:
         _check_depth(chosen, bit_depth, container)
     if chosen not in codecs:
-        raise MediaError(f"{suffix} supports {listed(codecs)}, not {chosen}. Use .mkv, or {codecs[0]}.")
+        raise MediaError(
+            f"{Path(path).suffix.lower()} supports {listed(codecs)}, not {chosen}. Use .mkv, or {codecs[0]}."
+        )
     if not 0 <= crf <= _MAX_CRF:
         raise MediaError(f"crf is {crf}, expected 0 (best) to {_MAX_CRF}.")
     # AVI cannot store reordered frames.
