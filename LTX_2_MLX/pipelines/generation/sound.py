@@ -119,7 +119,9 @@ class DecodeSound:
         for piece in decode_audio(decoder, vocoder, latent, self.piece_frames):
             pieces.append(piece[0])
             on_piece(min(len(pieces) * self.piece_frames, latent.shape[1]), latent.shape[1])
-        waveform = fit_length(mx.concatenate(pieces), self._num_samples(vocoder.sample_rate))
+        num_samples = self._num_samples(vocoder.sample_rate)
+        waveform = mx.concatenate(pieces)[:num_samples]
+        waveform = mx.pad(waveform, [(0, num_samples - len(waveform)), (0, 0)])
         return {"waveform": waveform, "sample_rate": mx.array(vocoder.sample_rate)}
 
     def facts(self) -> dict[str, Any]:
@@ -149,12 +151,6 @@ def sound_stage(request: Request) -> DecodeSound:
         num_latents=num_latents,
         transformer=models.weights,
     )
-
-
-def fit_length(waveform: mx.array, num_samples: int) -> mx.array:
-    """A waveform ``(S, C)`` cut, or continued by silence, to ``num_samples``."""
-    missing = num_samples - waveform.shape[0]
-    return mx.pad(waveform, [(0, missing), (0, 0)]) if missing > 0 else waveform[:num_samples]
 
 
 def piece_bytes(
