@@ -236,10 +236,10 @@ def _write_all(
     ready: "Prepared", own: "GenerateOptions", items: "Sequence[Item]", outputs: Sequence[Path], automatic: set[str]
 ) -> None:
     from LTX_2_MLX.cli.command import check_existing
-    from LTX_2_MLX.cli.reporting import check_output, report
+    from LTX_2_MLX.cli.reporting import report
     from LTX_2_MLX.media.encoder import CRF
     from LTX_2_MLX.media.frames import validated
-    from LTX_2_MLX.media.output import check_free, made_folder
+    from LTX_2_MLX.media.output import check_free, check_writable, made_folder
     from LTX_2_MLX.media.video import write_video
     from LTX_2_MLX.media.writer import check_format
     from LTX_2_MLX.pipelines.batch import generate_batch
@@ -253,7 +253,7 @@ def _write_all(
         runner.facts |= _shared_facts(ready)
         shape = finished_shape(ready.request, ready.options)
         for output in outputs:
-            check_output(output, own.replay)
+            check_writable(output, own.replay)
             check_existing(output, yes=own.yes)
             check_format(output, (shape.height, shape.width), shape.num_frames, crf)
         check_free(outputs[0], len(items) * ready.plan.output_bytes)

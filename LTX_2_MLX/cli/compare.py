@@ -49,8 +49,9 @@ def compare(own: CompareOptions) -> None:
         raise RequestError("--wipe is for videos; a page has a line of its own to drag. Leave out --wipe.")
     if is_page and own.crf is not None:
         raise RequestError("--crf is for videos. Leave it out for a page.")
-    from LTX_2_MLX.cli.reporting import check_output, report
+    from LTX_2_MLX.cli.reporting import report
     from LTX_2_MLX.media.encoder import CRF, container_of
+    from LTX_2_MLX.media.output import check_writable
     from LTX_2_MLX.media.suffixes import LOOP_SUFFIXES
     from LTX_2_MLX.media.video import read_video, write_video
     from LTX_2_MLX.pipelines import compare as pipeline
@@ -58,7 +59,7 @@ def compare(own: CompareOptions) -> None:
     if not is_page and own.output.suffix.lower() not in LOOP_SUFFIXES:
         container_of(own.output)
     for video in own.videos:
-        check_output(own.output, video)
+        check_writable(own.output, video)
     with report(own.output, quiet=own.quiet, progress=own.progress, yes=own.yes) as runner:
         streams = [read_video(video, repair=own.repair) for video in own.videos]
         labels = own.label or _names(own.videos)

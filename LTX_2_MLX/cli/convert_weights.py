@@ -53,10 +53,10 @@ def convert_weights(own: ConvertOptions) -> None:
     """Write FILE as .safetensors. Nothing in a pickled file is ever executed."""
     from LTX_2_MLX.checkpoints.convert import DTYPES, check_replaceable, convert
     from LTX_2_MLX.checkpoints.quantization import Quantization
-    from LTX_2_MLX.cli.reporting import check_output
+    from LTX_2_MLX.media.output import check_writable
 
     target = own.output or path_beside(own.file, own.dtype, own.quantize)
-    check_output(target, own.file)
+    check_writable(target, own.file)
     if own.output is None:
         check_replaceable(target)
     check_existing(target, yes=own.yes)

@@ -47,15 +47,15 @@ def generate_drafts(typed: dict[str, Any], own: "GenerateOptions", seeds: Sequen
 
 def _write(items: "Sequence[Item]", folder: Path, own: "GenerateOptions", ready: "Prepared") -> None:
     from LTX_2_MLX.cli.command import check_existing
-    from LTX_2_MLX.cli.reporting import check_output, report
+    from LTX_2_MLX.cli.reporting import report
     from LTX_2_MLX.media.encoder import least_bytes
-    from LTX_2_MLX.media.output import check_free, made_folder
+    from LTX_2_MLX.media.output import check_free, check_writable, made_folder
     from LTX_2_MLX.pipelines import drafts
 
     page = folder / drafts.PAGE
     settings: dict[str, Any] = {"quiet": own.quiet, "progress": own.progress, "preview_inline": own.preview_inline}
     with made_folder(folder), report(None, wired_bytes=ready.plan.largest_bytes, **settings) as runner:
-        check_output(page)
+        check_writable(page)
         check_existing(page, yes=own.yes)
         request = ready.request
         check_free(page, len(items) * least_bytes((request.height, request.width), request.num_frames))

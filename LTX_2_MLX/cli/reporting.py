@@ -59,7 +59,7 @@ def report(
     # Of several processes, an error goes to the other ones first.
     with exit_codes(reporter) if launch.RANK is None else nullcontext(), memory_limits(wired_bytes):
         if output is not None:
-            check_output(output, source)
+            check_writable(output, source)
             check_existing(output, yes=yes)
         if page is not None:
             check_page(page, output, source, yes=yes)
@@ -95,7 +95,7 @@ def check_page(page: Path, output: Path | None, source: Path | None, *, yes: boo
             raise MediaError(f"--report {page} is {other}, which the run uses. Give it another name.")
     if page.suffix.lower() not in (".html", ".htm"):
         raise MediaError(f"--report is {page}, expected a name that ends in .html.")
-    check_output(page, source)
+    check_writable(page, source)
     check_existing(page, yes=yes)
 
 
@@ -139,13 +139,6 @@ def tell_machines(own: PlanOptions) -> None:
     size = run_group().size
     if size > 1 and not own.json:
         echo(f"{size} machines share the work; each needs this memory. docs/SEVERAL-MACS.md says what is shared.")
-
-
-def check_output(output: Path, source: Path | None = None) -> None:
-    """Raise ``MediaError`` unless ``output`` can be written and is not the file that is read."""
-    check_writable(output)
-    if source is not None and output.exists() and source.exists() and output.samefile(source):
-        raise MediaError(f"{output} is the input itself. Give --output another name.")
 
 
 def write_result(stream: FrameStream, request: Any, command: str, own: Any, runner: StageRunner) -> None:

@@ -28,17 +28,20 @@ _TAG = "comment"
 _TAGS = (_TAG, "description", "synopsis")
 
 
-def check_writable(path: str | Path) -> Path:
-    """Return the path if a file can be written there.
+def check_writable(path: str | Path, source: Path | None = None) -> Path:
+    """Return the path if a file can be written there that is not ``source``, the file that is read.
 
     Raises:
-        MediaError: If its folder is missing, no folder or read-only, the path is a folder, or the name too long.
+        MediaError: If its folder is missing, no folder or read-only, the path is a folder or ``source``, or the name
+            too long.
     """
     path = Path(path)
     folder = path.parent
+    # The methods of pathlib raise if a name is too long.
+    if source is not None and os.path.exists(path) and os.path.exists(source) and os.path.samefile(path, source):
+        raise MediaError(f"{path} is the input itself. Give --output another name.")
     if not KEEPS_WRITES.get():
         return path
-    # The methods of pathlib raise if a name is too long.
     if os.path.isdir(path):
         raise MediaError(f"{path} is a folder. Give the name of a file in it.")
     if os.path.exists(folder) and not os.path.isdir(folder):
