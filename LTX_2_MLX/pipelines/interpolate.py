@@ -25,7 +25,7 @@ from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.ops.sampling import resize
 from LTX_2_MLX.ops.similarity import structural_similarity
 from LTX_2_MLX.pipelines.requests import InterpolateRequest as Request
-from LTX_2_MLX.planning.plan import Estimate, Plan, network_estimate, plan
+from LTX_2_MLX.planning.plan import Estimate, Plan, network_weights_bytes, plan
 from LTX_2_MLX.runtime import launch
 from LTX_2_MLX.runtime.memory import budget_bytes
 from LTX_2_MLX.runtime.progress import Progress
@@ -163,12 +163,12 @@ class Interpolate:
         lengths = "" if num_outputs is None else f"{self.clip.num_frames} to {num_outputs} frames, "
         activations, largest = work_bytes(self.clip.height, self.clip.width, self.request)
         rates = f"{float(self.clip.frame_rate):g} to {float(self.timeline.frame_rate):g} fps"
-        return network_estimate(
-            [IFNet],
-            checkpoint,
-            self.request.dtype,
+        return Estimate(
             name=self.name,
             work=f"{self.clip.height}×{self.clip.width}",
+            dtype=self.request.dtype,
+            file=checkpoint.path,
+            weights_bytes=network_weights_bytes([IFNet], checkpoint, dtype=self.request.dtype),
             activation_bytes=activations,
             streams=True,
             array_bytes=largest,

@@ -34,7 +34,7 @@ from LTX_2_MLX.ops.sampling import resize
 from LTX_2_MLX.pipelines.requests import ColorFix, upscaled_size
 from LTX_2_MLX.pipelines.requests import UpscaleRequest as Request
 from LTX_2_MLX.pipelines.sharing import run_group, shared_frames
-from LTX_2_MLX.planning.plan import Estimate, Plan, network_estimate, plan
+from LTX_2_MLX.planning.plan import Estimate, Plan, network_weights_bytes, plan
 from LTX_2_MLX.runtime.memory import budget_bytes
 from LTX_2_MLX.runtime.progress import Progress
 from LTX_2_MLX.runtime.runner import StageRunner, run_stages
@@ -156,12 +156,12 @@ class Upscale:
         network = type(sketch)
         new_height, new_width = upscaled_size(self.height, self.width, self.request.scale)
         sizes = f"{self.height}×{self.width} to {new_height}×{new_width}"
-        return network_estimate(
-            [network],
-            checkpoint,
-            self.request.dtype,
+        return Estimate(
             name=self.name,
             work=f"{network.__name__} {sizes}",
+            dtype=self.request.dtype,
+            file=checkpoint.path,
+            weights_bytes=network_weights_bytes([network], checkpoint, dtype=self.request.dtype),
             activation_bytes=activation_bytes(sketch, self.height, self.width, self.request),
             streams=True,
             array_bytes=array_bytes(sketch, self.height, self.width, self.request),

@@ -412,38 +412,6 @@ def network_weights_bytes(
     return total
 
 
-def network_estimate(
-    networks: Sequence[type[PublishedNetwork[Any]]],
-    checkpoint: Checkpoint,
-    dtype: mx.Dtype,
-    *,
-    name: str,
-    work: str,
-    activation_bytes: int,
-    array_bytes: int = 0,
-    streams: bool = False,
-    size: str = "",
-    stored: tuple[StoredNetwork, ...] = (),
-) -> Estimate:
-    """The estimate of a stage whose networks are whole in one file, and in one precision. The others are its fields.
-
-    Raises:
-        CheckpointError: If the file is of another network, or does not fit it.
-    """
-    return Estimate(
-        name=name,
-        work=work,
-        file=checkpoint.path,
-        weights_bytes=network_weights_bytes(networks, checkpoint, dtype=dtype),
-        activation_bytes=activation_bytes,
-        streams=streams,
-        dtype=dtype,
-        array_bytes=array_bytes,
-        size=size,
-        stored=stored,
-    )
-
-
 def largest_tensor_bytes(network: type[PublishedNetwork[Any]], checkpoint: Checkpoint, dtype: mx.Dtype) -> int:
     """Bytes of the largest tensor of a network, as stored or in ``dtype``: it is read whole before it is quantised."""
     largest = 0

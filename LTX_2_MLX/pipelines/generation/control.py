@@ -32,7 +32,7 @@ from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.pipelines.generation.request import Request
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, contents
 from LTX_2_MLX.pipelines.sharing import run_group
-from LTX_2_MLX.planning.plan import Estimate, network_estimate
+from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes
 from LTX_2_MLX.runtime.runner import StageRunner, check_result
 from LTX_2_MLX.shapes import LatentShape, VideoShape, nearest_multiples
 
@@ -228,12 +228,12 @@ class EncodeControl:
         """One frame, while the next one is read."""
         models, shape = self.models, self.control.shape
         config = config_of(VideoEncoder, models.video_vae)
-        return network_estimate(
-            [VideoEncoder],
-            models.video_vae,
-            models.dtype,
+        return Estimate(
             name=self.name,
             work=f"{shape.num_frames} reference frames at {shape.height}×{shape.width}",
+            dtype=models.dtype,
+            file=models.video_vae.path,
+            weights_bytes=network_weights_bytes([VideoEncoder], models.video_vae, dtype=models.dtype),
             activation_bytes=encoder_bytes(config, shape, item_bytes=models.dtype.size) + self.control.reading_bytes,
             array_bytes=largest_array(encoder_layers(config), (1, 1, shape.height, shape.width, 3), models.dtype.size),
         )

@@ -41,7 +41,7 @@ from LTX_2_MLX.pipelines.generation.request import Request
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, contents
 from LTX_2_MLX.pipelines.generation.upscale import UpscaleLatent, upscaler_config
 from LTX_2_MLX.pipelines.sharing import run_group, smallest
-from LTX_2_MLX.planning.plan import Estimate, network_estimate
+from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes
 from LTX_2_MLX.runtime import launch
 from LTX_2_MLX.runtime.memory import GIB, budget_bytes
 from LTX_2_MLX.runtime.mlx_library import winograd_convolutions
@@ -114,12 +114,12 @@ class DecodeVideo:
                 f"needs at least {height}×{width}."
             )
         memory = decode_memory(config, self.shape, self.dtype, self.tile_size, self.budget, winograd=self.winograd)
-        return network_estimate(
-            [VideoDecoder],
-            self.weights,
-            self.dtype,
+        return Estimate(
             name=self.name,
             work=f"{size.height}×{size.width}, {self.size().num_frames} frames",
+            dtype=self.dtype,
+            file=self.weights.path,
+            weights_bytes=network_weights_bytes([VideoDecoder], self.weights, dtype=self.dtype),
             activation_bytes=memory.num_bytes,
             streams=True,
             array_bytes=memory.array_bytes,

@@ -24,7 +24,7 @@ from LTX_2_MLX.models.ltx.diffusion_decoder_tiling import AxisTiling, DiffusionT
 from LTX_2_MLX.ops.collective import ALONE, Group
 from LTX_2_MLX.pipelines.generation.decode import DecodeVideo, activation_budget
 from LTX_2_MLX.pipelines.sharing import smallest
-from LTX_2_MLX.planning.plan import Estimate, network_estimate
+from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,12 @@ class DecodeByDiffusion(DecodeVideo):
         size = self.size()
         plan = self.plan()
         config = config_of(DiffusionVideoDecoder, self.weights)
-        return network_estimate(
-            [DiffusionVideoDecoder],
-            self.weights,
-            self.dtype,
+        return Estimate(
             name=self.name,
             work=f"{size.height}×{size.width}, {size.num_frames} frames, by diffusion",
+            dtype=self.dtype,
+            file=self.weights.path,
+            weights_bytes=network_weights_bytes([DiffusionVideoDecoder], self.weights, dtype=self.dtype),
             activation_bytes=plan.num_bytes,
             streams=True,
             array_bytes=array_bytes(config, self.shape, plan, self.dtype, self.attention),

@@ -22,7 +22,7 @@ from LTX_2_MLX.pipelines.generation.request import DurationLimits, Request, requ
 from LTX_2_MLX.pipelines.generation.run import chained_facts, run_saved
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationStage, GenerationState, Result, contents
 from LTX_2_MLX.pipelines.options import AUTO
-from LTX_2_MLX.planning.plan import Estimate, dtype_for, network_estimate
+from LTX_2_MLX.planning.plan import Estimate, dtype_for, network_weights_bytes
 from LTX_2_MLX.runtime import launch
 from LTX_2_MLX.runtime.job import Job
 from LTX_2_MLX.runtime.runner import StageRunner, check_result, run_stages
@@ -56,12 +56,12 @@ class PredictDuration:
         config = config_of(DurationHead, self.head)
         _, length = context_size(self.request)
         tokens = 2 * length * config.width * _DTYPE.size
-        return network_estimate(
-            [DurationHead],
-            self.head,
-            _DTYPE,
+        return Estimate(
             name=self.name,
             work=f"length of the video, {limits.min_seconds:g} to {limits.max_seconds:g} s",
+            dtype=_DTYPE,
+            file=self.head.path,
+            weights_bytes=network_weights_bytes([DurationHead], self.head, dtype=_DTYPE),
             activation_bytes=contexts_bytes(self.request) + _TOKEN_ARRAYS * tokens,
             array_bytes=array_bytes(config, length),
         )

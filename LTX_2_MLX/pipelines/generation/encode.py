@@ -20,7 +20,7 @@ from LTX_2_MLX.ops.collective import ALONE, Group
 from LTX_2_MLX.pipelines.generation.decode import choose_tiling, shared_tiling, square_tiles
 from LTX_2_MLX.pipelines.generation.state import GenerationState
 from LTX_2_MLX.pipelines.sharing import run_group
-from LTX_2_MLX.planning.plan import Estimate, network_estimate
+from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes
 from LTX_2_MLX.runtime.progress import Progress
 from LTX_2_MLX.runtime.runner import StageRunner, check_result
 from LTX_2_MLX.shapes import VideoShape
@@ -65,12 +65,12 @@ class EncodeClip:
         if self.tile_size is not None:
             square_tiles(self.tile_size, self.config.encoder_compression)
         shape = self.shape
-        return network_estimate(
-            [VideoEncoder],
-            self.weights,
-            self.dtype,
+        return Estimate(
             name=self.name,
             work=f"{shape.height}×{shape.width}",
+            dtype=self.dtype,
+            file=self.weights.path,
+            weights_bytes=network_weights_bytes([VideoEncoder], self.weights, dtype=self.dtype),
             activation_bytes=run_bytes(
                 encoder_layers(self.config), (1, 1, shape.height, shape.width, 3), self.dtype.size
             ),

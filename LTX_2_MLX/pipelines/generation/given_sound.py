@@ -20,7 +20,7 @@ from LTX_2_MLX.models.ltx.transformer import Transformer
 from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.pipelines.generation.files import Models
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, contents
-from LTX_2_MLX.planning.plan import Estimate, dtype_for, network_estimate
+from LTX_2_MLX.planning.plan import Estimate, dtype_for, network_weights_bytes
 from LTX_2_MLX.runtime.runner import StageRunner, check_result
 
 _DTYPE = dtype_for("sound")
@@ -56,12 +56,12 @@ class EncodeSound:
         """One piece."""
         config = config_of(AudioEncoder, self.weights)
         piece, array = piece_bytes(config, self.num_latents, self.piece_frames)
-        return network_estimate(
-            [AudioEncoder],
-            self.weights,
-            _DTYPE,
+        return Estimate(
             name=self.name,
             work=f"{float(self.seconds):.2f} s of {self.sound.path.name}",
+            dtype=_DTYPE,
+            file=self.weights.path,
+            weights_bytes=network_weights_bytes([AudioEncoder], self.weights, dtype=_DTYPE),
             activation_bytes=piece,
             array_bytes=array,
         )

@@ -19,7 +19,7 @@ from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.pipelines.generation.files import Models
 from LTX_2_MLX.pipelines.generation.request import Request
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, contents
-from LTX_2_MLX.planning.plan import Estimate, network_estimate
+from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes
 from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.shapes import VideoShape
 
@@ -67,12 +67,12 @@ class EncodeImage:
         weights = self.models.video_vae
         config = config_of(VideoEncoder, weights)
         largest = max(self.shapes.values(), key=lambda shape: shape.height * shape.width)
-        return network_estimate(
-            [VideoEncoder],
-            weights,
-            self.models.dtype,
+        return Estimate(
             name=self.name,
             work="an image" if len(self.images) == 1 else f"{len(self.images)} images",
+            dtype=self.models.dtype,
+            file=weights.path,
+            weights_bytes=network_weights_bytes([VideoEncoder], weights, dtype=self.models.dtype),
             activation_bytes=image_encoder_bytes(config, largest, self.models.dtype.size),
             array_bytes=image_array_bytes(config, largest, self.models.dtype.size),
         )

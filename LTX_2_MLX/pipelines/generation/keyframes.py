@@ -18,7 +18,7 @@ from LTX_2_MLX.models.ltx.video_vae_memory import decoder_bytes, decoder_layers,
 from LTX_2_MLX.pipelines.generation.files import Models
 from LTX_2_MLX.pipelines.generation.image import image_array_bytes, image_encoder_bytes
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, contents
-from LTX_2_MLX.planning.plan import Estimate, network_estimate
+from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes
 from LTX_2_MLX.runtime.runner import StageRunner, check_result
 from LTX_2_MLX.shapes import LatentShape
 
@@ -73,12 +73,12 @@ class EnlargeKeyframes:
         encoding = image_encoder_bytes(encoder, large, item_bytes, starts=False)
         decoding = decoder_bytes(config, latent, item_bytes=item_bytes)
         decoded = largest_array(decoder_layers(config), (1, 1, latent.height, latent.width), item_bytes)
-        return network_estimate(
-            [VideoDecoder, VideoEncoder],
-            weights,
-            models.dtype,
+        return Estimate(
             name=self.name,
             work=f"{self.shape.num_frames} keyframes to {large.height}×{large.width}",
+            dtype=models.dtype,
+            file=weights.path,
+            weights_bytes=network_weights_bytes([VideoDecoder, VideoEncoder], weights, dtype=models.dtype),
             activation_bytes=max(encoding, decoding) + self.waiting_bytes,
             array_bytes=max(decoded, image_array_bytes(encoder, large, item_bytes)),
         )

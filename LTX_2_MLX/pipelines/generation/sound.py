@@ -23,7 +23,7 @@ from LTX_2_MLX.models.ltx.vocoder_config import GeneratorConfig
 from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.pipelines.generation.request import Request
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, contents
-from LTX_2_MLX.planning.plan import Estimate, dtype_for, network_estimate
+from LTX_2_MLX.planning.plan import Estimate, dtype_for, network_weights_bytes
 from LTX_2_MLX.runtime.runner import StageRunner, check_result
 
 _CHANNELS = 2
@@ -86,12 +86,12 @@ class DecodeSound:
             num_latents = AudioClock().num_latents(self.num_frames, self.frame_rate)
         waveform = self._num_samples(vocoder.sample_rate) * _CHANNELS * mx.float32.size
         piece, array = piece_bytes(config, vocoder, num_latents, self.piece_frames)
-        return network_estimate(
-            [AudioDecoder, type(vocoder)],
-            self.weights,
-            _DTYPE,
+        return Estimate(
             name=self.name,
             work=f"{float(self.num_frames / self.frame_rate):.2f} s at {vocoder.sample_rate} Hz",
+            dtype=_DTYPE,
+            file=self.weights.path,
+            weights_bytes=network_weights_bytes([AudioDecoder, type(vocoder)], self.weights, dtype=_DTYPE),
             activation_bytes=piece + waveform,
             array_bytes=max(waveform, array),
             stored=(StoredNetwork(self.weights, AudioDecoder), StoredNetwork(self.weights, type(vocoder))),

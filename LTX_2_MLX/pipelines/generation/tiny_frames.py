@@ -13,7 +13,7 @@ from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.media.frames import signed_to_levels
 from LTX_2_MLX.models.tae import TinyAutoencoder
 from LTX_2_MLX.ops.device import on_cpu
-from LTX_2_MLX.planning.plan import Estimate, network_estimate
+from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes
 from LTX_2_MLX.shapes import Compression, LatentShape
 
 NAME = "taeltx2_3"
@@ -44,12 +44,12 @@ class TinyFrames:
         widths = config_of(TinyAutoencoder, self.weights).decoder_widths[-2:]
         cells = _LAST_LEVEL**2 * self.shape.height * self.shape.width
         arrays = _ARRAYS + (_UNFOLDED if on_cpu() else 0)
-        return network_estimate(
-            [TinyAutoencoder],
-            self.weights,
-            self.dtype,
+        return Estimate(
             name="preview",
             work="single frames",
+            dtype=self.dtype,
+            file=self.weights.path,
+            weights_bytes=network_weights_bytes([TinyAutoencoder], self.weights, dtype=self.dtype),
             activation_bytes=cells * max(widths) * arrays * self.dtype.size,
         )
 

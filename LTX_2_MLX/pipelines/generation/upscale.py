@@ -15,7 +15,7 @@ from LTX_2_MLX.models.ltx.video_vae import LatentStatistics
 from LTX_2_MLX.ops.conv import conv3d_scratch_bytes
 from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, contents
-from LTX_2_MLX.planning.plan import Estimate, dtype_for, network_estimate
+from LTX_2_MLX.planning.plan import Estimate, dtype_for, network_weights_bytes
 from LTX_2_MLX.runtime.runner import StageRunner, check_result
 from LTX_2_MLX.shapes import LatentShape
 
@@ -73,15 +73,25 @@ class UpscaleLatent:
                 f"{self.upscaler.path} upscales latents of {config.in_channels} channels, those of "
                 f"{self.weights.path} have {channels}. Use the upscaler that was published with this model."
             )
-        return network_estimate(
-            [LatentUpscaler],
-            self.upscaler,
-            self.dtype,
+        item_bytes = self.dtype.size
+        mid_channels = config.mid_channels
+        larger = config.output_shape(self.shape)
+        # The arrays of a residual block at the larger size.
+        activations = (_CPU_COPIES if on_cpu() else _GPU_COPIES) * larger.num_tokens * mid_channels * item_bytes
+        if on_cpu():
+            first = (self.shape.num_frames, self.shape.height * self.shape.width, config.in_channels, mid_channels)
+            block = (larger.num_frames, larger.height * larger.width, mid_channels, mid_channels)
+            activations += max(conv3d_scratch_bytes(*first), conv3d_scratch_bytes(*block))
+        widest_weight = _WEIGHT_COPIES * _WEIGHT_TAPS * mid_channels**2 * item_bytes
+        return Estimate(
             name=self.name,
             work=self.work,
-            activation_bytes=upscaler_bytes(config, self.shape, self.dtype.size) + self.waiting_bytes,
+            dtype=self.dtype,
+            file=self.upscaler.path,
+            weights_bytes=network_weights_bytes([LatentUpscaler], self.upscaler, dtype=self.dtype),
+            activation_bytes=activations + widest_weight + self.waiting_bytes,
             # A group norm's values are float32.
-            array_bytes=config.output_shape(self.shape).num_tokens * config.mid_channels * mx.float32.size,
+            array_bytes=larger.num_tokens * mid_channels * mx.float32.size,
             stored=(StoredNetwork(self.upscaler, LatentUpscaler),),
         )
 
@@ -129,16 +139,3 @@ def upscaler_config(checkpoint: Checkpoint, *, temporal: bool, flag: str) -> Lat
         expected = "time" if temporal else "space"
         raise CheckpointError(f"{checkpoint.path} upscales in {actual}. Give {flag} an upscaler in {expected}.")
     return config
-
-
-def upscaler_bytes(config: LatentUpscalerConfig, shape: LatentShape, item_bytes: int) -> int:
-    """Memory of a latent upscaler beside its weights; ``shape`` is its input's."""
-    larger = config.output_shape(shape)
-    channels = config.mid_channels
-    copies = _CPU_COPIES if on_cpu() else _GPU_COPIES
-    activations = copies * larger.num_tokens * channels * item_bytes
-    if on_cpu():
-        smaller = (shape.num_frames, shape.height * shape.width, config.in_channels, channels)
-        block = (larger.num_frames, larger.height * larger.width, channels, channels)
-        activations += max(conv3d_scratch_bytes(*smaller), conv3d_scratch_bytes(*block))
-    return activations + _WEIGHT_COPIES * _WEIGHT_TAPS * channels**2 * item_bytes
