@@ -13,7 +13,7 @@ from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.models.interfaces import Header
 from LTX_2_MLX.ops.conv import conv2d_3x3, conv2d_3x3_stride2, conv_transpose2d_2x, pixel_shuffle
 from LTX_2_MLX.ops.device import eval_if_large
-from LTX_2_MLX.ops.sampling import resize, to_be_warped, warp, warp_resized
+from LTX_2_MLX.ops.sampling import resize, to_be_warped, warp
 
 _COLORS = 3
 # Channels of a block's output: two flows (x, y), a mask, features for the next block.
@@ -96,11 +96,6 @@ class IFNet(nn.Module):
             setattr(self, f"block{i}", FlowBlock(inputs, channels, config.num_residuals))
         self.num_blocks = len(config.block_channels)
 
-    @property
-    def dtype(self) -> mx.Dtype:
-        """Dtype of the convolutions; flow and coordinates are always float32."""
-        return self.encode.cnn0.weight.dtype
-
     def __call__(self, first: mx.array, second: mx.array, fraction: float = 0.5, *, scale: float = 1.0) -> mx.array:
         """The frame at ``fraction``, 0 to 1. A ``scale`` below 1 finds larger motion at less cost."""
         height, width = first.shape[1:3]
@@ -113,7 +108,8 @@ class IFNet(nn.Module):
 
         It serves the pairs before and after the frame.
         """
-        frame = frame.astype(self.dtype)
+        # The convolutions' dtype; flow and coordinates are always float32.
+        frame = frame.astype(self.encode.cnn0.weight.dtype)
         return to_be_warped(mx.concatenate([frame, self.encode(frame)], axis=-1))
 
     def between(self, first: mx.array, second: mx.array, fraction: float, scale: float) -> mx.array:
@@ -121,7 +117,12 @@ class IFNet(nn.Module):
         estimate = self.refine(None, 0, first, second, fraction, scale)
         for index in range(1, self.num_blocks):
             estimate = self.refine(estimate, index, first, second, fraction, scale)
-        return blend(first[..., :_COLORS], second[..., :_COLORS], estimate)
+        # Both frames are warped along the flow and mixed by the mask.
+        height, width = first.shape[1:3]
+        weight = mx.sigmoid(resize(estimate.mask, height, width))
+        from_first = eval_if_large(warp(first[..., :_COLORS], estimate.flow[..., :2]))
+        from_second = warp(second[..., :_COLORS], estimate.flow[..., 2:])
+        return from_second + (from_first - from_second) * weight
 
     def refine(
         self,
@@ -150,8 +151,8 @@ class IFNet(nn.Module):
             second = resize(second, *block_size)
             known = []
         else:
-            first = eval_if_large(warp_resized(first, estimate.flow[..., :2], step))
-            second = eval_if_large(warp_resized(second, estimate.flow[..., 2:], step))
+            first = eval_if_large(warp(first, estimate.flow[..., :2], step))
+            second = eval_if_large(warp(second, estimate.flow[..., 2:], step))
             flow = resize(estimate.flow, *block_size) / step
             known = [_at_block_size(estimate, step), flow.astype(first.dtype)]
         first_colors, first_features = mx.split(first, [_COLORS], axis=-1)
@@ -172,15 +173,6 @@ class IFNet(nn.Module):
         """Names stand behind ``module.`` in the published file; tensors that only training used are left out."""
         name = published.removeprefix("module.")
         return None if name.startswith(_TRAINING_ONLY) else name
-
-
-def blend(first: mx.array, second: mx.array, estimate: Estimate) -> mx.array:
-    """Both frames ``(B, H, W, 3)`` warped along the flow and mixed by the mask."""
-    height, width = first.shape[1:3]
-    weight = mx.sigmoid(resize(estimate.mask, height, width))
-    from_first = eval_if_large(warp(first, estimate.flow[..., :2]))
-    from_second = warp(second, estimate.flow[..., 2:])
-    return from_second + (from_first - from_second) * weight
 
 
 def _at_block_size(estimate: Estimate, step: float) -> mx.array:

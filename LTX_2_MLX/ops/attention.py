@@ -1,9 +1,11 @@
 """Scaled dot-product attention in groups of queries: bounded memory, bounded launches on a GPU."""
 
+from functools import partial
+
 import mlx.core as mx
 
 from LTX_2_MLX.ops.cpu import numpy_forms as cpu
-from LTX_2_MLX.ops.device import on_cpu
+from LTX_2_MLX.ops.device import on_cpu, with_plain_gradient
 
 # Metal computes attention in blocks of 32 queries, so groups are multiples of them.
 _QUERY_BLOCK = 32
@@ -46,7 +48,9 @@ def attention(
         queries, keys, values = (array.astype(mx.float32) for array in (queries, keys, values))
         return attention(queries, keys, values, scale=scale, mask=mask).astype(dtype)
     if on_cpu() and cpu.attention_is_faster(keys):
-        return cpu.attention(queries, keys, values, scale=scale, mask=mask)
+        form = partial(cpu.attention, scale=scale, mask=mask)
+        plain = partial(mx.fast.scaled_dot_product_attention, scale=scale, mask=mask)
+        return with_plain_gradient(form, plain, queries, keys, values)
     num_queries = queries.shape[2]
     size = _group_size(queries, keys)
     if size >= num_queries:

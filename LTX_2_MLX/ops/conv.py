@@ -35,7 +35,7 @@ def conv2d_3x3(x: mx.array, weight: mx.array, bias: mx.array) -> mx.array:
     Returns:
         ``(B, H, W, O)``.
     """
-    if _cpu_form(x) and 9 * x.nbytes >= _LARGE_UNFOLDED_BYTES:
+    if on_cpu() and x.dtype == mx.float32 and 9 * x.nbytes >= _LARGE_UNFOLDED_BYTES:
         return with_plain_gradient(cpu.conv2d_3x3, lambda x, w, b: mx.conv2d(x, w, padding=1) + b, x, weight, bias)
     return mx.conv2d(x, weight, padding=1) + bias
 
@@ -52,7 +52,7 @@ def conv2d_3x3_stride2(x: mx.array, weight: mx.array, bias: mx.array) -> mx.arra
         ``(B, ceil(H / 2), ceil(W / 2), O)``.
     """
     is_even = x.shape[1] % 2 == 0 and x.shape[2] % 2 == 0
-    if _cpu_form(x) and is_even and 9 * x.nbytes // 4 >= _LARGE_STRIDED_BYTES:
+    if on_cpu() and x.dtype == mx.float32 and is_even and 9 * x.nbytes // 4 >= _LARGE_STRIDED_BYTES:
         return with_plain_gradient(
             cpu.conv2d_3x3_stride2, lambda x, w, b: mx.conv2d(x, w, stride=2, padding=1) + b, x, weight, bias
         )
@@ -70,7 +70,7 @@ def conv_transpose2d_2x(x: mx.array, weight: mx.array, bias: mx.array) -> mx.arr
     Returns:
         ``(B, 2 * H, 2 * W, O)``.
     """
-    if _cpu_form(x):
+    if on_cpu() and x.dtype == mx.float32:
         return with_plain_gradient(
             cpu.conv_transpose2d_2x, lambda x, w, b: mx.conv_transpose2d(x, w, stride=2, padding=1) + b, x, weight, bias
         )
@@ -93,10 +93,11 @@ def conv3d_3x3x3(x: mx.array, weight: mx.array, bias: mx.array, *, spatial_paddi
         batch, _, height, width, _ = x.shape
         border = 2 - 2 * spatial_padding
         return mx.zeros((batch, 0, height - border, width - border, len(weight)), x.dtype)
-    if not _cpu_form(x):
+    if not on_cpu() or x.dtype != mx.float32:
         return mx.conv3d(x, weight, padding=(0, spatial_padding, spatial_padding)) + bias
     zeros = (spatial_padding, spatial_padding)
-    return numpy_forms.conv3d_3x3x3(mx.pad(x, [(0, 0), (0, 0), zeros, zeros, (0, 0)]), weight, bias)
+    padded = mx.pad(x, [(0, 0), (0, 0), zeros, zeros, (0, 0)])
+    return with_plain_gradient(numpy_forms.conv3d_3x3x3, lambda x, w, b: mx.conv3d(x, w) + b, padded, weight, bias)
 
 
 def conv3x3_chain(x: mx.array, layers: Sequence[Convolution]) -> mx.array:
@@ -109,7 +110,7 @@ def conv3x3_chain(x: mx.array, layers: Sequence[Convolution]) -> mx.array:
     Returns:
         ``(B, H, W, O)`` of the last one.
     """
-    if _cpu_form(x) and winograd.is_faster(x, layers):
+    if on_cpu() and x.dtype == mx.float32 and winograd.is_faster(x, layers):
         return winograd.conv3x3_chain(x, layers)
     for weight, bias, slope in layers:
         if slope is None:
@@ -133,10 +134,6 @@ def _biased_prelu(x: mx.array, bias: mx.array, slope: mx.array) -> mx.array:
     """Bias and PReLU in float32, rounded once; in 16 bit each of five operations would round."""
     biased = x.astype(mx.float32) + bias.astype(mx.float32)
     return prelu(biased, slope.astype(mx.float32)).astype(x.dtype)
-
-
-def _cpu_form(x: mx.array) -> bool:
-    return on_cpu() and x.dtype == mx.float32
 
 
 def pad_edge(x: mx.array, axis: int, before: int, after: int) -> mx.array:

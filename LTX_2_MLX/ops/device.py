@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache, wraps
 from glob import glob
-from typing import Any, Literal, ParamSpec, TypeVar, cast
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import mlx.core as mx
 import numpy as np
@@ -74,11 +74,6 @@ def device() -> mx.Device:
 def device_name() -> str:
     """The name that the maker gives the device, such as "Apple M1 Max"; empty if MLX does not know it."""
     return str(mx.device_info(device()).get("device_name", ""))
-
-
-def device_key() -> str:
-    """A string that differs between devices whose results may differ in their last digits."""
-    return str(device())
 
 
 def largest_array_bytes(item_bytes: int | None = None) -> int | None:
@@ -168,9 +163,7 @@ def fused(function: Callable[Parameters, mx.array]) -> Callable[Parameters, mx.a
 def with_plain_gradient(form: Callable[..., mx.array], plain: Callable[..., mx.array], *arrays: mx.array) -> mx.array:
     """``form`` of the arrays, whose gradient is that of ``plain``, the same function in MLX's operations."""
 
-    @mx.custom_function
-    def evaluate(*arrays: Any) -> Any:
-        return form(*arrays)
+    evaluate: Any = mx.custom_function(form)
 
     @evaluate.vjp
     def gradients(primals: Any, cotangent: mx.array, output: mx.array) -> Any:
@@ -179,7 +172,8 @@ def with_plain_gradient(form: Callable[..., mx.array], plain: Callable[..., mx.a
         _, results = mx.vjp(plain, list(primals) if several else [primals], [cotangent])
         return tuple(results) if several else results[0]
 
-    return cast(mx.array, evaluate(*arrays))
+    result: mx.array = evaluate(*arrays)
+    return result
 
 
 def traced(function: Callable[Parameters, Result], **options: Any) -> Callable[Parameters, Result]:

@@ -16,6 +16,8 @@ from LTX_2_MLX.ops.device import on_cpu, with_plain_gradient
 Kernel = Literal["linear", "cubic", "lanczos4"]
 # Matrix products enlarge an image of so many channels faster than sums do (measured on two cores).
 _FEW_CHANNELS = 16
+# Coefficient of the bicubic kernel.
+_CUBIC = -0.75
 
 
 def resize(pixels: mx.array, height: int, width: int, kernel: Kernel = "linear") -> mx.array:
@@ -98,31 +100,21 @@ def _resize_axis(pixels: mx.array, size: int, kernel: Kernel, axis: int) -> mx.a
 @lru_cache(maxsize=32)
 def _taps(old: int, new: int, kernel: Kernel) -> tuple[np.ndarray, np.ndarray]:
     """Source indices and weights of every output index, each ``(taps, new)``."""
-    weigh, taps = {"linear": (_linear, 2), "cubic": (_cubic, 4), "lanczos4": (_lanczos4, 8)}[kernel]
+    taps = {"linear": 2, "cubic": 4, "lanczos4": 8}[kernel]
     centre = (np.arange(new) + 0.5) * old / new - 0.5
     first = np.floor(centre)
     offsets = np.arange(taps)[:, None] - (taps // 2 - 1)
-    weights = weigh(centre - first - offsets)
+    distance = np.abs(centre - first - offsets)
+    if kernel == "linear":
+        weights = 1 - distance
+    elif kernel == "cubic":
+        near = ((_CUBIC + 2) * distance - (_CUBIC + 3)) * distance * distance + 1
+        far = ((_CUBIC * distance - 5 * _CUBIC) * distance + 8 * _CUBIC) * distance - 4 * _CUBIC
+        weights = np.where(distance <= 1, near, far)
+    else:
+        weights = np.sinc(distance) * np.sinc(distance / 4)
     sources = np.clip(first + offsets, 0, old - 1)
     return sources.astype(np.int32), (weights / weights.sum(axis=0)).astype(np.float32)
-
-
-def _linear(distance: np.ndarray) -> np.ndarray:
-    weight: np.ndarray = 1 - np.abs(distance)
-    return weight
-
-
-def _cubic(distance: np.ndarray, a: float = -0.75) -> np.ndarray:
-    d = np.abs(distance)
-    near = ((a + 2) * d - (a + 3)) * d * d + 1
-    far = ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
-    weight: np.ndarray = np.where(d <= 1, near, far)
-    return weight
-
-
-def _lanczos4(distance: np.ndarray) -> np.ndarray:
-    weight: np.ndarray = np.sinc(distance) * np.sinc(distance / 4)
-    return weight
 
 
 def to_be_warped(pixels: mx.array) -> mx.array:
@@ -135,26 +127,10 @@ def to_be_warped(pixels: mx.array) -> mx.array:
     return mx.contiguous(pixels.transpose(0, 3, 1, 2)).transpose(0, 2, 3, 1)
 
 
-def warp(pixels: mx.array, flow: mx.array) -> mx.array:
-    """Sample each output pixel at its own position plus ``flow``.
+def warp(pixels: mx.array, flow: mx.array, step: float = 1) -> mx.array:
+    """Sample each output pixel at its own position plus ``flow``, and resize to ``1 / step`` of the size, bilinear.
 
-    Args:
-        pixels: ``(B, H, W, C)``.
-        flow: ``(B, H, W, 2)``, displacement (x, y) in pixels.
-
-    Returns:
-        ``(B, H, W, C)`` in the dtype of ``pixels``.
-
-    Source: hzwer/Practical-RIFE, model/warplayer.py at 17d8c7a: grid_sample, bilinear, border padding, corners aligned.
-    """
-    x, y = _positions(flow)
-    return mean_of_samples(pixels, x[:, None], y[:, None])
-
-
-def warp_resized(pixels: mx.array, flow: mx.array, step: float) -> mx.array:
-    """``warp(pixels, flow)`` resized to ``1 / step`` of its size, bilinear.
-
-    Only the pixels that the reduction reads are sampled.
+    Only the pixels that a reduction reads are sampled.
 
     Args:
         pixels: ``(B, H, W, C)``; H and W are multiples of ``step``.
@@ -163,12 +139,16 @@ def warp_resized(pixels: mx.array, flow: mx.array, step: float) -> mx.array:
 
     Returns:
         ``(B, H / step, W / step, C)`` in the dtype of ``pixels``.
+
+    Source: hzwer/Practical-RIFE, model/warplayer.py at 17d8c7a: grid_sample, bilinear, border padding, corners aligned.
     """
-    if step <= 1:
-        height, width = pixels.shape[1:3]
-        return resize(warp(pixels, flow), int(height / step), int(width / step))
-    x, y = _positions(flow)
-    return mean_of_samples(pixels, middle_pixels(x, int(step)), middle_pixels(y, int(step)))
+    height, width = pixels.shape[1:3]
+    x = flow[..., 0].astype(mx.float32) + mx.arange(width, dtype=mx.float32)
+    y = flow[..., 1].astype(mx.float32) + mx.arange(height, dtype=mx.float32)[:, None]
+    if step > 1:
+        return mean_of_samples(pixels, middle_pixels(x, int(step)), middle_pixels(y, int(step)))
+    warped = mean_of_samples(pixels, x[:, None], y[:, None])
+    return warped if step == 1 else resize(warped, int(height / step), int(width / step))
 
 
 def mean_of_samples(pixels: mx.array, x: mx.array, y: mx.array) -> mx.array:
@@ -206,14 +186,6 @@ def _mean_of_samples(pixels: mx.array, x: mx.array, y: mx.array) -> mx.array:
     upper = _mix(pixels[image, top, left], pixels[image, top, right], right_weight)
     lower = _mix(pixels[image, bottom, left], pixels[image, bottom, right], right_weight)
     return _mix(upper, lower, bottom_weight).mean(axis=1)
-
-
-def _positions(flow: mx.array) -> tuple[mx.array, mx.array]:
-    """Columns and rows to sample at, each ``(B, H, W)``, float32."""
-    height, width = flow.shape[1:3]
-    x = flow[..., 0].astype(mx.float32) + mx.arange(width, dtype=mx.float32)
-    y = flow[..., 1].astype(mx.float32) + mx.arange(height, dtype=mx.float32)[:, None]
-    return x, y
 
 
 def _mix(first: mx.array, second: mx.array, weight: mx.array) -> mx.array:

@@ -15,7 +15,7 @@ import numpy as np
 
 from LTX_2_MLX._version import __version__
 from LTX_2_MLX.errors import RequestError
-from LTX_2_MLX.ops.device import device_key
+from LTX_2_MLX.ops.device import device
 
 # Files up to this size are read whole, larger ones in samples spread over their length.
 _WHOLE_BYTES = 64 * 2**20
@@ -97,7 +97,7 @@ def _add_file(digest: "hashlib._Hash", path: Path) -> None:
 def digest_of(facts: Mapping[str, Any]) -> str:
     """A digest of facts, and of what computes: this library, MLX and its device."""
     mlx_version = mx.__version__  # type: ignore[attr-defined]
-    machine = {"library": __version__, "mlx": mlx_version, "device": device_key()}
+    machine = {"library": __version__, "mlx": mlx_version, "device": str(device())}
     return hashlib.sha256(json.dumps([machine, dict(facts)], sort_keys=True, default=str).encode()).hexdigest()
 
 

@@ -10,21 +10,19 @@ products: frames are cut into windows of 6×6 pixels, one every 4, their sums ar
 """
 
 import math
-from collections.abc import Callable
-from functools import partial
+from itertools import product
 
 import mlx.core as mx
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from LTX_2_MLX.ops.cpu.winograd import INPUT_SUMS, KERNEL_SUMS, PRODUCT_SUMS, TILE, WINDOW
-from LTX_2_MLX.ops.device import on_all_cores, with_plain_gradient
+from LTX_2_MLX.ops.device import on_all_cores
 
 # Values of one piece: they stay in a core's cache.
 _PIECE = 2**16
 # With fewer values MLX's own forms of activations are taken; the two are even at twice as many.
 FEW_VALUES = 2**12
-_SLOPE = math.sqrt(2 / math.pi)
 # Bytes of the scores of one group of one head: fewer make the products slow, more leave the caches.
 _SCORES_BYTES = 4 * 2**20
 _FEWEST_QUERIES = 32
@@ -50,29 +48,8 @@ _KERNEL = np.kron(KERNEL_SUMS, KERNEL_SUMS).astype(np.float32)
 _PRODUCTS = np.kron(PRODUCT_SUMS, PRODUCT_SUMS).astype(np.float32)
 
 
-def silu(x: mx.array) -> mx.array:
-    """``x * sigmoid(x)`` of a float32 array of any shape, evaluated; gradients pass through."""
-    return with_plain_gradient(partial(_over_exponential, exponent=np.negative), lambda x: x * mx.sigmoid(x), x)
-
-
-def gelu_tanh(x: mx.array) -> mx.array:
-    """GELU in its tanh form of a float32 array of any shape, evaluated; gradients pass through."""
-
-    def exponent(values: np.ndarray, out: np.ndarray) -> None:
-        # (1 + tanh(u)) / 2 is sigmoid(2 u).
-        np.multiply(values, values, out=out)
-        out *= -2 * _SLOPE * 0.044715
-        out -= 2 * _SLOPE
-        out *= values
-
-    def plain(x: mx.array) -> mx.array:
-        return 0.5 * x * (1 + mx.tanh(_SLOPE * x * (1 + 0.044715 * x * x)))
-
-    return with_plain_gradient(partial(_over_exponential, exponent=exponent), plain, x)
-
-
-def _over_exponential(x: mx.array, *, exponent: Callable[[np.ndarray, np.ndarray], None]) -> mx.array:
-    """``x / (1 + exp(exponent(x)))``."""
+def times_sigmoid(x: mx.array, *, linear: float, cubic: float) -> mx.array:
+    """``x * sigmoid(linear * x + cubic * x**3)`` of a float32 array of any shape, evaluated."""
     x = mx.contiguous(x)
     result = mx.zeros_like(x)
     mx.eval(x, result)
@@ -85,7 +62,13 @@ def _over_exponential(x: mx.array, *, exponent: Callable[[np.ndarray, np.ndarray
         source = values[start : start + _PIECE]
         # Beyond float32's range the quotient is 0, as it has to be.
         with np.errstate(over="ignore"):
-            exponent(source, piece)
+            if cubic:
+                np.multiply(source, source, out=piece)
+                piece *= -cubic
+                piece -= linear
+                piece *= source
+            else:
+                np.multiply(source, -linear, out=piece)
             np.exp(piece, out=piece)
         piece += 1
         np.divide(source, piece, out=piece)
@@ -106,7 +89,7 @@ def attention_is_faster(keys: mx.array) -> bool:
 def attention(
     queries: mx.array, keys: mx.array, values: mx.array, *, scale: float, mask: mx.array | None = None
 ) -> mx.array:
-    """Softmax of the scaled scores, times the values, evaluated; gradients pass through.
+    """Softmax of the scaled scores, times the values, evaluated.
 
     Args:
         queries: ``(B, heads, N, D)``, float32.
@@ -119,24 +102,15 @@ def attention(
     Returns:
         ``(B, heads, N, D)``.
     """
-    return with_plain_gradient(
-        partial(_attend, scale=scale, mask=mask),
-        partial(mx.fast.scaled_dot_product_attention, scale=scale, mask=mask),
-        queries,
-        keys,
-        values,
-    )
-
-
-def _attend(queries: mx.array, keys: mx.array, values: mx.array, *, scale: float, mask: mx.array | None) -> mx.array:
     batch, heads, num_queries, _ = queries.shape
     num_keys = keys.shape[2]
     attended = mx.zeros((batch, heads, num_queries, values.shape[-1]))
     mx.eval(queries, keys, values, attended)
     # The arrays' own memory.
-    query_rows, key_rows, value_rows, result = (
-        np.array(array, copy=False) for array in (queries, keys, values, attended)
-    )
+    query_rows = np.array(queries, copy=False)
+    key_rows = np.array(keys, copy=False)
+    value_rows = np.array(values, copy=False)
+    result = np.array(attended, copy=False)
     weights = None
     if mask is not None:
         # NumPy has no bfloat16.
@@ -154,8 +128,7 @@ def _attend(queries: mx.array, keys: mx.array, values: mx.array, *, scale: float
         np.matmul(scores, value_rows[sample, head], out=out)
         out /= sums
 
-    starts = range(0, num_queries, size)
-    groups = [(b, h, start) for b in range(batch) for h in range(heads) for start in starts]
+    groups = product(range(batch), range(heads), range(0, num_queries, size))
     on_all_cores(attend_group, groups, exponentials=batch * heads * num_queries * num_keys)
     return attended
 
@@ -176,11 +149,20 @@ def _exponentials(scores: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
 
 
 def conv3d_3x3x3(x: mx.array, weight: mx.array, bias: mx.array) -> mx.array:
-    """``(B, T + 2, H + 2, W + 2, C)`` convolved with ``(O, 3, 3, 3, C)`` to ``(B, T, H, W, O)``, evaluated.
-
-    Gradients pass through.
-    """
-    return with_plain_gradient(_convolve, lambda x, weight, bias: mx.conv3d(x, weight) + bias, x, weight, bias)
+    """``(B, T + 2, H + 2, W + 2, C)`` convolved with ``(O, 3, 3, 3, C)`` to ``(B, T, H, W, O)``, evaluated."""
+    clips = []
+    for clip in x:
+        frames = clip.shape[0] - 2
+        pixels = (clip.shape[1] - 2) * (clip.shape[2] - 2)
+        windows, by_winograd = _windows(frames, pixels, weight.shape[-1], weight.shape[0])
+        size = max(1, int(_WINDOWS_BYTES / windows))
+        form = _by_winograd if by_winograd else _by_windows
+        pieces = []
+        for start in range(0, frames, size):
+            pieces.append(form(clip[start : start + size + 2], weight, bias))
+            mx.eval(pieces[-1])
+        clips.append(mx.concatenate(pieces))
+    return mx.stack(clips)
 
 
 def scratch_bytes(frames: float, pixels: float, channels_in: int, channels_out: int) -> int:
@@ -192,40 +174,20 @@ def scratch_bytes(frames: float, pixels: float, channels_in: int, channels_out: 
         channels_in: Of the input.
         channels_out: Of the result.
     """
-    windows = _windows_bytes(frames, pixels, channels_in, channels_out)
+    windows, by_winograd = _windows(frames, pixels, channels_in, channels_out)
     frames_at_once = min(frames, max(1.0, _WINDOWS_BYTES / windows))
-    if _takes_winograd(frames * pixels, channels_in, channels_out):
+    if by_winograd:
         # The windows and their sums. Half of a tile is beyond a frame's edges on average.
         over_edges = (1 + TILE / 2 / pixels**0.5) ** 2
         return int(2 * (frames_at_once + 2) * windows * over_edges)
     return int(frames_at_once * windows)
 
 
-def _takes_winograd(pixels: float, channels_in: int, channels_out: int) -> bool:
-    """Whether a convolution to so many pixels, of all frames, is faster by Winograd."""
-    return pixels >= _FEW_PIXELS and min(channels_in, channels_out) >= _FEW_CHANNELS
-
-
-def _windows_bytes(frames: float, pixels: float, channels_in: int, channels_out: int) -> float:
-    """Bytes of one frame's windows in a convolution to ``frames`` of ``pixels``."""
-    values = (WINDOW / TILE) ** 2 if _takes_winograd(frames * pixels, channels_in, channels_out) else 27
-    return values * pixels * channels_in * mx.float32.size
-
-
-def _convolve(x: mx.array, weight: mx.array, bias: mx.array) -> mx.array:
-    clips = []
-    for clip in x:
-        frames = clip.shape[0] - 2
-        pixels = (clip.shape[1] - 2) * (clip.shape[2] - 2)
-        channels = (weight.shape[-1], weight.shape[0])
-        size = max(1, int(_WINDOWS_BYTES / _windows_bytes(frames, pixels, *channels)))
-        form = _by_winograd if _takes_winograd(frames * pixels, *channels) else _by_windows
-        pieces = []
-        for start in range(0, frames, size):
-            pieces.append(form(clip[start : start + size + 2], weight, bias))
-            mx.eval(pieces[-1])
-        clips.append(mx.concatenate(pieces))
-    return mx.stack(clips)
+def _windows(frames: float, pixels: float, channels_in: int, channels_out: int) -> tuple[float, bool]:
+    """Bytes of one frame's windows in a convolution to ``frames`` of ``pixels``, and whether Winograd's are taken."""
+    by_winograd = frames * pixels >= _FEW_PIXELS and min(channels_in, channels_out) >= _FEW_CHANNELS
+    values = (WINDOW / TILE) ** 2 if by_winograd else 27
+    return values * pixels * channels_in * mx.float32.size, by_winograd
 
 
 def _by_windows(clip: mx.array, weight: mx.array, bias: mx.array) -> mx.array:
@@ -258,7 +220,10 @@ def _by_winograd(clip: mx.array, weight: mx.array, bias: mx.array) -> mx.array:
         stop = start + _PIECE_CHANNELS
         products: np.ndarray | None = None
         for tap in range(_TAPS):
-            shifted = inputs[:, tap * tiles : (tap + frames) * tiles] @ _transform_kernel(kernels[start:stop, tap])
+            taps = kernels[start:stop, tap].transpose(1, 2, 3, 0)
+            # A kernel of (3, 3, C, O) as 36 of (C, O).
+            kernel = (_KERNEL @ taps.reshape(9, -1)).reshape(WINDOW**2, *taps.shape[2:])
+            shifted = inputs[:, tap * tiles : (tap + frames) * tiles] @ kernel
             products = shifted if products is None else np.add(products, shifted, out=products)
         assert products is not None
         sums = (_PRODUCTS @ products.reshape(WINDOW**2, -1)).reshape(TILE, TILE, frames, rows, columns, -1)
@@ -289,10 +254,3 @@ def _transform(clip: np.ndarray, rows: int, columns: int) -> np.ndarray:
     on_all_cores(transform, range(0, gathered.shape[1], _PIECE_VALUES))
     transformed: np.ndarray = sums.reshape(WINDOW**2, -1, channels)
     return transformed
-
-
-def _transform_kernel(weight: np.ndarray) -> np.ndarray:
-    """A kernel ``(O, 3, 3, C)`` as 36 of ``(C, O)``."""
-    taps = weight.transpose(1, 2, 3, 0)
-    sums: np.ndarray = _KERNEL @ taps.reshape(9, -1)
-    return sums.reshape(WINDOW**2, *taps.shape[2:])
