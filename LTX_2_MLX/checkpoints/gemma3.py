@@ -96,7 +96,11 @@ class GemmaConfig:
         except (AttributeError, TypeError, ValueError) as error:
             raise CheckpointError(f"Gemma's config.json is not in the published form ({error}).") from error
         for name, value in fields.items():
-            _check_number(name, value)
+            is_integer = cls.__dataclass_fields__[name].type is int
+            types = (int,) if is_integer else (int, float)
+            if type(value) not in types or not 0 < value <= _LARGEST.get(name, 1 << 24):
+                expected = "a positive integer" if is_integer else "a positive number"
+                raise CheckpointError(f"Gemma's {name} is {value!r:.40}, expected {expected} of plausible size.")
         return cls(**fields, quantized=quantized)
 
 
@@ -128,15 +132,6 @@ def _published_fields(text: Mapping[str, Any]) -> dict[str, Any]:
         if name in text and name != "quantized":
             fields[name] = text[name]
     return fields | _rope_fields(text) | _pattern_field(text)
-
-
-def _check_number(name: str, value: object) -> None:
-    is_integer = GemmaConfig.__dataclass_fields__[name].type is int
-    types = (int,) if is_integer else (int, float)
-    if type(value) in types and 0 < value <= _LARGEST.get(name, 1 << 24):  # type: ignore[operator]
-        return
-    expected = "a positive integer" if is_integer else "a positive number"
-    raise CheckpointError(f"Gemma's {name} is {value!r:.40}, expected {expected} of plausible size.")
 
 
 def _rope_fields(text: Mapping[str, Any]) -> dict[str, float]:

@@ -93,7 +93,10 @@ class StreamState:
         if frames.shape[1] and (earlier is None or self.last):
             in_front = before if earlier is None else 0
             behind = after if self.last else 0
-            frames = pad_time(frames, in_front, behind, padding)
+            if padding == "edge":
+                frames = pad_edge(frames, 1, before=in_front, after=behind)
+            else:
+                frames = mx.pad(frames, [(0, 0), (in_front, behind), *[(0, 0)] * (frames.ndim - 2)])
         num_outputs = max(0, (frames.shape[1] - kernel) // stride + 1)
         self._keep("window", frames, num_outputs * stride)
         num_read = kernel + (num_outputs - 1) * stride if num_outputs else 0
@@ -245,15 +248,6 @@ def join_frames(*pieces: mx.array) -> mx.array:
     if len(with_frames) > 1:
         return mx.concatenate(with_frames, axis=1)
     return with_frames[0] if with_frames else pieces[0]
-
-
-def pad_time(frames: mx.array, before: int, after: int, padding: TimePadding) -> mx.array:
-    """Frames, at least one, with copies of the first and the last one at the ends, or zeros."""
-    if padding == "edge":
-        return pad_edge(frames, 1, before=before, after=after)
-    widths = [(0, 0)] * frames.ndim
-    widths[1] = (before, after)
-    return mx.pad(frames, widths)
 
 
 def copy_frames(x: mx.array, start: int, stop: int) -> mx.array:

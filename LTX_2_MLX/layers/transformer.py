@@ -1,4 +1,4 @@
-"""Layers of LTX-2's transformers: norms and modulation, feed-forward, timestep and rotary embeddings, attention.
+"""Layers of LTX-2's transformers: modulation, feed-forward, timestep and rotary embeddings, attention.
 
 Angles of the rotary embedding reach 15,708, so the rounding of float32 is part of the function: every product is formed
 in float32 in the reference's order, cosines and sines are taken by NumPy, and only the result is cast.
@@ -7,7 +7,7 @@ in float32 in the reference's order, cosines and sines are taken by NumPy, and o
 import hashlib
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal
@@ -30,16 +30,6 @@ PRECISIONS: tuple[Precision, ...] = ("float64", "float32")
 # One table for each stage of a two-stage run. A table takes the memory of a few activations.
 _CACHED_TABLES = 2
 KeysValues = tuple[mx.array, mx.array]
-
-
-def rms_norm(x: mx.array, eps: float = 1e-6) -> mx.array:
-    """``x`` over the root mean square of its last axis; accumulates in float32, keeps the dtype."""
-    return mx.fast.rms_norm(x, None, eps)
-
-
-def layer_norm(x: mx.array, eps: float = 1e-6) -> mx.array:
-    """``x`` with mean 0 and variance 1 along its last axis; accumulates in float32, keeps the dtype."""
-    return mx.fast.layer_norm(x, None, None, eps)
 
 
 @fused
@@ -254,31 +244,21 @@ class RotaryEmbedding:
         # Elements that the axes do not fill come first and are not rotated.
         num_filled = axes * len(ladder)
         fill = mx.zeros((batch, tokens, self.width // 2 - num_filled), dtype)
+        cosines, sines = [], []
+        for axis in range(axes):
+            # A video's tokens share few coordinates along one axis, so each distinct one is computed once and gathered.
+            values, inverse = np.unique(middle[:, axis], return_inverse=True)
+            index = mx.array(inverse.reshape(batch, tokens).astype(np.int32))
+            fractions = values / np.float32(self.max_positions[axis]) * np.float32(2) - np.float32(1)
+            angles = (ladder * fractions[:, None]).astype(np.float64)
+            cosines.append(mx.array(np.cos(angles).astype(np.float32)).astype(dtype)[index])
+            sines.append(mx.array(np.sin(angles).astype(np.float32)).astype(dtype)[index])
         tables = []
-        for function, unrotated in ((np.cos, fill + 1), (np.sin, fill)):
-            columns = []
-            for axis in range(axes):
-                columns.append(_axis(function, middle[:, axis], self.max_positions[axis], ladder, dtype))
+        for unrotated, columns in ((fill + 1, cosines), (fill, sines)):
             interleaved = mx.stack(columns, axis=-1).reshape(batch, tokens, num_filled)
             table = mx.concatenate([unrotated, interleaved], axis=-1)
             tables.append(table.reshape(batch, tokens, self.heads, -1))
         return RotaryTable(cos=tables[0], sin=tables[1], pairing=self.pairing)
-
-
-def _axis(
-    function: Callable[[np.ndarray], np.ndarray],
-    middle: np.ndarray,
-    max_position: float,
-    ladder: np.ndarray,
-    dtype: mx.Dtype,
-) -> mx.array:
-    """Cosines or sines of the angles along one axis, ``(B, N, len(ladder))``."""
-    # A video's tokens share few coordinates along one axis, so each distinct one is computed once and gathered.
-    values, inverse = np.unique(middle, return_inverse=True)
-    index = mx.array(inverse.reshape(middle.shape).astype(np.int32))
-    fractions = values / np.float32(max_position) * np.float32(2) - np.float32(1)
-    angles = (ladder * fractions[:, None]).astype(np.float64)
-    return mx.array(function(angles).astype(np.float32)).astype(dtype)[index]
 
 
 class Attention(nn.Module):

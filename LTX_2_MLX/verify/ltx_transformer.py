@@ -73,7 +73,8 @@ def _perturbations(case: Case, run: str, network: Transformer) -> list[Perturbat
 def text_connector(case: Case) -> Outputs:
     """Hidden states to features and contexts."""
     network = load(TextFeatures, case.checkpoint(), dtype=case.text_dtype)
-    states = mx.array(case.inputs()["hidden_states"])
+    stacked = mx.array(case.inputs()["hidden_states"])
+    states = [stacked[..., number] for number in range(stacked.shape[-1])]
     mask = mx.array(case.inputs()["attention_mask"])
     features = network.features(states, mask)
     contexts = network(states, mask)

@@ -80,8 +80,8 @@ class AudioVAEConfig:
         root = ConfigSection("audio_vae", header.config.get("audio_vae"))
         model = ConfigSection("audio_vae.model", root.values.get("model"))
         params = ConfigSection("audio_vae.model.params", model.values.get("params"))
-        section = ConfigSection("audio_vae.model.params.ddconfig", params.values.get("ddconfig"))
-        section.check_fields(_READ | _UNREAD | _REQUIRED.keys(), _FIXED)
+        fields = _READ | _UNREAD | _REQUIRED.keys()
+        section = ConfigSection("audio_vae.model.params.ddconfig", params.values.get("ddconfig"), fields, _FIXED)
         for field, value in _REQUIRED.items():
             if section.values.get(field) != value:
                 raise CheckpointError(f"config.{section.name} asks for attention ({field}), which is not supported.")

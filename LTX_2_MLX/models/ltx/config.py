@@ -84,32 +84,44 @@ _UNREAD = {
 
 
 class ConfigSection:
-    """A section such as ``transformer``. Every reader raises ``CheckpointError`` for a value of the wrong type."""
+    """A section such as ``transformer``. Every reader raises ``CheckpointError`` for a value of the wrong type.
 
-    def __init__(self, name: str, values: Any):
+    Args:
+        name: Of the section, for messages.
+        values: The section as it is in the file.
+        known: Its fields; None leaves them unchecked, as those of a section that is read in part.
+        fixed: Further fields, each with the one value that is supported.
+
+    Raises:
+        CheckpointError: If the section is missing, has unknown fields, or a field of ``fixed`` has another value.
+    """
+
+    def __init__(
+        self, name: str, values: Any, known: Collection[str] | None = None, fixed: Mapping[str, Any] | None = None
+    ):
         if not isinstance(values, Mapping):
             raise CheckpointError(f"The checkpoint's config has no section {name!r}. Use the file as published.")
         self.name = name
         self.values = values
+        fixed = fixed or {}
+        unknown = [] if known is None else sorted(values.keys() - set(known) - fixed.keys())
+        if unknown:
+            raise CheckpointError(
+                f"config.{name} has fields that this version does not know: {', '.join(unknown)}. "
+                f"The checkpoint is newer than this library; update it."
+            )
+        for field, expected in fixed.items():
+            if field in values and values[field] != expected:
+                raise self._wrong(field, f"only {expected!r} is supported")
 
     def __contains__(self, field: str) -> bool:
         return field in self.values
 
-    def check_fields(self, known: Collection[str], fixed: Mapping[str, Any]) -> None:
-        """Raise ``CheckpointError`` for unknown fields, and for fields of ``fixed`` with another value."""
-        unknown = sorted(self.values.keys() - set(known) - fixed.keys())
-        if unknown:
-            raise CheckpointError(
-                f"config.{self.name} has fields that this version does not know: {', '.join(unknown)}. "
-                f"The checkpoint is newer than this library; update it."
-            )
-        for field, expected in fixed.items():
-            if field in self.values and self.values[field] != expected:
-                raise self._wrong(field, f"only {expected!r} is supported")
-
     def size(self, field: str, default: int | None = None, *, most: int | None = None) -> int:
         """A positive whole number, up to ``most``: a damaged config must not ask for endless layers."""
-        value = self._value(field, default)
+        if field not in self.values and default is None:
+            raise CheckpointError(f"config.{self.name} lacks {field}. Use the file as published.")
+        value = self.values.get(field, default)
         if type(value) is not int or value < 1:
             raise self._wrong(field, "expected a positive whole number")
         if most is not None and value > most:
@@ -118,7 +130,7 @@ class ConfigSection:
 
     def sizes(self, field: str, default: Sequence[int]) -> tuple[int, ...]:
         """One or more positive whole numbers."""
-        value = self._value(field, default)
+        value: Any = self.values.get(field, default)
         is_list = isinstance(value, list | tuple) and len(value) > 0
         if not is_list or not all(type(number) is int and number > 0 for number in value):
             raise self._wrong(field, "expected a list of positive whole numbers")
@@ -126,14 +138,14 @@ class ConfigSection:
 
     def number(self, field: str, default: float) -> float:
         """A positive number."""
-        value = self._value(field, default)
+        value: Any = self.values.get(field, default)
         if not _is_positive(value):
             raise self._wrong(field, "expected a positive number")
         return float(value)
 
     def numbers(self, field: str, default: Collection[float], count: int) -> tuple[float, ...]:
         """``count`` positive numbers."""
-        value = self._value(field, default)
+        value: Any = self.values.get(field, default)
         has_length = isinstance(value, list | tuple) and len(value) == count
         if not has_length or not all(map(_is_positive, value)):
             raise self._wrong(field, f"expected a list of {count} positive number{'s' * (count > 1)}")
@@ -141,23 +153,18 @@ class ConfigSection:
 
     def flag(self, field: str, default: bool) -> bool:
         """True or false."""
-        value = self._value(field, default)
+        value: Any = self.values.get(field, default)
         if not isinstance(value, bool):
             raise self._wrong(field, "expected true or false")
         return value
 
     def choice(self, field: str, choices: Collection[Choice], default: Choice) -> Choice:
         """One of a few strings."""
-        value = self._value(field, default)
+        value: Any = self.values.get(field, default)
         for choice in choices:
             if value == choice:
                 return choice
         raise self._wrong(field, f"expected {' or '.join(repr(choice) for choice in choices)}")
-
-    def _value(self, field: str, default: Any) -> Any:
-        if field not in self.values and default is None:
-            raise CheckpointError(f"config.{self.name} lacks {field}. Use the file as published.")
-        return self.values.get(field, default)
 
     def _wrong(self, field: str, expected: str) -> CheckpointError:
         shown = f"{self.values.get(field)!r}"[:60]
@@ -175,9 +182,7 @@ def transformer_section(header: Header) -> ConfigSection:
     Raises:
         CheckpointError: If the section is missing, has unknown fields, or unsupported values.
     """
-    section = ConfigSection("transformer", header.config.get("transformer"))
-    section.check_fields(_READ | _TEXT | _UNREAD, _FIXED)
-    return section
+    return ConfigSection("transformer", header.config.get("transformer"), _READ | _TEXT | _UNREAD, _FIXED)
 
 
 def layer_name(published: str) -> str:
@@ -255,19 +260,31 @@ class TransformerConfig:
         if f"{PREFIX}patchify_proj.weight" not in header.tensors:
             return None
         section = transformer_section(header)
-        video = _video(section)
-        audio = None
-        if f"{PREFIX}audio_patchify_proj.weight" in header.tensors:
-            audio = _audio(section, video)
+        prefix = f"{PREFIX}transformer_blocks."
+        blocks = set()
+        for name in header.tensors:
+            if name.startswith(prefix):
+                blocks.add(name.removeprefix(prefix).split(".")[0])
+        num_layers = section.size("num_layers", 48)
+        if len(blocks) != num_layers:
+            raise CheckpointError(
+                f"config.transformer.num_layers is {num_layers}, but the file has {len(blocks)} transformer blocks. "
+                f"Check that the file is complete."
+            )
         contexts_projected = section.flag("caption_proj_before_connector", False)
         caption_channels = None if contexts_projected else section.size("caption_channels")
-        _check_layers(header, section)
-        _check_stream(header, section, "", video, caption_channels)
-        if audio is not None:
-            _check_stream(header, section, "audio_", audio, caption_channels)
+        video = _stream(header, section, "", 128, (20, 2048, 2048), caption_channels)
+        audio = None
+        if f"{PREFIX}audio_patchify_proj.weight" in header.tensors:
+            audio = _stream(header, section, "audio_", 64, (20,), caption_channels)
+            if audio.heads != video.heads:
+                raise CheckpointError(
+                    f"config.transformer has {audio.heads} audio heads and {video.heads} video heads; the cross-modal "
+                    f"attention needs equal numbers."
+                )
         text_modulation = section.flag("cross_attention_adaln", False)
         return cls(
-            num_layers=section.size("num_layers", 48),
+            num_layers=num_layers,
             video=video,
             audio=audio,
             caption_channels=caption_channels,
@@ -284,51 +301,23 @@ class TransformerConfig:
         )
 
 
-def _video(section: ConfigSection) -> StreamConfig:
-    return StreamConfig(
-        in_channels=section.size("in_channels", 128),
-        out_channels=section.size("out_channels", 128),
-        heads=section.size("num_attention_heads", 32),
-        head_dim=section.size("attention_head_dim", 128),
-        max_positions=section.numbers("positional_embedding_max_pos", (20, 2048, 2048), count=3),
-        ff_bias=section.flag("ff_bias", True),
+def _stream(
+    header: Header,
+    section: ConfigSection,
+    prefix: str,
+    head_dim: int,
+    max_positions: tuple[float, ...],
+    caption_channels: int | None,
+) -> StreamConfig:
+    """The sizes of a stream, whose fields and tensors begin with ``prefix``; numbers are the published defaults."""
+    stream = StreamConfig(
+        in_channels=section.size(f"{prefix}in_channels", 128),
+        out_channels=section.size(f"{prefix}out_channels", 128),
+        heads=section.size(f"{prefix}num_attention_heads", 32),
+        head_dim=section.size(f"{prefix}attention_head_dim", head_dim),
+        max_positions=section.numbers(f"{prefix}positional_embedding_max_pos", max_positions, count=len(max_positions)),
+        ff_bias=section.flag(f"{prefix}ff_bias", True),
     )
-
-
-def _audio(section: ConfigSection, video: StreamConfig) -> StreamConfig:
-    audio = StreamConfig(
-        in_channels=section.size("audio_in_channels", 128),
-        out_channels=section.size("audio_out_channels", 128),
-        heads=section.size("audio_num_attention_heads", 32),
-        head_dim=section.size("audio_attention_head_dim", 64),
-        max_positions=section.numbers("audio_positional_embedding_max_pos", (20,), count=1),
-        ff_bias=section.flag("audio_ff_bias", True),
-    )
-    if audio.heads != video.heads:
-        raise CheckpointError(
-            f"config.transformer has {audio.heads} audio heads and {video.heads} video heads; the cross-modal "
-            f"attention needs equal numbers."
-        )
-    return audio
-
-
-def _check_layers(header: Header, section: ConfigSection) -> None:
-    prefix = f"{PREFIX}transformer_blocks."
-    blocks = set()
-    for name in header.tensors:
-        if name.startswith(prefix):
-            blocks.add(name.removeprefix(prefix).split(".")[0])
-    layers = section.size("num_layers", 48)
-    if len(blocks) != layers:
-        raise CheckpointError(
-            f"config.transformer.num_layers is {layers}, but the file has {len(blocks)} transformer blocks. "
-            f"Check that the file is complete."
-        )
-
-
-def _check_stream(
-    header: Header, section: ConfigSection, prefix: str, stream: StreamConfig, caption_channels: int | None
-) -> None:
     # A wrong size would otherwise show as hundreds of misshaped tensors, or build a network of absurd size.
     expected = {
         "patchify_proj": (stream.width, stream.in_channels),
@@ -351,6 +340,7 @@ def _check_stream(
         raise CheckpointError(
             f"config.transformer.{prefix}attention_head_dim is {stream.head_dim}; rotary positions need an even one."
         )
+    return stream
 
 
 def transformer_bytes(
@@ -398,19 +388,17 @@ def transformer_array_bytes(config: TransformerConfig, *, tokens: int, text_toke
 
 def transformer_operations(config: TransformerConfig, *, tokens: int, audio_tokens: int, text_tokens: int) -> float:
     """Floating-point operations of one pass: the matrix products, which are nearly all of the work."""
-    video = config.video
-    audio = config.audio
-    block = _stream_operations(video.width, tokens, text_tokens)
-    if audio is not None:
-        block += _stream_operations(audio.width, audio_tokens, text_tokens)
+    streams = [(config.video.width, tokens)]
+    block = 0
+    if config.audio is not None:
+        width = config.audio.width
+        streams.append((width, audio_tokens))
         # Attention between the two has the width of the audio stream: projections on either side, and the scores.
-        block += 2 * (4 * tokens * video.width * audio.width + 4 * audio_tokens * audio.width**2)
-        block += 2 * 4 * tokens * audio_tokens * audio.width
+        block += 2 * (4 * tokens * config.video.width * width + 4 * audio_tokens * width**2)
+        block += 2 * 4 * tokens * audio_tokens * width
+    for width, count in streams:
+        # Attention to itself and to the text, feed-forward.
+        block += 8 * count * width**2 + 4 * count * width**2 + 4 * text_tokens * width**2
+        block += 4 * count**2 * width + 4 * count * text_tokens * width
+        block += 4 * _FEED_FORWARD * count * width**2
     return config.num_layers * float(block)
-
-
-def _stream_operations(width: int, tokens: int, text_tokens: int) -> float:
-    """Of one stream in one block: attention to itself and to the text, feed-forward."""
-    projections = 8 * tokens * width**2 + 4 * tokens * width**2 + 4 * text_tokens * width**2
-    attention = 4 * tokens**2 * width + 4 * tokens * text_tokens * width
-    return projections + attention + 4 * _FEED_FORWARD * tokens * width**2

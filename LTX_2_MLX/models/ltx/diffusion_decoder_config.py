@@ -78,8 +78,7 @@ class DiffusionDecoderConfig:
         vae = header.config.get("vae")
         if not isinstance(vae, Mapping) or vae.get("_class_name") != CLASS_NAME or "decoder" not in vae:
             return None
-        section = ConfigSection("vae.decoder", vae["decoder"])
-        section.check_fields(_FIELDS, _FIXED)
+        section = ConfigSection("vae.decoder", vae["decoder"], _FIELDS, _FIXED)
         if "timestep_scale_multiplier" not in section:
             raise CheckpointError("config.vae.decoder lacks timestep_scale_multiplier. Use the file as published.")
         channels = _sizes(section, "stage_channels", _NUM_STAGES)

@@ -60,8 +60,7 @@ class DurationHeadConfig:
             mlp_width, _ = shapes["mlp_hidden.weight"]
         except (KeyError, ValueError):
             return None
-        section = ConfigSection("duration_head", header.config.get("duration_head", {}))
-        section.check_fields(_FIELDS, {})
+        section = ConfigSection("duration_head", header.config.get("duration_head", {}), _FIELDS)
         num_heads = section.size("num_pooler_heads", _DEFAULT_HEADS)
         expected = {"pooler_hidden_dim": width, "num_queries": num_queries, "mlp_hidden": mlp_width}
         for field, value in expected.items():

@@ -58,8 +58,8 @@ class LatentUpscalerConfig:
         for name, value in header.config.items():
             if not isinstance(value, dict):
                 fields[name] = value
-        section = ConfigSection(_CLASS_NAME, fields)
-        section.check_fields(cls.__dataclass_fields__.keys(), {"_class_name": _CLASS_NAME, "dims": 3})
+        fixed = {"_class_name": _CLASS_NAME, "dims": 3}
+        section = ConfigSection(_CLASS_NAME, fields, cls.__dataclass_fields__.keys(), fixed)
         spatial = section.flag("spatial_upsample", cls.spatial_upsample)
         temporal = section.flag("temporal_upsample", cls.temporal_upsample)
         # The reference ignores the rational resampler with both axes, or with time alone.
@@ -73,7 +73,17 @@ class LatentUpscalerConfig:
             spatial_scale=section.number("spatial_scale", cls.spatial_scale),
             rational_resampler=rational,
         )
-        config.check()
+        if config.mid_channels % _NUM_GROUPS:
+            raise CheckpointError(
+                f"config.{_CLASS_NAME}.mid_channels is {config.mid_channels}; expected a multiple of {_NUM_GROUPS}."
+            )
+        if not (spatial or temporal):
+            raise CheckpointError(f"config.{_CLASS_NAME} upscales neither space nor time. Use the file as published.")
+        if rational and config.spatial_scale not in _RATIONAL_SCALES:
+            raise CheckpointError(
+                f"config.{_CLASS_NAME}.spatial_scale is {config.spatial_scale:g}; "
+                f"supported are {', '.join(f'{scale:g}' for scale in _RATIONAL_SCALES)}."
+            )
         return config
 
     @property
@@ -82,20 +92,6 @@ class LatentUpscalerConfig:
         if not self.spatial_upsample:
             return Fraction(1)
         return _RATIONAL_SCALES[self.spatial_scale] if self.rational_resampler else Fraction(2)
-
-    def check(self) -> None:
-        """Raise ``CheckpointError`` for unsupported sizes and flags."""
-        if self.mid_channels % _NUM_GROUPS:
-            raise CheckpointError(
-                f"config.{_CLASS_NAME}.mid_channels is {self.mid_channels}; expected a multiple of {_NUM_GROUPS}."
-            )
-        if not (self.spatial_upsample or self.temporal_upsample):
-            raise CheckpointError(f"config.{_CLASS_NAME} upscales neither space nor time. Use the file as published.")
-        if self.rational_resampler and self.spatial_scale not in _RATIONAL_SCALES:
-            raise CheckpointError(
-                f"config.{_CLASS_NAME}.spatial_scale is {self.spatial_scale:g}; "
-                f"supported are {', '.join(f'{scale:g}' for scale in _RATIONAL_SCALES)}."
-            )
 
     def output_shape(self, latent: LatentShape) -> LatentShape:
         """Size of the upscaled latent."""

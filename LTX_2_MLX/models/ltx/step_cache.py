@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import mlx.core as mx
 
-from LTX_2_MLX.layers.transformer import modulate, rms_norm
+from LTX_2_MLX.layers.transformer import modulate
 from LTX_2_MLX.models.ltx.transformer_block import SCALE_SELF, SHIFT_SELF, StreamArgs
 from LTX_2_MLX.shapes import StreamName
 
@@ -44,7 +44,9 @@ class StepCache:
             blocks: Tokens through all blocks.
         """
         self.num_calls += 1
-        entering = modulate(rms_norm(tokens["video"], _NORM_EPS), *args.modulation.rows(SCALE_SELF, SHIFT_SELF))
+        entering = modulate(
+            mx.fast.rms_norm(tokens["video"], None, _NORM_EPS), *args.modulation.rows(SCALE_SELF, SHIFT_SELF)
+        )
         if args.share is not None:
             entering = args.share.gather(entering)
         mx.eval(entering)

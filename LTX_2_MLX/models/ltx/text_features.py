@@ -22,7 +22,6 @@ from LTX_2_MLX.layers.transformer import (
     Precision,
     RotaryEmbedding,
     RotaryTable,
-    rms_norm,
 )
 from LTX_2_MLX.models.interfaces import Header
 from LTX_2_MLX.models.ltx.config import PREFIX, ConfigSection, layer_name, transformer_section
@@ -177,8 +176,8 @@ class ConnectorBlock(nn.Module):
         self.feed_forward = FeedForward(connector.width, bias=config.ff_bias)
 
     def __call__(self, tokens: mx.array, rotary: RotaryTable) -> mx.array:
-        tokens = tokens + self.attention(rms_norm(tokens, _EPS), rotary=rotary)
-        return tokens + self.feed_forward(rms_norm(tokens, _EPS))
+        tokens = tokens + self.attention(mx.fast.rms_norm(tokens, None, _EPS), rotary=rotary)
+        return tokens + self.feed_forward(mx.fast.rms_norm(tokens, None, _EPS))
 
 
 class Connector(nn.Module):
@@ -224,7 +223,7 @@ class Connector(nn.Module):
             tokens = block(tokens, rotary)
             # One graph of all blocks would hold the scores of all attentions at once.
             mx.eval(tokens)
-        return rms_norm(tokens, _EPS)
+        return mx.fast.rms_norm(tokens, None, _EPS)
 
 
 class TextFeatures(nn.Module):
@@ -249,14 +248,12 @@ class TextFeatures(nn.Module):
         if config.audio is not None:
             self.audio_connector = Connector(config, config.audio)
 
-    def __call__(
-        self, states: mx.array | Sequence[mx.array], mask: mx.array | np.ndarray
-    ) -> tuple[mx.array, mx.array | None]:
+    def __call__(self, states: Sequence[mx.array], mask: mx.array | np.ndarray) -> tuple[mx.array, mx.array | None]:
         """Contexts of a batch of prompts.
 
         Args:
-            states: All hidden states of the language model, the embedding first: ``(B, L, D, S)``, or S arrays
-                ``(B, L, D)``. Values at padding have no effect.
+            states: All hidden states of the language model, the embedding first, ``(B, L, D)`` each. Values at padding
+                have no effect.
             mask: ``(B, L)``, nonzero for valid tokens, at any positions.
 
         Returns:
@@ -279,7 +276,7 @@ class TextFeatures(nn.Module):
         order = np.argsort(~valid, axis=1, kind="stable")[:, : max(int(num_valid.max()), 1)]
         index = mx.array(order.astype(np.int32))[..., None]
         valid_states = []
-        for state in _separate(states):
+        for state in states:
             valid_states.append(mx.take_along_axis(state, index, axis=1))
         video, audio = self.features(valid_states, np.take_along_axis(valid, order, axis=1))
         video_context = self.video_connector(video, num_valid, length)
@@ -287,11 +284,8 @@ class TextFeatures(nn.Module):
             return video_context, None
         return video_context, self.audio_connector(audio, num_valid, length)
 
-    def features(
-        self, states: mx.array | Sequence[mx.array], mask: mx.array | np.ndarray
-    ) -> tuple[mx.array, mx.array | None]:
+    def features(self, states: Sequence[mx.array], mask: mx.array | np.ndarray) -> tuple[mx.array, mx.array | None]:
         """Input of the connectors, in the order of the tokens: ``(B, L, width)`` for video and audio."""
-        states = _separate(states)
         valid = mx.array(np.asarray(mask) != 0)[..., None]
         states_width = len(states) * states[0].shape[-1]
         if states_width != self.config.states_width:
@@ -321,15 +315,9 @@ class TextFeatures(nn.Module):
         return f"{stream}_connector.{layer_name(name)}"
 
 
-def _separate(states: mx.array | Sequence[mx.array]) -> list[mx.array]:
-    if isinstance(states, mx.array):
-        return [states[..., number] for number in range(states.shape[-1])]
-    return list(states)
-
-
 def _project(
     projection: nn.Linear,
-    states: list[mx.array],
+    states: Sequence[mx.array],
     valid: mx.array,
     norm: Callable[[mx.array, mx.array], mx.array],
 ) -> mx.array:
@@ -357,4 +345,4 @@ def _norm_by_range(state: mx.array, valid: mx.array) -> mx.array:
 
 def _norm_by_token(state: mx.array, valid: mx.array) -> mx.array:
     """Each token over its root mean square; padding is 0."""
-    return mx.where(valid, rms_norm(state.astype(mx.float32), _EPS), 0)
+    return mx.where(valid, mx.fast.rms_norm(state.astype(mx.float32), None, _EPS), 0)

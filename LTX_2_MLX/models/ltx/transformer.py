@@ -16,7 +16,6 @@ from LTX_2_MLX.layers.transformer import (
     RotaryEmbedding,
     TimestepModulation,
     distinct_timesteps,
-    layer_norm,
     modulate,
 )
 from LTX_2_MLX.models.ltx.config import PREFIX, StreamConfig, TransformerConfig, layer_name
@@ -118,7 +117,7 @@ class OutputHead(nn.Module):
 
     def __call__(self, tokens: mx.array, timestep_embedding: ModulationRows) -> mx.array:
         shift, scale = timestep_embedding.rows(0, 1, table=self.scale_shift_table)
-        return self.linear(modulate(layer_norm(tokens, self.norm_eps), scale, shift))
+        return self.linear(modulate(mx.fast.layer_norm(tokens, None, None, self.norm_eps), scale, shift))
 
 
 class StreamNetwork(nn.Module):

@@ -14,7 +14,6 @@ from LTX_2_MLX.layers.transformer import (
     RotaryTable,
     gated_add,
     modulate,
-    rms_norm,
 )
 from LTX_2_MLX.models.ltx.config import StreamConfig, TransformerConfig
 from LTX_2_MLX.ops.collective import TokenShare
@@ -106,7 +105,7 @@ class StreamLayers(nn.Module):
         table = self.scale_shift_table
         shift, scale, gate = args.modulation.rows(SHIFT_SELF, SCALE_SELF, GATE_SELF, table=table)
         update = self.self_attention(
-            modulate(rms_norm(tokens, self.norm_eps), scale, shift),
+            modulate(mx.fast.rms_norm(tokens, None, self.norm_eps), scale, shift),
             rotary=args.rotary,
             mask=args.attention_mask,
             bypass=bypass,
@@ -118,7 +117,7 @@ class StreamLayers(nn.Module):
         """``x + text_attention(norm(x), context)``; queries, context and result modulated where the config says so."""
         if "prompt_scale_shift_table" not in self:
             return tokens + self.text_attention(
-                rms_norm(tokens, self.norm_eps),
+                mx.fast.rms_norm(tokens, None, self.norm_eps),
                 args.context,
                 mask=args.context_mask,
                 keys_values=args.text_keys_values,
@@ -126,7 +125,7 @@ class StreamLayers(nn.Module):
         table = self.scale_shift_table
         shift, scale, gate = args.modulation.rows(SHIFT_TEXT, SCALE_TEXT, GATE_TEXT, table=table)
         update = self.text_attention(
-            modulate(rms_norm(tokens, self.norm_eps), scale, shift),
+            modulate(mx.fast.rms_norm(tokens, None, self.norm_eps), scale, shift),
             self._modulated_context(args),
             mask=args.context_mask,
         )
@@ -142,13 +141,13 @@ class StreamLayers(nn.Module):
     def add_feed_forward(self, tokens: mx.array, args: StreamArgs) -> mx.array:
         """``x + gate * feed_forward(norm(x) * (1 + scale) + shift)``."""
         shift, scale, gate = args.modulation.rows(SHIFT_FF, SCALE_FF, GATE_FF, table=self.scale_shift_table)
-        update = self.feed_forward(modulate(rms_norm(tokens, self.norm_eps), scale, shift))
+        update = self.feed_forward(modulate(mx.fast.rms_norm(tokens, None, self.norm_eps), scale, shift))
         return gated_add(tokens, update, gate)
 
     def cross_modal_input(self, tokens: mx.array, args: CrossModalArgs, scale: int, shift: int) -> mx.array:
         """Queries or context of a cross-modal attention: ``norm(x) * (1 + scale) + shift``, rows by their numbers."""
         rows = args.modulation.rows(scale, shift, table=self.cross_modal_table[:GATE_CROSS_MODAL])
-        return modulate(rms_norm(tokens, self.norm_eps), *rows)
+        return modulate(mx.fast.rms_norm(tokens, None, self.norm_eps), *rows)
 
     def cross_modal_gate(self, args: CrossModalArgs, skipped: np.ndarray | None) -> mx.array:
         """Gate of the stream's cross-modal attention, 0 for samples that skip it."""

@@ -14,7 +14,7 @@ import mlx.nn as nn
 
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.layers.streaming import WHOLE_CLIP, CausalConv3d, Layer, Padding, SpatialPadding, StreamState
-from LTX_2_MLX.layers.transformer import SINUSOID_WIDTH, rms_norm, sinusoid
+from LTX_2_MLX.layers.transformer import SINUSOID_WIDTH, sinusoid
 from LTX_2_MLX.models.interfaces import Header
 from LTX_2_MLX.models.ltx.config import ConfigSection
 from LTX_2_MLX.ops.activation import silu
@@ -105,8 +105,7 @@ class VideoVAEConfig:
         vae = header.config.get("vae")
         if vae is None or (isinstance(vae, Mapping) and vae.get("_class_name", _CLASS_NAME) != _CLASS_NAME):
             return None
-        section = ConfigSection("vae", vae)
-        section.check_fields(_FIELDS, _FIXED)
+        section = ConfigSection("vae", vae, _FIELDS, _FIXED)
         return cls(
             encoder_blocks=_blocks(section, "encoder_blocks", _ENCODER_KINDS, multiplier=2),
             decoder_blocks=_blocks(section, "decoder_blocks", _DECODER_KINDS, multiplier=1),
@@ -173,8 +172,7 @@ class VideoEncoderConfig(VideoVAEConfig):
             return super().from_header(header)
         if "encoder" not in vae:
             return None
-        section = ConfigSection("vae.encoder", vae["encoder"])
-        section.check_fields(_NESTED_FIELDS, _NESTED_FIXED)
+        section = ConfigSection("vae.encoder", vae["encoder"], _NESTED_FIELDS, _NESTED_FIXED)
         return cls(
             encoder_blocks=_blocks(section, "blocks", _ENCODER_KINDS, multiplier=2),
             decoder_blocks=(),
@@ -195,29 +193,27 @@ def _blocks(section: ConfigSection, field: str, kinds: Mapping[str, Any], multip
         raise CheckpointError(f"config.vae.{field} has {len(entries)} blocks; at most {_MOST} are supported.")
     blocks = []
     for entry in entries:
-        blocks.append(_block(field, entry, kinds, multiplier))
+        pair = isinstance(entry, list | tuple) and len(entry) == 2 and isinstance(entry[0], str)
+        if not pair or entry[0] not in kinds:
+            raise CheckpointError(f"config.vae.{field} has the block {entry!r:.60}; supported are {', '.join(kinds)}.")
+        name, values = entry
+        # The oldest configs give the number of layers alone.
+        values = {"num_layers": values} if isinstance(values, int) else values
+        if name == "res_x":
+            options = ConfigSection(f"vae.{field}.{name}", values, {"num_layers"}, {"inject_noise": False})
+            blocks.append(Block(stride=None, num_layers=options.size("num_layers", most=_MOST)))
+            continue
+        options = ConfigSection(f"vae.{field}.{name}", values, {"multiplier", "residual"})
+        width = options.size("multiplier", multiplier, most=_MOST)
+        # The reference passes this switch on in compress_all alone.
+        residual = name == "compress_all" and options.flag("residual", False)
+        blocks.append(Block(stride=kinds[name], multiplier=width, residual=residual))
     return tuple(blocks)
-
-
-def _block(field: str, entry: Any, kinds: Mapping[str, Any], multiplier: int) -> Block:
-    pair = isinstance(entry, list | tuple) and len(entry) == 2 and isinstance(entry[0], str)
-    if not pair or entry[0] not in kinds:
-        raise CheckpointError(f"config.vae.{field} has the block {entry!r:.60}; supported are {', '.join(kinds)}.")
-    name, values = entry
-    # The oldest configs give the number of layers alone.
-    options = ConfigSection(f"vae.{field}.{name}", {"num_layers": values} if isinstance(values, int) else values)
-    if name == "res_x":
-        options.check_fields({"num_layers"}, {"inject_noise": False})
-        return Block(stride=None, num_layers=options.size("num_layers", most=_MOST))
-    options.check_fields({"multiplier", "residual"}, {})
-    # The reference passes this switch on in compress_all alone.
-    residual = name == "compress_all" and options.flag("residual", False)
-    return Block(stride=kinds[name], multiplier=options.size("multiplier", multiplier, most=_MOST), residual=residual)
 
 
 def activate(x: mx.array, shift: mx.array | None = None, scale: mx.array | None = None) -> mx.array:
     """Channels over their root mean square, modulated by rows ``(B, C)`` if there are any, through SiLU."""
-    x = rms_norm(x, NORM_EPS)
+    x = mx.fast.rms_norm(x, None, NORM_EPS)
     if shift is not None and scale is not None:
         x = x * (1 + scale[:, None, None, None]) + shift[:, None, None, None]
     return silu(x)

@@ -5,7 +5,6 @@ Computed from the config and sizes alone; nothing is loaded.
 
 import math
 from dataclasses import dataclass
-from operator import attrgetter
 
 from LTX_2_MLX.models.ltx.video_vae_blocks import Block, VideoVAEConfig
 from LTX_2_MLX.ops.conv import conv3d_scratch_bytes
@@ -139,9 +138,17 @@ def run_bytes(
     What the layers keep between pieces, and the copies of the largest piece.
     """
     value_bytes = shape[0] * shape[2] * shape[3] * item_bytes
-    kept = sum(map(attrgetter("kept"), layers))
     copies = _CPU_COPIES if on_cpu() else _COPIES
-    return int(kept * value_bytes) + copies * largest_array(layers, shape, item_bytes, piece_bytes)
+    kept = int(_kept_values(layers) * value_bytes)
+    return kept + copies * largest_array(layers, shape, item_bytes, piece_bytes)
+
+
+def _kept_values(layers: list[LayerMemory]) -> float:
+    """Values that all layers keep between two pieces, per row and column of the network's input."""
+    kept = 0.0
+    for layer in layers:
+        kept += layer.kept
+    return kept
 
 
 def largest_array(
@@ -164,7 +171,7 @@ def decoder_bytes(config: VideoVAEConfig, latent: LatentShape, *, item_bytes: in
     """
     layers = decoder_layers(config)
     value_bytes = latent.height * latent.width * item_bytes
-    kept = int(sum(map(attrgetter("kept"), layers)) * value_bytes)
+    kept = int(_kept_values(layers) * value_bytes)
     if not on_cpu():
         transformed = max(map(_winograd_bytes, _widest_convolutions(config, latent, item_bytes))) if winograd else 0
         return kept + transformed + int(_COPIES * max(_largest_piece(layer, value_bytes) for layer in layers))
@@ -177,7 +184,7 @@ def encoder_bytes(config: VideoVAEConfig, video: VideoShape, *, item_bytes: int)
     value_bytes = video.height * video.width * item_bytes
     if not on_cpu():
         return run_bytes(layers, (1, 1, video.height, video.width, 3), item_bytes)
-    kept = int(sum(map(attrgetter("kept"), layers)) * value_bytes)
+    kept = int(_kept_values(layers) * value_bytes)
     return kept + max(map(_convolution_bytes, _encoder_convolutions(config, video, item_bytes)))
 
 

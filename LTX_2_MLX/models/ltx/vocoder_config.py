@@ -128,8 +128,7 @@ class VocoderConfig:
         """
         if f"{PREFIX}conv_pre.weight" not in header.tensors:
             return None
-        section = ConfigSection("vocoder", header.config.get("vocoder"))
-        section.check_fields(_GENERATOR_FIELDS, _FIXED)
+        section = ConfigSection("vocoder", header.config.get("vocoder"), _GENERATOR_FIELDS, _FIXED)
         return cls(
             generator=GeneratorConfig.from_section(section, header, PREFIX),
             sample_rate=section.size("output_sampling_rate", _DEFAULT_RATE),
@@ -169,12 +168,10 @@ class BandwidthExtensionConfig:
         """
         if f"{PREFIX}bwe_generator.conv_pre.weight" not in header.tensors:
             return None
-        root = ConfigSection("vocoder", header.config.get("vocoder"))
-        root.check_fields({"vocoder", "bwe"}, {})
-        low = ConfigSection("vocoder.vocoder", root.values.get("vocoder"))
-        low.check_fields(_GENERATOR_FIELDS, _FIXED)
-        section = ConfigSection("vocoder.bwe", root.values.get("bwe"))
-        section.check_fields(_GENERATOR_FIELDS | _EXTENSION_FIELDS, _FIXED)
+        root = ConfigSection("vocoder", header.config.get("vocoder"), {"vocoder", "bwe"})
+        low = ConfigSection("vocoder.vocoder", root.values.get("vocoder"), _GENERATOR_FIELDS, _FIXED)
+        fields = _GENERATOR_FIELDS | _EXTENSION_FIELDS
+        section = ConfigSection("vocoder.bwe", root.values.get("bwe"), fields, _FIXED)
         if f"{PREFIX}vocoder.conv_pre.weight" not in header.tensors:
             raise CheckpointError("The file has a vocoder's bandwidth extension without the vocoder.")
         config = cls(

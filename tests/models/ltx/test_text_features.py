@@ -30,6 +30,10 @@ def _states(network, batch=2, length=128):
     return np.random.default_rng(4).normal(size=(batch, length, width, 4)).astype(np.float32)
 
 
+def _apart(states, dtype=mx.float32):
+    return [mx.array(states[..., number]).astype(dtype) for number in range(states.shape[-1])]
+
+
 def _close(first, second):
     return all(np.allclose(a, b, atol=1e-4) for a, b in zip(first, second, strict=True))
 
@@ -38,32 +42,25 @@ def test_what_stands_at_padding_does_not_matter(network):
     states, mask = _states(network), np.ones((2, 128), np.int32)
     mask[0, :70], mask[1, 30:90] = 0, 0
     rubbish = np.where(mask[..., None, None] == 0, 1e4, states).astype(np.float32)
-    assert _close(network(mx.array(states), mask), network(mx.array(rubbish), mx.array(mask)))
+    assert _close(network(_apart(states), mask), network(_apart(rubbish), mx.array(mask)))
 
 
 def test_padding_on_the_left_equals_padding_on_the_right(network):
     states = _states(network)
     mask = np.zeros((2, 128), np.int32)
     mask[:, -5:] = 1
-    assert _close(
-        network(mx.array(states), mask), network(mx.array(np.roll(states, 5, axis=1)), np.roll(mask, 5, axis=1))
-    )
+    rolled = _apart(np.roll(states, 5, axis=1))
+    assert _close(network(_apart(states), mask), network(rolled, np.roll(mask, 5, axis=1)))
 
 
 def test_prompts_of_a_batch_do_not_meet(network):
     states, mask = _states(network), np.zeros((2, 128), np.int32)
     mask[0, -3:], mask[1, -50:] = 1, 1
-    together = network(mx.array(states), mask)
+    together = network(_apart(states), mask)
     for number in range(2):
         row = slice(number, number + 1)
-        alone = network(mx.array(states[row]), mask[row])
+        alone = network(_apart(states[row]), mask[row])
         assert _close([context[row] for context in together], alone)
-
-
-def test_states_may_come_one_by_one(network):
-    states, mask = _states(network), np.ones((2, 128), np.int32)
-    apart = [mx.array(states[..., number]) for number in range(4)]
-    assert _close(network(mx.array(states), mask), network(apart, mask))
 
 
 def test_registers_stand_in_for_padding_by_place(network):
@@ -91,18 +88,18 @@ def test_registers_stand_in_for_padding_by_place(network):
 
 def test_length_that_registers_do_not_fill_is_refused(network):
     with pytest.raises(RequestError, match="padded to 100 tokens; expected a multiple of 128"):
-        network(mx.array(_states(network, length=100)), np.ones((2, 100)))
+        network(_apart(_states(network, length=100)), np.ones((2, 100)))
 
 
 def test_states_of_another_language_model_are_refused(network):
-    states = mx.array(_states(network))[..., :3]
+    states = _apart(_states(network))[:3]
     with pytest.raises(CheckpointError, match="gives 3 states of width"):
         network(states, np.ones((2, 128)))
 
 
 def test_bfloat16_network_gives_bfloat16_contexts(tmp_path):
     network = load(TextFeatures, _checkpoint("text_connector_2_3", tmp_path), dtype=mx.bfloat16)
-    contexts = network(mx.array(_states(network)).astype(mx.bfloat16), np.ones((2, 128)))
+    contexts = network(_apart(_states(network), mx.bfloat16), np.ones((2, 128)))
     assert [context.dtype for context in contexts] == [mx.bfloat16] * 2
 
 

@@ -119,7 +119,7 @@ def test_header_of_another_network_is_not_recognised():
     [
         ("num_layers", 47, "num_layers is 47, but the file has 48"),
         ("num_layers", "48", "num_layers is '48'; expected a positive whole number"),
-        ("num_attention_heads", 16, "16 video heads"),
+        ("num_attention_heads", 16, r"patchify_proj the shape \(2048, 128\), the file has \(4096, 128\)"),
         ("attention_head_dim", 64, r"patchify_proj the shape \(2048, 128\), the file has \(4096, 128\)"),
         ("audio_cross_attention_dim", 4096, "audio_cross_attention_dim is 4096; expected the stream's width 2048"),
         ("activation_fn", "silu", "activation_fn is 'silu'; only 'gelu-approximate' is supported"),
@@ -136,6 +136,14 @@ def test_config_that_no_network_here_computes_is_refused(field, value, message):
     header = _manifest("ltx-2-19b-dev" if field == "caption_channels" else "ltx-2.3-22b-dev")
     config = {**header.config, "transformer": {**header.config["transformer"], field: value}}
     with pytest.raises(CheckpointError, match=message):
+        Transformer.Config.from_header(replace(header, config=config))
+
+
+def test_streams_with_unequal_numbers_of_heads_are_refused():
+    header = _manifest("ltx-2.3-22b-dev")
+    sizes = {"num_attention_heads": 16, "attention_head_dim": 256}
+    config = {**header.config, "transformer": {**header.config["transformer"], **sizes}}
+    with pytest.raises(CheckpointError, match="32 audio heads and 16 video heads"):
         Transformer.Config.from_header(replace(header, config=config))
 
 
