@@ -242,22 +242,20 @@ class RotaryEmbedding:
         batch, axes, tokens = middle.shape
         ladder = frequency_ladder(self.width, axes, self.theta, self.precision)
         # Elements that the axes do not fill come first and are not rotated.
-        num_filled = axes * len(ladder)
-        fill = mx.zeros((batch, tokens, self.width // 2 - num_filled), dtype)
+        fill = mx.zeros((batch, tokens, self.width // 2 - axes * len(ladder)), dtype)
         cosines, sines = [], []
         for axis in range(axes):
             # A video's tokens share few coordinates along one axis, so each distinct one is computed once and gathered.
             values, inverse = np.unique(middle[:, axis], return_inverse=True)
             index = mx.array(inverse.reshape(batch, tokens).astype(np.int32))
-            fractions = values / np.float32(self.max_positions[axis]) * np.float32(2) - np.float32(1)
+            fractions = values / np.float32(self.max_positions[axis]) * 2 - 1
             angles = (ladder * fractions[:, None]).astype(np.float64)
             cosines.append(mx.array(np.cos(angles).astype(np.float32)).astype(dtype)[index])
             sines.append(mx.array(np.sin(angles).astype(np.float32)).astype(dtype)[index])
         tables = []
         for unrotated, columns in ((fill + 1, cosines), (fill, sines)):
-            interleaved = mx.stack(columns, axis=-1).reshape(batch, tokens, num_filled)
-            table = mx.concatenate([unrotated, interleaved], axis=-1)
-            tables.append(table.reshape(batch, tokens, self.heads, -1))
+            interleaved = mx.stack(columns, axis=-1).flatten(-2)
+            tables.append(mx.concatenate([unrotated, interleaved], axis=-1).reshape(batch, tokens, self.heads, -1))
         return RotaryTable(cos=tables[0], sin=tables[1], pairing=self.pairing)
 
 

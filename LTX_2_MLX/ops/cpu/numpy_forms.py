@@ -220,10 +220,7 @@ def _by_winograd(clip: mx.array, weight: mx.array, bias: mx.array) -> mx.array:
         stop = start + _PIECE_CHANNELS
         products: np.ndarray | None = None
         for tap in range(_TAPS):
-            taps = kernels[start:stop, tap].transpose(1, 2, 3, 0)
-            # A kernel of (3, 3, C, O) as 36 of (C, O).
-            kernel = (_KERNEL @ taps.reshape(9, -1)).reshape(WINDOW**2, *taps.shape[2:])
-            shifted = inputs[:, tap * tiles : (tap + frames) * tiles] @ kernel
+            shifted = inputs[:, tap * tiles : (tap + frames) * tiles] @ _transform_kernel(kernels[start:stop, tap])
             products = shifted if products is None else np.add(products, shifted, out=products)
         assert products is not None
         sums = (_PRODUCTS @ products.reshape(WINDOW**2, -1)).reshape(TILE, TILE, frames, rows, columns, -1)
@@ -254,3 +251,10 @@ def _transform(clip: np.ndarray, rows: int, columns: int) -> np.ndarray:
     on_all_cores(transform, range(0, gathered.shape[1], _PIECE_VALUES))
     transformed: np.ndarray = sums.reshape(WINDOW**2, -1, channels)
     return transformed
+
+
+def _transform_kernel(weight: np.ndarray) -> np.ndarray:
+    """A kernel ``(O, 3, 3, C)`` as 36 of ``(C, O)``."""
+    taps = weight.transpose(1, 2, 3, 0)
+    sums: np.ndarray = _KERNEL @ taps.reshape(9, -1)
+    return sums.reshape(WINDOW**2, *taps.shape[2:])
