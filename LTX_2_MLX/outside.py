@@ -85,13 +85,14 @@ def number(text: str, kind: Callable[[str], NumberT]) -> NumberT:
     return kind(text)
 
 
-def fraction(text: str) -> Fraction:
-    """The fraction that a text such as ``24000/1001`` stands for.
+def fraction(value: float | str) -> Fraction:
+    """The fraction that a number, or a text such as ``24000/1001``, stands for.
 
     Raises:
         ValueError: If it is none, or 0, or out of the range of any rate.
         ZeroDivisionError: If its denominator is 0.
     """
+    text = str(value)
     top, _, bottom = text.partition("/")
     # Judged as floats first: the fraction of 1e99999999 is never done.
     size = number(top, float) / (number(bottom, float) if bottom else 1)

@@ -5,7 +5,6 @@ A tokenizer.json is limited to the kinds of steps that Gemma's tokenizers have, 
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +81,16 @@ class GemmaTokenizer:
             CheckpointError: If tokenizer or settings are damaged, or there is no token to pad with.
         """
         self._source = source
-        self._tokenizer = self._from_pieces(tokenizer) if are_pieces else self._from_json(tokenizer)
+        if are_pieces:
+            self._tokenizer = self._from_pieces(tokenizer)
+        else:
+            from tokenizers import Tokenizer
+
+            check_kinds(tokenizer, source)
+            with self._guarded():
+                self._tokenizer = Tokenizer.from_str(tokenizer.decode("utf-8"))
+            self._tokenizer.no_padding()
+            self._tokenizer.no_truncation()
         bos = self._tokenizer.token_to_id("<bos>")
         pad = self._tokenizer.token_to_id("<pad>")
         if pad is None:
@@ -93,16 +101,6 @@ class GemmaTokenizer:
         self._pad: int = pad
         limit = json_object(source, f"its {_SETTINGS}", settings).get("model_max_length")
         self.max_length = min(MAX_LENGTH, limit) if type(limit) is int and limit > 0 else MAX_LENGTH
-
-    def _from_json(self, tokenizer: bytes) -> Any:
-        from tokenizers import Tokenizer
-
-        check_kinds(tokenizer, self._source)
-        with self._guarded():
-            read = Tokenizer.from_str(tokenizer.decode("utf-8"))
-        read.no_padding()
-        read.no_truncation()
-        return read
 
     def _from_pieces(self, model: bytes) -> Any:
         # Few files need it, and the package is not our own requirement, but mlx-lm's.
@@ -257,12 +255,17 @@ def check_kinds(tokenizer: bytes, source: Path) -> None:
         raise CheckpointError(f"{source} is damaged (it holds no model). Download it again.")
     if model.get("type", "BPE") != "BPE":
         raise CheckpointError(f"{source} is of another model: its tokenizer is not BPE, which Gemma's are.")
-    if any(model.get(name) for name in _UNUSED_SETTINGS):
-        raise CheckpointError(f"{source} is of another model: its tokens have a prefix or suffix, which Gemma's lack.")
+    for name in _UNUSED_SETTINGS:
+        if model.get(name):
+            raise CheckpointError(
+                f"{source} is of another model: its tokens have a prefix or suffix, which Gemma's lack."
+            )
     for part, kinds in _KINDS.items():
-        steps = _steps(spec.get(part), part)
-        if len(steps) > _MAX_STEPS or not all(map(partial(_is_known, kinds), steps)):
-            raise CheckpointError(f"{source} is of another model: its {part} has steps that Gemma's tokenizers lack.")
+        for number, step in enumerate(_steps(spec.get(part), part)):
+            if number == _MAX_STEPS or not _is_known(kinds, step):
+                raise CheckpointError(
+                    f"{source} is of another model: its {part} has steps that Gemma's tokenizers lack."
+                )
 
 
 def _steps(value: Any, part: str) -> list[Any]:

@@ -18,7 +18,6 @@ from LTX_2_MLX.checkpoints.lora_file import (
     published_paths,
     read_arrays,
     read_scalars,
-    scale_line,
     scale_settings,
     sort_tensors,
     without_prefix,
@@ -119,22 +118,17 @@ class LoraMerge:
         self._pairs: dict[str, list[tuple[int, _Pair]]] = {}
         # Tensors of each adapter that are open and not yet used.
         self._open: dict[int, dict[str, mx.array]] = {}
-        weight_names = _weight_names(checkpoint) if loras else {}
+        weight_names = {}
+        for name in checkpoint.header.tensors:
+            if name.endswith(".weight"):
+                module = name.removeprefix(_CHECKPOINT_PREFIX).removesuffix(".weight")
+                # Some trainers write the dots of a path as underscores, so paths are compared in that form.
+                weight_names[module.replace(".", "_")] = name
         for index, lora in enumerate(loras):
             matched, unmatched = _match(lora, network, checkpoint, weight_names)
-            scales = []
-            origins: dict[str, None] = {}
             for name, pair in matched.items():
                 self._pairs.setdefault(name, []).append((index, pair))
-                scales.append(pair.scale)
-                if pair.scale_origin:
-                    origins[pair.scale_origin] = None
-            sentences = [
-                _note(lora, network, checkpoint, len(matched), unmatched),
-                scale_line(scales, " and ".join(origins)),
-                *adapter_warnings(lora.checkpoint, checkpoint, has_reference=lora.has_reference),
-            ]
-            self.notes.append(" ".join(sentences))
+            self.notes.append(_note(lora, network, checkpoint, list(matched.values()), unmatched))
         self.changed = frozenset(self._pairs)
 
     def apply(self, name: str, weight: mx.array, on_disk: list[mx.array] | None = None) -> mx.array:
@@ -171,24 +165,40 @@ class LoraMerge:
 
 def _match(
     lora: Lora, network: type[PublishedNetwork[Any]], checkpoint: Checkpoint, weight_names: dict[str, str]
-) -> tuple[dict[str, _Pair], dict[str, str | None]]:
-    """Pairs by the published name of the weight that they change, and the modules that the network does not have.
+) -> tuple[dict[str, _Pair], list[str]]:
+    """Pairs by the published name of the weight that they change, and the modules of other networks.
 
-    Of the latter, the value is the weight's name if another network in the checkpoint has it.
+    Raises:
+        CheckpointError: If nothing matches, or the checkpoint lacks modules.
     """
     matched: dict[str, _Pair] = {}
-    unmatched: dict[str, str | None] = {}
+    path = lora.checkpoint.path
+    unmatched = []
+    unknown = []
     for pair in _pairs(lora):
         name = None
-        for path in published_paths(pair.module):
-            name = name or weight_names.get(path.replace(".", "_"))
+        for published in published_paths(pair.module):
+            name = name or weight_names.get(published.replace(".", "_"))
         if name is None or network.parameter_name(name) is None:
-            unmatched[pair.module] = name
+            unmatched.append(pair.module)
+            if name is None and not pair.module.startswith(_TEXT_SIDE):
+                unknown.append(pair.module)
             continue
         _check(pair, lora, name, checkpoint)
         if name in matched:
-            raise CheckpointError(f"{lora.checkpoint.path} holds two updates of {pair.module}.")
+            raise CheckpointError(f"{path} holds two updates of {pair.module}.")
         matched[name] = pair
+    num_modules = len(matched) + len(unmatched)
+    if not matched:
+        raise CheckpointError(
+            f"{path} changes nothing in the {network.__name__} of {checkpoint.path}, which has none of its "
+            f"{num_modules} modules ({', '.join(unmatched[:_SHOWN])}). It was made for another model."
+        )
+    if unknown:
+        raise CheckpointError(
+            f"{path} was made for another model than {checkpoint.path}, which lacks {len(unknown)} of its "
+            f"{num_modules} modules ({', '.join(unknown[:_SHOWN])})."
+        )
     return matched, unmatched
 
 
@@ -225,19 +235,6 @@ def _pairs(lora: Lora) -> list[_Pair]:
     return pairs
 
 
-def _weight_names(checkpoint: Checkpoint) -> dict[str, str]:
-    """Module path -> published name of its weight.
-
-    Some trainers write the dots of a path as underscores, so paths are compared in that form.
-    """
-    names = {}
-    for name in checkpoint.header.tensors:
-        if name.endswith(".weight"):
-            module = name.removeprefix(_CHECKPOINT_PREFIX).removesuffix(".weight")
-            names[module.replace(".", "_")] = name
-    return names
-
-
 def _check(pair: _Pair, lora: Lora, name: str, checkpoint: Checkpoint) -> None:
     """Raise unless the update has the shape of the weight and a dtype that can be read."""
     path = lora.checkpoint.path
@@ -262,38 +259,27 @@ def _note(
     lora: Lora,
     network: type[PublishedNetwork[Any]],
     checkpoint: Checkpoint,
-    num_matched: int,
-    unmatched: dict[str, str | None],
+    pairs: Sequence[_Pair],
+    unmatched: Sequence[str],
 ) -> str:
-    """One line on what an adapter changes.
-
-    Raises:
-        CheckpointError: If it changes nothing, or has modules that the checkpoint lacks.
-    """
-    path = lora.checkpoint.path
-    num_modules = num_matched + len(unmatched)
-    unmatched_names = ", ".join(list(unmatched)[:_SHOWN])
-    if not num_matched:
-        raise CheckpointError(
-            f"{path} changes nothing in the {network.__name__} of {checkpoint.path}, which has none of its "
-            f"{num_modules} modules ({unmatched_names}). It was made for another model."
-        )
-    unknown = []
-    for module, name in unmatched.items():
-        if name is None and not module.startswith(_TEXT_SIDE):
-            unknown.append(module)
-    if unknown:
-        raise CheckpointError(
-            f"{path} was made for another model than {checkpoint.path}, which lacks {len(unknown)} of its "
-            f"{num_modules} modules ({', '.join(unknown[:_SHOWN])})."
-        )
-    text = f"{path.name} at strength {lora.strength:g} changes {num_matched} tensors of {network.__name__}"
+    """One line on what an adapter changes, and at which scale."""
+    name = lora.checkpoint.path.name
+    text = f"{name} at strength {lora.strength:g} changes {len(pairs)} tensors of {network.__name__}"
     if unmatched:
+        names = ", ".join(unmatched[:_SHOWN])
         ellipsis = ", ..." if len(unmatched) > _SHOWN else ""
-        text += (
-            f"; {len(unmatched)} of other networks are not changed ({unmatched_names}{ellipsis}), as in the reference"
-        )
-    return text + "."
+        text += f"; {len(unmatched)} of other networks are not changed ({names}{ellipsis}), as in the reference"
+    scales = set()
+    origins: dict[str, None] = {}
+    for pair in pairs:
+        scales.add(pair.scale)
+        if pair.scale_origin:
+            origins[pair.scale_origin] = None
+    scale = "The file states no alpha: scale 1."
+    if origins:
+        shown = f"{min(scales):g}" if len(scales) == 1 else f"{min(scales):g} to {max(scales):g}"
+        scale = f"Scale {shown}, from {' and '.join(origins)}."
+    return " ".join([f"{text}.", scale, *_warnings(lora, checkpoint)])
 
 
 def reads_reference(adapter: Checkpoint) -> bool:
@@ -332,10 +318,11 @@ def _factor(adapter: Checkpoint, field: str, unstated: int) -> int:
     return int(number[1])
 
 
-def adapter_warnings(adapter: Checkpoint, model: Checkpoint, *, has_reference: bool = False) -> list[str]:
+def _warnings(lora: Lora, model: Checkpoint) -> list[str]:
     """Sentences about an adapter of another generation, or one without the reference video that it needs."""
+    adapter = lora.checkpoint
     warnings = []
-    if reads_reference(adapter) and not has_reference:
+    if not lora.has_reference and reads_reference(adapter):
         warnings.append(
             "It is an IC-LoRA, made for a reference video in the context; without one it does not do what it was "
             "trained for. Give the video with --control."

@@ -11,7 +11,6 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from operator import attrgetter
 from typing import Any
 
 import mlx.core as mx
@@ -19,7 +18,7 @@ import numpy as np
 
 from LTX_2_MLX.checkpoints.reader import Checkpoint, data_starts
 from LTX_2_MLX.errors import CheckpointError
-from LTX_2_MLX.outside import parse_json
+from LTX_2_MLX.outside import parse_json, parse_object
 
 # Prefixes of module paths, longer ones first. The published files have "diffusion_model.".
 _PREFIXES = (
@@ -175,12 +174,9 @@ def scale_settings(checkpoint: Checkpoint) -> ScaleSettings:
 
 def _json(checkpoint: Checkpoint, text: str | bytes) -> dict[str, Any]:
     try:
-        value = parse_json(text)
+        return parse_object(text)
     except ValueError as error:
         raise _unreadable(checkpoint) from error
-    if not isinstance(value, dict):
-        raise _unreadable(checkpoint)
-    return value
 
 
 def _json_value(checkpoint: Checkpoint, text: str) -> Any:
@@ -227,15 +223,6 @@ def _unreadable(checkpoint: Checkpoint) -> CheckpointError:
     )
 
 
-def scale_line(scales: Iterable[float], origin: str) -> str:
-    """One sentence on the scales that were taken."""
-    values = sorted(set(scales))
-    if not origin:
-        return "The file states no alpha: scale 1."
-    shown = f"{values[0]:g}" if len(values) == 1 else f"{values[0]:g} to {values[-1]:g}"
-    return f"Scale {shown}, from {origin}."
-
-
 def read_scalars(checkpoint: Checkpoint, names: Iterable[str]) -> dict[str, float]:
     """Values of tensors that hold one number each, of any number format.
 
@@ -253,11 +240,11 @@ def read_scalars(checkpoint: Checkpoint, names: Iterable[str]) -> dict[str, floa
 
 def read_arrays(checkpoint: Checkpoint, names: Iterable[str]) -> dict[str, mx.array]:
     """Arrays of an adapter; lazy, unless a 64-bit float in the file keeps MLX from opening it."""
-    tensors = checkpoint.header.tensors
-    if "F64" not in map(attrgetter("dtype"), tensors.values()):
-        return checkpoint.arrays(names)
-    arrays = _numpy_arrays(checkpoint, names)
-    return {name: mx.array(array) for name, array in arrays.items()}
+    for info in checkpoint.header.tensors.values():
+        if info.dtype == "F64":
+            arrays = _numpy_arrays(checkpoint, names)
+            return {name: mx.array(array) for name, array in arrays.items()}
+    return checkpoint.arrays(names)
 
 
 def _numpy_arrays(checkpoint: Checkpoint, names: Iterable[str]) -> dict[str, np.ndarray]:

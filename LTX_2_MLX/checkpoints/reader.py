@@ -8,10 +8,8 @@ import math
 import os
 import re
 import struct
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +97,7 @@ def published_layout(
 
 def holds_language_model(names: Collection[str]) -> bool:
     """Whether tensors are those of a text encoder, whose config and tokenizer may lie beside its file."""
-    return any(map(methodcaller("endswith", _LANGUAGE_MODEL_PROBE), names))
+    return any(name.endswith(_LANGUAGE_MODEL_PROBE) for name in names)
 
 
 def pack_part(names: Collection[str]) -> str | None:
@@ -141,41 +139,17 @@ def read_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
     data_bytes = file_bytes - 8 - header_bytes
-    if header_bytes > _MAX_WHOLE_BYTES:
-        return _read_in_turn(path, text, data_bytes)
     try:
-        entries = parse_object(text)
+        entries: Iterable[tuple[str, Any]]
+        if header_bytes > _MAX_WHOLE_BYTES:
+            entries = header_entries(text.decode("utf-8"))
+        else:
+            entries = parse_object(text).items()
     except ValueError as error:
         raise CheckpointError(_not_safetensors(path, file_bytes)) from error
-    metadata = _checked_metadata(path, entries.pop(METADATA, None))
-    return _tensors(path, entries.items(), data_bytes), metadata
-
-
-def _read_in_turn(path: Path, text: bytes, data_bytes: int) -> tuple[dict[str, TensorInfo], dict[str, str]]:
-    """A large header, with one of its entries in memory at a time."""
-    metadata: dict[str, str] = {}
-
-    def tensors(entries: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
-        for name, entry in entries:
-            if name == METADATA:
-                metadata.update(_checked_metadata(path, entry))
-            else:
-                yield name, entry
-
-    try:
-        letters = text.decode("utf-8")
-        del text
-        return _tensors(path, tensors(header_entries(letters)), data_bytes), metadata
-    except ValueError as error:
-        raise CheckpointError(_not_safetensors(path, path.stat().st_size)) from error
-
-
-def _checked_metadata(path: Path, metadata: Any) -> dict[str, str]:
-    # MLX writes null where there is none.
-    metadata = metadata or {}
-    if not isinstance(metadata, dict) or not set(map(type, metadata.values())) <= {str}:
-        raise CheckpointError(f"{path} is damaged: its metadata is not a map of strings. Download it again.")
-    return metadata
+    # A large header is in memory once.
+    del text
+    return _tensors(path, entries, data_bytes)
 
 
 def _not_safetensors(path: Path, file_bytes: int) -> str:
@@ -185,17 +159,29 @@ def _not_safetensors(path: Path, file_bytes: int) -> str:
     )
 
 
-def _tensors(path: Path, entries: Iterable[tuple[str, Any]], data_bytes: int) -> dict[str, TensorInfo]:
-    """The header's entries, checked to fill the file's data without gaps or overlaps."""
+def _tensors(
+    path: Path, entries: Iterable[tuple[str, Any]], data_bytes: int
+) -> tuple[dict[str, TensorInfo], dict[str, str]]:
+    """The header's tensors, checked to fill the file's data without gaps or overlaps, and its metadata."""
+    metadata: dict[str, str] = {}
     infos: dict[str, TensorInfo] = {}
+    # One object for all tensors of a shape and dtype.
+    shared: dict[TensorInfo, TensorInfo] = {}
     spans = []
     try:
         for name, entry in entries:
-            start, stop = entry["data_offsets"]
-            infos[name] = _tensor_info(path, name, entry)
-            if not _are_sizes((start, stop)) or stop - start != infos[name].num_bytes:
-                raise CheckpointError(_wrong_tensor(path, name))
-            spans.append((start, stop, name))
+            if name == METADATA:
+                # MLX writes null where there is none.
+                entry = entry or {}
+                if not isinstance(entry, dict) or not set(map(type, entry.values())) <= {str}:
+                    raise CheckpointError(
+                        f"{path} is damaged: its metadata is not a map of strings. Download it again."
+                    )
+                metadata |= entry
+                continue
+            info = _tensor_info(path, name, entry)
+            infos[name] = shared.setdefault(info, info)
+            spans.append((*entry["data_offsets"], name))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged: its header does not describe tensors. Download it again.") from error
     spans.sort()
@@ -213,10 +199,12 @@ def _tensors(path: Path, entries: Iterable[tuple[str, Any]], data_bytes: int) ->
         )
     if len(infos) != len(spans):
         raise CheckpointError(f"{path} is damaged: its header holds a name twice. Download it again.")
-    return in_order
+    return in_order, metadata
 
 
 def _tensor_info(path: Path, name: str, entry: dict[str, Any]) -> TensorInfo:
+    """One entry of a header, which has to be right in itself."""
+    start, stop = entry["data_offsets"]
     shape = tuple(entry["shape"])
     dtype = entry["dtype"]
     if not name.isprintable():
@@ -225,20 +213,14 @@ def _tensor_info(path: Path, name: str, entry: dict[str, Any]) -> TensorInfo:
         raise CheckpointError(
             f"{path}: tensor {name} has the unknown dtype {dtype!r:.40}; known are {', '.join(_ITEM_BYTES)}."
         )
-    if len(shape) > _MAX_AXES or not _are_sizes(shape):
-        raise CheckpointError(_wrong_tensor(path, name))
-    return _shared_info(shape, dtype)
-
-
-@lru_cache(maxsize=10_000)
-def _shared_info(shape: tuple[int, ...], dtype: str) -> TensorInfo:
-    """One object for all tensors of a shape and dtype."""
-    return TensorInfo(shape=shape, dtype=dtype, num_bytes=math.prod(shape) * _ITEM_BYTES[dtype])
-
-
-def _are_sizes(values: tuple[Any, ...]) -> bool:
+    sizes = (start, stop, *shape)
     # isinstance would let booleans pass.
-    return set(map(type, values)) <= {int} and min(values, default=0) >= 0
+    if len(shape) > _MAX_AXES or not set(map(type, sizes)) <= {int} or min(sizes) < 0:
+        raise CheckpointError(_wrong_tensor(path, name))
+    num_bytes = math.prod(shape) * _ITEM_BYTES[dtype]
+    if stop - start != num_bytes:
+        raise CheckpointError(_wrong_tensor(path, name))
+    return TensorInfo(shape=shape, dtype=dtype, num_bytes=num_bytes)
 
 
 def _wrong_tensor(path: Path, name: str) -> str:

@@ -151,7 +151,14 @@ def _read(place: Path, name: str, content: bytes) -> None:
 def _denoise(model: Transformer, checkpoint: Checkpoint) -> None:
     grid = VideoGrid(LatentShape(1, 2, 3), Compression(8, 32, 32), 24.0)
     width = model.config.caption_channels or model.config.video.width
-    models = Models(checkpoint, text_encoder=None, distilled=False)
+    models = Models(
+        checkpoint,
+        video_vae=checkpoint,
+        audio_vae=checkpoint,
+        text_features=checkpoint,
+        text_encoder=None,
+        distilled=False,
+    )
     stage = Denoise("denoise", models, grid, sigmas=(1.0, 0.0), context_size=(1, 4))
     state = GenerationState(contexts={"positive.video": mx.zeros((1, 4, width))})
     mx.eval(stage.sample(model, state=state, progress=SilentProgress()))

@@ -49,8 +49,12 @@ class Files:
     def models(self, distilled: float = 0.0, detailing: float = 0.0, *, downscale: int = 2) -> Models:
         """The files, with the adapters of the given strengths."""
         has_rounds = "temporal_upscaler" in self.case.config
+        weights = self.checkpoint("transformer")
         return Models(
-            weights=self.checkpoint("transformer"),
+            weights,
+            video_vae=self.checkpoint("vae"),
+            audio_vae=weights,
+            text_features=weights,
             text_encoder=None,
             distilled=True,
             dtype=self.case.dtype,
@@ -58,7 +62,6 @@ class Files:
             loras=(Lora(self.checkpoint("lora"), distilled),) if distilled else (),
             spatial_upscaler=self.checkpoint("upscaler"),
             temporal_upscaler=self.checkpoint("temporal_upscaler") if has_rounds else None,
-            own_video_vae=self.checkpoint("vae"),
             detailing_lora=Lora(self.checkpoint("detailing_lora", downscale), detailing) if detailing else None,
         )
 

@@ -143,13 +143,15 @@ class Run:
         transformer = self.file("transformer")
         return _CaseModels(
             transformer,
+            video_vae=self.file("vae") if two_stages else transformer,
+            audio_vae=transformer,
+            text_features=transformer,
             text_encoder=transformer.path,
             distilled=self.kind == "distilled",
             dtype=self.case.dtype,
             parallel=self.parallel,
             distilled_lora=lora,
             spatial_upscaler=self.file("upscaler") if two_stages else None,
-            own_video_vae=self.file("vae") if two_stages else None,
             high_quality=self.kind == "hq",
             cell=compression_of(self.case),
         )

@@ -63,8 +63,12 @@ def with_keyframe_embedding(files):
 
 def opened(files, **changes) -> Models:
     """The small files, opened, in float32."""
+    weights = changes.get("weights") or Checkpoint(files.weights)
     fields = {
-        "weights": Checkpoint(files.weights),
+        "weights": weights,
+        "video_vae": weights,
+        "audio_vae": weights,
+        "text_features": weights,
         "text_encoder": files.gemma,
         "distilled": False,
         "dtype": mx.float32,

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +70,10 @@ class Models:
     """The files of one run, opened: their headers have been read, no weights.
 
     Attributes:
-        weights: Transformer and connectors; in combined files the video autoencoder too.
+        weights: The transformer; in combined files all other networks but the text encoder too.
+        video_vae: The files with the video autoencoder; like the two that follow, often ``weights`` itself.
+        audio_vae: The files with the audio autoencoder and the vocoder.
+        text_features: The files with the connectors and their projections.
         text_encoder: Folder or file of the text encoder; None where saved embeddings replace it.
         distilled: Whether ``weights`` is a distilled checkpoint, made for few steps without guidance.
         dtype: Precision of the networks.
@@ -85,14 +87,14 @@ class Models:
         speed: Of these processes, where it was measured.
         embeddings_encoder: Folder of the text encoder that saved embeddings are compared with, where there is one.
         high_quality: Whether the high-quality pipeline sets steps, guidance, sampler and strengths of the adapter.
-        own_video_vae: The video autoencoder where it is not that of ``weights``.
-        own_audio_vae: Audio autoencoder and vocoder where they are not in ``weights``.
         duration_head: Decides the length of a video that the user gave none; None: not asked for, or not there.
-        own_text_features: Connectors and their projections where they are not all in ``weights``.
         detailing_lora: Adapter of detail-fidelity rendering, which reads a smaller version of the video.
     """
 
     weights: Checkpoint
+    video_vae: Checkpoint
+    audio_vae: Checkpoint
+    text_features: Checkpoint
     text_encoder: Path | None
     distilled: bool
     dtype: mx.Dtype = mx.bfloat16
@@ -106,31 +108,13 @@ class Models:
     speed: "Speed | None" = None
     embeddings_encoder: Path | None = None
     high_quality: bool = False
-    own_video_vae: Checkpoint | None = None
-    own_audio_vae: Checkpoint | None = None
     duration_head: Checkpoint | None = None
-    own_text_features: Checkpoint | None = None
     detailing_lora: Lora | None = None
-
-    @property
-    def video_vae(self) -> Checkpoint:
-        """The files with the video autoencoder."""
-        return self.own_video_vae or self.weights
-
-    @property
-    def audio_vae(self) -> Checkpoint:
-        """The files with the audio autoencoder and the vocoder."""
-        return self.own_audio_vae or self.weights
 
     @cached_property
     def decodes_by_diffusion(self) -> bool:
         """Whether the video autoencoder's decoder is LTX-2.5's diffusion decoder."""
         return VideoDecoder.Config.from_header(self.video_vae.header) is None
-
-    @property
-    def text_features(self) -> Checkpoint:
-        """The files with the connectors and their projections."""
-        return self.own_text_features or self.weights
 
     @cached_property
     def compression(self) -> Compression:
@@ -155,9 +139,9 @@ class Models:
         defaults = ModelDefaults.from_header(self.weights.header)
         if self.high_quality:
             defaults = replace(defaults, **HIGH_QUALITY)
-        if self.own_video_vae is None:
+        if self.video_vae is self.weights:
             return defaults
-        return replace(defaults, image_crf=ModelDefaults.from_header(self.own_video_vae.header).image_crf)
+        return replace(defaults, image_crf=ModelDefaults.from_header(self.video_vae.header).image_crf)
 
     @cached_property
     def block_run(self) -> "BlockRun":
@@ -202,20 +186,27 @@ def open_models(options: Options, note: Callable[[str], None]) -> Models:
     specs = (options.weights,) if isinstance(options.weights, str) else options.weights
     model = automatic_model(options, variant, note) if specs[0] == AUTO else resolve(specs[0], "model")
     weights = Checkpoint([model.path, *specs[1:]])
-    model = replace(model, stated_family=generation_of(weights))
+    if model.entry is None:
+        model = replace(model, stated_family=generation_of(weights))
     config_of(Transformer, weights)
     if options.pipeline == "dfr":
         from LTX_2_MLX.pipelines.generation.rendering_files import check_generates_keyframes
 
         check_generates_keyframes(weights)
     distilled = _is_distilled(model, variant, options.pipeline, note)
-    dtype = dtype_for("transformer", asked=options.precision or PRECISIONS[usual_dtype(weights)])
+    precision = options.precision
+    loras = []
+    for spec in options.lora:
+        loras.append(_open_lora(model, spec))
     models = Models(
         weights=weights,
+        video_vae=weights,
+        audio_vae=weights,
+        text_features=weights,
         text_encoder=None if options.embeddings else _text_encoder(options.gemma, model, weights, note),
         distilled=distilled,
-        dtype=dtype,
-        loras=tuple(map(partial(_open_lora, model), options.lora)),
+        dtype=usual_dtype(weights) if precision is None else dtype_for("transformer", asked=precision),
+        loras=tuple(loras),
         quantize=options.quantize,
         low_ram=options.low_ram,
         high_quality=options.pipeline == "hq",
@@ -287,18 +278,18 @@ def _with_companions(models: Models, options: Options, model: ResolvedFile, note
     weights = models.weights
     if options.video_vae != AUTO or VideoEncoder.Config.from_header(weights.header) is None:
         autoencoder = open_autoencoder(options.video_vae, options.video_decoder, weights, model)
-        models = replace(models, own_video_vae=autoencoder)
+        models = replace(models, video_vae=autoencoder)
     elif options.video_decoder != AUTO:
         checked_autoencoder(weights, options.video_decoder)
     models = replace(models, parallel=options.parallel)
     # Models of most families have no audio autoencoder in a file of its own.
     if options.audio_vae != AUTO or (model.family is not None and companion_entries("audio-vae", model.family)):
-        models = replace(models, own_audio_vae=open_audio_vae(options.audio_vae, weights, model))
+        models = replace(models, audio_vae=open_audio_vae(options.audio_vae, weights, model) or weights)
     encoder = models.text_encoder
     if encoder is not None and (encoder.is_file() or "gemma_source_checkpoint" in weights.header.metadata):
         from LTX_2_MLX.pipelines.generation.split_files import checked_text_features
 
-        models = replace(models, own_text_features=checked_text_features(weights, encoder, note))
+        models = replace(models, text_features=checked_text_features(weights, encoder, note))
     if asks_duration_head(options, weights):
         # Saved embeddings are contexts already; the text encoder's file, with the projections, may be elsewhere.
         features = None if options.embeddings is not None else models.text_features
@@ -400,9 +391,12 @@ def _text_encoder(spec: str, model: ResolvedFile, weights: Checkpoint, note: Cal
     if spec != AUTO:
         return encoder_folder(resolve(spec, "text-encoder", model=model).path)
     # A folder next to the checkpoint comes first.
-    tokenizers = sorted(model.path.parent.glob("*/tokenizer.json"))
-    for folder in (encoder_folder(model.path.parent), *map(attrgetter("parent"), tokenizers)):
-        if folder == model.path.parent:
+    beside = model.path.parent
+    folders = [encoder_folder(beside)]
+    for tokenizer in sorted(beside.glob("*/tokenizer.json")):
+        folders.append(tokenizer.parent)
+    for folder in folders:
+        if folder == beside:
             continue
         with suppress(CheckpointError):
             if GemmaConfig.from_header(Checkpoint(folder).header) is not None:
@@ -435,4 +429,4 @@ def _open_lora(model: ResolvedFile, spec: str, role: Role = "lora") -> Lora:
     path, strength = split_strength(spec)
     if path == AUTO and role == "lora":
         raise CheckpointError("--lora takes no auto: an adapter is a choice of yours. Give a path.")
-    return Lora.open(resolve(path, role, model=model).path, strength)
+    return Lora(Checkpoint(resolve(path, role, model=model).path), strength)

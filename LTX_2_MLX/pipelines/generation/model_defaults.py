@@ -144,10 +144,6 @@ def version_of(header: Header) -> tuple[int, ...]:
     return tuple(map(int, match.group().split("."))) if match else ()
 
 
-def _read_rate(rate: float | str) -> Fraction:
-    return fraction(str(rate))
-
-
 def _read_sigmas(values: list[float]) -> tuple[float, ...]:
     """Noise levels that fall from at most 1 to 0."""
     sigmas = tuple(map(float, values))
@@ -161,7 +157,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "height": int,
     "width": int,
     "num_frames": int,
-    "frame_rate": _read_rate,
+    "frame_rate": fraction,
     "steps": int,
     "steps_stage1": int,
     "steps_stage2": int,

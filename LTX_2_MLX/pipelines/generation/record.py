@@ -127,14 +127,14 @@ def files_of(options: Options, request: Request) -> dict[str, list[tuple[str, Pa
     models = request.models
     files: dict[str, list[tuple[str, Path]]] = {"weights": list(map(_named, models.weights.paths))}
     checkpoints = {
-        "video_vae": models.own_video_vae,
-        "audio_vae": models.own_audio_vae,
+        "video_vae": models.video_vae,
+        "audio_vae": models.audio_vae,
         "duration_head": models.duration_head,
         "spatial_upscaler_weights": models.spatial_upscaler,
         "temporal_weights": models.temporal_upscaler,
     }
     for name, checkpoint in checkpoints.items():
-        if checkpoint is not None:
+        if checkpoint is not None and checkpoint is not models.weights:
             files[name] = [_named(checkpoint.path)]
     if models.text_encoder is not None:
         files["gemma"] = [_named(models.text_encoder)]
