@@ -93,12 +93,14 @@ def fraction(value: float | str) -> Fraction:
         ZeroDivisionError: If its denominator is 0.
     """
     text = str(value)
+    if len(text) > MAX_NUMBER_LETTERS:
+        raise ValueError(f"a number of {len(text)} letters")
     top, _, bottom = text.partition("/")
     # Judged as floats first: the fraction of 1e99999999 is never done.
-    size = number(top, float) / (number(bottom, float) if bottom else 1)
+    size = float(top) / float(bottom or "1")
     if not _SMALLEST < abs(size) < 1 / _SMALLEST:
         raise ValueError("a fraction that is 0 or out of range")
-    return number(text, Fraction)
+    return Fraction(text)
 
 
 def path_fault(text: str) -> str:

@@ -14,7 +14,7 @@ from LTX_2_MLX.checkpoints.load import is_quantized
 from LTX_2_MLX.checkpoints.ncnn_file import NCNN_SUFFIX, ncnn_layers_of, read_ncnn_files
 from LTX_2_MLX.checkpoints.quantization import Quantization, decode_e4m3, layers_to_quantize
 from LTX_2_MLX.checkpoints.reader import Checkpoint, read_header
-from LTX_2_MLX.checkpoints.recognise import float8_scales, is_float8_setting, refuse_unsupported
+from LTX_2_MLX.checkpoints.recognise import FLOAT8_SETTINGS, float8_scales, refuse_unsupported
 from LTX_2_MLX.checkpoints.resolve import TORCH_SUFFIXES
 from LTX_2_MLX.checkpoints.torch_file import read_torch_file
 from LTX_2_MLX.checkpoints.writer import write_safetensors
@@ -152,7 +152,7 @@ class _SourceTensors:
         self._decoded = float8_scales(checkpoint) if decodes else {}
         self.tensors: dict[str, tuple[mx.Dtype, tuple[int, ...]]] = {}
         for name, info in checkpoint.header.tensors.items():
-            if self._decoded and is_float8_setting(name):
+            if self._decoded and name.rpartition(".")[2] in FLOAT8_SETTINGS:
                 continue
             if name in self._decoded:
                 self.tensors[name] = (dtype or mx.bfloat16, info.shape)

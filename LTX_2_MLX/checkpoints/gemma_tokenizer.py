@@ -261,21 +261,17 @@ def check_kinds(tokenizer: bytes, source: Path) -> None:
                 f"{source} is of another model: its tokens have a prefix or suffix, which Gemma's lack."
             )
     for part, kinds in _KINDS.items():
-        for number, step in enumerate(_steps(spec.get(part), part)):
+        value = spec.get(part)
+        steps = [] if value is None else [value]
+        if isinstance(value, dict) and value.get("type") == "Sequence":
+            inside = value.get(_PARTS_OF_SEQUENCES.get(part, ""))
+            # A value that is no list is no step of any kind.
+            steps = inside if isinstance(inside, list) else [inside]
+        for number, step in enumerate(steps):
             if number == _MAX_STEPS or not _is_known(kinds, step):
                 raise CheckpointError(
                     f"{source} is of another model: its {part} has steps that Gemma's tokenizers lack."
                 )
-
-
-def _steps(value: Any, part: str) -> list[Any]:
-    if value is None:
-        return []
-    if isinstance(value, dict) and value.get("type") == "Sequence":
-        steps = value.get(_PARTS_OF_SEQUENCES.get(part, ""))
-        # A value that is no list is no step of any kind.
-        return steps if isinstance(steps, list) else [steps]
-    return [value]
 
 
 def _is_known(kinds: tuple[str, ...], step: Any) -> bool:

@@ -271,9 +271,9 @@ class Checkpoint:
         metadata = {}
         for file in reversed(self.files):
             metadata |= self.metadata_of[file]
-        self.header = Header(tensors=tensors, metadata=metadata, config=self._config(paths))
+        self.header = Header(tensors=tensors, metadata=metadata, config=self._config())
 
-    def _config(self, paths: Sequence[Path]) -> dict[str, Any]:
+    def _config(self) -> dict[str, Any]:
         """Config of all files: sections of one name are joined, and have to agree where they overlap."""
         config: dict[str, Any] = {}
         for file in self.files:
@@ -282,12 +282,14 @@ class Checkpoint:
                 _join_sections(config, own, file)
             else:
                 config = own
-        for path in paths:
+        for path in self.paths:
             config_file = path / "config.json"
             if path in self.files:
-                has_own = config or not holds_language_model(self._source)
-                config_file = path if has_own else path.with_name("config.json")
-            if config_file != path and config_file.is_file():
+                # That of a text encoder may lie beside its file.
+                config_file = path.with_name("config.json")
+                if config or not config_file.is_file() or not holds_language_model(self._source):
+                    continue
+            if config_file.is_file():
                 config = json_object(config_file, "it") | config
         return config
 
@@ -317,24 +319,20 @@ class Checkpoint:
             stored_by_file.setdefault(file, {})[name] = stored
         arrays: dict[str, mx.array] = {}
         for file, own in stored_by_file.items():
-            opened = self._open(file)
+            for name, (owner, _) in self._source.items():
+                dtype = self.header.tensors[name].dtype
+                if owner == file and dtype in _NOT_IN_MLX:
+                    raise CheckpointError(
+                        f"{file}: tensor {name} is {dtype}, which MLX does not read. Use a 32- or 16-bit file."
+                    )
+            try:
+                opened = mx.load(str(file), format="safetensors")
+            except (RuntimeError, ValueError, OSError) as error:
+                raise CheckpointError(f"{file} cannot be read: {' '.join(str(error).split())}") from error
+            assert isinstance(opened, dict)
             for name, stored in own.items():
                 array = opened[stored.name]
                 arrays[name] = array if stored.axes is None else array.transpose(stored.axes)
-        return arrays
-
-    def _open(self, file: Path) -> dict[str, mx.array]:
-        for name, (owner, _) in self._source.items():
-            dtype = self.header.tensors[name].dtype
-            if owner == file and dtype in _NOT_IN_MLX:
-                raise CheckpointError(
-                    f"{file}: tensor {name} is {dtype}, which MLX does not read. Use a 32- or 16-bit file."
-                )
-        try:
-            arrays = mx.load(str(file), format="safetensors")
-        except (RuntimeError, ValueError, OSError) as error:
-            raise CheckpointError(f"{file} cannot be read: {' '.join(str(error).split())}") from error
-        assert isinstance(arrays, dict)
         return arrays
 
 

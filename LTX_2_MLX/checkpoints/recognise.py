@@ -44,6 +44,8 @@ _MARKER = "scaled_fp8"
 _SETTINGS = "comfy_quant"
 _INPUT_SCALES = ("input_scale", "scale_input")
 _WEIGHT_SCALES = ("weight_scale", "scale_weight")
+# Last parts of the names of all tensors that only describe how others are stored.
+FLOAT8_SETTINGS = (_MARKER, _SETTINGS, *_INPUT_SCALES, *_WEIGHT_SCALES)
 # A setting is a line of JSON; more is none.
 _MOST_BYTES = 4096
 
@@ -87,7 +89,9 @@ def parameter_names(network: type[PublishedNetwork[Any]], checkpoint: Checkpoint
     """Published name -> parameter name of the network's tensors, without the scales of 8-bit floats."""
     names = {}
     for name in checkpoint.header.tensors:
-        parameter = None if is_float8_setting(name) else network.parameter_name(name)
+        if name.rpartition(".")[2] in FLOAT8_SETTINGS:
+            continue
+        parameter = network.parameter_name(name)
         if parameter is not None:
             names[name] = parameter
     return names
@@ -132,11 +136,6 @@ def float8_scales(checkpoint: Checkpoint) -> dict[str, str | None]:
             )
         names[name] = scale_name
     return names
-
-
-def is_float8_setting(name: str) -> bool:
-    """Whether a tensor only describes how others are stored: scales, settings, the marker of a whole file."""
-    return name.rpartition(".")[2] in (_MARKER, _SETTINGS, *_INPUT_SCALES, *_WEIGHT_SCALES)
 
 
 def generation_of(checkpoint: Checkpoint) -> Family | None:

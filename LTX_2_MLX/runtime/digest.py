@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Mapping
 from itertools import islice
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +45,16 @@ def content_digest(path: str | Path) -> str:
         return _taken[key]
     digest = hashlib.sha256()
     is_folder = path.is_dir()
+    newest = 0
     try:
-        for name, _, _ in stamps:
+        for name, _, changed in stamps:
+            newest = max(newest, changed)
             if is_folder:
                 digest.update(name.encode())
             _add_file(digest, path / name)
     except OSError as error:
         raise RequestError(f"{path} cannot be read: {error.strerror}. Name another file.") from error
-    if stamps and time.time_ns() - max(stamps, key=itemgetter(2))[2] > _SETTLED_NANOSECONDS:
+    if stamps and time.time_ns() - newest > _SETTLED_NANOSECONDS:
         _taken[key] = digest.hexdigest()
     return digest.hexdigest()
 
