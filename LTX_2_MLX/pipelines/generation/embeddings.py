@@ -1,10 +1,11 @@
 """Embeddings that a user saves: contexts in a file, with their prompts and the digests of the networks."""
 
+import hashlib
 from collections.abc import Callable
 
 import mlx.core as mx
+import numpy as np
 
-from LTX_2_MLX.checkpoints.digest import tensors_digest
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.diffusion.guidance import passes
 from LTX_2_MLX.errors import RequestError
@@ -49,7 +50,15 @@ def connectors_digest(weights: Checkpoint) -> str:
 
     LTX-2.5's projections are in the text encoder's file, whose own digest covers them.
     """
-    return tensors_digest(weights, [name for name in weights.header.tensors if TextFeatures.parameter_name(name)])
+    digest = hashlib.sha256()
+    for name in sorted(weights.header.tensors):
+        if TextFeatures.parameter_name(name) is not None:
+            info = weights.header.tensors[name]
+            # One tensor at a time is in memory.
+            array = weights.arrays([name])[name]
+            digest.update(f"{name} {info.dtype} {info.shape}".encode())
+            digest.update(np.array(mx.contiguous(array).reshape(-1).view(mx.uint8)).tobytes())
+    return digest.hexdigest()
 
 
 def compare_text_encoder(request: Request, *, named: bool, note: Callable[[str], None]) -> None:
