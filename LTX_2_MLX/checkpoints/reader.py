@@ -277,7 +277,10 @@ class Checkpoint:
         """Config of all files: sections of one name are joined, and have to agree where they overlap."""
         config: dict[str, Any] = {}
         for file in self.files:
-            own = json_object(file, "the config in its metadata", self.metadata_of[file].get("config", "{}"))
+            text = self.metadata_of[file].get("config")
+            if text is None:
+                continue
+            own = json_object(file, "the config in its metadata", text)
             if config:
                 _join_sections(config, own, file)
             else:

@@ -31,8 +31,8 @@ DEMO = ["demo/ltx-2-demo-distilled.safetensors", "demo/ltx-2-demo-dev.safetensor
 
 
 def taken(notes=None, variant=None, **options) -> str:
-    asked = Options(prompt="a", **options)
-    return automatic_model(asked, variant, [].append if notes is None else notes.append).path.name
+    asked = Options(prompt="a", model_variant=variant, **options)
+    return automatic_model(asked, [].append if notes is None else notes.append).path.name
 
 
 @pytest.mark.parametrize("shape", ["repository", "flat"])

@@ -61,6 +61,8 @@ _NO_UPSCALER = (
     f"Give a path, or get the published file: {DOWNLOAD} ltx-2-spatial-upscaler-x2-1.0 "
     "(ltx-2.3-spatial-upscaler-x2-1.1 for LTX-2.3)."
 )
+# Pipelines that a dev checkpoint needs a distillation LoRA for.
+_REFINED = (*TWO_STAGES, "distilled", "dfr")
 # Below this a model in float32 is a few hundred megabytes at most, and 16 bit would save nothing worth its errors.
 _SMALL_MODEL_BYTES = 100 * 2**20
 
@@ -175,16 +177,13 @@ def open_models(options: Options, note: Callable[[str], None]) -> Models:
         CheckpointError: If a file is missing or cannot be read; the message says how to get it.
         RequestError: If two stages lack an upscaler, or the checkpoint is of the other variant.
     """
-    variant = options.model_variant
-    if variant is None and options.weights == AUTO:
-        variant = VARIANTS.get(options.pipeline)
     if isinstance(options.weights, tuple) or Path(options.weights).is_dir():
         # Most runs have one file.
         from LTX_2_MLX.pipelines.generation.split_files import split_options
 
         options = split_options(options, note)
     specs = (options.weights,) if isinstance(options.weights, str) else options.weights
-    model = automatic_model(options, variant, note) if specs[0] == AUTO else resolve(specs[0], "model")
+    model = automatic_model(options, note) if specs[0] == AUTO else resolve(specs[0], "model")
     weights = Checkpoint([model.path, *specs[1:]])
     if model.entry is None:
         model = replace(model, stated_family=generation_of(weights))
@@ -193,7 +192,6 @@ def open_models(options: Options, note: Callable[[str], None]) -> Models:
         from LTX_2_MLX.pipelines.generation.rendering_files import check_generates_keyframes
 
         check_generates_keyframes(weights)
-    distilled = _is_distilled(model, variant, options.pipeline, note)
     precision = options.precision
     loras = []
     for spec in options.lora:
@@ -203,8 +201,8 @@ def open_models(options: Options, note: Callable[[str], None]) -> Models:
         video_vae=weights,
         audio_vae=weights,
         text_features=weights,
+        distilled=_is_distilled(model, options.model_variant, options.pipeline, note),
         text_encoder=None if options.embeddings else _text_encoder(options.gemma, model, weights, note),
-        distilled=distilled,
         dtype=usual_dtype(weights) if precision is None else dtype_for("transformer", asked=precision),
         loras=tuple(loras),
         quantize=options.quantize,
@@ -213,7 +211,7 @@ def open_models(options: Options, note: Callable[[str], None]) -> Models:
         embeddings_encoder=_embeddings_encoder(options.gemma, model, weights) if options.embeddings else None,
     )
     models = _with_companions(models, options, model, note)
-    if distilled or options.pipeline not in (*TWO_STAGES, "distilled", "dfr"):
+    if models.distilled or options.pipeline not in _REFINED:
         return models
     lora = _open_lora(model, options.distilled_lora, "distilled-lora")
     if options.pipeline in TWO_STAGES:
@@ -221,17 +219,17 @@ def open_models(options: Options, note: Callable[[str], None]) -> Models:
     return replace(models, loras=(*models.loras, lora), distilled=True)
 
 
-def automatic_model(options: Options, variant: Variant | None, note: Callable[[str], None]) -> ResolvedFile:
+def automatic_model(options: Options, note: Callable[[str], None]) -> ResolvedFile:
     """The newest complete model on this machine, else the demo's.
 
     Args:
-        options: They say which files are needed, and which of them the user has named.
-        variant: Consider models of this variant only; of the demo, whose dev checkpoint shows guidance, dev by default.
+        options: They say which variant and files are needed, and which of them the user has named.
         note: Callback for the lines on what was taken.
 
     Raises:
         CheckpointError: If not even the demo is there.
     """
+    variant = options.model_variant or VARIANTS.get(options.pipeline)
     # Detail-fidelity rendering generates keyframes, which LTX-2.5 alone does.
     family: Family | None = "LTX-2.5" if options.pipeline == "dfr" else None
     models = entries_for_role("model", family=family, variant=variant)
@@ -239,6 +237,7 @@ def automatic_model(options: Options, variant: Variant | None, note: Callable[[s
     if model is not None:
         return model
     note(DEMO_NOTE)
+    # The demo's dev checkpoint shows guidance.
     return resolve(AUTO, "model", variant=variant or "dev")
 
 
@@ -251,8 +250,7 @@ def companion_roles(options: Options, model: Entry) -> list[Role]:
         roles.append("video-vae")
     if options.pipeline in (*TWO_STAGES, "dfr") and options.spatial_upscaler_weights == AUTO:
         roles.append("spatial-upscaler")
-    has_lora = options.pipeline in (*TWO_STAGES, "distilled", "dfr")
-    if model.variant == "dev" and has_lora and options.distilled_lora == AUTO:
+    if model.variant == "dev" and options.pipeline in _REFINED and options.distilled_lora == AUTO:
         roles.append("distilled-lora")
     doubles = options.temporal_upscale or (options.pipeline == "dfr" and options.rounds)
     if doubles and options.temporal_weights == AUTO:
@@ -293,8 +291,7 @@ def _with_companions(models: Models, options: Options, model: ResolvedFile, note
     if asks_duration_head(options, weights):
         # Saved embeddings are contexts already; the text encoder's file, with the projections, may be elsewhere.
         features = None if options.embeddings is not None else models.text_features
-        head = open_duration_head(options.duration_head, features, model)
-        models = replace(models, duration_head=head)
+        models = replace(models, duration_head=open_duration_head(options.duration_head, features, model))
     if options.control is not None:
         # Few runs have a reference video.
         from LTX_2_MLX.pipelines.generation.control import with_reference

@@ -58,7 +58,7 @@ HIGH_QUALITY: dict[str, Any] = {
     "audio_rescale": 1.0,
 }
 # What guidance a distilled checkpoint does without, whatever its generation.
-_UNGUIDED: dict[str, Any] = {"stg_scale": 0.0, "modality_scale": 1.0, "guidance_rescale": 0.0}
+_UNGUIDED: dict[str, Any] = {"cfg": 1.0, "stg_scale": 0.0, "modality_scale": 1.0, "guidance_rescale": 0.0}
 _PUBLISHED_BLOCKS = 48
 _AUDIO_OPTIONS = ("audio_cfg", "audio_stg_blocks", "modality_scale")
 
@@ -196,7 +196,13 @@ def settled_guidance(
     modality_scale = defaults.modality_scale if options.modality_scale is None else options.modality_scale
     blocks = options.stg_blocks or defaults.stg_blocks(config.num_layers)
     audio_blocks = options.audio_stg_blocks or blocks
-    scale = _video_scale(options, models, note)
+    asked = options.cfg if options.cfg_stage1 is None else options.cfg_stage1
+    scale = defaults.cfg if asked is None else asked
+    if scale > 1 and models.distilled:
+        note(
+            f"Guidance {scale:g} with a distilled checkpoint costs twice the time and tends to harsh colours: "
+            f"it was made for --cfg 1."
+        )
     video = Guidance(
         guidance_scale=scale,
         guidance_rescale=rescale,
@@ -231,18 +237,6 @@ def _check_guidance(options: Options, config: TransformerConfig, file: str) -> N
             if not 0 <= block < config.num_layers:
                 last = config.num_layers - 1
                 raise RequestError(f"{flag_of(name)} is {block}, but this checkpoint has blocks 0 to {last}.")
-
-
-def _video_scale(options: Options, models: "Models", note: Callable[[str], None]) -> float:
-    scale = options.cfg if options.cfg_stage1 is None else options.cfg_stage1
-    if scale is None:
-        return 1.0 if models.distilled else models.defaults.cfg
-    if scale > 1 and models.distilled:
-        note(
-            f"Guidance {scale:g} with a distilled checkpoint costs twice the time and tends to harsh colours: "
-            f"it was made for --cfg 1."
-        )
-    return scale
 
 
 def _audio_scale(options: Options, models: "Models", video_scale: float) -> float:
