@@ -196,18 +196,29 @@ class _WaveformTrack:
         yield from encoder.finish()
 
 
+@dataclass
 class _Encoder:
     """Encodes audio frames to packets of one track."""
 
-    def __init__(self, stream: Any):
-        self.stream = stream
-        self._resampler: av.AudioResampler | None = None
-        self._next_pts = 0
+    stream: Any
+    _resampler: av.AudioResampler | None = None
+    _next_pts: int = 0
 
     def packets(self, frames: "Iterator[av.AudioFrame] | list[av.AudioFrame]") -> TimedPackets:
         """Packets that are complete after these frames."""
         for frame in frames:
-            yield from self._encoded(self._resampled(frame))
+            if self._resampler is None:
+                context = self.stream.codec_context
+                # The encoder reports its frame size only when it is open.
+                context.open(strict=False)
+                self._resampler = av.AudioResampler(
+                    format=context.format,
+                    layout=context.layout,
+                    rate=context.sample_rate,
+                    frame_size=context.frame_size,
+                )
+            for resampled in self._resampler.resample(frame):
+                yield from self._encoded(resampled)
 
     def finish(self) -> TimedPackets:
         """The remaining packets."""
@@ -217,25 +228,12 @@ class _Encoder:
             silence = np.zeros((len(context.layout.channels), 1024), np.float32)
             yield from self.packets([audio_frame(silence, context.layout.name, context.sample_rate, 0)])
         assert self._resampler is not None
-        yield from self._encoded(self._resampler.resample(None))
-        yield from self._timed(self.stream.encode(None))
+        for frame in (*self._resampler.resample(None), None):
+            yield from self._encoded(frame)
 
-    def _resampled(self, frame: av.AudioFrame) -> list[av.AudioFrame]:
-        if self._resampler is None:
-            context = self.stream.codec_context
-            # The encoder reports its frame size only when it is open.
-            context.open(strict=False)
-            self._resampler = av.AudioResampler(
-                format=context.format, layout=context.layout, rate=context.sample_rate, frame_size=context.frame_size
-            )
-        return self._resampler.resample(frame)
-
-    def _encoded(self, frames: list[av.AudioFrame]) -> TimedPackets:
-        for frame in frames:
-            yield from self._timed(self.stream.encode(frame))
-
-    def _timed(self, packets: list[av.Packet]) -> TimedPackets:
-        for packet in packets:
+    def _encoded(self, frame: av.AudioFrame | None) -> TimedPackets:
+        """Packets that are complete after a resampled frame; None is the end."""
+        for packet in self.stream.encode(frame):
             if packet.pts is None:
                 # The last packet of some encoders has no time.
                 packet.pts = self._next_pts
