@@ -242,10 +242,11 @@ class _Layout:
     def muxer_options(self) -> dict[str, str]:
         """Options of the container's muxer."""
         options = dict(_MUXER_OPTIONS.get(self.encoding.container.name, {}))
-        tags = self._stream.metadata
-        longest = max(map(len, map(str.encode, tags.values())), default=0)
-        if "movflags" in options and (not set(tags) <= _MP4_TAGS or longest > _MOV_TEXT_BYTES):
-            options["movflags"] += "+use_metadata_tags"
+        if "movflags" not in options:
+            return options
+        for name, text in self._stream.metadata.items():
+            if name not in _MP4_TAGS or len(text.encode()) > _MOV_TEXT_BYTES:
+                return {"movflags": options["movflags"] + "+use_metadata_tags"}
         return options
 
     def rehearse(self, path: Path) -> None:
