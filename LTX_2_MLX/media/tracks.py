@@ -81,7 +81,8 @@ class SourceTrack:
                 for packet in source.demux(stream):
                     if not packet.size:
                         continue
-                    ticks = round((self.shifts.of(self.index, ordinal) - self.zero) / packet.time_base)
+                    shift = self.shifts.of(self.index, ordinal) if self.shifts.starts else 0
+                    ticks = round((shift - self.zero) / packet.time_base)
                     if packet.pts is not None:
                         packet.pts += ticks
                     if packet.dts is not None:

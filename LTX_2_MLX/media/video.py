@@ -112,7 +112,7 @@ class _Clip:
         self._unknown_rate = unknown_rate
         self._notes: list[str] = []
         self._tick: Fraction = self._video.time_base or Fraction(1, 1000)
-        # Without a container frames have no times of their own, and FFmpeg assumes a rate.
+        # Without a container its packets have no times of their own, and FFmpeg assumes a rate.
         self._track = packets.tracks[packets.video_index]
         # Usual duration of a frame in ticks.
         self._step = usual_step(frames.stamps)
@@ -137,7 +137,7 @@ class _Clip:
             self._notes.append(f"{self._path.name} is damaged: {'; '.join(damage)}. {remedy}.")
         orientation, display = self._shown()
         height, width = orientation.size(self._first.height, self._first.width)
-        start, lead = self._beginning(repeats)
+        start, lead = self._beginning()
         tags, extras = self._tags_and_extras(start or Fraction(0), rate)
         # Frames that are shown for each stored one.
         num_fields = 2 if deinterlace == "double" else 1
@@ -325,15 +325,14 @@ class _Clip:
             return (self._video.start_time or 0) * self._tick + self._video.duration * self._tick
         return None
 
-    def _beginning(self, repeats: list[int]) -> tuple[Fraction | None, Fraction]:
+    def _beginning(self) -> tuple[Fraction | None, Fraction]:
         """Time of the first frame in the file's clock, and seconds to it from the start of the earliest track."""
         start = None
         if self._track.has_times and self._container.format.name == "avi":
             # AVI stores the order of decoding only: FFmpeg's times are a frame late where it suspects reordering.
             start = self._track.first_order()
         elif self._track.has_times:
-            first = list(map(bool, repeats)).index(True)
-            stamp = self._frames.stamps[first]
+            stamp = self._frames.stamps[self._frames.good.index(1)]
             start = None if stamp is None else stamp * self._tick
         if start is None or self._container.start_time is None:
             return start, Fraction(0)
