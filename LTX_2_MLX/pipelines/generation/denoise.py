@@ -187,13 +187,16 @@ class Denoise:
     @property
     def num_calls(self) -> int:
         """Passes through the network in all steps."""
-        evaluated = [*range(len(self.sigmas) - 1)]
+        steps = len(self.sigmas) - 1
+        evaluated = [*range(steps)]
         if self.sampler == "res-2s":
             # Twice in a step, and once more after the last.
-            evaluated += [*evaluated, len(evaluated)]
-        guided_steps = steps_within(self.guided_share, len(self.sigmas) - 1)
-        guided_times = len(list(filter(guided_steps.__contains__, evaluated)))
-        return len(evaluated) + guided_times * (len(passes(self.guidance)) - 1)
+            evaluated += [*range(steps), steps]
+        guided_steps = steps_within(self.guided_share, steps)
+        calls = 0
+        for step in evaluated:
+            calls += len(passes(self.guidance)) if step in guided_steps else 1
+        return calls
 
     def run(self, runner: StageRunner, state: GenerationState) -> GenerationState:
         """Denoise noise, or the latents of the stage before.
