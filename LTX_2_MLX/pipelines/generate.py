@@ -18,7 +18,7 @@ from LTX_2_MLX.pipelines.generation.embeddings import compare_text_encoder, load
 from LTX_2_MLX.pipelines.generation.fit import nearest_options
 from LTX_2_MLX.pipelines.generation.given import Given
 from LTX_2_MLX.pipelines.generation.options import Options
-from LTX_2_MLX.pipelines.generation.prompt import cache_entry, load_entry, notes_on_length, remaining
+from LTX_2_MLX.pipelines.generation.prompt import cached_contexts, notes_on_length, remaining
 from LTX_2_MLX.pipelines.generation.record import check_outputs, options_from, record_of, saved_record
 from LTX_2_MLX.pipelines.generation.request import Request, request_for
 from LTX_2_MLX.pipelines.generation.run import chained_facts, run_generation
@@ -144,8 +144,7 @@ def plan_for(request: Request, options: Options) -> Plan:
     finished = finished_shape(request, options)
     stages = stages_for(request)
     sizes = _sizes(request)
-    entry = None if request.enhancer is not None else cache_entry(request)
-    if entry is not None and (contexts := load_entry(entry)) is not None:
+    if request.enhancer is None and (contexts := cached_contexts(request)) is not None:
         stages = remaining(stages, GenerationState(contexts=contexts))
         sizes.append("Prompt: embeddings of an earlier run")
     to_run: list[Stage] = [*stages]
@@ -246,8 +245,7 @@ def start_state(request: Request, runner: StageRunner) -> GenerationState:
     """Results that no stage makes: the contexts of saved embeddings, or of an earlier run with the same prompts."""
     if request.embeddings is not None:
         return GenerationState(contexts=load_contexts(request))
-    entry = cache_entry(request)
-    contexts = None if entry is None else load_entry(entry, use=True)
+    contexts = cached_contexts(request, use=True)
     if launch.RANK is not None:
         from LTX_2_MLX.pipelines.generation.sharing import contexts_of_first
 

@@ -192,8 +192,7 @@ class EncodeContexts:
         mx.eval(contexts)
         if self.request.save_embeddings is not None:
             save_contexts(self.request, contexts)
-        if (entry := cache_entry(self.request)) is not None:
-            keep_entry(entry, contexts, runner.progress.note)
+        keep_contexts(self.request, contexts, runner.progress.note)
         return replace(state, text=None, contexts=contexts)
 
     def facts(self) -> dict[str, Any]:
@@ -274,7 +273,7 @@ def contexts_bytes(request: Request) -> int:
     return prompts * length * width * request.models.text_dtype.size
 
 
-def cache_entry(request: Request) -> Path | None:
+def _cache_entry(request: Request) -> Path | None:
     """File of the request's contexts; None where it takes them from elsewhere, or the environment turns the cache off.
 
     Digests of large files are those of samples, so the times of all files count, too.
@@ -307,11 +306,14 @@ def cache_entry(request: Request) -> Path | None:
     return folder / "prompts" / f"{name}.safetensors"
 
 
-def load_entry(path: Path, *, use: bool = False) -> Arrays | None:
-    """The contexts of an entry, evaluated; None where there is none that is whole.
+def cached_contexts(request: Request, *, use: bool = False) -> Arrays | None:
+    """The request's contexts by an earlier run, evaluated; None where there are none that are whole.
 
     Without ``use`` they stay in memory for the run that is planned.
     """
+    path = _cache_entry(request)
+    if path is None:
+        return None
     arrays = _read.pop(path.name, None)
     if arrays is None and path.is_file():
         loaded = load_whole(path)
@@ -326,8 +328,11 @@ def load_entry(path: Path, *, use: bool = False) -> Arrays | None:
     return arrays
 
 
-def keep_entry(path: Path, contexts: Arrays, note: Callable[[str], None]) -> None:
-    """Write an entry, and remove those longest unused; ``note`` gets a line where the disk refuses."""
+def keep_contexts(request: Request, contexts: Arrays, note: Callable[[str], None]) -> None:
+    """Write the request's entry, and remove those longest unused; ``note`` gets a line where the disk refuses."""
+    path = _cache_entry(request)
+    if path is None:
+        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replaced_file(path) as temporary:
