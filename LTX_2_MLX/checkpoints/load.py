@@ -168,7 +168,7 @@ def _checked_weights(
     quantize: Quantization | None,
     sources: dict[str, list[mx.array]] | None = None,
 ) -> tuple[dict[str, mx.array], LoraMerge | None, "_Finish"]:
-    """Lazy weights by parameter name, which fit the model, the adapters merged into them, if any, and what is left.
+    """Lazy weights by parameter name, which fit the model; the adapters merged into them, if any; what finishes them.
 
     Layers of the model are replaced by quantised ones. ``sources`` is filled with the tensors on disk that each weight
     is computed from.

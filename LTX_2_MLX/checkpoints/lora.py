@@ -20,7 +20,6 @@ from LTX_2_MLX.checkpoints.lora_file import (
     read_scalars,
     scale_settings,
     sort_tensors,
-    without_prefix,
 )
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.recognise import generation_of
@@ -28,6 +27,11 @@ from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.models.interfaces import PublishedNetwork
 
 _CHECKPOINT_PREFIX = "model.diffusion_model."
+# Those of trainers before a module's path, longer ones first. The published files have "diffusion_model.".
+_PREFIXES = (
+    "base_model.model.", _CHECKPOINT_PREFIX, "diffusion_model.", "transformer.",
+    "lora_unet_", "lora_transformer_", "lycoris_",
+)  # fmt: skip
 # Text networks that adapters may change; the reference merges into the transformer alone.
 _TEXT_SIDE = ("text_embedding_projection", "video_embeddings_connector", "audio_embeddings_connector")
 _DTYPES = ("F32", "F16", "BF16")
@@ -226,7 +230,10 @@ def _pairs(lora: Lora) -> list[_Pair]:
         shape = lora.checkpoint.header.tensors[down].shape
         # A down matrix without rows is refused later, by its shape.
         rank = shape[0] if shape and shape[0] else 1
-        name = without_prefix(module)
+        name = module
+        for prefix in _PREFIXES:
+            # A block's own name begins with "transformer_", not "transformer.".
+            name = name.removeprefix(prefix)
         scale, origin = settings.scale(name, rank), settings.origin
         if module in alphas:
             # LyCORIS scales the alpha that it writes for rank-stabilised LoRA, so that this division holds.

@@ -20,11 +20,6 @@ from LTX_2_MLX.checkpoints.reader import Checkpoint, data_starts
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.outside import parse_json, parse_object
 
-# Prefixes of module paths, longer ones first. The published files have "diffusion_model.".
-_PREFIXES = (
-    "base_model.model.", "model.diffusion_model.", "diffusion_model.", "transformer.",
-    "lora_unet_", "lora_transformer_", "lycoris_",
-)  # fmt: skip
 _DOWN = r"\.(?:lora_A|lora_down|lora\.down|lora_linear_layer\.down)(?:\.\w+)?\.weight$"
 _UP = r"\.(?:lora_B|lora_up|lora\.up|lora_linear_layer\.up)(?:\.\w+)?\.weight$"
 _ALPHA = r"\.(?:lora_)?alpha$"
@@ -87,16 +82,8 @@ def sort_tensors(names: Iterable[str]) -> tuple[dict[str, str], dict[str, str], 
     return downs, ups, alphas, others
 
 
-def without_prefix(path: str) -> str:
-    """A module's path as its trainer writes it, without the prefix of the whole transformer."""
-    for prefix in _PREFIXES:
-        # A block's own name begins with "transformer_", not "transformer.".
-        path = path.removeprefix(prefix)
-    return path
-
-
 def published_paths(path: str) -> list[str]:
-    """What a path without its prefix may mean in the checkpoint, the path itself first.
+    """What a path without a trainer's prefix may mean in the checkpoint, the path itself first.
 
     Some trainers write dots as underscores, so both forms of a renamed component are tried.
     """

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,15 @@ def content_digest(path: str | Path) -> str:
             newest = max(newest, changed)
             if is_folder:
                 digest.update(name.encode())
-            _add_file(digest, path / name)
+            with (path / name).open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                digest.update(str(size).encode())
+                starts: Sequence[int] = range(0, size, _SAMPLE_BYTES)
+                if size > _WHOLE_BYTES:
+                    starts = [(size - _SAMPLE_BYTES) * sample // (_SAMPLES - 1) for sample in range(_SAMPLES)]
+                for start in starts:
+                    file.seek(start)
+                    digest.update(file.read(_SAMPLE_BYTES))
     except OSError as error:
         raise RequestError(f"{path} cannot be read: {error.strerror}. Name another file.") from error
     if stamps and time.time_ns() - newest > _SETTLED_NANOSECONDS:
@@ -80,19 +88,6 @@ def file_stamps(path: Path) -> tuple[Stamp, ...]:
         return tuple(stamps)
     except OSError as error:
         raise RequestError(f"{path} cannot be read: {error.strerror}. Name another file.") from error
-
-
-def _add_file(digest: "hashlib._Hash", path: Path) -> None:
-    with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        digest.update(str(size).encode())
-        if size <= _WHOLE_BYTES:
-            while chunk := file.read(_SAMPLE_BYTES):
-                digest.update(chunk)
-            return
-        for sample in range(_SAMPLES):
-            file.seek((size - _SAMPLE_BYTES) * sample // (_SAMPLES - 1))
-            digest.update(file.read(_SAMPLE_BYTES))
 
 
 def digest_of(facts: Mapping[str, Any]) -> str:
