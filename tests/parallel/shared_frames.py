@@ -77,14 +77,18 @@ def upscaled_images(folder: Path) -> Iterator[np.ndarray]:
 
 
 def super_resolved(folder: Path) -> Iterator[np.ndarray]:
-    """A whole frame and tiles, by each kind of decoder, with the transformer unloaded and not."""
+    """Whole frames, by each kind of decoder, with the transformer unloaded and not."""
     weights = str(folder / "flashvsr")
     for num_frames, options in ((22, {}), (22, {"unload_dit": True}), (3, {"mode": "full", "vae_type": "light"})):
         request = super_resolve.Request(weights=weights, **options)
         yield from super_resolve.super_resolve(clip(num_frames, 10, 17), request)
+
+
+def super_resolved_tiles(folder: Path) -> Iterator[np.ndarray]:
+    """Tiles, with the transformer unloaded and not."""
     tiles = {"scale": 1.5, "tile_dit": True, "tile_size": 48, "overlap": 8}
     for unload in (False, True):
-        request = super_resolve.Request(weights=weights, unload_dit=unload, **tiles)
+        request = super_resolve.Request(weights=str(folder / "flashvsr"), unload_dit=unload, **tiles)
         yield from super_resolve.super_resolve(clip(3, 40, 100), request)
 
 
@@ -137,8 +141,8 @@ EVERYWHERE = {"interpolated", "upscaled", "upscaled_images", "encoded", "handed_
 WORK: dict[str, Callable[[Path], Iterator[np.ndarray]]] = {
     work.__name__: work
     for work in (
-        interpolated, upscaled, upscaled_images, super_resolved, decoded, decoded_by_diffusion, encoded, doubled,
-        handed_out,
+        interpolated, upscaled, upscaled_images, super_resolved, super_resolved_tiles, decoded, decoded_by_diffusion,
+        encoded, doubled, handed_out,
     )
 }  # fmt: skip
 

@@ -44,11 +44,14 @@ def folder(tmp_path_factory) -> Path:
 
 
 FINISHING = ["interpolated", "upscaled", "upscaled_images", "handed_out"]
+SUPER_RESOLUTION = ["super_resolved", "super_resolved_tiles"]
 AUTOENCODERS = ["decoded", "decoded_by_diffusion", "encoded", "doubled"]
+# Three processes for what they may share unevenly; the rest is their division among two.
+WORK = [(2, FINISHING), (2, SUPER_RESOLUTION), (2, AUTOENCODERS), (3, FINISHING)]
+WORK += [(3, ["super_resolved_tiles", "decoded", "encoded"])]
 
 
-@pytest.mark.parametrize("work", [FINISHING, ["super_resolved"], AUTOENCODERS], ids="+".join)
-@pytest.mark.parametrize("processes", [2, 3])
+@pytest.mark.parametrize(("processes", "work"), WORK)
 def test_processes_make_the_frames_of_one(folder, processes, work):
     out, err = launched(processes, PROGRAM, folder, *work)
     lines = [line for line in out.splitlines() if line.startswith("LINE")]
