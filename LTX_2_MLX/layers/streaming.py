@@ -165,29 +165,14 @@ class _WholeClip(StreamState):
 WHOLE_CLIP: StreamState = _WholeClip()
 
 
-@dataclass(eq=False)
-class FrameQueue:
-    """Frames of a clip that wait for their turn."""
-
-    _waiting: mx.array | None = None
-
-    def __len__(self) -> int:
-        return 0 if self._waiting is None else self._waiting.shape[1]
-
-    def put(self, frames: mx.array) -> None:
-        """Add frames at the end."""
-        self._waiting = frames if self._waiting is None else join_frames(self._waiting, frames)
-
-    def take(self, count: int) -> mx.array:
-        """The first ``count`` frames, which leave the queue; something must have been put into it."""
-        assert self._waiting is not None
-        frames = self._waiting
-        length = frames.shape[1]
-        self._waiting = None
-        if count < length:
-            self._waiting = copy_frames(frames, count, length)
-            mx.eval(self._waiting)
-        return frames[:, :count]
+def take_frames(waiting: list[mx.array], count: int) -> mx.array:
+    """The first ``count`` frames of the pieces that wait for their turn; what is left of them waits on as one piece."""
+    frames = waiting[0] if len(waiting) == 1 else join_frames(*waiting)
+    waiting.clear()
+    if count < frames.shape[1]:
+        waiting.append(copy_frames(frames, count, frames.shape[1]))
+        mx.eval(waiting)
+    return frames[:, :count]
 
 
 def stream_layer(
@@ -200,16 +185,19 @@ def stream_layer(
     before the next one starts. ``state.last`` tells of the piece that was yielded.
     """
     state = StreamState() if state is None else state
-    waiting = FrameQueue()
+    waiting: list[mx.array] = []
+    length = 0
     for chunk in chunks:
-        waiting.put(chunk)
+        waiting.append(chunk)
+        length += chunk.shape[1]
         # Nothing here may hold frames while a later layer works on those that it yields.
         del chunk
-        while len(waiting) > most:
-            yield state.checkpoint(layer(waiting.take(most), state))
-    if len(waiting):
+        while length > most:
+            length -= most
+            yield state.checkpoint(layer(take_frames(waiting, most), state))
+    if length:
         state.last = True
-        yield state.checkpoint(layer(waiting.take(len(waiting)), state))
+        yield state.checkpoint(layer(take_frames(waiting, length), state))
 
 
 def stream_pieces(layer: Layer, chunks: Iterable[mx.array], most: int) -> Iterator[Piece]:

@@ -5,11 +5,11 @@ import pytest
 
 from LTX_2_MLX.layers.streaming import (
     CausalConv3d,
-    FrameQueue,
     Padding,
     convolve_each,
     convolve_zero_padded,
     stream_layer,
+    take_frames,
 )
 from LTX_2_MLX.ops.conv import conv3d_3x3x3
 from LTX_2_MLX.ops.device import as_backend
@@ -71,14 +71,11 @@ def test_convolution_can_be_trained_through():
     assert mx.abs(gradients["conv"]["weight"]).max().item() > 0
 
 
-def test_queue_gives_frames_in_order_and_keeps_the_rest():
-    queue = FrameQueue()
-    for start in (0, 3, 4):
-        queue.put(mx.arange(start, start + (3 if start == 0 else 1 if start == 3 else 4)).reshape(1, -1, 1, 1, 1))
-    assert len(queue) == 8
-    taken = [queue.take(count).flatten().tolist() for count in (2, 5, 1)]
+def test_frames_are_taken_in_order_and_the_rest_waits():
+    waiting = [mx.arange(start, stop).reshape(1, -1, 1, 1, 1) for start, stop in ((0, 3), (3, 4), (4, 8))]
+    taken = [take_frames(waiting, count).flatten().tolist() for count in (2, 5, 1)]
     assert taken == [[0, 1], [2, 3, 4, 5, 6], [7]]
-    assert len(queue) == 0
+    assert waiting == []
 
 
 def test_a_long_convolution_runs_frame_by_frame_on_a_gpu(monkeypatch):

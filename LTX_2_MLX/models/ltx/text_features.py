@@ -84,7 +84,16 @@ class TextFeaturesConfig:
         if f"{PREFIX}video_embeddings_connector.learnable_registers" not in header.tensors:
             return None
         section = transformer_section(header)
-        per_token = _per_token_norm(section)
+        given = {}
+        for field in _PER_TOKEN:
+            if field in section.values:
+                given[field] = section.values[field]
+        if given and given != _PER_TOKEN:
+            raise CheckpointError(
+                f"config.transformer describes an unsupported caption projection: {given}; "
+                f"expected none of these fields, or {_PER_TOKEN}."
+            )
+        per_token = bool(given)
         video = _connector(header, section, "video")
         audio = None
         if f"{PREFIX}audio_embeddings_connector.learnable_registers" in header.tensors:
@@ -114,19 +123,6 @@ class TextFeaturesConfig:
 def lacks_projection(header: Header) -> bool:
     """Whether a file has connectors without the projections before them, as the transformer's file of 2.5."""
     return not any(name.startswith(_PROJECTION) for name in header.tensors)
-
-
-def _per_token_norm(section: ConfigSection) -> bool:
-    fields = {}
-    for field in _PER_TOKEN:
-        if field in section.values:
-            fields[field] = section.values[field]
-    if fields and fields != _PER_TOKEN:
-        raise CheckpointError(
-            f"config.transformer describes an unsupported caption projection: {fields}; "
-            f"expected none of these fields, or {_PER_TOKEN}."
-        )
-    return bool(fields)
 
 
 def _connector(header: Header, section: ConfigSection, stream: StreamName) -> ConnectorConfig:

@@ -333,9 +333,17 @@ class Transformer(nn.Module):
         name = published.removeprefix(PREFIX)
         if match := re.fullmatch(r"transformer_blocks\.(\d+)\.(\w+)(.*)", name):
             number, module, layer = match.groups()
-            return f"blocks.{number}.{_module_name(module, _BLOCK_MODULES)}{layer_name(layer)}"
-        module, dot, layer = name.partition(".")
-        return f"{_module_name(module, _STREAM_MODULES)}{dot}{layer.removeprefix('emb.timestep_embedder.')}"
+            modules, path, layer = _BLOCK_MODULES, f"blocks.{number}.", layer_name(layer)
+        else:
+            module, dot, layer = name.partition(".")
+            modules, path, layer = _STREAM_MODULES, "", f"{dot}{layer.removeprefix('emb.timestep_embedder.')}"
+        # Modules of the audio stream have the names of the video stream's with a prefix.
+        video = module.removeprefix("audio_")
+        if module in modules:
+            module = modules[module]
+        elif module != video and video in modules:
+            module = modules[video].replace("video.", "audio.", 1)
+        return f"{path}{module}{layer}"
 
 
 def evaluate_each(blocks: int = 1) -> Callable[[int, tuple[mx.array, ...]], None]:
@@ -427,13 +435,3 @@ _STREAM_MODULES = {
     "av_ca_audio_scale_shift_adaln_single": "audio.cross_modal_adaln",
     "av_ca_v2a_gate_adaln_single": "audio.cross_modal_gate_adaln",
 }
-
-
-def _module_name(published: str, modules: dict[str, str]) -> str:
-    if published in modules:
-        return modules[published]
-    # Modules of the audio stream have the names of the video stream's with a prefix.
-    video = modules.get(published.removeprefix("audio_"))
-    if video is None or not published.startswith("audio_"):
-        return published
-    return video.replace("video.", "audio.", 1)
