@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from LTX_2_MLX.checkpoints.catalog import ENTRIES, Family
+from LTX_2_MLX.checkpoints.catalog import ENTRIES, Family, Role
 from LTX_2_MLX.checkpoints.reader import Checkpoint, data_starts
-from LTX_2_MLX.checkpoints.resolve import ResolvedFile
+from LTX_2_MLX.checkpoints.resolve import ResolvedFile, resolve
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.invocation import command_line
 from LTX_2_MLX.models.interfaces import ConfigT, PublishedNetwork
@@ -217,32 +217,32 @@ def _replacement(path: Path) -> str:
     return f"{generation}-distilled"
 
 
-def check_generation(upscaler: ResolvedFile, model: ResolvedFile, note: Callable[[str], None]) -> None:
-    """Refuse an upscaler of another generation than the model; one line where its generation is not certain.
+def open_upscaler(spec: str, role: Role, model: ResolvedFile, note: Callable[[str], None]) -> Checkpoint:
+    """The latent upscaler that ``spec`` means, as for ``resolve``; a line where its generation is not certain.
 
     Raises:
-        CheckpointError: If they are of two generations.
+        CheckpointError: If it is missing or cannot be read, or is of another generation than the model.
     """
-    if "demo" in (upscaler.family, model.family):
-        return
+    file = resolve(spec, role, model=model)
+    upscaler = Checkpoint(file.path)
     expected = model.family or generation_of(Checkpoint(model.path))
-    if expected is None:
-        return
-    possible = _generations(upscaler)
+    if expected is None or "demo" in (file.family, expected):
+        return upscaler
+    possible = _generations(file, upscaler)
+    name = file.path.name
     if not possible:
-        note(f"{upscaler.path.name} does not say for which model it was made; {model.path.name} is {expected}.")
+        note(f"{name} does not say for which model it was made; {model.path.name} is {expected}.")
     elif expected not in possible:
         raise CheckpointError(
-            f"{upscaler.path} was made for {' or '.join(possible)}, but {model.path.name} is {expected}: the result "
+            f"{file.path} was made for {' or '.join(possible)}, but {model.path.name} is {expected}: the result "
             f"would be a mosaic. Use the upscaler of {expected}."
         )
     elif len(possible) > 1:
-        note(
-            f"{upscaler.path.name} was made for {' or '.join(possible)}, by its size; {model.path.name} is {expected}."
-        )
+        note(f"{name} was made for {' or '.join(possible)}, by its size; {model.path.name} is {expected}.")
+    return upscaler
 
 
-def _generations(file: ResolvedFile) -> list[Family]:
+def _generations(file: ResolvedFile, upscaler: Checkpoint) -> list[Family]:
     """Generations that an upscaler may be of: by its name, its exact size, else by what it says of itself.
 
     The temporal upscalers of LTX-2.3 and LTX-2.5 have the same size.
@@ -252,7 +252,7 @@ def _generations(file: ResolvedFile) -> list[Family]:
     by_size = _families_of_size(file.path.stat().st_size) if file.path.is_file() else []
     if len(by_size) == 1:
         return by_size
-    stated = generation_of(Checkpoint(file.path))
+    stated = generation_of(upscaler)
     return by_size if stated is None else [stated]
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from LTX_2_MLX.checkpoints.catalog import ENTRIES, Entry, Role
 from LTX_2_MLX.checkpoints.reader import Checkpoint
-from LTX_2_MLX.checkpoints.recognise import check_generation, generation_of, refuse_unsupported
+from LTX_2_MLX.checkpoints.recognise import generation_of, open_upscaler, refuse_unsupported
 from LTX_2_MLX.checkpoints.resolve import AUTO, DEMO_NOTE, ResolvedFile, newest_set, resolve
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.media.frames import FrameStream, subdivide_times
@@ -49,9 +49,7 @@ def stages(
             f"--weights, or LTX-2.5's ltx-2.5-video-vae-conv-bf16.safetensors."
         )
     model = replace(model, stated_family=generation_of(weights))
-    file = resolve(request.temporal_weights, "temporal-upscaler", model=model)
-    check_generation(file, model, note)
-    upscaler = Checkpoint(file.path)
+    upscaler = open_upscaler(request.temporal_weights, "temporal-upscaler", model, note)
     config = upscaler_config(upscaler, temporal=True, flag="--temporal-weights")
     budget = activation_budget(request.memory_limit_gb)
     dtype = usual_dtype(weights) if request.precision is None else request.dtype

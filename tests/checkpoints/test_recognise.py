@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from LTX_2_MLX.checkpoints.recognise import check_generation
+from LTX_2_MLX.checkpoints.recognise import open_upscaler
 from LTX_2_MLX.checkpoints.resolve import resolve
 from LTX_2_MLX.errors import CheckpointError
 
@@ -30,13 +30,12 @@ def check(write):
 
     def run(model, upscaler):
         notes: list[str] = []
-        files = []
-        for role, (name, metadata, size) in (("model", model), ("temporal-upscaler", upscaler)):
-            path = write(name, TENSORS, **metadata)
+        paths = []
+        for name, metadata, size in (model, upscaler):
+            paths.append(write(name, TENSORS, **metadata))
             if size:
-                write_of_size(path, size)
-            files.append(resolve(path, role))
-        check_generation(files[1], files[0], notes.append)
+                write_of_size(paths[-1], size)
+        open_upscaler(str(paths[1]), "temporal-upscaler", resolve(paths[0], "model"), notes.append)
         return notes
 
     return run

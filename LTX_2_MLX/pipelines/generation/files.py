@@ -16,7 +16,7 @@ from LTX_2_MLX.checkpoints.gemma3 import Gemma, GemmaConfig
 from LTX_2_MLX.checkpoints.gemma_tokenizer import encoder_folder, files_outside
 from LTX_2_MLX.checkpoints.lora import Lora, split_strength
 from LTX_2_MLX.checkpoints.reader import Checkpoint, holds_language_model
-from LTX_2_MLX.checkpoints.recognise import check_generation, config_of, generation_of
+from LTX_2_MLX.checkpoints.recognise import config_of, generation_of, open_upscaler
 from LTX_2_MLX.checkpoints.resolve import (
     AUTO,
     DEMO_NOTE,
@@ -300,14 +300,14 @@ def _with_companions(models: Models, options: Options, model: ResolvedFile, note
     if options.pipeline == "dfr":
         from LTX_2_MLX.pipelines.generation.rendering_files import with_detailing
 
-        return with_detailing(models, options, partial(_open_upscaler, model=model, note=note))
+        return with_detailing(models, options, partial(open_upscaler, model=model, note=note))
     if options.temporal_upscale:
         models = replace(
-            models, temporal_upscaler=_open_upscaler(options.temporal_weights, "temporal-upscaler", model, note)
+            models, temporal_upscaler=open_upscaler(options.temporal_weights, "temporal-upscaler", model, note)
         )
     if options.pipeline in TWO_STAGES:
         try:
-            upscaler = _open_upscaler(options.spatial_upscaler_weights, "spatial-upscaler", model, note)
+            upscaler = open_upscaler(options.spatial_upscaler_weights, "spatial-upscaler", model, note)
         except CheckpointError as error:
             if options.spatial_upscaler_weights != AUTO:
                 raise
@@ -414,12 +414,6 @@ def _embeddings_encoder(spec: str, model: ResolvedFile, weights: Checkpoint) -> 
         return _text_encoder(spec, model, weights, lambda text: None)
     except CheckpointError:
         return None
-
-
-def _open_upscaler(spec: str, role: Role, model: ResolvedFile, note: Callable[[str], None]) -> Checkpoint:
-    upscaler = resolve(spec, role, model=model)
-    check_generation(upscaler, model, note)
-    return Checkpoint(upscaler.path)
 
 
 def _open_lora(model: ResolvedFile, spec: str, role: Role = "lora") -> Lora:
