@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import mlx.core as mx
 
-from LTX_2_MLX.checkpoints.load import load, quantization_for
+from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.lora import Lora
-from LTX_2_MLX.checkpoints.quantization import Quantization
 from LTX_2_MLX.checkpoints.read_ahead import StoredNetwork
 from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.diffusion import sampler as samplers
@@ -35,7 +34,7 @@ from LTX_2_MLX.models.ltx.config import (
     transformer_operations,
 )
 from LTX_2_MLX.models.ltx.transformer import Transformer
-from LTX_2_MLX.pipelines.generation.files import Models
+from LTX_2_MLX.pipelines.generation.files import Models, load_options
 from LTX_2_MLX.pipelines.generation.image_places import ImagePlace
 from LTX_2_MLX.pipelines.generation.predict import predictor, shared
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, SamplerName, contents
@@ -168,7 +167,7 @@ class Denoise:
         models = self.models
         config = config_of(Transformer, models.weights)
         prompts, length = self.context_size
-        options = load_options(models)
+        options = load_options(models, Transformer, models.weights)
         weights = network_weights_bytes([Transformer], models.weights, loras=self.loras, **options)
         activations = transformer_bytes(config, **self.size(), prompts=prompts, dtype=models.dtype)
         if self.control is not None:
@@ -210,8 +209,9 @@ class Denoise:
 
             state = state_of_first(state)
         caches = None if self.step_cache is None else self._step_caches(self.step_cache)
+        options = load_options(models, Transformer, models.weights)
         load_transformer = partial(
-            load, Transformer, models.weights, loras=self.loras, note=runner.progress.note, **load_options(models)
+            load, Transformer, models.weights, loras=self.loras, note=runner.progress.note, **options
         )
         work = partial(self.sample, state=state, progress=runner.progress, step_caches=caches)
         if self.preview is None:
@@ -410,14 +410,3 @@ def transformer_facts(models: Models, loras: Sequence[Lora]) -> dict[str, Any]:
         "dtype": str(models.dtype),
         "quantize": models.quantize,
     }
-
-
-def load_options(models: Models) -> dict[str, Any]:
-    """How a transformer is loaded: its precision, its bits, and whether its blocks stay on disk."""
-    quantize = None
-    if models.quantize is not None:
-        quantize = quantization_for(Transformer, models.weights, models.quantize) or Quantization(models.quantize)
-    options: dict[str, Any] = {"dtype": models.dtype, "quantize": quantize, "stream_blocks": models.low_ram}
-    if models.parallel == "blocks":
-        options["run"] = models.block_run
-    return options

@@ -14,7 +14,9 @@ import mlx.core as mx
 from LTX_2_MLX.checkpoints.catalog import Entry, Family, Role, Variant
 from LTX_2_MLX.checkpoints.gemma3 import Gemma, GemmaConfig
 from LTX_2_MLX.checkpoints.gemma_tokenizer import encoder_folder, files_outside
+from LTX_2_MLX.checkpoints.load import quantization_for
 from LTX_2_MLX.checkpoints.lora import Lora, split_strength
+from LTX_2_MLX.checkpoints.quantization import Quantization
 from LTX_2_MLX.checkpoints.reader import Checkpoint, holds_language_model
 from LTX_2_MLX.checkpoints.recognise import config_of, generation_of, open_upscaler
 from LTX_2_MLX.checkpoints.resolve import (
@@ -361,6 +363,22 @@ def language_model(encoder: Checkpoint) -> type[PublishedNetwork[Any]]:
             f"{', with its config.json beside it' * holds_language_model(encoder.header.tensors.keys())}."
         )
     return Gemma4
+
+
+def load_options(models: Models, network: type[PublishedNetwork[Any]], checkpoint: Checkpoint) -> dict[str, Any]:
+    """How the transformer or the text encoder is loaded: precision, bits, and whether its blocks stay on disk."""
+    is_transformer = network is Transformer
+    quantize = None
+    if models.quantize is not None:
+        quantize = quantization_for(network, checkpoint, models.quantize)
+        if quantize is None and is_transformer:
+            # Loading refuses what does not suit its layers; the text encoder keeps its precision then.
+            quantize = Quantization(models.quantize)
+    options: dict[str, Any] = {"dtype": models.dtype if is_transformer else models.text_dtype, "quantize": quantize}
+    options["stream_blocks"] = models.low_ram
+    if models.parallel == "blocks":
+        options["run"] = models.block_run
+    return options
 
 
 def _is_distilled(model: ResolvedFile, asked: Variant | None, pipeline: str, note: Callable[[str], None]) -> bool:

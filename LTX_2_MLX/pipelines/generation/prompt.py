@@ -19,7 +19,7 @@ import mlx.core as mx
 from LTX_2_MLX.atomic_file import replaced_file
 from LTX_2_MLX.checkpoints.gemma3 import encode_tokens
 from LTX_2_MLX.checkpoints.gemma_tokenizer import GemmaTokenizer, tokenizer_of
-from LTX_2_MLX.checkpoints.load import load, quantization_for
+from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.errors import CheckpointError
@@ -28,7 +28,12 @@ from LTX_2_MLX.models.ltx.text_features import TextFeatures, TextFeaturesConfig
 from LTX_2_MLX.ops.attention import scores_bytes
 from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.pipelines.generation.embeddings import load_contexts, save_contexts
-from LTX_2_MLX.pipelines.generation.files import language_model, text_encoder_digest, text_encoder_fits
+from LTX_2_MLX.pipelines.generation.files import (
+    language_model,
+    load_options,
+    text_encoder_digest,
+    text_encoder_fits,
+)
 from LTX_2_MLX.pipelines.generation.request import Request
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationStage, GenerationState, Result, contents
 from LTX_2_MLX.planning.plan import Estimate, largest_tensor_bytes, network_weights_bytes
@@ -97,24 +102,26 @@ class EncodeText:
             work=_WORK[prompts],
             dtype=models.text_dtype,
             file=encoder.path,
-            weights_bytes=network_weights_bytes([network], encoder, **self._load_options(encoder)),
+            weights_bytes=network_weights_bytes([network], encoder, **load_options(models, network, encoder)),
             activation_bytes=states_bytes(self.request) + layer_bytes,
             array_bytes=max(largest_tensor_bytes(network, encoder, models.text_dtype), hidden, scores),
         )
 
     def run(self, runner: StageRunner, state: GenerationState) -> GenerationState:
         """Encode the prompts in one batch."""
-        encoder = Checkpoint(self.request.models.text_encoder_files)
-        ids, mask = _tokenizer(self.request.models.text_encoder_files)(self.request.prompts)
+        models = self.request.models
+        encoder = Checkpoint(models.text_encoder_files)
+        network = language_model(encoder)
+        ids, mask = _tokenizer(models.text_encoder_files)(self.request.prompts)
         text = runner.run(
             self.name,
-            partial(load, language_model(encoder), encoder, **self._load_options(encoder)),
+            partial(load, network, encoder, **load_options(models, network, encoder)),
             partial(encode_tokens, ids=ids, mask=mask),
         )
-        if self.request.models.parallel == "blocks":
+        if models.parallel == "blocks":
             from LTX_2_MLX.checkpoints.block_run import whole_states
 
-            text = (whole_states(self.request.models.block_run, text[0]), text[1])
+            text = (whole_states(models.block_run, text[0]), text[1])
         return replace(state, text=text)
 
     def facts(self) -> dict[str, Any]:
@@ -126,17 +133,6 @@ class EncodeText:
             "dtype": str(models.text_dtype),
             "quantize": models.quantize,
         }
-
-    def _load_options(self, encoder: Checkpoint) -> dict[str, Any]:
-        models = self.request.models
-        # The encoder keeps its precision where its layers are too narrow for groups of few bits.
-        quantize = (
-            None if models.quantize is None else quantization_for(language_model(encoder), encoder, models.quantize)
-        )
-        options: dict[str, Any] = {"dtype": models.text_dtype, "quantize": quantize, "stream_blocks": models.low_ram}
-        if models.parallel == "blocks":
-            options["run"] = models.block_run
-        return options
 
 
 @dataclass(frozen=True)

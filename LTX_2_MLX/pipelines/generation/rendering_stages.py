@@ -36,11 +36,10 @@ from LTX_2_MLX.models.ltx.config import (
 )
 from LTX_2_MLX.models.ltx.transformer import Transformer
 from LTX_2_MLX.pipelines.generation.denoise import (
-    load_options,
     stored_transformer,
     transformer_facts,
 )
-from LTX_2_MLX.pipelines.generation.files import Models
+from LTX_2_MLX.pipelines.generation.files import Models, load_options
 from LTX_2_MLX.pipelines.generation.image_places import ImagePlace
 from LTX_2_MLX.pipelines.generation.predict import predictor, shared
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result
@@ -129,7 +128,7 @@ class RenderingStage(ABC):
         operations = 0.0
         for call in calls:
             operations += transformer_operations(config, **self._size(call))
-        options = load_options(models)
+        options = load_options(models, Transformer, models.weights)
         estimate = Estimate(
             name=self.name,
             work=self._work(len(calls)),
@@ -180,8 +179,9 @@ class RenderingStage(ABC):
             return self.sample(transformer.config, denoise, state, on_step)
 
         models = self.models
+        options = load_options(models, Transformer, models.weights)
         load_transformer = partial(
-            load, Transformer, models.weights, loras=self.loras, note=runner.progress.note, **load_options(models)
+            load, Transformer, models.weights, loras=self.loras, note=runner.progress.note, **options
         )
         if self.preview is None:
             latents = runner.run(self.name, load_transformer, work)
