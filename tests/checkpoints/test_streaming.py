@@ -1,6 +1,7 @@
 import json
 import struct
 import threading
+import time
 from functools import partial
 
 import mlx.core as mx
@@ -140,8 +141,11 @@ def test_walk_that_ends_early_leaves_no_weights_behind(weights):
     assert mx.get_active_memory() > before
     walk.close()
     del walk
-    mx.synchronize()
-    assert mx.get_active_memory() - before < 0.1 * _block_bytes(weights)
+    # The block that was being read ahead goes once it has been read, on a stream of its own.
+    deadline = time.monotonic() + 300
+    while mx.get_active_memory() - before >= 0.1 * _block_bytes(weights):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_peak_is_a_few_blocks_where_resident_holds_them_all(tmp_path):
