@@ -1,8 +1,12 @@
 """Catalogue of the published files that this library uses: repository, size, licence, and the networks in them.
 
-Sizes that no public source states exactly are left out; the hub's are shown before a download.
+By default no file is downloaded; a command allows it on first use. Sizes that no public source states exactly are left
+out; the hub's are shown before a download.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -93,6 +97,34 @@ class Entry:
     def page(self) -> str:
         """Its web page."""
         return f"{_HUB}/{self.repository}" if self.repository else (self.url or "comes with the code")
+
+
+# Fetches the files of an entry, or raises an error that says how to get them.
+Obtain = Callable[[Entry], None]
+_OBTAIN: ContextVar[Obtain | None] = ContextVar("obtain", default=None)
+
+
+@contextmanager
+def downloads(obtain: Obtain) -> Iterator[None]:
+    """Allow downloads on first use inside this context."""
+    token = _OBTAIN.set(obtain)
+    try:
+        yield
+    finally:
+        _OBTAIN.reset(token)
+
+
+def obtain(entry: Entry) -> bool:
+    """Download the files of an entry if that is allowed; returns whether it was.
+
+    Raises:
+        DownloadError: If it is allowed and fails, or the user refuses.
+    """
+    fetch = _OBTAIN.get()
+    if fetch is None or entry.family == "demo":
+        return False
+    fetch(entry)
+    return True
 
 
 LTX_LICENCE = "LTX-2 Community License"

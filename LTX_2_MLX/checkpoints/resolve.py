@@ -6,13 +6,11 @@ cache. By default nothing is downloaded.
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from LTX_2_MLX.checkpoints.catalog import ENTRIES, FAMILIES, Entry, Family, PublishedFile, Role, Variant
+from LTX_2_MLX.checkpoints.catalog import ENTRIES, FAMILIES, Entry, Family, PublishedFile, Role, Variant, obtain
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.invocation import command_line
@@ -30,10 +28,6 @@ DEMO_NOTE = (
     "No LTX-2 files were found on this machine, so the small demo model is used. "
     f"To download the real model: {DOWNLOAD} {_STARTER}"
 )
-
-# Fetches the files of an entry, or raises an error that says how to get them.
-Obtain = Callable[[Entry], None]
-_OBTAIN: ContextVar[Obtain | None] = ContextVar("obtain", default=None)
 
 
 @dataclass(frozen=True)
@@ -210,29 +204,6 @@ def _cached_file(repository: str, file: str) -> Path | None:
     except HFValidationError:
         return None
     return Path(path) if isinstance(path, str) else None
-
-
-@contextmanager
-def downloads(obtain: Obtain) -> Iterator[None]:
-    """Allow downloads on first use inside this context."""
-    token = _OBTAIN.set(obtain)
-    try:
-        yield
-    finally:
-        _OBTAIN.reset(token)
-
-
-def obtain(entry: Entry) -> bool:
-    """Download the files of an entry if that is allowed; returns whether it was.
-
-    Raises:
-        DownloadError: If it is allowed and fails, or the user refuses.
-    """
-    fetch = _OBTAIN.get()
-    if fetch is None or entry.family == "demo":
-        return False
-    fetch(entry)
-    return True
 
 
 def _resolve_entry(entry: Entry) -> ResolvedFile:

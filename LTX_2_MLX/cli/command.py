@@ -173,7 +173,7 @@ def _downloads(options: Any) -> Any:
     """Downloads on first use for a command that writes something; a dry run downloads nothing."""
     if not isinstance(options, WriteOptions) or getattr(options, "dry_run", False):
         return nullcontext()
-    from LTX_2_MLX.checkpoints.resolve import downloads
+    from LTX_2_MLX.checkpoints.catalog import downloads
     from LTX_2_MLX.cli.first_use import FirstUse
 
     progress = progress_from(vars(options))
