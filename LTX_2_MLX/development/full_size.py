@@ -159,6 +159,18 @@ def streamed_step(checkpoint: Checkpoint, shape: VideoShape, dtype: mx.Dtype = m
     )
 
 
+def models_of_file(checkpoint: Checkpoint, **settings: Any) -> Models:
+    """A run's models, all in one file, without a text encoder."""
+    return Models(
+        checkpoint,
+        video_vae=checkpoint,
+        audio_vae=checkpoint,
+        text_features=checkpoint,
+        text_encoder=None,
+        **settings,
+    )
+
+
 def denoised_step(checkpoint: Checkpoint, shape: VideoShape, dtype: mx.Dtype, **settings: Any) -> int:
     """Peak of MLX's memory in one step of the stage that pipelines use; ``settings`` are those of its ``Models``."""
     runner = StageRunner()
@@ -166,16 +178,7 @@ def denoised_step(checkpoint: Checkpoint, shape: VideoShape, dtype: mx.Dtype, **
     contexts = {"positive.video": mx.zeros((1, _TEXT_TOKENS, config.caption_channels or config.video.width))}
     if config.audio is not None:
         contexts["positive.audio"] = mx.zeros((1, _TEXT_TOKENS, config.caption_channels or config.audio.width))
-    models = Models(
-        checkpoint,
-        video_vae=checkpoint,
-        audio_vae=checkpoint,
-        text_features=checkpoint,
-        text_encoder=None,
-        distilled=True,
-        dtype=dtype,
-        **settings,
-    )
+    models = models_of_file(checkpoint, distilled=True, dtype=dtype, **settings)
     grid = VideoGrid(shape.latent(_COMPRESSION), _COMPRESSION, 24.0)
     stage = Denoise("denoise", models, grid, sigmas=(1.0, 0.0), context_size=(1, _TEXT_TOKENS))
     stage.run(runner, GenerationState(contexts=contexts))

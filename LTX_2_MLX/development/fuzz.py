@@ -24,6 +24,7 @@ from LTX_2_MLX.checkpoints.gemma_tokenizer import GemmaTokenizer
 from LTX_2_MLX.checkpoints.load import load, weights_bytes
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.development import fuzz_kinds
+from LTX_2_MLX.development.full_size import models_of_file
 from LTX_2_MLX.development.fuzz_damage import damaged, disturb, split_header, strange, with_header
 from LTX_2_MLX.development.fuzz_kinds import Samples
 from LTX_2_MLX.diffusion.state import VideoGrid
@@ -35,7 +36,6 @@ from LTX_2_MLX.models.ltx.transformer import Transformer
 from LTX_2_MLX.models.ltx.video_vae import VideoDecoder
 from LTX_2_MLX.pipelines.generation.decode import decode_frames
 from LTX_2_MLX.pipelines.generation.denoise import Denoise
-from LTX_2_MLX.pipelines.generation.files import Models
 from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.pipelines.generation.record import options_from, saved_record
 from LTX_2_MLX.pipelines.generation.state import GenerationState
@@ -151,14 +151,7 @@ def _read(place: Path, name: str, content: bytes) -> None:
 def _denoise(model: Transformer, checkpoint: Checkpoint) -> None:
     grid = VideoGrid(LatentShape(1, 2, 3), Compression(8, 32, 32), 24.0)
     width = model.config.caption_channels or model.config.video.width
-    models = Models(
-        checkpoint,
-        video_vae=checkpoint,
-        audio_vae=checkpoint,
-        text_features=checkpoint,
-        text_encoder=None,
-        distilled=False,
-    )
+    models = models_of_file(checkpoint, distilled=False)
     stage = Denoise("denoise", models, grid, sigmas=(1.0, 0.0), context_size=(1, 4))
     state = GenerationState(contexts={"positive.video": mx.zeros((1, 4, width))})
     mx.eval(stage.sample(model, state=state, progress=SilentProgress()))

@@ -84,16 +84,16 @@ class TextFeaturesConfig:
         if f"{PREFIX}video_embeddings_connector.learnable_registers" not in header.tensors:
             return None
         section = transformer_section(header)
-        given = {}
+        stated = {}
         for field in _PER_TOKEN:
             if field in section.values:
-                given[field] = section.values[field]
-        if given and given != _PER_TOKEN:
+                stated[field] = section.values[field]
+        if stated and stated != _PER_TOKEN:
             raise CheckpointError(
-                f"config.transformer describes an unsupported caption projection: {given}; "
+                f"config.transformer describes an unsupported caption projection: {stated}; "
                 f"expected none of these fields, or {_PER_TOKEN}."
             )
-        per_token = bool(given)
+        per_token = bool(stated)
         video = _connector(header, section, "video")
         audio = None
         if f"{PREFIX}audio_embeddings_connector.learnable_registers" in header.tensors:
