@@ -15,8 +15,7 @@ from LTX_2_MLX.checkpoints.gemma3 import TextEncoder
 from LTX_2_MLX.diffusion.sampler import DISTILLED
 from LTX_2_MLX.diffusion.state import AudioClock
 from LTX_2_MLX.models.ltx.text_features import TextFeatures
-from LTX_2_MLX.models.ltx.transformer import StreamInput, Transformer
-from LTX_2_MLX.models.ltx.transformer_block import CrossModalArgs, StreamArgs
+from LTX_2_MLX.models.ltx.transformer import CrossModalArgs, StreamArgs, StreamInput, Transformer
 from LTX_2_MLX.shapes import StreamName
 from LTX_2_MLX.training.bundle import DEFAULTS
 from LTX_2_MLX.training.captions import caption, no_caption

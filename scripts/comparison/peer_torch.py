@@ -14,8 +14,7 @@ from comparison.torch_decoder import TorchDecoder
 from comparison.torch_ltx import TorchBlock, torch_weights
 
 from LTX_2_MLX.bench.workloads import stand_in
-from LTX_2_MLX.models.ltx.transformer import StreamNetwork
-from LTX_2_MLX.models.ltx.transformer_block import TransformerBlock
+from LTX_2_MLX.models.ltx.transformer import StreamNetwork, TransformerBlock
 from LTX_2_MLX.models.ltx.video_vae import VideoDecoder
 
 

@@ -11,8 +11,7 @@ from comparison.torch_ltx import TorchBlock, torch_weights
 from LTX_2_MLX.bench.workloads import Widths, stand_in, transformer_config, vae_config
 from LTX_2_MLX.diffusion.state import VideoGrid
 from LTX_2_MLX.layers.transformer import ModulationRows
-from LTX_2_MLX.models.ltx.transformer import StreamNetwork
-from LTX_2_MLX.models.ltx.transformer_block import StreamArgs, TransformerBlock
+from LTX_2_MLX.models.ltx.transformer import StreamArgs, StreamNetwork, TransformerBlock
 from LTX_2_MLX.models.ltx.video_vae import VideoDecoder
 from LTX_2_MLX.shapes import Compression, VideoShape
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import mlx.core as mx
 
 from LTX_2_MLX.layers.transformer import modulate
-from LTX_2_MLX.models.ltx.transformer_block import SCALE_SELF, SHIFT_SELF, StreamArgs
+from LTX_2_MLX.models.ltx.transformer import SCALE_SELF, SHIFT_SELF, StreamArgs
 from LTX_2_MLX.shapes import StreamName
 
 _NORM_EPS = 1e-6

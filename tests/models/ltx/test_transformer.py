@@ -13,7 +13,7 @@ import LTX_2_MLX.layers.transformer as attention_layer
 from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.interfaces import Header, TensorInfo
-from LTX_2_MLX.models.ltx import transformer_block
+from LTX_2_MLX.models.ltx import transformer
 from LTX_2_MLX.models.ltx.text_features import TextFeatures
 from LTX_2_MLX.models.ltx.transformer import Perturbation, StreamInput, Transformer, evaluate_each
 from LTX_2_MLX.verify.case import Case
@@ -357,8 +357,8 @@ def test_nothing_in_a_bfloat16_network_becomes_float32(tmp_path, monkeypatch):
     watch(mx.fast, "layer_norm")
     # On a CPU its scores are float32 inside.
     watch(attention_layer, "attention")
-    watch(transformer_block, "modulate")
-    watch(transformer_block, "gated_add")
+    watch(transformer, "modulate")
+    watch(transformer, "gated_add")
     video, audio = _streams()
     weights = mx.full((2, 7, 7), 0.5)
     kinds = [Perturbation(video_self={0}, audio_to_video={0}), Perturbation()]

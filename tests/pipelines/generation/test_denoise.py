@@ -18,8 +18,7 @@ from LTX_2_MLX.errors import OutputError
 from LTX_2_MLX.layers.transformer import Attention
 from LTX_2_MLX.models.interfaces import Header, TensorInfo
 from LTX_2_MLX.models.ltx.config import transformer_operations
-from LTX_2_MLX.models.ltx.transformer import Transformer, TransformerConfig
-from LTX_2_MLX.models.ltx.transformer_block import TransformerBlock
+from LTX_2_MLX.models.ltx.transformer import Transformer, TransformerBlock, TransformerConfig
 from LTX_2_MLX.pipelines.generation.embeddings import load_contexts
 from LTX_2_MLX.pipelines.generation.image import image_stage
 from LTX_2_MLX.pipelines.generation.image_places import ImagePlace
