@@ -5,11 +5,12 @@ from collections.abc import Callable
 import mlx.core as mx
 
 from LTX_2_MLX.bench.workloads import Widths, transformer_config, workloads
-from LTX_2_MLX.diffusion.guidance import Guidance, both_streams, guided
+from LTX_2_MLX.diffusion.sampler import Guidance, both_streams, guided
 from LTX_2_MLX.diffusion.state import AudioClock, State, StreamArrays, VideoGrid, start_state
 from LTX_2_MLX.models.ltx.config import TransformerConfig
 from LTX_2_MLX.models.ltx.transformer import Transformer
-from LTX_2_MLX.pipelines.generation.predict import predictor, shared
+from LTX_2_MLX.pipelines.generation.denoise import predictor
+from LTX_2_MLX.pipelines.generation.sharing import shared
 from LTX_2_MLX.shapes import Compression, VideoShape
 
 _TEXT_TOKENS = 128

@@ -14,8 +14,7 @@ import mlx.core as mx
 
 from LTX_2_MLX.diffusion.conditioning import append_keyframe, append_reference, append_slots, fix_latent_frames
 from LTX_2_MLX.diffusion.dfr_layout import RoundTile, next_keyframes, round_tiles
-from LTX_2_MLX.diffusion.guidance import Denoise
-from LTX_2_MLX.diffusion.sampler import DISTILLED, OnStep, ancestral, euler, ignore
+from LTX_2_MLX.diffusion.sampler import DISTILLED, Denoise, OnStep, ancestral, euler, ignore
 from LTX_2_MLX.diffusion.state import (
     LatentState,
     Noise,

@@ -10,7 +10,7 @@ import mlx.core as mx
 import numpy as np
 
 from LTX_2_MLX.diffusion.dfr_layout import SpatialTile
-from LTX_2_MLX.diffusion.guidance import Denoise
+from LTX_2_MLX.diffusion.sampler import Denoise
 from LTX_2_MLX.diffusion.state import LatentState, State, StreamArrays
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.ops.tiling import Interval

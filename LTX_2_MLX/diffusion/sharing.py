@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import mlx.core as mx
 
-from LTX_2_MLX.diffusion.guidance import Pass, Predict
+from LTX_2_MLX.diffusion.sampler import Pass, Predict
 from LTX_2_MLX.diffusion.state import LatentState, State, StreamArrays
 from LTX_2_MLX.ops.collective import Group, TokenShare, share_of
 from LTX_2_MLX.shapes import StreamName

@@ -4,8 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from LTX_2_MLX.checkpoints.lora import Lora
-from LTX_2_MLX.diffusion.guidance import Guidance
-from LTX_2_MLX.diffusion.sampler import DISTILLED, ltx2_schedule, stretched
+from LTX_2_MLX.diffusion.sampler import DISTILLED, Guidance, ltx2_schedule, stretched
 from LTX_2_MLX.pipelines.generation.decode import frame_stages
 from LTX_2_MLX.pipelines.generation.denoise import Denoise
 from LTX_2_MLX.pipelines.generation.files import Models

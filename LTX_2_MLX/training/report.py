@@ -18,7 +18,7 @@ from LTX_2_MLX.models.ltx.transformer import evaluate_each
 from LTX_2_MLX.models.ltx.video_vae import LatentStatistics, VideoDecoder, VideoEncoder
 from LTX_2_MLX.ops.sampling import resize
 from LTX_2_MLX.pipelines.generate import generate
-from LTX_2_MLX.pipelines.generation import predict
+from LTX_2_MLX.pipelines.generation import denoise
 from LTX_2_MLX.training import autoencoder, world
 from LTX_2_MLX.training.bundle import FILES
 from LTX_2_MLX.training.captions import plain_prompt
@@ -94,7 +94,7 @@ def counted_passes() -> Iterator[Counter[str]]:
 
         return on_each
 
-    with mock.patch.object(predict, "evaluate_each", counting):
+    with mock.patch.object(denoise, "evaluate_each", counting):
         yield counted
 
 

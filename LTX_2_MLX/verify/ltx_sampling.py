@@ -7,7 +7,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from LTX_2_MLX.diffusion import guidance, sampler
+from LTX_2_MLX.diffusion import sampler
 from LTX_2_MLX.diffusion.sampler import DISTILLED, REFINEMENT, ltx2_schedule
 from LTX_2_MLX.diffusion.state import LatentState, State, StreamArrays, add_noise, to_denoised, to_velocity
 from LTX_2_MLX.shapes import StreamName
@@ -115,12 +115,12 @@ def _guiders(case: Case, parameters: dict[str, Any], io: dict[str, mx.array]) ->
     negative = io["unc"]
     perturbed = io["ptb"]
     scale = parameters["cfg"]
-    plain = guidance.Guidance(guidance_scale=scale)
-    spatio_temporal = guidance.Guidance(stg_scale=parameters["stg"])
+    plain = sampler.Guidance(guidance_scale=scale)
+    spatio_temporal = sampler.Guidance(stg_scale=parameters["stg"])
     outputs: Outputs = {
-        "guider.cfg": guidance.guide(plain, {"conditional": cond, "negative": negative}),
+        "guider.cfg": sampler.guide(plain, {"conditional": cond, "negative": negative}),
         "guider.cfg_star": cond + ltx_formulas.cfg_star_delta(cond[:1], negative[:1], scale),
-        "guider.stg": guidance.guide(spatio_temporal, {"conditional": cond, "perturbed": perturbed}),
+        "guider.stg": sampler.guide(spatio_temporal, {"conditional": cond, "perturbed": perturbed}),
         "guider.skip": _skipped_steps(case),
     }
     # The reference's projections take one sample alone.
@@ -148,12 +148,12 @@ def _projected(parameters: dict[str, Any], cond: mx.array, negative: mx.array, p
 def _skipped_steps(case: Case) -> np.ndarray:
     """1 where a step is skipped: rows by ``skip_step``, columns by step."""
     rows, steps = case.outputs()["guider.skip"].shape
-    skipped = [[guidance.Guidance(skip_step=row).skips(step) for step in range(steps)] for row in range(rows)]
+    skipped = [[sampler.Guidance(skip_step=row).skips(step) for step in range(steps)] for row in range(rows)]
     return np.array(skipped, dtype=np.int32)
 
 
 def _multimodal(parameters: dict[str, Any], io: dict[str, mx.array]) -> Outputs:
-    estimates: dict[guidance.Pass, mx.array] = {
+    estimates: dict[sampler.Pass, mx.array] = {
         "conditional": io["cond"],
         "negative": io["unc"],
         "perturbed": io["ptb"],
@@ -161,13 +161,13 @@ def _multimodal(parameters: dict[str, Any], io: dict[str, mx.array]) -> Outputs:
     }
     outputs: Outputs = {}
     for k, values in enumerate(parameters["mm"]):
-        outputs[f"guider.multimodal.{k}"] = guidance.guide(guidance_from(values), estimates)
+        outputs[f"guider.multimodal.{k}"] = sampler.guide(guidance_from(values), estimates)
     return outputs
 
 
-def guidance_from(values: dict) -> guidance.Guidance:
+def guidance_from(values: dict) -> sampler.Guidance:
     """Guidance from the reference's names."""
-    return guidance.Guidance(
+    return sampler.Guidance(
         guidance_scale=values.get("cfg_scale", 1.0),
         stg_scale=values.get("stg_scale", 0.0),
         stg_blocks=tuple(values.get("stg_blocks") or ()),

@@ -5,7 +5,7 @@ from typing import ClassVar
 import mlx.core as mx
 import pytest
 
-from LTX_2_MLX.diffusion.guidance import Guidance, both_streams, guide, guided, passes, steps_within
+from LTX_2_MLX.diffusion.sampler import Guidance, both_streams, guide, guided, passes, steps_within
 from LTX_2_MLX.diffusion.state import LatentState
 
 FULL = Guidance(guidance_scale=3, stg_scale=1, stg_blocks=(1,), modality_scale=2, guidance_rescale=0.7)

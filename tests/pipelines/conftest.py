@@ -13,7 +13,7 @@ from PIL import Image
 
 from LTX_2_MLX.checkpoints.lora import Lora
 from LTX_2_MLX.checkpoints.reader import Checkpoint
-from LTX_2_MLX.diffusion.guidance import Guidance, both_streams
+from LTX_2_MLX.diffusion.sampler import Guidance, both_streams
 from LTX_2_MLX.pipelines.generation.files import Models
 from LTX_2_MLX.pipelines.generation.prompt import prompt_stages
 from LTX_2_MLX.pipelines.generation.request import Request

@@ -10,7 +10,7 @@ from mlx.utils import tree_flatten
 
 from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.reader import Checkpoint
-from LTX_2_MLX.diffusion.guidance import Guidance, both_streams
+from LTX_2_MLX.diffusion.sampler import Guidance, both_streams
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.models.ltx.transformer import Transformer
 from LTX_2_MLX.pipelines.generate import stages_for

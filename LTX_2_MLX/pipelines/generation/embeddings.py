@@ -7,7 +7,7 @@ import mlx.core as mx
 import numpy as np
 
 from LTX_2_MLX.checkpoints.reader import Checkpoint
-from LTX_2_MLX.diffusion.guidance import passes
+from LTX_2_MLX.diffusion.sampler import passes
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.media.output import check_writable, replaced_when_complete
 from LTX_2_MLX.models.ltx.text_features import TextFeatures

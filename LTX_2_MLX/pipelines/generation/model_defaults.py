@@ -7,8 +7,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from LTX_2_MLX.checkpoints.recognise import config_of
-from LTX_2_MLX.diffusion.guidance import Guidance, passes
-from LTX_2_MLX.diffusion.sampler import REFINEMENT
+from LTX_2_MLX.diffusion.sampler import REFINEMENT, Guidance, passes
 from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.models.interfaces import Header
 from LTX_2_MLX.models.ltx.config import TransformerConfig

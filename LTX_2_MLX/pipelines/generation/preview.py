@@ -18,7 +18,7 @@ from LTX_2_MLX.atomic_file import write_file
 from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.recognise import config_of
-from LTX_2_MLX.diffusion.guidance import Denoise as DenoiseCall
+from LTX_2_MLX.diffusion.sampler import Denoise as DenoiseCall
 from LTX_2_MLX.diffusion.sampler import OnStep
 from LTX_2_MLX.diffusion.state import State, StreamArrays, VideoGrid, hold, unpatchify_video
 from LTX_2_MLX.errors import RequestError

@@ -7,7 +7,7 @@ from typing import Any
 
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.resolve import resolve
-from LTX_2_MLX.diffusion.guidance import passes
+from LTX_2_MLX.diffusion.sampler import passes
 from LTX_2_MLX.errors import CheckpointError, MediaError, RequestError
 from LTX_2_MLX.media.output import RunRecord, record_from
 from LTX_2_MLX.media.sound import check_wav

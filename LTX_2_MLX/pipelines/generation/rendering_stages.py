@@ -25,8 +25,7 @@ from LTX_2_MLX.diffusion.dfr import (
 from LTX_2_MLX.diffusion.dfr_layout import SPATIAL_OVERLAP, RoundTile
 from LTX_2_MLX.diffusion.dfr_rendering import Rendering
 from LTX_2_MLX.diffusion.dfr_spatial import TokenTile, denoise_in_tiles, token_tiles
-from LTX_2_MLX.diffusion.guidance import UNGUIDED, Denoise, guided
-from LTX_2_MLX.diffusion.sampler import DISTILLED, REFINEMENT, OnStep, ignore
+from LTX_2_MLX.diffusion.sampler import DISTILLED, REFINEMENT, UNGUIDED, Denoise, OnStep, guided, ignore
 from LTX_2_MLX.diffusion.state import AudioClock, LatentState, Noise, State, VideoGrid, seeded_noise, start_state
 from LTX_2_MLX.models.ltx.config import (
     TransformerConfig,
@@ -35,13 +34,9 @@ from LTX_2_MLX.models.ltx.config import (
     transformer_operations,
 )
 from LTX_2_MLX.models.ltx.transformer import Transformer
-from LTX_2_MLX.pipelines.generation.denoise import (
-    stored_transformer,
-    transformer_facts,
-)
+from LTX_2_MLX.pipelines.generation.denoise import predictor, stored_transformer, transformer_facts
 from LTX_2_MLX.pipelines.generation.files import Models, load_options
 from LTX_2_MLX.pipelines.generation.image_places import ImagePlace
-from LTX_2_MLX.pipelines.generation.predict import predictor, shared
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result
 from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes, seconds_of
 from LTX_2_MLX.runtime import launch
@@ -172,6 +167,8 @@ class RenderingStage(ABC):
             runner.progress.advance(self.name, 0, total)
             predict = predictor(transformer, state.contexts, UNGUIDED, shared_cross_modal_sigma=self.rendering.newer)
             if launch.RANK is not None:
+                from LTX_2_MLX.pipelines.generation.sharing import shared
+
                 parallel, speed = self.models.parallel, self.models.speed
                 predict = shared(predict, parallel, transformer, state.contexts, speed=speed)
             denoise = guided(predict, UNGUIDED)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.diffusion.dfr_layout import even_slots
 from LTX_2_MLX.diffusion.dfr_rendering import Rendering
-from LTX_2_MLX.diffusion.guidance import UNGUIDED, Guidance, passes
+from LTX_2_MLX.diffusion.sampler import UNGUIDED, Guidance, passes
 from LTX_2_MLX.diffusion.state import VideoGrid
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.models.ltx.transformer import Transformer

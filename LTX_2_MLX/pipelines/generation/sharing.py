@@ -7,10 +7,14 @@ from typing import Any
 
 import mlx.core as mx
 
+from LTX_2_MLX.diffusion.sampler import Predict
+from LTX_2_MLX.diffusion.sharing import TokenWidths, shared_by, unguided
+from LTX_2_MLX.diffusion.state import State
 from LTX_2_MLX.errors import MemoryBudgetError
 from LTX_2_MLX.media.output import RunRecord
 from LTX_2_MLX.models.ltx.step_cache import StepCaches
-from LTX_2_MLX.pipelines.generation.fastest_way import StepWork, measured_speed, ways_text, works_of
+from LTX_2_MLX.models.ltx.transformer import Transformer
+from LTX_2_MLX.pipelines.generation.fastest_way import Speed, StepWork, measured_speed, ways_text, works_of
 from LTX_2_MLX.pipelines.generation.files import Models
 from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.pipelines.generation.record import saved_record
@@ -116,6 +120,39 @@ def state_of_first(state: GenerationState) -> GenerationState:
         found[result][name] = array
     results: dict[str, Any] = {**found}
     return replace(state, **results)
+
+
+def shared(
+    predict: Predict,
+    parallel: str,
+    transformer: Transformer,
+    contexts: Arrays,
+    *,
+    speed: Speed | None = None,
+) -> Predict:
+    """``predict`` shared among the processes of a run.
+
+    Args:
+        predict: The transformer as guidance calls it.
+        parallel: Name of the way to share it.
+        transformer: The network.
+        contexts: Contexts of the prompts.
+        speed: Of the machines, by which ``auto`` chooses a way for each step; None: by the number of passes alone.
+    """
+    config = transformer.config
+    text_tokens = {context.shape[1] for context in contexts.values()}
+    group = machines().group
+
+    def by_tokens(state: State, passes: int) -> bool:
+        if speed is None:
+            return unguided(state, passes)
+        audio_tokens = state["audio"].num_tokens if "audio" in state else 0
+        dtype = next(iter(contexts.values())).dtype
+        work = StepWork(config, state["video"].num_tokens, audio_tokens, max(text_tokens), dtype, passes)
+        return work.fastest(group.size, speed) == "sequence"
+
+    widths = TokenWidths(config.token_widths | text_tokens, {config.activation_width})
+    return shared_by(parallel, predict, group, widths, by_tokens)
 
 
 def settled_way(models: Models, work: StepWork) -> str:

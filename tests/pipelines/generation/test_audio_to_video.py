@@ -16,7 +16,7 @@ import LTX_2_MLX
 from LTX_2_MLX import cli
 from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.reader import Checkpoint
-from LTX_2_MLX.diffusion.guidance import Guidance
+from LTX_2_MLX.diffusion.sampler import Guidance
 from LTX_2_MLX.diffusion.state import patchify_audio
 from LTX_2_MLX.errors import LTXError
 from LTX_2_MLX.media.audio import Waveform, read_waveform

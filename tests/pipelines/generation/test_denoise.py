@@ -11,8 +11,7 @@ import pytest
 
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.recognise import config_of
-from LTX_2_MLX.diffusion.guidance import Guidance, both_streams
-from LTX_2_MLX.diffusion.sampler import DISTILLED, REFINEMENT, ltx2_schedule, stretched
+from LTX_2_MLX.diffusion.sampler import DISTILLED, REFINEMENT, Guidance, both_streams, ltx2_schedule, stretched
 from LTX_2_MLX.diffusion.state import seeded_noise
 from LTX_2_MLX.errors import OutputError
 from LTX_2_MLX.layers.transformer import Attention

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tiny_checkpoints
 
-from LTX_2_MLX.diffusion.guidance import Guidance, both_streams, passes
+from LTX_2_MLX.diffusion.sampler import Guidance, both_streams, passes
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.media.output import RunRecord
 from LTX_2_MLX.pipelines.generate import Options, request_for, stages_for

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import LTX_2_MLX
 from LTX_2_MLX import cli
-from LTX_2_MLX.diffusion.guidance import Guidance
+from LTX_2_MLX.diffusion.sampler import Guidance
 from LTX_2_MLX.errors import LTXError
 from LTX_2_MLX.media.audio import Waveform, read_waveform
 from LTX_2_MLX.media.frames import FrameStream, SourceTracks
