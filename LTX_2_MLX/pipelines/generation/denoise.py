@@ -246,13 +246,9 @@ class Denoise:
 
         noise = self.noise or partial(seeded_noise, self.seed)
         start = self.first_state(transformer.config, state, noise)
-        contexts = dict(state.contexts)
-        if self.frozen_audio:
-            # Audio that is only attended to is not guided: it keeps its own context in the negative pass.
-            contexts.pop("negative.audio", None)
         predict = predictor(
             transformer,
-            contexts,
+            state.contexts,
             self.guidance,
             # Blocks of other machines have none.
             keep_text=self.models.parallel != "blocks" and self._memory()[2] > 0,
@@ -261,7 +257,7 @@ class Denoise:
         if launch.RANK is not None:
             from LTX_2_MLX.pipelines.generation.sharing import shared
 
-            predict = shared(predict, self._parallel, transformer, contexts, speed=self.models.speed)
+            predict = shared(predict, self._parallel, transformer, state.contexts, speed=self.models.speed)
         denoise = guided(predict, self.guidance, steps_within(self.guided_share, steps))
         denoise, report = (denoise, on_step) if watch is None else watch(denoise, on_step)
         result = self._sampler(noise, start)(denoise, start, self.sigmas, report)
@@ -426,11 +422,13 @@ def predictor(
     ) -> dict[Pass, StreamArrays]:
         estimates: dict[Pass, StreamArrays] = {}
         for kind in passes:
-            context = negative if kind == "negative" else positive
             inputs: dict[StreamName, StreamInput] = {}
             for name, stream in state.items():
-                text = kept.setdefault((kind == "negative", name), []) if keep_text else None
-                inputs[name] = _stream_input(stream, context[name], text, enabled=name in computed, sigma=sigma)
+                # A stream that is only attended to is not guided: it keeps its own context in the negative pass.
+                is_negative = kind == "negative" and not stream.frozen
+                context = negative[name] if is_negative else positive[name]
+                text = kept.setdefault((is_negative, name), []) if keep_text else None
+                inputs[name] = _stream_input(stream, context, text, enabled=name in computed, sigma=sigma)
             if shared_cross_modal_sigma:
                 inputs = _with_shared_sigma(inputs)
             perturbations = None
