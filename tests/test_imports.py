@@ -13,17 +13,16 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 
 # Which rooms a room may import from, besides itself. Errors and sizes are open to all.
-BASE = {"errors", "outside", "shapes", "invocation", "atomic_file", "_version"}
+BASE = {"errors", "files", "shapes", "invocation", "_version"}
 MATHEMATICS = {"ops", *BASE}
 NETWORKS = {"models", "layers", *MATHEMATICS}
 SERVICES = {"runtime", "media", "checkpoints", "diffusion"}
 LIBRARY = {"planning", *SERVICES, *NETWORKS}
 ALLOWED = {
     "errors": set(),
-    "outside": set(),
+    "files": set(),
     "_version": set(),
     "invocation": set(),
-    "atomic_file": set(),
     "shapes": {"errors"},
     "ops": BASE,
     "layers": MATHEMATICS,

@@ -8,7 +8,6 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from LTX_2_MLX.atomic_file import write_file
 from LTX_2_MLX.checkpoints.gemma3 import Gemma
 from LTX_2_MLX.checkpoints.load import is_quantized
 from LTX_2_MLX.checkpoints.ncnn_file import NCNN_SUFFIX, ncnn_layers_of, read_ncnn_files
@@ -19,10 +18,10 @@ from LTX_2_MLX.checkpoints.resolve import TORCH_SUFFIXES
 from LTX_2_MLX.checkpoints.torch_file import read_torch_file
 from LTX_2_MLX.checkpoints.writer import write_safetensors
 from LTX_2_MLX.errors import CheckpointError, RequestError
+from LTX_2_MLX.files import parse_json, write_file
 from LTX_2_MLX.invocation import command_line
 from LTX_2_MLX.models.interfaces import PublishedNetwork
 from LTX_2_MLX.models.ltx.transformer import Transformer
-from LTX_2_MLX.outside import parse_json
 
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 _MLX_DTYPES = {

@@ -24,8 +24,8 @@ from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.quantization import Quantization
 from LTX_2_MLX.checkpoints.reader import Checkpoint, holds_language_model
 from LTX_2_MLX.errors import CheckpointError
+from LTX_2_MLX.files import parse_object
 from LTX_2_MLX.models.interfaces import Header
-from LTX_2_MLX.outside import parse_object
 
 if TYPE_CHECKING:
     from LTX_2_MLX.checkpoints.block_run import BlockRun

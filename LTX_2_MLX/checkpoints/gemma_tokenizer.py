@@ -12,7 +12,7 @@ import numpy as np
 
 from LTX_2_MLX.checkpoints.reader import Checkpoint, json_object
 from LTX_2_MLX.errors import CheckpointError
-from LTX_2_MLX.outside import parse_json
+from LTX_2_MLX.files import parse_json
 
 # Length of prompts in the training of the networks after it (Lightricks/LTX-2,
 # text_encoders/gemma/gemma_assets.py at 400fd31).

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from LTX_2_MLX.outside import parse_object
+from LTX_2_MLX.files import parse_object
 
 METADATA = "__metadata__"
 # A name, and an object of a dtype and two short lists of numbers.

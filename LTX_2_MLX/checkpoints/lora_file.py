@@ -18,7 +18,7 @@ import numpy as np
 
 from LTX_2_MLX.checkpoints.reader import Checkpoint, data_starts
 from LTX_2_MLX.errors import CheckpointError
-from LTX_2_MLX.outside import parse_json, parse_object
+from LTX_2_MLX.files import parse_json, parse_object
 
 _DOWN = r"\.(?:lora_A|lora_down|lora\.down|lora_linear_layer\.down)(?:\.\w+)?\.weight$"
 _UP = r"\.(?:lora_B|lora_up|lora\.up|lora_linear_layer\.up)(?:\.\w+)?\.weight$"

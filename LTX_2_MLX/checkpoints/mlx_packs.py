@@ -16,9 +16,9 @@ from typing import Any
 
 from LTX_2_MLX.checkpoints.reader import MLX_VIDEO, StoredTensor
 from LTX_2_MLX.errors import CheckpointError
+from LTX_2_MLX.files import parse_json, read_small_file
 from LTX_2_MLX.invocation import command_line
 from LTX_2_MLX.models.interfaces import TensorInfo
-from LTX_2_MLX.outside import parse_json, read_small_file
 
 _PREFIX = "model.diffusion_model."
 _STATISTICS = "per_channel_statistics."

@@ -17,8 +17,8 @@ import mlx.core as mx
 
 from LTX_2_MLX.checkpoints.header_entries import METADATA, header_entries
 from LTX_2_MLX.errors import CheckpointError
+from LTX_2_MLX.files import parse_json, parse_object, read_small_file
 from LTX_2_MLX.models.interfaces import Header, TensorInfo
-from LTX_2_MLX.outside import parse_json, parse_object, read_small_file
 
 MLX_VIDEO = "mlx-video"
 _TRANSFORMER_PREFIX = "model.diffusion_model."

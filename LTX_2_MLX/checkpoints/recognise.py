@@ -15,9 +15,9 @@ from LTX_2_MLX.checkpoints.catalog import ENTRIES, Family, Role
 from LTX_2_MLX.checkpoints.reader import Checkpoint, data_starts
 from LTX_2_MLX.checkpoints.resolve import ResolvedFile, resolve
 from LTX_2_MLX.errors import CheckpointError
+from LTX_2_MLX.files import parse_json
 from LTX_2_MLX.invocation import command_line
 from LTX_2_MLX.models.interfaces import ConfigT, PublishedNetwork
-from LTX_2_MLX.outside import parse_json
 
 NetworkT = TypeVar("NetworkT", bound=PublishedNetwork[Any])
 

@@ -21,7 +21,6 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
-from LTX_2_MLX.atomic_file import remove_unfinished, without_writing
 from LTX_2_MLX.cli.options import (
     SEED_FLAG,
     RunOptions,
@@ -32,7 +31,7 @@ from LTX_2_MLX.cli.options import (
     with_random_seed,
 )
 from LTX_2_MLX.errors import LTXError, OutputError, RequestError
-from LTX_2_MLX.outside import printable
+from LTX_2_MLX.files import printable, remove_unfinished, without_writing
 from LTX_2_MLX.pipelines.options import declared_options
 from LTX_2_MLX.runtime import launch
 from LTX_2_MLX.runtime.mlx_library import require_mlx

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import typer
 
-from LTX_2_MLX.outside import printable
+from LTX_2_MLX.files import printable
 from LTX_2_MLX.runtime import launch
 
 

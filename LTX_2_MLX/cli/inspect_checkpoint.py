@@ -8,7 +8,7 @@ import typer
 
 from LTX_2_MLX.cli.command import REFUSED, command
 from LTX_2_MLX.cli.echo import echo, echo_table
-from LTX_2_MLX.outside import printable
+from LTX_2_MLX.files import printable
 from LTX_2_MLX.pipelines.options import Opt
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from LTX_2_MLX.atomic_file import without_keeping
 from LTX_2_MLX.cli.command import FAILED, HANGUP, INTERRUPTED, REFUSED, TERMINATED, ended_by_signals
 from LTX_2_MLX.errors import LTXError, OutputError, RequestError
+from LTX_2_MLX.files import without_keeping
 from LTX_2_MLX.invocation import command_line
 from LTX_2_MLX.runtime import launch
 from LTX_2_MLX.runtime.progress import NotesOnly

@@ -9,9 +9,9 @@ from typing import Any
 from PIL import Image
 
 from LTX_2_MLX._version import __version__
-from LTX_2_MLX.atomic_file import write_file
 from LTX_2_MLX.bench.machine import findings
 from LTX_2_MLX.errors import LTXError
+from LTX_2_MLX.files import write_file
 from LTX_2_MLX.media.contact_sheet import Layout, contact_sheet
 from LTX_2_MLX.media.image import is_image, read_image, to_8_bit
 from LTX_2_MLX.media.panels import scaled

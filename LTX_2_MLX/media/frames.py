@@ -11,8 +11,8 @@ import av
 import mlx.core as mx
 import numpy as np
 
-from LTX_2_MLX.atomic_file import KEEPS_WRITES
 from LTX_2_MLX.errors import OutputError
+from LTX_2_MLX.files import KEEPS_WRITES
 from LTX_2_MLX.media.audio import Audio, EncodedTrack, Waveform
 from LTX_2_MLX.media.display import Display
 from LTX_2_MLX.media.encoder import Container

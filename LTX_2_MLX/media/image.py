@@ -12,6 +12,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
 from LTX_2_MLX.errors import LTXError, MediaError
+from LTX_2_MLX.files import failure
 from LTX_2_MLX.media import png16
 from LTX_2_MLX.media.display import Orientation
 from LTX_2_MLX.media.heif import HeifImage, heif_size, is_heif, read_heif
@@ -26,7 +27,6 @@ from LTX_2_MLX.media.image_formats import (
 )
 from LTX_2_MLX.media.output import replaced_when_complete
 from LTX_2_MLX.media.source import check_image
-from LTX_2_MLX.outside import failure
 
 # EXIF tags that describe the photo. Others describe how its file stores it, or belong to the thumbnail.
 _EXIF_TAGS = frozenset(

@@ -16,11 +16,10 @@ from typing import Any
 import av
 
 from LTX_2_MLX._version import __version__
-from LTX_2_MLX.atomic_file import KEEPS_WRITES, replaced_file
 from LTX_2_MLX.errors import MediaError
+from LTX_2_MLX.files import KEEPS_WRITES, parse_json, replaced_file
 from LTX_2_MLX.media.source import open_media, reason
 from LTX_2_MLX.media.suffixes import IMAGE_OUTPUTS
-from LTX_2_MLX.outside import parse_json
 
 _PROGRAM = "LTX-2-MLX"
 _TAG = "comment"

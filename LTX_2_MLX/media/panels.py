@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from LTX_2_MLX.outside import printable
+from LTX_2_MLX.files import printable
 
 BACKGROUND = (24, 24, 27)
 _TEXT = (244, 244, 245)

@@ -23,8 +23,8 @@ from typing import Any
 import av
 
 from LTX_2_MLX.errors import MediaError, MemoryBudgetError
+from LTX_2_MLX.files import failure
 from LTX_2_MLX.media.timeline import Restart, Shifts, Track, find_restarts, shifts_for
-from LTX_2_MLX.outside import failure
 from LTX_2_MLX.runtime.memory import GIB, budget_bytes
 
 # First bytes of Matroska, and major brands of mp4 and mov that no image has.

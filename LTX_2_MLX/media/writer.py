@@ -21,8 +21,8 @@ import av
 import numpy as np
 from av.container import OutputContainer
 
-from LTX_2_MLX.atomic_file import KEEPS_WRITES
 from LTX_2_MLX.errors import MediaError
+from LTX_2_MLX.files import KEEPS_WRITES
 from LTX_2_MLX.media.audio import Audio
 from LTX_2_MLX.media.display import Display, YuvWriter
 from LTX_2_MLX.media.encoder import CRF, SQUARE_ENCODERS, Codec, Encoding, choose_encoding, least_bytes

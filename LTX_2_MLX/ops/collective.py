@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 import mlx.core as mx
 import numpy as np
 
+from LTX_2_MLX.files import parse_json
 from LTX_2_MLX.ops.cpu.rows import BLOCK, fewest_rows
 from LTX_2_MLX.ops.device import on_cpu
-from LTX_2_MLX.outside import parse_json
 
 Task = TypeVar("Task")
 

@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from LTX_2_MLX.outside import printable
+from LTX_2_MLX.files import printable
 
 # Nothing is loaded from anywhere: the page and what it carries is all.
 _POLICY = (

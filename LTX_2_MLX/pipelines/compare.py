@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from LTX_2_MLX.atomic_file import write_file
+from LTX_2_MLX.files import write_file
 from LTX_2_MLX.media import comparison
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.media.output import check_writable

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from LTX_2_MLX.atomic_file import write_file
 from LTX_2_MLX.errors import RequestError
+from LTX_2_MLX.files import write_file
 from LTX_2_MLX.invocation import command_line
 from LTX_2_MLX.media.audio import Waveform
 from LTX_2_MLX.media.contact_sheet import clock, preview_sheet, spread

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from LTX_2_MLX.errors import RequestError
-from LTX_2_MLX.outside import number, path_fault
+from LTX_2_MLX.files import number, path_fault
 
 # Finds a file on this machine, or leaves a choice to the model.
 AUTO = "auto"

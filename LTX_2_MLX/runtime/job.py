@@ -14,9 +14,8 @@ from typing import Any
 
 import mlx.core as mx
 
-from LTX_2_MLX.atomic_file import replaced_file, write_file
 from LTX_2_MLX.errors import OutputError, RequestError
-from LTX_2_MLX.outside import parse_json, read_small_file
+from LTX_2_MLX.files import parse_json, read_small_file, replaced_file, write_file
 from LTX_2_MLX.runtime.digest import digest_of, load_whole, sum_of
 from LTX_2_MLX.runtime.folder_lock import lock_folder
 

@@ -13,10 +13,9 @@ from typing import Any
 import mlx.core as mx
 
 from LTX_2_MLX._version import __version__
-from LTX_2_MLX.atomic_file import remove_unfinished
 from LTX_2_MLX.errors import LTXError, OutputError, RequestError
+from LTX_2_MLX.files import parse_json, remove_unfinished
 from LTX_2_MLX.ops.collective import ALONE, Group
-from LTX_2_MLX.outside import parse_json
 from LTX_2_MLX.runtime import launch
 from LTX_2_MLX.runtime.job import differing_facts
 from LTX_2_MLX.runtime.meeting import LONGEST_SECONDS, LOST, met

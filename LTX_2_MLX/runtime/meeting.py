@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from LTX_2_MLX.errors import OutputError
-from LTX_2_MLX.outside import parse_json
+from LTX_2_MLX.files import parse_json
 from LTX_2_MLX.runtime import launch
 
 LOST = (

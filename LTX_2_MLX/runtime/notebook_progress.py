@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from LTX_2_MLX.outside import printable
+from LTX_2_MLX.files import printable
 from LTX_2_MLX.runtime.progress import clock_text
 from LTX_2_MLX.runtime.time_left import TimeLeft
 

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, T
 from rich.progress import Progress as RichBars
 from rich.text import Text
 
-from LTX_2_MLX.outside import printable
+from LTX_2_MLX.files import printable
 from LTX_2_MLX.runtime.time_left import TimeLeft
 
 # Drawing may take longer than a short step.

@@ -12,8 +12,8 @@ import LTX_2_MLX  # noqa: F401  (loads BLAS before MLX)
 # isort: split
 import mlx.core as mx
 
-from LTX_2_MLX.atomic_file import without_keeping
 from LTX_2_MLX.errors import RequestError
+from LTX_2_MLX.files import without_keeping
 from LTX_2_MLX.ops.collective import CollectiveOrderError, TokenShare
 from LTX_2_MLX.pipelines.generate import generate_video, prepare
 from LTX_2_MLX.pipelines.generation.fastest_way import measured_speed

@@ -10,14 +10,14 @@ EXEMPT = ("training/", "development/")
 DOORS = {
     "av.open": ("media/source.py", "media/writer.py", "media/tracks.py", "media/sound.py"),
     "Image.open": ("media/image_formats.py",),
-    "os.replace": ("atomic_file.py",),
+    "os.replace": ("files.py",),
     "os.rename": (),
     # A scratch folder of a golden case.
     "shutil.copy": ("verify/ltx_text.py",),
     "shutil.copyfile": (),
     "shutil.move": (),
     # Encoded into a temporary file of the atomic door.
-    ".write_bytes": ("atomic_file.py", "media/image.py"),
+    ".write_bytes": ("files.py", "media/image.py"),
     ".write_text": (),
     "open for writing": (
         "checkpoints/writer.py",

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from LTX_2_MLX import cli, outside
+from LTX_2_MLX import cli, files
 from LTX_2_MLX.checkpoints.contents import inspect
 from LTX_2_MLX.checkpoints.convert import as_safetensors, convert
 from LTX_2_MLX.checkpoints.gemma_tokenizer import GemmaTokenizer
@@ -159,7 +159,7 @@ def test_failures_inside_json_are_the_files(failure, monkeypatch, tmp_path):
 
     path = tmp_path / "a.safetensors"
     path.write_bytes((2).to_bytes(8, "little") + b"{}")
-    monkeypatch.setattr(outside._DECODER, "decode", fail)
+    monkeypatch.setattr(files._DECODER, "decode", fail)
     with pytest.raises(CheckpointError, match="not a readable safetensors file"):
         read_header(path)
 

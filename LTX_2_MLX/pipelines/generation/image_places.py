@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from LTX_2_MLX.errors import RequestError
-from LTX_2_MLX.outside import exists
+from LTX_2_MLX.files import exists
 
 _PLACE = re.compile(
     r"(?P<path>.+?):(?P<frame>-?[0-9]{1,6}|[0-9]{1,3}(\.[0-9]{1,6})?%)(:(?P<strength>[0-9]{0,6}\.?[0-9]{1,6}))?"

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.diffusion.sampler import REFINEMENT, Guidance, passes
 from LTX_2_MLX.errors import CheckpointError, RequestError
+from LTX_2_MLX.files import fraction, parse_object
 from LTX_2_MLX.models.interfaces import Header
 from LTX_2_MLX.models.ltx.config import TransformerConfig
 from LTX_2_MLX.models.ltx.transformer import Transformer
-from LTX_2_MLX.outside import fraction, parse_object
 from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.pipelines.generation.state import SamplerName
 from LTX_2_MLX.pipelines.options import flag_of

@@ -14,7 +14,6 @@ import mlx.core as mx
 import numpy as np
 from PIL import Image
 
-from LTX_2_MLX.atomic_file import write_file
 from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.recognise import config_of
@@ -22,6 +21,7 @@ from LTX_2_MLX.diffusion.sampler import Denoise as DenoiseCall
 from LTX_2_MLX.diffusion.sampler import OnStep
 from LTX_2_MLX.diffusion.state import State, StreamArrays, VideoGrid, hold, unpatchify_video
 from LTX_2_MLX.errors import RequestError
+from LTX_2_MLX.files import write_file
 from LTX_2_MLX.media.contact_sheet import clock, preview_sheet
 from LTX_2_MLX.media.panels import peaks_of
 from LTX_2_MLX.models.ltx.transformer import Transformer

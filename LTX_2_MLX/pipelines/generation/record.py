@@ -9,10 +9,10 @@ from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.resolve import resolve
 from LTX_2_MLX.diffusion.sampler import passes
 from LTX_2_MLX.errors import CheckpointError, MediaError, RequestError
+from LTX_2_MLX.files import exists, number
 from LTX_2_MLX.media.output import RunRecord, record_from
 from LTX_2_MLX.media.sound import check_wav
 from LTX_2_MLX.media.source import open_media
-from LTX_2_MLX.outside import exists, number
 from LTX_2_MLX.pipelines.generation.image_places import ImagePlace
 from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.pipelines.generation.recorded_files import path_in

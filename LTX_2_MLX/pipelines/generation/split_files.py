@@ -18,9 +18,9 @@ from LTX_2_MLX.checkpoints.reader import (
 )
 from LTX_2_MLX.checkpoints.resolve import AUTO, resolve
 from LTX_2_MLX.errors import CheckpointError
+from LTX_2_MLX.files import parse_json
 from LTX_2_MLX.models.ltx.text_features import lacks_projection
 from LTX_2_MLX.models.ltx.video_vae import VideoDecoder
-from LTX_2_MLX.outside import parse_json
 from LTX_2_MLX.pipelines.generation.companion_files import VARIANTS, decoder_in
 from LTX_2_MLX.pipelines.generation.options import Options
 
