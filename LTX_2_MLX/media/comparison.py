@@ -8,7 +8,7 @@ from fractions import Fraction
 import numpy as np
 
 from LTX_2_MLX.errors import RequestError
-from LTX_2_MLX.media.display import Display
+from LTX_2_MLX.media.encoder import Display
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.media.panels import label_band, label_height, scaled
 

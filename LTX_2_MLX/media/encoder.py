@@ -1,5 +1,10 @@
-"""Output formats: what each container holds, and the encoder and settings for a codec and size."""
+"""Output formats: how a file is shown, what each container holds, and the encoder and settings for a codec and size.
 
+The output is always bt709 (or bt2020, with 10 bits), limited range. Transfer curve and primaries are not converted:
+they travel as tags (``Display``).
+"""
+
+import struct
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,11 +14,135 @@ from typing import Any, Literal
 
 import av
 import numpy as np
+from av.video.reformatter import Interpolation, VideoReformatter
 
 from LTX_2_MLX.errors import MediaError
-from LTX_2_MLX.media.display import Display
 
+# ITU-T H.273 code points: of the range, and as primaries and as matrix (bt2020 with constant luminance left out).
+FULL_RANGE, LIMITED_RANGE = 2, 1
+BT709 = 1
+_BT2020 = 9
+# H.273 matrix coefficients -> swscale's name of the same matrix.
+MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
+# Without these flags swscale repeats chroma samples and rounds roughly: up to 6 levels off instead of 2.
+SCALING = (
+    Interpolation.BICUBIC
+    | Interpolation.FULL_CHR_H_INT
+    | Interpolation.FULL_CHR_H_INP
+    | Interpolation.ACCURATE_RND
+    | Interpolation.BITEXACT
+)
+# FFmpeg's AVMasteringDisplayMetadata: ten fractions of two 32-bit numbers, then whether each half is filled in.
+_MASTERING = struct.Struct("=20i2i")
+_LIGHT = struct.Struct("=2I")
+# Units of the SEI messages: chromaticities in 0.00002, luminances in 0.0001 cd/m².
+_PER_CHROMATICITY = 50_000
+_PER_LUMINANCE = 10_000
 _COMMON_TAGS = frozenset(("title", "artist", "album", "date", "comment", "copyright", "genre", "language", "track"))
+
+
+@dataclass(frozen=True)
+class HDR:
+    """Static HDR metadata of a video (SMPTE ST 2086 and CTA-861.3).
+
+    Attributes:
+        primaries: Chromaticities x and y of red, green and blue.
+        white: Chromaticity of the white point.
+        luminance: Least and largest of the mastering display, in cd/m².
+        light: Largest light level of a pixel and largest mean of a frame, in cd/m²; None without.
+    """
+
+    primaries: tuple[tuple[Fraction, Fraction], ...] = ()
+    white: tuple[Fraction, Fraction] | None = None
+    luminance: tuple[Fraction, Fraction] | None = None
+    light: tuple[int, int] | None = None
+
+    @classmethod
+    def of_frame(cls, frame: Any) -> "HDR | None":
+        """The metadata that a frame carries; None if it has none."""
+        mastering = frame.side_data.get("MASTERING_DISPLAY_METADATA")
+        light = frame.side_data.get("CONTENT_LIGHT_LEVEL")
+        if mastering is None and light is None:
+            return None
+        levels = None if light is None else _LIGHT.unpack(bytes(light)[: _LIGHT.size])
+        if mastering is None:
+            return cls(light=levels)
+        *numbers, has_primaries, has_luminance = _MASTERING.unpack(bytes(mastering)[: _MASTERING.size])
+        values = [Fraction(top, bottom or 1) for top, bottom in zip(numbers[::2], numbers[1::2], strict=True)]
+        red, green, blue, white = ((values[index], values[index + 1]) for index in range(0, 8, 2))
+        return cls(
+            primaries=(red, green, blue) if has_primaries else (),
+            white=white if has_primaries else None,
+            luminance=(values[8], values[9]) if has_luminance else None,
+            light=levels,
+        )
+
+    def x265_options(self) -> str:
+        """Parameters of libx265, ``:name=value`` each; empty where nothing is complete."""
+        options = ""
+        if self.primaries and self.white is not None and self.luminance is not None:
+            red, green, blue = (_chromaticity(each) for each in self.primaries)
+            least, largest = (round(each * _PER_LUMINANCE) for each in self.luminance)
+            white = _chromaticity(self.white)
+            options += f":master-display=G{green}B{blue}R{red}WP{white}L({largest},{least})"
+        if self.light is not None:
+            options += ":max-cll={},{}".format(*self.light)
+        return options
+
+
+def _chromaticity(place: tuple[Fraction, Fraction]) -> str:
+    x, y = (round(each * _PER_CHROMATICITY) for each in place)
+    return f"({x},{y})"
+
+
+@dataclass(frozen=True)
+class Display:
+    """Display properties of a file, carried from reader to writer and never applied to the pixels.
+
+    Attributes:
+        pixel_aspect: Width of a pixel over its height.
+        primaries: ITU-T H.273 colour primaries; 1 is bt709.
+        transfer: ITU-T H.273 transfer characteristics; 1 is bt709.
+        hdr: Mastering display and content light; None without.
+    """
+
+    pixel_aspect: Fraction = Fraction(1)
+    primaries: int = 1
+    transfer: int = 1
+    hdr: HDR | None = None
+
+    def matrix(self, bit_depth: int) -> int:
+        """ITU-T H.273 matrix that is written: that of the primaries for bt2020 with 10 bits, else bt709."""
+        return _BT2020 if bit_depth > 8 and self.primaries == _BT2020 else BT709
+
+
+@dataclass(frozen=True)
+class YuvWriter:
+    """Converts ``(H, W, 3)`` uint8 or uint16 RGB to frames of ``pixel_format``, limited range.
+
+    Attributes:
+        pixel_format: FFmpeg's name; RGB formats are not converted.
+        matrix: One of H.273.
+    """
+
+    pixel_format: str
+    matrix: int = BT709
+    _reformatter: VideoReformatter = field(default_factory=VideoReformatter)
+
+    def __call__(self, image: np.ndarray) -> av.VideoFrame:
+        """Convert one image ``(H, W, 3)`` to a frame without a time stamp."""
+        stored = "rgb24" if image.dtype == np.uint8 else "rgb48le"
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format=stored)
+        is_rgb = av.VideoFormat(self.pixel_format).is_rgb
+        return self._reformatter.reformat(
+            frame,
+            format=self.pixel_format,
+            src_colorspace=MATRICES[self.matrix],
+            dst_colorspace=MATRICES[self.matrix],
+            src_color_range=FULL_RANGE,
+            dst_color_range=FULL_RANGE if is_rgb else LIMITED_RANGE,
+            interpolation=SCALING,
+        )
 
 
 @dataclass(frozen=True)

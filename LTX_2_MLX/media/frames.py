@@ -14,14 +14,12 @@ import numpy as np
 from LTX_2_MLX.errors import OutputError
 from LTX_2_MLX.files import KEEPS_WRITES
 from LTX_2_MLX.media.audio import Audio, EncodedTrack, Waveform
-from LTX_2_MLX.media.display import Display
-from LTX_2_MLX.media.encoder import Container
+from LTX_2_MLX.media.encoder import Container, Display
 from LTX_2_MLX.media.extras import Extras
 from LTX_2_MLX.media.sound import check_sound
 from LTX_2_MLX.media.source import open_media
 from LTX_2_MLX.media.subtitles import subtitle_tracks
-from LTX_2_MLX.media.timeline import Shifts
-from LTX_2_MLX.media.tracks import CopiedTrack, Note, OutputTrack, SourceTrack
+from LTX_2_MLX.media.tracks import CopiedTrack, Note, OutputTrack, Shifts, SourceTrack
 from LTX_2_MLX.media.writer import write_video
 
 # Where tracks cannot begin late, audio is copied only if it begins with the video.

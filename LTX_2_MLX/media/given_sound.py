@@ -14,8 +14,7 @@ from LTX_2_MLX.media.encoder import Container
 from LTX_2_MLX.media.frames import SourceTracks, ways_to_write
 from LTX_2_MLX.media.samples import audio_frame, placed_samples, planar
 from LTX_2_MLX.media.source import open_media
-from LTX_2_MLX.media.timeline import Shifts
-from LTX_2_MLX.media.tracks import OutputTrack, SourceTrack, default_layout
+from LTX_2_MLX.media.tracks import OutputTrack, Shifts, SourceTrack, default_layout
 
 _STEREO = 2
 

@@ -15,7 +15,7 @@ import av
 import numpy as np
 
 from LTX_2_MLX.errors import MediaError
-from LTX_2_MLX.media.display import Orientation, RgbReader
+from LTX_2_MLX.media.source import Orientation, RgbReader
 
 _BRANDS = (b"heic", b"heix", b"heim", b"heis")
 _ALPHA_TYPES = (b"urn:mpeg:hevc:2015:auxid:1", b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha")

@@ -1,30 +1,28 @@
-"""Opening video and audio files, and walking through one before the work: every packet's times, every frame's faults.
+"""Opening video and audio files, and the frames of a file as RGB images.
 
-What FFmpeg reports becomes one MediaError. Packets of all tracks give the places where a file begins again (joined
-recordings). Then the video is decoded, since packets are not frames: edit lists, field-coded video and empty slots
-hide or join them, and damage shows only there. The memory that decoding takes is known from the header alone: it is
-planned with fewer threads, or refused.
+What FFmpeg reports becomes one MediaError. The memory that decoding takes is known from the header alone: it is planned
+with fewer threads, or refused. Matrix and range of frames follow the file's own tags (ITU-T H.273 code points).
 """
 
 import errno
 import logging
 import os
+import struct
 import threading
-from array import array
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from fractions import Fraction
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from LTX_2_MLX.errors import MediaError, MemoryBudgetError
 from LTX_2_MLX.files import failure
-from LTX_2_MLX.media.timeline import Restart, Shifts, Track, find_restarts, shifts_for
+from LTX_2_MLX.media.encoder import BT709, FULL_RANGE, LIMITED_RANGE, MATRICES, SCALING
 from LTX_2_MLX.runtime.memory import GIB, budget_bytes
 
 # First bytes of Matroska, and major brands of mp4 and mov that no image has.
@@ -45,10 +43,6 @@ _FORMATS = frozenset(
 )  # fmt: skip
 # A disc has some dozens. FFmpeg opens a decoder for each, and each is looked through by itself.
 _MOST_TRACKS = 100
-# Demuxers whose files may be joined byte by byte with a gap in time (FFmpeg's AVFMT_TS_DISCONT).
-_JOINED_FORMATS = ("mpegts", "mpeg")
-# A joint breaks the counters of a transport stream: packets near it look damaged.
-_FRAMES_AROUND_JOINT = 3
 # Dispositions of video streams that are cover images or thumbnails.
 COVER = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
 # Frames that a decoder may hold for reference and order, with the one that it decodes (FFmpeg 8.1: h264dec.h,
@@ -62,6 +56,8 @@ _LARGEST_PIXEL_BITS = 64
 _LARGEST_OPENED = 2**27
 # An image as Pillow decodes it, its levels in 16 bits, and a copy of them.
 _IMAGE_PIXEL_BYTES = 16
+# H.273 matrix coefficients of RGB, and of frames that do not tell.
+_RGB_MATRIX, _UNSPECIFIED = 0, (2, 3)
 _BUDGET: ContextVar[int | None] = ContextVar("decoding_budget", default=None)
 
 # While one thread collects FFmpeg's messages, those of others reach Python's logging: they are not for the terminal.
@@ -238,163 +234,97 @@ def _check(path: Path, height: int, width: int, num_bytes: int) -> None:
         )
 
 
-@dataclass
-class Packets:
-    """All packets of a file.
+@dataclass(frozen=True)
+class Orientation:
+    """Transform of a stored image to the upright one: transpose first, then mirror."""
+
+    transpose: bool = False
+    mirror_x: bool = False
+    mirror_y: bool = False
+
+    @classmethod
+    def from_display_matrix(cls, data: bytes) -> "Orientation":
+        """Read the nine 16.16 fixed-point numbers that mp4 and similar containers store.
+
+        Raises:
+            MediaError: If the matrix is not made of quarter turns and mirrors.
+        """
+        a, b, _, c, d, *_ = struct.unpack("=9i", data[:36])
+        if b == c == 0 and a and d:
+            return cls(mirror_x=a < 0, mirror_y=d < 0)
+        if a == d == 0 and b and c:
+            return cls(transpose=True, mirror_x=c < 0, mirror_y=b < 0)
+        raise MediaError("The video is rotated by an angle that is not a multiple of 90°. Re-encode it upright.")
+
+    @classmethod
+    def from_exif(cls, value: int) -> "Orientation":
+        """Read the value of EXIF tag 274; values other than 2 to 8 mean upright."""
+        turned = {
+            2: (False, True, False), 3: (False, True, True), 4: (False, False, True), 5: (True, False, False),
+            6: (True, True, False), 7: (True, True, True), 8: (True, False, True),
+        }  # fmt: skip
+        return cls(*turned.get(value, ()))
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        """An upright copy of a image ``(H, W)`` or ``(H, W, C)``."""
+        if self.transpose:
+            image = image.swapaxes(0, 1)
+        if self.mirror_x:
+            image = image[:, ::-1]
+        if self.mirror_y:
+            image = image[::-1]
+        return np.ascontiguousarray(image)
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """Return the upright height and width of a stored image."""
+        return (width, height) if self.transpose else (height, width)
+
+
+@dataclass(frozen=True)
+class RgbReader:
+    """Converts decoded frames to ``(H, W, 3)`` RGB, upright: uint8, or uint16 over its whole range.
 
     Attributes:
-        video_index: Index of the video among all streams.
-        tracks: By index of the stream.
-        shifts: What to add to the packets' times, so that joined pieces follow each other.
-        error: What ended reading before the end of the file; None if nothing did.
+        orientation: Is applied to every frame.
+        bit_depth: More than 8 bits become uint16.
     """
 
-    video_index: int
-    tracks: dict[int, Track]
-    shifts: Shifts
-    error: str | None = None
+    orientation: Orientation
+    bit_depth: int = 8
+    _reformatter: VideoReformatter = field(default_factory=VideoReformatter)
+
+    def __call__(self, frame: av.VideoFrame) -> np.ndarray:
+        """Convert one frame; matrix and range come from its own tags."""
+        matrix, full_range = source_matrix(frame)
+        rgb = self._reformatter.reformat(
+            frame,
+            format="rgb24" if self.bit_depth == 8 else "rgb48le",
+            src_colorspace=matrix,
+            dst_colorspace=matrix,
+            src_color_range=FULL_RANGE if full_range else LIMITED_RANGE,
+            dst_color_range=FULL_RANGE,
+            interpolation=SCALING,
+        )
+        image = rgb.to_ndarray()
+        return image if self.orientation == Orientation() else self.orientation.apply(image)
 
 
-def scan_packets(path: Path) -> Packets:
-    """Read the times of all packets of a file that holds video."""
-    tracks: dict[int, Track] = {}
-    error = None
-    with open_media(path) as container:
-        is_joined_format = container.format.name in _JOINED_FORMATS
-        video = video_stream(container, path)
-        video_index = video.index
-        timed = []
-        for stream in (video, *container.streams.audio, *container.streams.subtitles):
-            if stream.codec_context is not None:
-                timed.append(stream)
-        try:
-            for position, packet in enumerate(container.demux(*timed)):
-                if packet.size:
-                    index = packet.stream.index
-                    if index not in tracks:
-                        tracks[index] = Track(packet.stream.type, packet.time_base)
-                    tracks[index].add(packet, position)
-        except av.FFmpegError as failure:
-            error = failure.strerror
-    restarts = []
-    for index, track in tracks.items():
-        # Subtitles are sparse: their gaps mean nothing.
-        if track.kind != "subtitle":
-            for ordinal, jump in find_restarts(track, close_gaps=is_joined_format):
-                restarts.append(Restart(position=track.positions[ordinal], track=index, ordinal=ordinal, jump=jump))
-    shifts = Shifts()
-    if restarts:
-        shifts = shifts_for(restarts, tracks, video_index)
-    for index, joints in shifts.starts.items():
-        tracks[index].corrupt = _away_from(joints, tracks[index].corrupt)
-    return Packets(video_index=video_index, tracks=tracks, shifts=shifts, error=error)
+def source_matrix(frame: av.VideoFrame) -> tuple[int, bool]:
+    """Return the matrix (swscale's number) and whether the range is full.
 
+    Untagged files are interpreted as players do: bt709 from 1280 wide or 577 high on, bt601 below.
 
-def _away_from(joints: list[int], corrupt: list[int]) -> list[int]:
-    """Damaged packets of a track in a joined file, without those at its joints, which only look so."""
-    return [ordinal for ordinal in corrupt if all(abs(ordinal - joint) > _FRAMES_AROUND_JOINT for joint in joints)]
-
-
-@dataclass
-class Frames:
-    """All frames that a video's decoder returns, in the order in which they are shown.
-
-    Attributes:
-        first: The first good one.
-        stamps: Time stamps in the stream's ticks, with the shifts of joined pieces.
-        durations: In ticks; 0 where the file does not tell.
-        good: 1 for a frame to show; 0 for one that is damaged, or comes before the first that can be decoded.
-        num_leading: Damaged frames before the first good one.
-        num_corrupt: Damaged frames after it.
-        num_interlaced: How many are marked as interlaced.
-        num_errors: Packets that could not be decoded.
-        changed_size: Number of the first frame of another size; None if all are equal.
-        decoding_bytes: Memory that decoding takes at most.
+    Raises:
+        MediaError: If the matrix is not supported (YCgCo, ICtCp and others).
     """
-
-    first: av.VideoFrame | None = None
-    stamps: list[int | None] = field(default_factory=list)
-    durations: "array[int]" = field(default_factory=partial(array, "q"))
-    good: bytearray = field(default_factory=bytearray)
-    num_leading: int = 0
-    num_corrupt: int = 0
-    num_interlaced: int = 0
-    num_errors: int = 0
-    changed_size: int | None = None
-    decoding_bytes: int = 0
-
-    def add(self, frame: av.VideoFrame) -> None:
-        """Add one decoded frame. Damaged ones before the first good one are no damage: a cut clip may begin so."""
-        if frame.is_corrupt and self.first is None:
-            self.num_leading += 1
-        elif frame.is_corrupt:
-            self.num_corrupt += 1
-        elif self.first is None:
-            self.first = frame
-        size = frame.width, frame.height
-        if self.first is not None and self.changed_size is None and size != (self.first.width, self.first.height):
-            self.changed_size = len(self.stamps)
-        self.stamps.append(frame.pts)
-        self.durations.append(frame.duration or 0)
-        self.good.append(not frame.is_corrupt)
-        self.num_interlaced += frame.interlaced_frame
-
-
-def scan_frames(path: Path, video_index: int, shifts: Shifts) -> Frames:
-    """Decode a video and note the time and faults of each frame; the pixels are not kept."""
-    frames = Frames()
-    with open_media(path) as container:
-        # Of all frames at once, which is the larger number.
-        frames.decoding_bytes = prepare_decoder(container.streams[video_index], path)
-        for frame in decode(container, video_index, shifts, exact=True, counts=frames):
-            frames.add(frame)
-    return frames
-
-
-def decode(
-    container: av.container.InputContainer,
-    video_index: int,
-    shifts: Shifts,
-    *,
-    exact: bool,
-    counts: Frames | None = None,
-) -> Generator[av.VideoFrame]:
-    """Decode the video of an open file; packets that cannot be decoded are passed over.
-
-    Args:
-        container: The file.
-        video_index: Index of the video among all streams.
-        shifts: Added to the packets' times.
-        exact: As for ``prepare_decoder``: whether marks of damage count.
-        counts: Its ``num_errors`` counts the packets that were passed over after the first frame.
-    """
-    stream: Any = container.streams[video_index]
-    prepare_decoder(stream, Path(container.name), exact=exact)
-    ordinal = 0
-    try:
-        for packet in container.demux(stream):
-            if packet.size and shifts.starts:
-                _shift(packet, shifts.of(video_index, ordinal))
-                ordinal += 1
-            try:
-                yield from packet.decode()
-            except av.FFmpegError:
-                # A clip cut out of another may begin with packets whose reference is missing.
-                if counts is not None and counts.first is not None:
-                    counts.num_errors += 1
-    except av.FFmpegError:
-        # Reading ended in the middle of the file; the scan of the packets has said so.
-        with suppress(av.FFmpegError):
-            yield from stream.decode(None)
-    finally:
-        # Threads that still decode may have a message for Python; closing the decoder waits for them and lets no
-        # other thread run meanwhile, while this does.
-        stream.codec_context.flush_buffers()
-
-
-def _shift(packet: av.Packet, seconds: Fraction) -> None:
-    ticks = round(seconds / packet.time_base)
-    if packet.pts is not None:
-        packet.pts += ticks
-    if packet.dts is not None:
-        packet.dts += ticks
+    name = frame.format.name
+    if frame.format.is_rgb or frame.colorspace == _RGB_MATRIX:
+        return BT709, True
+    full_range = frame.color_range == FULL_RANGE or name.startswith("yuvj")
+    if frame.colorspace in _UNSPECIFIED:
+        return (1 if frame.width >= 1280 or frame.height > 576 else 5), full_range
+    if frame.colorspace not in MATRICES:
+        raise MediaError(
+            f"The video's colour matrix {int(frame.colorspace)} of H.273 is not supported. Re-encode it as bt709."
+        )
+    return MATRICES[frame.colorspace], full_range

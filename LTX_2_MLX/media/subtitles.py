@@ -13,8 +13,7 @@ from av.subtitles.subtitle import AssSubtitle
 
 from LTX_2_MLX.media.encoder import Container
 from LTX_2_MLX.media.source import open_media
-from LTX_2_MLX.media.timeline import Shifts
-from LTX_2_MLX.media.tracks import CopiedTrack, Note, OutputTrack, SourceTrack, TimedPackets, describe
+from LTX_2_MLX.media.tracks import CopiedTrack, Note, OutputTrack, Shifts, SourceTrack, TimedPackets, describe
 
 _MILLISECOND = Fraction(1, 1000)
 # The header that FFmpeg's text encoders take styles from; one default style is enough.

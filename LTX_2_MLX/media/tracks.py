@@ -1,22 +1,29 @@
-"""Tracks beside the video: what an output file gets, and the packets of each.
+"""Tracks of a file and their times: a walk through its packets and its video's frames, and the tracks of an output.
 
-A track is described before the output is opened: writing it is tried out before the work, so that no container
-refuses it after the last frame is computed.
+Packets of all tracks give the places where a file begins again (joined recordings). Then the video is decoded, since
+packets are not frames: edit lists, field-coded video and empty slots hide or join them, and damage shows only there.
+
+A track beside the video is described before the output is opened: writing it is tried out before the work, so that no
+container refuses it after the last frame is computed.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from array import array
+from bisect import bisect_right
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any, Protocol
 
 import av
 from av.container import OutputContainer
 
 from LTX_2_MLX.media.encoder import Container
-from LTX_2_MLX.media.source import ffmpeg_messages, open_media, reason
-from LTX_2_MLX.media.timeline import Shifts
+from LTX_2_MLX.media.source import ffmpeg_messages, open_media, prepare_decoder, reason, video_stream
 
 # Time in seconds at which the packet is due, and the packet.
 TimedPackets = Iterator[tuple[Fraction, av.Packet]]
@@ -31,6 +38,365 @@ _QUICKTIME_LANGUAGES = {
 _PREROLL_SECONDS = Fraction(1, 10)
 # With fewer whole packets than this the track is encoded again, or left out.
 _SMALLEST_SHARE_WHOLE = 0.5
+# Demuxers whose files may be joined byte by byte with a gap in time (FFmpeg's AVFMT_TS_DISCONT).
+_JOINED_FORMATS = ("mpegts", "mpeg")
+# A joint breaks the counters of a transport stream: packets near it look damaged.
+_FRAMES_AROUND_JOINT = 3
+# Smaller steps back are rounding or a single wrong stamp, not a new beginning.
+_SMALLEST_RESTART = Fraction(1, 10)
+# Transport streams: FFmpeg closes longer gaps too (its dts_delta_threshold).
+_LARGEST_GAP = Fraction(10)
+# Restarts of several tracks belong together if they jump by about the same time.
+_SAME_JUMP = Fraction(1)
+# The smallest number that the arrays hold.
+NO_STAMP = -(2**63)
+NO_LIMIT = 2**63
+
+
+@dataclass
+class Track:
+    """Packets of one track in file order, with their times in ticks; ``NO_STAMP`` for a packet without.
+
+    Attributes:
+        kind: ``video``, ``audio`` or ``subtitle``.
+        tick: In seconds.
+        orders: When each packet is decoded.
+        starts: When it is shown.
+        durations: How long; 0 where the file does not tell.
+        positions: Number of each packet in the file.
+        corrupt: Numbers of the damaged packets in the track.
+        has_times: Whether any packet has a time.
+    """
+
+    kind: str
+    tick: Fraction
+    orders: "array[int]" = field(default_factory=partial(array, "q"))
+    starts: "array[int]" = field(default_factory=partial(array, "q"))
+    durations: "array[int]" = field(default_factory=partial(array, "q"))
+    positions: "array[int]" = field(default_factory=partial(array, "q"))
+    corrupt: list[int] = field(default_factory=list)
+    has_times: bool = False
+
+    def add(self, packet: av.Packet, position: int) -> None:
+        """Add one packet; one that does not say when it is shown is shown when it is decoded."""
+        start = packet.dts if packet.pts is None else packet.pts
+        self.orders.append(NO_STAMP if packet.dts is None else packet.dts)
+        self.starts.append(NO_STAMP if start is None else start)
+        self.durations.append(packet.duration or 0)
+        self.has_times = self.has_times or start is not None
+        if packet.is_corrupt:
+            self.corrupt.append(len(self.positions))
+        self.positions.append(position)
+
+    def first_start(self, begin: int = 0, end: int | None = None) -> Fraction:
+        """Earliest start of the packets from ``begin`` to ``end``, in seconds."""
+        return min(start for start in self.starts[begin:end] if start != NO_STAMP) * self.tick
+
+    def first_order(self) -> Fraction:
+        """When the first packet is decoded, in seconds."""
+        return min(order for order in self.orders if order != NO_STAMP) * self.tick
+
+    def last_end(self, begin: int = 0, end: int | None = None) -> Fraction:
+        """Latest end of the packets from ``begin`` to ``end``, in seconds.
+
+        A packet without a duration lasts as long as the usual step between packets.
+        """
+        times = sorted(start for start in self.starts[begin:end] if start != NO_STAMP)
+        step = 0 if any(self.durations[begin:end]) else usual_step(times)
+        pairs = zip(self.starts[begin:end], self.durations[begin:end], strict=True)
+        latest = max(start + (duration or step) for start, duration in pairs if start != NO_STAMP)
+        return latest * self.tick
+
+
+@dataclass(frozen=True)
+class Restart:
+    """A packet whose time does not follow from the one before it.
+
+    Attributes:
+        position: Number of the packet in the file, over all tracks.
+        track: Index of the track.
+        ordinal: Number of the packet in its track.
+        jump: Its time less that of the packet before, in seconds.
+    """
+
+    position: int
+    track: int
+    ordinal: int
+    jump: Fraction
+
+
+@dataclass
+class Shifts:
+    """Seconds to add to the time stamps of each track, from packet to packet.
+
+    Attributes:
+        starts: For each track, ordinals of the packets at which a shift begins, ascending.
+        seconds: For each track, the shift that begins there.
+    """
+
+    starts: dict[int, list[int]] = field(default_factory=dict)
+    seconds: dict[int, list[Fraction]] = field(default_factory=dict)
+
+    def of(self, track: int, ordinal: int) -> Fraction:
+        """Seconds to add to the stamps of packet ``ordinal`` of ``track``."""
+        index = bisect_right(self.starts.get(track, []), ordinal) - 1
+        return self.seconds[track][index] if index >= 0 else Fraction(0)
+
+
+def find_restarts(track: Track, close_gaps: bool) -> list[tuple[int, Fraction]]:
+    """Find where the times of one track begin again, or leave a gap that joined files have.
+
+    Args:
+        track: Its packets.
+        close_gaps: Also report steps forward of more than ten seconds.
+
+    Returns:
+        Ordinal and jump in seconds of each restart. A single wrong stamp is none.
+    """
+    least = int(_SMALLEST_RESTART / track.tick)
+    most = int(_LARGEST_GAP / track.tick) if close_gaps else NO_LIMIT
+    # Reordered frames start out of order: their starts tell nothing unless there is nothing else.
+    orders = track.orders if max(track.orders, default=NO_STAMP) != NO_STAMP else track.starts
+    known = []
+    for ordinal, order in enumerate(orders):
+        if order != NO_STAMP:
+            known.append(ordinal)
+    restarts = []
+    before: int | None = None
+    for index, ordinal in enumerate(known):
+        order = orders[ordinal]
+        if before is not None and not -least < order - before <= most:
+            following = orders[known[index + 1]] if index + 1 < len(known) else order
+            if -least < following - before <= most:
+                continue
+            restarts.append((ordinal, (order - before) * track.tick))
+        before = order
+    return restarts
+
+
+def group_restarts(restarts: list[Restart]) -> list[list[Restart]]:
+    """Group the restarts of several tracks that belong to one place where files were joined."""
+    groups: list[list[Restart]] = []
+    for restart in sorted(restarts, key=lambda each: each.position):
+        group = groups[-1] if groups else []
+        is_new = all(each.track != restart.track for each in group)
+        if group and is_new and abs(group[0].jump - restart.jump) < _SAME_JUMP:
+            group.append(restart)
+        else:
+            groups.append([restart])
+    return groups
+
+
+def shifts_for(restarts: list[Restart], tracks: dict[int, Track], leading: int) -> Shifts:
+    """Shift every piece of a joined file behind the one before it.
+
+    Args:
+        restarts: Those of all tracks.
+        tracks: By index.
+        leading: Index of the track that must continue without a gap: the video.
+    """
+    shifts = Shifts()
+    groups = group_restarts(restarts)
+    ends_of_pieces = _piece_ends(groups, tracks)
+    for group in groups:
+        ordinals = {each.track: each.ordinal for each in group}
+        track = leading if leading in ordinals else group[0].track
+        ordinal = ordinals[track]
+        begin = shifts.starts[track][-1] if track in shifts.starts else 0
+        before = tracks[track].last_end(begin, ordinal) + shifts.of(track, begin)
+        first = tracks[track].first_start(ordinal, ends_of_pieces[track, ordinal])
+        for each in group:
+            shifts.starts.setdefault(each.track, []).append(each.ordinal)
+            shifts.seconds.setdefault(each.track, []).append(before - first)
+    return shifts
+
+
+def _piece_ends(groups: list[list[Restart]], tracks: dict[int, Track]) -> dict[tuple[int, int], int]:
+    """End ordinal of the piece that begins at each (track, ordinal)."""
+    starts: dict[int, list[int]] = {}
+    for group in groups:
+        for restart in group:
+            starts.setdefault(restart.track, []).append(restart.ordinal)
+    ends = {}
+    for track, ordinals in starts.items():
+        for start, end in zip(ordinals, [*ordinals[1:], len(tracks[track].starts)], strict=True):
+            ends[track, start] = end
+    return ends
+
+
+def usual_step(stamps: Sequence[int | None]) -> Fraction:
+    """Median step between neighbouring stamps that ascend; 0 without any."""
+    steps = []
+    before: int | None = None
+    for stamp in stamps:
+        if stamp is None:
+            continue
+        if before is not None and stamp > before:
+            steps.append(stamp - before)
+        before = stamp
+    return Fraction(median(steps)) if steps else Fraction(0)
+
+
+@dataclass
+class Packets:
+    """All packets of a file.
+
+    Attributes:
+        video_index: Index of the video among all streams.
+        tracks: By index of the stream.
+        shifts: What to add to the packets' times, so that joined pieces follow each other.
+        error: What ended reading before the end of the file; None if nothing did.
+    """
+
+    video_index: int
+    tracks: dict[int, Track]
+    shifts: Shifts
+    error: str | None = None
+
+
+def scan_packets(path: Path) -> Packets:
+    """Read the times of all packets of a file that holds video."""
+    tracks: dict[int, Track] = {}
+    error = None
+    with open_media(path) as container:
+        is_joined_format = container.format.name in _JOINED_FORMATS
+        video = video_stream(container, path)
+        video_index = video.index
+        timed = []
+        for stream in (video, *container.streams.audio, *container.streams.subtitles):
+            if stream.codec_context is not None:
+                timed.append(stream)
+        try:
+            for position, packet in enumerate(container.demux(*timed)):
+                if packet.size:
+                    index = packet.stream.index
+                    if index not in tracks:
+                        tracks[index] = Track(packet.stream.type, packet.time_base)
+                    tracks[index].add(packet, position)
+        except av.FFmpegError as failure:
+            error = failure.strerror
+    restarts = []
+    for index, track in tracks.items():
+        # Subtitles are sparse: their gaps mean nothing.
+        if track.kind != "subtitle":
+            for ordinal, jump in find_restarts(track, close_gaps=is_joined_format):
+                restarts.append(Restart(position=track.positions[ordinal], track=index, ordinal=ordinal, jump=jump))
+    shifts = Shifts()
+    if restarts:
+        shifts = shifts_for(restarts, tracks, video_index)
+    for index, joints in shifts.starts.items():
+        tracks[index].corrupt = _away_from(joints, tracks[index].corrupt)
+    return Packets(video_index=video_index, tracks=tracks, shifts=shifts, error=error)
+
+
+def _away_from(joints: list[int], corrupt: list[int]) -> list[int]:
+    """Damaged packets of a track in a joined file, without those at its joints, which only look so."""
+    return [ordinal for ordinal in corrupt if all(abs(ordinal - joint) > _FRAMES_AROUND_JOINT for joint in joints)]
+
+
+@dataclass
+class Frames:
+    """All frames that a video's decoder returns, in the order in which they are shown.
+
+    Attributes:
+        first: The first good one.
+        stamps: Time stamps in the stream's ticks, with the shifts of joined pieces.
+        durations: In ticks; 0 where the file does not tell.
+        good: 1 for a frame to show; 0 for one that is damaged, or comes before the first that can be decoded.
+        num_leading: Damaged frames before the first good one.
+        num_corrupt: Damaged frames after it.
+        num_interlaced: How many are marked as interlaced.
+        num_errors: Packets that could not be decoded.
+        changed_size: Number of the first frame of another size; None if all are equal.
+        decoding_bytes: Memory that decoding takes at most.
+    """
+
+    first: av.VideoFrame | None = None
+    stamps: list[int | None] = field(default_factory=list)
+    durations: "array[int]" = field(default_factory=partial(array, "q"))
+    good: bytearray = field(default_factory=bytearray)
+    num_leading: int = 0
+    num_corrupt: int = 0
+    num_interlaced: int = 0
+    num_errors: int = 0
+    changed_size: int | None = None
+    decoding_bytes: int = 0
+
+    def add(self, frame: av.VideoFrame) -> None:
+        """Add one decoded frame. Damaged ones before the first good one are no damage: a cut clip may begin so."""
+        if frame.is_corrupt and self.first is None:
+            self.num_leading += 1
+        elif frame.is_corrupt:
+            self.num_corrupt += 1
+        elif self.first is None:
+            self.first = frame
+        size = frame.width, frame.height
+        if self.first is not None and self.changed_size is None and size != (self.first.width, self.first.height):
+            self.changed_size = len(self.stamps)
+        self.stamps.append(frame.pts)
+        self.durations.append(frame.duration or 0)
+        self.good.append(not frame.is_corrupt)
+        self.num_interlaced += frame.interlaced_frame
+
+
+def scan_frames(path: Path, video_index: int, shifts: Shifts) -> Frames:
+    """Decode a video and note the time and faults of each frame; the pixels are not kept."""
+    frames = Frames()
+    with open_media(path) as container:
+        # Of all frames at once, which is the larger number.
+        frames.decoding_bytes = prepare_decoder(container.streams[video_index], path)
+        for frame in decode(container, video_index, shifts, exact=True, counts=frames):
+            frames.add(frame)
+    return frames
+
+
+def decode(
+    container: av.container.InputContainer,
+    video_index: int,
+    shifts: Shifts,
+    *,
+    exact: bool,
+    counts: Frames | None = None,
+) -> Generator[av.VideoFrame]:
+    """Decode the video of an open file; packets that cannot be decoded are passed over.
+
+    Args:
+        container: The file.
+        video_index: Index of the video among all streams.
+        shifts: Added to the packets' times.
+        exact: As for ``prepare_decoder``: whether marks of damage count.
+        counts: Its ``num_errors`` counts the packets that were passed over after the first frame.
+    """
+    stream: Any = container.streams[video_index]
+    prepare_decoder(stream, Path(container.name), exact=exact)
+    ordinal = 0
+    try:
+        for packet in container.demux(stream):
+            if packet.size and shifts.starts:
+                _shift(packet, shifts.of(video_index, ordinal))
+                ordinal += 1
+            try:
+                yield from packet.decode()
+            except av.FFmpegError:
+                # A clip cut out of another may begin with packets whose reference is missing.
+                if counts is not None and counts.first is not None:
+                    counts.num_errors += 1
+    except av.FFmpegError:
+        # Reading ended in the middle of the file; the scan of the packets has said so.
+        with suppress(av.FFmpegError):
+            yield from stream.decode(None)
+    finally:
+        # Threads that still decode may have a message for Python; closing the decoder waits for them and lets no
+        # other thread run meanwhile, while this does.
+        stream.codec_context.flush_buffers()
+
+
+def _shift(packet: av.Packet, seconds: Fraction) -> None:
+    ticks = round(seconds / packet.time_base)
+    if packet.pts is not None:
+        packet.pts += ticks
+    if packet.dts is not None:
+        packet.dts += ticks
 
 
 class OutputTrack(Protocol):

@@ -5,11 +5,13 @@ with a variable frame rate each keeps its time. Interlaced video is read as whol
 for, alpha is ignored.
 """
 
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice, pairwise, repeat
+from operator import lt
 from pathlib import Path
 from typing import Any, get_args
 
@@ -18,13 +20,12 @@ import numpy as np
 
 from LTX_2_MLX.errors import MediaError
 from LTX_2_MLX.media.deinterlace import MODES, Deinterlace, deinterlaced
-from LTX_2_MLX.media.display import HDR, Display, Orientation, RgbReader
-from LTX_2_MLX.media.encoder import check_bit_depth
+from LTX_2_MLX.media.encoder import HDR, Display, check_bit_depth
 from LTX_2_MLX.media.extras import Extras, read_extras
 from LTX_2_MLX.media.frames import FrameStream, SourceTracks, observed
 from LTX_2_MLX.media.image_formats import refuse_images
-from LTX_2_MLX.media.source import Frames, Packets, begins_as_video, decode, open_media, scan_frames, scan_packets
-from LTX_2_MLX.media.timeline import Shifts, constant_rate, fill_gaps, order_stamps, usual_step
+from LTX_2_MLX.media.source import Orientation, RgbReader, begins_as_video, open_media
+from LTX_2_MLX.media.tracks import Frames, Packets, Shifts, decode, scan_frames, scan_packets, usual_step
 from LTX_2_MLX.media.writer import write_video
 
 __all__ = ["read_video", "write_video"]
@@ -34,6 +35,16 @@ _MAX_CHUNK_FRAMES = 16
 _UNSPECIFIED = (0, 2, 3)
 # Used for a video of one frame without a rate; LTX-2's own default.
 _DEFAULT_RATE = Fraction(24)
+# Rates that files round: their time stamps are often too coarse to distinguish them.
+_STANDARD_RATES = tuple(
+    Fraction(rate)
+    for rate in (
+        "24000/1001", "24", "25", "30000/1001", "30", "48", "50", "60000/1001", "60", "12", "15",
+        "48000/1001", "100", "120000/1001", "120",
+    )
+)  # fmt: skip
+# If fewer stamps are in order, they are not stamps at all.
+_SMALLEST_SHARE_IN_ORDER = Fraction(1, 2)
 # Containers whose header tells the length of the video exactly, so that a shorter one has been cut.
 _EXACT_LENGTH = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi")
 # Codecs whose frames may carry a colour profile: PyAV 18.1 crashes when their side data is read.
@@ -448,3 +459,113 @@ class _StoredFrames:
             raise MediaError(
                 f"{self.path} changed while it was read: {num_read} of {len(self.repeats)} frames are left."
             )
+
+
+def longest_ascending(stamps: Sequence[int]) -> list[int]:
+    """Indices of a longest strictly ascending subsequence; of several, one that keeps early entries."""
+    tails: list[int] = []
+    tail_indices: list[int] = []
+    following: dict[int, int] = {}
+    # From the end, with the signs turned: a stamp that falls back then yields to the one before it.
+    for index in range(len(stamps) - 1, -1, -1):
+        length = bisect_left(tails, -stamps[index])
+        if length:
+            following[index] = tail_indices[length - 1]
+        tails[length : length + 1] = [-stamps[index]]
+        tail_indices[length : length + 1] = [index]
+    indices = []
+    index = tail_indices[-1] if tail_indices else -1
+    while index >= 0:
+        indices.append(index)
+        index = following.get(index, -1)
+    return indices
+
+
+@dataclass(frozen=True)
+class Times:
+    """Start of each frame in ticks from the first, all different and ascending.
+
+    Attributes:
+        starts: One for each frame; fractions where stamps had to be spaced anew.
+        num_moved: Frames whose own stamp was missing, repeated or out of order.
+    """
+
+    starts: list[Fraction]
+    num_moved: int
+
+
+def order_stamps(stamps: Sequence[int | None], duration: Fraction) -> Times | None:
+    """Bring the time stamps of frames into ascending order.
+
+    Frames without a stamp of their own, or with one that is repeated or out of order, are spaced evenly between
+    their neighbours.
+
+    Args:
+        stamps: In the order in which the frames are shown.
+        duration: Usual duration of a frame in ticks, used after the last good stamp.
+
+    Returns:
+        None if most stamps are missing or out of order.
+    """
+    indices = [index for index, stamp in enumerate(stamps) if stamp is not None]
+    values = [stamp for stamp in stamps if stamp is not None]
+    if values and len(values) == len(stamps) and all(map(lt, values, values[1:])):
+        return Times(starts=[Fraction(value - values[0]) for value in values], num_moved=0)
+    good = [indices[index] for index in longest_ascending(values)]
+    if not good or len(good) < len(stamps) * _SMALLEST_SHARE_IN_ORDER:
+        return None
+    starts = [Fraction(0)] * len(stamps)
+    for index in good:
+        starts[index] = Fraction(values[bisect_left(indices, index)])
+    for index in range(good[0] - 1, -1, -1):
+        starts[index] = starts[index + 1] - duration
+    for before, after in pairwise(good):
+        step = (starts[after] - starts[before]) / (after - before)
+        for index in range(before + 1, after):
+            starts[index] = starts[before] + (index - before) * step
+    for index in range(good[-1] + 1, len(stamps)):
+        starts[index] = starts[index - 1] + duration
+    return Times(starts=[start - starts[0] for start in starts], num_moved=len(stamps) - len(good))
+
+
+def constant_rate(starts: Sequence[Fraction], tick: Fraction, declared: Sequence[Fraction]) -> Fraction | None:
+    """Return the frame rate if the frames have a constant one, up to the rounding of their stamps.
+
+    Args:
+        starts: Start of each frame in ticks from the first, at least two.
+        tick: Unit of the stamps in seconds.
+        declared: Rates that the file declares. Rates such as 19001/317, means of rounded stamps, yield to a standard
+            rate that fits as well.
+    """
+    seconds = [start * tick for start in starts]
+    mean = (len(starts) - 1) / seconds[-1]
+    nearest = [Fraction(round(mean)), Fraction(round(mean * 1001 / 1000) * 1000, 1001)]
+    exact = [rate for rate in declared if rate.denominator in (1, 1001)]
+    candidates = [*exact, *_STANDARD_RATES, *declared, *(rate for rate in nearest if rate > 0)]
+    for rate in candidates:
+        # One tick either way is rounding, unless a tick is most of a frame.
+        rounding = min(tick, 1 / (8 * rate))
+        if all(abs(time - index / rate) <= rounding for index, time in enumerate(seconds)):
+            return rate
+    return None
+
+
+def fill_gaps(starts: list[Fraction], step: Fraction) -> tuple[list[int], list[Fraction]]:
+    """Repeat frames across gaps, so that the rate becomes constant where it can.
+
+    Args:
+        starts: Start of each frame in ticks, ascending.
+        step: Usual duration of a frame in ticks.
+
+    Returns:
+        How often each frame is shown, and the starts of all that are shown.
+    """
+    if not step:
+        return [1] * len(starts), starts
+    counts = []
+    filled = []
+    for before, after in pairwise(starts):
+        count = max(1, round((after - before) / step))
+        counts.append(count)
+        filled += [before + number * (after - before) / count for number in range(count)]
+    return [*counts, 1], [*filled, starts[-1]]

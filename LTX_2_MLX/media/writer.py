@@ -24,8 +24,16 @@ from av.container import OutputContainer
 from LTX_2_MLX.errors import MediaError
 from LTX_2_MLX.files import KEEPS_WRITES
 from LTX_2_MLX.media.audio import Audio
-from LTX_2_MLX.media.display import Display, YuvWriter
-from LTX_2_MLX.media.encoder import CRF, SQUARE_ENCODERS, Codec, Encoding, choose_encoding, least_bytes
+from LTX_2_MLX.media.encoder import (
+    CRF,
+    SQUARE_ENCODERS,
+    Codec,
+    Display,
+    Encoding,
+    YuvWriter,
+    choose_encoding,
+    least_bytes,
+)
 from LTX_2_MLX.media.extras import Extras, lost_extras, write_extras
 from LTX_2_MLX.media.output import check_free, check_writable, replaced_when_complete
 from LTX_2_MLX.media.source import count_packets, ffmpeg_messages, reason

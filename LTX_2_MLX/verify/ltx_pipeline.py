@@ -16,7 +16,7 @@ from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.diffusion.dfr_layout import even_slots
 from LTX_2_MLX.diffusion.sampler import DISTILLED
 from LTX_2_MLX.diffusion.state import State, patchify_audio, unpatchify_audio
-from LTX_2_MLX.media.display import Display
+from LTX_2_MLX.media.encoder import Display
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.pipelines.generate import stages_for
 from LTX_2_MLX.pipelines.generation.denoise import Denoise

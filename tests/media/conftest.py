@@ -48,7 +48,7 @@ def write_clip(
     """Write a clip with PyAV alone; nothing here goes through the writer under test."""
     from av.video.reformatter import VideoReformatter
 
-    from LTX_2_MLX.media.display import _SCALING
+    from LTX_2_MLX.media.encoder import SCALING
 
     tick = Fraction(1, 12_000) if times or video_start else 1 / Fraction(rate)
     with av.open(str(path), "w", options=muxer_options or {}) as output:
@@ -74,7 +74,7 @@ def write_clip(
                 dst_colorspace=matrix,
                 src_color_range=2,
                 dst_color_range=2 if full_range else 1,
-                interpolation=_SCALING,
+                interpolation=SCALING,
             )
             time = times[index] if times else index / Fraction(rate)
             frame.pts, frame.time_base = round((time + video_start) / tick), tick

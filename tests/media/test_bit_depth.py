@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from LTX_2_MLX.errors import MediaError
-from LTX_2_MLX.media.display import HDR, Display
+from LTX_2_MLX.media.encoder import HDR, Display
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.media.video import read_video, write_video
 

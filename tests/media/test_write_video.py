@@ -17,7 +17,7 @@ from small_streams import clip_of, grey_steps
 from LTX_2_MLX.development.odd_clips import KINDS, Plan, write_odd_clip
 from LTX_2_MLX.errors import MediaError
 from LTX_2_MLX.media import encoder, output, writer
-from LTX_2_MLX.media.display import Display
+from LTX_2_MLX.media.encoder import Display
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.media.video import read_video, write_video
 

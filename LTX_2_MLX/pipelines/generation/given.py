@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from LTX_2_MLX.diffusion.state import AudioClock
 from LTX_2_MLX.media.audio import Audio
-from LTX_2_MLX.media.display import Display
+from LTX_2_MLX.media.encoder import Display
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.media.given_sound import GivenSound
 from LTX_2_MLX.pipelines.generation.files import Models
