@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import mlx.core as mx
 
-from LTX_2_MLX.ops.cpu import conv as cpu
+from LTX_2_MLX.ops.cpu import images as cpu
 from LTX_2_MLX.ops.cpu import numpy_forms, winograd
 from LTX_2_MLX.ops.device import eval_if_large, fused, on_cpu, with_plain_gradient
 

@@ -22,8 +22,7 @@ from LTX_2_MLX.media.frames import FrameStream, subdivide_times, to_levels, to_u
 from LTX_2_MLX.media.writer import waiting_bytes
 from LTX_2_MLX.models.rife import IFNet, pad_for, padding_multiple
 from LTX_2_MLX.ops.device import on_cpu
-from LTX_2_MLX.ops.sampling import resize
-from LTX_2_MLX.ops.similarity import structural_similarity
+from LTX_2_MLX.ops.sampling import resize, structural_similarity
 from LTX_2_MLX.pipelines.requests import InterpolateRequest as Request
 from LTX_2_MLX.planning.plan import Estimate, Plan, network_weights_bytes, plan
 from LTX_2_MLX.runtime import launch

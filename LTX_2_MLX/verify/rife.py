@@ -8,8 +8,7 @@ import numpy as np
 from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.media.frames import to_unit
 from LTX_2_MLX.models.rife import IFNet, pad_for
-from LTX_2_MLX.ops.sampling import resize
-from LTX_2_MLX.ops.similarity import structural_similarity
+from LTX_2_MLX.ops.sampling import resize, structural_similarity
 from LTX_2_MLX.pipelines.interpolate import halve_gap
 from LTX_2_MLX.verify.case import Case, Outputs
 from LTX_2_MLX.verify.layout import channels_first, channels_last, readable

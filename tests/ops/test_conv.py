@@ -6,7 +6,7 @@ import pytest
 
 from LTX_2_MLX.ops import conv
 from LTX_2_MLX.ops.conv import conv2d_3x3, conv2d_3x3_stride2, conv3x3_chain, conv_transpose2d_2x, prelu
-from LTX_2_MLX.ops.cpu import conv as cpu
+from LTX_2_MLX.ops.cpu import images as cpu
 from LTX_2_MLX.ops.cpu import winograd
 from LTX_2_MLX.ops.device import as_backend
 

@@ -3,7 +3,7 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 
-from LTX_2_MLX.ops.cpu import sampling as cpu
+from LTX_2_MLX.ops.cpu import images as cpu
 from LTX_2_MLX.ops.device import as_backend
 from LTX_2_MLX.ops.sampling import middle_pixels, resize
 

@@ -2,7 +2,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from LTX_2_MLX.ops.cpu import sampling
+from LTX_2_MLX.ops.cpu import images
 from LTX_2_MLX.ops.device import as_backend
 from LTX_2_MLX.ops.sampling import mean_of_samples, resize, to_be_warped, warp
 
@@ -109,9 +109,9 @@ def test_the_cpu_form_takes_large_images_in_pieces(monkeypatch):
     mx.random.seed(6)
     pixels = mx.random.uniform(shape=(2, 13, 27, 3))
     x, y = mx.random.uniform(0, 26, (2, 2, 13, 27)), mx.random.uniform(0, 12, (2, 2, 13, 27))
-    whole = sampling.mean_of_samples(pixels, x, y)
-    monkeypatch.setattr(sampling, "_PIECE_PIXELS", 100)
-    assert np.array_equal(np.array(sampling.mean_of_samples(pixels, x, y)), np.array(whole))
+    whole = images.mean_of_samples(pixels, x, y)
+    monkeypatch.setattr(images, "_PIECE_PIXELS", 100)
+    assert np.array_equal(np.array(images.mean_of_samples(pixels, x, y)), np.array(whole))
 
 
 def test_the_gradient_passes_through_the_cpu_form():
