@@ -12,7 +12,7 @@ from LTX_2_MLX.checkpoints.catalog import Entry
 from LTX_2_MLX.checkpoints.gemma3 import Gemma
 from LTX_2_MLX.checkpoints.gemma4 import Gemma4
 from LTX_2_MLX.checkpoints.load import weights_bytes
-from LTX_2_MLX.checkpoints.lora_file import is_lora_tensor
+from LTX_2_MLX.checkpoints.lora import is_lora_tensor
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.resolve import TORCH_SUFFIXES, entry_of_file
 from LTX_2_MLX.checkpoints.torch_file import read_torch_file

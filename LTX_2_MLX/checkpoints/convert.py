@@ -9,11 +9,10 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from LTX_2_MLX.checkpoints.gemma3 import Gemma
-from LTX_2_MLX.checkpoints.load import is_quantized
+from LTX_2_MLX.checkpoints.load import FLOAT8_SETTINGS, float8_scales, is_quantized
 from LTX_2_MLX.checkpoints.ncnn_file import NCNN_SUFFIX, ncnn_layers_of, read_ncnn_files
 from LTX_2_MLX.checkpoints.quantization import Quantization, decode_e4m3, layers_to_quantize
-from LTX_2_MLX.checkpoints.reader import Checkpoint, read_header
-from LTX_2_MLX.checkpoints.recognise import FLOAT8_SETTINGS, float8_scales, refuse_unsupported
+from LTX_2_MLX.checkpoints.reader import Checkpoint, read_header, refuse_unsupported
 from LTX_2_MLX.checkpoints.resolve import TORCH_SUFFIXES
 from LTX_2_MLX.checkpoints.torch_file import read_torch_file
 from LTX_2_MLX.checkpoints.writer import write_safetensors

@@ -8,7 +8,7 @@ their shapes, so the file needs no metadata.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -22,13 +22,14 @@ from LTX_2_MLX.checkpoints.quantization import (
     quantize_layers,
     stored_settings,
 )
-from LTX_2_MLX.checkpoints.reader import Checkpoint
-from LTX_2_MLX.checkpoints.recognise import NetworkT, build, float8_scales, parameter_names, with_scales
+from LTX_2_MLX.checkpoints.reader import Checkpoint, refuse_unsupported
 from LTX_2_MLX.errors import CheckpointError, RequestError
-from LTX_2_MLX.models.interfaces import PublishedNetwork
+from LTX_2_MLX.models.interfaces import ConfigT, PublishedNetwork
 
 if TYPE_CHECKING:
     from LTX_2_MLX.checkpoints.block_run import BlockRun
+
+NetworkT = TypeVar("NetworkT", bound=PublishedNetwork[Any])
 
 # Published (PyTorch) axis order -> MLX axis order, by the class of the module that owns the weight.
 AXIS_ORDERS: dict[type[nn.Module], tuple[int, ...]] = {
@@ -43,6 +44,49 @@ AXIS_ORDERS: dict[type[nn.Module], tuple[int, ...]] = {
 LIVE_BLOCKS = 3
 _SHOWN_NAMES = 5
 _SHOWN_PROBLEMS = 3
+# Marks a whole file of ComfyUI's older form; the module's settings, the scales of inputs (not needed: inputs keep
+# their precision) and of weights, of its older and newer form and of the published files.
+_MARKER = "scaled_fp8"
+_SETTINGS = "comfy_quant"
+_INPUT_SCALES = ("input_scale", "scale_input")
+_WEIGHT_SCALES = ("weight_scale", "scale_weight")
+# Last parts of the names of all tensors that only describe how others are stored.
+FLOAT8_SETTINGS = (_MARKER, _SETTINGS, *_INPUT_SCALES, *_WEIGHT_SCALES)
+
+
+def config_of(network: type[PublishedNetwork[ConfigT]], checkpoint: Checkpoint) -> ConfigT:
+    """The config of a network in a checkpoint.
+
+    Raises:
+        CheckpointError: If the checkpoint holds another network.
+    """
+    refuse_unsupported(checkpoint)
+    config = network.Config.from_header(checkpoint.header)
+    if config is None:
+        raise _not_recognised([network.__name__], checkpoint)
+    return config
+
+
+def build(networks: type[NetworkT] | Sequence[type[NetworkT]], checkpoint: Checkpoint) -> NetworkT:
+    """The first network whose config is in the header, without its weights. MLX is lazy: this costs nothing.
+
+    Raises:
+        CheckpointError: If the checkpoint holds none of them.
+    """
+    refuse_unsupported(checkpoint)
+    candidates = [networks] if isinstance(networks, type) else list(networks)
+    for network in candidates:
+        config = network.Config.from_header(checkpoint.header)
+        if config is not None:
+            return network(config)
+    raise _not_recognised([network.__name__ for network in candidates], checkpoint)
+
+
+def _not_recognised(names: list[str], checkpoint: Checkpoint) -> CheckpointError:
+    first_tensors = ", ".join(sorted(checkpoint.header.tensors)[:_SHOWN_NAMES]) or "none"
+    return CheckpointError(
+        f"{checkpoint.path} holds no {' or '.join(names)}. Its first tensors: {first_tensors}. Is it the right file?"
+    )
 
 
 def load(
@@ -289,6 +333,59 @@ def _listed(names: list[str]) -> str:
     plural = "s" if len(names) > 1 else ""
     ellipsis = ", ..." if len(names) > _SHOWN_NAMES else ""
     return f"{len(names)} tensor{plural} ({', '.join(names[:_SHOWN_NAMES])}{ellipsis})"
+
+
+def parameter_names(network: type[PublishedNetwork[Any]], checkpoint: Checkpoint) -> dict[str, str]:
+    """Published name -> parameter name of the network's tensors, without the scales of 8-bit floats."""
+    names = {}
+    for name in checkpoint.header.tensors:
+        if name.rpartition(".")[2] in FLOAT8_SETTINGS:
+            continue
+        parameter = network.parameter_name(name)
+        if parameter is not None:
+            names[name] = parameter
+    return names
+
+
+def with_scales(names: Mapping[str, str] | list[str], scales: Mapping[str, str | None]) -> list[str]:
+    """Published names, followed by the scales that their 8-bit floats have."""
+    with_their_scales = list(names)
+    for name in names:
+        scale = scales.get(name)
+        if scale is not None:
+            with_their_scales.append(scale)
+    return with_their_scales
+
+
+def float8_scales(checkpoint: Checkpoint) -> dict[str, str | None]:
+    """Names of the tensors in 8-bit floats, and the name of each one's scale; None without one.
+
+    Raises:
+        CheckpointError: If a scale is more than one number, or belongs to a tensor of another precision.
+    """
+    tensors = checkpoint.header.tensors
+    names: dict[str, str | None] = {}
+    for name, info in tensors.items():
+        if info.dtype == "F8_E4M3" and name.rpartition(".")[2] != _MARKER:
+            names[name] = None
+    for scale_name in tensors:
+        module, dot, last = scale_name.rpartition(".")
+        if last not in _WEIGHT_SCALES:
+            continue
+        name = f"{module}{dot}weight"
+        if name not in names:
+            raise CheckpointError(
+                f"{checkpoint.path}: {scale_name} is the scale of a weight that is not in 8-bit floats (E4M3), which "
+                f"is not supported. Use the published 8-bit file or the 16-bit one."
+            )
+        scale = tensors[scale_name]
+        if scale.num_bytes == 0 or any(size != 1 for size in scale.shape):
+            raise CheckpointError(
+                f"{checkpoint.path}: {scale_name} has shape {scale.shape}, but only one scale per tensor is supported. "
+                f"Use the published 8-bit file or the 16-bit one."
+            )
+        names[name] = scale_name
+    return names
 
 
 def network_weights(

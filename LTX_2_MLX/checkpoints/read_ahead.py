@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from LTX_2_MLX.checkpoints.load import float8_scales, parameter_names, with_scales
 from LTX_2_MLX.checkpoints.reader import Checkpoint, read_header
-from LTX_2_MLX.checkpoints.recognise import float8_scales, parameter_names, with_scales
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.interfaces import PublishedNetwork
 

@@ -1,7 +1,10 @@
 """Reads the header of safetensors files, and their tensors as lazy arrays under the published names.
 
 A header is checked in full (JSON, names, dtypes, shapes, offsets, file size) before a tensor is read, so
-that a truncated or damaged file gives one clear error.
+that a truncated or damaged file gives one clear error. Kinds of files that no network here reads are refused by name.
+
+Sources of the names in such files: Comfy-Org/ComfyUI, comfy/quant_ops.py and comfy/utils.py (``comfy_quant``,
+``weight_scale_2``); huggingface/diffusers, transformer_ltx2.py; Lightricks/LTX-Video for 0.9.
 """
 
 import math
@@ -14,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 
 from LTX_2_MLX.checkpoints.header_entries import METADATA, header_entries
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.files import parse_json, parse_object, read_small_file
+from LTX_2_MLX.invocation import command_line
 from LTX_2_MLX.models.interfaces import Header, TensorInfo
 
 MLX_VIDEO = "mlx-video"
@@ -54,6 +59,11 @@ _MAX_WHOLE_BYTES = 4_000_000
 _GGUF = b"GGUF"
 # No published tensor has more than five axes; a limit keeps a hostile header from endless arithmetic.
 _MAX_AXES = 16
+# ComfyUI writes a layer's format as a line of JSON into a tensor of this name; more bytes are none. One is readable.
+_COMFY, _MAX_SETTING_BYTES = ".comfy_quant", 4096
+_READABLE = "float8_e4m3fn"
+# Width of T5's features, which LTX-Video 0.9 reads; Gemma's are 3840 wide.
+_T5_WIDTH = 4096
 
 
 @dataclass(frozen=True)
@@ -420,3 +430,65 @@ def json_object(path: Path, subject: str, text: str | bytes | None = None) -> di
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: {subject} is not a JSON object.")
     return value
+
+
+def refuse_unsupported(checkpoint: Checkpoint) -> None:
+    """Raise if a file is of a kind that cannot be read.
+
+    Raises:
+        CheckpointError: Names the kind, and the file to use instead.
+    """
+    tensors = checkpoint.header.tensors
+    settings = []
+    has_audio = False
+    for name, info in tensors.items():
+        if name.endswith(".weight_scale_2"):
+            raise _unsupported(checkpoint, "holds weights in 4-bit floats (nvfp4)")
+        if info.dtype == "I8" and name.endswith(".weight"):
+            raise _unsupported(checkpoint, "holds weights in 8-bit integers (int8)")
+        if name.startswith("time_embed.") and "proj_in.weight" in tensors:
+            raise _unsupported(checkpoint, "is a transformer of diffusers, whose tensors have other names")
+        if name.endswith(_COMFY):
+            settings.append(name)
+        has_audio = has_audio or name.startswith(f"{_TRANSFORMER_PREFIX}audio_")
+    for kind in _comfy_formats(checkpoint, settings) if settings else ():
+        if kind != _READABLE:
+            raise _unsupported(checkpoint, f"holds weights in the format {kind!r:.40} of ComfyUI")
+    caption = tensors.get(f"{_TRANSFORMER_PREFIX}caption_projection.linear_1.weight")
+    if caption is not None and not has_audio and caption.shape[-1:] == (_T5_WIDTH,):
+        raise _unsupported(checkpoint, "is of LTX-Video 0.9, an earlier model with another text encoder")
+
+
+def _unsupported(checkpoint: Checkpoint, kind: str) -> CheckpointError:
+    return CheckpointError(
+        f"{checkpoint.path} {kind}, which is not supported. Use the published file instead: "
+        f"{command_line('download_weights')} {_replacement(checkpoint.path)}"
+    )
+
+
+def _comfy_formats(checkpoint: Checkpoint, names: Sequence[str]) -> set[str]:
+    """Formats of layers, from the settings that ComfyUI writes as text into small tensors."""
+    starts = data_starts(checkpoint)
+    formats = set()
+    for name in names:
+        file, start = starts[name]
+        count = min(checkpoint.header.tensors[name].num_bytes, _MAX_SETTING_BYTES)
+        formats.add(_comfy_format(np.fromfile(file, np.uint8, count, offset=start).tobytes()))
+    return formats
+
+
+def _comfy_format(text: bytes) -> str:
+    try:
+        fields = parse_json(text.rstrip(b"\0"))
+    except ValueError:
+        return "unreadable"
+    return str(fields.get("format")) if isinstance(fields, dict) else "unreadable"
+
+
+def _replacement(path: Path) -> str:
+    """Catalogue name of the published file that is nearest to a file, by its name."""
+    name = path.name.lower()
+    generation = "ltx-2.3-22b" if "2.3" in name or "22b" in name else "ltx-2-19b"
+    if "dev" in name:
+        return f"{generation}-dev"
+    return f"{generation}-distilled"

@@ -1,7 +1,7 @@
 """Resolves a weights argument to a local path. Named files are downloaded on first use where a command allows it.
 
 The folders ``weights/`` (in the current folder and beside the package) are searched first, then the Hugging Face
-cache. By default nothing is downloaded.
+cache. By default nothing is downloaded. The generation of other files is read from their metadata or name.
 """
 
 import os
@@ -23,6 +23,17 @@ TORCH_SUFFIXES = (".pth", ".pkl", ".ckpt", ".pt", ".bin")
 _SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
 _REPOSITORY = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(?::(?P<file>[^:]+))?")
 _STARTER = "ltx-2-19b-distilled ltx-2-spatial-upscaler-x2-1.0 gemma-3-12b-it"
+# Metadata fields in which trainers write the base model.
+_BASE_FIELDS = (
+    "model_version", "base_model", "base_model_name_or_path", "ss_base_model_version", "ss_sd_model_name",
+    "modelspec.architecture", "modelspec.implementation",
+)  # fmt: skip
+# LTX-2 has 19 and LTX-2.3 has 22 billion parameters.
+_FAMILY_NAMES: tuple[tuple[Family, re.Pattern[str]], ...] = (
+    ("LTX-2.5", re.compile(r"ltx[-_ ]?v?(?:ideo[-_ ]?)?2[._]5", re.IGNORECASE)),
+    ("LTX-2.3", re.compile(r"ltx[-_ ]?v?(?:ideo[-_ ]?)?2[._]3|(?<!\d)22b(?![a-z])", re.IGNORECASE)),
+    ("LTX-2", re.compile(r"ltx[-_ ]?v?(?:ideo[-_ ]?)?2(?![._]?\d)|ltx[-_ ]?2[._]0|(?<!\d)19b(?![a-z])", re.IGNORECASE)),
+)
 # A message for callers that chose the demo model because nothing else was there.
 DEMO_NOTE = (
     "No LTX-2 files were found on this machine, so the small demo model is used. "
@@ -118,6 +129,70 @@ def _only_file(folder: Path) -> Path:
         names = ", ".join(path.name for path in paths[:5]) or "none"
         raise CheckpointError(f"{folder} should hold one checkpoint, it holds {names}. Name the file itself.")
     return paths[0]
+
+
+def open_upscaler(spec: str, role: Role, model: ResolvedFile, note: Callable[[str], None]) -> Checkpoint:
+    """The latent upscaler that ``spec`` means, as for ``resolve``; a line where its generation is not certain.
+
+    Raises:
+        CheckpointError: If it is missing or cannot be read, or is of another generation than the model.
+    """
+    file = resolve(spec, role, model=model)
+    upscaler = Checkpoint(file.path)
+    expected = model.family or generation_of(Checkpoint(model.path))
+    if expected is None or "demo" in (file.family, expected):
+        return upscaler
+    possible = _generations(file, upscaler)
+    name = file.path.name
+    if not possible:
+        note(f"{name} does not say for which model it was made; {model.path.name} is {expected}.")
+    elif expected not in possible:
+        raise CheckpointError(
+            f"{file.path} was made for {' or '.join(possible)}, but {model.path.name} is {expected}: the result "
+            f"would be a mosaic. Use the upscaler of {expected}."
+        )
+    elif len(possible) > 1:
+        note(f"{name} was made for {' or '.join(possible)}, by its size; {model.path.name} is {expected}.")
+    return upscaler
+
+
+def _generations(file: ResolvedFile, upscaler: Checkpoint) -> list[Family]:
+    """Generations that an upscaler may be of: by its name, its exact size, else by what it says of itself.
+
+    The temporal upscalers of LTX-2.3 and LTX-2.5 have the same size.
+    """
+    if file.family is not None:
+        return [file.family]
+    by_size = _families_of_size(file.path.stat().st_size) if file.path.is_file() else []
+    if len(by_size) == 1:
+        return by_size
+    stated = generation_of(upscaler)
+    return by_size if stated is None else [stated]
+
+
+def _families_of_size(num_bytes: int) -> list[Family]:
+    families = []
+    for entry in ENTRIES:
+        if entry.family and len(entry.files) == 1 and entry.files[0].num_bytes == num_bytes:
+            families.append(entry.family)
+    return families
+
+
+def generation_of(checkpoint: Checkpoint) -> Family | None:
+    """Model generation by a file's metadata, else by its name; None if neither tells."""
+    metadata = checkpoint.header.metadata
+    version = re.match(r"2\.(\d+)", metadata.get("model_version", ""))
+    if version:
+        minor = int(version[1])
+        return "LTX-2.5" if minor >= 5 else "LTX-2.3" if minor >= 3 else "LTX-2"
+    stated = []
+    for field in _BASE_FIELDS:
+        stated.append(metadata.get(field, ""))
+    for text in (" ".join(stated), checkpoint.path.name):
+        for family, pattern in _FAMILY_NAMES:
+            if pattern.search(text):
+                return family
+    return None
 
 
 def weights_folders() -> list[Path]:

@@ -7,10 +7,16 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from LTX_2_MLX.checkpoints.load import block_of, blocks_path, network_weights
+from LTX_2_MLX.checkpoints.load import (
+    block_of,
+    blocks_path,
+    float8_scales,
+    network_weights,
+    parameter_names,
+    with_scales,
+)
 from LTX_2_MLX.checkpoints.lora import LoraMerge
 from LTX_2_MLX.checkpoints.reader import Checkpoint
-from LTX_2_MLX.checkpoints.recognise import float8_scales, parameter_names, with_scales
 from LTX_2_MLX.models.interfaces import PublishedNetwork
 
 

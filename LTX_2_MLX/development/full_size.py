@@ -13,9 +13,8 @@ from typing import Any
 
 import mlx.core as mx
 
-from LTX_2_MLX.checkpoints.load import weights_bytes
+from LTX_2_MLX.checkpoints.load import config_of, weights_bytes
 from LTX_2_MLX.checkpoints.reader import Checkpoint
-from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.diffusion.state import VideoGrid
 from LTX_2_MLX.models.ltx.transformer import Transformer
 from LTX_2_MLX.pipelines.generate import generate_video, prepare

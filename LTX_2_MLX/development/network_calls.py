@@ -11,8 +11,8 @@ import numpy as np
 
 from LTX_2_MLX.checkpoints.gemma3 import Gemma
 from LTX_2_MLX.checkpoints.gemma4 import Gemma4
+from LTX_2_MLX.checkpoints.load import build
 from LTX_2_MLX.checkpoints.reader import Checkpoint
-from LTX_2_MLX.checkpoints.recognise import build
 from LTX_2_MLX.development.full_size import write_hollow
 from LTX_2_MLX.development.work_record import WorkRecord, recorded_work
 from LTX_2_MLX.diffusion.state import AudioClock, VideoGrid

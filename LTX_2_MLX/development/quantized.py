@@ -10,9 +10,8 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
-from LTX_2_MLX.checkpoints.load import load
+from LTX_2_MLX.checkpoints.load import config_of, load
 from LTX_2_MLX.checkpoints.quantization import Quantization, layers_to_quantize, quantize_layers
-from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.models.ltx.config import StreamConfig, TransformerConfig
 from LTX_2_MLX.models.ltx.transformer import StreamInput, Transformer
 from LTX_2_MLX.verify.case import Case

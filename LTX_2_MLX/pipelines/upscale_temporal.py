@@ -11,9 +11,16 @@ from pathlib import Path
 import numpy as np
 
 from LTX_2_MLX.checkpoints.catalog import ENTRIES, Entry, Role
-from LTX_2_MLX.checkpoints.reader import Checkpoint
-from LTX_2_MLX.checkpoints.recognise import generation_of, open_upscaler, refuse_unsupported
-from LTX_2_MLX.checkpoints.resolve import AUTO, DEMO_NOTE, ResolvedFile, newest_set, resolve
+from LTX_2_MLX.checkpoints.reader import Checkpoint, refuse_unsupported
+from LTX_2_MLX.checkpoints.resolve import (
+    AUTO,
+    DEMO_NOTE,
+    ResolvedFile,
+    generation_of,
+    newest_set,
+    open_upscaler,
+    resolve,
+)
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.media.frames import FrameStream, subdivide_times
 from LTX_2_MLX.media.writer import waiting_bytes

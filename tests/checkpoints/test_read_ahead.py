@@ -6,9 +6,9 @@ import mlx.core as mx
 import numpy as np
 import tiny_checkpoints
 
+from LTX_2_MLX.checkpoints.load import parameter_names
 from LTX_2_MLX.checkpoints.read_ahead import FileSpan, Reading, StoredNetwork
 from LTX_2_MLX.checkpoints.reader import Checkpoint
-from LTX_2_MLX.checkpoints.recognise import parameter_names
 from LTX_2_MLX.models.ltx.transformer import Transformer
 
 

@@ -11,7 +11,7 @@ import pytest
 from metal_convolutions import path
 
 from LTX_2_MLX.bench.workloads import PUBLISHED, vae_config
-from LTX_2_MLX.checkpoints.recognise import config_of
+from LTX_2_MLX.checkpoints.load import config_of
 from LTX_2_MLX.development.full_size import write_hollow
 from LTX_2_MLX.development.network_calls import VIDEO, calls, record_call
 from LTX_2_MLX.development.work_record import recorded_work

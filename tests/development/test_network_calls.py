@@ -6,7 +6,7 @@ import mlx.core as mx
 import pytest
 
 from LTX_2_MLX.bench.workloads import PUBLISHED, vae_config
-from LTX_2_MLX.checkpoints.recognise import build, config_of
+from LTX_2_MLX.checkpoints.load import build, config_of
 from LTX_2_MLX.development.network_calls import FULL_HD, VIDEO, calls, hollow, record_call
 from LTX_2_MLX.development.work_record import M1_MAX_RATES, seconds_on_m1_max
 from LTX_2_MLX.models.ltx.diffusion_decoder_memory import array_bytes as diffusion_array_bytes

@@ -14,9 +14,8 @@ import mlx.core as mx
 import numpy as np
 
 import LTX_2_MLX  # noqa: F401  (loads BLAS before MLX)
-from LTX_2_MLX.checkpoints.load import load
+from LTX_2_MLX.checkpoints.load import config_of, load
 from LTX_2_MLX.checkpoints.reader import Checkpoint
-from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.media.image import StillImage
 from LTX_2_MLX.models.ltx.diffusion_decoder import DiffusionVideoDecoder

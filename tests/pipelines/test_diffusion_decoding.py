@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import tiny_split_files
 
+from LTX_2_MLX.checkpoints.load import config_of
 from LTX_2_MLX.checkpoints.reader import Checkpoint
-from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.media.output import read_run_record
 from LTX_2_MLX.models.ltx import diffusion_decoder_memory

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import LTX_2_MLX
+from LTX_2_MLX.checkpoints.load import config_of
 from LTX_2_MLX.checkpoints.reader import Checkpoint
-from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.media.output import RunRecord
 from LTX_2_MLX.models.ltx.video_vae import VideoDecoder

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Literal
 
 from LTX_2_MLX.checkpoints.catalog import Entry, Variant
+from LTX_2_MLX.checkpoints.load import config_of
 from LTX_2_MLX.checkpoints.reader import Checkpoint
-from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.checkpoints.resolve import (
     AUTO,
     DOWNLOAD,

@@ -13,9 +13,8 @@ from typing import Any, ClassVar
 
 import mlx.core as mx
 
-from LTX_2_MLX.checkpoints.load import load
+from LTX_2_MLX.checkpoints.load import config_of, load
 from LTX_2_MLX.checkpoints.lora import Lora, reads_reference, reference_downscale, reference_slower
-from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.diffusion.conditioning import append_reference, weigh_attention
 from LTX_2_MLX.diffusion.state import LatentState, VideoGrid
 from LTX_2_MLX.errors import CheckpointError, MediaError, RequestError

@@ -12,8 +12,8 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from LTX_2_MLX.checkpoints.load import config_of
 from LTX_2_MLX.checkpoints.read_ahead import StoredNetwork
-from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.diffusion.state import key_for
 from LTX_2_MLX.media.frames import signed_to_levels
 from LTX_2_MLX.models.ltx.diffusion_decoder import DiffusionVideoDecoder

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import mlx.core as mx
 
-from LTX_2_MLX.checkpoints.load import load
+from LTX_2_MLX.checkpoints.load import config_of, load
 from LTX_2_MLX.checkpoints.lora import Lora
 from LTX_2_MLX.checkpoints.read_ahead import StoredNetwork
-from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.diffusion import sampler as samplers
 from LTX_2_MLX.diffusion.conditioning import append_keyframe, append_slots, fix_latent_frames, regenerate_region
 from LTX_2_MLX.diffusion.sampler import UNGUIDED, Guidance, Pass, Predict, guided, passes, steps_within

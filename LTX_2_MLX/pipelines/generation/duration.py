@@ -11,9 +11,8 @@ from typing import Any, ClassVar
 
 import mlx.core as mx
 
-from LTX_2_MLX.checkpoints.load import load
+from LTX_2_MLX.checkpoints.load import config_of, load
 from LTX_2_MLX.checkpoints.reader import Checkpoint
-from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.models.ltx.duration_head import DurationHead, DurationHeadConfig, frames_of_duration
 from LTX_2_MLX.pipelines.generation.options import Options

@@ -14,11 +14,10 @@ import mlx.core as mx
 from LTX_2_MLX.checkpoints.catalog import Entry, Family, Role, Variant
 from LTX_2_MLX.checkpoints.gemma3 import Gemma, GemmaConfig
 from LTX_2_MLX.checkpoints.gemma_tokenizer import encoder_folder, files_outside
-from LTX_2_MLX.checkpoints.load import quantization_for
+from LTX_2_MLX.checkpoints.load import config_of, quantization_for
 from LTX_2_MLX.checkpoints.lora import Lora, split_strength
 from LTX_2_MLX.checkpoints.quantization import Quantization
 from LTX_2_MLX.checkpoints.reader import Checkpoint, holds_language_model
-from LTX_2_MLX.checkpoints.recognise import config_of, generation_of, open_upscaler
 from LTX_2_MLX.checkpoints.resolve import (
     AUTO,
     DEMO_NOTE,
@@ -26,8 +25,10 @@ from LTX_2_MLX.checkpoints.resolve import (
     ResolvedFile,
     companion_entries,
     entries_for_role,
+    generation_of,
     installed_path,
     newest_set,
+    open_upscaler,
     resolve,
 )
 from LTX_2_MLX.errors import CheckpointError, RequestError

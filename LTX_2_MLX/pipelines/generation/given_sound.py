@@ -8,9 +8,8 @@ from typing import Any, ClassVar
 
 import mlx.core as mx
 
-from LTX_2_MLX.checkpoints.load import load
+from LTX_2_MLX.checkpoints.load import config_of, load
 from LTX_2_MLX.checkpoints.reader import Checkpoint
-from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.diffusion.state import patchify_audio
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.media.given_sound import GivenSound, open_sound

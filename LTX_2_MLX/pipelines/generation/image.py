@@ -7,8 +7,7 @@ from typing import Any, ClassVar, Protocol
 
 import mlx.core as mx
 
-from LTX_2_MLX.checkpoints.load import load
-from LTX_2_MLX.checkpoints.recognise import config_of
+from LTX_2_MLX.checkpoints.load import config_of, load
 from LTX_2_MLX.diffusion.state import VideoGrid
 from LTX_2_MLX.media.first_frame import read_first_frame, resize_and_crop
 from LTX_2_MLX.media.image import read_image

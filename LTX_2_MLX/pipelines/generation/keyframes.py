@@ -10,8 +10,7 @@ import mlx.core as mx
 import numpy as np
 from PIL import Image
 
-from LTX_2_MLX.checkpoints.load import load
-from LTX_2_MLX.checkpoints.recognise import config_of
+from LTX_2_MLX.checkpoints.load import config_of, load
 from LTX_2_MLX.media.frames import signed_to_levels, to_signed
 from LTX_2_MLX.models.ltx.video_vae import VideoDecoder, VideoEncoder
 from LTX_2_MLX.models.ltx.video_vae_memory import decoder_bytes, decoder_layers, largest_array

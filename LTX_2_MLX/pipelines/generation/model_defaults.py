@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from LTX_2_MLX.checkpoints.recognise import config_of
+from LTX_2_MLX.checkpoints.load import config_of
 from LTX_2_MLX.diffusion.sampler import REFINEMENT, Guidance, passes
 from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.files import fraction, parse_object

@@ -14,9 +14,8 @@ import mlx.core as mx
 import numpy as np
 from PIL import Image
 
-from LTX_2_MLX.checkpoints.load import load
+from LTX_2_MLX.checkpoints.load import config_of, load
 from LTX_2_MLX.checkpoints.reader import Checkpoint
-from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.diffusion.sampler import Denoise as DenoiseCall
 from LTX_2_MLX.diffusion.sampler import OnStep
 from LTX_2_MLX.diffusion.state import State, StreamArrays, VideoGrid, hold, unpatchify_video

@@ -18,9 +18,8 @@ import mlx.core as mx
 
 from LTX_2_MLX.checkpoints.gemma3 import encode_tokens
 from LTX_2_MLX.checkpoints.gemma_tokenizer import GemmaTokenizer, tokenizer_of
-from LTX_2_MLX.checkpoints.load import load
+from LTX_2_MLX.checkpoints.load import config_of, load
 from LTX_2_MLX.checkpoints.reader import Checkpoint
-from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.files import replaced_file
 from LTX_2_MLX.media.output import check_writable

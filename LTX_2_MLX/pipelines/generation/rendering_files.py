@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from LTX_2_MLX.checkpoints.catalog import Role
+from LTX_2_MLX.checkpoints.load import config_of
 from LTX_2_MLX.checkpoints.lora import Lora, reference_downscale, split_strength
 from LTX_2_MLX.checkpoints.reader import Checkpoint
-from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.checkpoints.resolve import AUTO, entry_by_name, installed_path, resolve
 from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.models.ltx.transformer import Transformer

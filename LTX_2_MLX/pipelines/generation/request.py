@@ -6,7 +6,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from LTX_2_MLX.checkpoints.recognise import config_of
+from LTX_2_MLX.checkpoints.load import config_of
 from LTX_2_MLX.diffusion.dfr_layout import even_slots
 from LTX_2_MLX.diffusion.dfr_rendering import Rendering
 from LTX_2_MLX.diffusion.sampler import UNGUIDED, Guidance, passes

@@ -9,10 +9,9 @@ from typing import Any, ClassVar
 
 import mlx.core as mx
 
-from LTX_2_MLX.checkpoints.load import load
+from LTX_2_MLX.checkpoints.load import build, config_of, load
 from LTX_2_MLX.checkpoints.read_ahead import StoredNetwork
 from LTX_2_MLX.checkpoints.reader import Checkpoint
-from LTX_2_MLX.checkpoints.recognise import build, config_of
 from LTX_2_MLX.diffusion.state import AudioClock, unpatchify_audio
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.ltx.audio_decoding import PIECE_FRAMES, decode_audio

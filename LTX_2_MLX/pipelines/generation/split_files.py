@@ -7,7 +7,7 @@ from typing import Literal
 
 from LTX_2_MLX.checkpoints.catalog import Variant
 from LTX_2_MLX.checkpoints.gemma4 import Gemma4Config
-from LTX_2_MLX.checkpoints.lora_file import is_lora_tensor
+from LTX_2_MLX.checkpoints.lora import is_lora_tensor
 from LTX_2_MLX.checkpoints.reader import (
     Checkpoint,
     holds_language_model,

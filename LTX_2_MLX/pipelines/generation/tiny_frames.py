@@ -5,9 +5,8 @@ from dataclasses import dataclass
 import mlx.core as mx
 import numpy as np
 
-from LTX_2_MLX.checkpoints.load import load
+from LTX_2_MLX.checkpoints.load import config_of, load
 from LTX_2_MLX.checkpoints.reader import Checkpoint
-from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.checkpoints.resolve import open_checkpoint
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.media.frames import signed_to_levels

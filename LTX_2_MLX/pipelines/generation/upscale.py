@@ -5,10 +5,9 @@ from typing import Any, ClassVar
 
 import mlx.core as mx
 
-from LTX_2_MLX.checkpoints.load import load
+from LTX_2_MLX.checkpoints.load import config_of, load
 from LTX_2_MLX.checkpoints.read_ahead import StoredNetwork
 from LTX_2_MLX.checkpoints.reader import Checkpoint
-from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler, LatentUpscalerConfig
 from LTX_2_MLX.models.ltx.video_vae import LatentStatistics

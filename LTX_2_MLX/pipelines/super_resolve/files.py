@@ -8,8 +8,8 @@ import mlx.core as mx
 
 from LTX_2_MLX.checkpoints.catalog import ENTRIES
 from LTX_2_MLX.checkpoints.convert import as_safetensors
+from LTX_2_MLX.checkpoints.load import config_of
 from LTX_2_MLX.checkpoints.reader import Checkpoint
-from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.checkpoints.resolve import AUTO, TORCH_SUFFIXES, entry_by_name, resolve
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.flashvsr.lq_projection import LQProjection

@@ -16,8 +16,7 @@ from typing import cast
 import mlx.core as mx
 import numpy as np
 
-from LTX_2_MLX.checkpoints.load import load
-from LTX_2_MLX.checkpoints.recognise import config_of
+from LTX_2_MLX.checkpoints.load import config_of, load
 from LTX_2_MLX.diffusion.state import seeded_noise
 from LTX_2_MLX.media.frames import FrameStream, signed_to_levels
 from LTX_2_MLX.models.flashvsr.block_attention import Sparsity, max_elements, topk_ratio

@@ -9,8 +9,8 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
+from LTX_2_MLX.checkpoints.load import config_of
 from LTX_2_MLX.checkpoints.reader import Checkpoint
-from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.diffusion.sampler import DISTILLED, REFINEMENT, Guidance, both_streams, ltx2_schedule, stretched
 from LTX_2_MLX.diffusion.state import seeded_noise
 from LTX_2_MLX.errors import OutputError

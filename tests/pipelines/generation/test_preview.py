@@ -15,8 +15,8 @@ from mlx.utils import tree_flatten
 from PIL import Image
 from safetensors.numpy import save_file
 
+from LTX_2_MLX.checkpoints.load import config_of
 from LTX_2_MLX.checkpoints.reader import Checkpoint
-from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.cli import inline_images
 from LTX_2_MLX.development.full_size import write_hollow
 from LTX_2_MLX.development.network_calls import NetworkCall, record_call

@@ -4,8 +4,8 @@ import pytest
 from memory_peaks import largest_peaks
 from tiny_flashvsr import clip
 
+from LTX_2_MLX.checkpoints.load import config_of
 from LTX_2_MLX.checkpoints.reader import Checkpoint
-from LTX_2_MLX.checkpoints.recognise import config_of
 from LTX_2_MLX.errors import MediaError, MemoryBudgetError
 from LTX_2_MLX.models.wan.transformer import WanTransformer, WanTransformerConfig
 from LTX_2_MLX.ops.device import as_backend

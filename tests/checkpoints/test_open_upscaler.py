@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from LTX_2_MLX.checkpoints.recognise import open_upscaler
-from LTX_2_MLX.checkpoints.resolve import resolve
+from LTX_2_MLX.checkpoints.resolve import open_upscaler, resolve
 from LTX_2_MLX.errors import CheckpointError
 
 MODEL = {"model_version": "2.0.0"}
