@@ -5,7 +5,7 @@ from LTX_2_MLX.runtime import launch
 # Loading BLAS takes long on a busy machine, and a process of several may be ended meanwhile.
 launch.end_with_a_line()
 
-from LTX_2_MLX.runtime.mlx_library import load_openblas, require_mlx, set_mlx_defaults
+from LTX_2_MLX.runtime.this_machine import load_openblas, require_mlx, set_mlx_defaults
 
 set_mlx_defaults()
 OPENBLAS_LOADED = load_openblas()

@@ -24,8 +24,8 @@ from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.models.rife import IFNet, IFNetConfig
 from LTX_2_MLX.models.srvgg import SRVGG, SRVGGConfig
 from LTX_2_MLX.pipelines.postprocess import Request, postprocess
-from LTX_2_MLX.runtime.memory import memory_limits, peak_process_bytes
 from LTX_2_MLX.runtime.runner import StageRunner
+from LTX_2_MLX.runtime.this_machine import memory_limits, peak_process_bytes
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 JOBS = {

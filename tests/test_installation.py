@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from LTX_2_MLX.runtime import mlx_library
-from LTX_2_MLX.runtime.mlx_library import idle_gpu_warning, require_mlx
+from LTX_2_MLX.runtime import this_machine
+from LTX_2_MLX.runtime.this_machine import idle_gpu_warning, require_mlx
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -40,7 +40,7 @@ def test_missing_library_is_one_line_that_names_both_extras(monkeypatch, tmp_pat
     monkeypatch.delitem(sys.modules, "mlx.core", raising=False)
     monkeypatch.setattr(sys, "platform", "linux")
     for spec in (None, Spec):
-        monkeypatch.setattr(mlx_library, "find_spec", lambda name, spec=spec: spec)
+        monkeypatch.setattr(this_machine, "find_spec", lambda name, spec=spec: spec)
         with pytest.raises(ImportError, match=r"\[cpu\].*\[cuda13\]") as caught:
             require_mlx()
         assert "\n" not in str(caught.value)
@@ -68,9 +68,9 @@ def test_idle_nvidia_gpu_is_reported(monkeypatch):
     import mlx.core as mx
 
     monkeypatch.setattr(mx, "is_available", lambda device: False)
-    monkeypatch.setattr(mlx_library.shutil, "which", lambda name: None)
+    monkeypatch.setattr(this_machine.shutil, "which", lambda name: None)
     assert idle_gpu_warning() is None
-    monkeypatch.setattr(mlx_library.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
+    monkeypatch.setattr(this_machine.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
     assert "cuda13" in idle_gpu_warning()
     monkeypatch.setattr(mx, "is_available", lambda device: True)
     assert idle_gpu_warning() is None

@@ -17,7 +17,7 @@ from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.resolve import BY_NAME, installed_path
 from LTX_2_MLX.errors import LTXError
 from LTX_2_MLX.ops.device import device_name
-from LTX_2_MLX.runtime.memory import GIB, budget_bytes, total_bytes
+from LTX_2_MLX.runtime.this_machine import GIB, budget_bytes, total_bytes
 
 _OLDEST_MACOS = 14
 _OLDEST_MLX = (0, 32, 4)

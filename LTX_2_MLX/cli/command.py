@@ -34,8 +34,8 @@ from LTX_2_MLX.errors import LTXError, OutputError, RequestError
 from LTX_2_MLX.files import printable, remove_unfinished, without_writing
 from LTX_2_MLX.pipelines.options import declared_options
 from LTX_2_MLX.runtime import launch
-from LTX_2_MLX.runtime.mlx_library import require_mlx
 from LTX_2_MLX.runtime.progress import JsonProgress, NotesOnly, Progress, SilentProgress, TerminalProgress
+from LTX_2_MLX.runtime.this_machine import require_mlx
 
 FAILED = 1
 REFUSED = 2
@@ -265,7 +265,7 @@ def exit_codes(progress: Progress | None = None) -> Iterator[None]:
 def _explanation(error: Exception) -> str:
     if isinstance(error, ImportError) and "MLX" in str(error):
         return str(error)
-    from LTX_2_MLX.runtime.memory import resource_advice
+    from LTX_2_MLX.runtime.this_machine import resource_advice
 
     return resource_advice(error) or (
         f"{type(error).__name__}: {error}. This is a bug in this program; run again with {TRACEBACK_VARIABLE}=1 "

@@ -31,7 +31,7 @@ def doctor(own: DoctorOptions) -> None:
     # Imported here: `--help` needs no MLX.
     from LTX_2_MLX.bench.kernels import check_kernels
     from LTX_2_MLX.bench.machine import findings
-    from LTX_2_MLX.runtime.memory import total_bytes
+    from LTX_2_MLX.runtime.this_machine import total_bytes
 
     facts = list(findings())
     if not own.as_json:

@@ -62,7 +62,7 @@ def machines_text(ready: "Prepared", own: "GenerateOptions") -> str:
     from LTX_2_MLX.pipelines.generation.machine_plan import mac_budgets, published_speeds, text_of
     from LTX_2_MLX.pipelines.generation.request import request_for
     from LTX_2_MLX.runtime.machines import machines
-    from LTX_2_MLX.runtime.memory import budget_bytes
+    from LTX_2_MLX.runtime.this_machine import budget_bytes
 
     options = ready.options
     if own.machines is None:

@@ -25,10 +25,9 @@ from LTX_2_MLX.media.writer import write_video
 from LTX_2_MLX.pipelines.sharing import run_group
 from LTX_2_MLX.planning.plan import Plan, format_bytes
 from LTX_2_MLX.runtime import launch
-from LTX_2_MLX.runtime.memory import memory_limits
-from LTX_2_MLX.runtime.mlx_library import idle_gpu_warning
 from LTX_2_MLX.runtime.progress import JsonProgress, Progress, TerminalProgress
 from LTX_2_MLX.runtime.runner import StageReport, StageRunner
+from LTX_2_MLX.runtime.this_machine import idle_gpu_warning, memory_limits
 
 
 @contextmanager

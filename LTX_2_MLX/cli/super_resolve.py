@@ -71,8 +71,8 @@ def super_resolve(typed: dict[str, Any], own: SuperResolveOptions) -> None:
     from LTX_2_MLX.media.output import free_bytes, made_folder, run_record
     from LTX_2_MLX.pipelines import super_resolve as pipeline
     from LTX_2_MLX.pipelines.sharing import with_least_memory
-    from LTX_2_MLX.runtime.memory import budget_bytes
     from LTX_2_MLX.runtime.spool import spool_folder
+    from LTX_2_MLX.runtime.this_machine import budget_bytes
 
     target = _output_path(own.input, own.output, request)
     folder = nullcontext() if own.dry_run else made_folder(target.parent)

@@ -12,7 +12,7 @@ from LTX_2_MLX.models.ltx.diffusion_decoder_blocks import AttentionMode
 from LTX_2_MLX.models.ltx.diffusion_decoder_config import DiffusionDecoderConfig
 from LTX_2_MLX.models.ltx.diffusion_decoder_memory import decoding_plan
 from LTX_2_MLX.models.ltx.diffusion_decoder_tiling import decode
-from LTX_2_MLX.runtime.memory import memory_limits
+from LTX_2_MLX.runtime.this_machine import memory_limits
 from LTX_2_MLX.shapes import VideoShape
 
 

@@ -22,8 +22,8 @@ from LTX_2_MLX.pipelines.generation.denoise import Denoise
 from LTX_2_MLX.pipelines.generation.files import Models
 from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.pipelines.generation.state import GenerationState
-from LTX_2_MLX.runtime.memory import memory_limits, peak_process_bytes
 from LTX_2_MLX.runtime.runner import StageRunner
+from LTX_2_MLX.runtime.this_machine import memory_limits, peak_process_bytes
 from LTX_2_MLX.shapes import Compression, VideoShape
 
 _ITEM_BYTES = {"U8": 1, "F8_E4M3": 1, "F16": 2, "BF16": 2, "F32": 4}

@@ -9,7 +9,7 @@ from LTX_2_MLX.ops.device import as_backend
 from LTX_2_MLX.pipelines.generate import plan_for, prepare
 from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.pipelines.generation.request import request_for
-from LTX_2_MLX.runtime.memory import mac_budget_bytes
+from LTX_2_MLX.runtime.this_machine import mac_budget_bytes
 
 # GiB of a Mac.
 MACS = (8, 16, 24, 32, 48, 64, 96, 128, 192)

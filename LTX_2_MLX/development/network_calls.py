@@ -41,7 +41,7 @@ from LTX_2_MLX.models.wan.vae import WanDecoder, WanEncoder
 from LTX_2_MLX.ops.device import as_backend
 from LTX_2_MLX.pipelines.requests import UpscaleRequest
 from LTX_2_MLX.pipelines.upscale import tiles_for, upscale_pixels
-from LTX_2_MLX.runtime.memory import GIB
+from LTX_2_MLX.runtime.this_machine import GIB
 from LTX_2_MLX.shapes import Compression, VideoShape
 
 VIDEO = VideoShape(97, 960, 1408)

@@ -23,7 +23,7 @@ from av.video.reformatter import VideoReformatter
 from LTX_2_MLX.errors import MediaError, MemoryBudgetError
 from LTX_2_MLX.files import failure
 from LTX_2_MLX.media.encoder import BT709, FULL_RANGE, LIMITED_RANGE, MATRICES, SCALING
-from LTX_2_MLX.runtime.memory import GIB, budget_bytes
+from LTX_2_MLX.runtime.this_machine import GIB, budget_bytes
 
 # First bytes of Matroska, and major brands of mp4 and mov that no image has.
 _EBML = b"\x1a\x45\xdf\xa3"

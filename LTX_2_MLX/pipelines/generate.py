@@ -33,9 +33,9 @@ from LTX_2_MLX.planning.fit import refusal
 from LTX_2_MLX.planning.plan import Plan, format_bytes, plan
 from LTX_2_MLX.runtime import launch
 from LTX_2_MLX.runtime.job import Job
-from LTX_2_MLX.runtime.memory import budget_bytes
 from LTX_2_MLX.runtime.progress import Progress
 from LTX_2_MLX.runtime.runner import StageRunner, run_stages
+from LTX_2_MLX.runtime.this_machine import budget_bytes
 from LTX_2_MLX.shapes import VideoShape
 
 # The option that says a denoising stage's number of steps.

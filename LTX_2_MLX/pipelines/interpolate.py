@@ -25,9 +25,9 @@ from LTX_2_MLX.ops.sampling import resize, structural_similarity
 from LTX_2_MLX.pipelines.requests import InterpolateRequest as Request
 from LTX_2_MLX.planning.plan import Estimate, Plan, network_weights_bytes, plan
 from LTX_2_MLX.runtime import launch
-from LTX_2_MLX.runtime.memory import budget_bytes
 from LTX_2_MLX.runtime.progress import Progress
 from LTX_2_MLX.runtime.runner import StageRunner, map_on_cores, num_workers, run_stages
+from LTX_2_MLX.runtime.this_machine import budget_bytes
 
 STAGE = "interpolate"
 # Side of the thumbnails by which a cut is found, as in the author's script.

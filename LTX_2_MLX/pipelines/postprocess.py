@@ -11,8 +11,8 @@ from LTX_2_MLX.pipelines import interpolate, upscale
 from LTX_2_MLX.pipelines.requests import PostprocessRequest as Request
 from LTX_2_MLX.pipelines.stage import Stage
 from LTX_2_MLX.planning.plan import Plan, plan
-from LTX_2_MLX.runtime.memory import budget_bytes
 from LTX_2_MLX.runtime.runner import StageRunner, run_stages
+from LTX_2_MLX.runtime.this_machine import budget_bytes
 
 
 def postprocess(stream: FrameStream, request: Request, runner: StageRunner | None = None) -> FrameStream:

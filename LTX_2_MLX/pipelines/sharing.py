@@ -18,8 +18,8 @@ from LTX_2_MLX.ops.collective import ALONE, Group, share_out
 from LTX_2_MLX.pipelines.options import declared_options
 from LTX_2_MLX.runtime import launch
 from LTX_2_MLX.runtime.digest import content_digest
-from LTX_2_MLX.runtime.memory import GIB, budget_bytes
 from LTX_2_MLX.runtime.spool import Spool
+from LTX_2_MLX.runtime.this_machine import GIB, budget_bytes
 
 Task = TypeVar("Task")
 Request = TypeVar("Request", bound=Any)

@@ -14,7 +14,7 @@ from LTX_2_MLX.pipelines.generation.request import Request
 from LTX_2_MLX.pipelines.generation.sound import sound_stage
 from LTX_2_MLX.pipelines.generation.state import GenerationStage, SamplerName
 from LTX_2_MLX.pipelines.generation.upscale import UpscaleLatent
-from LTX_2_MLX.runtime.memory import budget_bytes
+from LTX_2_MLX.runtime.this_machine import budget_bytes
 
 # The high-quality pipeline's sampler, and the strengths of the distillation adapter in its stages (Lightricks/LTX-2,
 # packages/ltx-pipelines/src/ltx_pipelines/ti2vid_two_stages_hq.py at 400fd31).

@@ -34,9 +34,9 @@ from LTX_2_MLX.pipelines.requests import ColorFix, upscaled_size
 from LTX_2_MLX.pipelines.requests import UpscaleRequest as Request
 from LTX_2_MLX.pipelines.sharing import run_group, shared_frames
 from LTX_2_MLX.planning.plan import Estimate, Plan, network_weights_bytes, plan
-from LTX_2_MLX.runtime.memory import budget_bytes
 from LTX_2_MLX.runtime.progress import Progress
 from LTX_2_MLX.runtime.runner import StageRunner, run_stages
+from LTX_2_MLX.runtime.this_machine import budget_bytes
 
 STAGE = "upscale"
 NETWORKS: tuple[type[RRDBNet] | type[SRVGG], ...] = (RRDBNet, SRVGG)

@@ -33,8 +33,8 @@ from LTX_2_MLX.pipelines.generation.state import GenerationState
 from LTX_2_MLX.pipelines.generation.upscale import UpscaleLatent, upscaler_config
 from LTX_2_MLX.pipelines.requests import UpscaleTemporalRequest as Request
 from LTX_2_MLX.planning.plan import Plan, plan
-from LTX_2_MLX.runtime.memory import budget_bytes
 from LTX_2_MLX.runtime.runner import StageRunner, run_stages
+from LTX_2_MLX.runtime.this_machine import budget_bytes
 from LTX_2_MLX.shapes import LatentShape
 
 

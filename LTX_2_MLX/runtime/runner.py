@@ -19,8 +19,8 @@ import mlx.core as mx
 
 from LTX_2_MLX.errors import OutputError
 from LTX_2_MLX.ops.device import device, on_cpu, one_blas_thread
-from LTX_2_MLX.runtime.memory import memory_limits, peak_process_bytes
 from LTX_2_MLX.runtime.progress import Progress, SilentProgress
+from LTX_2_MLX.runtime.this_machine import memory_limits, peak_process_bytes
 
 Item = TypeVar("Item")
 Model = TypeVar("Model")

@@ -13,8 +13,8 @@ from comparison.torch_networks import NewFrames, TorchIFNet, torch_srvgg
 
 from LTX_2_MLX.models.rife import IFNet, IFNetConfig
 from LTX_2_MLX.models.srvgg import SRVGG, SRVGGConfig
-from LTX_2_MLX.runtime.memory import memory_limits
 from LTX_2_MLX.runtime.runner import map_on_cores
+from LTX_2_MLX.runtime.this_machine import memory_limits
 
 
 def compare_networks(height: int, width: int, repeats: int) -> None:

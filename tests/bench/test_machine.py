@@ -16,7 +16,7 @@ from LTX_2_MLX.bench import kernels, machine
 from LTX_2_MLX.bench.kernels import KernelCheck, check_kernels
 from LTX_2_MLX.bench.machine import findings
 from LTX_2_MLX.cli.app import program
-from LTX_2_MLX.runtime import memory
+from LTX_2_MLX.ops import device
 
 GIB = 2**30
 
@@ -40,7 +40,7 @@ def be_a_mac(monkeypatch, gibibytes, release="15.5", architecture="arm64"):
     monkeypatch.setattr(subprocess, "run", lambda *arguments, **options: sysctl)
     monkeypatch.setattr(mx, "is_available", lambda device: True)
     monkeypatch.setattr(mx, "device_info", lambda *device: info)
-    monkeypatch.setattr(memory, "device", lambda: mx.Device(mx.gpu))
+    monkeypatch.setattr(device, "device", lambda: mx.Device(mx.gpu))
 
 
 @pytest.mark.parametrize(("gibibytes", "is_small"), [(8, True), (32, False), (128, False)])

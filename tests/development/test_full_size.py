@@ -8,7 +8,7 @@ import pytest
 from LTX_2_MLX.development.full_size import write_hollow_model, write_hollow_split_model
 from LTX_2_MLX.ops.device import as_backend
 from LTX_2_MLX.pipelines.generate import Options, plan_for, request_for
-from LTX_2_MLX.runtime.memory import GIB, mac_budget_bytes
+from LTX_2_MLX.runtime.this_machine import GIB, mac_budget_bytes
 
 ROOT = Path(__file__).parents[2]
 GB = 1e9

@@ -18,7 +18,7 @@ from LTX_2_MLX.development.work_record import recorded_work
 from LTX_2_MLX.models.ltx.video_vae import VideoDecoder
 from LTX_2_MLX.models.ltx.video_vae_memory import decoder_bytes
 from LTX_2_MLX.ops.device import as_backend
-from LTX_2_MLX.runtime.mlx_library import winograd_convolutions
+from LTX_2_MLX.runtime.this_machine import winograd_convolutions
 from LTX_2_MLX.shapes import Compression, VideoShape
 
 MANIFESTS = Path(__file__).parents[1] / "manifests"

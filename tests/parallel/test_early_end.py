@@ -12,7 +12,7 @@ from launching import ENVIRONMENT, ROOT, launched
 PROGRAM = Path(__file__).parent / "early_end.py"
 GENERATE = ROOT / "scripts" / "generate.py"
 # In the order in which a command imports them; the first one comes before BLAS is loaded.
-MODULES = ("LTX_2_MLX.runtime.mlx_library", "typer", "numpy", "mlx.core", "LTX_2_MLX.runtime.meeting")
+MODULES = ("LTX_2_MLX.runtime.this_machine", "typer", "numpy", "mlx.core", "LTX_2_MLX.runtime.meeting")
 
 
 @pytest.mark.parametrize("module", MODULES)

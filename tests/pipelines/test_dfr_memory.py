@@ -12,8 +12,8 @@ from PIL import Image
 from LTX_2_MLX.pipelines.generate import Options, generate_video, prepare
 from LTX_2_MLX.pipelines.generation.prompt import prompt_stages
 from LTX_2_MLX.pipelines.generation.state import GenerationState
-from LTX_2_MLX.runtime.memory import memory_limits
 from LTX_2_MLX.runtime.runner import StageRunner, run_stages
+from LTX_2_MLX.runtime.this_machine import memory_limits
 
 # Height, width, frames before the rounds.
 SIZES = [(128, 128, 9), (128, 256, 25)]

@@ -20,9 +20,9 @@ from LTX_2_MLX.pipelines.generation import duration
 from LTX_2_MLX.pipelines.generation.fit import nearest_options
 from LTX_2_MLX.pipelines.generation.record import options_from
 from LTX_2_MLX.planning.plan import Estimate, Plan
-from LTX_2_MLX.runtime.memory import GIB
 from LTX_2_MLX.runtime.progress import SilentProgress
 from LTX_2_MLX.runtime.runner import StageRunner
+from LTX_2_MLX.runtime.this_machine import GIB
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from memory_peaks import largest_peaks
 from PIL import Image
 
 from LTX_2_MLX.pipelines.generate import Options, generate_video, plan_for, request_for
-from LTX_2_MLX.runtime.memory import memory_limits
 from LTX_2_MLX.runtime.runner import StageRunner
+from LTX_2_MLX.runtime.this_machine import memory_limits
 
 # Stage 1: height, width, frames. The video is twice as high and wide and has 2 N - 1 frames.
 SIZES = [(64, 96, 9), (96, 64, 25), (96, 128, 17), (128, 96, 33), (160, 128, 25)]

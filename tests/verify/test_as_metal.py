@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from LTX_2_MLX.ops.device import as_backend
-from LTX_2_MLX.runtime.mlx_library import winograd_convolutions
+from LTX_2_MLX.runtime.this_machine import winograd_convolutions
 from LTX_2_MLX.verify import run_case
 from LTX_2_MLX.verify.as_metal import fused_attention, metal_convolutions
 from LTX_2_MLX.verify.bands import TABLE, Bands

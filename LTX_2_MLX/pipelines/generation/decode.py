@@ -42,9 +42,8 @@ from LTX_2_MLX.pipelines.generation.upscale import UpscaleLatent, upscaler_confi
 from LTX_2_MLX.pipelines.sharing import run_group, smallest
 from LTX_2_MLX.planning.plan import Estimate, network_weights_bytes
 from LTX_2_MLX.runtime import launch
-from LTX_2_MLX.runtime.memory import GIB, budget_bytes
-from LTX_2_MLX.runtime.mlx_library import winograd_convolutions
 from LTX_2_MLX.runtime.runner import StageRunner
+from LTX_2_MLX.runtime.this_machine import GIB, budget_bytes, winograd_convolutions
 from LTX_2_MLX.shapes import Compression, LatentShape, VideoShape
 
 # Activations may take this share of the budget: the rest is for weights, frames in flight and other stages' results.

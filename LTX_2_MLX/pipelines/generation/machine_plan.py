@@ -15,7 +15,7 @@ from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.pipelines.generation.request import Request
 from LTX_2_MLX.planning.plan import RATES, Plan, format_bytes, seconds_of
 from LTX_2_MLX.runtime.machines import Machines, acting_as
-from LTX_2_MLX.runtime.memory import mac_budget_bytes
+from LTX_2_MLX.runtime.this_machine import mac_budget_bytes
 
 MODES: tuple[Way, ...] = ("guidance", "sequence", "blocks")
 # Bytes a second: 10GBASE-T by IEEE 802.3an, and the rates that Intel publishes for Thunderbolt 4 and 5. TCP and RDMA

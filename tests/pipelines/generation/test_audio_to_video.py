@@ -28,8 +28,8 @@ from LTX_2_MLX.pipelines.generate import Options, request_for, stages_for
 from LTX_2_MLX.pipelines.generation.given_sound import EncodeSound
 from LTX_2_MLX.pipelines.generation.prompt import prompt_stages, remaining
 from LTX_2_MLX.pipelines.generation.state import GenerationState
-from LTX_2_MLX.runtime.memory import memory_limits
 from LTX_2_MLX.runtime.runner import StageRunner, run_stages
+from LTX_2_MLX.runtime.this_machine import memory_limits
 
 SCRIPT = Path(__file__).parents[3] / "scripts" / "generate.py"
 RATE = 22_050

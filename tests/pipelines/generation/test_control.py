@@ -27,9 +27,9 @@ from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.pipelines.generation.record import options_from
 from LTX_2_MLX.pipelines.generation.state import GenerationState
 from LTX_2_MLX.pipelines.two_stage import first_stage
-from LTX_2_MLX.runtime.memory import memory_limits
 from LTX_2_MLX.runtime.progress import SilentProgress
 from LTX_2_MLX.runtime.runner import StageRunner
+from LTX_2_MLX.runtime.this_machine import memory_limits
 from LTX_2_MLX.shapes import LatentShape, VideoShape
 
 SIZE = {"height": 64, "width": 128, "frames": 17}

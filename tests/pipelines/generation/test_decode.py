@@ -15,7 +15,7 @@ from LTX_2_MLX.pipelines.generation import decode
 from LTX_2_MLX.pipelines.generation.decode import DecodeVideo, choose_tiling, decode_frames, square_tiles
 from LTX_2_MLX.pipelines.generation.encode import encode_frames
 from LTX_2_MLX.pipelines.generation.state import GenerationState
-from LTX_2_MLX.runtime import mlx_library
+from LTX_2_MLX.runtime import this_machine
 from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.shapes import Compression, LatentShape
 
@@ -93,7 +93,7 @@ def test_tiles_need_the_number_of_frames_whole_frames_do_not(networks, frames):
 @pytest.mark.parametrize(("winograd", "expected"), [(True, ["1", "0", "1", "0"]), (False, ["0", "0", "0", "0"])])
 def test_only_decoding_in_float32_goes_by_winograd(winograd, expected, monkeypatch):
     # A process started by this library inherits the variables as if the user had set them.
-    monkeypatch.setattr(mlx_library, "_ours", {"MLX_CONV_WINOGRAD"})
+    monkeypatch.setattr(this_machine, "_ours", {"MLX_CONV_WINOGRAD"})
     seen = []
 
     class Recorded(StageRunner):

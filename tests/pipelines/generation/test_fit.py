@@ -15,7 +15,7 @@ from LTX_2_MLX.pipelines.generation.decode import decode_memory
 from LTX_2_MLX.pipelines.generation.fit import nearest_options
 from LTX_2_MLX.planning.fit import longest, refusal
 from LTX_2_MLX.planning.plan import Estimate, Plan
-from LTX_2_MLX.runtime.memory import GIB
+from LTX_2_MLX.runtime.this_machine import GIB
 from LTX_2_MLX.shapes import LatentShape
 
 

@@ -25,8 +25,8 @@ from LTX_2_MLX.pipelines.generate import (
 )
 from LTX_2_MLX.pipelines.generation.sound import DecodeSound
 from LTX_2_MLX.pipelines.generation.state import GenerationState
-from LTX_2_MLX.runtime.memory import memory_limits
 from LTX_2_MLX.runtime.runner import StageRunner
+from LTX_2_MLX.runtime.this_machine import memory_limits
 
 RATES = {"2.0": 24_000, "2.3": 48_000}
 

@@ -11,7 +11,7 @@ from LTX_2_MLX.models.wan.transformer import WanTransformer, WanTransformerConfi
 from LTX_2_MLX.ops.device import as_backend
 from LTX_2_MLX.pipelines.super_resolve import Request, nearest_fit, plan_of, prepare, super_resolve
 from LTX_2_MLX.pipelines.super_resolve.stages import cache_bytes
-from LTX_2_MLX.runtime.memory import GIB
+from LTX_2_MLX.runtime.this_machine import GIB
 
 
 def planned(folder, height=32, width=48, num_frames=5, **options):
