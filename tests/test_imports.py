@@ -20,7 +20,7 @@ SERVICES = {"runtime", "media", "checkpoints", "diffusion"}
 LIBRARY = {"planning", *SERVICES, *NETWORKS}
 ALLOWED = {
     "errors": set(),
-    "files": set(),
+    "files": {"errors"},
     "_version": set(),
     "invocation": set(),
     "shapes": {"errors"},

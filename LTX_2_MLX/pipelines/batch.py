@@ -21,10 +21,9 @@ from LTX_2_MLX.pipelines.generation.run import chained_facts, save_frames, saved
 from LTX_2_MLX.pipelines.generation.sound import DecodeSound
 from LTX_2_MLX.pipelines.generation.state import GenerationStage, GenerationState, Result
 from LTX_2_MLX.runtime import launch
-from LTX_2_MLX.runtime.digest import digest_of
 from LTX_2_MLX.runtime.holding import HoldingRunner
 from LTX_2_MLX.runtime.job import Job
-from LTX_2_MLX.runtime.runner import StageRunner
+from LTX_2_MLX.runtime.runner import StageRunner, digest_of
 
 # Results that videos of one prompt, one image, one reference video or one given sound have in common.
 _SHARED: tuple[Result, ...] = ("text", "contexts", "duration", "images", "control", "latents")

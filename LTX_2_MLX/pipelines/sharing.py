@@ -13,11 +13,11 @@ from typing import Any, TypeVar
 import mlx.core as mx
 import numpy as np
 
+from LTX_2_MLX.files import content_digest
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.ops.collective import ALONE, Group, share_out
 from LTX_2_MLX.pipelines.options import declared_options
 from LTX_2_MLX.runtime import launch
-from LTX_2_MLX.runtime.digest import content_digest
 from LTX_2_MLX.runtime.spool import Spool
 from LTX_2_MLX.runtime.this_machine import GIB, budget_bytes
 

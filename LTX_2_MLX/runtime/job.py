@@ -16,8 +16,8 @@ import mlx.core as mx
 
 from LTX_2_MLX.errors import OutputError, RequestError
 from LTX_2_MLX.files import parse_json, read_small_file, replaced_file, write_file
-from LTX_2_MLX.runtime.digest import digest_of, load_whole, sum_of
 from LTX_2_MLX.runtime.folder_lock import lock_folder
+from LTX_2_MLX.runtime.runner import digest_of, load_whole, sum_of
 
 REQUEST_FILE = "request.json"
 _FORMAT_NAME = "LTX-2-MLX state"

@@ -1,11 +1,14 @@
 """Runs stages: load a model, work, evaluate, free. Reports seconds and peak memory of each stage.
 
 Within a stage, independent pieces of work run on several CPU cores, and results are checked: a latent that is not
-finite, constant or frozen cannot become a video.
+finite, constant or frozen cannot become a video. A result that is kept for later runs has a digest of what it follows
+from, and a sum of its bytes.
 """
 
 import dataclasses
 import gc
+import hashlib
+import json
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -13,10 +16,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import mlx.core as mx
+import numpy as np
 
+from LTX_2_MLX._version import __version__
 from LTX_2_MLX.errors import OutputError
 from LTX_2_MLX.ops.device import device, on_cpu, one_blas_thread
 from LTX_2_MLX.runtime.progress import Progress, SilentProgress
@@ -258,3 +264,35 @@ def check_moving(stage: str, latent: mx.array) -> None:
             f"All {latent.shape[1]} frames of the latent of {stage} are identical. Check the weights, or try another "
             f"--seed. Results saved before this stage are kept."
         )
+
+
+def digest_of(facts: Mapping[str, Any]) -> str:
+    """A digest of facts, and of what computes: this library, MLX and its device."""
+    mlx_version = mx.__version__  # type: ignore[attr-defined]
+    machine = {"library": __version__, "mlx": mlx_version, "device": str(device())}
+    return hashlib.sha256(json.dumps([machine, dict(facts)], sort_keys=True, default=str).encode()).hexdigest()
+
+
+def sum_of(arrays: Mapping[str, mx.array]) -> str:
+    """A digest of arrays with their names, types and shapes."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(np.array(mx.contiguous(array).reshape(-1).view(mx.uint8)).tobytes())
+    return digest.hexdigest()
+
+
+def load_whole(path: Path) -> tuple[dict[str, mx.array], dict[str, str]] | None:
+    """Arrays and metadata of a safetensors file whose ``sum`` is ``sum_of`` them, evaluated; None if it is damaged."""
+    try:
+        # Read at once: MLX would read a lazy array's bytes after the sum was taken.
+        loaded: Any = mx.load(str(path), format="safetensors", return_metadata=True)
+        arrays: dict[str, mx.array]
+        facts: dict[str, str]
+        arrays, facts = loaded
+        mx.eval(arrays)
+        return (arrays, facts) if facts.get("sum") == sum_of(arrays) else None
+    except Exception:
+        # Whatever a damaged file makes the reader raise, the answer is the same.
+        return None

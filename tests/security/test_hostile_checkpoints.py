@@ -18,11 +18,10 @@ from LTX_2_MLX.checkpoints.reader import Checkpoint, read_header
 from LTX_2_MLX.checkpoints.torch_file import read_torch_file
 from LTX_2_MLX.cli import convert_weights, generate, inspect_checkpoint, upscale
 from LTX_2_MLX.errors import CheckpointError, RequestError
+from LTX_2_MLX.files import content_digest
 from LTX_2_MLX.models.interfaces import Header
 from LTX_2_MLX.pipelines.generation.model_defaults import ModelDefaults
 from LTX_2_MLX.pipelines.generation.record import saved_record
-from LTX_2_MLX.runtime import digest
-from LTX_2_MLX.runtime.digest import content_digest
 
 INPUTS = Path(__file__).parent / "inputs"
 ROOT = Path(__file__).parents[2]
@@ -231,7 +230,7 @@ def test_a_whole_disk_is_no_model(tmp_path):
 
 
 def test_a_folder_of_very_many_files_gets_no_digest(tmp_path, monkeypatch):
-    monkeypatch.setattr(digest, "_MAX_FILES", 10)
+    monkeypatch.setattr(files, "_MAX_FILES", 10)
     for index in range(11):
         (tmp_path / f"{index}.bin").write_bytes(b"x")
     with pytest.raises(RequestError, match="more than 10 files, so it is no model"):

@@ -21,13 +21,12 @@ from typer.testing import CliRunner
 from LTX_2_MLX import FrameStream, cli, read_video, write_video
 from LTX_2_MLX.cli import convert_weights, generate, inspect_checkpoint, interpolate
 from LTX_2_MLX.errors import CheckpointError, MediaError, MemoryBudgetError, RequestError
-from LTX_2_MLX.files import printable
+from LTX_2_MLX.files import content_digest, printable
 from LTX_2_MLX.media.image import StillImage, image_size, read_image, write_image
 from LTX_2_MLX.media.output import RunRecord
 from LTX_2_MLX.media.source import decoding_budget
 from LTX_2_MLX.pipelines.generation.record import options_from
 from LTX_2_MLX.pipelines.generation.recorded_files import files_outside
-from LTX_2_MLX.runtime.digest import content_digest
 from LTX_2_MLX.runtime.job import Job
 
 INPUTS = Path(__file__).parent / "inputs"

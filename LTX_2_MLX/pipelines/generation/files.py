@@ -32,6 +32,7 @@ from LTX_2_MLX.checkpoints.resolve import (
     resolve,
 )
 from LTX_2_MLX.errors import CheckpointError, RequestError
+from LTX_2_MLX.files import content_digest
 from LTX_2_MLX.models.interfaces import PublishedNetwork
 from LTX_2_MLX.models.ltx.audio_vae import AudioDecoder
 from LTX_2_MLX.models.ltx.text_features import TextFeatures
@@ -51,7 +52,6 @@ from LTX_2_MLX.pipelines.generation.option_groups.memory import ParallelMode
 from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.planning.plan import PRECISIONS, dtype_for
 from LTX_2_MLX.runtime import launch
-from LTX_2_MLX.runtime.digest import content_digest
 from LTX_2_MLX.shapes import Compression
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from LTX_2_MLX.checkpoints.gemma_tokenizer import GemmaTokenizer, tokenizer_of
 from LTX_2_MLX.checkpoints.load import config_of, load
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.errors import CheckpointError
-from LTX_2_MLX.files import replaced_file
+from LTX_2_MLX.files import content_digest, file_stamps, replaced_file
 from LTX_2_MLX.media.output import check_writable
 from LTX_2_MLX.models.ltx.text_features import TextFeatures, TextFeaturesConfig
 from LTX_2_MLX.ops.attention import scores_bytes
@@ -36,8 +36,7 @@ from LTX_2_MLX.pipelines.generation.files import (
 from LTX_2_MLX.pipelines.generation.request import Request
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationStage, GenerationState, Result, contents
 from LTX_2_MLX.planning.plan import Estimate, largest_tensor_bytes, network_weights_bytes
-from LTX_2_MLX.runtime.digest import content_digest, digest_of, file_stamps, load_whole, sum_of
-from LTX_2_MLX.runtime.runner import StageRunner
+from LTX_2_MLX.runtime.runner import StageRunner, digest_of, load_whole, sum_of
 
 _SHOWN_LETTERS = 40
 # What is encoded, by the number of prompts.

@@ -9,7 +9,7 @@ from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.resolve import resolve
 from LTX_2_MLX.diffusion.sampler import passes
 from LTX_2_MLX.errors import CheckpointError, MediaError, RequestError
-from LTX_2_MLX.files import exists, number
+from LTX_2_MLX.files import content_digest, exists, number
 from LTX_2_MLX.media.output import RunRecord, record_from
 from LTX_2_MLX.media.sound import check_wav
 from LTX_2_MLX.media.source import open_media
@@ -18,7 +18,6 @@ from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.pipelines.generation.recorded_files import path_in
 from LTX_2_MLX.pipelines.generation.request import Request
 from LTX_2_MLX.pipelines.options import AUTO, NONE, Declared, declared_options, flag_of, frame_rate, shown
-from LTX_2_MLX.runtime.digest import content_digest
 from LTX_2_MLX.runtime.job import remembered_request
 
 _MISSING, _CHANGED = "is missing", "has changed"

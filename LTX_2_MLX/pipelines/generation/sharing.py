@@ -11,6 +11,7 @@ from LTX_2_MLX.diffusion.sampler import Predict
 from LTX_2_MLX.diffusion.sharing import TokenWidths, shared_by, unguided
 from LTX_2_MLX.diffusion.state import State
 from LTX_2_MLX.errors import MemoryBudgetError
+from LTX_2_MLX.files import content_digest
 from LTX_2_MLX.media.output import RunRecord
 from LTX_2_MLX.models.ltx.step_cache import StepCaches
 from LTX_2_MLX.models.ltx.transformer import Transformer
@@ -23,7 +24,6 @@ from LTX_2_MLX.pipelines.generation.run import chained_facts
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationStage, GenerationState
 from LTX_2_MLX.pipelines.options import AUTO
 from LTX_2_MLX.runtime import launch
-from LTX_2_MLX.runtime.digest import content_digest
 from LTX_2_MLX.runtime.job import Job
 from LTX_2_MLX.runtime.machines import Machines, machines
 

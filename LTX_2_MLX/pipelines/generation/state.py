@@ -6,9 +6,9 @@ from typing import Any, Literal, Protocol
 
 import mlx.core as mx
 
+from LTX_2_MLX.files import content_digest
 from LTX_2_MLX.pipelines.generation.option_groups.guidance import SamplerName
 from LTX_2_MLX.pipelines.stage import Stage
-from LTX_2_MLX.runtime.digest import content_digest
 
 __all__ = ["Arrays", "GenerationStage", "GenerationState", "Result", "SamplerName", "contents"]
 

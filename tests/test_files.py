@@ -2,8 +2,8 @@
 
 import os
 
-from LTX_2_MLX.runtime import digest
-from LTX_2_MLX.runtime.digest import content_digest
+from LTX_2_MLX import files
+from LTX_2_MLX.files import content_digest
 
 
 def test_copies_have_the_same_digest_and_changes_another(tmp_path):
@@ -17,8 +17,8 @@ def test_copies_have_the_same_digest_and_changes_another(tmp_path):
 
 
 def test_large_files_are_sampled_to_both_ends(tmp_path, monkeypatch):
-    monkeypatch.setattr(digest, "_WHOLE_BYTES", 1000)
-    monkeypatch.setattr(digest, "_SAMPLE_BYTES", 10)
+    monkeypatch.setattr(files, "_WHOLE_BYTES", 1000)
+    monkeypatch.setattr(files, "_SAMPLE_BYTES", 10)
     content = bytearray(range(256)) * 8
     path = tmp_path / "large"
     path.write_bytes(content)
