@@ -1,4 +1,4 @@
-"""What this machine has: MLX's library with OpenBLAS beside it, set before it is imported, and memory within limits.
+"""This machine: MLX's library with OpenBLAS beside it, set before it is imported, and memory within limits.
 
 Importing this module imports neither MLX nor NumPy: commands explain a missing library, and answer ``--help``, by it.
 """
