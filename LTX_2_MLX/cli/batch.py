@@ -96,7 +96,7 @@ def generate_several(typed: dict[str, Any], own: "GenerateOptions", seeds: Seque
     """Generate a video of each prompt with each seed, every network loaded once for all of them."""
     from LTX_2_MLX.cli.command import progress_from
     from LTX_2_MLX.cli.generate import dry_run_text
-    from LTX_2_MLX.pipelines.generation.record import check_outputs
+    from LTX_2_MLX.pipelines.generate import check_outputs
 
     progress = progress_from(vars(own))
     batch = planned_batch(typed, own, videos_asked_for(typed, own, seeds), progress)
@@ -132,7 +132,8 @@ def planned_batch(
     """Settle the options that the videos share."""
     from LTX_2_MLX.cli.command import check_recorded_files
     from LTX_2_MLX.cli.generate import prepared, recorded
-    from LTX_2_MLX.pipelines.generation.record import notes_without_effect, options_from
+    from LTX_2_MLX.pipelines.generate import notes_without_effect
+    from LTX_2_MLX.pipelines.generation.record import options_from
     from LTX_2_MLX.pipelines.generation.recorded_files import files_outside
 
     longest = max(videos, key=lambda video: len(video.prompt))

@@ -24,7 +24,7 @@ def generate_drafts(typed: dict[str, Any], own: "GenerateOptions", seeds: Sequen
     from LTX_2_MLX.cli.command import progress_from
     from LTX_2_MLX.cli.generate import dry_run_text
     from LTX_2_MLX.pipelines import drafts
-    from LTX_2_MLX.pipelines.generation.record import check_outputs
+    from LTX_2_MLX.pipelines.generate import check_outputs
 
     assert own.drafts is not None, "the caller has seen it"
     folder = own.drafts.expanduser()

@@ -114,7 +114,8 @@ def _generate_one(typed: dict[str, Any], own: GenerateOptions) -> None:
     if is_new and "prompt" not in typed:
         raise RequestError("There is no prompt. Give one, or --replay a video.")
     from LTX_2_MLX.media.output import made_folder
-    from LTX_2_MLX.pipelines.generation.record import check_outputs, check_same_size, notes_without_effect, options_from
+    from LTX_2_MLX.pipelines.generate import check_outputs, notes_without_effect
+    from LTX_2_MLX.pipelines.generation.record import check_same_size, options_from
     from LTX_2_MLX.pipelines.generation.recorded_files import files_outside
 
     typed = with_one_frame(typed, own.output)

@@ -16,7 +16,7 @@ FORBIDDEN_WORDS = re.compile(
     re.IGNORECASE,
 )
 # Data, not prose: words of the captions that the tokenizer is trained on, and the reference's negative prompt.
-EXEMPT = {"LTX_2_MLX/training/captions.py", "LTX_2_MLX/pipelines/generation/model_defaults.py"}
+EXEMPT = {"LTX_2_MLX/training/captions.py", "LTX_2_MLX/pipelines/generation/files.py"}
 # The public calls declare every option as a parameter.
 DECLARED_CALLS = {"LTX_2_MLX/api.py"}
 # A module docstring says what the module provides; it does not begin with a question word.

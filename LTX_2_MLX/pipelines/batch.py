@@ -10,12 +10,11 @@ from typing import Any
 import mlx.core as mx
 
 from LTX_2_MLX.media.frames import FrameStream
-from LTX_2_MLX.pipelines.generate import finished_video, job_of, settled_facts, stages_for, start_state
+from LTX_2_MLX.pipelines.generate import finished_video, job_of, record_of, stages_for, start_state
 from LTX_2_MLX.pipelines.generation.decode import DecodeVideo
 from LTX_2_MLX.pipelines.generation.denoise import Denoise
 from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.pipelines.generation.prompt import prompt_stages, remaining
-from LTX_2_MLX.pipelines.generation.record import record_of
 from LTX_2_MLX.pipelines.generation.request import Request
 from LTX_2_MLX.pipelines.generation.run import chained_facts, save_frames, saved_frames, saved_results
 from LTX_2_MLX.pipelines.generation.sound import DecodeSound
@@ -178,7 +177,7 @@ def _asked(item: Item, automatic: Collection[str], holder: HoldingRunner) -> _Ru
     from LTX_2_MLX.pipelines.generation.duration import with_duration_stage
 
     stages = with_duration_stage(item.request, prompt_stages(item.request))
-    record = record_of(item.options, item.request, {}, automatic).as_json()
+    record = record_of(item.options, item.request, [], automatic).as_json()
     job = job_of(item.options, holder.progress.note)
     run = _Run(item, stages, record, chained_facts(stages), job, start_state(item.request, holder))
     run.saved = _to_run(run, remaining(stages, run.state), {"contexts", "duration"}, holder)
@@ -200,7 +199,7 @@ def _opened(
     if item.request.previews is not None:
         item.request.previews.make_folder()
     stages = stages_for(item.request)
-    record = settled_facts(item.request, item.options, stages, automatic)
+    record = record_of(item.options, item.request, stages, automatic).as_json()
     job = job_of(item.options, holder.progress.note)
     run = _Run(item, stages, record, chained_facts(stages), job, state or start_state(item.request, holder))
     latent_stages, decode = remaining(stages[:-1], run.state), stages[-1]

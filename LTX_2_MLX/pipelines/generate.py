@@ -5,32 +5,41 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from LTX_2_MLX.checkpoints.resolve import resolve
+from LTX_2_MLX.diffusion.sampler import passes
 from LTX_2_MLX.errors import MemoryBudgetError, RequestError
+from LTX_2_MLX.files import content_digest
 from LTX_2_MLX.invocation import command_line
 from LTX_2_MLX.media.audio import Waveform
 from LTX_2_MLX.media.encoder import least_bytes
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.media.output import RunRecord, run_record
-from LTX_2_MLX.media.sound import write_wav
+from LTX_2_MLX.media.sound import check_wav, write_wav
 from LTX_2_MLX.media.writer import waiting_bytes
 from LTX_2_MLX.pipelines.generation.denoise import Denoise
-from LTX_2_MLX.pipelines.generation.embeddings import compare_text_encoder, load_contexts, save_contexts
+from LTX_2_MLX.pipelines.generation.embeddings import (
+    check_replaceable,
+    compare_text_encoder,
+    load_contexts,
+    save_contexts,
+)
 from LTX_2_MLX.pipelines.generation.fit import nearest_options
 from LTX_2_MLX.pipelines.generation.given import Given
+from LTX_2_MLX.pipelines.generation.image_places import ImagePlace
 from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.pipelines.generation.prompt import cached_contexts, notes_on_length, remaining
-from LTX_2_MLX.pipelines.generation.record import check_outputs, options_from, record_of, saved_record
+from LTX_2_MLX.pipelines.generation.record import options_from, saved_record
 from LTX_2_MLX.pipelines.generation.request import Request, request_for
 from LTX_2_MLX.pipelines.generation.run import chained_facts, run_generation
 from LTX_2_MLX.pipelines.generation.state import GenerationStage, GenerationState
 from LTX_2_MLX.pipelines.generation.upscale import UpscaleLatent
 from LTX_2_MLX.pipelines.one_stage import one_stage
-from LTX_2_MLX.pipelines.options import AUTO, options_of
+from LTX_2_MLX.pipelines.options import AUTO, NONE, declared_options, flag_of, options_of
 from LTX_2_MLX.pipelines.sharing import on_every_machine, with_least_memory
 from LTX_2_MLX.pipelines.stage import Stage
 from LTX_2_MLX.pipelines.two_stage import two_stage
 from LTX_2_MLX.planning.fit import refusal
-from LTX_2_MLX.planning.plan import Plan, format_bytes, plan
+from LTX_2_MLX.planning.plan import PRECISIONS, Plan, format_bytes, plan
 from LTX_2_MLX.runtime import launch
 from LTX_2_MLX.runtime.job import Job
 from LTX_2_MLX.runtime.progress import Progress
@@ -120,6 +129,58 @@ def prepare(options: Options, note: Callable[[str], None] = lambda text: None, *
         raise error
     note(str(error))
     return Prepared(options, request, planned)
+
+
+def check_outputs(options: Options, request: Request, *outputs: Path) -> None:
+    """Refuse to replace a file that the run reads, or a file of the user's that holds no embeddings.
+
+    Args:
+        options: With ``save_embeddings`` and ``save_latents``.
+        request: With the files that are read.
+        outputs: Further files that are written.
+
+    Raises:
+        RequestError: If one of them would be replaced.
+    """
+    in_use: list[Path] = []
+    for named in files_of(options, request).values():
+        for _, path in named:
+            in_use.append(path)
+    written = list(outputs)
+    if options.save_embeddings is not None:
+        written.append(Path(options.save_embeddings))
+    if options.save_audio is not None:
+        check_wav(Path(options.save_audio))
+        written.append(Path(options.save_audio))
+    for output in written:
+        for path in in_use:
+            target = output.resolve()
+            if target == path.resolve() or (path.is_dir() and path.resolve() in target.parents):
+                raise RequestError(f"{output} is a file that this run reads ({path}). Give another name.")
+    if options.save_embeddings is not None and Path(options.save_embeddings).exists():
+        check_replaceable(Path(options.save_embeddings))
+
+
+def notes_without_effect(options: Options, request: Request, typed: Mapping[str, Any]) -> list[str]:
+    """A line for each typed option that has no effect on this request, though it is not refused."""
+    declared = declared_options(Options)
+    lines = []
+    for name in typed:
+        option = declared[name]
+        if not option.opt.has_effect(vars(options)):
+            reason = f"without {' or '.join(map(flag_of, option.opt.needs))}"
+            if option.opt.only_in:
+                reason = f"in --pipeline {options.pipeline}"
+            lines.append(f"{option.flag} has no effect {reason}.")
+    if typed.get("negative_prompt") is not None and "negative" not in passes(request.guidance):
+        lines.append("--negative-prompt has no effect without guidance (--cfg 1).")
+    if typed.get("guidance_rescale") and passes(request.guidance) == ["conditional"]:
+        lines.append("--guidance-rescale has no effect without guidance (--cfg 1).")
+    if "distilled_lora" in typed and declared["distilled_lora"].opt.has_effect(vars(options)):
+        unused = request.models.distilled_lora is None and len(request.models.loras) == len(options.lora)
+        if unused:
+            lines.append("--distilled-lora has no effect: the checkpoint is a distilled one.")
+    return lines
 
 
 def stages_for(request: Request) -> list[GenerationStage]:
@@ -220,11 +281,11 @@ def generate_video(
         # Few runs ask a duration head.
         from LTX_2_MLX.pipelines.generation.duration import with_settled_length
 
-        unsettled = record_of(options, request, {}, automatic)
+        unsettled = record_of(options, request, [], automatic)
         automatic = {*automatic, "frames"}
         options, request, state = with_settled_length(options, request, runner, job, state, unsettled.as_json())
     stages = stages_for(request)
-    facts = settled_facts(request, options, stages, automatic)
+    facts = record_of(options, request, stages, automatic).as_json()
     runner.facts["settings"] = facts["request"]
     budget = budget_bytes(request.memory_limit_gb)
     if job is None:
@@ -256,17 +317,6 @@ def start_state(request: Request, runner: StageRunner) -> GenerationState:
     if request.save_embeddings is not None:
         save_contexts(request, contexts)
     return GenerationState(contexts=contexts)
-
-
-def settled_facts(
-    request: Request, options: Options, stages: Sequence[GenerationStage], automatic: Collection[str]
-) -> dict[str, Any]:
-    """The record of a run, as its metadata and the folder of its states hold it."""
-    steps = {}
-    for stage in stages:
-        if isinstance(stage, Denoise):
-            steps[_STEPS[stage.name]] = len(stage.sigmas) - 1
-    return record_of(options, request, steps, automatic).as_json()
 
 
 def finished_video(
@@ -333,3 +383,134 @@ def job_of(options: Options, note: Callable[[str], None]) -> Job | None:
 
         return SharedJob(Path(folder), resume=options.resume is not None, note=note)
     return Job(Path(folder), resume=options.resume is not None, note=note)
+
+
+def record_of(
+    options: Options,
+    request: Request,
+    stages: Sequence[GenerationStage],
+    automatic_before: Collection[str] = (),
+) -> RunRecord:
+    """The record of a run: every option that has an effect, settled, and the digest of every file.
+
+    Args:
+        options: As given.
+        request: What they were settled to.
+        stages: Those of the request, with their numbers of steps; none where they are not settled yet.
+        automatic_before: Options that the run which is repeated had settled by itself.
+    """
+    settled: dict[str, Any] = {
+        # Images have their own.
+        "image_strength": None,
+        "output_height": None,
+        "output_width": None,
+        "duration": None,
+        # What is given has its own sound.
+        "audio": None if options.audio_input is not None else request.audio,
+        **_settled_guidance(request),
+        "precision": PRECISIONS[request.models.dtype],
+    }
+    for stage in stages:
+        if isinstance(stage, Denoise):
+            settled[_STEPS[stage.name]] = len(stage.sigmas) - 1
+    if not options.has_clip:
+        # A clip has its own.
+        settled |= {"height": request.height, "width": request.width}
+        settled |= {"frames": request.num_frames, "fps": request.frame_rate}
+    files = files_of(options, request)
+    digests: dict[str, str] = {}
+    for name, named in files.items():
+        settled[name] = []
+        for text, path in named:
+            settled[name].append(text)
+            digests[str(path)] = content_digest(path)
+    values: dict[str, Any] = {}
+    automatic: list[str] = []
+    for name, declared in declared_options(Options).items():
+        value = settled.get(name, getattr(options, name))
+        if name in files and not declared.repeated and len(value) == 1:
+            value = value[0]
+        if not declared.opt.recorded or value is None or not declared.opt.has_effect(vars(options)):
+            continue
+        if declared.opt.is_file and name not in files and value != NONE:
+            continue
+        values[name] = value
+        if name in automatic_before or getattr(options, name) in (None, AUTO):
+            automatic.append(name)
+    return RunRecord(values, digests, tuple(automatic))
+
+
+def _settled_guidance(request: Request) -> dict[str, Any]:
+    video = request.guidance["video"]
+    settled: dict[str, Any] = {
+        "cfg": video.guidance_scale,
+        "cfg_stage1": None,
+        "negative_prompt": request.negative_prompt if "negative" in passes(request.guidance) else None,
+        "guidance_rescale": video.guidance_rescale,
+        "stg_scale": video.stg_scale,
+        "stg_blocks": list(video.stg_blocks) or None,
+    }
+    if "audio" in request.guidance:
+        settled["modality_scale"] = video.modality_scale
+    if "audio" in request.guidance and not (request.given and request.given.frozen_audio):
+        audio = request.guidance["audio"]
+        if audio.guidance_rescale != video.guidance_rescale:
+            # One option cannot say both.
+            settled["guidance_rescale"] = None
+        settled |= {
+            "audio_cfg": audio.guidance_scale,
+            "audio_stg_blocks": list(audio.stg_blocks) or None,
+        }
+    return settled
+
+
+def files_of(options: Options, request: Request) -> dict[str, list[tuple[str, Path]]]:
+    """Files that a run reads: by the option's name, what to type for each file, and its absolute path."""
+    models = request.models
+    files: dict[str, list[tuple[str, Path]]] = {"weights": list(map(_named, models.weights.paths))}
+    checkpoints = {
+        "video_vae": models.video_vae,
+        "audio_vae": models.audio_vae,
+        "duration_head": models.duration_head,
+        "spatial_upscaler_weights": models.spatial_upscaler,
+        "temporal_weights": models.temporal_upscaler,
+    }
+    for name, checkpoint in checkpoints.items():
+        if checkpoint is not None and checkpoint is not models.weights:
+            files[name] = [_named(checkpoint.path)]
+    if models.text_encoder is not None:
+        files["gemma"] = [_named(models.text_encoder)]
+    adapters = []
+    # The distillation LoRA comes after those of the user, which it is among in the pipelines `distilled` and `dfr`.
+    for lora in (*models.loras, models.distilled_lora):
+        if lora is not None:
+            adapters.append(_named(lora.checkpoint.path, "" if lora.strength == 1 else f":{lora.strength!r}"))
+    files["lora"] = adapters[: len(options.lora)]
+    if len(adapters) > len(options.lora):
+        files["distilled_lora"] = adapters[len(options.lora) :]
+    if models.detailing_lora is not None:
+        # With its strength always: the one that is left out is not 1.
+        lora = models.detailing_lora
+        files["detailing_lora"] = [_named(lora.checkpoint.path, f":{lora.strength!r}")]
+    if request.images:
+        files["image"] = list(map(_named_image, request.images))
+    for name in ("audio_input", "retake", "extend", "control", "embeddings"):
+        if getattr(options, name) is not None:
+            files[name] = [_named(Path(getattr(options, name)))]
+    if options.enable_frame_interpolation:
+        model = resolve(options.frame_interpolation_model_path, "interpolator")
+        files["frame_interpolation_model_path"] = [_named(model.path)]
+    if options.enable_upscaling:
+        files["upscaling_model_path"] = [_named(resolve(options.upscaling_model_path, "upscaler").path)]
+    return files
+
+
+def _named(path: Path, after: str = "") -> tuple[str, Path]:
+    absolute = path.expanduser().absolute()
+    return f"{absolute}{after}", absolute
+
+
+def _named_image(image: ImagePlace) -> tuple[str, Path]:
+    if (image.frame, image.strength) == (0, 1):
+        return _named(image.path)
+    return _named(image.path, f":{image.frame}" + ("" if image.strength == 1 else f":{image.strength:g}"))

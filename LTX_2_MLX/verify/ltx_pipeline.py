@@ -22,10 +22,9 @@ from LTX_2_MLX.pipelines.generate import stages_for
 from LTX_2_MLX.pipelines.generation.denoise import Denoise
 from LTX_2_MLX.pipelines.generation.embeddings import load_contexts, save_contexts
 from LTX_2_MLX.pipelines.generation.encode import EncodeClip
-from LTX_2_MLX.pipelines.generation.files import Models
+from LTX_2_MLX.pipelines.generation.files import ModelDefaults, Models
 from LTX_2_MLX.pipelines.generation.given import Given, GivenClip
 from LTX_2_MLX.pipelines.generation.image_places import ImagePlace
-from LTX_2_MLX.pipelines.generation.model_defaults import ModelDefaults
 from LTX_2_MLX.pipelines.generation.option_groups.memory import ParallelMode
 from LTX_2_MLX.pipelines.generation.request import Request
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState

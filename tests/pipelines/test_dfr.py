@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 from LTX_2_MLX.cli.app import program
 from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.media.output import read_run_record
-from LTX_2_MLX.pipelines.generate import decode_saved, generate_video, prepare, stages_for
+from LTX_2_MLX.pipelines.generate import decode_saved, generate_video, prepare, record_of, stages_for
 from LTX_2_MLX.pipelines.generation.options import Options
-from LTX_2_MLX.pipelines.generation.record import options_from, record_of
+from LTX_2_MLX.pipelines.generation.record import options_from
 from LTX_2_MLX.pipelines.generation.rendering_stages import RoundStage, SecondStage
 from LTX_2_MLX.runtime.runner import StageRunner
 
@@ -215,7 +215,7 @@ def test_a_videos_record_repeats_it(one_round, rendered, tmp_path):
     assert repeated.detailing_lora == one_round().detailing_lora + ":0.5"
     np.testing.assert_array_equal(frames_of(repeated), rendered)
     plain = prepare(one_round(detailing_lora="none"))
-    record = record_of(plain.options, plain.request, {})
+    record = record_of(plain.options, plain.request, [])
     assert record.request["detailing_lora"] == "none"
 
 

@@ -20,7 +20,7 @@ from LTX_2_MLX.cli import convert_weights, generate, inspect_checkpoint, upscale
 from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.files import content_digest
 from LTX_2_MLX.models.interfaces import Header
-from LTX_2_MLX.pipelines.generation.model_defaults import ModelDefaults
+from LTX_2_MLX.pipelines.generation.files import ModelDefaults
 from LTX_2_MLX.pipelines.generation.record import saved_record
 
 INPUTS = Path(__file__).parent / "inputs"

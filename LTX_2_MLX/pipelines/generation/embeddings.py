@@ -2,21 +2,22 @@
 
 import hashlib
 from collections.abc import Callable
+from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
 
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.diffusion.sampler import passes
-from LTX_2_MLX.errors import RequestError
+from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.media.output import check_writable, replaced_when_complete
 from LTX_2_MLX.models.ltx.text_features import TextFeatures
 from LTX_2_MLX.pipelines.generation.files import text_encoder_digest
 from LTX_2_MLX.pipelines.generation.request import Request
 from LTX_2_MLX.pipelines.generation.state import Arrays
 
-_FORMAT = "LTX-2-MLX contexts 2"
-_EARLIER_FORMAT = "LTX-2-MLX contexts 1"
+_EVERY_FORMAT = "LTX-2-MLX contexts"
+_FORMAT, _EARLIER_FORMAT = f"{_EVERY_FORMAT} 2", f"{_EVERY_FORMAT} 1"
 
 
 def save_contexts(request: Request, contexts: Arrays) -> None:
@@ -132,3 +133,13 @@ def load_contexts(request: Request) -> Arrays:
     if "positive.video" not in names or (uses_negative and "negative.video" not in names):
         raise RequestError(f"{path} lacks the negative prompt's embeddings. Write it again with --cfg above 1.")
     return saved.arrays(names)
+
+
+def check_replaceable(path: Path) -> None:
+    """Refuse to write embeddings over a file that holds none."""
+    try:
+        found = Checkpoint(path).header.metadata.get("format", "")
+    except CheckpointError:
+        found = ""
+    if not found.startswith(_EVERY_FORMAT):
+        raise RequestError(f"{path} exists and holds no prompt embeddings. Give --save-embeddings another name.")

@@ -1,10 +1,12 @@
-"""Model files of a generation, opened: those named, those on this machine, or the demo model."""
+"""Model files of a generation, opened: those named, those on this machine, or the demo model; and their defaults."""
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,9 +33,10 @@ from LTX_2_MLX.checkpoints.resolve import (
     open_upscaler,
     resolve,
 )
+from LTX_2_MLX.diffusion.sampler import REFINEMENT
 from LTX_2_MLX.errors import CheckpointError, RequestError
-from LTX_2_MLX.files import content_digest
-from LTX_2_MLX.models.interfaces import PublishedNetwork
+from LTX_2_MLX.files import content_digest, fraction, parse_object
+from LTX_2_MLX.models.interfaces import Header, PublishedNetwork
 from LTX_2_MLX.models.ltx.audio_vae import AudioDecoder
 from LTX_2_MLX.models.ltx.text_features import TextFeatures
 from LTX_2_MLX.models.ltx.transformer import Transformer
@@ -46,8 +49,7 @@ from LTX_2_MLX.pipelines.generation.companion_files import (
     open_autoencoder,
     open_duration_head,
 )
-from LTX_2_MLX.pipelines.generation.model_defaults import HIGH_QUALITY, ModelDefaults, version_of
-from LTX_2_MLX.pipelines.generation.option_groups.guidance import TWO_STAGES
+from LTX_2_MLX.pipelines.generation.option_groups.guidance import TWO_STAGES, SamplerName
 from LTX_2_MLX.pipelines.generation.option_groups.memory import ParallelMode
 from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.planning.plan import PRECISIONS, dtype_for
@@ -68,6 +70,148 @@ _NO_UPSCALER = (
 _REFINED = (*TWO_STAGES, "distilled", "dfr")
 # Below this a model in float32 is a few hundred megabytes at most, and 16 bit would save nothing worth its errors.
 _SMALL_MODEL_BYTES = 100 * 2**20
+NEGATIVE_PROMPT = (
+    "subtitles, blurred picture, out of focus, too bright, too dark, low contrast, washed out colours, noise, grain, "
+    "flicker, smeared motion, wrong proportions, deformed face, extra limbs, deformed hands, garbled lettering, "
+    "inconsistent perspective, shaking camera, cluttered background, harsh shadows, colour banding, cartoon look, "
+    "computer-generated look, unnatural skin, jerky movement, sudden cuts, muffled sound, distorted voice, echo, "
+    "background noise, sound out of step with the picture"
+)
+# Since which model_version, what differs from 2.0: the CRF of image conditioning, the block that spatio-temporal
+# guidance bypasses in a network of 48, the sampler of distilled stage 1, steps and guidance (Lightricks/LTX-2,
+# packages/ltx-pipelines/src/ltx_pipelines/utils/constants.py and distilled.py at 400fd31).
+_SINCE_2_3: dict[str, Any] = {
+    "stg_block": 28,
+    "steps_stage1": 30,
+    "cfg": 3.0,
+    "audio_cfg": 7.0,
+    "stg_scale": 1.0,
+    "modality_scale": 3.0,
+    "guidance_rescale": 0.7,
+}
+_GENERATIONS: tuple[tuple[tuple[int, ...], dict[str, Any]], ...] = (
+    ((2, 5), _SINCE_2_3 | {"image_crf": 18, "distilled_sampler": "ancestral"}),
+    ((2, 4), _SINCE_2_3 | {"image_crf": 18}),
+    ((2, 3), _SINCE_2_3),
+    ((), {}),
+)
+# The high-quality pipeline, for every generation (utils/constants.py, ti2vid_two_stages_hq.py).
+HIGH_QUALITY: dict[str, Any] = {
+    "steps_stage1": 15,
+    "cfg": 3.0,
+    "audio_cfg": 7.0,
+    "stg_scale": 0.0,
+    "modality_scale": 3.0,
+    "guidance_rescale": 0.45,
+    "audio_rescale": 1.0,
+}
+_PUBLISHED_BLOCKS = 48
+
+
+@dataclass(frozen=True)
+class ModelDefaults:
+    """Default settings of one checkpoint.
+
+    Attributes:
+        image_crf: Compression that image conditioning goes through.
+        stg_block: The block of 48 that spatio-temporal guidance bypasses.
+        distilled_sampler: Sampler of a distilled checkpoint's first stage.
+        height, width: Pixels of a one-stage video, and of stage 1 in two stages.
+        num_frames: Length of a video.
+        frame_rate: Frames per second.
+        steps: Of one stage; stage 1 of two has ``steps_stage1``, its refinement ``steps_stage2``.
+        refinement: Noise levels of stage 2, from the one that stage 1's latent is taken to, to 0.
+        cfg: Guidance scale of a dev checkpoint; likewise all the following.
+        audio_cfg: That of the audio stream; None: as the video's.
+        stg_scale: Spatio-temporal guidance of both streams.
+        modality_scale: Guidance between the streams.
+        guidance_rescale: Rescale after guidance.
+        audio_rescale: That of the audio stream; None: as the video's.
+        negative_prompt: Negative prompt for classifier-free guidance.
+        notice: A line for users of this model.
+    """
+
+    image_crf: int = 33
+    stg_block: int = 29
+    distilled_sampler: SamplerName = "euler"
+    height: int = 480
+    width: int = 704
+    num_frames: int = 97
+    frame_rate: Fraction = Fraction(24)
+    steps: int = 30
+    steps_stage1: int = 15
+    steps_stage2: int = 3
+    refinement: tuple[float, ...] = REFINEMENT
+    cfg: float = 5.0
+    audio_cfg: float | None = None
+    stg_scale: float = 0.0
+    modality_scale: float = 1.0
+    guidance_rescale: float = 0.0
+    audio_rescale: float | None = None
+    negative_prompt: str = NEGATIVE_PROMPT
+    notice: str = ""
+
+    @classmethod
+    def from_header(cls, header: Header) -> "ModelDefaults":
+        """By ``model_version`` in the file's metadata, and by ``defaults`` there, a JSON object of our own.
+
+        ``defaults`` may hold sizes, steps, ``refinement``, ``cfg``, ``audio_cfg`` and texts; ``frame_rate`` may be text
+        such as "24000/1001".
+
+        Raises:
+            CheckpointError: If ``defaults`` is not such an object.
+        """
+        version = version_of(header)
+        for generation in _GENERATIONS:
+            if version >= generation[0]:
+                break
+        text = header.metadata.get("defaults", "{}")
+        own: dict[str, Any] = {}
+        try:
+            settings = parse_object(text)
+            for name in settings.keys() & _READERS.keys():
+                own[name] = _READERS[name](settings[name])
+        except (ValueError, TypeError, ArithmeticError) as error:
+            raise CheckpointError(f"The checkpoint's own defaults cannot be read: {text:.60} ({error}).") from error
+        for value in own.values():
+            if not isinstance(value, str | tuple) and value <= 0:
+                raise CheckpointError(f"The checkpoint's own defaults are out of range: {text:.60}.")
+        return cls(**generation[1] | own)
+
+    def stg_blocks(self, num_layers: int) -> tuple[int, ...]:
+        """The bypassed block in a network of ``num_layers``: at the same share of its depth."""
+        return (self.stg_block * num_layers // _PUBLISHED_BLOCKS,)
+
+
+def version_of(header: Header) -> tuple[int, ...]:
+    """``model_version`` as numbers, (2, 4) for "2.4-rc2"; () where it is missing or unreadable, before all others."""
+    match = re.match(r"\d+(\.\d+)*", header.metadata.get("model_version", ""))
+    return tuple(map(int, match.group().split("."))) if match else ()
+
+
+def _read_sigmas(values: list[float]) -> tuple[float, ...]:
+    """Noise levels that fall from at most 1 to 0."""
+    sigmas = tuple(map(float, values))
+    falls = list(sigmas) == sorted(set(sigmas), reverse=True)
+    if len(sigmas) < 2 or sigmas[0] > 1 or sigmas[-1] != 0 or not falls:
+        raise ValueError("noise levels that do not fall from at most 1 to 0")
+    return sigmas
+
+
+_READERS: dict[str, Callable[[Any], Any]] = {
+    "height": int,
+    "width": int,
+    "num_frames": int,
+    "frame_rate": fraction,
+    "steps": int,
+    "steps_stage1": int,
+    "steps_stage2": int,
+    "refinement": _read_sigmas,
+    "cfg": float,
+    "audio_cfg": float,
+    "negative_prompt": str,
+    "notice": str,
+}
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from LTX_2_MLX.diffusion.dfr_rendering import Rendering
 from LTX_2_MLX.diffusion.sampler import UNGUIDED, Guidance, passes
 from LTX_2_MLX.diffusion.state import VideoGrid
 from LTX_2_MLX.errors import RequestError
+from LTX_2_MLX.models.ltx.config import TransformerConfig
 from LTX_2_MLX.models.ltx.transformer import Transformer
-from LTX_2_MLX.pipelines.generation.files import Models, asks_duration_head, open_models
+from LTX_2_MLX.pipelines.generation.files import Models, asks_duration_head, open_models, version_of
 from LTX_2_MLX.pipelines.generation.given import Given, given_by
 from LTX_2_MLX.pipelines.generation.image_places import ImagePlace, image_places
-from LTX_2_MLX.pipelines.generation.model_defaults import settled_guidance, version_of
 from LTX_2_MLX.pipelines.generation.option_groups.guidance import TWO_STAGES
 from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.pipelines.generation.state import SamplerName
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 AttentionMode = Literal["chunked", "combined"]
 SPATIAL_FLAG = "--spatial-upscaler-weights"
+# What guidance a distilled checkpoint does without, whatever its generation.
+_UNGUIDED: dict[str, Any] = {"cfg": 1.0, "stg_scale": 0.0, "modality_scale": 1.0, "guidance_rescale": 0.0}
+_AUDIO_OPTIONS = ("audio_cfg", "audio_stg_blocks", "modality_scale")
 
 
 @dataclass(frozen=True)
@@ -391,3 +394,108 @@ def _side(options: Options, models: Models, name: Literal["height", "width"]) ->
         side = getattr(models.defaults, name)
     check_multiple(f"--{name}", side, cell)
     return side
+
+
+def settled_guidance(
+    options: Options,
+    models: Models,
+    note: Callable[[str], None] = lambda text: None,
+    *,
+    frozen_audio: bool = False,
+) -> dict[StreamName, Guidance]:
+    """Guidance of each stream of the checkpoint. A distilled checkpoint has none unless it is asked for.
+
+    Args:
+        options: As given.
+        models: The checkpoint.
+        note: Callback for a line on what was taken.
+        frozen_audio: The audio stream is given and only attended to: it is not guided.
+
+    Raises:
+        RequestError: If the checkpoint has no such block, or no audio stream to guide.
+    """
+    config = config_of(Transformer, models.weights)
+    has_audio = config.audio is not None
+    _check_guidance(options, config, models.weights.path.name)
+    defaults = replace(models.defaults, **_UNGUIDED) if models.distilled else models.defaults
+    stg_scale = defaults.stg_scale if options.stg_scale is None else options.stg_scale
+    rescale = defaults.guidance_rescale if options.guidance_rescale is None else options.guidance_rescale
+    modality_scale = defaults.modality_scale if options.modality_scale is None else options.modality_scale
+    blocks = options.stg_blocks or defaults.stg_blocks(config.num_layers)
+    audio_blocks = options.audio_stg_blocks or blocks
+    asked = options.cfg if options.cfg_stage1 is None else options.cfg_stage1
+    scale = defaults.cfg if asked is None else asked
+    if scale > 1 and models.distilled:
+        note(
+            f"Guidance {scale:g} with a distilled checkpoint costs twice the time and tends to harsh colours: "
+            f"it was made for --cfg 1."
+        )
+    video = Guidance(
+        guidance_scale=scale,
+        guidance_rescale=rescale,
+        stg_scale=stg_scale,
+        stg_blocks=blocks if stg_scale else (),
+        modality_scale=modality_scale if has_audio else 1.0,
+    )
+    guidance: dict[StreamName, Guidance] = {"video": video}
+    if frozen_audio:
+        guidance["audio"] = Guidance()
+    elif has_audio:
+        guidance["audio"] = Guidance(
+            guidance_scale=_audio_scale(options, models, scale),
+            guidance_rescale=_audio_rescale(options, models, video),
+            stg_scale=stg_scale,
+            stg_blocks=audio_blocks if stg_scale else (),
+            modality_scale=modality_scale,
+        )
+    if passes(guidance) != ["conditional"]:
+        note(_described(guidance))
+    return guidance
+
+
+def _check_guidance(options: Options, config: TransformerConfig, file: str) -> None:
+    """Refuse options of an audio stream that the network lacks, and numbers of blocks that it does not have."""
+    for name in _AUDIO_OPTIONS:
+        if config.audio is None and getattr(options, name) is not None:
+            flag = flag_of(name)
+            raise RequestError(f"{flag} is given, but {file} has no audio stream. Leave {flag} out.")
+    for name in ("stg_blocks", "audio_stg_blocks"):
+        for block in getattr(options, name) or ():
+            if not 0 <= block < config.num_layers:
+                last = config.num_layers - 1
+                raise RequestError(f"{flag_of(name)} is {block}, but this checkpoint has blocks 0 to {last}.")
+
+
+def _audio_scale(options: Options, models: Models, video_scale: float) -> float:
+    """That of the video where the generation has none of its own, and where it is turned off."""
+    if options.audio_cfg is not None:
+        return options.audio_cfg
+    own = models.defaults.audio_cfg
+    return video_scale if own is None or models.distilled or video_scale == 1 else own
+
+
+def _audio_rescale(options: Options, models: Models, video: Guidance) -> float:
+    own = models.defaults.audio_rescale
+    return video.guidance_rescale if own is None or options.guidance_rescale is not None else own
+
+
+def _described(guidance: dict[StreamName, Guidance]) -> str:
+    """``Guidance: --cfg 3 --audio-cfg 7 …``, what is off left out."""
+    video = guidance["video"]
+    audio = guidance.get("audio", video)
+    if audio == Guidance():
+        # It is off, or has no part in it.
+        audio = video
+    parts = [f"--cfg {video.guidance_scale:g}"]
+    if audio.guidance_scale != video.guidance_scale:
+        parts.append(f"--audio-cfg {audio.guidance_scale:g}")
+    if video.stg_scale:
+        parts.append(f"--stg-scale {video.stg_scale:g}")
+        parts += [f"--stg-blocks {block}" for block in video.stg_blocks]
+        if audio.stg_blocks != video.stg_blocks:
+            parts += [f"--audio-stg-blocks {block}" for block in audio.stg_blocks]
+    if video.modality_scale != 1:
+        parts.append(f"--modality-scale {video.modality_scale:g}")
+    if video.guidance_rescale:
+        parts.append(f"--guidance-rescale {video.guidance_rescale:g}")
+    return f"Guidance: {' '.join(parts)}"

@@ -12,8 +12,7 @@ from LTX_2_MLX.diffusion.sampler import REFINEMENT
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.interfaces import Header, TensorInfo
 from LTX_2_MLX.ops.device import as_backend
-from LTX_2_MLX.pipelines.generation.files import open_models, usual_dtype
-from LTX_2_MLX.pipelines.generation.model_defaults import ModelDefaults, version_of
+from LTX_2_MLX.pipelines.generation.files import ModelDefaults, open_models, usual_dtype, version_of
 from LTX_2_MLX.pipelines.generation.options import Options
 
 

@@ -9,8 +9,8 @@ import tiny_checkpoints
 from LTX_2_MLX.diffusion.sampler import Guidance, both_streams, passes
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.media.output import RunRecord
-from LTX_2_MLX.pipelines.generate import Options, request_for, stages_for
-from LTX_2_MLX.pipelines.generation.record import options_from, record_of
+from LTX_2_MLX.pipelines.generate import Options, record_of, request_for, stages_for
+from LTX_2_MLX.pipelines.generation.record import options_from
 from LTX_2_MLX.pipelines.generation.state import GenerationState
 from LTX_2_MLX.runtime.runner import StageRunner, run_stages
 
@@ -104,7 +104,7 @@ def test_interval_without_steps_is_refused(options_of):
 def test_record_repeats_the_guidance(options_of, generation, tmp_path):
     options = options_of(generation, stg_scale=2.0, guidance_end=0.5)
     request = request_for(options)
-    record = record_of(options, request, {"steps": 3})
+    record = record_of(options, request, stages_for(request))
     again = options_from(RunRecord(record.request, record.files, record.automatic, source=tmp_path), {})
     assert request_for(again).guidance == request.guidance and again.guidance_end == 0.5
 

@@ -7,8 +7,8 @@ import LTX_2_MLX
 from LTX_2_MLX.diffusion.sampler import REFINEMENT, ltx2_schedule
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.media.output import RunRecord
-from LTX_2_MLX.pipelines.generate import Options, request_for, stages_for
-from LTX_2_MLX.pipelines.generation.record import options_from, record_of
+from LTX_2_MLX.pipelines.generate import Options, record_of, request_for, stages_for
+from LTX_2_MLX.pipelines.generation.record import options_from
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_high_quality_video_is_made_resumed_and_repeated(given, tmp_path):
     assert np.array_equal(frames, np.concatenate(list(again)))
     options = Options("A ball", **given, **changes)
     request = request_for(options)
-    record = record_of(options, request, {"steps_stage1": 2, "steps_stage2": 1})
+    record = record_of(options, request, stages_for(request))
     repeated = options_from(RunRecord(record.request, record.files, record.automatic, source=tmp_path), {})
     assert repeated.pipeline == "hq" and request_for(repeated).guidance == request.guidance
 

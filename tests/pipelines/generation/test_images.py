@@ -9,9 +9,9 @@ from PIL import Image
 import LTX_2_MLX
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.media.output import RunRecord
-from LTX_2_MLX.pipelines.generate import Options, request_for, stages_for
+from LTX_2_MLX.pipelines.generate import Options, record_of, request_for, stages_for
 from LTX_2_MLX.pipelines.generation.image_places import ImagePlace, image_file, image_places
-from LTX_2_MLX.pipelines.generation.record import options_from, record_of
+from LTX_2_MLX.pipelines.generation.record import options_from
 from LTX_2_MLX.pipelines.generation.state import GenerationState
 from LTX_2_MLX.runtime.runner import StageRunner, run_stages
 
@@ -116,7 +116,7 @@ def test_record_repeats_the_places_and_names_changed_images(given, second, tmp_p
     path.write_bytes(second.read_bytes())
     options = Options("A blue ball", **given, image=[str(second), f"{path}:-1:0.5"], image_strength=0.75)
     request = request_for(options)
-    record = record_of(options, request, {"steps": 1})
+    record = record_of(options, request, stages_for(request))
     assert record.request["image"] == [f"{second}:0:0.75", f"{path}:8:0.5"]
     saved = RunRecord(record.request, record.files, record.automatic, source=tmp_path)
     assert request_for(options_from(saved, {})).images == request.images
