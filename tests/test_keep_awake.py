@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from LTX_2_MLX.cli.reporting import report
+from LTX_2_MLX.cli.command import report
 
 
 @pytest.fixture

@@ -4,8 +4,7 @@ By default no file is downloaded; a command allows it on first use. Sizes that n
 out; the hub's are shown before a download.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Literal
@@ -101,17 +100,8 @@ class Entry:
 
 # Fetches the files of an entry, or raises an error that says how to get them.
 Obtain = Callable[[Entry], None]
-_OBTAIN: ContextVar[Obtain | None] = ContextVar("obtain", default=None)
-
-
-@contextmanager
-def downloads(obtain: Obtain) -> Iterator[None]:
-    """Allow downloads on first use inside this context."""
-    token = _OBTAIN.set(obtain)
-    try:
-        yield
-    finally:
-        _OBTAIN.reset(token)
+# Set where downloads on first use are allowed.
+OBTAIN: ContextVar[Obtain | None] = ContextVar("obtain", default=None)
 
 
 def obtain(entry: Entry) -> bool:
@@ -120,7 +110,7 @@ def obtain(entry: Entry) -> bool:
     Raises:
         DownloadError: If it is allowed and fails, or the user refuses.
     """
-    fetch = _OBTAIN.get()
+    fetch = OBTAIN.get()
     if fetch is None or entry.family == "demo":
         return False
     fetch(entry)

@@ -13,8 +13,8 @@ _SHARED = {
     "as_program": "command",
     "exit_codes": "command",
     "option": "options",
-    "report": "reporting",
-    "report_lines": "reporting",
+    "report": "command",
+    "report_lines": "command",
     "run": "command",
 }
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from LTX_2_MLX.cli.echo import echo
-from LTX_2_MLX.cli.options import NAME_TEMPLATE, default_output, with_one_frame
+from LTX_2_MLX.cli.generate import NAME_TEMPLATE, default_output, with_one_frame
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.pipelines.generation.options import Options
 
@@ -236,8 +236,7 @@ def _with_suffix(path: Path, suffix: str) -> Path:
 def _write_all(
     ready: "Prepared", own: "GenerateOptions", items: "Sequence[Item]", outputs: Sequence[Path], automatic: set[str]
 ) -> None:
-    from LTX_2_MLX.cli.command import check_existing
-    from LTX_2_MLX.cli.reporting import report
+    from LTX_2_MLX.cli.command import check_existing, report
     from LTX_2_MLX.media.encoder import CRF
     from LTX_2_MLX.media.frames import validated
     from LTX_2_MLX.media.output import check_free, check_writable, made_folder

@@ -1,4 +1,4 @@
-"""Commands: a function and its options as a program with one-line errors and exit codes.
+"""Commands: a function and its options as a program with one-line errors, exit codes, and a report of its stages.
 
 Exit codes: 0 success; 1 failure of the library; 2 invalid request, file or machine; 129 SIGHUP; 130 Ctrl-C;
 143 SIGTERM. Modules of commands import MLX and FFmpeg inside their functions, so that ``--help`` and errors in the
@@ -7,35 +7,56 @@ arguments answer at once.
 
 import gc
 import inspect
+import json
 import os
 import signal
+import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import asdict
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from typer.core import TyperCommand
 
+from LTX_2_MLX.cli.echo import echo
 from LTX_2_MLX.cli.options import (
     SEED_FLAG,
+    UNSET,
+    PlanOptions,
     RunOptions,
+    VideoOptions,
     WriteOptions,
     parameters,
-    typed_options,
     with_each_seed,
     with_random_seed,
 )
 from LTX_2_MLX.errors import LTXError, OutputError, RequestError
 from LTX_2_MLX.files import printable, remove_unfinished, without_writing
-from LTX_2_MLX.pipelines.options import declared_options
+from LTX_2_MLX.pipelines.options import (
+    NONE,
+    PRECISION_FLAGS,
+    Declared,
+    check_options,
+    declared_options,
+    precision,
+    refuse_without_effect,
+)
 from LTX_2_MLX.runtime import launch
 from LTX_2_MLX.runtime.progress import JsonProgress, NotesOnly, Progress, SilentProgress, TerminalProgress
 from LTX_2_MLX.runtime.this_machine import require_mlx
+
+if TYPE_CHECKING:
+    from LTX_2_MLX.cli.upscale import UpscaleOptions
+    from LTX_2_MLX.media.frames import FrameStream
+    from LTX_2_MLX.planning.plan import Plan
+    from LTX_2_MLX.runtime.runner import StageReport, StageRunner
 
 FAILED = 1
 REFUSED = 2
@@ -75,7 +96,7 @@ class OneLineCommand(TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; an error ends the program."""
-        with exit_codes():
+        with exit_codes(progress_from(ctx.params)):
             return super().invoke(ctx)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
@@ -138,20 +159,22 @@ def command(
             run_command(main)
             return
         context = values.pop(_CONTEXT, None)
-        typed = _typed_names(context, values)
-        forbidden = without_writing() if values.get("dry_run") else nullcontext()
-        with exit_codes(progress_from(values)), forbidden:
-            own_values = {}
-            for each, value in typed_options(own, values, own_options).items():
-                if value is not None:
-                    own_values[each] = value
-            options = own(**own_values)
+        # All of them count as typed where no command line was parsed.
+        typed = {}
+        for each, value in values.items():
+            source = context and context.get_parameter_source(each)
+            if context is None or (source is not None and source.name != "DEFAULT"):
+                typed[each] = value
+        with without_writing() if values.get("dry_run") else nullcontext():
+            options = own(**typed_options(own, typed))
+            check_options(options)
+            refuse_without_effect(options)
             require_mlx()
             with nullcontext() if launch.RANK is None else _machines(name), _downloads(options):
                 if request is None:
                     run(options)
                 else:
-                    run(typed_options(request, values, typed), options)
+                    run(typed_options(request, typed), options)
 
     main.__name__ = name
     main.__doc__ = run.__doc__
@@ -168,27 +191,53 @@ def _machines(name: str) -> Any:
     return joined_command(name)
 
 
-def _downloads(options: Any) -> Any:
-    """Downloads on first use for a command that writes something; a dry run downloads nothing."""
+@contextmanager
+def _downloads(options: Any) -> Iterator[None]:
+    """Downloads on first use inside the block, for a command that writes something; a dry run downloads nothing."""
     if not isinstance(options, WriteOptions) or getattr(options, "dry_run", False):
-        return nullcontext()
-    from LTX_2_MLX.checkpoints.catalog import downloads
+        yield
+        return
+    from LTX_2_MLX.checkpoints.catalog import OBTAIN
     from LTX_2_MLX.cli.first_use import FirstUse
 
-    progress = progress_from(vars(options))
-    return downloads(FirstUse(progress, yes=options.yes, forbidden=options.no_download))
+    token = OBTAIN.set(FirstUse(progress_from(vars(options)), yes=options.yes, forbidden=options.no_download))
+    try:
+        yield
+    finally:
+        OBTAIN.reset(token)
 
 
-def _typed_names(context: typer.Context | None, values: Mapping[str, Any]) -> list[str]:
-    """Options that stand on the command line; all of them where no command line was parsed."""
-    if context is None:
-        return list(values)
-    typed = []
-    for name in values:
-        source = context.get_parameter_source(name)
-        if source is not None and source.name != "DEFAULT":
-            typed.append(name)
-    return typed
+def typed_options(options: type, typed: Mapping[str, Any]) -> dict[str, Any]:
+    """Those options of a dataclass that were typed, by the names of its fields.
+
+    ``none`` leaves out a file or a number that is recorded, ``--fp16`` is the field ``precision``.
+
+    Raises:
+        RequestError: If the name of a file is empty, or two precisions were typed.
+    """
+    found: dict[str, Any] = {}
+    for name, declared in declared_options(options).items():
+        if name in typed:
+            found[name] = _typed(declared, typed[name])
+        elif name == "precision":
+            flags = {flag: typed[flag] for flag in PRECISION_FLAGS if flag in typed}
+            if flags:
+                found[name] = precision(**flags)
+    return found
+
+
+def _typed(declared: Declared, value: Any) -> Any:
+    opt = declared.opt
+    if value is UNSET or (opt.is_file and declared.optional and value in (NONE, [NONE])):
+        return None
+    several = declared.repeated or opt.one_or_more
+    if several:
+        value = tuple(value or ())
+        if declared.repeated and opt.is_file and value == (NONE,):
+            return ()
+    if (opt.is_file or opt.is_output) and "" in (value if several else (value,)):
+        raise RequestError(f"The name given for {declared.flag} is empty. Is a shell variable unset?")
+    return value
 
 
 def run_command(main: Callable[..., Any], **settings: Any) -> None:
@@ -360,3 +409,139 @@ def check_recorded_files(paths: Sequence[Path], *, yes: bool, note: Callable[[st
         note(listed)
     elif not typer.confirm(printable(f"{listed}. Read them?"), err=True):
         raise RequestError("The recorded files were not read. Name other ones with their flags.")
+
+
+@contextmanager
+def report(
+    output: Path | None = None,
+    *,
+    source: Path | None = None,
+    quiet: bool = False,
+    progress: str = "bar",
+    yes: bool = False,
+    wired_bytes: int | None = None,
+    page: Path | None = None,
+    preview_inline: bool = False,
+) -> "Iterator[StageRunner]":
+    """A runner for one command's work; at the end, seconds and peak memory by stage.
+
+    Args:
+        output: Checked before anything else: its folder exists, can be written to, and it is not ``source``.
+        source: The file that is read, which must not be replaced.
+        quiet: No bars and no report.
+        progress: ``bar`` or ``json``.
+        yes: Replace an existing output without a question.
+        wired_bytes: Memory of the largest stage, where a plan says so.
+        page: Where to write a page on the run, one that fails included.
+        preview_inline: Show previews in the terminal.
+    """
+    from LTX_2_MLX.media.output import check_writable
+    from LTX_2_MLX.runtime.runner import StageRunner
+    from LTX_2_MLX.runtime.this_machine import idle_gpu_warning, memory_limits
+
+    reporter = progress_from({"quiet": quiet, "progress": progress, "preview_inline": preview_inline})
+    # Of several processes, an error goes to the other ones first.
+    with exit_codes(reporter) if launch.RANK is None else nullcontext(), memory_limits(wired_bytes):
+        if output is not None:
+            check_writable(output, source)
+            check_existing(output, yes=yes)
+        runner = StageRunner(reporter)
+        paged: Any = nullcontext()
+        if page is not None:
+            from LTX_2_MLX.cli.run_page import page_on
+
+            paged = page_on(page, runner, output, source, yes=yes)
+        with paged:
+            if sys.platform == "darwin":
+                keep_awake()
+            if gc.get_freeze_count():
+                # The collections at the ends of stages pass over what the program has imported.
+                gc.freeze()
+            if (warning := idle_gpu_warning()) is not None:
+                reporter.note(warning)
+            start = time.perf_counter()
+            yield runner
+        _close(reporter, runner.reports, time.perf_counter() - start, output)
+
+
+def keep_awake() -> None:
+    """Hold off idle sleep of macOS until this process ends, however it ends."""
+    # -i: no idle sleep. -w: until the process with this number has gone.
+    command = ["caffeinate", "-i", "-w", str(os.getpid())]
+    try:
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    except OSError:
+        # The work does not depend on it.
+        return
+
+
+def plan_text(plan: "Plan", *, as_json: bool) -> str:
+    """A plan as ``--dry-run`` prints it."""
+    return json.dumps(plan.as_json(), indent=1) if as_json else "\n".join(plan.lines())
+
+
+def preflight(plan: "Plan", own: PlanOptions, advice: str, runner: "StageRunner") -> None:
+    """Print a plan and end the command, or refuse one that does not fit; ``advice`` says what to pass instead."""
+    if own.dry_run:
+        echo(plan_text(plan, as_json=own.json))
+        tell_machines(own)
+        raise typer.Exit
+    runner.facts["plan"] = plan
+    if not own.force:
+        plan.check(advice)
+
+
+def tell_machines(own: PlanOptions) -> None:
+    """Say with a plan that several machines share the run."""
+    from LTX_2_MLX.pipelines.sharing import run_group
+
+    size = run_group().size
+    if size > 1 and not own.json:
+        echo(f"{size} machines share the work; each needs this memory. docs/SEVERAL-MACS.md says what is shared.")
+
+
+def write_result(
+    stream: "FrameStream", request: Any, command: str, own: "VideoOptions | UpscaleOptions", runner: "StageRunner"
+) -> None:
+    """Write a processed video with the record of its request, unless it is blank."""
+    from LTX_2_MLX.media.encoder import CRF
+    from LTX_2_MLX.media.frames import validated
+    from LTX_2_MLX.media.output import run_record
+    from LTX_2_MLX.media.writer import write_video
+
+    runner.facts |= {"command": command, "settings": asdict(request)}
+    tags: dict[str, str] = {}
+    if own.metadata:
+        tags = run_record(command, asdict(request), beside=stream.metadata, note=runner.progress.note)
+    stream = stream.replace(metadata=tags)
+    stream = stream if own.allow_blank else validated(stream)
+    crf = CRF if own.crf is None else own.crf
+    write_video(stream, own.output, crf=crf, exact_size=own.exact_size, progress=runner.progress)
+
+
+def _close(progress: Progress, reports: "list[StageReport]", seconds: float, output: Path | None) -> None:
+    if isinstance(progress, JsonProgress):
+        stages = []
+        for stage in reports:
+            figures = {"seconds": round(stage.seconds, 3)}
+            figures |= {"peak_bytes": stage.peak_bytes, "process_bytes": stage.process_bytes}
+            stages.append({"stage": stage.name} | figures)
+        progress.write("report", stages=stages, seconds=round(seconds, 3), output=str(output) if output else None)
+    elif isinstance(progress, TerminalProgress):
+        for line in report_lines(reports, seconds):
+            progress.note(line)
+        if output is not None:
+            progress.note(f"Wrote {output}")
+
+
+def report_lines(reports: "list[StageReport]", seconds: float) -> list[str]:
+    """Seconds and peak memory by stage, a line each, and those of the whole run."""
+    from LTX_2_MLX.planning.plan import format_bytes
+
+    width = max((len(stage.name) for stage in reports), default=0)
+    lines = [
+        f"{stage.name:<{width}}  {stage.seconds:8.1f} s  peak {format_bytes(stage.peak_bytes)}" for stage in reports
+    ]
+    largest = max((stage.process_bytes for stage in reports), default=0)
+    process = f", process peak {format_bytes(largest)}" if largest else ""
+    return [*lines, f"{seconds:.1f} s in all{process}"]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from LTX_2_MLX.cli.command import command
+from LTX_2_MLX.cli.command import command, report
 from LTX_2_MLX.cli.options import Crf, Output, Repair, RunOptions, Yes
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.pipelines.options import Opt
@@ -49,7 +49,6 @@ def compare(own: CompareOptions) -> None:
         raise RequestError("--wipe is for videos; a page has a line of its own to drag. Leave out --wipe.")
     if is_page and own.crf is not None:
         raise RequestError("--crf is for videos. Leave it out for a page.")
-    from LTX_2_MLX.cli.reporting import report
     from LTX_2_MLX.media.encoder import CRF, container_of
     from LTX_2_MLX.media.output import check_writable
     from LTX_2_MLX.media.suffixes import LOOP_SUFFIXES

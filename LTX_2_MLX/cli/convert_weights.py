@@ -6,8 +6,7 @@ from typing import Annotated, Literal
 
 from LTX_2_MLX.cli.command import check_existing, command
 from LTX_2_MLX.cli.echo import echo
-from LTX_2_MLX.errors import RequestError
-from LTX_2_MLX.pipelines.options import Opt, check_options
+from LTX_2_MLX.pipelines.options import Opt
 
 DtypeName = Literal["float32", "float16", "bfloat16"]
 _GROUP_SIZE = 64
@@ -39,14 +38,8 @@ class ConvertOptions:
     quantize: Annotated[
         int | None, Opt("Bits of the large layers: 8 or 4.", flags=("--quantize", "-q"), metavar="BITS")
     ] = None
-    group_size: Annotated[int, Opt("Weights that share a scale: 32, 64 or 128.", needs="quantize")] = _GROUP_SIZE
+    group_size: Annotated[int, Opt("Weights that share a scale: 32, 64 or 128.", needs=("quantize",))] = _GROUP_SIZE
     yes: Annotated[bool, Opt("Answer every question with yes.", flags=("--yes", "-y"), only_on=True)] = False
-
-    def __post_init__(self) -> None:
-        """Validate the fields; raises RequestError."""
-        check_options(self)
-        if self.quantize is None and self.group_size != _GROUP_SIZE:
-            raise RequestError("--group-size does nothing without --quantize. Pass both.")
 
 
 def convert_weights(own: ConvertOptions) -> None:

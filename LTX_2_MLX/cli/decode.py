@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from LTX_2_MLX.cli.command import command, progress_from
+from LTX_2_MLX.cli.command import command, progress_from, report
 from LTX_2_MLX.cli.options import Crf, WriteOptions
 from LTX_2_MLX.pipelines.options import Opt
 from LTX_2_MLX.pipelines.requests import TileSize
@@ -26,7 +26,6 @@ class DecodeOptions(WriteOptions):
 
 def decode(own: DecodeOptions) -> None:
     """Write the video whose latent is in FOLDER to OUTPUT; nothing before the decoder is computed again."""
-    from LTX_2_MLX.cli.reporting import report
     from LTX_2_MLX.media.encoder import CRF
     from LTX_2_MLX.media.frames import validated
     from LTX_2_MLX.media.video import write_video

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from LTX_2_MLX.cli.batch import Named, item_of, planned_batch, videos_asked_for
 from LTX_2_MLX.cli.echo import echo
-from LTX_2_MLX.cli.options import NAME_TEMPLATE, STDIN, prompt_from_stdin
+from LTX_2_MLX.cli.generate import NAME_TEMPLATE, STDIN, prompt_from_stdin
 from LTX_2_MLX.errors import RequestError
 
 if TYPE_CHECKING:
@@ -46,8 +46,7 @@ def generate_drafts(typed: dict[str, Any], own: "GenerateOptions", seeds: Sequen
 
 
 def _write(items: "Sequence[Item]", folder: Path, own: "GenerateOptions", ready: "Prepared") -> None:
-    from LTX_2_MLX.cli.command import check_existing
-    from LTX_2_MLX.cli.reporting import report
+    from LTX_2_MLX.cli.command import check_existing, report
     from LTX_2_MLX.media.encoder import least_bytes
     from LTX_2_MLX.media.output import check_free, check_writable, made_folder
     from LTX_2_MLX.pipelines import drafts

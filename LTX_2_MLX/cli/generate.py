@@ -1,25 +1,20 @@
 """Generate a video from a prompt."""
 
+import re
+import sys
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from LTX_2_MLX.cli.command import check_recorded_files, command, progress_from
+from LTX_2_MLX.cli.command import check_recorded_files, command, plan_text, progress_from, report
 from LTX_2_MLX.cli.echo import echo
-from LTX_2_MLX.cli.options import (
-    NAME_TEMPLATE,
-    STDIN,
-    Crf,
-    Output,
-    PlanOptions,
-    default_output,
-    prompt_from_stdin,
-    with_one_frame,
-)
+from LTX_2_MLX.cli.options import Crf, Output, PlanOptions
 from LTX_2_MLX.errors import LTXError, RequestError
+from LTX_2_MLX.media.suffixes import STILL_SUFFIXES
 from LTX_2_MLX.pipelines.generation.options import Options
-from LTX_2_MLX.pipelines.options import Opt
+from LTX_2_MLX.pipelines.options import Opt, check_options
 from LTX_2_MLX.pipelines.requests import MEMORY_GROUP
 from LTX_2_MLX.runtime import launch
 
@@ -27,6 +22,12 @@ if TYPE_CHECKING:
     from LTX_2_MLX.media.output import RunRecord
     from LTX_2_MLX.pipelines.generate import Prepared
     from LTX_2_MLX.runtime.progress import Progress
+
+
+STDIN = "-"
+# Outputs without a name of their own.
+NAME_TEMPLATE = Path("gens/<prompt>-<seed>.mp4")
+_LONGEST_NAME = 60
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +74,7 @@ class GenerateOptions(PlanOptions):
             "With --dry-run: plan the run for several Macs, such as 2x24GB,1x64GB.",
             group=MEMORY_GROUP,
             metavar="SIZES",
+            needs=("dry_run",),
         ),
     ] = None
     replay: Annotated[
@@ -147,8 +149,6 @@ def _generate_one(typed: dict[str, Any], own: GenerateOptions) -> None:
 
 def dry_run_text(ready: "Prepared", own: GenerateOptions) -> str:
     """The plan of a dry run, for this machine or for several."""
-    from LTX_2_MLX.cli.reporting import plan_text
-
     if own.machines is None and launch.RANK is None:
         return plan_text(ready.plan, as_json=own.json)
     from LTX_2_MLX.cli.machines import machines_text
@@ -214,12 +214,12 @@ def recorded(typed: dict[str, Any], own: GenerateOptions) -> "tuple[RunRecord | 
     quality = recorded.pop("crf", None)
     if own.crf is None:
         own = replace(own, crf=quality)
+        check_options(own)
     return replace(record, request=recorded), own
 
 
 def _write(ready: "Prepared", own: GenerateOptions, output: Path, automatic: set[str]) -> None:
     """Generate the video that was planned, and write it to ``output``."""
-    from LTX_2_MLX.cli.reporting import report
     from LTX_2_MLX.media.encoder import CRF
     from LTX_2_MLX.media.frames import validated
     from LTX_2_MLX.media.output import check_free
@@ -252,6 +252,48 @@ def _write(ready: "Prepared", own: GenerateOptions, output: Path, automatic: set
         stream = generate_video(ready.request, runner, options, automatic=automatic, crf=crf)
         stream = stream if own.allow_blank else validated(stream, moving=True)
         write_video(stream, output, crf=crf, progress=runner.progress)
+
+
+def prompt_from_stdin() -> str:
+    """The prompt on standard input.
+
+    Raises:
+        RequestError: If there is none, or it is not UTF-8.
+    """
+    try:
+        prompt = sys.stdin.read().strip()
+    except UnicodeDecodeError as error:
+        raise RequestError("The prompt on standard input is not UTF-8.") from error
+    if not prompt:
+        raise RequestError("There is no prompt on standard input, which - as the prompt reads.")
+    return prompt
+
+
+def with_one_frame(typed: dict[str, Any], output: Path) -> dict[str, Any]:
+    """The typed options, with one frame where the output is a still image.
+
+    Raises:
+        RequestError: If another length was typed.
+    """
+    if output.suffix.lower() not in STILL_SUFFIXES:
+        return typed
+    if typed.get("frames", 1) != 1 or "duration" in typed:
+        raise RequestError(f"{output} holds one frame. Leave out the length, or write .mp4, or .webp for a short loop.")
+    return typed | {"frames": 1}
+
+
+def default_output(prompt: str, seed: int) -> Path:
+    """``gens/<prompt>-<seed>.mp4``, numbered where that exists."""
+    words = re.findall(r"\w+", prompt.lower())
+    name = "-".join(words)[:_LONGEST_NAME].strip("-_") or "video"
+    # Names of files may have 255 bytes, and letters up to four.
+    name = name.encode()[: 3 * _LONGEST_NAME].decode(errors="ignore")
+    path = NAME_TEMPLATE.parent / f"{name}-{seed}.mp4"
+    for number in count(2):
+        if not path.exists():
+            break
+        path = NAME_TEMPLATE.parent / f"{name}-{seed}-{number}.mp4"
+    return path
 
 
 main = command("generate", generate, GenerateOptions, Options)

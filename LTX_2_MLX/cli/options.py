@@ -1,29 +1,20 @@
-"""Options of commands: those beside the library's, Typer's parameters for declared options, and shorthands."""
+"""Options of commands: those beside the library's, Typer's parameters for declared options, and seeds in words."""
 
 import inspect
-import re
 import secrets
-import sys
-from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass
 from fractions import Fraction
-from itertools import count
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from LTX_2_MLX.errors import RequestError
-from LTX_2_MLX.media.suffixes import STILL_SUFFIXES
 from LTX_2_MLX.pipelines.options import (
     NONE,
-    PRECISION_FLAGS,
     Declared,
     Opt,
     bounds,
-    check_options,
     declared_options,
-    precision,
 )
 
 ProgressKind = Literal["bar", "json"]
@@ -75,11 +66,7 @@ InputVideo = Annotated[
 Yes = Annotated[bool, Opt("Answer every question with yes.", group=_RUN, flags=("--yes", "-y"), only_on=True)]
 _FLAG_HELP = {"fp16": "Compute in float16.", "bf16": "Compute in bfloat16.", "fp32": "Compute in float32."}
 RANDOM = "random"
-STDIN = "-"
-# Outputs without a name of their own.
-NAME_TEMPLATE = Path("gens/<prompt>-<seed>.mp4")
 SEED_FLAG = "--seed"
-_LONGEST_NAME = 60
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,10 +77,6 @@ class RunOptions:
     progress: Annotated[
         ProgressKind, Opt("Progress output format: bars, or JSON lines on stderr for programs.", group=_RUN)
     ] = "bar"
-
-    def __post_init__(self) -> None:
-        """Validate the fields; raises RequestError."""
-        check_options(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,14 +105,10 @@ class PlanOptions(WriteOptions):
     """A plan of memory before the run."""
 
     dry_run: Annotated[bool, Opt("Print the plan and stop.", group=_RUN, only_on=True)] = False
-    json: Annotated[bool, Opt("With --dry-run: print the plan as JSON.", group=_RUN, only_on=True)] = False
+    json: Annotated[
+        bool, Opt("With --dry-run: print the plan as JSON.", group=_RUN, only_on=True, needs=("dry_run",))
+    ] = False
     force: Annotated[bool, Opt("Ignore the memory check.", group=_RUN, only_on=True)] = False
-
-    def __post_init__(self) -> None:
-        """Validate the fields; raises RequestError."""
-        check_options(self)
-        if self.json and not self.dry_run:
-            raise RequestError("--json does nothing without --dry-run. Pass both.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,11 +122,6 @@ class VideoOptions(PlanOptions):
     exact_size: ExactSize = False
     deinterlace: Deinterlacing = None
     bit_depth: BitDepth = 8
-
-    @property
-    def reading(self) -> dict[str, Any]:
-        """Keyword arguments of ``read_video``."""
-        return {"repair": self.repair, "deinterlace": self.deinterlace, "bit_depth": self.bit_depth}
 
 
 class _Unset:
@@ -280,43 +254,6 @@ def _parser(declared: Declared) -> Any:
     return parse
 
 
-def typed_options(options: type, values: Mapping[str, Any], typed: Iterable[str]) -> dict[str, Any]:
-    """Those options of a dataclass that were typed, by the names of its fields.
-
-    ``none`` leaves out a file or a number that is recorded, ``--fp16`` is the field ``precision``.
-
-    Raises:
-        RequestError: If the name of a file is empty, or two precisions were typed.
-    """
-    names = set(typed)
-    found: dict[str, Any] = {}
-    for declared in declared_options(options).values():
-        if declared.name == "precision":
-            flags = {}
-            for flag in PRECISION_FLAGS:
-                if flag in names:
-                    flags[flag] = values[flag]
-            if flags:
-                found["precision"] = precision(**flags)
-        elif declared.name in names:
-            found[declared.name] = _typed(declared, values[declared.name])
-    return found
-
-
-def _typed(declared: Declared, value: Any) -> Any:
-    opt = declared.opt
-    if value is UNSET or (opt.is_file and declared.optional and value in (NONE, [NONE])):
-        return None
-    several = declared.repeated or opt.one_or_more
-    if several:
-        value = tuple(value or ())
-        if declared.repeated and opt.is_file and value == (NONE,):
-            return ()
-    if (opt.is_file or opt.is_output) and "" in (value if several else (value,)):
-        raise RequestError(f"The name given for {declared.flag} is empty. Is a shell variable unset?")
-    return value
-
-
 def with_each_seed(words: list[str]) -> list[str]:
     """Command-line words with ``--seed 1 2 3`` as ``--seed 1 --seed 2 --seed 3``."""
     settled: list[str] = []
@@ -343,45 +280,3 @@ def with_random_seed(words: list[str]) -> list[str]:
         elif word == RANDOM and index and words[index - 1] == SEED_FLAG:
             settled[index] = str(secrets.randbits(32))
     return settled
-
-
-def prompt_from_stdin() -> str:
-    """The prompt on standard input.
-
-    Raises:
-        RequestError: If there is none, or it is not UTF-8.
-    """
-    try:
-        prompt = sys.stdin.read().strip()
-    except UnicodeDecodeError as error:
-        raise RequestError("The prompt on standard input is not UTF-8.") from error
-    if not prompt:
-        raise RequestError("There is no prompt on standard input, which - as the prompt reads.")
-    return prompt
-
-
-def with_one_frame(typed: dict[str, Any], output: Path) -> dict[str, Any]:
-    """The typed options, with one frame where the output is a still image.
-
-    Raises:
-        RequestError: If another length was typed.
-    """
-    if output.suffix.lower() not in STILL_SUFFIXES:
-        return typed
-    if typed.get("frames", 1) != 1 or "duration" in typed:
-        raise RequestError(f"{output} holds one frame. Leave out the length, or write .mp4, or .webp for a short loop.")
-    return typed | {"frames": 1}
-
-
-def default_output(prompt: str, seed: int) -> Path:
-    """``gens/<prompt>-<seed>.mp4``, numbered where that exists."""
-    words = re.findall(r"\w+", prompt.lower())
-    name = "-".join(words)[:_LONGEST_NAME].strip("-_") or "video"
-    # Names of files may have 255 bytes, and letters up to four.
-    name = name.encode()[: 3 * _LONGEST_NAME].decode(errors="ignore")
-    path = NAME_TEMPLATE.parent / f"{name}-{seed}.mp4"
-    for number in count(2):
-        if not path.exists():
-            break
-        path = NAME_TEMPLATE.parent / f"{name}-{seed}-{number}.mp4"
-    return path

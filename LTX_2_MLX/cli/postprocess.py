@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from LTX_2_MLX.cli.command import command
+from LTX_2_MLX.cli.command import command, preflight, report, write_result
 from LTX_2_MLX.cli.options import VideoOptions
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.pipelines.requests import PostprocessRequest
@@ -14,7 +14,6 @@ def postprocess(typed: dict[str, Any], own: VideoOptions) -> None:
     request = PostprocessRequest(**typed)
     if not request.anything:
         raise RequestError("Nothing is enabled. Pass --enable-frame-interpolation, --enable-upscaling or both.")
-    from LTX_2_MLX.cli.reporting import preflight, report, write_result
     from LTX_2_MLX.media.video import read_video
     from LTX_2_MLX.pipelines import postprocess as pipeline
     from LTX_2_MLX.pipelines.sharing import agree, with_least_memory
@@ -23,7 +22,7 @@ def postprocess(typed: dict[str, Any], own: VideoOptions) -> None:
         own.output, source=own.video, quiet=own.quiet, progress=own.progress, yes=own.yes, page=own.report
     ) as runner:
         shared = request if launch.RANK is None else with_least_memory(request)
-        stream = read_video(own.video, **own.reading)
+        stream = read_video(own.video, repair=own.repair, deinterlace=own.deinterlace, bit_depth=own.bit_depth)
         preflight(
             pipeline.plan_for(stream, shared),
             own,

@@ -2,18 +2,24 @@
 
 import io
 import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import typer
 from PIL import Image
 
 from LTX_2_MLX._version import __version__
 from LTX_2_MLX.bench.machine import findings
-from LTX_2_MLX.errors import LTXError
+from LTX_2_MLX.cli.command import check_existing
+from LTX_2_MLX.errors import LTXError, MediaError
 from LTX_2_MLX.files import write_file
 from LTX_2_MLX.media.contact_sheet import Layout, contact_sheet
 from LTX_2_MLX.media.image import is_image, read_image, to_8_bit
+from LTX_2_MLX.media.output import check_writable
 from LTX_2_MLX.media.panels import scaled
 from LTX_2_MLX.media.video import read_video
 from LTX_2_MLX.pages.document import setting_words
@@ -87,6 +93,35 @@ class RunPage:
             videos={words: sheet_of(path) for words, path in videos.items()},
         )
         write_file(self.path, run_page(facts))
+
+
+@contextmanager
+def page_on(path: Path, runner: StageRunner, output: Path | None, source: Path | None, *, yes: bool) -> Iterator[None]:
+    """Write a page on the run inside the block when it ends, well or not."""
+    _check_page(path, output, source, yes=yes)
+    page = RunPage(path, NotesKept(runner.progress))
+    runner.progress = page.progress
+    start = time.perf_counter()
+    try:
+        yield
+    except typer.Exit:
+        # A dry run did nothing.
+        raise
+    except BaseException as error:
+        page.write(runner, time.perf_counter() - start, output, error)
+        raise
+    page.write(runner, time.perf_counter() - start, output)
+
+
+def _check_page(page: Path, output: Path | None, source: Path | None, *, yes: bool) -> None:
+    """Check that a page can be written, and that it replaces nothing that is read or written."""
+    for other in (output, source):
+        if other is not None and page.absolute() == other.absolute():
+            raise MediaError(f"--report {page} is {other}, which the run uses. Give it another name.")
+    if page.suffix.lower() not in (".html", ".htm"):
+        raise MediaError(f"--report is {page}, expected a name that ends in .html.")
+    check_writable(page, source)
+    check_existing(page, yes=yes)
 
 
 def without_folders(line: str) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from LTX_2_MLX.cli.command import command
+from LTX_2_MLX.cli.command import command, plan_text, report, tell_machines
 from LTX_2_MLX.cli.echo import echo
 from LTX_2_MLX.cli.options import BitDepth, Deinterlacing, ExactSize, KeepMetadata, PlanOptions, Repair
 from LTX_2_MLX.errors import MediaError
@@ -66,7 +66,6 @@ class SuperResolveOptions(PlanOptions):
 def super_resolve(typed: dict[str, Any], own: SuperResolveOptions) -> None:
     """Write INPUT at SCALE times its size, with as many frames and its audio."""
     request = SuperResolveRequest(**typed)
-    from LTX_2_MLX.cli.reporting import plan_text, report, tell_machines
     from LTX_2_MLX.media.frames import validated
     from LTX_2_MLX.media.output import free_bytes, made_folder, run_record
     from LTX_2_MLX.pipelines import super_resolve as pipeline

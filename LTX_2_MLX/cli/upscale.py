@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from LTX_2_MLX.cli.command import command
+from LTX_2_MLX.cli.command import command, preflight, report, write_result
 from LTX_2_MLX.cli.image_job import ImageJob
 from LTX_2_MLX.cli.options import BitDepth, Crf, Deinterlacing, ExactSize, KeepMetadata, PlanOptions, Repair
 from LTX_2_MLX.pipelines.options import Opt
@@ -43,7 +43,6 @@ class UpscaleOptions(PlanOptions):
 def upscale(typed: dict[str, Any], own: UpscaleOptions) -> None:
     """Write SOURCE at SCALE times its size to OUTPUT; the images of a folder keep their names."""
     request = UpscaleRequest(**typed)
-    from LTX_2_MLX.cli.reporting import preflight, report, write_result
     from LTX_2_MLX.media.image import is_image
     from LTX_2_MLX.media.video import read_video
     from LTX_2_MLX.media.writer import waiting_bytes
@@ -82,7 +81,6 @@ def upscale_images(request: UpscaleRequest, shared: UpscaleRequest, own: Upscale
     Raises:
         MediaError: At the end, if an image could not be done.
     """
-    from LTX_2_MLX.cli.reporting import preflight
     from LTX_2_MLX.errors import MediaError
     from LTX_2_MLX.media.output import made_folder
     from LTX_2_MLX.pipelines.sharing import agree

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from LTX_2_MLX.cli.options import with_one_frame
+from LTX_2_MLX.cli.generate import with_one_frame
 from LTX_2_MLX.errors import MediaError, RequestError
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.media.image_formats import IMAGE_SUFFIXES
