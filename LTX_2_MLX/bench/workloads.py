@@ -21,7 +21,7 @@ from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.models.ltx.config import StreamConfig, TransformerConfig
 from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler, LatentUpscalerConfig
 from LTX_2_MLX.models.ltx.text_features import ConnectorConfig, TextFeatures, TextFeaturesConfig
-from LTX_2_MLX.models.ltx.transformer import StreamInput, Transformer, evaluate_each
+from LTX_2_MLX.models.ltx.transformer import StreamInput, Transformer
 from LTX_2_MLX.models.ltx.video_vae import LatentStatistics, LatentStatisticsConfig, VideoDecoder, VideoEncoder
 from LTX_2_MLX.models.ltx.video_vae_blocks import Block, VideoVAEConfig
 from LTX_2_MLX.shapes import Compression, LatentShape, VideoShape
@@ -213,7 +213,7 @@ def transformer_workload(config: TransformerConfig, shape: VideoShape, text_toke
             given(tokens, config.video, grid.positions()),
             given(sounds, config.audio, clock.positions(sounds)),
         )
-        mx.eval(network(*inputs, on_block=evaluate_each()))
+        mx.eval(network(*inputs, evaluate_blocks=True))
 
     blocks = f"{config.num_layers} blocks of {config.video.width}"
     return Workload(

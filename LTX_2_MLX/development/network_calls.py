@@ -28,7 +28,7 @@ from LTX_2_MLX.models.ltx.diffusion_decoder_tiling import fitting_tiling
 from LTX_2_MLX.models.ltx.duration_head import DurationHead
 from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler
 from LTX_2_MLX.models.ltx.text_features import TextFeatures
-from LTX_2_MLX.models.ltx.transformer import StreamInput, Transformer, evaluate_each
+from LTX_2_MLX.models.ltx.transformer import StreamInput, Transformer
 from LTX_2_MLX.models.ltx.video_vae import LatentStatistics, LatentStatisticsConfig, VideoDecoder, VideoEncoder
 from LTX_2_MLX.models.ltx.vocoder import BandwidthExtensionVocoder, Vocoder
 from LTX_2_MLX.models.rife import IFNet, pad_for
@@ -141,7 +141,7 @@ def _transformer(network: Transformer) -> Any:
     assert config.audio is not None, "published transformers have both streams"
     video = stream(grid.shape.num_tokens, config.video.in_channels, grid.positions(), config.video.width)
     audio = stream(sounds, config.audio.in_channels, clock.positions(sounds), config.audio.width)
-    return network(video, audio, on_block=evaluate_each())
+    return network(video, audio, evaluate_blocks=True)
 
 
 def _upscaler(shape: VideoShape, network: LatentUpscaler) -> Any:

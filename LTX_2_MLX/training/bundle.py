@@ -138,9 +138,6 @@ def transformer_name(parameter: str) -> str:
     """The published name of a parameter of the transformer."""
     name = parameter.replace("blocks.", "transformer_blocks.", 1).replace("video.", "", 1)
     ends = {
-        "patch_embed.linear.": "patchify_proj.",
-        "output_head.linear.": "proj_out.",
-        "output_head.scale_shift_table": "scale_shift_table",
         "adaln.linear_": "adaln_single.emb.timestep_embedder.linear_",
         "adaln.": "adaln_single.",
     }

@@ -30,7 +30,7 @@ def fresh(network: Transformer, seed: int = 0) -> Transformer:
     for name, module in network.named_modules():
         if isinstance(module, nn.Linear):
             width = module.weight.shape[1]
-            ends = name.endswith(("to_out", "feed_forward.project_out", "output_head.linear", "adaln.linear"))
+            ends = name.endswith(("to_out", "feed_forward.project_out", "proj_out", "adaln.linear"))
             module.weight = mx.random.normal(module.weight.shape) * (0.0 if ends else width**-0.5)
             module.bias = mx.zeros_like(module.bias)
     for block in network.blocks:

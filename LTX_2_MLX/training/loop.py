@@ -230,7 +230,7 @@ def averaged_weights(folder: Path) -> dict[str, mx.array]:
 
 # Parts that Adam trains although they are matrices: first and last layers, tables, and what follows a sinusoid.
 _NOT_INNER = re.compile(
-    r"(^|\.)(conv_in|conv_out|up_blocks\.\d+\.conv|initial_conv|final_conv|(video|audio)\.(patch_embed|output_head|adaln)|probes|"
+    r"(^|\.)(conv_in|conv_out|up_blocks\.\d+\.conv|initial_conv|final_conv|(video|audio)\.(patchify_proj|proj_out|adaln)|probes|"
     r"aggregate_embed|learnable_registers)\b|table"
 )
 

@@ -14,11 +14,10 @@ import numpy as np
 from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler
-from LTX_2_MLX.models.ltx.transformer import evaluate_each
+from LTX_2_MLX.models.ltx.transformer import Transformer
 from LTX_2_MLX.models.ltx.video_vae import LatentStatistics, VideoDecoder, VideoEncoder
 from LTX_2_MLX.ops.sampling import resize
 from LTX_2_MLX.pipelines.generate import generate
-from LTX_2_MLX.pipelines.generation import denoise
 from LTX_2_MLX.training import autoencoder, world
 from LTX_2_MLX.training.bundle import FILES
 from LTX_2_MLX.training.captions import plain_prompt
@@ -85,16 +84,13 @@ def counted_passes() -> Iterator[Counter[str]]:
     """Counts the passes through a transformer's blocks inside the block, as ``passes``."""
     counted: Counter[str] = Counter()
 
-    def counting(*arguments: Any) -> Any:
-        on_block = evaluate_each(*arguments)
+    through_blocks = Transformer.through_blocks
 
-        def on_each(number: int, tokens: tuple[mx.array, ...]) -> None:
-            counted["passes"] += number == 0
-            on_block(number, tokens)
+    def counting(*arguments: Any, **options: Any) -> Any:
+        counted["passes"] += 1
+        return through_blocks(*arguments, **options)
 
-        return on_each
-
-    with mock.patch.object(denoise, "evaluate_each", counting):
+    with mock.patch.object(Transformer, "through_blocks", counting):
         yield counted
 
 

@@ -21,10 +21,10 @@ _CONNECTORS = {name: f"{PREFIX}{name}_embeddings_connector." for name in ("video
 # Of files with sound; the video's guidance would only exaggerate what the audio stream takes from the prompt.
 _DEFAULTS = {"audio_cfg": 1.0}
 _STREAM_PARTS = {
-    "audio.patch_embed.linear.": "audio_patchify_proj.",
+    "audio.patchify_proj.": "audio_patchify_proj.",
     "audio.caption_projection.": "audio_caption_projection.",
-    "audio.output_head.linear.": "audio_proj_out.",
-    "audio.output_head.scale_shift_table": "audio_scale_shift_table",
+    "audio.proj_out.": "audio_proj_out.",
+    "audio.scale_shift_table": "audio_scale_shift_table",
     "audio.adaln.": "audio_adaln_single.",
     "video.cross_modal_adaln.": "av_ca_video_scale_shift_adaln_single.",
     "video.cross_modal_gate_adaln.": "av_ca_a2v_gate_adaln_single.",

@@ -75,7 +75,7 @@ def _begin(module: nn.Module) -> None:
     """Random weights, so that every layer adds nothing at first."""
     for name, layer in module.named_modules():
         if isinstance(layer, nn.Linear):
-            ends = name.endswith(("to_out", "project_out", "output_head.linear", "adaln.linear")) or name == "linear"
+            ends = name.endswith(("to_out", "project_out", "proj_out", "adaln.linear")) or name == "linear"
             width = layer.weight.shape[1]
             layer.weight = mx.random.normal(layer.weight.shape) * (0.0 if ends else width**-0.5)
             layer.bias = mx.zeros_like(layer.bias)
@@ -83,7 +83,7 @@ def _begin(module: nn.Module) -> None:
 
 def video_tokens(network: Transformer, video: StreamInput) -> mx.array:
     """Video tokens of each block after its attention to the text, ``(B, blocks, N, width)``."""
-    tokens, args = network.video.patch_embed(video.latent), network.video.stream_args(video)
+    tokens, args = network.video.embed(video.latent), network.video.stream_args(video)
     found = []
     for block in network.blocks:
         tokens = block.video.add_text_attention(block.video.add_self_attention(tokens, args, None), args)
@@ -142,10 +142,10 @@ def sound_velocity(network: Transformer, audio: StreamInput, seen: mx.array, vid
         "video": network.video.cross_modal_args(video, audio),
         "audio": network.audio.cross_modal_args(audio, video),
     }
-    tokens = network.audio.patch_embed(audio.latent)
+    tokens = network.audio.embed(audio.latent)
     for number, block in enumerate(network.blocks):
         tokens = block({"video": seen[:, number], "audio": tokens}, both, cross)["audio"]
-    return network.audio.output_head(tokens, args.timestep_embedding)
+    return network.audio.velocity(tokens, args)
 
 
 def sound_batches(

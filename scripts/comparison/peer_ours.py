@@ -11,7 +11,7 @@ import numpy as np
 from comparison.peer_work import Work
 
 from LTX_2_MLX.bench.workloads import PUBLISHED, stand_in, transformer_config, vae_config
-from LTX_2_MLX.models.ltx.transformer import StreamInput, Transformer, evaluate_each
+from LTX_2_MLX.models.ltx.transformer import StreamInput, Transformer
 from LTX_2_MLX.models.ltx.video_vae import VideoDecoder
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def _block(work: Work) -> Callable[[], object]:
         times = mx.arange(work.audio, dtype=mx.float32)
         inputs[1] = stream(work.audio, config.audio.width, mx.stack([times, times + 1], axis=-1)[None, None])
     mx.eval(network.parameters(), *[array for each in inputs if each for array in (each.latent, each.context)])
-    return lambda: mx.eval(network(*inputs, on_block=evaluate_each()))
+    return lambda: mx.eval(network(*inputs, evaluate_blocks=True))
 
 
 def _decoder(work: Work) -> Callable[[], object]:

@@ -17,7 +17,7 @@ from LTX_2_MLX.checkpoints.load import load, weights_bytes
 from LTX_2_MLX.checkpoints.lora import Lora, LoraMerge
 from LTX_2_MLX.checkpoints.quantization import Quantization
 from LTX_2_MLX.checkpoints.reader import Checkpoint
-from LTX_2_MLX.models.ltx.transformer import StreamInput, Transformer, evaluate_each
+from LTX_2_MLX.models.ltx.transformer import StreamInput, Transformer
 
 BLOCKS = 7
 
@@ -74,7 +74,7 @@ def _streams(seed=3):
 
 
 def _velocities(model, seed=3):
-    return [np.array(v.astype(mx.float32)) for v in model(*_streams(seed), on_block=evaluate_each())]
+    return [np.array(v.astype(mx.float32)) for v in model(*_streams(seed), evaluate_blocks=True)]
 
 
 def _block_bytes(weights):

@@ -1,7 +1,7 @@
 """The LTX-2 transformer: tokens, sigma and text context to velocity."""
 
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -94,13 +94,13 @@ class Perturbation:
 
 @dataclass(frozen=True)
 class StreamArgs:
-    """What the blocks and the output head take of one stream beside its tokens.
+    """What the blocks and the output layer take of one stream beside its tokens.
 
     Attributes:
         context: Text features ``(B, L, D)``, projected to the stream's width.
         rotary: Rotary table of the self-attention.
         modulation: Shift, scale and gate rows of the tokens' timesteps; each block adds its own table.
-        timestep_embedding: One row, the embedding of the tokens' timesteps; the output head adds its table.
+        timestep_embedding: One row, the embedding of the tokens' timesteps; the output layer adds its table.
         enabled: False leaves the tokens unchanged; the other stream still attends to them.
         context_mask: ``(B, 1, 1, L)`` boolean, True attends.
         attention_mask: ``(B, 1, N or 1, N)``, added to the logits of the self-attention.
@@ -151,23 +151,6 @@ class SkippedAttention:
 NOTHING_SKIPPED = SkippedAttention()
 
 
-class PatchEmbed(nn.Module):
-    """Latent tokens ``(B, N, C)`` to the stream's width; tokens of single pixel frames get a learned embedding."""
-
-    def __init__(self, in_channels: int, width: int, *, keyframe_embedding: bool):
-        super().__init__()
-        self.linear = nn.Linear(in_channels, width)
-        if keyframe_embedding:
-            self.keyframe_embedding = mx.zeros((1, width))
-
-    def __call__(self, latent: mx.array, keyframe_mask: mx.array | None = None) -> mx.array:
-        dtype = self.linear.weight.dtype
-        tokens = self.linear(latent.astype(dtype))
-        if "keyframe_embedding" not in self or keyframe_mask is None:
-            return tokens
-        return tokens + (keyframe_mask > 0).astype(dtype) * self.keyframe_embedding.astype(dtype)
-
-
 class CaptionProjection(nn.Module):
     """Text features ``(B, L, channels)`` to the stream's width."""
 
@@ -178,20 +161,6 @@ class CaptionProjection(nn.Module):
 
     def __call__(self, context: mx.array) -> mx.array:
         return self.linear_2(gelu_tanh(self.linear_1(context)))
-
-
-class OutputHead(nn.Module):
-    """Tokens after the last block to velocity: modulated layer norm, linear layer."""
-
-    def __init__(self, width: int, out_channels: int, norm_eps: float):
-        super().__init__()
-        self.norm_eps = norm_eps
-        self.scale_shift_table = mx.zeros((2, width))
-        self.linear = nn.Linear(width, out_channels)
-
-    def __call__(self, tokens: mx.array, timestep_embedding: ModulationRows) -> mx.array:
-        shift, scale = timestep_embedding.rows(0, 1, table=self.scale_shift_table)
-        return self.linear(modulate(mx.fast.layer_norm(tokens, None, None, self.norm_eps), scale, shift))
 
 
 class StreamNetwork(nn.Module):
@@ -207,7 +176,9 @@ class StreamNetwork(nn.Module):
         super().__init__()
         width = stream.width
         self.config = config
-        self.patch_embed = PatchEmbed(stream.in_channels, width, keyframe_embedding=keyframe_embedding)
+        self.patchify_proj = nn.Linear(stream.in_channels, width)
+        if keyframe_embedding:
+            self.keyframe_embedding = mx.zeros((1, width))
         if config.caption_channels is not None:
             self.caption_projection = CaptionProjection(config.caption_channels, width)
         self.adaln = TimestepModulation(width, rows=9 if config.text_modulation else 6)
@@ -219,15 +190,28 @@ class StreamNetwork(nn.Module):
             self.cross_modal_gate_adaln = TimestepModulation(width, rows=1)
             longest = max(config.video.max_positions[0], config.audio.max_positions[0])
             self.cross_modal_rotary = _rotary(config, config.audio, (longest,))
-        self.output_head = OutputHead(width, stream.out_channels, config.norm_eps)
+        self.scale_shift_table = mx.zeros((2, width))
+        self.proj_out = nn.Linear(width, stream.out_channels)
 
     @property
     def dtype(self) -> mx.Dtype:
         """Dtype of the stream's activations."""
-        return self.patch_embed.linear.weight.dtype
+        return self.patchify_proj.weight.dtype
+
+    def embed(self, latent: mx.array, keyframe_mask: mx.array | None = None) -> mx.array:
+        """Tokens ``(B, N, C)`` at the stream's width; those of single pixel frames get a learned embedding."""
+        tokens = self.patchify_proj(latent.astype(self.dtype))
+        if "keyframe_embedding" not in self or keyframe_mask is None:
+            return tokens
+        return tokens + (keyframe_mask > 0).astype(self.dtype) * self.keyframe_embedding.astype(self.dtype)
+
+    def velocity(self, tokens: mx.array, args: StreamArgs) -> mx.array:
+        """Velocity ``(B, N, out_channels)`` of the tokens after the last block: modulated layer norm, linear layer."""
+        shift, scale = args.timestep_embedding.rows(0, 1, table=self.scale_shift_table)
+        return self.proj_out(modulate(mx.fast.layer_norm(tokens, None, None, self.config.norm_eps), scale, shift))
 
     def stream_args(self, stream: StreamInput) -> StreamArgs:
-        """What the blocks and the output head take of the stream beside its tokens."""
+        """What the blocks and the output layer take of the stream beside its tokens."""
         timesteps, index = _timesteps(stream)
         rows, embedding = self.adaln(timesteps * self.config.timestep_scale)
         prompt_modulation = None
@@ -443,7 +427,7 @@ class Transformer(nn.Module):
         perturbations: Sequence[Perturbation] | None = None,
         *,
         blocks: Iterable[TransformerBlock] | None = None,
-        on_block: Callable[[int, tuple[mx.array, ...]], None] | None = None,
+        evaluate_blocks: bool = False,
         step_cache: "StepCache | None" = None,
     ) -> tuple[mx.array | None, mx.array | None]:
         """Velocity (noise minus clean) of each stream, in the network's dtype.
@@ -454,8 +438,8 @@ class Transformer(nn.Module):
             perturbations: One entry for each sample; None skips nothing.
             blocks: The blocks in order, such as blocks that are read from disk ahead of use; the network's own
                 unless given.
-            on_block: Called after each block with its number and the tokens of the streams. Evaluating them
-                there bounds memory and the length of a command buffer.
+            evaluate_blocks: Start the evaluation of each block while the one before it still runs. At most two are in
+                flight, which bounds memory and keeps command buffers short enough for the macOS watchdog.
             step_cache: Of this kind of pass: the blocks are skipped while their input changes little.
 
         Returns:
@@ -469,29 +453,29 @@ class Transformer(nn.Module):
         tokens: dict[StreamName, mx.array] = {}
         args: dict[StreamName, StreamArgs] = {}
         for name, stream in streams.items():
-            tokens[name] = self[name].patch_embed(stream.latent, stream.keyframe_mask)
+            tokens[name] = self[name].embed(stream.latent, stream.keyframe_mask)
             args[name] = self[name].stream_args(stream)
         cross_modal: dict[StreamName, CrossModalArgs] = {}
         if video is not None and audio is not None:
             cross_modal["video"] = self.video.cross_modal_args(video, audio)
             cross_modal["audio"] = self.audio.cross_modal_args(audio, video)
         through_blocks = partial(
-            self._through_blocks,
+            self.through_blocks,
             streams=streams,
             args=args,
             cross_modal=cross_modal,
             perturbations=perturbations,
             blocks=self.blocks if blocks is None else blocks,
-            on_block=on_block,
+            evaluate=evaluate_blocks,
         )
         tokens = through_blocks(tokens) if step_cache is None else step_cache(tokens, args["video"], through_blocks)
         velocity: dict[StreamName, mx.array] = {}
         for name in tokens:
             if args[name].enabled:
-                velocity[name] = self[name].output_head(tokens[name], args[name].timestep_embedding)
+                velocity[name] = self[name].velocity(tokens[name], args[name])
         return velocity.get("video"), velocity.get("audio")
 
-    def _through_blocks(
+    def through_blocks(
         self,
         tokens: dict[StreamName, mx.array],
         *,
@@ -500,8 +484,9 @@ class Transformer(nn.Module):
         cross_modal: dict[StreamName, CrossModalArgs],
         perturbations: Sequence[Perturbation] | None,
         blocks: Iterable[TransformerBlock],
-        on_block: Callable[[int, tuple[mx.array, ...]], None] | None,
+        evaluate: bool,
     ) -> dict[StreamName, mx.array]:
+        """Tokens of each stream after all blocks; the arguments are those of a call and what it makes of them."""
         args = dict(args)
         for number, block in enumerate(blocks):
             skipped = _skipped(perturbations, number) if perturbations else NOTHING_SKIPPED
@@ -512,9 +497,11 @@ class Transformer(nn.Module):
                 if len(kept) == number:
                     kept.append(block[name].text_attention.keys_values(args[name].context))
                 args[name] = replace(args[name], text_keys_values=kept[number])
+            before = tokens
             tokens = block(tokens, args, cross_modal, skipped)
-            if on_block is not None:
-                on_block(number, tuple(tokens.values()))
+            if evaluate:
+                mx.async_eval(tokens)
+                mx.eval(before)
         return tokens
 
     @staticmethod
@@ -547,25 +534,6 @@ class Transformer(nn.Module):
         elif module != video and video in modules:
             module = modules[video].replace("video.", "audio.", 1)
         return f"{path}{module}{layer}"
-
-
-def evaluate_each(blocks: int = 1) -> Callable[[int, tuple[mx.array, ...]], None]:
-    """An ``on_block`` callback that starts evaluation every ``blocks`` blocks, while the group before still runs.
-
-    At most two groups are in flight, which bounds memory and keeps command buffers short enough for the macOS
-    watchdog.
-    """
-    running: list[tuple[mx.array, ...]] = []
-
-    def on_block(number: int, tokens: tuple[mx.array, ...]) -> None:
-        if (number + 1) % blocks:
-            return
-        mx.async_eval(*tokens)
-        running.append(tokens)
-        if len(running) > 1:
-            mx.eval(*running.pop(0))
-
-    return on_block
 
 
 def _log_weights(weights: mx.array, dtype: mx.Dtype) -> mx.array:
@@ -643,13 +611,13 @@ _BLOCK_MODULES = {
     "scale_shift_table_a2v_ca_audio": "audio.cross_modal_table",
 }
 _STREAM_MODULES = {
-    "patchify_proj": "video.patch_embed.linear",
+    "patchify_proj": "video.patchify_proj",
     "caption_projection": "video.caption_projection",
     "adaln_single": "video.adaln",
     "prompt_adaln_single": "video.prompt_adaln",
-    "keyframes_abs_pos_embedding": "video.patch_embed.keyframe_embedding",
-    "scale_shift_table": "video.output_head.scale_shift_table",
-    "proj_out": "video.output_head.linear",
+    "keyframes_abs_pos_embedding": "video.keyframe_embedding",
+    "scale_shift_table": "video.scale_shift_table",
+    "proj_out": "video.proj_out",
     "av_ca_video_scale_shift_adaln_single": "video.cross_modal_adaln",
     "av_ca_a2v_gate_adaln_single": "video.cross_modal_gate_adaln",
     "av_ca_audio_scale_shift_adaln_single": "audio.cross_modal_adaln",

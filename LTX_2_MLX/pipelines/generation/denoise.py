@@ -34,7 +34,7 @@ from LTX_2_MLX.models.ltx.config import (
     transformer_bytes,
     transformer_operations,
 )
-from LTX_2_MLX.models.ltx.transformer import Perturbation, StreamInput, Transformer, evaluate_each
+from LTX_2_MLX.models.ltx.transformer import Perturbation, StreamInput, Transformer
 from LTX_2_MLX.pipelines.generation.files import Models, load_options
 from LTX_2_MLX.pipelines.generation.image_places import ImagePlace
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, SamplerName, contents
@@ -438,7 +438,7 @@ def predictor(
                 inputs["video"],
                 inputs.get("audio"),
                 perturbations,
-                on_block=evaluate_each(),
+                evaluate_blocks=True,
                 step_cache=None if step_caches is None else step_caches.of(kind, sigma),
             )
             estimates[kind] = {}

@@ -15,7 +15,7 @@ from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.models.interfaces import Header, TensorInfo
 from LTX_2_MLX.models.ltx import transformer
 from LTX_2_MLX.models.ltx.text_features import TextFeatures
-from LTX_2_MLX.models.ltx.transformer import Perturbation, StreamInput, Transformer, evaluate_each
+from LTX_2_MLX.models.ltx.transformer import Perturbation, StreamInput, Transformer
 from LTX_2_MLX.verify.case import Case
 
 TESTS = Path(__file__).parents[2]
@@ -263,17 +263,15 @@ def test_row_of_attention_weights_that_are_all_zero_stays_finite(network, stream
 
 
 def test_blocks_from_elsewhere_give_the_same_bits(network, streams):
-    numbers = []
-    streamed = network(*streams, blocks=iter(network.blocks), on_block=lambda number, tokens: numbers.append(number))
+    blocks = iter(network.blocks)
+    streamed = network(*streams, blocks=blocks)
     assert all(mx.array_equal(a, b) for a, b in zip(network(*streams), streamed, strict=True))
-    assert numbers == [0, 1, 2]
+    assert next(blocks, None) is None
 
 
 def test_evaluation_at_block_boundaries_changes_no_bit(network, streams):
-    plain = network(*streams)
-    for blocks in (1, 2, 5):
-        stepped = network(*streams, on_block=evaluate_each(blocks))
-        assert all(mx.array_equal(a, b) for a, b in zip(plain, stepped, strict=True))
+    stepped = network(*streams, evaluate_blocks=True)
+    assert all(mx.array_equal(a, b) for a, b in zip(network(*streams), stepped, strict=True))
 
 
 def test_context_modulated_by_a_table_alone_equals_prompt_rows_of_zero(network, streams, tmp_path):
@@ -327,9 +325,8 @@ def test_keyframe_embedding_reaches_marked_tokens_only(tmp_path):
     video, _ = _streams()
     mark = mx.zeros((2, 7, 1))
     mark[:, 2] = 1
-    patch_embed = network.video.patch_embed
-    difference = patch_embed(video.latent, mark) - patch_embed(video.latent)
-    assert np.allclose(difference[:, 2], mx.broadcast_to(patch_embed.keyframe_embedding, (2, 54)), atol=1e-5)
+    difference = network.video.embed(video.latent, mark) - network.video.embed(video.latent)
+    assert np.allclose(difference[:, 2], mx.broadcast_to(network.video.keyframe_embedding, (2, 54)), atol=1e-5)
     difference[:, 2] = 0
     assert not mx.any(difference).item()
 

@@ -6,7 +6,7 @@ import pytest
 
 from LTX_2_MLX.bench.workloads import PUBLISHED, stand_in, transformer_config
 from LTX_2_MLX.models.ltx.config import transformer_bytes
-from LTX_2_MLX.models.ltx.transformer import StreamInput, Transformer, evaluate_each
+from LTX_2_MLX.models.ltx.transformer import StreamInput, Transformer
 from LTX_2_MLX.ops.device import on_cpu
 
 TEXT_TOKENS = 128
@@ -43,6 +43,6 @@ def test_planned_memory_of_a_pass_is_above_the_measured_one_and_near_it(heads, s
     )
     before = mx.get_active_memory()
     mx.reset_peak_memory()
-    mx.eval(network(*inputs, on_block=evaluate_each()))
+    mx.eval(network(*inputs, evaluate_blocks=True))
     measured = mx.get_peak_memory() - before
     assert measured <= planned < 1.25 * measured
