@@ -319,8 +319,19 @@ class Attention(nn.Module):
             keys_values: Those of the context, where it was attended to before.
             share: The context is a share of the tokens that are attended to; other processes have the rest.
         """
-        context = tokens if context is None else context
-        attended = self._attend(tokens, context, mask, rotary, context_rotary or rotary, bypass, keys_values, share)
+        keys, own_values = keys_values or self.keys_values(tokens if context is None else context)
+        if bypass is not None and bypass.all():
+            attended = own_values
+        else:
+            keys = self._heads(keys, context_rotary or rotary)
+            queries = self._heads(eval_if_large(self.q_norm(self.to_q(tokens)), on_gpu=False), rotary)
+            values = self._heads(own_values)
+            if share is not None:
+                keys, values = mx.split(share.gather(mx.concatenate([keys, values], axis=-1)), 2, axis=-1)
+            by_head = [queries.swapaxes(1, 2), keys.swapaxes(1, 2), values.swapaxes(1, 2)]
+            attended = attention(*by_head, scale=queries.shape[-1] ** -0.5, mask=mask).swapaxes(1, 2).flatten(-2)
+            if bypass is not None and bypass.any():
+                attended = mx.where(mx.array(bypass)[:, None, None], own_values, attended)
         if "to_gate_logits" in self:
             gates = 2 * mx.sigmoid(self.to_gate_logits(tokens))
             attended = eval_if_large((self._heads(attended) * gates[..., None]).flatten(-2), on_gpu=False)
@@ -328,41 +339,8 @@ class Attention(nn.Module):
 
     def keys_values(self, context: mx.array) -> KeysValues:
         """Keys, normed, and values of a context, ``(B, L, heads * head_dim)`` each."""
-        return eval_if_large(self.k_norm(self.to_k(context)), on_gpu=False), eval_if_large(
-            self.to_v(context), on_gpu=False
-        )
-
-    def _attend(
-        self,
-        tokens: mx.array,
-        context: mx.array,
-        mask: mx.array | None,
-        rotary: RotaryTable | None,
-        context_rotary: RotaryTable | None,
-        bypass: np.ndarray | None,
-        keys_values: KeysValues | None,
-        share: TokenShare | None,
-    ) -> mx.array:
-        """What the tokens attend to, or the values of samples that skip the attention."""
-        keys, own_values = keys_values or self.keys_values(context)
-        if bypass is not None and bypass.all():
-            return own_values
-        keys = self._heads(keys, context_rotary)
-        queries = self._heads(eval_if_large(self.q_norm(self.to_q(tokens)), on_gpu=False), rotary)
-        values = self._heads(own_values)
-        if share is not None:
-            keys, values = mx.split(share.gather(mx.concatenate([keys, values], axis=-1)), 2, axis=-1)
-        attended = attention(
-            queries.swapaxes(1, 2),
-            keys.swapaxes(1, 2),
-            values.swapaxes(1, 2),
-            scale=queries.shape[-1] ** -0.5,
-            mask=mask,
-        )
-        attended = attended.swapaxes(1, 2).flatten(-2)
-        if bypass is None or not bypass.any():
-            return attended
-        return mx.where(mx.array(bypass)[:, None, None], own_values, attended)
+        keys = eval_if_large(self.k_norm(self.to_k(context)), on_gpu=False)
+        return keys, eval_if_large(self.to_v(context), on_gpu=False)
 
     def _heads(self, x: mx.array, rotary: RotaryTable | None = None) -> mx.array:
         """``x`` by heads, ``(B, N, heads, head_dim)``; queries and keys are rotated to their positions."""

@@ -18,7 +18,7 @@ _LARGEST = 1e30
 Choice = TypeVar("Choice", bound=str)
 PREFIX = "model.diffusion_model."
 # Published path inside an attention or feed-forward layer -> path here.
-_LAYER_PATHS = {".to_out.0.": ".to_out.", ".net.0.proj.": ".project_in.", ".net.2.": ".project_out."}
+LAYER_PATHS = {".to_out.0.": ".to_out.", ".net.0.proj.": ".project_in.", ".net.2.": ".project_out."}
 
 # Arrays of a block and the one behind it that live at once: token arrays ``(N, D)``, and those of the text, keys,
 # values and what they are made from. Measured on the CPU; counted from the block's arrays for a GPU. The scores of
@@ -183,13 +183,6 @@ def transformer_section(header: Header) -> ConfigSection:
         CheckpointError: If the section is missing, has unknown fields, or unsupported values.
     """
     return ConfigSection("transformer", header.config.get("transformer"), _READ | _TEXT | _UNREAD, _FIXED)
-
-
-def layer_name(published: str) -> str:
-    """Path of a parameter in its attention or feed-forward layer: ``.net.0.proj.weight`` to ``.project_in.weight``."""
-    for published_path, path in _LAYER_PATHS.items():
-        published = published.replace(published_path, path)
-    return published
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,17 @@ from LTX_2_MLX.layers.transformer import (
     RotaryTable,
 )
 from LTX_2_MLX.models.interfaces import Header
-from LTX_2_MLX.models.ltx.config import PREFIX, ConfigSection, layer_name, transformer_section
+from LTX_2_MLX.models.ltx.config import LAYER_PATHS, PREFIX, ConfigSection, transformer_section
 from LTX_2_MLX.shapes import StreamName
 
 _PROJECTION = "text_embedding_projection."
+# Published path inside a connector -> path here.
+_CONNECTOR_PATHS = {
+    "transformer_1d_blocks.": "blocks.",
+    ".attn1.": ".attention.",
+    ".ff.": ".feed_forward.",
+    **LAYER_PATHS,
+}
 _EPS = 1e-6
 
 # Published fields of a feature extractor that norms each token and projects for each stream.
@@ -306,9 +313,9 @@ class TextFeatures(nn.Module):
         stream, connector, name = published.removeprefix(PREFIX).partition("_embeddings_connector.")
         if not published.startswith(PREFIX) or not connector:
             return None
-        name = name.replace("transformer_1d_", "", 1)
-        name = name.replace(".attn1.", ".attention.", 1).replace(".ff.", ".feed_forward.", 1)
-        return f"{stream}_connector.{layer_name(name)}"
+        for published_path, path in _CONNECTOR_PATHS.items():
+            name = name.replace(published_path, path)
+        return f"{stream}_connector.{name}"
 
 
 def _project(

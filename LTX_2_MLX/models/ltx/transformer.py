@@ -22,7 +22,7 @@ from LTX_2_MLX.layers.transformer import (
     gated_add,
     modulate,
 )
-from LTX_2_MLX.models.ltx.config import PREFIX, StreamConfig, TransformerConfig, layer_name
+from LTX_2_MLX.models.ltx.config import LAYER_PATHS, PREFIX, StreamConfig, TransformerConfig
 from LTX_2_MLX.ops.activation import gelu_tanh
 from LTX_2_MLX.ops.collective import TokenShare
 from LTX_2_MLX.ops.device import queued_if_large
@@ -523,7 +523,9 @@ class Transformer(nn.Module):
         name = published.removeprefix(PREFIX)
         if match := re.fullmatch(r"transformer_blocks\.(\d+)\.(\w+)(.*)", name):
             number, module, layer = match.groups()
-            modules, path, layer = _BLOCK_MODULES, f"blocks.{number}.", layer_name(layer)
+            modules, path = _BLOCK_MODULES, f"blocks.{number}."
+            for published_path, own_path in LAYER_PATHS.items():
+                layer = layer.replace(published_path, own_path)
         else:
             module, dot, layer = name.partition(".")
             modules, path, layer = _STREAM_MODULES, "", f"{dot}{layer.removeprefix('emb.timestep_embedder.')}"
