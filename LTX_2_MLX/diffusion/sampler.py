@@ -232,7 +232,8 @@ def euler(denoise: Denoise, state: State, sigmas: Sequence[float], on_step: OnSt
         estimates = denoise(state, sigma, step)
         latents: StreamArrays = {}
         for name, stream in state.items():
-            latents[name] = euler_step(stream.latent, stream.hold(estimates[name]), sigma, next_sigma)
+            velocity = to_velocity(stream.latent, stream.hold(estimates[name]), sigma)
+            latents[name] = stream.latent + velocity * (next_sigma - sigma)
         state = with_latents(state, latents)
         on_step(step, state)
     return state
@@ -374,11 +375,6 @@ def _middles(
             slope = refined_slope(latent, slope, denoised[name], length * a21)
             middles[name] = _Middle(denoised[name] - slope, slope, latent)
     return middles
-
-
-def euler_step(latent: mx.array, denoised: mx.array, sigma: float, next_sigma: float) -> mx.array:
-    """One Euler step from noise level ``sigma`` to ``next_sigma``."""
-    return latent + to_velocity(latent, denoised, sigma) * (next_sigma - sigma)
 
 
 def ancestral_step(

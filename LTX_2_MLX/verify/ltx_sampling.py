@@ -97,8 +97,10 @@ def _steps(parameters: dict[str, Any], io: dict[str, mx.array]) -> Outputs:
         "loop.res2s.normalized_noise": sampler.normalised_noise(io["rawnoise"]),
     }
     sigmas = np.array(io["steps_sigmas"]).tolist()
+    state = LatentState(latent, latent, mx.ones((*latent.shape[:2], 1)), positions=mx.zeros((1, 1, latent.shape[1], 2)))
     for k, (sigma, next_sigma) in enumerate(itertools.pairwise(sigmas)):
-        outputs[f"euler.{k}"] = sampler.euler_step(latent, denoised, sigma, next_sigma)
+        moved = sampler.euler(lambda *_: {"video": denoised}, {"video": state}, (sigma, next_sigma))
+        outputs[f"euler.{k}"] = moved["video"].latent
         for name, arguments in parameters["ancestral"].items():
             step = sampler.ancestral_step(latent, denoised, sigma, next_sigma, noise, **arguments)
             outputs[f"{name}.{k}"] = step

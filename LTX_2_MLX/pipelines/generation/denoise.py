@@ -404,17 +404,19 @@ def predictor(
 
     Args:
         transformer: The network.
-        contexts: Contexts of the prompts.
+        contexts: Contexts of the prompts, ``positive.video`` and its like; a stream without a negative one keeps its
+            positive one in the negative pass.
         guidance: Of each stream.
         shared_cross_modal_sigma: Whether the other stream's noise level modulates the cross-modal attention of all
             tokens, held ones included, as diffusers has it; otherwise each token's own level does, as in 400fd31.
         keep_text: Keep keys and values of the text attention; not for networks that modulate their text.
         step_caches: Block outputs that close steps reuse.
     """
-    positive = _projected(transformer, contexts, "positive")
-    # A stream without a negative context keeps its positive one in the negative pass.
-    negative = {**positive, **_projected(transformer, contexts, "negative")}
-    kept: dict[tuple[bool, StreamName], list[KeysValues]] = {}
+    projected: Arrays = {}
+    for prompt, context in contexts.items():
+        projected[prompt] = transformer[prompt.partition(".")[2]].project_context(context)
+    mx.eval(projected)
+    kept: dict[str, list[KeysValues]] = {}
 
     def predict(
         state: State, sigma: float, passes: Sequence[Pass], computed: Collection[StreamName]
@@ -423,11 +425,12 @@ def predictor(
         for kind in passes:
             inputs: dict[StreamName, StreamInput] = {}
             for name, stream in state.items():
-                # A stream that is only attended to is not guided: it keeps its own context in the negative pass.
-                is_negative = kind == "negative" and not stream.frozen
-                context = negative[name] if is_negative else positive[name]
-                text = kept.setdefault((is_negative, name), []) if keep_text else None
-                inputs[name] = _stream_input(stream, context, text, enabled=name in computed, sigma=sigma)
+                prompt = f"negative.{name}"
+                # A stream that is only attended to is not guided, and keeps its own context in the negative pass.
+                if kind != "negative" or stream.frozen or prompt not in projected:
+                    prompt = f"positive.{name}"
+                text = kept.setdefault(prompt, []) if keep_text else None
+                inputs[name] = _stream_input(stream, projected[prompt], text, enabled=name in computed, sigma=sigma)
             if shared_cross_modal_sigma:
                 inputs = _with_shared_sigma(inputs)
             perturbations = None
@@ -467,17 +470,6 @@ def _perturbation(kind: Pass, guidance: Mapping[StreamName, Guidance], num_layer
         return Perturbation(audio_to_video=range(num_layers), video_to_audio=range(num_layers))
     blocks = {name: rule.stg_blocks if rule.stg_scale else () for name, rule in guidance.items()}
     return Perturbation(video_self=blocks["video"], audio_self=blocks.get("audio", ()))
-
-
-def _projected(transformer: Transformer, contexts: Arrays, prompt: str) -> StreamArrays:
-    streams: tuple[StreamName, ...] = ("video", "audio")
-    projected: StreamArrays = {}
-    for name in streams:
-        context = contexts.get(f"{prompt}.{name}")
-        if context is not None:
-            projected[name] = transformer[name].project_context(context)
-    mx.eval(projected)
-    return projected
 
 
 def _stream_input(
