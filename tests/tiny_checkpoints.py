@@ -16,7 +16,8 @@ from LTX_2_MLX.models.ltx.audio_vae import AudioDecoder, AudioEncoder
 from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler
 from LTX_2_MLX.models.ltx.text_features import TextFeatures
 from LTX_2_MLX.models.ltx.transformer import Transformer
-from LTX_2_MLX.models.ltx.video_vae import VideoDecoder, VideoEncoder
+from LTX_2_MLX.models.ltx.video_vae import VideoDecoder
+from LTX_2_MLX.models.ltx.video_vae_encoder import VideoEncoder
 from LTX_2_MLX.models.ltx.vocoder import BandwidthExtensionVocoder, Vocoder
 from LTX_2_MLX.verify.case import Case, seeded_tensor
 

@@ -16,7 +16,8 @@ from LTX_2_MLX.bench.flashvsr import write_files
 from LTX_2_MLX.bench.workloads import Widths, stand_in, vae_config
 from LTX_2_MLX.bench.writing import moving_waves
 from LTX_2_MLX.media.frames import FrameStream
-from LTX_2_MLX.models.ltx.video_vae import VideoDecoder, VideoEncoder
+from LTX_2_MLX.models.ltx.video_vae import VideoDecoder
+from LTX_2_MLX.models.ltx.video_vae_encoder import VideoEncoder
 from LTX_2_MLX.models.rife import IFNet, IFNetConfig
 from LTX_2_MLX.models.srvgg import SRVGG, SRVGGConfig
 from LTX_2_MLX.pipelines.generation.decode import decode_frames

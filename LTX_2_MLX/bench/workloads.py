@@ -22,8 +22,8 @@ from LTX_2_MLX.models.ltx.config import StreamConfig, TransformerConfig
 from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler, LatentUpscalerConfig
 from LTX_2_MLX.models.ltx.text_features import ConnectorConfig, TextFeatures, TextFeaturesConfig
 from LTX_2_MLX.models.ltx.transformer import StreamInput, Transformer
-from LTX_2_MLX.models.ltx.video_vae import LatentStatistics, LatentStatisticsConfig, VideoDecoder, VideoEncoder
-from LTX_2_MLX.models.ltx.video_vae_blocks import Block, VideoVAEConfig
+from LTX_2_MLX.models.ltx.video_vae import Block, LatentStatistics, LatentStatisticsConfig, VideoDecoder, VideoVAEConfig
+from LTX_2_MLX.models.ltx.video_vae_encoder import VideoEncoder
 from LTX_2_MLX.shapes import Compression, LatentShape, VideoShape
 
 _COMPRESSION, _FRAME_RATE = Compression(8, 32, 32), 24.0

@@ -25,7 +25,8 @@ from LTX_2_MLX.models.ltx.duration_head import DurationHead
 from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler
 from LTX_2_MLX.models.ltx.text_features import TextFeatures, lacks_projection
 from LTX_2_MLX.models.ltx.transformer import Transformer
-from LTX_2_MLX.models.ltx.video_vae import VideoDecoder, VideoEncoder
+from LTX_2_MLX.models.ltx.video_vae import VideoDecoder
+from LTX_2_MLX.models.ltx.video_vae_encoder import VideoEncoder
 from LTX_2_MLX.models.ltx.vocoder import BandwidthExtensionVocoder, Vocoder
 from LTX_2_MLX.models.rife import IFNet
 from LTX_2_MLX.models.rrdbnet import RRDBNet

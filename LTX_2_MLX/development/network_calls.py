@@ -29,7 +29,8 @@ from LTX_2_MLX.models.ltx.duration_head import DurationHead
 from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler
 from LTX_2_MLX.models.ltx.text_features import TextFeatures
 from LTX_2_MLX.models.ltx.transformer import StreamInput, Transformer
-from LTX_2_MLX.models.ltx.video_vae import LatentStatistics, LatentStatisticsConfig, VideoDecoder, VideoEncoder
+from LTX_2_MLX.models.ltx.video_vae import LatentStatistics, LatentStatisticsConfig, VideoDecoder
+from LTX_2_MLX.models.ltx.video_vae_encoder import VideoEncoder
 from LTX_2_MLX.models.ltx.vocoder import BandwidthExtensionVocoder, Vocoder
 from LTX_2_MLX.models.rife import IFNet, pad_for
 from LTX_2_MLX.models.rrdbnet import RRDBNet

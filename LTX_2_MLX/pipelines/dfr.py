@@ -11,7 +11,7 @@ from typing import Any
 
 from LTX_2_MLX.checkpoints.lora import reference_downscale
 from LTX_2_MLX.diffusion.dfr_rendering import Rendering
-from LTX_2_MLX.pipelines.generation.decode import frame_stages
+from LTX_2_MLX.pipelines.generation.decode import UpscaleLatent, frame_stages
 from LTX_2_MLX.pipelines.generation.files import Models
 from LTX_2_MLX.pipelines.generation.image import image_stage
 from LTX_2_MLX.pipelines.generation.image_places import ImagePlace
@@ -27,7 +27,6 @@ from LTX_2_MLX.pipelines.generation.rendering_stages import (
 from LTX_2_MLX.pipelines.generation.request import Request
 from LTX_2_MLX.pipelines.generation.sound import sound_stage
 from LTX_2_MLX.pipelines.generation.state import GenerationStage
-from LTX_2_MLX.pipelines.generation.upscale import UpscaleLatent
 from LTX_2_MLX.shapes import LatentShape
 
 LatentStage = RenderingStage | UpscaleLatent | EnlargeKeyframes

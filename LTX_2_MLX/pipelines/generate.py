@@ -16,6 +16,7 @@ from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.media.output import RunRecord, run_record
 from LTX_2_MLX.media.sound import check_wav, write_wav
 from LTX_2_MLX.media.writer import waiting_bytes
+from LTX_2_MLX.pipelines.generation.decode import UpscaleLatent
 from LTX_2_MLX.pipelines.generation.denoise import Denoise
 from LTX_2_MLX.pipelines.generation.embeddings import (
     check_replaceable,
@@ -32,7 +33,6 @@ from LTX_2_MLX.pipelines.generation.record import options_from, saved_record
 from LTX_2_MLX.pipelines.generation.request import Request, request_for
 from LTX_2_MLX.pipelines.generation.run import chained_facts, run_generation
 from LTX_2_MLX.pipelines.generation.state import GenerationStage, GenerationState
-from LTX_2_MLX.pipelines.generation.upscale import UpscaleLatent
 from LTX_2_MLX.pipelines.one_stage import one_stage
 from LTX_2_MLX.pipelines.options import AUTO, NONE, declared_options, flag_of, options_of
 from LTX_2_MLX.pipelines.sharing import on_every_machine, with_least_memory

@@ -5,7 +5,7 @@ from typing import Any
 
 from LTX_2_MLX.checkpoints.lora import Lora
 from LTX_2_MLX.diffusion.sampler import DISTILLED, Guidance, ltx2_schedule, stretched
-from LTX_2_MLX.pipelines.generation.decode import frame_stages
+from LTX_2_MLX.pipelines.generation.decode import UpscaleLatent, frame_stages
 from LTX_2_MLX.pipelines.generation.denoise import Denoise
 from LTX_2_MLX.pipelines.generation.files import Models
 from LTX_2_MLX.pipelines.generation.given import given_stages
@@ -13,7 +13,6 @@ from LTX_2_MLX.pipelines.generation.prompt import context_size, contexts_bytes, 
 from LTX_2_MLX.pipelines.generation.request import Request
 from LTX_2_MLX.pipelines.generation.sound import sound_stage
 from LTX_2_MLX.pipelines.generation.state import GenerationStage, SamplerName
-from LTX_2_MLX.pipelines.generation.upscale import UpscaleLatent
 from LTX_2_MLX.runtime.this_machine import budget_bytes
 
 # The high-quality pipeline's sampler, and the strengths of the distillation adapter in its stages (Lightricks/LTX-2,

@@ -25,12 +25,12 @@ from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.media.frames import FrameStream, subdivide_times
 from LTX_2_MLX.media.writer import waiting_bytes
 from LTX_2_MLX.models.ltx.video_vae import VideoDecoder
-from LTX_2_MLX.pipelines.generation.decode import DecodeVideo, activation_budget
+from LTX_2_MLX.pipelines.generation.companion_files import upscaler_config
+from LTX_2_MLX.pipelines.generation.decode import DecodeVideo, UpscaleLatent, activation_budget
 from LTX_2_MLX.pipelines.generation.encode import EncodeClip
 from LTX_2_MLX.pipelines.generation.files import usual_dtype
 from LTX_2_MLX.pipelines.generation.split_files import autoencoder_in
 from LTX_2_MLX.pipelines.generation.state import GenerationState
-from LTX_2_MLX.pipelines.generation.upscale import UpscaleLatent, upscaler_config
 from LTX_2_MLX.pipelines.requests import UpscaleTemporalRequest as Request
 from LTX_2_MLX.planning.plan import Plan, plan
 from LTX_2_MLX.runtime.runner import StageRunner, run_stages

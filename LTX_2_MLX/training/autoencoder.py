@@ -9,7 +9,8 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from LTX_2_MLX.models.ltx.video_vae import VideoDecoder, VideoEncoder
+from LTX_2_MLX.models.ltx.video_vae import VideoDecoder
+from LTX_2_MLX.models.ltx.video_vae_encoder import VideoEncoder
 from LTX_2_MLX.training import world
 from LTX_2_MLX.training.loop import Batch, Loss, Settings, train
 

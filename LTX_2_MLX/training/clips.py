@@ -6,7 +6,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from LTX_2_MLX.models.ltx.video_vae import VideoEncoder
+from LTX_2_MLX.models.ltx.video_vae_encoder import VideoEncoder
 from LTX_2_MLX.training import world
 from LTX_2_MLX.training.autoencoder import HEIGHT, NUM_FRAMES, WIDTH
 

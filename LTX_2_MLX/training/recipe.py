@@ -14,7 +14,8 @@ from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler
 from LTX_2_MLX.models.ltx.text_features import TextFeatures
 from LTX_2_MLX.models.ltx.transformer import Transformer
-from LTX_2_MLX.models.ltx.video_vae import LatentStatistics, VideoDecoder, VideoEncoder
+from LTX_2_MLX.models.ltx.video_vae import LatentStatistics, VideoDecoder
+from LTX_2_MLX.models.ltx.video_vae_encoder import VideoEncoder
 from LTX_2_MLX.shapes import LatentShape
 from LTX_2_MLX.training import autoencoder, bundle, clips, denoiser, distill, language, upscaler
 from LTX_2_MLX.training.captions import caption

@@ -15,7 +15,8 @@ from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler
 from LTX_2_MLX.models.ltx.transformer import Transformer
-from LTX_2_MLX.models.ltx.video_vae import LatentStatistics, VideoDecoder, VideoEncoder
+from LTX_2_MLX.models.ltx.video_vae import LatentStatistics, VideoDecoder
+from LTX_2_MLX.models.ltx.video_vae_encoder import VideoEncoder
 from LTX_2_MLX.ops.sampling import resize
 from LTX_2_MLX.pipelines.generate import generate
 from LTX_2_MLX.training import autoencoder, world

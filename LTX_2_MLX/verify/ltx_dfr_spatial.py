@@ -11,7 +11,8 @@ from LTX_2_MLX.diffusion.dfr_layout import SPATIAL_OVERLAP
 from LTX_2_MLX.diffusion.dfr_rendering import Rendering
 from LTX_2_MLX.diffusion.state import State, patchify_audio
 from LTX_2_MLX.media.frames import signed_to_levels
-from LTX_2_MLX.models.ltx.video_vae import LatentStatistics, VideoDecoder, VideoEncoder
+from LTX_2_MLX.models.ltx.video_vae import LatentStatistics, VideoDecoder
+from LTX_2_MLX.models.ltx.video_vae_encoder import VideoEncoder
 from LTX_2_MLX.pipelines.dfr import LatentStages
 from LTX_2_MLX.pipelines.generation.files import Models
 from LTX_2_MLX.pipelines.generation.image_places import ImagePlace

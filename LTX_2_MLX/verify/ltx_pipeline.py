@@ -19,6 +19,7 @@ from LTX_2_MLX.diffusion.state import State, patchify_audio, unpatchify_audio
 from LTX_2_MLX.media.encoder import Display
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.pipelines.generate import stages_for
+from LTX_2_MLX.pipelines.generation.decode import UpscaleLatent
 from LTX_2_MLX.pipelines.generation.denoise import Denoise
 from LTX_2_MLX.pipelines.generation.embeddings import load_contexts, save_contexts
 from LTX_2_MLX.pipelines.generation.encode import EncodeClip
@@ -28,7 +29,6 @@ from LTX_2_MLX.pipelines.generation.image_places import ImagePlace
 from LTX_2_MLX.pipelines.generation.option_groups.memory import ParallelMode
 from LTX_2_MLX.pipelines.generation.request import Request
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState
-from LTX_2_MLX.pipelines.generation.upscale import UpscaleLatent
 from LTX_2_MLX.pipelines.two_stage import HIGH_QUALITY_STRENGTHS
 from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.shapes import Compression, VideoShape

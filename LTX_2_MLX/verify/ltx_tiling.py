@@ -9,8 +9,8 @@ import numpy as np
 from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.layers.streaming import join_frames
 from LTX_2_MLX.models.interfaces import Header
-from LTX_2_MLX.models.ltx.video_vae import VideoDecoder, VideoEncoder
-from LTX_2_MLX.models.ltx.video_vae_blocks import VideoVAEConfig
+from LTX_2_MLX.models.ltx.video_vae import VideoDecoder, VideoVAEConfig
+from LTX_2_MLX.models.ltx.video_vae_encoder import VideoEncoder
 from LTX_2_MLX.models.ltx.video_vae_tiling import (
     TileSize,
     Tiling,

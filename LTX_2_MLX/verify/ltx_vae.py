@@ -5,7 +5,8 @@ import numpy as np
 
 from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler
-from LTX_2_MLX.models.ltx.video_vae import LatentStatistics, LatentStatisticsConfig, VideoDecoder, VideoEncoder
+from LTX_2_MLX.models.ltx.video_vae import LatentStatistics, LatentStatisticsConfig, VideoDecoder
+from LTX_2_MLX.models.ltx.video_vae_encoder import VideoEncoder
 from LTX_2_MLX.verify.case import Case, Outputs
 from LTX_2_MLX.verify.layout import channels_first, channels_last, signed_frames
 

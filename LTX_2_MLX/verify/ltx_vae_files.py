@@ -6,7 +6,8 @@ import numpy as np
 from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.models.ltx.diffusion_decoder import DiffusionVideoDecoder
 from LTX_2_MLX.models.ltx.diffusion_decoder_tiling import decode
-from LTX_2_MLX.models.ltx.video_vae import VideoDecoder, VideoEncoder
+from LTX_2_MLX.models.ltx.video_vae import VideoDecoder
+from LTX_2_MLX.models.ltx.video_vae_encoder import VideoEncoder
 from LTX_2_MLX.verify.case import Case, Outputs
 from LTX_2_MLX.verify.layout import channels_first, channels_last, readable, signed_frames
 from LTX_2_MLX.verify.ltx_diffusion_decoder import GivenNoise, tiling_of

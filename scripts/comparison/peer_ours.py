@@ -17,7 +17,7 @@ from LTX_2_MLX.models.ltx.video_vae import VideoDecoder
 if TYPE_CHECKING:
     # These modules had other names before; everything else here is as old as the networks.
     from LTX_2_MLX.models.ltx.config import TransformerConfig
-    from LTX_2_MLX.models.ltx.video_vae_blocks import VideoVAEConfig
+    from LTX_2_MLX.models.ltx.video_vae import VideoVAEConfig
 
 _SPACE, _TIME, _ALL = (1, 2, 2), (2, 1, 1), (2, 2, 2)
 # config.vae.decoder_blocks of the 2.3 file, from the pixels inwards: stride, layers, multiplier.

@@ -2,7 +2,7 @@
 
 from comparison.torch_ltx import Weights
 
-from LTX_2_MLX.models.ltx.video_vae_blocks import Block
+from LTX_2_MLX.models.ltx.video_vae import Block
 
 
 class TorchDecoder:

@@ -19,7 +19,8 @@ from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.media.image import StillImage
 from LTX_2_MLX.models.ltx.diffusion_decoder import DiffusionVideoDecoder
-from LTX_2_MLX.models.ltx.video_vae import VideoDecoder, VideoEncoder
+from LTX_2_MLX.models.ltx.video_vae import VideoDecoder
+from LTX_2_MLX.models.ltx.video_vae_encoder import VideoEncoder
 from LTX_2_MLX.ops.collective import ALONE
 from LTX_2_MLX.pipelines import interpolate, super_resolve, upscale, upscale_temporal
 from LTX_2_MLX.pipelines.generation.decode import decode_frames

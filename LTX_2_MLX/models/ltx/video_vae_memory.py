@@ -1,4 +1,4 @@
-"""Memory and work of the video autoencoder: frames that layers take at once, and what a run needs beside the weights.
+"""What a run of the video autoencoder needs beside the weights.
 
 Computed from the config and sizes alone; nothing is loaded.
 """
@@ -6,21 +6,23 @@ Computed from the config and sizes alone; nothing is loaded.
 import math
 from dataclasses import dataclass
 
-from LTX_2_MLX.models.ltx.video_vae_blocks import Block, VideoVAEConfig
+from LTX_2_MLX.models.ltx.video_vae import (
+    KEPT_FRAMES,
+    LayerMemory,
+    VideoVAEConfig,
+    decoder_layers,
+    default_piece_bytes,
+    frames_at_once,
+)
+from LTX_2_MLX.models.ltx.video_vae_encoder import encoder_layers
 from LTX_2_MLX.ops.conv import conv3d_scratch_bytes
 from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.shapes import LatentShape, VideoShape
 
-# One copy of the largest array that a piece of a clip leads to: small enough that a run's memory is small, large
-# enough that pieces do not slow it down.
-_PIECE_BYTES = 128 * 2**20
-_CPU_PIECE_BYTES = 8 * 2**20
-# Copies of that array that live at once: on a GPU counted from the arrays of a residual block; on the CPU, which
+# Copies of the largest array that live at once: on a GPU counted from the arrays of a residual block; on the CPU, which
 # unfolds the input of a convolution 27 times, measured.
 _COPIES = 8
 _CPU_COPIES = 60
-# Frames that a convolution over three frames keeps between two pieces.
-_KEPT_FRAMES = 2
 
 # On the CPU: copies of a convolution's input, padded in time and in space.
 _INPUT_COPIES = 2
@@ -31,103 +33,10 @@ _SLICES = 3
 _RESIDUAL_ARRAYS = 4
 _SHUFFLED_ARRAYS = 2
 
-
 # Values that Metal's Winograd makes of a tile of so many pixels, and for tiles that reach over the border.
 _WINOGRAD_VALUES = 64
 _WINOGRAD_PIXELS = 36
 _WINOGRAD_MARGIN = 1.25
-
-
-@dataclass(frozen=True)
-class LayerMemory:
-    """Sizes of one layer, in values per row and column of the network's input.
-
-    Attributes:
-        widest: Values of its largest array, per frame that goes in.
-        kept: Values that it keeps between two pieces.
-        frames_late: Frames by which its result lags behind its input until the last piece.
-        products: Of each of its steps, per frame that goes in.
-        num_steps: Residual blocks of a group; 1 for other layers.
-        rate: Frames that go in, per frame of the network's input.
-    """
-
-    widest: float
-    kept: float
-    frames_late: int = 0
-    products: float = 0.0
-    num_steps: int = 1
-    rate: float = 1.0
-
-
-def encoder_layers(config: VideoVAEConfig) -> list[LayerMemory]:
-    """Layers of a ``VideoEncoder`` in order: ``conv_in``, each block, ``conv_out``."""
-    width = config.latent_channels
-    area = 1 / config.patch_size**2
-    rate = 1.0
-    widest = max(width * area, config.in_channels)
-    products = config.in_channels * config.patch_size**2 * width * area
-    layers = [LayerMemory(widest, _KEPT_FRAMES * config.in_channels, products=products)]
-    for block in config.encoder_blocks:
-        if block.stride is None:
-            layers.append(_res_group(block, width, area, rate, causal=True))
-            continue
-        made = width * block.multiplier / math.prod(block.stride)
-        # The convolution's frames, and those of a group that is not complete.
-        kept = 2 * _KEPT_FRAMES * width * area
-        layers.append(LayerMemory(width * area, kept, products=width * made * area, rate=rate))
-        area /= math.prod(block.stride[1:])
-        rate /= block.stride[0]
-        width *= block.multiplier
-    products = width * (config.latent_channels + 1) * area
-    layers.append(LayerMemory(width * area, _KEPT_FRAMES * width * area, products=products, rate=rate))
-    return layers
-
-
-def decoder_layers(config: VideoVAEConfig) -> list[LayerMemory]:
-    """Layers of a ``VideoDecoder`` in order: ``conv_in``, each block, ``conv_out``."""
-    width = config.bottleneck_channels
-    area = 1.0
-    rate = 1.0
-    layers = [LayerMemory(width, _KEPT_FRAMES * config.latent_channels, products=config.latent_channels * width)]
-    for block in reversed(config.decoder_blocks):
-        if block.stride is None:
-            layers.append(_res_group(block, width, area, rate, config.causal_decoder))
-            continue
-        # The convolution's frames, and one of the shortcut.
-        kept = (_KEPT_FRAMES + block.residual) * width * area
-        frames_late = 0 if config.causal_decoder else 1
-        made = math.prod(block.stride) * (width // block.multiplier)
-        layers.append(LayerMemory(made * area, kept, frames_late, products=width * made * area, rate=rate))
-        area *= math.prod(block.stride[1:])
-        rate *= block.stride[0]
-        width //= block.multiplier
-    written = config.out_channels * config.patch_size**2
-    kept = _KEPT_FRAMES * width * area
-    layers.append(LayerMemory(max(width, written) * area, kept, products=width * written * area, rate=rate))
-    return layers
-
-
-def _res_group(block: Block, width: int, area: float, rate: float, causal: bool) -> LayerMemory:
-    # Of each residual block two convolutions keep frames, and the shortcut if they look ahead.
-    branches = 2 if causal else 3
-    kept = block.num_layers * branches * _KEPT_FRAMES * width * area
-    frames_late = 0 if causal else 2 * block.num_layers
-    products = 2 * width * width * area
-    return LayerMemory(width * area, kept, frames_late, products=products, num_steps=block.num_layers, rate=rate)
-
-
-def default_piece_bytes() -> int:
-    """The bound on one copy of a piece's largest array that keeps memory small and costs no time."""
-    return _CPU_PIECE_BYTES if on_cpu() else _PIECE_BYTES
-
-
-def frames_at_once(layer: LayerMemory, shape: tuple[int, ...], item_bytes: int, piece_bytes: int | None = None) -> int:
-    """Frames of a piece that keep the widest array within ``piece_bytes``, at least one.
-
-    ``shape`` is that of the network's input, ``(B, T, H, W, C)``, for any T.
-    """
-    frame_bytes = shape[0] * shape[2] * shape[3] * layer.widest * item_bytes
-    return max(1, int((piece_bytes or default_piece_bytes()) / frame_bytes))
 
 
 def run_bytes(
@@ -159,7 +68,7 @@ def largest_array(
     largest = 0.0
     for layer in layers:
         # A piece, two frames more of the kernel and those that the last piece brings.
-        frames = frames_at_once(layer, shape, item_bytes, piece_bytes) + _KEPT_FRAMES + layer.frames_late
+        frames = frames_at_once(layer, shape, item_bytes, piece_bytes) + KEPT_FRAMES + layer.frames_late
         largest = max(largest, frames * layer.widest)
     return int(largest * value_bytes)
 
@@ -190,7 +99,7 @@ def encoder_bytes(config: VideoVAEConfig, video: VideoShape, *, item_bytes: int)
 
 def _largest_piece(layer: LayerMemory, value_bytes: int) -> float:
     frame_bytes = layer.widest * value_bytes
-    return max(default_piece_bytes(), frame_bytes) + (_KEPT_FRAMES + layer.frames_late) * frame_bytes
+    return max(default_piece_bytes(), frame_bytes) + (KEPT_FRAMES + layer.frames_late) * frame_bytes
 
 
 @dataclass(frozen=True)
@@ -236,7 +145,7 @@ def _winograd_bytes(convolution: _Convolution) -> int:
     channels = convolution.channels_in + convolution.channels_out
     image = _WINOGRAD_VALUES / _WINOGRAD_PIXELS * channels + convolution.channels_in
     kernel = _WINOGRAD_VALUES * convolution.channels_in * convolution.channels_out * convolution.item_bytes
-    results = _KEPT_FRAMES * default_piece_bytes()
+    results = KEPT_FRAMES * default_piece_bytes()
     return int(_SLICES * (_WINOGRAD_MARGIN * convolution.frame_bytes * image + kernel)) + results
 
 

@@ -12,7 +12,8 @@ import mlx.core as mx
 
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.layers.streaming import copy_frames, join_frames
-from LTX_2_MLX.models.ltx.video_vae import VideoDecoder, VideoEncoder
+from LTX_2_MLX.models.ltx.video_vae import VideoDecoder
+from LTX_2_MLX.models.ltx.video_vae_encoder import VideoEncoder
 from LTX_2_MLX.ops.collective import ALONE, Group
 from LTX_2_MLX.ops.tiling import (
     Interval,

@@ -1,4 +1,4 @@
-"""Files beside a model's own: the video autoencoder with the decoder asked for, audio networks, the duration head."""
+"""Files beside a model's own: video autoencoder and decoder, audio networks, duration head, latent upscalers."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +17,7 @@ from LTX_2_MLX.checkpoints.resolve import (
 )
 from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.models.ltx.audio_vae import AudioDecoder
+from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler, LatentUpscalerConfig
 from LTX_2_MLX.models.ltx.text_features import TextFeatures
 from LTX_2_MLX.models.ltx.video_vae import VideoDecoder
 
@@ -156,3 +157,17 @@ def open_duration_head(spec: str, features: Checkpoint | None, model: ResolvedFi
             f"{widths[0]} and {widths[1]}. Give --duration-head the file of the same model, or pass --frames."
         )
     return head
+
+
+def upscaler_config(checkpoint: Checkpoint, *, temporal: bool, flag: str) -> LatentUpscalerConfig:
+    """The config of an upscaler that works in time, or in space.
+
+    Raises:
+        CheckpointError: If it works in the other, or is no upscaler.
+    """
+    config = config_of(LatentUpscaler, checkpoint)
+    if (config.temporal_upsample, config.spatial_upsample) != (temporal, not temporal):
+        actual = "time" if config.temporal_upsample else "space"
+        expected = "time" if temporal else "space"
+        raise CheckpointError(f"{checkpoint.path} upscales in {actual}. Give {flag} an upscaler in {expected}.")
+    return config

@@ -22,8 +22,8 @@ from LTX_2_MLX.media.first_frame import resize_and_crop
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.media.image_folder import read_folder
 from LTX_2_MLX.media.video import read_video
-from LTX_2_MLX.models.ltx.video_vae import VideoEncoder
-from LTX_2_MLX.models.ltx.video_vae_memory import encoder_bytes, encoder_layers, largest_array
+from LTX_2_MLX.models.ltx.video_vae_encoder import VideoEncoder, encoder_layers
+from LTX_2_MLX.models.ltx.video_vae_memory import encoder_bytes, largest_array
 from LTX_2_MLX.pipelines.generation.decode import activation_budget
 from LTX_2_MLX.pipelines.generation.encode import encode_pixels
 from LTX_2_MLX.pipelines.generation.files import Models

@@ -11,9 +11,9 @@ from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.errors import MediaError, RequestError
 from LTX_2_MLX.layers.streaming import join_frames
 from LTX_2_MLX.media.frames import FrameStream, to_signed
-from LTX_2_MLX.models.ltx.video_vae import VideoEncoder
-from LTX_2_MLX.models.ltx.video_vae_blocks import VideoVAEConfig
-from LTX_2_MLX.models.ltx.video_vae_memory import encoder_layers, largest_array, run_bytes
+from LTX_2_MLX.models.ltx.video_vae import VideoVAEConfig
+from LTX_2_MLX.models.ltx.video_vae_encoder import VideoEncoder, encoder_layers
+from LTX_2_MLX.models.ltx.video_vae_memory import largest_array, run_bytes
 from LTX_2_MLX.models.ltx.video_vae_tiling import encode_plan, encode_tiled
 from LTX_2_MLX.ops.collective import ALONE, Group
 from LTX_2_MLX.pipelines.generation.decode import choose_tiling, shared_tiling, square_tiles

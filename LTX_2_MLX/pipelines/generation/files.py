@@ -40,7 +40,8 @@ from LTX_2_MLX.models.interfaces import Header, PublishedNetwork
 from LTX_2_MLX.models.ltx.audio_vae import AudioDecoder
 from LTX_2_MLX.models.ltx.text_features import TextFeatures
 from LTX_2_MLX.models.ltx.transformer import Transformer
-from LTX_2_MLX.models.ltx.video_vae import VideoDecoder, VideoEncoder
+from LTX_2_MLX.models.ltx.video_vae import VideoDecoder
+from LTX_2_MLX.models.ltx.video_vae_encoder import VideoEncoder
 from LTX_2_MLX.models.ltx.vocoder import VOCODERS
 from LTX_2_MLX.pipelines.generation.companion_files import (
     VARIANTS,

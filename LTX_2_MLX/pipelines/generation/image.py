@@ -11,9 +11,9 @@ from LTX_2_MLX.checkpoints.load import config_of, load
 from LTX_2_MLX.diffusion.state import VideoGrid
 from LTX_2_MLX.media.first_frame import read_first_frame, resize_and_crop
 from LTX_2_MLX.media.image import read_image
-from LTX_2_MLX.models.ltx.video_vae import VideoEncoder
-from LTX_2_MLX.models.ltx.video_vae_blocks import VideoEncoderConfig
-from LTX_2_MLX.models.ltx.video_vae_memory import encoder_layers, largest_array, run_bytes
+from LTX_2_MLX.models.ltx.video_vae import VideoEncoderConfig
+from LTX_2_MLX.models.ltx.video_vae_encoder import VideoEncoder, encoder_layers
+from LTX_2_MLX.models.ltx.video_vae_memory import largest_array, run_bytes
 from LTX_2_MLX.ops.device import on_cpu
 from LTX_2_MLX.pipelines.generation.files import Models
 from LTX_2_MLX.pipelines.generation.request import Request

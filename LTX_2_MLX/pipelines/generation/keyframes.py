@@ -12,8 +12,9 @@ from PIL import Image
 
 from LTX_2_MLX.checkpoints.load import config_of, load
 from LTX_2_MLX.media.frames import signed_to_levels, to_signed
-from LTX_2_MLX.models.ltx.video_vae import VideoDecoder, VideoEncoder
-from LTX_2_MLX.models.ltx.video_vae_memory import decoder_bytes, decoder_layers, largest_array
+from LTX_2_MLX.models.ltx.video_vae import VideoDecoder, decoder_layers
+from LTX_2_MLX.models.ltx.video_vae_encoder import VideoEncoder
+from LTX_2_MLX.models.ltx.video_vae_memory import decoder_bytes, largest_array
 from LTX_2_MLX.pipelines.generation.files import Models
 from LTX_2_MLX.pipelines.generation.image import image_array_bytes, image_encoder_bytes
 from LTX_2_MLX.pipelines.generation.state import Arrays, GenerationState, Result, contents

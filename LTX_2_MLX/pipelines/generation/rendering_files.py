@@ -10,9 +10,9 @@ from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.checkpoints.resolve import AUTO, entry_by_name, installed_path, resolve
 from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.models.ltx.transformer import Transformer
+from LTX_2_MLX.pipelines.generation.companion_files import upscaler_config
 from LTX_2_MLX.pipelines.generation.files import Models
 from LTX_2_MLX.pipelines.generation.options import Options
-from LTX_2_MLX.pipelines.generation.upscale import upscaler_config
 from LTX_2_MLX.pipelines.options import NONE, flag_of
 
 DETAILING_LORA = "ltx-2.5-22b-ic-lora-pixel-spatial-upscaler-x2-1.0"

@@ -14,13 +14,13 @@ from LTX_2_MLX.diffusion.state import VideoGrid
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.models.ltx.config import TransformerConfig
 from LTX_2_MLX.models.ltx.transformer import Transformer
+from LTX_2_MLX.pipelines.generation.companion_files import upscaler_config
 from LTX_2_MLX.pipelines.generation.files import Models, asks_duration_head, open_models, version_of
 from LTX_2_MLX.pipelines.generation.given import Given, given_by
 from LTX_2_MLX.pipelines.generation.image_places import ImagePlace, image_places
 from LTX_2_MLX.pipelines.generation.option_groups.guidance import TWO_STAGES
 from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.pipelines.generation.state import SamplerName
-from LTX_2_MLX.pipelines.generation.upscale import upscaler_config
 from LTX_2_MLX.pipelines.options import flag_of
 from LTX_2_MLX.shapes import StreamName, VideoShape, check_multiple, frames_lasting
 

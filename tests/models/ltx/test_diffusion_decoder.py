@@ -25,7 +25,8 @@ from LTX_2_MLX.models.ltx.diffusion_decoder_tiling import (
     decode_plan,
     fitting_tiling,
 )
-from LTX_2_MLX.models.ltx.video_vae import VideoDecoder, VideoEncoder
+from LTX_2_MLX.models.ltx.video_vae import VideoDecoder
+from LTX_2_MLX.models.ltx.video_vae_encoder import VideoEncoder
 from LTX_2_MLX.shapes import Compression, LatentShape, VideoShape
 from LTX_2_MLX.verify.case import Case
 

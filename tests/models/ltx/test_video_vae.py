@@ -11,8 +11,9 @@ from mlx.utils import tree_flatten
 from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.models.interfaces import Header, TensorInfo
-from LTX_2_MLX.models.ltx.video_vae import LatentStatistics, VideoDecoder, VideoEncoder
-from LTX_2_MLX.models.ltx.video_vae_memory import decoder_layers, run_bytes
+from LTX_2_MLX.models.ltx.video_vae import LatentStatistics, VideoDecoder, decoder_layers
+from LTX_2_MLX.models.ltx.video_vae_encoder import VideoEncoder
+from LTX_2_MLX.models.ltx.video_vae_memory import run_bytes
 from LTX_2_MLX.models.ltx.video_vae_tiling import TileSize, Tiling, decode_plan, decode_tiled, encode_plan, encode_tiled
 from LTX_2_MLX.ops.device import as_backend
 from LTX_2_MLX.shapes import Compression, LatentShape, VideoShape

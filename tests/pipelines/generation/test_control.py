@@ -19,7 +19,7 @@ from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.media.output import read_run_record
 from LTX_2_MLX.media.video import read_video
 from LTX_2_MLX.models.ltx.transformer import Transformer
-from LTX_2_MLX.models.ltx.video_vae import VideoEncoder
+from LTX_2_MLX.models.ltx.video_vae_encoder import VideoEncoder
 from LTX_2_MLX.pipelines.generate import generate_video, plan_for, prepare, stages_for
 from LTX_2_MLX.pipelines.generation.control import Control, EncodeControl, control_stage
 from LTX_2_MLX.pipelines.generation.denoise import Denoise

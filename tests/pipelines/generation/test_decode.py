@@ -10,7 +10,8 @@ from tiny_checkpoints import write_vae
 from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.errors import MemoryBudgetError, RequestError
-from LTX_2_MLX.models.ltx.video_vae import VideoDecoder, VideoEncoder
+from LTX_2_MLX.models.ltx.video_vae import VideoDecoder
+from LTX_2_MLX.models.ltx.video_vae_encoder import VideoEncoder
 from LTX_2_MLX.pipelines.generation import decode
 from LTX_2_MLX.pipelines.generation.decode import DecodeVideo, choose_tiling, decode_frames, square_tiles
 from LTX_2_MLX.pipelines.generation.encode import encode_frames
