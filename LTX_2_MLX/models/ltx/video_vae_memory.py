@@ -1,4 +1,4 @@
-"""What a run of the video autoencoder needs beside the weights.
+"""Memory of the video autoencoder: estimates of a run beside the weights.
 
 Computed from the config and sizes alone; nothing is loaded.
 """
