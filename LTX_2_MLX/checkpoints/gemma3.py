@@ -131,7 +131,11 @@ def _published_fields(text: Mapping[str, Any]) -> dict[str, Any]:
     for name in GemmaConfig.__dataclass_fields__:
         if name in text and name != "quantized":
             fields[name] = text[name]
-    return fields | _rope_fields(text) | _pattern_field(text)
+    if "_sliding_window_pattern" in text:
+        fields.setdefault("sliding_window_pattern", text["_sliding_window_pattern"])
+    if text.get("layer_types") is not None:
+        fields["sliding_window_pattern"] = _global_period(text["layer_types"])
+    return fields | _rope_fields(text)
 
 
 def _rope_fields(text: Mapping[str, Any]) -> dict[str, float]:
@@ -156,19 +160,15 @@ def _rope_fields(text: Mapping[str, Any]) -> dict[str, float]:
     return fields
 
 
-def _pattern_field(text: Mapping[str, Any]) -> dict[str, int]:
-    """The period of global layers; ``layer_types`` gives each layer's type."""
-    pattern = text.get("sliding_window_pattern", text.get("_sliding_window_pattern", 6))
-    layer_types = text.get("layer_types")
-    if layer_types is None:
-        return {"sliding_window_pattern": pattern}
+def _global_period(layer_types: Any) -> int:
+    """Every so many layers, one attends globally; ``layer_types`` gives each layer's type."""
     if not isinstance(layer_types, list) or not set(layer_types) <= {"full_attention", "sliding_attention"}:
         raise ValueError("layer_types holds other types than full_attention and sliding_attention")
     is_global = [layer_type == "full_attention" for layer_type in layer_types]
-    pattern = is_global.index(True) + 1 if any(is_global) else len(layer_types) + 1
-    if is_global != [(i + 1) % pattern == 0 for i in range(len(layer_types))]:
+    period = is_global.index(True) + 1 if any(is_global) else len(layer_types) + 1
+    if is_global != [(i + 1) % period == 0 for i in range(len(layer_types))]:
         raise CheckpointError("Gemma's layer_types do not repeat with one period, which is not supported.")
-    return {"sliding_window_pattern": pattern}
+    return period
 
 
 def quantized_modules(header: Header, parameter_name: Callable[[str], str | None]) -> dict[str, dict[str, Any]]:
