@@ -3,8 +3,7 @@
 A tokenizer.json is limited to the kinds of steps that Gemma's tokenizers have, none of which lets a text grow.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +86,7 @@ class GemmaTokenizer:
             from tokenizers import Tokenizer
 
             check_kinds(tokenizer, source)
-            with self._guarded():
-                self._tokenizer = Tokenizer.from_str(tokenizer.decode("utf-8"))
+            self._tokenizer = self._call(Tokenizer.from_str, tokenizer.decode("utf-8"))
             self._tokenizer.no_padding()
             self._tokenizer.no_truncation()
         bos = self._tokenizer.token_to_id("<bos>")
@@ -111,10 +109,8 @@ class GemmaTokenizer:
                 f"{self._source} holds its tokenizer as a SentencePiece model, and the Python package sentencepiece is "
                 f"not installed ({error}). Install it, or put the {_TOKENIZER} of its repository beside the file."
             ) from error
-        with self._guarded():
-            read = PieceTokenizer(model)
-            keeps_spaces = read.keeps_spaces()
-        if not keeps_spaces:
+        read = self._call(PieceTokenizer, model)
+        if not self._call(read.keeps_spaces):
             raise CheckpointError(f"{self._source} is of another model: its tokenizer does not keep spaces as Gemma's.")
         return read
 
@@ -134,20 +130,15 @@ class GemmaTokenizer:
         settings = folder / _SETTINGS
         return cls(path.read_bytes(), settings.read_bytes() if settings.is_file() else b"{}", path)
 
-    @contextmanager
-    def _guarded(self) -> Iterator[None]:
-        """Around calls into the package, which raises bare Exception, and panics, over what it cannot read."""
+    def _call(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        """Call the package, which raises bare Exception, and panics, over what it cannot read."""
         try:
-            yield
+            return function(*arguments, **options)
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt | SystemExit) or type(error).__name__ == "Ended":
                 raise
             reason = " ".join(str(error).split())
             raise CheckpointError(f"{self._source} is damaged ({reason:.200}). Download it again.") from error
-
-    def _encoded(self, text: str) -> Any:
-        with self._guarded():
-            return self._tokenizer.encode(text)
 
     def __call__(self, prompts: Sequence[str], max_length: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Ids and mask, int32 ``(B, max_length)``. Padding is on the left, and 0 in the mask.
@@ -158,7 +149,7 @@ class GemmaTokenizer:
         ids = np.full((len(prompts), length), self._pad, np.int32)
         mask = np.zeros_like(ids)
         for row, prompt in enumerate(prompts):
-            tokens = self._encoded(prompt.strip()).ids
+            tokens = self._call(self._tokenizer.encode, prompt.strip()).ids
             if tokens[:1] != [self._bos]:
                 tokens = [self._bos, *tokens]
             tokens = tokens[:length]
@@ -168,7 +159,7 @@ class GemmaTokenizer:
 
     def ids(self, text: str) -> list[int]:
         """Token ids of a text, special tokens in it included, with ``<bos>`` in front."""
-        ids: list[int] = self._encoded(text).ids
+        ids: list[int] = self._call(self._tokenizer.encode, text).ids
         return ids if ids[:1] == [self._bos] else [self._bos, *ids]
 
     def id_of(self, token: str) -> int | None:
@@ -182,14 +173,13 @@ class GemmaTokenizer:
 
     def text(self, ids: Sequence[int]) -> str:
         """The text of token ids, without special tokens."""
-        with self._guarded():
-            decoded: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
+        decoded: str = self._call(self._tokenizer.decode, list(ids), skip_special_tokens=True)
         return decoded
 
     def cut_off(self, prompt: str) -> tuple[int, str]:
         """Number of tokens of a prompt, and the end of it that is cut off; empty where it fits."""
         text = prompt.strip()
-        encoding = self._encoded(text)
+        encoding = self._call(self._tokenizer.encode, text)
         has_bos = encoding.ids[:1] == [self._bos]
         count = len(encoding.ids) + (not has_bos)
         if count <= self.max_length:
@@ -275,29 +265,23 @@ def check_kinds(tokenizer: bytes, source: Path) -> None:
 
 
 def _is_known(kinds: tuple[str, ...], step: Any) -> bool:
+    """Whether a step is of one of the kinds, lets no text grow, and names no token that it does not have."""
     if not isinstance(step, dict) or step.get("type") not in kinds:
         return False
-    pattern = step.get("pattern")
-    text = pattern.get("String") if isinstance(pattern, dict) else None
-    if step["type"] == "TemplateProcessing":
-        return _is_whole_template(step)
-    if step["type"] == "Prepend":
-        prepended = step.get("prepend")
-        return isinstance(prepended, str) and len(prepended) == 1
-    if step["type"] == "Replace":
-        content = step.get("content")
-        return isinstance(text, str) and isinstance(content, str) and len(content) <= len(text)
-    return step["type"] != "Split" or (isinstance(text, str) and text != "")
-
-
-def _is_whole_template(step: dict[str, Any]) -> bool:
-    """Whether a template names no token that it does not have."""
-    pieces, tokens = step.get("single"), step.get("special_tokens")
-    if not isinstance(pieces, list) or not isinstance(tokens, dict) or len(pieces) > _MAX_STEPS:
-        return False
-    for piece in pieces:
-        special = piece.get("SpecialToken") if isinstance(piece, dict) else None
-        name = special.get("id") if isinstance(special, dict) else special
-        if name is not None and not (isinstance(name, str) and name in tokens):
-            return False
-    return True
+    match step:
+        case {"type": "Lowercase" | "Punctuation" | "ByteFallback" | "Fuse" | "Strip"}:
+            return True
+        case {"type": "Prepend", "prepend": str(prepended)}:
+            return len(prepended) == 1
+        case {"type": "Replace", "pattern": {"String": str(text)}, "content": str(content)}:
+            return len(content) <= len(text)
+        case {"type": "Split", "pattern": {"String": str(text)}}:
+            return text != ""
+        case {"type": "TemplateProcessing", "single": list(pieces), "special_tokens": dict(tokens)}:
+            for piece in pieces:
+                special = piece.get("SpecialToken") if isinstance(piece, dict) else None
+                name = special.get("id") if isinstance(special, dict) else special
+                if name is not None and not (isinstance(name, str) and name in tokens):
+                    return False
+            return len(pieces) <= _MAX_STEPS
+    return False
