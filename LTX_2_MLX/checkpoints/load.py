@@ -126,8 +126,8 @@ def load(
     network = type(result)
     sources: dict[str, list[mx.array]] = {}
     weights, merge, finish = _checked_weights(network, model, checkpoint, dtype, loras, quantize, sources)
-    if note is not None:
-        for line in merge.notes if merge is not None else ():
+    if merge is not None and note is not None:
+        for line in merge.notes:
             note(line)
     own = None
     if run is not None:
@@ -142,7 +142,21 @@ def load(
         weights = replace_by_stream(model, weights, BlockReader(network, checkpoint, dtype, merge, finish), own)
     # It holds tensors of the adapters, which have to go as they are used.
     del merge
-    model.load_weights(_evaluated(checkpoint, weights, sources, finish), strict=True)
+    parameters: list[tuple[str, mx.array]] = []
+    # One by one, so that only one tensor is held twice.
+    for name in list(weights):
+        try:
+            # From disk, before anything is computed: the host waits as long as it takes, but macOS ends a command
+            # buffer of the GPU that waits for some seconds.
+            mx.eval(sources.pop(name, []))
+            finished = finish(name, weights.pop(name))
+            mx.eval(finished)
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"{checkpoint.path}: {name} cannot be read: {' '.join(str(error).split())}"
+            ) from error
+        parameters += finished.items()
+    model.load_weights(parameters, strict=True)
     model.freeze()
     return result
 
@@ -224,7 +238,9 @@ def _checked_weights(
         )
     merge = LoraMerge(network, checkpoint, loras) if loras else None
     weights = network_weights(network, checkpoint, dtype=dtype, merge=merge, sources=sources)
-    _quantize_as_stored(model, weights, checkpoint)
+    if weights.keys() - dict(tree_flatten(model.parameters())).keys():
+        # The scales of layers that the file holds quantised are not in the model yet.
+        _quantize_as_stored(model, weights, checkpoint)
     axes = {}
     for path, module in model.named_modules():
         if type(module) in AXIS_ORDERS:
@@ -276,26 +292,6 @@ def block_of(network: type[PublishedNetwork[Any]], parameter: str) -> str | None
     """Number of the block that a parameter is in; None outside of blocks."""
     prefix = f"{blocks_path(network)}."
     return parameter.removeprefix(prefix).split(".")[0] if parameter.startswith(prefix) else None
-
-
-def _evaluated(
-    checkpoint: Checkpoint, weights: dict[str, mx.array], sources: dict[str, list[mx.array]], finish: _Finish
-) -> list[tuple[str, mx.array]]:
-    """Parameters as the network holds them. Evaluated one by one, so that only one tensor is held twice."""
-    parameters: list[tuple[str, mx.array]] = []
-    for name in list(weights):
-        try:
-            # From disk, before anything is computed: the host waits as long as it takes, but macOS ends a command
-            # buffer of the GPU that waits for some seconds.
-            mx.eval(sources.pop(name, []))
-            finished = finish(name, weights.pop(name))
-            mx.eval(finished)
-        except RuntimeError as error:
-            raise CheckpointError(
-                f"{checkpoint.path}: {name} cannot be read: {' '.join(str(error).split())}"
-            ) from error
-        parameters += finished.items()
-    return parameters
 
 
 def _check(
