@@ -13,7 +13,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -159,18 +159,22 @@ class LoraMerge:
         self._loras = tuple(loras)
         # By the published name of the weight: index of the adapter, and its pair.
         self._pairs: dict[str, list[tuple[int, _Pair]]] = {}
-        # Tensors of each adapter that are open and not yet used.
-        self._open: dict[int, dict[str, mx.array]] = {}
+        # Names of the tensors that each adapter's pairs are made of, and those that are open and not yet used.
+        self._names: list[list[str]] = []
+        self._open: list[dict[str, mx.array]] = []
         weight_names = {}
         for name in checkpoint.header.tensors:
             if name.endswith(".weight"):
                 module = name.removeprefix(_CHECKPOINT_PREFIX).removesuffix(".weight")
-                # Some trainers write the dots of a path as underscores, so paths are compared in that form.
                 weight_names[module.replace(".", "_")] = name
         for index, lora in enumerate(loras):
             matched, unmatched = _match(lora, network, checkpoint, weight_names)
+            names = []
             for name, pair in matched.items():
                 self._pairs.setdefault(name, []).append((index, pair))
+                names += [pair.down, pair.up]
+            self._names.append(names)
+            self._open.append({})
             self.notes.append(_note(lora, network, checkpoint, list(matched.values()), unmatched))
         self.changed = frozenset(self._pairs)
 
@@ -185,25 +189,16 @@ class LoraMerge:
         """
         total = weight.astype(mx.float32)
         for index, pair in self._pairs.get(name, []):
-            arrays = self._take(index, pair)
+            lora, opened = self._loras[index], self._open[index]
+            if not opened.keys() >= {pair.down, pair.up}:
+                # All of an adapter's tensors together: that takes as long as opening one.
+                opened = self._open[index] = read_arrays(lora.checkpoint, self._names[index])
+            down, up = opened.pop(pair.down), opened.pop(pair.up)
             if on_disk is not None:
-                on_disk += arrays.values()
-            down = arrays[pair.down].astype(mx.float32)
-            up = arrays[pair.up].astype(mx.float32)
-            total = total + (up * mx.array(self._loras[index].strength * pair.scale, mx.float32)) @ down
+                on_disk += [down, up]
+            scale = mx.array(lora.strength * pair.scale, mx.float32)
+            total = total + (up.astype(mx.float32) * scale) @ down.astype(mx.float32)
         return total
-
-    def _take(self, index: int, pair: _Pair) -> dict[str, mx.array]:
-        """A pair's tensors. All of an adapter's are opened together: that takes as long as opening one."""
-        if not self._open.get(index, {}).keys() >= {pair.down, pair.up}:
-            names = []
-            for pairs in self._pairs.values():
-                for owner, other in pairs:
-                    if owner == index:
-                        names += [other.down, other.up]
-            self._open[index] = read_arrays(self._loras[index].checkpoint, names)
-        opened = self._open[index]
-        return {pair.down: opened.pop(pair.down), pair.up: opened.pop(pair.up)}
 
 
 def _match(
@@ -219,9 +214,10 @@ def _match(
     unmatched = []
     unknown = []
     for pair in _pairs(lora):
-        name = None
-        for published in published_paths(pair.module):
-            name = name or weight_names.get(published.replace(".", "_"))
+        # Some trainers write the dots of a path as underscores, so paths are compared in that form.
+        name = weight_names.get(pair.module.replace(".", "_"))
+        if name is None:
+            name = _renamed_weight(pair.module, weight_names)
         if name is None or network.parameter_name(name) is None:
             unmatched.append(pair.module)
             if name is None and not pair.module.startswith(_TEXT_SIDE):
@@ -273,10 +269,12 @@ def _pairs(lora: Lora) -> list[_Pair]:
         for prefix in _PREFIXES:
             # A block's own name begins with "transformer_", not "transformer.".
             name = name.removeprefix(prefix)
-        scale, origin = settings.scale(name, rank), settings.origin
+        scale, origin = 1.0, ""
         if module in alphas:
             # LyCORIS scales the alpha that it writes for rank-stabilised LoRA, so that this division holds.
             scale, origin = numbers[alphas[module]] / rank, "its alpha tensors"
+        elif settings is not None:
+            scale, origin = settings.scale(name, rank), settings.origin
         pairs.append(_Pair(name, down, ups[module], scale, origin))
     return pairs
 
@@ -421,19 +419,17 @@ def sort_tensors(names: Iterable[str]) -> tuple[dict[str, str], dict[str, str], 
     return downs, ups, alphas, others
 
 
-def published_paths(path: str) -> list[str]:
-    """What a path without a trainer's prefix may mean in the checkpoint, the path itself first.
-
-    Some trainers write dots as underscores, so both forms of a renamed component are tried.
-    """
-    paths = [path]
+def _renamed_weight(module: str, weight_names: Mapping[str, str]) -> str | None:
+    """Published name of the weight of a module in the naming of diffusers, by paths with underscores for dots."""
+    path = module.replace(".", "_")
     for names in (_DIFFUSERS_NAMES, _CONNECTORS):
         for theirs, published in names.items():
-            for separator in (".", "_"):
-                start = theirs.replace(".", separator)
-                if path == start or path.startswith(f"{start}{separator}"):
-                    paths.append(published.replace(".", separator) + path[len(start) :])
-    return paths
+            start = theirs.replace(".", "_")
+            if path == start or path.startswith(f"{start}_"):
+                name = weight_names.get(published.replace(".", "_") + path[len(start) :])
+                if name is not None:
+                    return name
+    return None
 
 
 @dataclass(frozen=True)
@@ -447,10 +443,10 @@ class ScaleSettings:
         origin: Where they were found, for messages.
     """
 
-    alpha: float | None = None
-    alpha_pattern: Mapping[str, float] = field(default_factory=dict)
-    rank_stabilised: bool = False
-    origin: str = ""
+    alpha: float | None
+    alpha_pattern: Mapping[str, float]
+    rank_stabilised: bool
+    origin: str
 
     def scale(self, module: str, rank: int) -> float:
         """Scale of one module; 1 if nothing is stated for it.
@@ -470,8 +466,8 @@ class ScaleSettings:
         return alpha / (math.sqrt(rank) if self.rank_stabilised else rank)
 
 
-def scale_settings(checkpoint: Checkpoint) -> ScaleSettings:
-    """Settings in an adapter's metadata or beside it; empty ones if there are none.
+def scale_settings(checkpoint: Checkpoint) -> ScaleSettings | None:
+    """Settings in an adapter's metadata or beside it; None if there are none.
 
     Raises:
         CheckpointError: If they cannot be read, or are no numbers.
@@ -495,7 +491,7 @@ def scale_settings(checkpoint: Checkpoint) -> ScaleSettings:
         except OSError as error:
             raise CheckpointError(f"{config_file} cannot be read: {error.strerror}.") from error
         return _settings(checkpoint, _json(checkpoint, text), _PEFT_FILE)
-    return ScaleSettings()
+    return None
 
 
 def _json(checkpoint: Checkpoint, text: str | bytes) -> dict[str, Any]:
@@ -515,7 +511,7 @@ def _json_value(checkpoint: Checkpoint, text: str) -> Any:
         raise _unreadable(checkpoint) from error
 
 
-def _settings(checkpoint: Checkpoint, fields: Mapping[str, Any], origin: str) -> ScaleSettings:
+def _settings(checkpoint: Checkpoint, fields: Mapping[str, Any], origin: str) -> ScaleSettings | None:
     def value(name: str) -> Any:
         return fields.get(f"{_NETWORK}{name}", fields.get(name))
 
@@ -534,7 +530,7 @@ def _settings(checkpoint: Checkpoint, fields: Mapping[str, Any], origin: str) ->
                 f"strength of its training cannot be determined. Save the adapter again with .alpha tensors."
             )
     if alpha is None and not patterns:
-        return ScaleSettings()
+        return None
     return ScaleSettings(alpha, patterns, stabilised, origin)
 
 

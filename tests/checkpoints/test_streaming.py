@@ -14,7 +14,7 @@ from LTX_2_MLX.checkpoints import load as load_module
 from LTX_2_MLX.checkpoints.convert import convert
 from LTX_2_MLX.checkpoints.gemma3 import encode_prompts, load_gemma
 from LTX_2_MLX.checkpoints.load import load, weights_bytes
-from LTX_2_MLX.checkpoints.lora import Lora, LoraMerge
+from LTX_2_MLX.checkpoints.lora import Lora
 from LTX_2_MLX.checkpoints.quantization import Quantization
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.models.ltx.transformer import StreamInput, Transformer
@@ -210,16 +210,11 @@ def test_the_host_reads_tensors_before_anything_is_computed_from_them(
     opened = {}
     read = set()
     finished_too_early = []
-    open_arrays, take_pair, evaluate = Checkpoint.arrays, LoraMerge._take, mx.eval
+    open_arrays, evaluate = Checkpoint.arrays, mx.eval
     finish = load_module._Finish.__call__
 
     def note_arrays(checkpoint, names):
         arrays = open_arrays(checkpoint, names)
-        opened.update({id(array): array for array in arrays.values()})
-        return arrays
-
-    def note_pair(merge, index, pair):
-        arrays = take_pair(merge, index, pair)
         opened.update({id(array): array for array in arrays.values()})
         return arrays
 
@@ -234,7 +229,6 @@ def test_the_host_reads_tensors_before_anything_is_computed_from_them(
 
     lora = Lora.open(tiny_checkpoints.write_lora(tmp_path / "lora.safetensors", weights.path), 0.7)
     monkeypatch.setattr(Checkpoint, "arrays", note_arrays)
-    monkeypatch.setattr(LoraMerge, "_take", note_pair)
     monkeypatch.setattr(mx, "eval", note_evaluated)
     monkeypatch.setattr(load_module._Finish, "__call__", note_finish)
     for checkpoint, loras in ((weights, [lora]), (eight_bit_floats, [])):
