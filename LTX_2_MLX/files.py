@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +20,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from LTX_2_MLX.errors import RequestError
+from LTX_2_MLX.errors import MediaError, RequestError
 
 NumberT = TypeVar("NumberT")
 # Longest text of a number: 10 to the power of a billion takes seven letters and all memory.
@@ -166,6 +167,16 @@ def failure(error: BaseException) -> str:
     return text or type(error).__name__
 
 
+def reason(error: Exception, messages: list[str] | None = None) -> str:
+    """Return the message of a system or FFmpeg error, with FFmpeg's own last line where it logged one."""
+    if getattr(error, "errno", None) == errno.ENOSPC:
+        return "the disk is full"
+    text = getattr(error, "strerror", None) or failure(error)
+    text = text[:1].lower() + text[1:].rstrip(".")
+    lines = [line for line in messages or () if line]
+    return f"{text} ({lines[-1].rstrip('.')})" if lines else text
+
+
 def printable(text: str, max_letters: int = MAX_LETTERS, *, newlines: bool = False) -> str:
     """Return text without characters that control a terminal, cut where it is long.
 
@@ -306,3 +317,98 @@ def write_file(path: Path, content: bytes | str) -> None:
     """
     with replaced_file(path) as temporary:
         temporary.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+def check_writable(path: str | Path, source: Path | None = None) -> Path:
+    """Return the path if a file can be written there that is not ``source``, the file that is read.
+
+    Raises:
+        MediaError: If its folder is missing, no folder or read-only, the path is a folder or ``source``, or the name
+            too long.
+    """
+    path = Path(path)
+    folder = path.parent
+    # The methods of pathlib raise if a name is too long.
+    if source is not None and os.path.exists(path) and os.path.exists(source) and os.path.samefile(path, source):
+        raise MediaError(f"{path} is the input itself. Give --output another name.")
+    if not KEEPS_WRITES.get():
+        return path
+    if os.path.isdir(path):
+        raise MediaError(f"{path} is a folder. Give the name of a file in it.")
+    if os.path.exists(folder) and not os.path.isdir(folder):
+        raise MediaError(f"{folder} is a file, not a folder. Choose a folder for {path.name}.")
+    if not os.path.isdir(folder):
+        raise MediaError(f"The folder {folder} does not exist. Make it first: mkdir -p {folder}")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise MediaError(f"The folder {folder} is read-only. Choose another one for {path.name}.")
+    num_bytes = len(os.fsencode(path.name))
+    max_bytes = os.pathconf(folder, "PC_NAME_MAX")
+    if num_bytes > max_bytes:
+        raise MediaError(
+            f"The name {path.name[:20]}… has {num_bytes} bytes, the disk allows {max_bytes}. Choose a shorter one."
+        )
+    return path
+
+
+def free_bytes(path: str | Path) -> int:
+    """Return the free disk space where ``path`` is or will be."""
+    folder = Path(path).resolve()
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def check_free(path: str | Path, needed_bytes: int) -> None:
+    """Raise ``MediaError`` if fewer than ``needed_bytes`` are free on the disk of ``path``."""
+    if not KEEPS_WRITES.get():
+        return
+    free = free_bytes(path)
+    if free < needed_bytes:
+        raise MediaError(
+            f"{path} needs about {needed_bytes / 2**20:.0f} MiB of disk, {free / 2**20:.0f} MiB are free there. "
+            f"Make room, or choose another disk."
+        )
+
+
+@contextmanager
+def made_folder(folder: str | Path) -> Iterator[Path]:
+    """Create a folder if it is missing; a created one is removed again if it is empty when the block ends.
+
+    A process that keeps no files makes none.
+
+    Raises:
+        MediaError: If it cannot be created; its parent must exist.
+    """
+    folder = Path(folder)
+    if not KEEPS_WRITES.get():
+        # Another process of the run makes it.
+        yield folder
+        return
+    missing = not os.path.isdir(folder)
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise MediaError(f"The folder {folder} cannot be created: {reason(error)}.") from error
+    try:
+        yield folder
+    finally:
+        if missing and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+@contextmanager
+def replaced_when_complete(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``, renamed to it when the block succeeds and removed otherwise.
+
+    Raises:
+        MediaError: If the folder cannot be written to or the disk is full.
+    """
+    path = check_writable(path)
+    try:
+        with replaced_file(path) as temporary:
+            yield temporary
+    except OSError as error:
+        free = ""
+        if error.errno == errno.ENOSPC:
+            free = f" {free_bytes(path.parent) / 2**20:.0f} MiB are free there."
+        raise MediaError(f"{path} cannot be written: {reason(error)}.{free}") from error

@@ -8,7 +8,7 @@ from PIL import Image
 
 from LTX_2_MLX import cli, read_video
 from LTX_2_MLX.errors import RequestError
-from LTX_2_MLX.media.output import replaced_when_complete
+from LTX_2_MLX.files import replaced_when_complete
 
 
 def main(

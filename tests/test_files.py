@@ -1,9 +1,12 @@
-"""A file is known by its content, wherever it lies and whatever its size."""
+"""A file is known by its content, wherever it lies; names of files to write are refused before any work."""
 
 import os
 
+import pytest
+
 from LTX_2_MLX import files
-from LTX_2_MLX.files import content_digest
+from LTX_2_MLX.errors import MediaError
+from LTX_2_MLX.files import check_writable, content_digest, made_folder, replaced_when_complete
 
 
 def test_copies_have_the_same_digest_and_changes_another(tmp_path):
@@ -42,3 +45,29 @@ def test_folders_count_with_the_names_of_their_files(tmp_path):
     assert content_digest(tmp_path / "one") == content_digest(tmp_path / "two")
     (tmp_path / "two" / "model.safetensors").rename(tmp_path / "two" / "other.safetensors")
     assert content_digest(tmp_path / "one") != content_digest(tmp_path / "two")
+
+
+def test_name_that_the_disk_cannot_hold_is_refused_with_its_length(tmp_path):
+    most = os.pathconf(tmp_path, "PC_NAME_MAX")
+    assert check_writable(tmp_path / ("a" * (most - 4) + ".mp4"))
+    with pytest.raises(MediaError, match=f"has {most + 1} bytes, the disk allows {most}"):
+        check_writable(tmp_path / ("a" * (most - 3) + ".mp4"))
+
+
+def test_folder_that_was_made_goes_again_only_where_nothing_came_into_it(tmp_path):
+    with pytest.raises(ZeroDivisionError), made_folder(tmp_path / "new"):
+        1 / 0  # noqa: B018
+    with made_folder(tmp_path / "kept") as folder:
+        (folder / "video.mp4").touch()
+    (tmp_path / "old").mkdir()
+    with made_folder(tmp_path / "old"):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kept", "old"]
+
+
+def test_longest_name_of_wide_letters_can_be_written(tmp_path):
+    most = os.pathconf(tmp_path, "PC_NAME_MAX")
+    path = tmp_path / ("🎈" * ((most - 4) // 4) + ".bin")
+    with replaced_when_complete(path) as temporary:
+        temporary.write_bytes(b"whole")
+    assert [path] == list(tmp_path.iterdir()) and path.read_bytes() == b"whole"

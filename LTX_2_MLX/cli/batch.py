@@ -162,7 +162,7 @@ def videos_asked_for(typed: dict[str, Any], own: "GenerateOptions", seeds: Seque
     if "prompt" in typed:
         return videos_of([typed["prompt"]], seeds or (Options.seed,))
     if own.replay is not None:
-        from LTX_2_MLX.media.output import read_run_record
+        from LTX_2_MLX.media.writer import read_run_record
 
         request = read_run_record(own.replay, "generate").request
         return videos_of([request.get("prompt", "")], seeds or (request.get("seed", Options.seed),))
@@ -237,9 +237,9 @@ def _write_all(
     ready: "Prepared", own: "GenerateOptions", items: "Sequence[Item]", outputs: Sequence[Path], automatic: set[str]
 ) -> None:
     from LTX_2_MLX.cli.command import check_existing, report
+    from LTX_2_MLX.files import check_free, check_writable, made_folder
     from LTX_2_MLX.media.encoder import CRF
     from LTX_2_MLX.media.frames import validated
-    from LTX_2_MLX.media.output import check_free, check_writable, made_folder
     from LTX_2_MLX.media.video import write_video
     from LTX_2_MLX.media.writer import check_format
     from LTX_2_MLX.pipelines.batch import generate_batch

@@ -435,7 +435,7 @@ def report(
         page: Where to write a page on the run, one that fails included.
         preview_inline: Show previews in the terminal.
     """
-    from LTX_2_MLX.media.output import check_writable
+    from LTX_2_MLX.files import check_writable
     from LTX_2_MLX.runtime.runner import StageRunner
     from LTX_2_MLX.runtime.this_machine import idle_gpu_warning, memory_limits
 
@@ -506,8 +506,7 @@ def write_result(
     """Write a processed video with the record of its request, unless it is blank."""
     from LTX_2_MLX.media.encoder import CRF
     from LTX_2_MLX.media.frames import validated
-    from LTX_2_MLX.media.output import run_record
-    from LTX_2_MLX.media.writer import write_video
+    from LTX_2_MLX.media.writer import run_record, write_video
 
     runner.facts |= {"command": command, "settings": asdict(request)}
     tags: dict[str, str] = {}

@@ -49,8 +49,8 @@ def compare(own: CompareOptions) -> None:
         raise RequestError("--wipe is for videos; a page has a line of its own to drag. Leave out --wipe.")
     if is_page and own.crf is not None:
         raise RequestError("--crf is for videos. Leave it out for a page.")
+    from LTX_2_MLX.files import check_writable
     from LTX_2_MLX.media.encoder import CRF, container_of
-    from LTX_2_MLX.media.output import check_writable
     from LTX_2_MLX.media.suffixes import LOOP_SUFFIXES
     from LTX_2_MLX.media.video import read_video, write_video
     from LTX_2_MLX.pipelines import compare as pipeline

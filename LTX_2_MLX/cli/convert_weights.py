@@ -46,7 +46,7 @@ def convert_weights(own: ConvertOptions) -> None:
     """Write FILE as .safetensors. Nothing in a pickled file is ever executed."""
     from LTX_2_MLX.checkpoints.convert import DTYPES, check_replaceable, convert
     from LTX_2_MLX.checkpoints.quantization import Quantization
-    from LTX_2_MLX.media.output import check_writable
+    from LTX_2_MLX.files import check_writable
 
     target = own.output or path_beside(own.file, own.dtype, own.quantize)
     check_writable(target, own.file)

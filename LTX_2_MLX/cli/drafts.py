@@ -47,8 +47,8 @@ def generate_drafts(typed: dict[str, Any], own: "GenerateOptions", seeds: Sequen
 
 def _write(items: "Sequence[Item]", folder: Path, own: "GenerateOptions", ready: "Prepared") -> None:
     from LTX_2_MLX.cli.command import check_existing, report
+    from LTX_2_MLX.files import check_free, check_writable, made_folder
     from LTX_2_MLX.media.encoder import least_bytes
-    from LTX_2_MLX.media.output import check_free, check_writable, made_folder
     from LTX_2_MLX.pipelines import drafts
 
     page = folder / drafts.PAGE

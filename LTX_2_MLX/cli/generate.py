@@ -19,7 +19,7 @@ from LTX_2_MLX.pipelines.requests import MEMORY_GROUP
 from LTX_2_MLX.runtime import launch
 
 if TYPE_CHECKING:
-    from LTX_2_MLX.media.output import RunRecord
+    from LTX_2_MLX.media.writer import RunRecord
     from LTX_2_MLX.pipelines.generate import Prepared
     from LTX_2_MLX.runtime.progress import Progress
 
@@ -115,7 +115,7 @@ def _generate_one(typed: dict[str, Any], own: GenerateOptions) -> None:
     is_new = own.replay is None and "resume" not in typed
     if is_new and "prompt" not in typed:
         raise RequestError("There is no prompt. Give one, or --replay a video.")
-    from LTX_2_MLX.media.output import made_folder
+    from LTX_2_MLX.files import made_folder
     from LTX_2_MLX.pipelines.generate import check_outputs, notes_without_effect
     from LTX_2_MLX.pipelines.generation.record import check_same_size, options_from
     from LTX_2_MLX.pipelines.generation.recorded_files import files_outside
@@ -200,7 +200,7 @@ def prepared(options: Options, own: GenerateOptions, progress: "Progress") -> "P
 
 def recorded(typed: dict[str, Any], own: GenerateOptions) -> "tuple[RunRecord | None, GenerateOptions]":
     """The record to repeat or to resume, and the command's own options with the recorded quality."""
-    from LTX_2_MLX.media.output import read_run_record
+    from LTX_2_MLX.media.writer import read_run_record
     from LTX_2_MLX.pipelines.generation.record import saved_record
 
     if own.replay is not None:
@@ -220,9 +220,9 @@ def recorded(typed: dict[str, Any], own: GenerateOptions) -> "tuple[RunRecord | 
 
 def _write(ready: "Prepared", own: GenerateOptions, output: Path, automatic: set[str]) -> None:
     """Generate the video that was planned, and write it to ``output``."""
+    from LTX_2_MLX.files import check_free
     from LTX_2_MLX.media.encoder import CRF
     from LTX_2_MLX.media.frames import validated
-    from LTX_2_MLX.media.output import check_free
     from LTX_2_MLX.media.writer import check_format, write_video
     from LTX_2_MLX.pipelines.generate import finished_shape, generate_video
 

@@ -16,10 +16,9 @@ from LTX_2_MLX._version import __version__
 from LTX_2_MLX.bench.machine import findings
 from LTX_2_MLX.cli.command import check_existing
 from LTX_2_MLX.errors import LTXError, MediaError
-from LTX_2_MLX.files import write_file
+from LTX_2_MLX.files import check_writable, write_file
 from LTX_2_MLX.media.contact_sheet import Layout, contact_sheet
 from LTX_2_MLX.media.image import is_image, read_image, to_8_bit
-from LTX_2_MLX.media.output import check_writable
 from LTX_2_MLX.media.panels import scaled
 from LTX_2_MLX.media.video import read_video
 from LTX_2_MLX.pages.document import setting_words

@@ -29,10 +29,10 @@ class SheetOptions(RunOptions):
 
 def sheet(own: SheetOptions) -> None:
     """Write frames of VIDEO, evenly spread from the first to the last, to the image OUTPUT."""
+    from LTX_2_MLX.files import check_writable
     from LTX_2_MLX.media.contact_sheet import Layout, contact_sheet, read_peaks
     from LTX_2_MLX.media.image import StillImage, write_image
     from LTX_2_MLX.media.image_formats import format_of
-    from LTX_2_MLX.media.output import check_writable
     from LTX_2_MLX.media.video import read_video
 
     format_of(own.output)

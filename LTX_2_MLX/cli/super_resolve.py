@@ -66,8 +66,9 @@ class SuperResolveOptions(PlanOptions):
 def super_resolve(typed: dict[str, Any], own: SuperResolveOptions) -> None:
     """Write INPUT at SCALE times its size, with as many frames and its audio."""
     request = SuperResolveRequest(**typed)
+    from LTX_2_MLX.files import free_bytes, made_folder
     from LTX_2_MLX.media.frames import validated
-    from LTX_2_MLX.media.output import free_bytes, made_folder, run_record
+    from LTX_2_MLX.media.writer import run_record
     from LTX_2_MLX.pipelines import super_resolve as pipeline
     from LTX_2_MLX.pipelines.sharing import with_least_memory
     from LTX_2_MLX.runtime.spool import spool_folder

@@ -82,7 +82,7 @@ def upscale_images(request: UpscaleRequest, shared: UpscaleRequest, own: Upscale
         MediaError: At the end, if an image could not be done.
     """
     from LTX_2_MLX.errors import MediaError
-    from LTX_2_MLX.media.output import made_folder
+    from LTX_2_MLX.files import made_folder
     from LTX_2_MLX.pipelines.sharing import agree
     from LTX_2_MLX.pipelines.upscale import plan_for, weight_files
 

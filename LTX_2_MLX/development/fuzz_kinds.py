@@ -32,8 +32,8 @@ from LTX_2_MLX.development.fuzz_damage import (
 from LTX_2_MLX.development.fuzz_structures import ZIP, format_of
 from LTX_2_MLX.errors import LTXError
 from LTX_2_MLX.media.image import is_image, read_header, read_image, write_image
-from LTX_2_MLX.media.output import read_run_record
 from LTX_2_MLX.media.video import read_video, write_video
+from LTX_2_MLX.media.writer import read_run_record
 from LTX_2_MLX.pipelines.generate import decode_saved
 from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.pipelines.generation.record import options_from, saved_record

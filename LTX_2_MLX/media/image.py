@@ -12,7 +12,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
 from LTX_2_MLX.errors import LTXError, MediaError
-from LTX_2_MLX.files import failure
+from LTX_2_MLX.files import failure, replaced_when_complete
 from LTX_2_MLX.media import png16
 from LTX_2_MLX.media.heif import HeifImage, heif_size, is_heif, read_heif
 from LTX_2_MLX.media.image_formats import (
@@ -24,7 +24,6 @@ from LTX_2_MLX.media.image_formats import (
     open_image,
     silent_pillow,
 )
-from LTX_2_MLX.media.output import replaced_when_complete
 from LTX_2_MLX.media.source import Orientation, check_image
 
 # EXIF tags that describe the photo. Others describe how its file stores it, or belong to the thumbnail.

@@ -4,7 +4,6 @@ What FFmpeg reports becomes one MediaError. The memory that decoding takes is kn
 with fewer threads, or refused. Matrix and range of frames follow the file's own tags (ITU-T H.273 code points).
 """
 
-import errno
 import logging
 import os
 import struct
@@ -21,7 +20,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from LTX_2_MLX.errors import MediaError, MemoryBudgetError
-from LTX_2_MLX.files import failure
+from LTX_2_MLX.files import reason
 from LTX_2_MLX.media.encoder import BT709, FULL_RANGE, LIMITED_RANGE, MATRICES, SCALING
 from LTX_2_MLX.runtime.this_machine import GIB, budget_bytes
 
@@ -121,16 +120,6 @@ def ffmpeg_messages() -> Iterator[list[str]]:
             level = _LEVELS.pop()
             if not _LEVELS:
                 av.logging.set_level(level)
-
-
-def reason(error: Exception, messages: list[str] | None = None) -> str:
-    """Return the message of a system or FFmpeg error, with FFmpeg's own last line where it logged one."""
-    if getattr(error, "errno", None) == errno.ENOSPC:
-        return "the disk is full"
-    text = getattr(error, "strerror", None) or failure(error)
-    text = text[:1].lower() + text[1:].rstrip(".")
-    lines = [line for line in messages or () if line]
-    return f"{text} ({lines[-1].rstrip('.')})" if lines else text
 
 
 def begins_as_video(path: Path) -> bool:

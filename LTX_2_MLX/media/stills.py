@@ -9,10 +9,10 @@ import numpy as np
 from PIL import Image
 
 from LTX_2_MLX.errors import MediaError
+from LTX_2_MLX.files import check_writable, replaced_when_complete
 from LTX_2_MLX.media.audio import Audio
 from LTX_2_MLX.media.image import StillImage, write_image
 from LTX_2_MLX.media.image_formats import DESCRIPTION, IMAGE_SUFFIXES, check_image_output
-from LTX_2_MLX.media.output import check_writable, replaced_when_complete
 from LTX_2_MLX.media.suffixes import STILL_SUFFIXES
 from LTX_2_MLX.runtime.progress import Progress
 

@@ -22,8 +22,9 @@ from typing import Any, Protocol
 import av
 from av.container import OutputContainer
 
+from LTX_2_MLX.files import reason
 from LTX_2_MLX.media.encoder import Container
-from LTX_2_MLX.media.source import ffmpeg_messages, open_media, prepare_decoder, reason, video_stream
+from LTX_2_MLX.media.source import ffmpeg_messages, open_media, prepare_decoder, video_stream
 
 # Time in seconds at which the packet is due, and the packet.
 TimedPackets = Iterator[tuple[Fraction, av.Packet]]

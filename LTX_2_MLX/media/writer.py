@@ -1,13 +1,15 @@
 """Writing streams of RGB frames to video files, encoded as the frames are computed.
 
-A file gets its final name when it is complete and holds every frame.
+A file gets its final name when it is complete and holds every frame. Its comment tag holds the record of the run: the
+command, its settled request, files and versions.
 """
 
 import heapq
+import json
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,8 +23,9 @@ import av
 import numpy as np
 from av.container import OutputContainer
 
+from LTX_2_MLX._version import __version__
 from LTX_2_MLX.errors import MediaError
-from LTX_2_MLX.files import KEEPS_WRITES
+from LTX_2_MLX.files import KEEPS_WRITES, check_free, check_writable, parse_json, reason, replaced_when_complete
 from LTX_2_MLX.media.audio import Audio
 from LTX_2_MLX.media.encoder import (
     CRF,
@@ -35,8 +38,7 @@ from LTX_2_MLX.media.encoder import (
     least_bytes,
 )
 from LTX_2_MLX.media.extras import Extras, lost_extras, write_extras
-from LTX_2_MLX.media.output import check_free, check_writable, replaced_when_complete
-from LTX_2_MLX.media.source import count_packets, ffmpeg_messages, reason
+from LTX_2_MLX.media.source import count_packets, ffmpeg_messages, open_media
 from LTX_2_MLX.media.suffixes import IMAGE_OUTPUTS
 from LTX_2_MLX.media.tracks import OutputTrack, TimedPackets, choose_tracks
 from LTX_2_MLX.runtime.progress import Progress, SilentProgress
@@ -61,6 +63,10 @@ _MP4_TAGS = frozenset(
 # QuickTime metadata keys have 32.
 _MOV_TEXT_BYTES = 65_000
 STAGE = "write"
+_PROGRAM = "LTX-2-MLX"
+_TAG = "comment"
+# Where the record goes if the user's own comment is in the first.
+_TAGS = (_TAG, "description", "synopsis")
 # Frames that wait for the encoder: at most so many, and so many bytes.
 _MOST_WAITING = 16
 _MOST_WAITING_BYTES = 64 * 2**20
@@ -326,7 +332,7 @@ def _write(stream: FrameSource, path: Path, layout: _Layout, progress: Progress)
 
 
 def _encode(video: "_VideoPackets", path: Path, layout: _Layout) -> None:
-    """The encoder's thread."""
+    """The encoder's thread; an error of FFmpeg, such as a full disk, is raised as one of the system."""
     name = layout.encoding.container.name
     try:
         output = av.open(str(path), "w", format=name, container_options=layout.muxer_options())
@@ -343,6 +349,9 @@ def _encode(video: "_VideoPackets", path: Path, layout: _Layout) -> None:
                 output.close()
             raise
         output.close()
+    except av.FFmpegError as error:
+        video.stop()
+        raise OSError(error.errno, error.strerror) from error
     except BaseException:
         video.stop()
         raise
@@ -427,3 +436,107 @@ def _check_count(stream: FrameSource, file: Path, path: Path, num_written: int) 
         raise MediaError(
             f"{path} was not written: the file holds {num_stored} of {num_written} frames. Is the disk full?"
         )
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """The request of a run.
+
+    Attributes:
+        request: Options by name, with every default settled and every file as an absolute path.
+        files: Digest of each file by its path; None: an earlier version, which recorded none.
+        automatic: Options that the run settled by itself.
+        source: The video or folder that holds the record.
+    """
+
+    request: Mapping[str, Any]
+    files: Mapping[str, str] | None = None
+    automatic: tuple[str, ...] = ()
+    source: Path = field(default_factory=Path)
+
+    def as_json(self) -> dict[str, Any]:
+        """The record as values that JSON has a form for."""
+        facts = {"request": dict(self.request), "files": dict(self.files or {}), "automatic": list(self.automatic)}
+        as_text: dict[str, Any] = parse_json(json.dumps(facts, default=str))
+        return as_text
+
+
+def run_record(
+    command: str,
+    request: Mapping[str, Any],
+    *,
+    beside: Mapping[str, str] | None = None,
+    note: Callable[[str], None] | None = None,
+    **facts: Any,
+) -> dict[str, str]:
+    """Return metadata for a ``FrameStream`` from which the run can be repeated.
+
+    Args:
+        command: Name of the script, such as ``generate``.
+        request: Options by name; values without a JSON form (paths, fractions) become text.
+        beside: Tags of the source, which are kept. The record goes into the first of ``_TAGS`` that is free: a record
+            of this program is replaced, a user's text never.
+        note: Gets a line where none is free.
+        **facts: Further facts of the run, such as the digests of its files.
+    """
+    record = {"program": _PROGRAM, "version": __version__, "command": command, "request": dict(request), **facts}
+    tags = dict(beside or {})
+    for tag in _TAGS:
+        if tag not in tags or _parsed(tags[tag]) is not None:
+            return {**tags, tag: json.dumps(record, default=str)}
+    if note is not None:
+        note(f"The record of this run is not kept: {', '.join(_TAGS)} of the source hold text of yours.")
+    return tags
+
+
+def _parsed(text: str) -> dict[str, Any] | None:
+    """A record of this program; None for other text."""
+    try:
+        record = parse_json(text)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) and record.get("program") == _PROGRAM else None
+
+
+def read_run_record(path: str | Path, command: str) -> RunRecord:
+    """Read the record of the run that a video was made by.
+
+    Raises:
+        MediaError: If the file cannot be read, or was made by another program or command.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise MediaError(f"{path} does not exist. Give a video that this program wrote.")
+    tags = _tags(path)
+    record = next(filter(None, (_parsed(tags.get(tag, "")) for tag in _TAGS)), None)
+    if record is None:
+        raise MediaError(f"{path} has no run record: {_PROGRAM} did not write it, or its tags were removed.")
+    if record.get("command") != command:
+        raise MediaError(
+            f"{path} was made by {record.get('command')}, not by {command}. Give --replay to that command."
+        )
+    return record_from(record, path)
+
+
+def _tags(path: Path) -> dict[str, str]:
+    """Tags of a video by lower-case name; of an image its comment."""
+    if path.suffix.lower() in IMAGE_OUTPUTS:
+        from LTX_2_MLX.media.image_formats import read_comment
+
+        return {_TAG: read_comment(path)}
+    with open_media(path) as container:
+        return {key.lower(): text for key, text in container.metadata.items()}
+
+
+def record_from(facts: Mapping[str, Any], source: Path) -> RunRecord:
+    """A record from parsed JSON.
+
+    Raises:
+        MediaError: If the JSON is no record.
+    """
+    request = facts.get("request")
+    files = facts.get("files")
+    automatic = facts.get("automatic", [])
+    if not isinstance(request, dict) or not isinstance(automatic, list) or not isinstance(files, dict | None):
+        raise MediaError(f"The run record of {source} is damaged. Make the request again.")
+    return RunRecord(request, files, tuple(str(name) for name in automatic), source)

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from LTX_2_MLX.files import write_file
+from LTX_2_MLX.files import check_writable, write_file
 from LTX_2_MLX.media import comparison
 from LTX_2_MLX.media.frames import FrameStream
-from LTX_2_MLX.media.output import check_writable
 from LTX_2_MLX.media.panels import scaled
 from LTX_2_MLX.media.quality import psnr, ssim
 from LTX_2_MLX.media.video import write_video

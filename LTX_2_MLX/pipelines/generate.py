@@ -13,9 +13,8 @@ from LTX_2_MLX.invocation import command_line
 from LTX_2_MLX.media.audio import Waveform
 from LTX_2_MLX.media.encoder import least_bytes
 from LTX_2_MLX.media.frames import FrameStream
-from LTX_2_MLX.media.output import RunRecord, run_record
 from LTX_2_MLX.media.sound import check_wav, write_wav
-from LTX_2_MLX.media.writer import waiting_bytes
+from LTX_2_MLX.media.writer import RunRecord, run_record, waiting_bytes
 from LTX_2_MLX.pipelines.generation.decode import UpscaleLatent
 from LTX_2_MLX.pipelines.generation.denoise import Denoise
 from LTX_2_MLX.pipelines.generation.embeddings import (

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 import LTX_2_MLX
 from LTX_2_MLX import cli, read_video
 from LTX_2_MLX.cli.generate import main
-from LTX_2_MLX.media.output import read_run_record
+from LTX_2_MLX.media.writer import read_run_record
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

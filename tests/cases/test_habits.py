@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from LTX_2_MLX import cli
 from LTX_2_MLX.cli.generate import default_output, main
 from LTX_2_MLX.cli.options import with_random_seed
-from LTX_2_MLX.media.output import read_run_record
+from LTX_2_MLX.media.writer import read_run_record
 
 SHORT = ("--pipeline", "one-stage", "--steps", "1", "--frames", "9")
 

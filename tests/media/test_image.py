@@ -152,3 +152,8 @@ def test_folder_without_image_is_refused(tmp_path):
         image_paths(tmp_path)
     with pytest.raises(MediaError, match="is not a folder"):
         image_paths(tmp_path / "nowhere")
+
+
+def test_folder_in_the_place_of_an_image_is_called_a_folder(tmp_path):
+    with pytest.raises(MediaError, match="is a folder"):
+        read_image(tmp_path)

@@ -10,9 +10,9 @@ from LTX_2_MLX.cli.generate import with_one_frame
 from LTX_2_MLX.errors import MediaError, RequestError
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.media.image_formats import IMAGE_SUFFIXES
-from LTX_2_MLX.media.output import read_run_record, run_record
 from LTX_2_MLX.media.stills import durations
 from LTX_2_MLX.media.suffixes import IMAGE_OUTPUTS
+from LTX_2_MLX.media.writer import read_run_record, run_record
 
 SIZE = (30, 46)
 

@@ -10,8 +10,8 @@ from small_streams import clip_of, grey_steps
 
 from LTX_2_MLX.errors import MediaError
 from LTX_2_MLX.media.audio import Waveform, read_waveform
-from LTX_2_MLX.media.output import read_run_record, run_record
 from LTX_2_MLX.media.video import read_video, write_video
+from LTX_2_MLX.media.writer import read_run_record, run_record
 
 SUFFIXES = [".mp4", ".mov", ".mkv", ".avi", ".webm"]
 

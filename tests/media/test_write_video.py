@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from small_streams import clip_of, grey_steps
 
+from LTX_2_MLX import files
 from LTX_2_MLX.development.odd_clips import KINDS, Plan, write_odd_clip
 from LTX_2_MLX.errors import MediaError
-from LTX_2_MLX.media import encoder, output, writer
+from LTX_2_MLX.media import encoder, writer
 from LTX_2_MLX.media.encoder import Display
 from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.media.video import read_video, write_video
@@ -265,7 +266,7 @@ def test_full_disk_is_one_clear_error(tmp_path, monkeypatch):
 def test_too_little_disk_is_refused_before_a_frame_is_asked_for(tmp_path, monkeypatch):
     asked = []
     stream = clip_of(grey_steps(3)).replace(chunks=(asked.append(1) for _ in range(3)), num_frames=400_000)
-    monkeypatch.setattr(output, "free_bytes", lambda path: 2 * 2**20)
+    monkeypatch.setattr(files, "free_bytes", lambda path: 2 * 2**20)
     with pytest.raises(MediaError, match="needs about 3 MiB of disk, 2 MiB are free"):
         write_video(stream, tmp_path / "a.mp4")
     assert asked == [] and list(tmp_path.iterdir()) == []
@@ -363,3 +364,10 @@ def test_an_error_of_the_encoder_is_raised_here_and_stops_the_frames(tmp_path, m
     with pytest.raises(MediaError, match="Frame 4 is"):
         write_video(clip_of(grey_steps(1)).replace(chunks=frames(), num_frames=1000), tmp_path / "a.mp4")
     assert len(computed) < 60 and not list(tmp_path.iterdir())
+
+
+def test_video_whose_name_reads_like_a_protocol_is_written_and_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_video(clip_of(grey_steps(3)), "file:first.mp4")
+    assert [path.name for path in tmp_path.iterdir()] == ["file:first.mp4"]
+    assert read_video("file:first.mp4").num_frames == 3

@@ -12,7 +12,7 @@ from LTX_2_MLX.cli.batch import prompts_in, run_folders, videos_of
 from LTX_2_MLX.cli.generate import main as generate
 from LTX_2_MLX.cli.options import with_each_seed
 from LTX_2_MLX.errors import RequestError
-from LTX_2_MLX.media.output import read_run_record
+from LTX_2_MLX.media.writer import read_run_record
 from LTX_2_MLX.pipelines import batch
 from LTX_2_MLX.pipelines.generation import decode, denoise, image, prompt, sound, upscale
 

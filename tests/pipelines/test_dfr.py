@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from LTX_2_MLX.cli.app import program
 from LTX_2_MLX.errors import CheckpointError, RequestError
-from LTX_2_MLX.media.output import read_run_record
+from LTX_2_MLX.media.writer import read_run_record
 from LTX_2_MLX.pipelines.generate import decode_saved, generate_video, prepare, record_of, stages_for
 from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.pipelines.generation.record import options_from

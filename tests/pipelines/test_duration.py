@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from LTX_2_MLX import cli, read_video
 from LTX_2_MLX.cli.generate import main as generate
 from LTX_2_MLX.errors import CheckpointError, RequestError
-from LTX_2_MLX.media.output import read_run_record
+from LTX_2_MLX.media.writer import read_run_record
 from LTX_2_MLX.models.ltx.duration_head import DurationHead
 from LTX_2_MLX.pipelines.generate import Options, generate_video, plan_for, prepare, request_for, stages_for
 from LTX_2_MLX.pipelines.generation import duration

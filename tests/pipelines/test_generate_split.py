@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 import LTX_2_MLX
 from LTX_2_MLX.errors import CheckpointError, RequestError
 from LTX_2_MLX.media.frames import FrameStream
-from LTX_2_MLX.media.output import read_run_record
+from LTX_2_MLX.media.writer import read_run_record
 from LTX_2_MLX.pipelines.generate import generate_video, prepare, stages_for
 from LTX_2_MLX.pipelines.generation.denoise import Denoise
 from LTX_2_MLX.pipelines.generation.options import Options

@@ -9,7 +9,7 @@ import LTX_2_MLX
 from LTX_2_MLX.checkpoints.load import config_of
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.errors import RequestError
-from LTX_2_MLX.media.output import RunRecord
+from LTX_2_MLX.media.writer import RunRecord
 from LTX_2_MLX.models.ltx.video_vae import VideoDecoder
 from LTX_2_MLX.pipelines.generate import Options, generate
 from LTX_2_MLX.pipelines.generation.options import SMALLEST_CELL

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
 from LTX_2_MLX import FrameStream, cli, write_video
-from LTX_2_MLX.media.output import run_record
+from LTX_2_MLX.media.writer import run_record
 from LTX_2_MLX.pipelines.generate import Options
 from LTX_2_MLX.verify.case import Case
 
@@ -114,7 +114,7 @@ def test_run_over_the_memory_limit_is_refused_before_anything_is_written(generat
 
 
 def test_full_disk_is_found_before_the_work(generate, folder, monkeypatch):
-    monkeypatch.setattr("LTX_2_MLX.media.output.free_bytes", lambda path: 0)
+    monkeypatch.setattr("LTX_2_MLX.files.free_bytes", lambda path: 0)
     output = folder / "gens" / "full.mp4"
     result = generate(PROMPT, "--height", 64, "--width", 96, "--frames", 9, "-o", output)
     assert result.exit_code == cli.REFUSED and not output.exists()

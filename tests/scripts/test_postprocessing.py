@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from LTX_2_MLX import cli, read_video, write_video
 from LTX_2_MLX.media.image import StillImage, read_image, write_image
-from LTX_2_MLX.media.output import read_run_record
+from LTX_2_MLX.media.writer import read_run_record
 from LTX_2_MLX.models.srvgg import SRVGG, SRVGGConfig
 from LTX_2_MLX.verify.case import Case
 

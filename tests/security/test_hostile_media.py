@@ -23,8 +23,8 @@ from LTX_2_MLX.cli import convert_weights, generate, inspect_checkpoint, interpo
 from LTX_2_MLX.errors import CheckpointError, MediaError, MemoryBudgetError, RequestError
 from LTX_2_MLX.files import content_digest, printable
 from LTX_2_MLX.media.image import StillImage, image_size, read_image, write_image
-from LTX_2_MLX.media.output import RunRecord
 from LTX_2_MLX.media.source import decoding_budget
+from LTX_2_MLX.media.writer import RunRecord
 from LTX_2_MLX.pipelines.generation.record import options_from
 from LTX_2_MLX.pipelines.generation.recorded_files import files_outside
 from LTX_2_MLX.runtime.job import Job

@@ -10,7 +10,7 @@ import numpy as np
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.diffusion.sampler import passes
 from LTX_2_MLX.errors import CheckpointError, RequestError
-from LTX_2_MLX.media.output import check_writable, replaced_when_complete
+from LTX_2_MLX.files import check_writable, replaced_when_complete
 from LTX_2_MLX.models.ltx.text_features import TextFeatures
 from LTX_2_MLX.pipelines.generation.files import text_encoder_digest
 from LTX_2_MLX.pipelines.generation.request import Request

@@ -21,8 +21,7 @@ from LTX_2_MLX.checkpoints.gemma_tokenizer import GemmaTokenizer, tokenizer_of
 from LTX_2_MLX.checkpoints.load import config_of, load
 from LTX_2_MLX.checkpoints.reader import Checkpoint
 from LTX_2_MLX.errors import CheckpointError
-from LTX_2_MLX.files import content_digest, file_stamps, replaced_file
-from LTX_2_MLX.media.output import check_writable
+from LTX_2_MLX.files import check_writable, content_digest, file_stamps, replaced_file
 from LTX_2_MLX.models.ltx.text_features import TextFeatures, TextFeaturesConfig
 from LTX_2_MLX.ops.attention import scores_bytes
 from LTX_2_MLX.ops.device import on_cpu

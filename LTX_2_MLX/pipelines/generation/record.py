@@ -7,8 +7,8 @@ from typing import Any
 
 from LTX_2_MLX.errors import MediaError, RequestError
 from LTX_2_MLX.files import content_digest, exists, number
-from LTX_2_MLX.media.output import RunRecord, record_from
 from LTX_2_MLX.media.source import open_media
+from LTX_2_MLX.media.writer import RunRecord, record_from
 from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.pipelines.generation.recorded_files import path_in
 from LTX_2_MLX.pipelines.generation.request import Request

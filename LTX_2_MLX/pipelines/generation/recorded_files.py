@@ -8,7 +8,7 @@ from typing import Any
 from LTX_2_MLX.checkpoints.lora import split_strength
 from LTX_2_MLX.checkpoints.resolve import weights_folders
 from LTX_2_MLX.files import exists
-from LTX_2_MLX.media.output import RunRecord
+from LTX_2_MLX.media.writer import RunRecord
 from LTX_2_MLX.pipelines.generation.image_places import image_file
 from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.pipelines.options import declared_options

@@ -12,7 +12,7 @@ from LTX_2_MLX.diffusion.sharing import TokenWidths, shared_by, unguided
 from LTX_2_MLX.diffusion.state import State
 from LTX_2_MLX.errors import MemoryBudgetError
 from LTX_2_MLX.files import content_digest
-from LTX_2_MLX.media.output import RunRecord
+from LTX_2_MLX.media.writer import RunRecord
 from LTX_2_MLX.models.ltx.step_cache import StepCaches
 from LTX_2_MLX.models.ltx.transformer import Transformer
 from LTX_2_MLX.pipelines.generation.fastest_way import Speed, StepWork, measured_speed, ways_text, works_of

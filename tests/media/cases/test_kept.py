@@ -8,9 +8,9 @@ import pytest
 
 from LTX_2_MLX.media.encoder import CONTAINERS
 from LTX_2_MLX.media.extras import Attachment, Extras, time_code_at
-from LTX_2_MLX.media.output import run_record
 from LTX_2_MLX.media.subtitles import _plain
 from LTX_2_MLX.media.video import read_video, write_video
+from LTX_2_MLX.media.writer import run_record
 
 SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm")
 FONT = Attachment("Some Font.ttf", "application/x-truetype-font", b"\0\1\0\0" + bytes(200))

@@ -16,8 +16,8 @@ from LTX_2_MLX.checkpoints.load import load
 from LTX_2_MLX.errors import CheckpointError, MediaError, RequestError
 from LTX_2_MLX.media.first_frame import resize_and_crop
 from LTX_2_MLX.media.frames import FrameStream
-from LTX_2_MLX.media.output import read_run_record
 from LTX_2_MLX.media.video import read_video
+from LTX_2_MLX.media.writer import read_run_record
 from LTX_2_MLX.models.ltx.transformer import Transformer
 from LTX_2_MLX.models.ltx.video_vae_encoder import VideoEncoder
 from LTX_2_MLX.pipelines.generate import generate_video, plan_for, prepare, stages_for

@@ -9,7 +9,7 @@ from launching import ROOT, launched
 
 import LTX_2_MLX
 from LTX_2_MLX.errors import CheckpointError, RequestError
-from LTX_2_MLX.media.output import read_run_record
+from LTX_2_MLX.media.writer import read_run_record
 from LTX_2_MLX.pipelines.generate import generate_video, plan_for, prepare
 from LTX_2_MLX.pipelines.generation import enhance
 from LTX_2_MLX.pipelines.generation.enhance import IMAGE_INSTRUCTION, IMAGE_NOTE, TEXT_INSTRUCTION

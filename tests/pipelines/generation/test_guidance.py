@@ -8,7 +8,7 @@ import tiny_checkpoints
 
 from LTX_2_MLX.diffusion.sampler import Guidance, both_streams, passes
 from LTX_2_MLX.errors import RequestError
-from LTX_2_MLX.media.output import RunRecord
+from LTX_2_MLX.media.writer import RunRecord
 from LTX_2_MLX.pipelines.generate import Options, record_of, request_for, stages_for
 from LTX_2_MLX.pipelines.generation.record import options_from
 from LTX_2_MLX.pipelines.generation.state import GenerationState

@@ -6,7 +6,7 @@ import pytest
 import LTX_2_MLX
 from LTX_2_MLX.diffusion.sampler import REFINEMENT, ltx2_schedule
 from LTX_2_MLX.errors import RequestError
-from LTX_2_MLX.media.output import RunRecord
+from LTX_2_MLX.media.writer import RunRecord
 from LTX_2_MLX.pipelines.generate import Options, record_of, request_for, stages_for
 from LTX_2_MLX.pipelines.generation.record import options_from
 

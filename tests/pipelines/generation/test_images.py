@@ -8,7 +8,7 @@ from PIL import Image
 
 import LTX_2_MLX
 from LTX_2_MLX.errors import RequestError
-from LTX_2_MLX.media.output import RunRecord
+from LTX_2_MLX.media.writer import RunRecord
 from LTX_2_MLX.pipelines.generate import Options, record_of, request_for, stages_for
 from LTX_2_MLX.pipelines.generation.image_places import ImagePlace, image_file, image_places
 from LTX_2_MLX.pipelines.generation.record import options_from
