@@ -14,9 +14,9 @@ from LTX_2_MLX.cli.options import with_each_seed
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.media.writer import read_run_record
 from LTX_2_MLX.pipelines import batch
-from LTX_2_MLX.pipelines.generation import decode, denoise, image, prompt, sound, upscale
+from LTX_2_MLX.pipelines.generation import decode, denoise, image, prompt, sound
 
-MODULES = (prompt, image, denoise, upscale, sound, decode)
+MODULES = (prompt, image, denoise, sound, decode)
 
 
 @pytest.fixture

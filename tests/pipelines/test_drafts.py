@@ -13,7 +13,7 @@ from LTX_2_MLX.cli.generate import main as generate
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.pipelines.drafts import drafts, finishing
 from LTX_2_MLX.pipelines.generate import Options, generate_video, prepare
-from LTX_2_MLX.pipelines.generation import decode, denoise, image, prompt, sound, upscale
+from LTX_2_MLX.pipelines.generation import decode, denoise, image, prompt, sound
 from LTX_2_MLX.pipelines.generation.record import options_from, saved_record
 from LTX_2_MLX.runtime.progress import SilentProgress
 from LTX_2_MLX.runtime.runner import StageRunner
@@ -44,7 +44,7 @@ def named(files) -> dict:
 def loads(monkeypatch) -> Counter:
     """How often each network was loaded."""
     counted: Counter = Counter()
-    for module in (prompt, image, denoise, upscale, sound, decode):
+    for module in (prompt, image, denoise, sound, decode):
         if hasattr(module, "load"):
 
             def load(network, *args, real=module.load, **options):

@@ -14,7 +14,7 @@ from LTX_2_MLX.media.frames import FrameStream
 from LTX_2_MLX.media.video import read_video, write_video
 from LTX_2_MLX.ops.device import as_backend
 from LTX_2_MLX.pipelines import upscale_temporal
-from LTX_2_MLX.pipelines.generation import decode, encode, upscale
+from LTX_2_MLX.pipelines.generation import decode, encode
 from LTX_2_MLX.pipelines.upscale_temporal import Request, plan_for
 from LTX_2_MLX.runtime.runner import StageRunner
 from LTX_2_MLX.verify.case import Case
@@ -130,7 +130,7 @@ def test_no_model_outlives_its_stage(request_of, monkeypatch):
         return model
 
     load = decode.load
-    for module in (encode, upscale, decode):
+    for module in (encode, decode):
         monkeypatch.setattr(module, "load", watched)
     runner = StageRunner()
     upscale_temporal.upscale_temporal(_clip(10), request_of(), runner).array()
