@@ -237,9 +237,19 @@ class _Layout:
                 f"its last column or row repeated. --exact-size (write_video(exact_size=True)) keeps the size."
             )
 
-    def add_to(self, output: OutputContainer) -> tuple[av.VideoStream, list[TimedPackets]]:
-        """Add all tracks, tags and extras to an output; returns the video track and the packets beside it."""
+    def open(self, file: str) -> tuple[OutputContainer, av.VideoStream, list[TimedPackets]]:
+        """Open an output and add all tracks, tags and extras; returns its video track and the packets beside it."""
         container = self.encoding.container
+        options = dict(_MUXER_OPTIONS.get(container.name, {}))
+        if "movflags" in options:
+            if file == os.devnull:
+                # Moving the index to the front reads the file again.
+                options["movflags"] = "-faststart"
+            for name, text in self._stream.metadata.items():
+                if name not in _MP4_TAGS or len(text.encode()) > _MOV_TEXT_BYTES:
+                    options["movflags"] += "+use_metadata_tags"
+                    break
+        output = av.open(file, "w", format=container.name, container_options=options)
         for name, text in self._stream.metadata.items():
             if container.holds_tag(name):
                 output.metadata[name] = text
@@ -251,17 +261,7 @@ class _Layout:
         if extras != Extras():
             first = write_extras(output, video, extras, container, self._stream.frame_rate, self._lead)
             packets.append((Fraction(-1), packet) for packet in first)
-        return video, packets
-
-    def muxer_options(self) -> dict[str, str]:
-        """Options of the container's muxer."""
-        options = dict(_MUXER_OPTIONS.get(self.encoding.container.name, {}))
-        if "movflags" not in options:
-            return options
-        for name, text in self._stream.metadata.items():
-            if name not in _MP4_TAGS or len(text.encode()) > _MOV_TEXT_BYTES:
-                return {"movflags": options["movflags"] + "+use_metadata_tags"}
-        return options
+        return output, video, packets
 
     def rehearse(self, path: Path) -> None:
         """Write the header, a black frame and the trailer to nowhere.
@@ -269,15 +269,10 @@ class _Layout:
         Raises:
             MediaError: If the encoder or the container refuses them.
         """
-        options = self.muxer_options()
-        if "movflags" in options:
-            # Moving the index to the front reads the file again.
-            options["movflags"] = options["movflags"].replace("+faststart", "") or "-faststart"
-        name = self.encoding.container.name
         messages: list[str] = []
         try:
-            with av.open(os.devnull, "w", format=name, container_options=options) as output:
-                video, _ = self.add_to(output)
+            output, video, _ = self.open(os.devnull)
+            with output:
                 with ffmpeg_messages() as messages:
                     output.start_encoding()
                 black = self.to_yuv(np.zeros((*self.encoding.size, 3), np.uint8))
@@ -333,11 +328,9 @@ def _write(stream: FrameSource, path: Path, layout: _Layout, progress: Progress)
 
 def _encode(video: "_VideoPackets", path: Path, layout: _Layout) -> None:
     """The encoder's thread; an error of FFmpeg, such as a full disk, is raised as one of the system."""
-    name = layout.encoding.container.name
     try:
-        output = av.open(str(path), "w", format=name, container_options=layout.muxer_options())
+        output, track, beside = layout.open(str(path))
         try:
-            track, beside = layout.add_to(output)
             # The header fixes the tracks, so all of them are added before the first packet.
             output.start_encoding()
             for _, packet in heapq.merge(video.packets(track), *beside, key=itemgetter(0)):
