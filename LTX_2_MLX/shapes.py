@@ -56,9 +56,9 @@ class VideoShape:
         Raises:
             RequestError: If a size is not legal; the message names the two nearest ones.
         """
-        check_num_frames(self.num_frames, compression)
-        check_multiple("height", self.height, compression.height)
-        check_multiple("width", self.width, compression.width)
+        check_size("num_frames", self.num_frames, compression.time, first=1)
+        check_size("height", self.height, compression.height)
+        check_size("width", self.width, compression.width)
         return LatentShape(
             num_frames=(self.num_frames - 1) // compression.time + 1,
             height=self.height // compression.height,
@@ -73,32 +73,17 @@ def nearest_multiples(value: int, multiple: int) -> tuple[int, int]:
     return (below, above) if value - below <= above - value else (above, below)
 
 
-def check_multiple(name: str, value: int, multiple: int) -> None:
-    """Check that a size is a positive multiple.
+def check_size(name: str, value: int, step: int, first: int = 0) -> None:
+    """Check that a size is positive, and a multiple of ``step`` after ``first``.
 
     Raises:
         RequestError: If it is not; the message names the nearest ones.
     """
-    if value > 0 and value % multiple == 0:
+    if value > 0 and (value - first) % step == 0:
         return
-    near, far = nearest_multiples(value, multiple)
-    advice = advice_on(near, far)
-    raise RequestError(f"{name} is {value}, but it must be a multiple of {multiple}. {advice}")
-
-
-def check_num_frames(num_frames: int, compression: Compression) -> None:
-    """Check that the number of frames is ``k * compression.time + 1``.
-
-    Raises:
-        RequestError: If it is not; the message names the nearest ones.
-    """
-    if num_frames > 0 and (num_frames - 1) % compression.time == 0:
-        return
-    near, far = nearest_multiples(num_frames - 1, compression.time)
-    advice = advice_on(near + 1, far + 1)
-    raise RequestError(
-        f"num_frames is {num_frames}, but this checkpoint takes {compression.time}k + 1 frames. {advice}"
-    )
+    near, far = nearest_multiples(value - first, step)
+    expected = f"this checkpoint takes {step}k + {first} frames" if first else f"it must be a multiple of {step}"
+    raise RequestError(f"{name} is {value}, but {expected}. {advice_on(near + first, far + first)}")
 
 
 def advice_on(near: int, far: int) -> str:

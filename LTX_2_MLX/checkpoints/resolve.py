@@ -48,17 +48,12 @@ class ResolvedFile:
     Attributes:
         path: Exists.
         entry: The catalogue entry that it matches; None for files that are not in the catalogue.
-        stated_family: Model generation that a file states which is not in the catalogue.
+        family: Model generation: of the entry, or what a file states that is not in the catalogue; None if unknown.
     """
 
     path: Path
     entry: Entry | None = None
-    stated_family: Family | None = None
-
-    @property
-    def family(self) -> Family | None:
-        """Model generation; None if unknown."""
-        return self.entry.family if self.entry else self.stated_family
+    family: Family | None = None
 
     @property
     def is_demo(self) -> bool:
@@ -85,7 +80,8 @@ def resolve(
         return _resolve_auto(role, variant, model.family if model else None)
     path = Path(text).expanduser()
     if text and os.path.exists(path):
-        return ResolvedFile(path, entry_of_file(path))
+        entry = entry_of_file(path)
+        return ResolvedFile(path, entry, entry.family if entry else None)
     entry = entry_by_name(text)
     if entry is not None:
         return _resolve_entry(entry)
@@ -212,7 +208,13 @@ def installed_path(entry: Entry) -> Path | None:
     """Local path of a catalogue entry, in ``weights/`` or in the hub's cache; None if it is absent or incomplete."""
     names = local_names(entry)
     for root in weights_folders():
-        for folder in _folders_for(entry, root):
+        # The documented folder comes first.
+        folders = [root / entry.folder]
+        if entry.family != "demo":
+            folders += [root / entry.name, root, *sorted(filter(Path.is_dir, root.iterdir()))]
+            # A copy of the whole repository keeps its folders.
+            folders.append(folders[0] / Path(entry.files[0].path).parent)
+        for folder in folders:
             for name in names:
                 if (folder / name).exists():
                     return folder / name
@@ -220,6 +222,7 @@ def installed_path(entry: Entry) -> Path | None:
             is_own = not names and folder != root and _may_be_named(entry, folder.name)
             if is_own and _is_complete(entry, folder):
                 return folder
+
     if entry.repository is None:
         return None
     for file in entry.files:
@@ -242,16 +245,6 @@ def local_names(entry: Entry) -> list[str]:
     if path.suffix not in TORCH_SUFFIXES:
         return [path.name]
     return [path.name, f"{path.name}.safetensors", f"{path.stem}.safetensors"]
-
-
-def _folders_for(entry: Entry, root: Path) -> list[Path]:
-    """Folders under ``weights/`` that may hold an entry, the documented one first."""
-    if entry.family == "demo":
-        return [root / entry.folder]
-    folders = [root / entry.folder, root / entry.name, root, *sorted(filter(Path.is_dir, root.iterdir()))]
-    inside = Path(entry.files[0].path).parent
-    # A copy of the whole repository keeps its folders.
-    return folders if inside == Path() else [*folders, root / entry.folder / inside]
 
 
 def _is_complete(entry: Entry, folder: Path) -> bool:
@@ -287,7 +280,7 @@ def _resolve_entry(entry: Entry) -> ResolvedFile:
         path = installed_path(entry)
     if path is None:
         raise _not_installed(entry)
-    return ResolvedFile(path, entry)
+    return ResolvedFile(path, entry, entry.family)
 
 
 def _not_installed(entry: Entry) -> CheckpointError:
@@ -329,17 +322,17 @@ def _resolve_repository_role(repository: str, entries: list[Entry], role: Role) 
     for entry in entries:
         path = installed_path(entry)
         if path is not None:
-            return ResolvedFile(path, entry)
+            return ResolvedFile(path, entry, entry.family)
     return _resolve_entry(entries[0])
 
 
 def _resolve_auto(role: Role, variant: Variant | None, family: Family | None) -> ResolvedFile:
     """The first installed model, or file of a role that was published for models of a family."""
-    entries = entries_for_role(role, variant=variant) if role == "model" else companion_entries(role, family)
+    entries = entries_for_role(role, family, variant)
     for entry in entries:
         path = installed_path(entry)
         if path is not None:
-            return ResolvedFile(path, entry)
+            return ResolvedFile(path, entry, entry.family)
     if not entries:
         raise CheckpointError(f"No {role} is published for {family or 'this model'}. Give a path.")
     if role == "model":
@@ -380,27 +373,27 @@ def entry_by_name(name: str) -> Entry | None:
     return None
 
 
-def entries_for_role(role: Role, *, family: Family | None = None, variant: Variant | None = None) -> list[Entry]:
-    """Entries of a role in order of preference; None for ``family`` or ``variant`` means any."""
+def entries_for_role(role: Role, family: Family | None = None, variant: Variant | None = None) -> list[Entry]:
+    """Entries of a role that belong to models of a family, in order of preference; all models where it is unknown.
+
+    LTX-2 and LTX-2.3 share their text encoders. Beside a model of unknown family, files of the oldest come first:
+    LTX-2 alone was published without saying what it is.
+    """
     entries = []
     for entry in ENTRIES:
-        if entry.role == role and family in (None, entry.family) and variant in (None, entry.variant):
+        if entry.role != role or variant not in (None, entry.variant):
+            continue
+        if role == "text-encoder" and family in ("LTX-2", "LTX-2.3", None):
+            fits = entry.family is None
+        elif family is None:
+            fits = role == "model" or entry.family != "demo"
+        else:
+            fits = entry.family == family
+        if fits:
             entries.append(entry)
+    if family is None and role != "model":
+        entries.sort(key=lambda entry: FAMILIES[::-1].index(entry.family) if entry.family else 0)
     return entries
-
-
-def companion_entries(role: Role, family: Family | None) -> list[Entry]:
-    """Entries of a role that belong to models of a family, in order of preference.
-
-    LTX-2 and LTX-2.3 share their text encoders. For a model of unknown family those of the oldest come first: LTX-2
-    alone was published without saying what it is.
-    """
-    if role == "text-encoder" and family in ("LTX-2", "LTX-2.3", None):
-        return [entry for entry in entries_for_role(role) if entry.family is None]
-    if family is not None:
-        return entries_for_role(role, family=family)
-    entries = [entry for entry in entries_for_role(role) if entry.family != "demo"]
-    return sorted(entries, key=lambda entry: FAMILIES[::-1].index(entry.family) if entry.family else 0)
 
 
 def entry_of_file(path: Path) -> Entry | None:
@@ -442,7 +435,7 @@ def newest_set(
         for entry in models:
             path = installed_path(entry) if entry.family == family else None
             if path is not None:
-                sets.append(ModelSet(ResolvedFile(path, entry), _missing(entry, needs(entry))))
+                sets.append(ModelSet(ResolvedFile(path, entry, entry.family), _missing(entry, needs(entry))))
     for number, candidate in enumerate(sets):
         if not candidate.missing:
             for newer in sets[:number]:
@@ -455,7 +448,7 @@ def newest_set(
 def _missing(model: Entry, roles: Sequence[Role]) -> tuple[Entry, ...]:
     missing = []
     for role in roles:
-        entries = companion_entries(role, model.family)
+        entries = entries_for_role(role, model.family)
         if entries and all(installed_path(entry) is None for entry in entries):
             missing.append(entries[0])
     return tuple(missing)

@@ -42,7 +42,6 @@ from LTX_2_MLX.files import printable, remove_unfinished, without_writing
 from LTX_2_MLX.pipelines.options import (
     NONE,
     PRECISION_FLAGS,
-    Declared,
     check_options,
     declared_options,
     precision,
@@ -217,27 +216,30 @@ def typed_options(options: type, typed: Mapping[str, Any]) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for name, declared in declared_options(options).items():
-        if name in typed:
-            found[name] = _typed(declared, typed[name])
-        elif name == "precision":
-            flags = {flag: typed[flag] for flag in PRECISION_FLAGS if flag in typed}
+        opt = declared.opt
+        if name == "precision":
+            flags = {}
+            for flag in PRECISION_FLAGS:
+                if flag in typed:
+                    flags[flag] = typed[flag]
             if flags:
                 found[name] = precision(**flags)
-    return found
+        if name not in typed:
+            continue
 
-
-def _typed(declared: Declared, value: Any) -> Any:
-    opt = declared.opt
-    if value is UNSET or (opt.is_file and declared.optional and value in (NONE, [NONE])):
-        return None
-    several = declared.repeated or opt.one_or_more
-    if several:
-        value = tuple(value or ())
+        value = typed[name]
+        if value is UNSET or (opt.is_file and declared.optional and value in (NONE, [NONE])):
+            found[name] = None
+            continue
+        several = declared.repeated or opt.one_or_more
+        if several:
+            value = tuple(value or ())
         if declared.repeated and opt.is_file and value == (NONE,):
-            return ()
-    if (opt.is_file or opt.is_output) and "" in (value if several else (value,)):
-        raise RequestError(f"The name given for {declared.flag} is empty. Is a shell variable unset?")
-    return value
+            value = ()
+        if (opt.is_file or opt.is_output) and "" in (value if several else (value,)):
+            raise RequestError(f"The name given for {declared.flag} is empty. Is a shell variable unset?")
+        found[name] = value
+    return found
 
 
 def run_command(main: Callable[..., Any], **settings: Any) -> None:

@@ -172,20 +172,31 @@ def check_options(request: Any) -> None:
     """
     options: type = type(request)
     for name, declared in declared_options(options).items():
+        opt = declared.opt
         value = getattr(request, name)
-        is_list = isinstance(value, list | tuple)
         if value is None and declared.optional:
             continue
+
+        is_list = isinstance(value, list | tuple)
         if declared.repeated and not is_list:
             raise _wrong_type(declared, value)
-        if declared.repeated or (declared.opt.one_or_more and is_list and value):
+        if declared.repeated or (opt.one_or_more and is_list and value):
             elements = []
             for element in value:
                 elements.append(_scalar(declared, element))
             value = tuple(elements) if declared.repeated or len(elements) > 1 else elements[0]
         else:
             value = _scalar(declared, value)
-        _check_bounds(declared, value)
+
+        if declared.choices:
+            if value not in declared.choices:
+                raise RequestError(f"{declared.flag} is {shown(value)}, it can be {listed(declared.choices)}.")
+        elif (
+            (opt.min is not None and value < opt.min)
+            or (opt.above is not None and value <= opt.above)
+            or (opt.max is not None and value > opt.max)
+        ):
+            raise RequestError(f"{declared.flag} is {shown(value, plain=True)}, it can be {bounds(opt)}.")
         object.__setattr__(request, name, value)
 
 
@@ -245,19 +256,6 @@ def _not_utf8(declared: Declared, error: UnicodeEncodeError) -> RequestError:
         f"The text of {declared.name} is not UTF-8: it has a stray byte after {error.object[: error.start][-20:]!r}. "
         f"Check the encoding of the terminal or the file that it comes from."
     )
-
-
-def _check_bounds(declared: Declared, value: Any) -> None:
-    opt = declared.opt
-    if declared.choices:
-        if value not in declared.choices:
-            raise RequestError(f"{declared.flag} is {shown(value)}, it can be {listed(declared.choices)}.")
-        return
-    too_low = opt.min is not None and value < opt.min
-    too_low = too_low or (opt.above is not None and value <= opt.above)
-    too_high = opt.max is not None and value > opt.max
-    if too_low or too_high:
-        raise RequestError(f"{declared.flag} is {shown(value, plain=True)}, it can be {bounds(opt)}.")
 
 
 def bounds(opt: Opt) -> str:

@@ -55,7 +55,8 @@ def stages(
             f"{model.path} holds no convolutional video autoencoder. Give a combined LTX-2 or LTX-2.3 checkpoint with "
             f"--weights, or LTX-2.5's ltx-2.5-video-vae-conv-bf16.safetensors."
         )
-    model = replace(model, stated_family=generation_of(weights))
+    if model.entry is None:
+        model = replace(model, family=generation_of(weights))
     upscaler = open_upscaler(request.temporal_weights, "temporal-upscaler", model, note)
     config = upscaler_config(upscaler, temporal=True, flag="--temporal-weights")
     budget = activation_budget(request.memory_limit_gb)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from LTX_2_MLX.checkpoints.catalog import ENTRIES
-from LTX_2_MLX.checkpoints.resolve import companion_entries, entry_by_name, installed_path, resolve
+from LTX_2_MLX.checkpoints.resolve import entries_for_role, entry_by_name, installed_path, resolve
 from LTX_2_MLX.errors import CheckpointError
 from LTX_2_MLX.pipelines.generation.files import automatic_model
 from LTX_2_MLX.pipelines.generation.options import Options
@@ -124,7 +124,7 @@ def test_catalogue_has_every_file_of_2_5_with_its_folder():
         # The duration head's size is known to its first digits alone.
         assert entry.num_bytes == manifest.get("size_check", {}).get("published_file_bytes"), entry.name
     assert all("/" in path and entry.licence == "LTX-2.x Community License" for path, entry in files.items())
-    assert {entry.name for entry in companion_entries("text-encoder", "LTX-2.5")} == {
+    assert {entry.name for entry in entries_for_role("text-encoder", "LTX-2.5")} == {
         "gemma4-12b-with-proj-ltx-2.5-bf16"
     }
     # A plain folder of Gemma 3 is not the chat model of Gemma 4.

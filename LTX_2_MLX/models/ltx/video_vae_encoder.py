@@ -31,7 +31,7 @@ from LTX_2_MLX.models.ltx.video_vae import (
 )
 from LTX_2_MLX.ops.collective import ALONE, Group
 from LTX_2_MLX.ops.conv import pixel_unshuffle
-from LTX_2_MLX.shapes import check_multiple
+from LTX_2_MLX.shapes import check_size
 
 
 class VideoEncoder(nn.Module):
@@ -111,8 +111,8 @@ class VideoEncoder(nn.Module):
 
     def _checked(self, frames: mx.array) -> mx.array:
         height, width = frames.shape[2:4]
-        check_multiple("height", height, self.compression.height)
-        check_multiple("width", width, self.compression.width)
+        check_size("height", height, self.compression.height)
+        check_size("width", width, self.compression.width)
         cells = (height // self.compression.height, width // self.compression.width)
         check_borders(self.config.encoder_spatial_padding_mode, cells, self.compression)
         return frames

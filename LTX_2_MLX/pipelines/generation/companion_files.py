@@ -11,7 +11,7 @@ from LTX_2_MLX.checkpoints.resolve import (
     AUTO,
     DOWNLOAD,
     ResolvedFile,
-    companion_entries,
+    entries_for_role,
     installed_path,
     resolve,
 )
@@ -86,7 +86,7 @@ def open_autoencoder(spec: str, decoder: str, weights: Checkpoint, model: Resolv
 
 def _installed(decoder: str, weights: Checkpoint, model: ResolvedFile) -> Path:
     """The published file with a decoder, of the model's family."""
-    entries = _with_decoder(decoder, companion_entries("video-vae", model.family))
+    entries = _with_decoder(decoder, entries_for_role("video-vae", model.family))
     for entry in entries:
         path = installed_path(entry)
         if path is not None:
@@ -113,7 +113,7 @@ def open_audio_vae(spec: str, weights: Checkpoint, model: ResolvedFile) -> Check
     """
     has_own = AudioDecoder.Config.from_header(weights.header) is not None
     if spec == AUTO:
-        published = companion_entries("audio-vae", model.family)
+        published = entries_for_role("audio-vae", model.family)
         paths = [path for path in map(installed_path, published) if path is not None and not has_own]
         return Checkpoint(paths[0]) if paths else None
     audio = Checkpoint(resolve(spec, "audio-vae", model=model).path)
@@ -138,7 +138,7 @@ def open_duration_head(spec: str, features: Checkpoint | None, model: ResolvedFi
     from LTX_2_MLX.models.ltx.duration_head import DurationHead
 
     if spec == AUTO:
-        paths = [installed_path(entry) for entry in companion_entries("duration-head", model.family)]
+        paths = [installed_path(entry) for entry in entries_for_role("duration-head", model.family)]
         found = [path for path in paths if path is not None]
         if not found:
             return None

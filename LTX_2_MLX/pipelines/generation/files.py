@@ -25,7 +25,6 @@ from LTX_2_MLX.checkpoints.resolve import (
     DEMO_NOTE,
     DOWNLOAD,
     ResolvedFile,
-    companion_entries,
     entries_for_role,
     generation_of,
     installed_path,
@@ -334,7 +333,7 @@ def open_models(options: Options, note: Callable[[str], None]) -> Models:
     model = automatic_model(options, note) if specs[0] == AUTO else resolve(specs[0], "model")
     weights = Checkpoint([model.path, *specs[1:]])
     if model.entry is None:
-        model = replace(model, stated_family=generation_of(weights))
+        model = replace(model, family=generation_of(weights))
     config_of(Transformer, weights)
     if options.pipeline == "dfr":
         from LTX_2_MLX.pipelines.generation.rendering_files import check_generates_keyframes
@@ -429,7 +428,7 @@ def _with_companions(models: Models, options: Options, model: ResolvedFile, note
         checked_autoencoder(weights, options.video_decoder)
     models = replace(models, parallel=options.parallel)
     # Models of most families have no audio autoencoder in a file of its own.
-    if options.audio_vae != AUTO or (model.family is not None and companion_entries("audio-vae", model.family)):
+    if options.audio_vae != AUTO or (model.family is not None and entries_for_role("audio-vae", model.family)):
         models = replace(models, audio_vae=open_audio_vae(options.audio_vae, weights, model) or weights)
     encoder = models.text_encoder
     if encoder is not None and (encoder.is_file() or "gemma_source_checkpoint" in weights.header.metadata):

@@ -7,7 +7,7 @@ from LTX_2_MLX.diffusion.dfr_rendering import Rendering
 from LTX_2_MLX.errors import RequestError
 from LTX_2_MLX.pipelines.generation.files import Models
 from LTX_2_MLX.pipelines.generation.options import Options
-from LTX_2_MLX.shapes import check_multiple, check_num_frames
+from LTX_2_MLX.shapes import check_size
 
 # Stage 1 is half as high and wide as stage 2, which is half as high and wide as a spatial doubling's result.
 _HALVED = 2
@@ -20,7 +20,7 @@ def rendering_for(options: Options, models: Models, num_frames: int, frame_rate:
         RequestError: If a size or the number of frames is not legal.
     """
     compression = models.compression
-    check_num_frames(num_frames, compression)
+    check_size("num_frames", num_frames, compression.time, first=1)
     if num_frames == 1:
         raise RequestError(
             f"--pipeline dfr generates keyframes along a video, so it takes {compression.time + 1} frames or more. "
@@ -48,7 +48,7 @@ def output_side(options: Options, models: Models, name: Literal["height", "width
     for field in (f"output_{name}", name):
         side: int | None = getattr(options, field)
         if side is not None:
-            check_multiple(f"--{field.replace('_', '-')}", side, smaller * getattr(models.compression, name))
+            check_size(f"--{field.replace('_', '-')}", side, smaller * getattr(models.compression, name))
             return side
     own: int = getattr(models.defaults, name)
     return smaller * own

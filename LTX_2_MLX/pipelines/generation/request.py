@@ -22,7 +22,7 @@ from LTX_2_MLX.pipelines.generation.option_groups.guidance import TWO_STAGES
 from LTX_2_MLX.pipelines.generation.options import Options
 from LTX_2_MLX.pipelines.generation.state import SamplerName
 from LTX_2_MLX.pipelines.options import flag_of
-from LTX_2_MLX.shapes import StreamName, VideoShape, check_multiple, frames_lasting
+from LTX_2_MLX.shapes import StreamName, VideoShape, check_size, frames_lasting
 
 if TYPE_CHECKING:
     from LTX_2_MLX.pipelines.generation.control import Control
@@ -387,12 +387,12 @@ def _side(options: Options, models: Models, name: Literal["height", "width"]) ->
         if options.pipeline in TWO_STAGES and models.spatial_upscaler is not None:
             scale = upscaler_config(models.spatial_upscaler, temporal=False, flag=SPATIAL_FLAG).scale
         # Output sizes that a whole number of stage-1 cells leads to.
-        check_multiple(f"--output-{name}", output, scale.numerator * cell)
+        check_size(f"--output-{name}", output, scale.numerator * cell)
         return int(output / scale)
     side = getattr(options, name)
     if side is None:
         side = getattr(models.defaults, name)
-    check_multiple(f"--{name}", side, cell)
+    check_size(f"--{name}", side, cell)
     return side
 
 
