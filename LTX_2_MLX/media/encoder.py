@@ -58,12 +58,8 @@ class HDR:
     light: tuple[int, int] | None = None
 
     @classmethod
-    def of_frame(cls, frame: Any) -> "HDR | None":
-        """The metadata that a frame carries; None if it has none."""
-        mastering = frame.side_data.get("MASTERING_DISPLAY_METADATA")
-        light = frame.side_data.get("CONTENT_LIGHT_LEVEL")
-        if mastering is None and light is None:
-            return None
+    def from_side_data(cls, mastering: Any, light: Any) -> "HDR":
+        """The metadata in a frame's side data, of which either may be None."""
         levels = None if light is None else _LIGHT.unpack(bytes(light)[: _LIGHT.size])
         if mastering is None:
             return cls(light=levels)

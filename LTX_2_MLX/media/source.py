@@ -55,8 +55,8 @@ _LARGEST_PIXEL_BITS = 64
 _LARGEST_OPENED = 2**27
 # An image as Pillow decodes it, its levels in 16 bits, and a copy of them.
 _IMAGE_PIXEL_BYTES = 16
-# H.273 matrix coefficients of RGB, and of frames that do not tell.
-_RGB_MATRIX, _UNSPECIFIED = 0, (2, 3)
+# H.273 matrix coefficients of RGB, of bt601, and of frames that do not tell.
+_RGB_MATRIX, _BT601, _UNSPECIFIED = 0, 5, (2, 3)
 _BUDGET: ContextVar[int | None] = ContextVar("decoding_budget", default=None)
 
 # While one thread collects FFmpeg's messages, those of others reach Python's logging: they are not for the terminal.
@@ -283,8 +283,24 @@ class RgbReader:
     _reformatter: VideoReformatter = field(default_factory=VideoReformatter)
 
     def __call__(self, frame: av.VideoFrame) -> np.ndarray:
-        """Convert one frame; matrix and range come from its own tags."""
-        matrix, full_range = source_matrix(frame)
+        """Convert one frame; matrix and range come from its own tags.
+
+        Untagged files are interpreted as players do: bt709 from 1280 wide or 577 high on, bt601 below.
+
+        Raises:
+            MediaError: If the matrix is not supported (YCgCo, ICtCp and others).
+        """
+        full_range = frame.color_range == FULL_RANGE or frame.format.name.startswith("yuvj")
+        if frame.format.is_rgb or frame.colorspace == _RGB_MATRIX:
+            matrix, full_range = BT709, True
+        elif frame.colorspace in _UNSPECIFIED:
+            matrix = MATRICES[BT709 if frame.width >= 1280 or frame.height > 576 else _BT601]
+        elif frame.colorspace in MATRICES:
+            matrix = MATRICES[frame.colorspace]
+        else:
+            raise MediaError(
+                f"The video's colour matrix {int(frame.colorspace)} of H.273 is not supported. Re-encode it as bt709."
+            )
         rgb = self._reformatter.reformat(
             frame,
             format="rgb24" if self.bit_depth == 8 else "rgb48le",
@@ -296,24 +312,3 @@ class RgbReader:
         )
         image = rgb.to_ndarray()
         return image if self.orientation == Orientation() else self.orientation.apply(image)
-
-
-def source_matrix(frame: av.VideoFrame) -> tuple[int, bool]:
-    """Return the matrix (swscale's number) and whether the range is full.
-
-    Untagged files are interpreted as players do: bt709 from 1280 wide or 577 high on, bt601 below.
-
-    Raises:
-        MediaError: If the matrix is not supported (YCgCo, ICtCp and others).
-    """
-    name = frame.format.name
-    if frame.format.is_rgb or frame.colorspace == _RGB_MATRIX:
-        return BT709, True
-    full_range = frame.color_range == FULL_RANGE or name.startswith("yuvj")
-    if frame.colorspace in _UNSPECIFIED:
-        return (1 if frame.width >= 1280 or frame.height > 576 else 5), full_range
-    if frame.colorspace not in MATRICES:
-        raise MediaError(
-            f"The video's colour matrix {int(frame.colorspace)} of H.273 is not supported. Re-encode it as bt709."
-        )
-    return MATRICES[frame.colorspace], full_range

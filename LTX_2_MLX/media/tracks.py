@@ -62,7 +62,7 @@ class Track:
         kind: ``video``, ``audio`` or ``subtitle``.
         tick: In seconds.
         orders: When each packet is decoded.
-        starts: When it is shown.
+        starts: When it is shown; for one that does not say it, when it is decoded.
         durations: How long; 0 where the file does not tell.
         positions: Number of each packet in the file.
         corrupt: Numbers of the damaged packets in the track.
@@ -77,17 +77,6 @@ class Track:
     positions: "array[int]" = field(default_factory=partial(array, "q"))
     corrupt: list[int] = field(default_factory=list)
     has_times: bool = False
-
-    def add(self, packet: av.Packet, position: int) -> None:
-        """Add one packet; one that does not say when it is shown is shown when it is decoded."""
-        start = packet.dts if packet.pts is None else packet.pts
-        self.orders.append(NO_STAMP if packet.dts is None else packet.dts)
-        self.starts.append(NO_STAMP if start is None else start)
-        self.durations.append(packet.duration or 0)
-        self.has_times = self.has_times or start is not None
-        if packet.is_corrupt:
-            self.corrupt.append(len(self.positions))
-        self.positions.append(position)
 
     def first_start(self, begin: int = 0, end: int | None = None) -> Fraction:
         """Earliest start of the packets from ``begin`` to ``end``, in seconds."""
@@ -144,15 +133,13 @@ class Shifts:
         return self.seconds[track][index] if index >= 0 else Fraction(0)
 
 
-def find_restarts(track: Track, close_gaps: bool) -> list[tuple[int, Fraction]]:
-    """Find where the times of one track begin again, or leave a gap that joined files have.
+def find_restarts(index: int, track: Track, *, close_gaps: bool) -> list[Restart]:
+    """Find where the times of one track begin again, or leave a gap that joined files have; one wrong stamp is none.
 
     Args:
+        index: Of the track.
         track: Its packets.
         close_gaps: Also report steps forward of more than ten seconds.
-
-    Returns:
-        Ordinal and jump in seconds of each restart. A single wrong stamp is none.
     """
     least = int(_SMALLEST_RESTART / track.tick)
     most = int(_LARGEST_GAP / track.tick) if close_gaps else NO_LIMIT
@@ -164,13 +151,14 @@ def find_restarts(track: Track, close_gaps: bool) -> list[tuple[int, Fraction]]:
             known.append(ordinal)
     restarts = []
     before: int | None = None
-    for index, ordinal in enumerate(known):
+    for number, ordinal in enumerate(known):
         order = orders[ordinal]
         if before is not None and not -least < order - before <= most:
-            following = orders[known[index + 1]] if index + 1 < len(known) else order
+            following = orders[known[number + 1]] if number + 1 < len(known) else order
             if -least < following - before <= most:
                 continue
-            restarts.append((ordinal, (order - before) * track.tick))
+            jump = (order - before) * track.tick
+            restarts.append(Restart(position=track.positions[ordinal], track=index, ordinal=ordinal, jump=jump))
         before = order
     return restarts
 
@@ -269,19 +257,28 @@ def scan_packets(path: Path) -> Packets:
                 timed.append(stream)
         try:
             for position, packet in enumerate(container.demux(*timed)):
-                if packet.size:
-                    index = packet.stream.index
-                    if index not in tracks:
-                        tracks[index] = Track(packet.stream.type, packet.time_base)
-                    tracks[index].add(packet, position)
+                if not packet.size:
+                    continue
+                index = packet.stream.index
+                if index not in tracks:
+                    tracks[index] = Track(packet.stream.type, packet.time_base)
+                track = tracks[index]
+                start = packet.dts if packet.pts is None else packet.pts
+                track.has_times = track.has_times or start is not None
+                track.orders.append(NO_STAMP if packet.dts is None else packet.dts)
+                track.starts.append(NO_STAMP if start is None else start)
+                track.durations.append(packet.duration or 0)
+                if packet.is_corrupt:
+                    track.corrupt.append(len(track.positions))
+                track.positions.append(position)
         except av.FFmpegError as failure:
             error = failure.strerror
+
     restarts = []
     for index, track in tracks.items():
         # Subtitles are sparse: their gaps mean nothing.
         if track.kind != "subtitle":
-            for ordinal, jump in find_restarts(track, close_gaps=is_joined_format):
-                restarts.append(Restart(position=track.positions[ordinal], track=index, ordinal=ordinal, jump=jump))
+            restarts += find_restarts(index, track, close_gaps=is_joined_format)
     shifts = Shifts()
     if restarts:
         shifts = shifts_for(restarts, tracks, video_index)
@@ -323,22 +320,6 @@ class Frames:
     changed_size: int | None = None
     decoding_bytes: int = 0
 
-    def add(self, frame: av.VideoFrame) -> None:
-        """Add one decoded frame. Damaged ones before the first good one are no damage: a cut clip may begin so."""
-        if frame.is_corrupt and self.first is None:
-            self.num_leading += 1
-        elif frame.is_corrupt:
-            self.num_corrupt += 1
-        elif self.first is None:
-            self.first = frame
-        size = frame.width, frame.height
-        if self.first is not None and self.changed_size is None and size != (self.first.width, self.first.height):
-            self.changed_size = len(self.stamps)
-        self.stamps.append(frame.pts)
-        self.durations.append(frame.duration or 0)
-        self.good.append(not frame.is_corrupt)
-        self.num_interlaced += frame.interlaced_frame
-
 
 def scan_frames(path: Path, video_index: int, shifts: Shifts) -> Frames:
     """Decode a video and note the time and faults of each frame; the pixels are not kept."""
@@ -347,7 +328,20 @@ def scan_frames(path: Path, video_index: int, shifts: Shifts) -> Frames:
         # Of all frames at once, which is the larger number.
         frames.decoding_bytes = prepare_decoder(container.streams[video_index], path)
         for frame in decode(container, video_index, shifts, exact=True, counts=frames):
-            frames.add(frame)
+            # Damaged frames before the first good one are no damage: a cut clip may begin so.
+            if frame.is_corrupt and frames.first is None:
+                frames.num_leading += 1
+            elif frame.is_corrupt:
+                frames.num_corrupt += 1
+            elif frames.first is None:
+                frames.first = frame
+            first, size = frames.first, (frame.width, frame.height)
+            if first is not None and frames.changed_size is None and size != (first.width, first.height):
+                frames.changed_size = len(frames.stamps)
+            frames.stamps.append(frame.pts)
+            frames.durations.append(frame.duration or 0)
+            frames.good.append(not frame.is_corrupt)
+            frames.num_interlaced += frame.interlaced_frame
     return frames
 
 
@@ -506,6 +500,7 @@ class CopiedTrack:
         return self._packets(stream)
 
     def _packets(self, stream: Any) -> TimedPackets:
+        """The packets in the stream's ticks; those without any time before the first time are left out."""
         latest: int | None = None
         for ordinal, packet in self.source.packets():
             start = packet.pts if packet.pts is not None else packet.dts
@@ -515,33 +510,23 @@ class CopiedTrack:
                 is_early = packet.is_discard and end < -_PREROLL_SECONDS if self.keeps_early else end <= 0 and start < 0
             if is_early or ordinal in self.left_out:
                 continue
-            latest = _place(packet, stream, latest)
-            if latest is None:
+            order = packet.dts if packet.dts is not None else packet.pts
+            if order is None and latest is None:
                 continue
+            # From the file's ticks to the stream's; times that do not ascend are moved by a tick.
+            ticks = packet.time_base / stream.time_base
+            delay = 0
+            if packet.pts is not None and packet.dts is not None:
+                delay = round((packet.pts - packet.dts) * ticks)
+            placed = round((order or 0) * ticks)
+            latest = placed if latest is None else max(placed, latest + 1)
+            packet.duration = round((packet.duration or 0) * ticks)
+            packet.time_base = stream.time_base
+            packet.dts = latest
+            packet.pts = latest + delay
+            packet.stream = stream
             packet.opaque = ordinal
             yield latest * stream.time_base, packet
-
-
-def _place(packet: av.Packet, stream: Any, latest: int | None) -> int | None:
-    """Give a packet to a stream; times that do not ascend are moved by a tick. None for one without any time."""
-    order = packet.dts if packet.dts is not None else packet.pts
-    if order is None:
-        if latest is None:
-            return None
-        order = 0
-    tick = packet.time_base
-    delay = 0
-    if packet.pts is not None and packet.dts is not None:
-        delay = round((packet.pts - packet.dts) * tick / stream.time_base)
-    placed: int = round(order * tick / stream.time_base)
-    if latest is not None:
-        placed = max(placed, latest + 1)
-    packet.duration = round((packet.duration or 0) * tick / stream.time_base)
-    packet.time_base = stream.time_base
-    packet.dts = placed
-    packet.pts = placed + delay
-    packet.stream = stream
-    return placed
 
 
 def default_layout(name: str, channels: int) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import islice, pairwise, repeat
+from itertools import islice, pairwise
 from operator import lt
 from pathlib import Path
 from typing import Any, get_args
@@ -127,6 +127,14 @@ class _Clip:
         self._track = packets.tracks[packets.video_index]
         # Usual duration of a frame in ticks.
         self._step = usual_step(frames.stamps)
+        # End of the video in seconds as its own header says.
+        self._track_end: Fraction | None = None
+        if container.format.name == "matroska,webm":
+            self._track_end = _seconds_of_tag(video.metadata)
+        elif video.duration and container.format.name in _EXACT_LENGTH:
+            self._track_end = (video.start_time or 0) * self._tick + video.duration * self._tick
+        if packets.shifts.starts:
+            self._track_end = None
 
     def stream(self, deinterlace: Deinterlace | None, bit_depth: int, *, repair: bool) -> FrameStream:
         """The frames as they are shown, with the tracks and tags of the file.
@@ -217,7 +225,9 @@ class _Clip:
                 )
         if 2 * self._frames.num_interlaced > len(self._frames.stamps) and deinterlace is None:
             notes.append(_INTERLACED)
-        stored_depth = max(component.bits for component in self._first.format.components)
+        stored_depth = 0
+        for component in self._first.format.components:
+            stored_depth = max(stored_depth, component.bits)
         if stored_depth > bit_depth:
             advice = " Pass --bit-depth 10 to keep ten." if bit_depth == 8 else ""
             notes.append(f"{self._path.name} has {stored_depth} bits for each colour: {bit_depth} are read.{advice}")
@@ -253,7 +263,7 @@ class _Clip:
 
     def _declared_end(self) -> Fraction | None:
         """End of the video as the header says, or of the file if no track reaches it."""
-        tagged = self._track_end()
+        tagged = self._track_end
         if tagged is not None and self._container.format.name != "matroska,webm":
             return tagged
         if self._container.duration is None:
@@ -268,9 +278,15 @@ class _Clip:
 
     def _timing(self, fill: bool) -> tuple[list[int], Fraction, tuple[Fraction, ...] | None]:
         """How often each decoded frame is shown, the frame rate, and the times of a variable one."""
-        good = [index for index, is_good in enumerate(self._frames.good) if is_good]
-        stamps = [self._frames.stamps[index] for index in good]
-        declared = [Fraction(rate) for rate in (self._video.average_rate, self._video.guessed_rate) if rate]
+        good, stamps = [], []
+        for index, is_good in enumerate(self._frames.good):
+            if is_good:
+                good.append(index)
+                stamps.append(self._frames.stamps[index])
+        declared = []
+        for stated in (self._video.average_rate, self._video.guessed_rate):
+            if stated:
+                declared.append(Fraction(stated))
         ordered = order_stamps(stamps, self._step) if self._track.has_times else None
         if ordered is None:
             return self._untimed(stamps, declared)
@@ -319,22 +335,12 @@ class _Clip:
         """
         is_stored = self._container.format.name not in ("matroska,webm", "avi")
         stored = Fraction(self._frames.durations[index] or self._step)
-        declared, stamp = self._track_end(), self._frames.stamps[index]
+        declared, stamp = self._track_end, self._frames.stamps[index]
         if declared is None or stamp is None or (is_stored and self._track.starts[-1] == stamp):
             return stored
         duration = declared / self._tick - stamp
         fits = self._step / 2 <= duration if is_stored else 0 < duration <= 10 * self._step
         return duration if fits else stored
-
-    def _track_end(self) -> Fraction | None:
-        """End of the video in seconds as its own header says."""
-        if self._packets.shifts.starts:
-            return None
-        if self._container.format.name == "matroska,webm":
-            return _seconds_of_tag(self._video.metadata)
-        if self._video.duration and self._container.format.name in _EXACT_LENGTH:
-            return (self._video.start_time or 0) * self._tick + self._video.duration * self._tick
-        return None
 
     def _beginning(self) -> tuple[Fraction | None, Fraction]:
         """Time of the first frame in the file's clock, and seconds to it from the start of the earliest track."""
@@ -358,11 +364,14 @@ class _Clip:
         hdr = None
         if self._video.codec_context.name not in _CODECS_WITH_PROFILES:
             matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+            mastering = frame.side_data.get("MASTERING_DISPLAY_METADATA")
+            light = frame.side_data.get("CONTENT_LIGHT_LEVEL")
             try:
                 orientation = Orientation.from_display_matrix(bytes(matrix)) if matrix else orientation
             except MediaError as error:
                 raise MediaError(f"{self._path}: {error}") from error
-            hdr = HDR.of_frame(frame)
+            if mastering is not None or light is not None:
+                hdr = HDR.from_side_data(mastering, light)
         aspect = self._video.sample_aspect_ratio or Fraction(1)
         primaries = int(frame.color_primaries)
         transfer = int(frame.color_trc)
@@ -432,13 +441,8 @@ class _StoredFrames:
         """Chunks ``(T, H, W, 3)`` of the frames as they are shown."""
         frame_bytes = size[0] * size[1] * 3 * (1 if bit_depth == 8 else 2)
         length = min(_MAX_CHUNK_FRAMES, max(1, _CHUNK_BYTES // frame_bytes))
-        frames = self._frames(deinterlace, num_fields, bit_depth)
-        while chunk := list(islice(frames, length)):
-            yield np.stack(chunk)
-
-    def _frames(self, deinterlace: Deinterlace | None, num_fields: int, bit_depth: int) -> Iterator[np.ndarray]:
-        """Frames ``(H, W, 3)`` as they are shown, repeated and left out as the scan of the file says."""
         to_rgb = RgbReader(self.orientation, bit_depth)
+        chunk: list[np.ndarray] = []
         num_read = 0
         # The decoder's threads come to rest before the file is closed.
         with (
@@ -451,14 +455,22 @@ class _StoredFrames:
                 if len(fields) < num_fields:
                     break
                 num_read += 1
+                images = []
                 if count:
-                    images = list(map(to_rgb, fields))
-                    yield from images
-                    yield from repeat(images[-1], (count - 1) * num_fields)
+                    for field in fields:
+                        images.append(to_rgb(field))
+                    images += [images[-1]] * ((count - 1) * num_fields)
+                for image in images:
+                    chunk.append(image)
+                    if len(chunk) == length:
+                        yield np.stack(chunk)
+                        chunk = []
         if num_read < len(self.repeats):
             raise MediaError(
                 f"{self.path} changed while it was read: {num_read} of {len(self.repeats)} frames are left."
             )
+        if chunk:
+            yield np.stack(chunk)
 
 
 def longest_ascending(stamps: Sequence[int]) -> list[int]:
@@ -507,16 +519,19 @@ def order_stamps(stamps: Sequence[int | None], duration: Fraction) -> Times | No
     Returns:
         None if most stamps are missing or out of order.
     """
-    indices = [index for index, stamp in enumerate(stamps) if stamp is not None]
-    values = [stamp for stamp in stamps if stamp is not None]
-    if values and len(values) == len(stamps) and all(map(lt, values, values[1:])):
-        return Times(starts=[Fraction(value - values[0]) for value in values], num_moved=0)
-    good = [indices[index] for index in longest_ascending(values)]
+    indices, values = [], []
+    for index, stamp in enumerate(stamps):
+        if stamp is not None:
+            indices.append(index)
+            values.append(stamp)
+    is_ascending = len(values) == len(stamps) and all(map(lt, values, values[1:]))
+    good = []
+    starts = [Fraction(0)] * len(stamps)
+    for place in range(len(values)) if is_ascending else longest_ascending(values):
+        good.append(indices[place])
+        starts[indices[place]] = Fraction(values[place])
     if not good or len(good) < len(stamps) * _SMALLEST_SHARE_IN_ORDER:
         return None
-    starts = [Fraction(0)] * len(stamps)
-    for index in good:
-        starts[index] = Fraction(values[bisect_left(indices, index)])
     for index in range(good[0] - 1, -1, -1):
         starts[index] = starts[index + 1] - duration
     for before, after in pairwise(good):
@@ -525,7 +540,10 @@ def order_stamps(stamps: Sequence[int | None], duration: Fraction) -> Times | No
             starts[index] = starts[before] + (index - before) * step
     for index in range(good[-1] + 1, len(stamps)):
         starts[index] = starts[index - 1] + duration
-    return Times(starts=[start - starts[0] for start in starts], num_moved=len(stamps) - len(good))
+    begin = starts[0]
+    for index, start in enumerate(starts):
+        starts[index] = start - begin
+    return Times(starts=starts, num_moved=len(stamps) - len(good))
 
 
 def constant_rate(starts: Sequence[Fraction], tick: Fraction, declared: Sequence[Fraction]) -> Fraction | None:
@@ -537,15 +555,25 @@ def constant_rate(starts: Sequence[Fraction], tick: Fraction, declared: Sequence
         declared: Rates that the file declares. Rates such as 19001/317, means of rounded stamps, yield to a standard
             rate that fits as well.
     """
-    seconds = [start * tick for start in starts]
+    seconds = []
+    for start in starts:
+        seconds.append(start * tick)
     mean = (len(starts) - 1) / seconds[-1]
-    nearest = [Fraction(round(mean)), Fraction(round(mean * 1001 / 1000) * 1000, 1001)]
-    exact = [rate for rate in declared if rate.denominator in (1, 1001)]
-    candidates = [*exact, *_STANDARD_RATES, *declared, *(rate for rate in nearest if rate > 0)]
+    candidates = []
+    for rate in declared:
+        if rate.denominator in (1, 1001):
+            candidates.append(rate)
+    candidates += [*_STANDARD_RATES, *declared]
+    for nearest in (Fraction(round(mean)), Fraction(round(mean * 1001 / 1000) * 1000, 1001)):
+        if nearest > 0:
+            candidates.append(nearest)
     for rate in candidates:
         # One tick either way is rounding, unless a tick is most of a frame.
         rounding = min(tick, 1 / (8 * rate))
-        if all(abs(time - index / rate) <= rounding for index, time in enumerate(seconds)):
+        for index, time in enumerate(seconds):
+            if abs(time - index / rate) > rounding:
+                break
+        else:
             return rate
     return None
 
