@@ -73,7 +73,7 @@ def _interpolate(shape: VideoShape, opened: ExitStack) -> Callable[[], object]:
     mx.eval(network.parameters())
     frames = moving_waves(shape)
     settings: dict[str, Any] = {
-        "request": InterpolateRequest(), "timeline": Timeline(_RATE), "progress": SilentProgress()
+        "request": InterpolateRequest(), "timeline": Timeline(_RATE, 2 * _RATE, factor=2), "progress": SilentProgress()
     }  # fmt: skip
     return lambda: _read(interpolated_chunks(network, stream=_clip(frames), **settings))
 

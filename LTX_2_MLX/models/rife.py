@@ -66,13 +66,12 @@ class Estimate:
 
     Attributes:
         flow: ``(B, H, W, 4)`` in pixels, float32: x and y for the first frame, then for the second.
-        mask: Weight of the first frame before its sigmoid, ``(B, h, w, 1)`` at the block's size.
-        features: What the next block learns from this one, ``(B, h, w, 8)``.
+        mask_and_features: Weight of the first frame before its sigmoid, and what the next block learns from this one,
+            ``(B, h, w, 1 + 8)`` at the block's size; of the last block the weight alone.
     """
 
     flow: mx.array
-    mask: mx.array
-    features: mx.array
+    mask_and_features: mx.array
 
 
 class IFNet(nn.Module):
@@ -119,7 +118,7 @@ class IFNet(nn.Module):
             estimate = self.refine(estimate, index, first, second, fraction, scale)
         # Both frames are warped along the flow and mixed by the mask.
         height, width = first.shape[1:3]
-        weight = mx.sigmoid(resize(estimate.mask, height, width))
+        weight = mx.sigmoid(resize(estimate.mask_and_features, height, width))
         from_first = eval_if_large(warp(first[..., :_COLORS], estimate.flow[..., :2]))
         from_second = warp(second[..., :_COLORS], estimate.flow[..., 2:])
         return from_second + (from_first - from_second) * weight
@@ -154,7 +153,12 @@ class IFNet(nn.Module):
             first = eval_if_large(warp(first, estimate.flow[..., :2], step))
             second = eval_if_large(warp(second, estimate.flow[..., 2:], step))
             flow = resize(estimate.flow, *block_size) / step
-            known = [_at_block_size(estimate, step), flow.astype(first.dtype)]
+            learned = estimate.mask_and_features
+            # The reference goes by way of the frame's size. Where that is not smaller than the block's, the detour
+            # changes nothing: the two pixels whose mean the way down takes lie on one straight line.
+            if 2 * step < 1:
+                learned = resize(learned, height, width)
+            known = [resize(learned, *block_size), flow.astype(first.dtype)]
         first_colors, first_features = mx.split(first, [_COLORS], axis=-1)
         second_colors, second_features = mx.split(second, [_COLORS], axis=-1)
         fractions = mx.full((*first.shape[:3], 1), fraction, dtype=first.dtype)
@@ -162,31 +166,17 @@ class IFNet(nn.Module):
         # The features that the last block makes are not read.
         outputs = _FLOW + _MASK if index == self.num_blocks - 1 else _FLOW + _MASK + _FEATURES
         output = self[f"block{index}"](mx.concatenate([*frames, *known], axis=-1), outputs)
-        flow, mask, features = mx.split(output, [_FLOW, _FLOW + _MASK], axis=-1)
+        flow, mask_and_features = mx.split(output, [_FLOW], axis=-1)
         flow = resize(flow.astype(mx.float32), height, width) * step
         if estimate is not None:
             flow = estimate.flow + flow
-        return Estimate(eval_if_large(flow), mask, features)
+        return Estimate(eval_if_large(flow), mask_and_features)
 
     @staticmethod
     def parameter_name(published: str) -> str | None:
         """Names stand behind ``module.`` in the published file; tensors that only training used are left out."""
         name = published.removeprefix("module.")
         return None if name.startswith(_TRAINING_ONLY) else name
-
-
-def _at_block_size(estimate: Estimate, step: float) -> mx.array:
-    """Mask and features of the block before, ``(B, h, w, 9)``, enlarged to twice their size.
-
-    The reference goes by way of the frame's size. Where that is not smaller than the block's, the detour changes
-    nothing: the two pixels whose mean the way down takes lie on one straight line.
-    """
-    known = mx.concatenate([estimate.mask, estimate.features], axis=-1)
-    height, width = known.shape[1:3]
-    if 2 * step < 1:
-        frame_height, frame_width = estimate.flow.shape[1:3]
-        known = resize(known, frame_height, frame_width)
-    return resize(known, 2 * height, 2 * width)
 
 
 class FrameEncoder(nn.Module):

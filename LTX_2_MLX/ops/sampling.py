@@ -148,18 +148,23 @@ def warp(pixels: mx.array, flow: mx.array, step: float = 1) -> mx.array:
     Source: hzwer/Practical-RIFE, model/warplayer.py at 17d8c7a: grid_sample, bilinear, border padding, corners aligned.
     """
     height, width = pixels.shape[1:3]
+    # Coordinates stay float32: float16 knows only quarter pixels at a width of 448.
     x = flow[..., 0].astype(mx.float32) + mx.arange(width, dtype=mx.float32)
     y = flow[..., 1].astype(mx.float32) + mx.arange(height, dtype=mx.float32)[:, None]
-    if step > 1:
-        return mean_of_samples(pixels, middle_pixels(x, int(step)), middle_pixels(y, int(step)))
-    warped = mean_of_samples(pixels, x[:, None], y[:, None])
-    return warped if step == 1 else resize(warped, int(height / step), int(width / step))
+    # The samples of each output pixel, ``(B, K, h, w)``.
+    x = middle_pixels(x, int(step)) if step > 1 else x[:, None]
+    y = middle_pixels(y, int(step)) if step > 1 else y[:, None]
+    x = mx.clip(x, 0, width - 1)
+    y = mx.clip(y, 0, height - 1)
+    if on_cpu() and pixels.dtype == mx.float32:
+        warped = with_plain_gradient(cpu.mean_of_samples, mean_of_samples, pixels, x, y)
+    else:
+        warped = mean_of_samples(pixels, x, y)
+    return warped if step >= 1 else resize(warped, int(height / step), int(width / step))
 
 
 def mean_of_samples(pixels: mx.array, x: mx.array, y: mx.array) -> mx.array:
-    """Mean of the bilinear samples at columns ``x`` and rows ``y``, clamped to the image.
-
-    Coordinates stay float32: float16 knows only quarter pixels at a width of 448.
+    """Mean of the bilinear samples at columns ``x`` and rows ``y``, all inside the image.
 
     Args:
         pixels: ``(B, H, W, C)``.
@@ -169,16 +174,6 @@ def mean_of_samples(pixels: mx.array, x: mx.array, y: mx.array) -> mx.array:
     Returns:
         ``(B, h, w, C)`` in the dtype of ``pixels``.
     """
-    height, width = pixels.shape[1:3]
-    x = mx.clip(x, 0, width - 1)
-    y = mx.clip(y, 0, height - 1)
-    if on_cpu() and pixels.dtype == mx.float32:
-        return with_plain_gradient(cpu.mean_of_samples, _mean_of_samples, pixels, x, y)
-    return _mean_of_samples(pixels, x, y)
-
-
-def _mean_of_samples(pixels: mx.array, x: mx.array, y: mx.array) -> mx.array:
-    """The mean for coordinates inside the image."""
     height, width = pixels.shape[1:3]
     # No coordinate is negative, so that the conversion rounds down.
     left = mx.stop_gradient(x).astype(mx.int32)
@@ -212,22 +207,17 @@ def structural_similarity(first: np.ndarray, second: np.ndarray) -> float:
 
     Source: hzwer/Practical-RIFE, model/pytorch_msssim/__init__.py (``ssim_matlab``) at 17d8c7a.
     """
-    mean_1 = _blurred(first)
-    mean_2 = _blurred(second)
-    variance_1 = _blurred(first * first) - mean_1 * mean_1
-    variance_2 = _blurred(second * second) - mean_2 * mean_2
-    covariance = _blurred(first * second) - mean_1 * mean_2
+    height, width, channels = first.shape
+    images = np.stack([first, second, first * first, second * second, first * second])
+    rows = (_window(height) @ images.reshape(5, height, -1)).reshape(images.shape)
+    blurred = _window(width) @ rows @ _window(channels).T
+    mean_1, mean_2, square_1, square_2, mean_product = blurred
+    variance_1 = square_1 - mean_1 * mean_1
+    variance_2 = square_2 - mean_2 * mean_2
+    covariance = mean_product - mean_1 * mean_2
     structure = (2 * covariance + _C2) / (variance_1 + variance_2 + _C2)
     brightness = (2 * mean_1 * mean_2 + _C1) / (mean_1 * mean_1 + mean_2 * mean_2 + _C1)
     return float((brightness * structure).mean())
-
-
-def _blurred(x: np.ndarray) -> np.ndarray:
-    height, width, channels = x.shape
-    rows = (_window(height) @ x.reshape(height, -1)).reshape(x.shape)
-    columns = _window(width) @ rows
-    blurred: np.ndarray = columns @ _window(channels).T
-    return blurred
 
 
 @lru_cache(maxsize=8)

@@ -4,7 +4,7 @@ Input frames pass through untouched. Only a few neighbours and the frames betwee
 the length of the video does not matter.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -86,9 +86,12 @@ def stages(stream: FrameStream, request: Request) -> list["Interpolate"]:
     """The interpolation of a video of this size, length and rate; empty if there is no frame to add."""
     if stream.num_frames == 1 or (request.target_fps is None and request.exp == 0):
         return []
-    rate = request.target_fps
-    assert rate is None or isinstance(rate, Fraction), "the request makes it one"
-    return [Interpolate(request, stream, Timeline(stream.frame_rate, stream.times, request.exp, rate))]
+    factor = 2**request.exp
+    timeline = Timeline(stream.frame_rate, stream.frame_rate * factor, stream.times, factor)
+    if request.target_fps is not None:
+        assert isinstance(request.target_fps, Fraction), "the request makes it one"
+        timeline = Timeline(stream.frame_rate, request.target_fps, stream.times)
+    return [Interpolate(request, stream, timeline)]
 
 
 @dataclass(frozen=True)
@@ -97,46 +100,42 @@ class Timeline:
 
     Attributes:
         input_rate: Frames per second of the input, the mean of a variable rate.
+        frame_rate: Frames per second of the output.
         times: Start of each input frame in seconds and the end of the last one; None: a constant rate.
-        exp: Number of doublings, where there is no target rate.
-        target_rate: Frames per second of the output; None: doublings.
+        factor: Every gap between input frames is divided into so many parts, whatever its duration; None: an output
+            frame is due at every multiple of the output's period.
     """
 
     input_rate: Fraction
+    frame_rate: Fraction
     times: tuple[Fraction, ...] | None = None
-    exp: int = 1
-    target_rate: Fraction | None = None
-
-    @property
-    def frame_rate(self) -> Fraction:
-        """Frames per second of the output."""
-        return self.target_rate or self.input_rate * 2**self.exp
+    factor: int | None = None
 
     def num_frames(self, num_inputs: int | None) -> int | None:
         """Frames of the output; None while the input's number is unknown."""
         if num_inputs is None:
             return None
-        if self.target_rate is None:
-            return (num_inputs - 1) * 2**self.exp + 1
+        if self.factor is not None:
+            return (num_inputs - 1) * self.factor + 1
         last = self.times[-2] if self.times else (num_inputs - 1) / self.input_rate
         end = self.times[-1] if self.times else num_inputs / self.input_rate
         # However short the video is, it has a frame. None of those before the last input frame is left out.
-        return max(round(end * self.target_rate), ceil(last * self.target_rate), 1)
+        return max(round(end * self.frame_rate), ceil(last * self.frame_rate), 1)
 
     def fractions(self, index: int) -> list[Fraction]:
         """Interpolation fractions in [0, 1) of the output frames between input frames index and index + 1.
 
         A fraction of 0 is the input frame itself.
         """
-        if self.target_rate is None:
-            # Whatever its duration, a gap is divided evenly.
-            start, end, rate = Fraction(index), Fraction(index + 1), Fraction(2**self.exp)
+        start, end, rate = index / self.input_rate, (index + 1) / self.input_rate, self.frame_rate
+        if self.factor is not None:
+            start, end, rate = Fraction(index), Fraction(index + 1), Fraction(self.factor)
         elif self.times:
-            start, end, rate = self.times[index], self.times[index + 1], self.target_rate
-        else:
-            start, end, rate = index / self.input_rate, (index + 1) / self.input_rate, self.target_rate
-        outputs = range(ceil(start * rate), ceil(end * rate))
-        return [(output / rate - start) / (end - start) for output in outputs]
+            start, end = self.times[index], self.times[index + 1]
+        fractions = []
+        for output in range(ceil(start * rate), ceil(end * rate)):
+            fractions.append((output / rate - start) / (end - start))
+        return fractions
 
 
 @dataclass(frozen=True)
@@ -183,8 +182,8 @@ class Interpolate:
             interpolated_chunks, stream=stream, request=self.request, timeline=timeline, progress=runner.progress
         )
         times = None
-        if stream.times is not None and self.request.target_fps is None:
-            times = subdivide_times(stream.times, 2**self.request.exp)
+        if stream.times is not None and timeline.factor is not None:
+            times = subdivide_times(stream.times, timeline.factor)
         return stream.replace(
             chunks=runner.stream(self.name, partial(load, IFNet, checkpoint, dtype=self.request.dtype), work),
             frame_rate=timeline.frame_rate,
@@ -245,10 +244,18 @@ def interpolated_chunks(
     network: IFNet, *, stream: FrameStream, request: Request, timeline: Timeline, progress: Progress
 ) -> Iterator[np.ndarray]:
     """Chunks of the output video, one for each gap between input frames; several gaps are filled at once."""
+    gaps = _gaps(stream, timeline)
+    if launch.RANK is None:
+        chunks = _filled(network, request, gaps)
+    else:
+        # Several machines share the gaps out.
+        from LTX_2_MLX.pipelines.sharing import shared_frames
+
+        chunks = shared_frames(gaps, partial(_filled, network, request), at_once=num_workers())
     num_outputs = 0
     total = timeline.num_frames(stream.num_frames)
     try:
-        for chunk in _filled(_gaps(stream, timeline), partial(_fill_gaps, network, request)):
+        for chunk in chunks:
             num_outputs += len(chunk)
             if len(chunk):
                 yield chunk
@@ -275,26 +282,17 @@ def _gaps(stream: FrameStream, timeline: Timeline) -> Iterator[Gap]:
         yield Gap(last, last, [Fraction(0)] * (total - num_outputs))
 
 
-def _filled(gaps: Iterator[Gap], fill: Callable[[list[Gap]], list[np.ndarray]]) -> Iterator[np.ndarray]:
-    """The output frames of every gap; several machines share the gaps out."""
-    if launch.RANK is not None:
-        from LTX_2_MLX.pipelines.sharing import shared_frames
-
-        yield from shared_frames(gaps, fill, at_once=num_workers())
-        return
-    while own := list(islice(gaps, num_workers())):
-        yield from fill(own)
-
-
-def _fill_gaps(network: IFNet, request: Request, gaps: list[Gap]) -> list[np.ndarray]:
+def _filled(network: IFNet, request: Request, gaps: Iterable[Gap]) -> Iterator[np.ndarray]:
     """The output frames of each gap, ``(T, H, W, 3)``."""
-    frames: list[InputFrame] = []
-    for gap in gaps:
-        for frame in (gap.first, gap.second):
-            if any(gap.fractions) and frame.encoded is None and frame not in frames:
-                frames.append(frame)
-    map_on_cores(partial(_encode, network, request.scale), frames)
-    return map_on_cores(partial(_fill_gap, network, request), gaps)
+    gaps = iter(gaps)
+    while at_once := list(islice(gaps, num_workers())):
+        frames: list[InputFrame] = []
+        for gap in at_once:
+            for frame in (gap.first, gap.second):
+                if any(gap.fractions) and frame.encoded is None and frame not in frames:
+                    frames.append(frame)
+        map_on_cores(partial(_encode, network, request.scale), frames)
+        yield from map_on_cores(partial(_fill_gap, network, request), at_once)
 
 
 def _encode(network: IFNet, scale: float, frame: InputFrame) -> None:

@@ -37,7 +37,7 @@ def run_group() -> Group:
 
 
 def shared_frames(
-    tasks: Iterable[Task], work: Callable[[list[Task]], list[np.ndarray]], *, at_once: int = 1
+    tasks: Iterable[Task], work: Callable[[list[Task]], Iterable[np.ndarray]], *, at_once: int = 1
 ) -> Iterator[np.ndarray]:
     """The result of every task in order, each computed on one of the machines; all of them have all results.
 

@@ -56,7 +56,7 @@ def _network_run(network: IFNet, frames: list[mx.array], fraction: float, scale:
     for i in range(network.num_blocks):
         estimate = network.refine(estimate, i, first, second, fraction, scale)
         outputs["flow"] = channels_first(estimate.flow)
-        outputs["mask"] = channels_first(resize(estimate.mask, height, width))
+        outputs["mask"] = channels_first(resize(estimate.mask_and_features[..., :1], height, width))
         outputs |= {f"{name}{i}_sub": outputs[name][:, :, 1::4, 2::4] for name in ("flow", "mask")}
     return outputs | {"merged": channels_first(network(frames[0], frames[1], fraction, scale=scale))}
 

@@ -142,5 +142,5 @@ def test_half_precision_keeps_flow_in_float32_and_comes_near(network, checkpoint
     estimate = None
     for i in range(half.num_blocks):
         estimate = half.refine(estimate, i, *encoded, 0.5, 1.0)
-        assert (estimate.flow.dtype, estimate.mask.dtype) == (mx.float32, mx.float16)
+        assert (estimate.flow.dtype, estimate.mask_and_features.dtype) == (mx.float32, mx.float16)
     assert mx.abs(half(first, second) - network(first, second)).mean().item() < 0.02

@@ -9,30 +9,29 @@ TIMES = (Fraction(0), Fraction(1, 10), Fraction(1, 2), Fraction(3, 5))
 
 @pytest.mark.parametrize(("exp", "num_frames"), [(0, 5), (1, 9), (2, 17), (4, 65)])
 def test_doublings_divide_every_gap_evenly(exp, num_frames):
-    timeline = Timeline(Fraction(24), exp=exp)
-    assert timeline.frame_rate == 24 * 2**exp
+    timeline = Timeline(Fraction(24), Fraction(24) * 2**exp, factor=2**exp)
     assert timeline.num_frames(5) == num_frames
     assert timeline.fractions(3) == [Fraction(step, 2**exp) for step in range(2**exp)]
 
 
 def test_length_is_unknown_while_the_inputs_is():
-    assert Timeline(Fraction(24)).num_frames(None) is None
-    assert Timeline(Fraction(24), target_rate=Fraction(60)).num_frames(None) is None
+    assert Timeline(Fraction(24), Fraction(48), factor=2).num_frames(None) is None
+    assert Timeline(Fraction(24), Fraction(60)).num_frames(None) is None
 
 
 def test_fractions_of_a_target_rate_place_output_frames_at_multiples_of_its_period():
-    timeline = Timeline(Fraction(24), target_rate=Fraction(60))
+    timeline = Timeline(Fraction(24), Fraction(60))
     assert timeline.fractions(0) == [0, Fraction(2, 5), Fraction(4, 5)]
     assert timeline.fractions(1) == [Fraction(1, 5), Fraction(3, 5)]
 
 
 def test_a_lower_rate_leaves_gaps_without_frames():
-    timeline = Timeline(Fraction(12), target_rate=Fraction(5))
+    timeline = Timeline(Fraction(12), Fraction(5))
     assert [len(timeline.fractions(i)) for i in range(5)] == [1, 0, 1, 0, 1]
 
 
 def test_a_target_rate_follows_variable_times():
-    timeline = Timeline(Fraction(5), times=TIMES, target_rate=Fraction(10))
+    timeline = Timeline(Fraction(5), Fraction(10), times=TIMES)
     assert timeline.fractions(0) == [0]
     assert timeline.fractions(1) == [0, Fraction(1, 4), Fraction(1, 2), Fraction(3, 4)]
     assert timeline.num_frames(3) == 6
@@ -42,7 +41,7 @@ def test_a_target_rate_follows_variable_times():
 @pytest.mark.parametrize("num_inputs", [1, 2, 7, 30])
 def test_output_times_are_equidistant_and_the_duration_stays(target, num_inputs):
     rate = Fraction(30000, 1001)
-    timeline = Timeline(rate, target_rate=target)
+    timeline = Timeline(rate, target)
     times = []
     for index in range(num_inputs - 1):
         times += [(index + fraction) / rate for fraction in timeline.fractions(index)]
