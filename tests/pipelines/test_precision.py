@@ -12,10 +12,9 @@ import LTX_2_MLX
 import LTX_2_MLX.layers.transformer as attention_layer
 from LTX_2_MLX.layers.transformer import TimestepModulation
 from LTX_2_MLX.models.ltx.latent_upscaler import LatentUpscaler
-from LTX_2_MLX.models.ltx.transformer import PatchEmbed
 
 # Latents between the networks and noise levels are float32; these cast what they take.
-BORDERS = {LatentUpscaler, PatchEmbed, TimestepModulation}
+BORDERS = {LatentUpscaler, TimestepModulation}
 STAGES = {
     "text_features",
     "image_encoder",

@@ -237,18 +237,21 @@ def test_network_computes_in_the_precision_of_its_weights(tmp_path):
 
 def test_what_a_run_holds_does_not_grow_with_the_clip(networks):
     decoder = networks[1]
-    most = []
-    for length in (8, 16):
-        latents = [mx.random.normal((1, 1, 2, 2, 8)) for _ in range(length)]
-        mx.eval(latents)
-        before, held, frames = mx.get_active_memory(), [], 0
-        for chunk in decoder.stream(iter(latents), piece_bytes=1):
-            frames += chunk.shape[1]
-            del chunk
-            # Work is freed when its thread is through with it.
-            mx.synchronize()
-            held.append(mx.get_active_memory() - before)
-        assert frames == decoder.compression.time * (length - 1) + 1
-        most.append(max(held))
-    assert most[1] <= 1.2 * most[0]
-    assert most[1] < run_bytes(decoder_layers(decoder.config), (1, 1, 2, 2, 8), 4, 1)
+    # What other threads have yet to free only adds to it.
+    short, long = (min(_most_held(decoder, length) for _ in range(3)) for length in (8, 16))
+    assert long <= 1.2 * short
+    assert long < run_bytes(decoder_layers(decoder.config), (1, 1, 2, 2, 8), 4, 1)
+
+
+def _most_held(decoder: VideoDecoder, length: int) -> int:
+    latents = [mx.random.normal((1, 1, 2, 2, 8)) for _ in range(length)]
+    mx.eval(latents)
+    before, held, frames = mx.get_active_memory(), [], 0
+    for chunk in decoder.stream(iter(latents), piece_bytes=1):
+        frames += chunk.shape[1]
+        del chunk
+        # Work is freed when its thread is through with it.
+        mx.synchronize()
+        held.append(mx.get_active_memory() - before)
+    assert frames == decoder.compression.time * (length - 1) + 1
+    return max(held)
